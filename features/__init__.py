@@ -1,0 +1,1 @@
+"""Raw media to arrays: manifests, audio, backbones and the HDF5 cache."""

@@ -1,0 +1,37 @@
+"""Errors that a user can cause, each saying what was given, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class HeronryError(Exception):
+    """Base of all errors that a stage reports without a traceback."""
+
+
+class ParamsError(HeronryError):
+    """params.yaml, an environment variable or a command-line argument is wrong."""
+
+
+class ManifestError(HeronryError):
+    """A corpus, manifest or label file is wrong."""
+
+
+class CacheError(HeronryError):
+    """A shard or cache folder cannot be trusted."""
+
+
+class CheckpointError(HeronryError):
+    """The weights of a backbone are missing, unreachable or not what they should be."""
+
+
+class UtteranceError(HeronryError):
+    """One utterance cannot be used; the rest of the work goes on.
+
+    Attributes:
+        id: The utterance.
+        reason: One line for `rejected.csv`.
+    """
+
+    def __init__(self, id: str, reason: str) -> None:
+        super().__init__(f"utterance {id!r}: {reason}")
+        self.id = id
+        self.reason = reason

@@ -1,0 +1,279 @@
+"""Utterances and labels: what a corpus is, as two JSONL tables joined by id.
+
+`data/<corpus>/utterances/manifest.jsonl` is what extraction reads,
+`data/<corpus>/labels/labels.jsonl` what training reads. They are apart so that relabelling a
+corpus, or splitting it in another way, leaves every cached feature valid. Layout: docs/design.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Self, TypeVar
+
+from features.errors import ManifestError
+
+Row = TypeVar("Row", bound="Utterance | Label")
+SPLITS = ("train", "valid", "test", "unused")
+UTTERANCES_FORMAT = "heronry-utterances"
+UTTERANCES_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One stretch of speech and/or its words.
+
+    Attributes:
+        id: Unique in the corpus; no control characters.
+        audio: POSIX path relative to the corpus root (absolute after `Manifest.located`), or None.
+        sha256: Hexadecimal SHA-256 of the audio file, or None without audio.
+        text: Transcript, or None.
+        start: Seconds into the file at which the utterance begins; None for its beginning.
+        stop: Seconds into the file at which it ends; None for its end.
+        seconds: Duration in seconds, or None without audio.
+        bytes: Size of the file, for `python -m pipeline check`.
+        modified_ns: Modification time of the file in nanoseconds, for the same.
+    """
+
+    id: str
+    audio: str | None = None
+    sha256: str | None = None
+    text: str | None = None
+    start: float | None = None
+    stop: float | None = None
+    seconds: float | None = None
+    bytes: int | None = None
+    modified_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_id(self.id)
+        if self.audio is None and self.text is None:
+            raise ManifestError(f"utterance {self.id!r} has neither audio nor text; expected one")
+        if self.start is not None and self.stop is not None and not 0 <= self.start < self.stop:
+            raise ManifestError(
+                f"utterance {self.id!r}: start {self.start} and stop {self.stop}; "
+                "expected 0 <= start < stop, in seconds"
+            )
+
+    @property
+    def audio_content(self) -> str | None:
+        """Hash of what an audio backbone reads: the file's bytes and the span; None without audio."""
+        if self.audio is None:
+            return None
+        return _digest([self.sha256, self.start, self.stop])
+
+    @property
+    def text_content(self) -> str | None:
+        """Hash of what a text backbone reads; None without text."""
+        return None if self.text is None else _digest([self.text])
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is to be predicted for an utterance, and the groups that must not cross a split.
+
+    Attributes:
+        id: The utterance.
+        label: Class name.
+        speaker: Speaker, unique in the corpus.
+        dialogue: Conversation or recording, unique in the corpus; None where there is none.
+        turn: Position in the dialogue, from 0.
+        gender: As the corpus states it; None where unknown.
+        sentence: Identity of a scripted sentence; None for spontaneous speech.
+        splits: One of train, valid, test, unused per fold of the protocol.
+    """
+
+    id: str
+    label: str
+    speaker: str
+    dialogue: str | None = None
+    turn: int | None = None
+    gender: str | None = None
+    sentence: str | None = None
+    splits: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_id(self.id)
+        wrong = sorted(set(self.splits) - set(SPLITS))
+        if wrong:
+            raise ManifestError(
+                f"utterance {self.id!r}: split {wrong[0]!r}; expected one of {SPLITS}"
+            )
+
+
+@dataclass(frozen=True)
+class Manifest(Sequence[Utterance]):
+    """The utterances of a corpus, in order, and how its shards are cut.
+
+    Attributes:
+        corpus: Name in params.yaml.
+        utterances: In corpus order; new ones are appended, so that old shards stay as they are.
+        kind: Plug-in of the corpus.
+        generated: Whether the audio lies beside the manifest rather than under a user's root.
+        shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
+        shard_characters: A shard of a text backbone closes once it holds this many characters.
+    """
+
+    corpus: str
+    utterances: tuple[Utterance, ...]
+    kind: str = "manifest"
+    generated: bool = False
+    shard_seconds: float = 3600.0
+    shard_characters: int = 500_000
+
+    def __post_init__(self) -> None:
+        check_unique((u.id for u in self.utterances), f"corpus {self.corpus!r}")
+        for name in ("shard_seconds", "shard_characters"):
+            if not getattr(self, name) > 0:
+                raise ManifestError(f"{name} is {getattr(self, name)}; expected a number above 0")
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return iter(self.utterances)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.utterances[index]
+
+    def located(self, root: Path) -> Self:
+        """The same utterances with absolute audio paths under `root`.
+
+        Raises:
+            ManifestError: If a path leaves the root.
+        """
+        return dataclasses.replace(
+            self, utterances=tuple(_locate(utterance, root) for utterance in self.utterances)
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write `corpus.json` and `manifest.jsonl` into `folder`."""
+        head = {"format": UTTERANCES_FORMAT, "version": UTTERANCES_VERSION}
+        head |= {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name != "utterances"
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "corpus.json", head)
+        write_rows(folder / "manifest.jsonl", self.utterances)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read and validate what `write` wrote.
+
+        Raises:
+            ManifestError: If a file is missing or malformed, naming the line.
+        """
+        head = read_json(folder / "corpus.json")
+        found = (head.pop("format", None), head.pop("version", None))
+        if found != (UTTERANCES_FORMAT, UTTERANCES_VERSION):
+            raise ManifestError(
+                f"{folder / 'corpus.json'} says format and version {found}; expected "
+                f"{(UTTERANCES_FORMAT, UTTERANCES_VERSION)}: run `dvc repro` to prepare it again"
+            )
+        rows = tuple(read_rows(folder / "manifest.jsonl", Utterance))
+        try:
+            return cls(utterances=rows, **head)
+        except TypeError as error:
+            raise ManifestError(f"{folder / 'corpus.json'}: {error}") from error
+
+
+def read_labels(folder: Path) -> list[Label]:
+    """Read `labels.jsonl` of `data/<corpus>/labels`, validated."""
+    labels = list(read_rows(folder / "labels.jsonl", Label))
+    check_unique((label.id for label in labels), str(folder / "labels.jsonl"))
+    return labels
+
+
+def check_unique(ids: Iterable[str], where: str) -> None:
+    """Raise `ManifestError` naming up to five ids that occur twice."""
+    twice = [id for id, times in Counter(ids).items() if times > 1]
+    if twice:
+        raise ManifestError(
+            f"{where}: {len(twice)} ids occur more than once, such as {twice[:5]}; "
+            "expected each id once: rename or remove the extra rows"
+        )
+
+
+def write_rows(path: Path, rows: Iterable[Utterance | Label]) -> None:
+    """Write records as JSON, one a line; None fields are left out."""
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            fields = {
+                key: value for key, value in dataclasses.asdict(row).items() if value is not None
+            }
+            file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_rows(path: Path, record: type[Row]) -> Iterator[Row]:
+    """Read records written by `write_rows`, naming the line of any that is malformed."""
+    names = {field.name for field in dataclasses.fields(record)}
+    with _opened(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                fields = json.loads(line)
+                unknown = sorted(set(fields) - names)
+                if unknown:
+                    raise ManifestError(f"unknown field {unknown[0]!r}; expected {sorted(names)}")
+                if "splits" in fields:
+                    fields["splits"] = tuple(fields["splits"])
+                yield record(**fields)
+            except (ValueError, TypeError, ManifestError) as error:
+                raise ManifestError(f"{path}, line {number}: {error}") from error
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object for people and programs: indented, UTF-8, no NaN."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or raise `ManifestError` saying what is wrong with the file."""
+    with _opened(path) as file:
+        try:
+            value = json.load(file)
+        except ValueError as error:
+            raise ManifestError(f"{path} is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ManifestError(f"{path} holds a {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return path.open(encoding="utf-8")
+    except OSError as error:
+        raise ManifestError(
+            f"cannot read {path} ({error.strerror}); expected the output of an earlier stage: "
+            "run `dvc repro`"
+        ) from error
+
+
+def _locate(utterance: Utterance, root: Path) -> Utterance:
+    if utterance.audio is None:
+        return utterance
+    path = PurePosixPath(utterance.audio)
+    if path.is_absolute() or ".." in path.parts:
+        raise ManifestError(
+            f"utterance {utterance.id!r}: audio path {utterance.audio!r}; "
+            "expected a relative one below the corpus root"
+        )
+    return dataclasses.replace(utterance, audio=str(root / path))
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+
+
+def _check_id(id: str) -> None:
+    if not isinstance(id, str) or not id or not id.isprintable() or id != id.strip():
+        raise ManifestError(
+            f"utterance id {id!r}; expected printable text without spaces at its ends"
+        )

@@ -1,0 +1,33 @@
+"""Plug-ins by module name: kind `x` is the module `x` of a folder, which ends in `build = ...`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+from features.errors import ParamsError
+
+
+def kinds(package: str) -> list[str]:
+    """Names of the plug-ins in a package such as `features.backbones`, sorted.
+
+    A module whose name begins with an underscore is shared code, not a plug-in.
+
+    >>> "ravdess" in kinds("features.corpora")
+    True
+    """
+    paths = importlib.import_module(package).__path__
+    return sorted(m.name for m in pkgutil.iter_modules(paths) if not m.name.startswith("_"))
+
+
+def load(package: str, kind: str) -> Any:
+    """The `build` of plug-in `kind` in `package`.
+
+    Raises:
+        ParamsError: If there is no such plug-in, listing those there are.
+    """
+    found = kinds(package)
+    if kind not in found:
+        raise ParamsError(f"unknown kind {kind!r}; expected one of {found} (files of {package})")
+    return importlib.import_module(f"{package}.{kind}").build

@@ -1,0 +1,1 @@
+"""Arrays to results: parameters, fusion models, training, metrics and reports."""

@@ -1,0 +1,1 @@
+"""The commands that DVC runs; no numerics in here."""
