@@ -62,7 +62,7 @@ class Utterance:
 
     @property
     def audio_content(self) -> str | None:
-        """Hash of what an audio backbone reads: the file's bytes and the span; None without audio."""
+        """Hash of what an audio backbone reads: file and span; None without audio."""
         if self.audio is None:
             return None
         return _digest([self.sha256, self.start, self.stop])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,8 @@ class Corpus(Protocol):
 
 
 class CorpusFactory(Protocol):
-    """The type of `build` in each module of this folder: `build(root, **keywords)`."""
+    """The type of `build` in each module of this folder: `build(root: Path, **keywords)`."""
 
-    def __call__(self, root: Path) -> Corpus:
-        """Make the adapter of the corpus below `root`."""
+    def __call__(self, *args: Any, **options: Any) -> Corpus:
+        """Make the adapter of the corpus below a root."""
         ...

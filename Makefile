@@ -1,0 +1,48 @@
+# Two commands do everything: `make run` and `make test`. Both can be repeated.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+export PYTHONWARNINGS := ignore:pkg_resources is deprecated:UserWarning
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help run test fast lint format lock clean install
+
+help:  ## Show the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
+
+install: $(INSTALLED)  ## Make the virtual environment
+
+$(INSTALLED): requirements/lock.txt requirements/embedded.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/lock.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/embedded.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+run: $(INSTALLED)  ## Reproduce the demo and show the report
+	$(BIN)/python -m pipeline check
+	$(BIN)/dvc repro
+	$(BIN)/python -m pipeline show
+
+test: $(INSTALLED) lint  ## All tests
+	$(BIN)/pytest -n 2 --dist loadfile
+
+fast: $(INSTALLED)  ## Tests that take less than a second or so each
+	$(BIN)/pytest -n 2 -m "not slow and not dvc and not browser"
+
+lint: $(INSTALLED)  ## Format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)  ## Put the code into its format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock:  ## Write requirements/lock.txt from pyproject.toml
+	requirements/lock.sh $(PYTHON)
+
+clean:  ## Remove the environment (caches and results stay)
+	rm -rf $(VENV)

@@ -1,0 +1,109 @@
+"""An entry of `backbones` in params.yaml: checked, fingerprinted, built."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from features.arguments import problems
+from features.backbones._backbone import Backbone, Pooled
+from features.errors import ParamsError
+from features.plugins import load
+
+PACKAGE = "features.backbones"
+
+
+@dataclass(frozen=True)
+class BackboneEntry:
+    """What every backbone entry holds, whatever its kind.
+
+    Attributes:
+        name: Key in params.yaml.
+        kind: Plug-in.
+        pooling: `frames` keeps all, `mean` and `first` reduce an utterance to one vector.
+        compute_dtype: Precision of the network on the device.
+        store_dtype: Precision in the cache; bins are always int16.
+        version: Raised when the numbers of the backbone's code change.
+        options: Keywords of the plug-in's constructor.
+    """
+
+    name: str
+    kind: str
+    pooling: Literal["frames", "mean", "first"] = "frames"
+    compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    store_dtype: Literal["float16", "float32"] = "float16"
+    version: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> Backbone:
+        """Make the backbone, weights loaded, on the CPU."""
+        backbone: Backbone = load(PACKAGE, self.kind)(**self.options)
+        if self.pooling == "frames":
+            return backbone
+        if backbone.spec.bins is not None:
+            raise ParamsError(
+                f"backbones.{self.name}: bins cannot be pooled; set `pooling: frames`, given "
+                f"{self.pooling!r}"
+            )
+        return Pooled(backbone, self.pooling)
+
+    def provenance(self, backbone: Backbone) -> dict[str, Any]:
+        """All that decides the numbers: goes into each shard and into the fingerprint."""
+        return {
+            "kind": self.kind,
+            "options": dict(self.options),
+            "pooling": self.pooling,
+            "compute_dtype": self.compute_dtype,
+            "store_dtype": self.stored_as(backbone),
+            "version": self.version,
+            **backbone.provenance(),
+        }
+
+    def stored_as(self, backbone: Backbone) -> str:
+        """The dtype of the frames in the cache."""
+        return self.store_dtype if backbone.spec.bins is None else "int16"
+
+
+def fingerprint(provenance: Mapping[str, Any]) -> str:
+    """Folder name of a backbone's shards in the work store."""
+    text = json.dumps(provenance, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def backbone_entry(name: str, mapping: Mapping[str, Any]) -> BackboneEntry:
+    """The entry of that name.
+
+    Raises:
+        ParamsError: Listing everything that is wrong with it.
+    """
+    found = entry_problems(name, mapping)
+    if found:
+        raise ParamsError("\n".join(found))
+    common = _common(mapping)
+    options = {key: value for key, value in mapping.items() if key not in common}
+    options.pop("kind", None)
+    return BackboneEntry(name, kind=mapping.get("kind", name), options=options, **common)
+
+
+def entry_problems(name: str, mapping: Any) -> list[str]:
+    """What is wrong with an entry, one line each; empty if nothing is."""
+    where = f"backbones.{name}"
+    if not isinstance(mapping, Mapping):
+        return [f"{where}: given {mapping!r}; expected a mapping such as {{kind: tone}}"]
+    try:
+        build = load(PACKAGE, str(mapping.get("kind", name)))
+    except ParamsError as error:
+        return [f"{where}.kind: {error}"]
+    common = _common(mapping)
+    rest = {k: v for k, v in mapping.items() if k not in common and k != "kind"}
+    skip = ("name", "kind", "options")
+    return problems(BackboneEntry, common, where, skip=skip) + problems(build, rest, where)
+
+
+def _common(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    shared = set(inspect.signature(BackboneEntry).parameters) - {"name", "kind", "options"}
+    return {key: value for key, value in mapping.items() if key in shared}

@@ -1,0 +1,48 @@
+"""Audio of a batch, as every backbone that hears reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from features.audio import read_audio
+from features.errors import UtteranceError
+from features.manifest import Utterance
+
+SAMPLE_RATE = 16_000  # Hz; every pretrained speech network here takes it
+HOP = 320  # samples from one frame to the next: 20 ms
+
+
+def waveform(utterance: Utterance, *, min_samples: int = 1) -> NDArray[np.float32]:
+    """The utterance's samples, `[L]` float32 at 16 kHz, mono, in [-1, 1].
+
+    Raises:
+        UtteranceError: If there is no audio, or less than `min_samples` of it.
+    """
+    if utterance.audio is None:
+        raise UtteranceError(utterance.id, "has no audio")
+    samples = read_audio(
+        Path(utterance.audio),
+        id=utterance.id,
+        sample_rate_hz=SAMPLE_RATE,
+        start=utterance.start,
+        stop=utterance.stop,
+        sha256=utterance.sha256,
+    )
+    if len(samples) < min_samples:
+        raise UtteranceError(
+            utterance.id, f"has {len(samples)} samples at 16 kHz; expected at least {min_samples}"
+        )
+    return samples
+
+
+def padded(waveforms: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
+    """Waveforms `[B, L]` with zeros after the shorter ones, and their lengths `[B]`."""
+    tensors = [torch.from_numpy(samples) for samples in waveforms]
+    lengths = torch.tensor([len(samples) for samples in waveforms])
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True), lengths

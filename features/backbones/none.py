@@ -1,0 +1,35 @@
+"""No backbone: the entry for a slot that is left empty. Its extraction writes an empty folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from features.backbones._backbone import BackboneFactory, Inputs, Reads
+from features.errors import ParamsError
+from features.manifest import Utterance
+from features.stream import Stream, StreamSpec
+
+
+class Nothing:
+    """Reads nothing and yields nothing."""
+
+    def __init__(self) -> None:
+        self.spec = StreamSpec(dim=0)
+        self.reads: Reads = "nothing"
+        self.trainable = False
+
+    def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
+        """Refuse: an empty slot is left out before anything is prepared."""
+        raise ParamsError(f"backbone `none` got {len(utterances)} utterances; leave the slot out")
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        """Refuse, as `prepare`."""
+        raise ParamsError(f"backbone `none` got {len(inputs.ids)} utterances; leave the slot out")
+
+    def provenance(self) -> dict[str, Any]:
+        """Nothing to tell."""
+        return {}
+
+
+build: BackboneFactory = Nothing

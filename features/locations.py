@@ -1,0 +1,177 @@
+"""Where things of this machine are: corpus roots, checkpoints, the work store, the device.
+
+None of it stands in params.yaml, since it changes no number: it comes from the environment, or
+from an untracked `heronry.local.yaml` in the project root, such as
+
+    roots:
+      ravdess: /data/ravdess
+    checkpoints: /data/checkpoints
+
+The environment wins. Relative paths count from the project root.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from features.errors import ParamsError
+
+LOCAL_FILE = "heronry.local.yaml"
+LOCAL_KEYS = ("checkpoints", "roots")
+# `dvc exp run --temp` and `--queue` copy the project below this folder of it.
+_TEMPORARY_RUNS = "/.dvc/tmp/exps/"
+
+
+def project_root() -> Path:
+    """The project's folder: the current one, or the original of DVC's temporary copy of it."""
+    here = Path.cwd()
+    before, inside, _ = here.as_posix().partition(_TEMPORARY_RUNS)
+    return Path(before) if inside else here
+
+
+def root_variable(corpus: str) -> str:
+    """Environment variable that holds the root of a corpus.
+
+    >>> root_variable("my-corpus")
+    'HERONRY_MY_CORPUS_ROOT'
+    """
+    return f"HERONRY_{re.sub(r'[^A-Z0-9]', '_', corpus.upper())}_ROOT"
+
+
+def corpus_root(corpus: str) -> Path:
+    """Absolute folder of a corpus, from `HERONRY_<CORPUS>_ROOT` or `roots` of the local file.
+
+    Raises:
+        ParamsError: If neither is set, or the folder is missing, empty or not a folder.
+    """
+    variable = root_variable(corpus)
+    given, source = os.environ.get(variable, "").strip(), variable
+    if not given:
+        given, source = _local_roots().get(corpus, ""), f"roots.{corpus} in {_local_file()}"
+    remedy = (
+        f"set {variable}=/path/to/{corpus}, or write `roots: {{{corpus}: /path/to/{corpus}}}` "
+        f"into {_local_file()}"
+    )
+    if not given:
+        raise ParamsError(
+            f"corpus {corpus!r} has no root: {variable} is not set and {_local_file()} does not "
+            f"name it; expected the folder that holds its files: {remedy}"
+        )
+    root = _absolute(given)
+    fault = _folder_fault(root)
+    if fault:
+        raise ParamsError(
+            f"the root of corpus {corpus!r}, {root} (from {source}), {fault}; "
+            f"expected the folder that holds its files: {remedy}"
+        )
+    return root
+
+
+def checkpoint_folder() -> Path | None:
+    """Folder of local checkpoints, from `HERONRY_CHECKPOINTS` or the local file; None if unset.
+
+    Raises:
+        ParamsError: If it is set but no folder.
+    """
+    given = os.environ.get("HERONRY_CHECKPOINTS", "").strip() or _local().get("checkpoints")
+    if not given:
+        return None
+    if not isinstance(given, str):
+        raise ParamsError(f"checkpoints in {_local_file()} is {given!r}; expected a path")
+    folder = _absolute(given)
+    if not folder.is_dir():
+        raise ParamsError(
+            f"the checkpoint folder {folder} does not exist; expected one folder per checkpoint "
+            f"below it: correct HERONRY_CHECKPOINTS or `checkpoints` in {_local_file()}"
+        )
+    return folder
+
+
+def cache_root() -> Path:
+    """Heronry's folder in the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME", "").strip()
+    return (_absolute(base) if base else Path.home() / ".cache") / "heronry"
+
+
+def store_root() -> Path:
+    """Work store of finished shards: `HERONRY_STORE`, or `store` in the cache directory."""
+    given = os.environ.get("HERONRY_STORE", "").strip()
+    return _absolute(given) if given else cache_root() / "store"
+
+
+def converted_root() -> Path:
+    """Folder of checkpoints that were converted from another format."""
+    return cache_root() / "converted"
+
+
+def hashes_root() -> Path:
+    """Folder of what `prepare` remembers about files that have not changed."""
+    return cache_root() / "hashes"
+
+
+def device() -> str:
+    """Device to compute on: `HERONRY_DEVICE`, else cuda where torch finds one, else cpu.
+
+    Raises:
+        ParamsError: If `HERONRY_DEVICE` is not a device that torch has here.
+    """
+    import torch
+
+    given = os.environ.get("HERONRY_DEVICE", "").strip()
+    if not given:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=given)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ParamsError(
+            f"HERONRY_DEVICE is {given!r}, which torch cannot use here ({reason}); "
+            "expected cpu, cuda or cuda:<n>, or no value for the best there is"
+        ) from error
+    return given
+
+
+def _absolute(path: str) -> Path:
+    return Path(os.path.normpath(project_root() / Path(path).expanduser()))
+
+
+def _folder_fault(folder: Path) -> str | None:
+    if not folder.exists():
+        return "does not exist"
+    if not folder.is_dir():
+        return "is not a folder"
+    return None if any(folder.iterdir()) else "is empty"
+
+
+def _local_file() -> Path:
+    return project_root() / LOCAL_FILE
+
+
+def _local() -> dict[str, Any]:
+    path = _local_file()
+    if not path.exists():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not YAML ({error}); mend or remove it") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path} holds {content!r}; expected the keys {list(LOCAL_KEYS)}")
+    unknown = [key for key in content if key not in LOCAL_KEYS]
+    if unknown:
+        raise ParamsError(f"{path}: unknown key {unknown[0]!r}; expected {list(LOCAL_KEYS)}")
+    return content
+
+
+def _local_roots() -> dict[str, str]:
+    roots = _local().get("roots") or {}
+    if not isinstance(roots, dict) or not all(isinstance(path, str) for path in roots.values()):
+        raise ParamsError(f"roots in {_local_file()} is {roots!r}; expected a path for each corpus")
+    return roots

@@ -1,0 +1,314 @@
+"""`prepare`: a corpus as its adapter finds it, to `data/<corpus>/utterances` and `labels`.
+
+`utterances` holds every item whose audio and text can be read, labelled or not, so that relabelling
+leaves it, and with it every cache, as it is. `labels` holds those with a label, their splits, the
+corpus card and the list of what was rejected and why. Layout: docs/design.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from features.arguments import problems
+from features.audio import FileFacts, inspect_files
+from features.corpora._adapter import Corpus, Item
+from features.errors import ManifestError, ParamsError, UtteranceError
+from features.leaks import LeakKind, count_classes, count_speakers, find_leaks, gate
+from features.locations import corpus_root, hashes_root, root_variable
+from features.manifest import Label, Manifest, Utterance, check_unique, write_json, write_rows
+from features.plugins import load
+from features.protocols import ProtocolName, assign
+
+PACKAGE = "features.corpora"
+LISTED = 20  # rejected utterances that a message quotes
+# A transcript's last stop often lies a little after the end of the recording.
+OVERHANG_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class CorpusEntry:
+    """An entry of `corpora` in params.yaml.
+
+    Attributes:
+        name: Key in params.yaml.
+        kind: Plug-in.
+        protocol: How splits are made; see `features.protocols`.
+        folds: Number of folds of the protocol `speaker_folds`.
+        allow_leak: What may cross the splits all the same.
+        allow_rejected: How many utterances with unusable audio are borne.
+        shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
+        shard_characters: A shard of a text backbone closes once it holds this many characters.
+        options: Keywords of the plug-in's constructor.
+    """
+
+    name: str
+    kind: str
+    protocol: ProtocolName = "official"
+    folds: int = 5
+    allow_leak: tuple[LeakKind, ...] = ()
+    allow_rejected: int = 0
+    shard_seconds: float = 3600.0
+    shard_characters: int = 500_000
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` did.
+
+    Attributes:
+        card: Content of `card.json`.
+        hours: Of audio in `utterances`.
+        utterances: Number of rows there, labelled or not.
+        rejected: Reasons by id.
+    """
+
+    card: Mapping[str, Any]
+    hours: float
+    utterances: int
+    rejected: Mapping[str, str]
+
+
+@dataclass
+class _Survey:
+    """Items sorted by what can be done with them, in corpus order."""
+
+    utterances: list[Utterance] = field(default_factory=list)
+    labelled: list[Item] = field(default_factory=list)
+    rejected: dict[str, str] = field(default_factory=dict)
+    bad_audio: list[str] = field(default_factory=list)
+
+
+def entry_problems(name: str, mapping: Any) -> list[str]:
+    """What is wrong with an entry of `corpora`, one line each; empty if nothing is."""
+    where = f"corpora.{name}"
+    if not re.fullmatch(r"\w[\w-]*", name, re.ASCII):
+        return [f"{where}: given the name {name!r}; expected letters, digits, _ and -"]
+    if not isinstance(mapping, Mapping):
+        return [f"{where}: given {mapping!r}; expected a mapping such as {{kind: manifest}}"]
+    try:
+        build = load(PACKAGE, str(mapping.get("kind", name)))
+    except ParamsError as error:
+        return [f"{where}.kind: {error}"]
+    common, options = _parted(mapping)
+    shared = [f.name for f in fields(CorpusEntry) if f.name not in ("name", "options")]
+    found = problems(CorpusEntry, common, where, skip=("name", "kind", "options"))
+    found += problems(build, options, where, skip=("root",), also=shared)
+    if found:
+        return found
+    lowest = {"folds": 1, "allow_rejected": 0}
+    found = [
+        f"{where}.{key}: given {common[key]}; expected {least} or more"
+        for key, least in lowest.items()
+        if common.get(key, least) < least
+    ]
+    return found + [
+        f"{where}.{key}: given {common[key]}; expected a number above 0"
+        for key in ("shard_seconds", "shard_characters")
+        if not common.get(key, 1) > 0
+    ]
+
+
+def corpus_entry(name: str, mapping: Mapping[str, Any]) -> CorpusEntry:
+    """The entry of that name; its kind is its name unless it says otherwise.
+
+    Raises:
+        ParamsError: Listing everything that is wrong with it.
+    """
+    found = entry_problems(name, mapping)
+    if found:
+        raise ParamsError("\n".join(found))
+    common, options = _parted(mapping)
+    common["allow_leak"] = tuple(common.get("allow_leak", ()))
+    return CorpusEntry(name, kind=mapping.get("kind", name), options=options, **common)
+
+
+def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
+    """Write `out/utterances` and `out/labels` of a corpus.
+
+    Args:
+        name: The corpus: the key in params.yaml, from which its root is found.
+        entry: Its entry.
+        out: `data/<corpus>`; both folders are replaced.
+
+    Raises:
+        ParamsError: If the root is not set, missing or empty, or the protocol does not fit.
+        ManifestError: If the corpus is empty, ids repeat, a label is not among the classes, or the
+            splits leak. Also if more than `allow_rejected` utterances have unusable audio: then
+            everything has been written, and the others are ready for use.
+    """
+    factory = load(PACKAGE, entry.kind)
+    generated = bool(getattr(factory, "generated", False))
+    utterances, labels = out / "utterances", out / "labels"
+    root = utterances if generated else corpus_root(name)
+    for folder in (utterances, labels):
+        # Never written over in place: DVC may have linked the files there to its own copies.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    corpus: Corpus = factory(root, **entry.options)
+    items = _items(name, corpus, root)
+    survey = _survey(items, root, memory=None if generated else hashes_root() / f"{name}.jsonl")
+    _write_rejected(labels / "rejected.csv", survey.rejected)
+    if not survey.labelled:
+        raise ManifestError(_verdict(name, survey, len(items), labels))
+    Manifest(
+        corpus=name,
+        utterances=tuple(survey.utterances),
+        kind=entry.kind,
+        generated=generated,
+        shard_seconds=entry.shard_seconds,
+        shard_characters=entry.shard_characters,
+    ).write(utterances)
+    splits = assign(survey.labelled, protocol=entry.protocol, folds=entry.folds)
+    leaks = find_leaks(survey.labelled, splits)
+    gate(leaks, entry.allow_leak, corpus=name)
+    card = _card(name, entry, corpus, survey, splits) | {"leaks": [str(leak) for leak in leaks]}
+    write_rows(labels / "labels.jsonl", map(_label, survey.labelled, splits))
+    write_json(labels / "card.json", card)
+    if len(survey.bad_audio) > entry.allow_rejected:
+        raise ManifestError(_verdict(name, survey, len(items), labels))
+    seconds = sum(utterance.seconds or 0.0 for utterance in survey.utterances)
+    return Prepared(card, seconds / 3600, len(survey.utterances), survey.rejected)
+
+
+def _items(name: str, corpus: Corpus, root: Path) -> list[Item]:
+    items, classes = list(corpus.items()), tuple(corpus.classes)
+    if not items:
+        raise ManifestError(
+            f"corpus {name!r} is empty: nothing of it was found in {root}; expected at least one "
+            f"utterance: set {root_variable(name)} to the folder that holds it"
+        )
+    check_unique((item.id for item in items), f"corpus {name!r}")
+    if len(classes) < 2 or len(set(classes)) < len(classes):
+        raise ManifestError(
+            f"corpus {name!r} has the classes {list(classes)}; expected two or more, each once"
+        )
+    outside = [item for item in items if item.label is not None and item.label not in classes]
+    if outside:
+        listed = ", ".join(f"{item.id}: {item.label!r}" for item in outside[:5])
+        raise ManifestError(
+            f"corpus {name!r}: {len(outside)} labels are not among its classes, such as {listed}; "
+            f"expected one of {list(classes)}: correct them, or corpora.{name}.classes"
+        )
+    return items
+
+
+def _survey(items: Sequence[Item], root: Path, *, memory: Path | None) -> _Survey:
+    named = [item.audio for item in items if item.audio is not None]
+    files = inspect_files(root, list(dict.fromkeys(named)), memory=memory)
+    survey = _Survey()
+    for item in items:
+        reason = item.reject
+        if item.audio is not None or item.text is not None:
+            try:
+                survey.utterances.append(_utterance(item, files))
+            except UtteranceError as error:
+                survey.rejected[item.id] = error.reason
+                survey.bad_audio.append(item.id)
+                continue
+        elif reason is None:
+            reason = "it has neither audio nor text"
+        if reason is None and item.label is None:
+            reason = "it has no label"
+        if reason is None:
+            survey.labelled.append(item)
+        else:
+            survey.rejected[item.id] = reason
+    return survey
+
+
+def _utterance(item: Item, files: Mapping[str, FileFacts | str]) -> Utterance:
+    if item.audio is None:
+        return Utterance(item.id, text=item.text, start=item.start, stop=item.stop)
+    file = files[item.audio]
+    if isinstance(file, str):
+        raise UtteranceError(item.id, f"{item.audio}: {file}")
+    begin, end = item.start or 0.0, file.seconds if item.stop is None else item.stop
+    if begin >= min(end, file.seconds) or end > file.seconds + OVERHANG_SECONDS:
+        raise UtteranceError(
+            item.id, f"{item.audio}: the span {begin} to {end} s is not within {file.seconds:.3f} s"
+        )
+    return Utterance(
+        id=item.id,
+        audio=item.audio,
+        sha256=file.sha256,
+        text=item.text,
+        start=item.start,
+        stop=item.stop,
+        seconds=min(end, file.seconds) - begin,
+        bytes=file.bytes,
+        modified_ns=file.modified_ns,
+    )
+
+
+def _label(item: Item, splits: tuple[str, ...]) -> Label:
+    return Label(
+        id=item.id,
+        label=str(item.label),
+        speaker=item.speaker,
+        dialogue=item.dialogue,
+        turn=item.turn,
+        gender=item.gender,
+        sentence=item.sentence,
+        splits=splits,
+    )
+
+
+def _card(
+    name: str,
+    entry: CorpusEntry,
+    corpus: Corpus,
+    survey: _Survey,
+    splits: Sequence[tuple[str, ...]],
+) -> dict[str, Any]:
+    return {
+        "corpus": name,
+        "kind": entry.kind,
+        "title": corpus.source.title,
+        "licence": corpus.source.licence,
+        "citation": corpus.source.citation,
+        "obtain": corpus.source.obtain,
+        "disclaimer": getattr(corpus, "disclaimer", None),
+        "classes": list(corpus.classes),
+        "protocol": entry.protocol,
+        "folds": len(splits[0]),
+        "expected": getattr(corpus, "expected", None),
+        "rejected": len(survey.rejected),
+        "allow_leak": list(entry.allow_leak),
+        "speakers": count_speakers(survey.labelled, splits),
+        "counts": count_classes(survey.labelled, splits, corpus.classes),
+    }
+
+
+def _write_rejected(path: Path, rejected: Mapping[str, str]) -> None:
+    # File names need not be UTF-8, and one that is not must not lose the others' reasons.
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerows([("id", "reason"), *rejected.items()])
+
+
+def _verdict(name: str, survey: _Survey, total: int, labels: Path) -> str:
+    worst = survey.bad_audio or list(survey.rejected)
+    listed = [f"{id}: {survey.rejected[id]}" for id in worst[:LISTED]]
+    if len(worst) > LISTED:
+        listed.append(f"and {len(worst) - LISTED} more")
+    what = f"corpus {name!r}: {len(worst)} of {total} utterances cannot be used"
+    remedy = f"Correct the files or {root_variable(name)}"
+    if survey.labelled:
+        remedy += f", or go on without them: corpora.{name}.allow_rejected: {len(survey.bad_audio)}"
+    return "\n  ".join([f"{what}; all are listed in {labels / 'rejected.csv'}:", *listed]) + (
+        f"\n{remedy}"
+    )
+
+
+def _parted(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keys that every entry may have, and those of the plug-in; without `kind`."""
+    shared = {f.name for f in fields(CorpusEntry)} - {"name", "kind", "options"}
+    rest = {key: value for key, value in mapping.items() if key not in shared and key != "kind"}
+    return {key: value for key, value in mapping.items() if key in shared}, rest

@@ -1,0 +1,231 @@
+"""One sealed shard: a contiguous HDF5 file that can be memory-mapped. Format: docs/format.md.
+
+Equal rows give equal bytes: one session, canonical order, no timestamps, a fixed HDF5 file version,
+and nothing in the attributes about the host, the date or library versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import CacheError
+from features.stream import StreamSpec
+
+FORMAT = "heronry-cache"
+VERSION = 1
+HDF5_VERSION = "v110"
+DTYPES = ("float16", "float32", "int16")
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One utterance of a shard.
+
+    Attributes:
+        id: The utterance.
+        content: Hash of what the backbone read (`Utterance.audio_content` or `.text_content`).
+        frames: `[T, D]` real values or `[T]` bins, in the dtype that is stored.
+        rounding: Largest absolute difference between what was computed and what is stored.
+    """
+
+    id: str
+    content: str
+    frames: Array
+    rounding: float = 0.0
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard open for reading; `frames` is a view of the file's pages, not a copy.
+
+    Attributes:
+        path: The file.
+        ids: Utterances in order, N of them.
+        contents: Content hash of each.
+        offsets: `[N + 1]`; utterance i has frames `offsets[i]:offsets[i + 1]`.
+        crc32: `[N]` CRC-32 of each utterance's bytes.
+        frames: `[sum T, D]` or `[sum T]`.
+        spec: What the frames are.
+        provenance: Where they come from.
+        rounding: `[N]` largest absolute error that storing made in each utterance.
+        rejected: Reason by id of the utterances that belong here but could not be computed.
+        checksum: SHA-256 over everything else.
+    """
+
+    path: Path
+    ids: tuple[str, ...]
+    contents: tuple[str, ...]
+    offsets: NDArray[np.int64]
+    crc32: NDArray[np.uint32]
+    frames: Array
+    spec: StreamSpec
+    provenance: Mapping[str, Any]
+    rounding: NDArray[np.float64]
+    rejected: Mapping[str, str]
+    checksum: str
+
+    def row(self, index: int) -> Row:
+        """Utterance number `index`, without a copy."""
+        frames = self.frames[self.offsets[index] : self.offsets[index + 1]]
+        return Row(self.ids[index], self.contents[index], frames, float(self.rounding[index]))
+
+    def verify(self) -> None:
+        """Read every byte and compare the checksum.
+
+        Raises:
+            CacheError: If any of it was altered, naming the damaged utterances where it can.
+        """
+        found = _checksum(self)
+        if found == self.checksum:
+            return
+        wrong = [
+            self.ids[i] for i in range(len(self.ids)) if _crc32(self.row(i).frames) != self.crc32[i]
+        ]
+        where = f"frames of {wrong[:5]}" if wrong else "ids, offsets or attributes"
+        raise CacheError(
+            f"{self.path} is damaged ({where}): SHA-256 {found}, expected {self.checksum}; "
+            + ADVICE.format(name=self.path.name)
+        )
+
+
+ADVICE = "delete {name} (and its copy in the work store), then run `dvc repro`"
+
+
+def write_shard(
+    path: Path,
+    rows: Sequence[Row],
+    *,
+    spec: StreamSpec,
+    provenance: Mapping[str, Any],
+    dtype: str,
+    rejected: Mapping[str, str] | None = None,
+) -> None:
+    """Write rows as one shard to `path` (a temporary file: see `features.files.replacing`)."""
+    width = () if spec.bins is not None else (spec.dim,)
+    parts = [np.ascontiguousarray(row.frames, dtype=dtype) for row in rows]
+    frames = np.concatenate([np.empty((0, *width), dtype), *parts])
+    shard = Shard(
+        path=path,
+        ids=tuple(row.id for row in rows),
+        contents=tuple(row.content for row in rows),
+        offsets=np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64),
+        crc32=np.array([_crc32(part) for part in parts], np.uint32),
+        frames=frames,
+        spec=spec,
+        provenance=provenance,
+        rounding=np.array([row.rounding for row in rows], np.float64),
+        rejected=dict(rejected or {}),
+        checksum="",
+    )
+    with h5py.File(path, "w", libver=(HDF5_VERSION, HDF5_VERSION)) as file:
+        _write(file, "frames", frames)
+        _write(file, "offsets", shard.offsets)
+        _write(file, "crc32", shard.crc32)
+        _write(file, "rounding", shard.rounding)
+        _write(file, "ids", _strings(shard.ids))
+        _write(file, "contents", _strings(shard.contents))
+        file.attrs["format"] = FORMAT
+        file.attrs["version"] = VERSION
+        file.attrs["spec"] = _json(spec.to_dict())
+        file.attrs["provenance"] = _json(provenance)
+        file.attrs["rejected"] = _json(shard.rejected)
+        file.attrs["checksum"] = _checksum(shard)
+
+
+def read_shard(path: Path) -> Shard:
+    """Open a shard and map its frames.
+
+    Raises:
+        CacheError: If the file is missing, foreign, truncated or of an unknown version.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            shard = _parse(path, file)
+    except CacheError:
+        raise
+    except FileNotFoundError:
+        raise CacheError(f"{path} does not exist; run `dvc repro` or `dvc pull`") from None
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise CacheError(
+            f"{path} is no readable shard ({error}); it may be truncated or foreign: "
+            + ADVICE.format(name=path.name)
+        ) from error
+    return shard
+
+
+def _parse(path: Path, file: Any) -> Shard:
+    attributes = dict(file.attrs)
+    if attributes.get("format") != FORMAT:
+        raise CacheError(
+            f"{path} has format {attributes.get('format')!r}; expected {FORMAT!r}: it was not "
+            f"written by heronry; remove it from {path.parent}"
+        )
+    if attributes.get("version") != VERSION:
+        raise CacheError(
+            f"{path} has cache version {attributes.get('version')}; this heronry reads up to "
+            f"{VERSION}: upgrade heronry, or extract again"
+        )
+    return Shard(
+        path=path,
+        ids=tuple(value.decode() for value in file["ids"][:].tolist()),
+        contents=tuple(value.decode() for value in file["contents"][:].tolist()),
+        offsets=file["offsets"][:],
+        crc32=file["crc32"][:],
+        frames=_mapped(path, file["frames"]),
+        spec=StreamSpec(**json.loads(attributes["spec"])),
+        provenance=json.loads(attributes["provenance"]),
+        rounding=file["rounding"][:],
+        rejected=json.loads(attributes["rejected"]),
+        checksum=str(attributes["checksum"]),
+    )
+
+
+def _mapped(path: Path, dataset: Any) -> Array:
+    """The dataset as an array on the file's pages, read-only."""
+    if dataset.size == 0:
+        return np.empty(dataset.shape, dataset.dtype)
+    offset = dataset.id.get_offset()
+    if offset is None or dataset.chunks is not None:
+        raise CacheError(f"{path}: `frames` is not contiguous; it was not written by heronry")
+    if offset + dataset.nbytes > path.stat().st_size:
+        raise CacheError(f"{path} is truncated; " + ADVICE.format(name=path.name))
+    return np.asarray(np.memmap(path, dataset.dtype, "r", offset, dataset.shape))
+
+
+def _write(file: Any, name: str, values: Array) -> None:
+    file.create_dataset(name, data=values, track_times=False)
+
+
+def _strings(values: Sequence[str]) -> Array:
+    encoded = [value.encode() for value in values]
+    return np.array(encoded, dtype=f"S{max(map(len, encoded), default=1)}")
+
+
+def _crc32(frames: Array) -> int:
+    return zlib.crc32(np.ascontiguousarray(frames).reshape(-1).view(np.uint8).data)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+
+
+def _checksum(shard: Shard) -> str:
+    digest = hashlib.sha256()
+    settings = [shard.spec.to_dict(), shard.provenance, shard.rejected]
+    head = [shard.ids, shard.contents, *settings]
+    digest.update(json.dumps(head, ensure_ascii=False, sort_keys=True).encode())
+    for array in (shard.offsets, shard.crc32, shard.rounding, shard.frames):
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

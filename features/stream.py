@@ -1,0 +1,80 @@
+"""Batches of ragged sequences.
+
+Legend: B batch, T time (frames of an utterance or turns of a dialogue), D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """What a backbone yields and a cache holds.
+
+    Attributes:
+        dim: Width D of a frame; 1 for bins.
+        bins: Number of values an integer bin can take, or None for real-valued frames.
+        hop_seconds: Seconds from one frame to the next; None where frames are no grid in time
+            (tokens, pooled vectors).
+    """
+
+    dim: int
+    bins: int | None = None
+    hop_seconds: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a mapping for JSON; `StreamSpec(**spec.to_dict()) == spec`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Padded sequences with the mask that says which of their frames exist.
+
+    Attributes:
+        values: `[B, T, D]` floating point, or `[B, T]` integer bins.
+        mask: `[B, T]` bool, True where a frame exists. Frames beyond it hold zeros.
+    """
+
+    values: Tensor
+    mask: Tensor
+
+    @classmethod
+    def pad(cls, sequences: Sequence[Tensor]) -> Self:
+        """Stack `B` sequences `[T_i, D]` or `[T_i]` to one stream, with zeros after the shorter.
+
+        >>> stream = Stream.pad([torch.ones(2, 3), torch.ones(1, 3)])
+        >>> stream.values.shape, stream.mask.tolist()
+        (torch.Size([2, 2, 3]), [[True, True], [True, False]])
+        """
+        lengths = torch.tensor([len(sequence) for sequence in sequences])
+        values = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
+        return cls(values, torch.arange(values.shape[1]) < lengths[:, None])
+
+    def unpad(self) -> list[Tensor]:
+        """The sequences `[T_i, D]` or `[T_i]` without padding; inverse of `pad`."""
+        lengths = self.mask.sum(1).tolist()
+        return [values[:length] for values, length in zip(self.values, lengths, strict=True)]
+
+    def mean(self) -> Tensor:
+        """Mean over the frames that exist, `[B, D]`; zeros where there are none."""
+        weights = self.mask.unsqueeze(-1).to(self.values.dtype)
+        return (self.values * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+    def first(self) -> Tensor:
+        """The first frame, `[B, D]` (the [CLS] or <s> of a text encoder)."""
+        return self.values[:, 0]
+
+    def to(self, device: torch.device | str, *, dtype: torch.dtype | None = None) -> Self:
+        """The stream on another device; `dtype` converts real-valued frames only."""
+        kind = dtype if self.values.is_floating_point() else None
+        return type(self)(
+            self.values.to(device, kind, non_blocking=True),
+            self.mask.to(device, non_blocking=True),
+        )

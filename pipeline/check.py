@@ -1,0 +1,100 @@
+"""`python -m pipeline check`: what would go wrong, all of it at once, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from features.backbone_entry import BackboneEntry
+from features.checkpoints import Checkpoint
+from features.errors import HeronryError
+from features.files import file_sha256
+from features.locations import corpus_root
+from features.manifest import Manifest
+from features.plugins import load
+from features.preparation import PACKAGE as CORPORA
+from features.preparation import corpus_entry
+from features.stream import StreamSpec
+from pipeline.checkpoint import make_model
+from pipeline.params import ModelEntry, Params, all_problems
+
+
+def check(params: Params, *, deep: bool = False) -> list[str]:
+    """Problems with params.yaml and with what the selected experiment needs, one line each.
+
+    Args:
+        params: params.yaml.
+        deep: Also compare the content of every audio file with the manifest, not its size alone.
+    """
+    found = all_problems(params)
+    wrong = "\n".join(found)
+    if params.corpus in params.corpora and f"corpora.{params.corpus}" not in wrong:
+        found += corpus_problems(params, deep=deep)
+    if params.fusion in params.models and f"models.{params.fusion}" not in wrong:
+        model = params.model(params.fusion)
+        found += slot_problems(model)
+        for backbone in sorted(set(model.slots.values())):
+            if f"backbones.{backbone}" not in wrong:
+                found += checkpoint_problems(params, params.backbone(backbone))
+    return found
+
+
+def corpus_problems(params: Params, *, deep: bool) -> list[str]:
+    """Whether the selected corpus is where it should be, and still what `prepare` saw."""
+    entry = corpus_entry(params.corpus, params.corpora[params.corpus])
+    if load(CORPORA, entry.kind).generated:
+        return []
+    try:
+        root = corpus_root(params.corpus)
+        folder = Path("data", params.corpus, "utterances")
+        manifest = Manifest.read(folder).located(root) if folder.exists() else ()
+    except HeronryError as error:
+        return [str(error)]
+    changed = []
+    for utterance in manifest:
+        if utterance.audio is None:
+            continue
+        path = Path(utterance.audio)
+        if not path.is_file():
+            changed.append(f"{path} is gone")
+        elif path.stat().st_size != utterance.bytes:
+            changed.append(f"{path} has {path.stat().st_size} bytes, not {utterance.bytes}")
+        elif deep and file_sha256(path) != utterance.sha256:
+            changed.append(f"{path} has other content")
+    if not changed:
+        return []
+    return [
+        f"corpus {params.corpus!r}: {len(changed)} files differ from "
+        f"data/{params.corpus}/utterances, such as: {'; '.join(changed[:3])}. "
+        f"Run `dvc repro --force --single-item stages/prepare/dvc.yaml:prepare@{params.corpus}`"
+    ]
+
+
+def slot_problems(model: ModelEntry) -> list[str]:
+    """Whether the model can be made for the slots it is given."""
+    specs = {slot: StreamSpec(dim=8) for slot, name in model.slots.items() if name != "none"}
+    try:
+        with torch.device("meta"):
+            make_model(model.kind, model.args, specs, classes=2)
+    except HeronryError as error:
+        return [f"models.{model.name}: {error}"]
+    return []
+
+
+def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
+    """Whether the weights of a backbone can be had, unless its features are there already."""
+    if "checkpoint" not in entry.options or any(
+        Path("cache", params.corpus, entry.name).glob("*.h5")
+    ):
+        return []
+    name, revision, package = (entry.options.get(k) for k in ("checkpoint", "revision", "package"))
+    checkpoint = Checkpoint(str(name), revision, package)
+    try:
+        if checkpoint.folder() is None:
+            from transformers import AutoConfig
+
+            checkpoint.load(AutoConfig)
+    except HeronryError as error:
+        return [f"backbones.{entry.name}: {error}"]
+    return []

@@ -1,0 +1,77 @@
+"""A trained model as two files: safetensors, and a JSON that rebuilds it with no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from features.errors import CheckpointError
+from features.manifest import read_json, write_json
+from features.plugins import load
+from features.stream import StreamSpec
+from pipeline.fusion._model import FusionModel
+
+FORMAT = "heronry-model"
+VERSION = 1
+FUSIONS = "pipeline.fusion"
+
+
+def make_model(
+    kind: str, args: Mapping[str, Any], specs: Mapping[str, StreamSpec], classes: int
+) -> FusionModel:
+    """A fusion model with fresh weights, drawn from torch's global generator."""
+    model: FusionModel = load(FUSIONS, kind)(specs, classes, **args)
+    return model
+
+
+def save_model(
+    folder: Path,
+    model: FusionModel,
+    *,
+    kind: str,
+    args: Mapping[str, Any],
+    specs: Mapping[str, StreamSpec],
+    classes: Sequence[str],
+) -> None:
+    """Write `model.safetensors` and `model.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "args": dict(args),
+        "specs": {slot: spec.to_dict() for slot, spec in specs.items()},
+        "classes": list(classes),
+    }
+    write_json(folder / "model.json", description)
+
+
+def load_model(folder: Path) -> tuple[FusionModel, list[str]]:
+    """The model in eval mode, and its class names.
+
+    Raises:
+        CheckpointError: If the files are missing, foreign or do not fit each other.
+    """
+    description = read_json(folder / "model.json")
+    if (description.get("format"), description.get("version")) != (FORMAT, VERSION):
+        raise CheckpointError(
+            f"{folder / 'model.json'} is no {FORMAT} version {VERSION}; train again"
+        )
+    specs = {slot: StreamSpec(**spec) for slot, spec in description["specs"].items()}
+    with torch.random.fork_rng():
+        model = make_model(
+            description["kind"], description["args"], specs, len(description["classes"])
+        )
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{folder / 'model.safetensors'} does not fit model.json: {error}; train again"
+        ) from error
+    return model.eval(), description["classes"]

@@ -1,0 +1,214 @@
+"""Classification metrics as functions of confusion matrices.
+
+Legend: N items, K classes; `...` any leading axes (seeds, folds, bootstrap draws), all at once.
+A confusion matrix `[..., K, K]` counts items with the true class in rows, the predicted one in
+columns. A ratio whose denominator is 0 counts as 0, as scikit-learn does with `zero_division=0`.
+All values are fractions in [0, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Matrices = NDArray[Any]
+"""Counts `[..., K, K]` as integers, or as floats where draws weight them."""
+
+MONITORS = ("accuracy", "uar", "macro_f1", "weighted_f1")
+"""Metrics that the epoch to keep may be selected on, and that every report opens with."""
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """Metrics of each class, all `[..., K]`; `support` is the number of items of the class."""
+
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    support: Floats
+
+
+def confusion(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Counts:
+    """Count pairs of true and predicted class.
+
+    Args:
+        labels: `[N]` integers, the true classes.
+        predictions: `[N]` integers, the predicted ones.
+        classes: K.
+
+    Returns:
+        `[K, K]`, true classes in rows.
+
+    Raises:
+        ValueError: If lengths differ, or a value is no integer from 0 to K - 1.
+
+    >>> confusion([0, 0, 1], [0, 1, 1], 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    together = np.zeros(np.shape(labels), np.int64)
+    whole: Counts = grouped_confusion(together, 1, labels, predictions, classes)[0]
+    return whole
+
+
+def grouped_confusion(
+    groups: ArrayLike, n_groups: int, labels: ArrayLike, predictions: ArrayLike, classes: int
+) -> Counts:
+    """One confusion matrix for each group of items.
+
+    Args:
+        groups: `[N]` integers below `n_groups`, the group of each item.
+        n_groups: G.
+        labels: `[N]` integers, the true classes.
+        predictions: `[N]` integers, the predicted ones.
+        classes: K.
+
+    Returns:
+        `[G, K, K]`.
+
+    Raises:
+        ValueError: As `confusion`, and if a group is out of range.
+    """
+    group = _indices("groups", groups, n_groups)
+    truth = _indices("labels", labels, classes)
+    guess = _indices("predictions", predictions, classes)
+    if not len(group) == len(truth) == len(guess):
+        raise ValueError(
+            f"{len(group)} groups, {len(truth)} labels and {len(guess)} predictions; "
+            "expected as many of each"
+        )
+    flat = (group * classes + truth) * classes + guess
+    counts = np.bincount(flat, minlength=n_groups * classes * classes)
+    return counts.astype(np.int64).reshape(n_groups, classes, classes)
+
+
+def per_class(matrices: Matrices) -> PerClass:
+    """Precision, recall, F1 and support of every class, from `[..., K, K]`."""
+    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
+    true, guessed = matrices.sum(-1), matrices.sum(-2)
+    return PerClass(
+        precision=_ratio(hits, guessed),
+        recall=_ratio(hits, true),
+        f1=_ratio(2 * hits, true + guessed),
+        support=np.asarray(true, np.float64),
+    )
+
+
+def accuracy(matrices: Matrices) -> Floats:
+    """Share of items predicted rightly, `[...]`; the field calls it weighted accuracy (WA)."""
+    return _ratio(np.trace(matrices, axis1=-2, axis2=-1), matrices.sum((-2, -1)))
+
+
+def uar(matrices: Matrices) -> Floats:
+    """Unweighted average recall over the classes that occur in the labels, `[...]`.
+
+    Equals scikit-learn's `balanced_accuracy_score`.
+    """
+    classes = per_class(matrices)
+    return _ratio(classes.recall.sum(-1), (classes.support > 0).sum(-1))
+
+
+def uar_all(matrices: Matrices) -> Floats:
+    """Mean recall over all K classes, `[...]`; one that is absent from the labels counts as 0."""
+    return np.asarray(per_class(matrices).recall.mean(-1))
+
+
+def macro_f1(matrices: Matrices) -> Floats:
+    """Mean F1 over all K classes, `[...]`, whether they occur or not.
+
+    This is also the mean of the F1 scores of the K one-vs-rest decisions, for the same counts.
+    """
+    return np.asarray(per_class(matrices).f1.mean(-1))
+
+
+def weighted_f1(matrices: Matrices) -> Floats:
+    """Mean F1 weighted by the support of each class, `[...]`."""
+    classes = per_class(matrices)
+    return _ratio((classes.f1 * classes.support).sum(-1), classes.support.sum(-1))
+
+
+def ovr_accuracy(matrices: Matrices) -> Floats:
+    """Mean accuracy of the K one-vs-rest decisions, `[...]`: the "accuracy" of LPGNet.
+
+    It carries nothing that accuracy does not. An item predicted rightly is right in all K
+    decisions, any other wrong in exactly two (its own class and the predicted one), hence
+
+        ovr_accuracy = 1 - 2 (1 - accuracy) / K.
+
+    With 8 classes an accuracy of 0.125, which is chance, already reads as 0.781.
+    """
+    return np.asarray(ovr_accuracies(matrices).mean(-1))
+
+
+def ovr_accuracies(matrices: Matrices) -> Floats:
+    """Accuracy of each one-vs-rest decision, `[..., K]`."""
+    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
+    wrong = matrices.sum(-1) + matrices.sum(-2) - 2 * hits
+    total = matrices.sum((-2, -1))[..., None]
+    return _ratio(total - wrong, np.broadcast_to(total, wrong.shape))
+
+
+def ovr_weighted_f1(matrices: Matrices) -> Floats:
+    """Mean over the K one-vs-rest decisions of their support-weighted binary F1, `[...]`.
+
+    Each decision has two classes, the one and the rest; `weighted_f1` is taken over both.
+    """
+    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
+    missed, false = matrices.sum(-1) - hits, matrices.sum(-2) - hits
+    rest = matrices.sum((-2, -1))[..., None] - hits - missed - false
+    binary = np.stack([np.stack([hits, missed], -1), np.stack([false, rest], -1)], -2)
+    return np.asarray(weighted_f1(binary).mean(-1))
+
+
+def scores(matrices: Matrices) -> dict[str, Floats]:
+    """All summary metrics by their name in metrics.json, each `[...]`, from `[..., K, K]`."""
+    return {
+        "accuracy": accuracy(matrices),
+        "uar": uar(matrices),
+        "macro_f1": macro_f1(matrices),
+        "weighted_f1": weighted_f1(matrices),
+        "ovr_accuracy": ovr_accuracy(matrices),
+    }
+
+
+def validation_scores(
+    labels: ArrayLike, predictions: ArrayLike, n_classes: int
+) -> dict[str, float]:
+    """The metrics named in `MONITORS`, for one epoch.
+
+    Args:
+        labels: `[N]` integers below K.
+        predictions: `[N]` integers below K.
+        n_classes: K.
+
+    Raises:
+        ValueError: As `confusion`.
+    """
+    values = scores(confusion(labels, predictions, n_classes))
+    return {name: float(values[name]) for name in MONITORS}
+
+
+def _indices(name: str, values: ArrayLike, below: int) -> Counts:
+    array = np.asarray(values)
+    if array.size == 0:
+        return np.zeros(0, np.int64)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"{name} has shape {array.shape} and type {array.dtype}; expected [N] integers"
+        )
+    if array.min() < 0 or array.max() >= below:
+        raise ValueError(
+            f"{name} holds {array.min()} to {array.max()}; expected integers from 0 to {below - 1}"
+        )
+    return array.astype(np.int64)
+
+
+def _ratio(top: Any, bottom: Any) -> Floats:
+    top, bottom = np.asarray(top, np.float64), np.asarray(bottom, np.float64)
+    ratio: Floats = np.zeros(np.broadcast(top, bottom).shape)
+    np.divide(top, bottom, out=ratio, where=bottom > 0)
+    return ratio

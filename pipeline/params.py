@@ -1,0 +1,221 @@
+"""params.yaml as records, checked entry by entry.
+
+What decides for a value, first to last: `train` (where not null), the model's own `train`, the
+default of `TrainParams`; for the number of seeds: `seeds`, then the model's `seeds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from features.arguments import problems
+from features.backbone_entry import BackboneEntry, backbone_entry
+from features.backbone_entry import entry_problems as backbone_problems
+from features.errors import ParamsError
+from features.plugins import load
+from features.preparation import entry_problems as corpus_problems
+from pipeline.yaml_scalars import read_yaml
+
+SLOTS = ("text", "speech", "nonverbal", "prosody", "spectral")
+REGIMES = ("cached",)
+FUSIONS = "pipeline.fusion"
+Monitor = Literal["accuracy", "uar", "macro_f1", "weighted_f1"]
+
+
+@dataclass(frozen=True)
+class TrainParams:
+    """How a model is trained.
+
+    Attributes:
+        epochs: Passes over the training split, at most.
+        batch_size: Utterances (dialogues) a batch.
+        accumulate: Batches an optimiser step.
+        optimizer: AdamW, or Adam with L2.
+        lr: Learning rate at the start.
+        weight_decay: Decoupled for AdamW.
+        schedule: `plateau` halves the rate after 2 epochs without a lower validation loss.
+        clip_norm: Largest norm of the gradient.
+        monitor: Metric of the validation split by which the kept epoch is chosen.
+        patience: Epochs without a better `monitor` before training stops.
+    """
+
+    epochs: int = 20
+    batch_size: int = 8
+    accumulate: int = 1
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    lr: float = 5e-5
+    weight_decay: float = 0.01
+    schedule: Literal["plateau", "constant"] = "plateau"
+    clip_norm: float = 1.0
+    monitor: Monitor = "weighted_f1"
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "batch_size", "accumulate", "lr", "clip_norm", "patience")
+        wrong = [name for name in positive if not getattr(self, name) > 0]
+        if wrong:
+            raise ParamsError(
+                f"train.{wrong[0]}: given {getattr(self, wrong[0])}; expected a number above 0"
+            )
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """An entry of `models`.
+
+    Attributes:
+        name: Key in params.yaml.
+        kind: Plug-in of `pipeline/fusion`.
+        text: Backbone of the text slot, or `none`; and so on for the other four.
+        speech: Backbone of the speech slot.
+        nonverbal: Backbone of the slot for non-verbal vocalisations.
+        prosody: Backbone of the F0 slot.
+        spectral: Backbone of the spectral slot.
+        seeds: Number of seeds, 0 to seeds - 1.
+        args: Keywords of the plug-in's constructor.
+        train: Settings that differ from the defaults of `TrainParams`.
+    """
+
+    name: str
+    kind: str
+    text: str = "none"
+    speech: str = "none"
+    nonverbal: str = "none"
+    prosody: str = "none"
+    spectral: str = "none"
+    seeds: int = 3
+    args: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def slots(self) -> dict[str, str]:
+        """Backbone entry by slot."""
+        return {slot: getattr(self, slot) for slot in SLOTS}
+
+
+@dataclass(frozen=True)
+class Params:
+    """params.yaml; `corpora`, `backbones` and `models` hold raw entries until asked for one."""
+
+    fusion: str
+    regime: str
+    corpus: str
+    seeds: int | None
+    train: Mapping[str, Any]
+    corpora: Mapping[str, Mapping[str, Any]]
+    backbones: Mapping[str, Mapping[str, Any]]
+    models: Mapping[str, Mapping[str, Any]]
+
+    def backbone(self, name: str) -> BackboneEntry:
+        """The backbone entry of that name, or a `ParamsError`."""
+        return backbone_entry(name, _entry(self.backbones, name, "backbones"))
+
+    def model(self, name: str) -> ModelEntry:
+        """The model entry of that name, or a `ParamsError` listing what is wrong with it."""
+        mapping = _entry(self.models, name, "models")
+        found = model_problems(self, name, mapping)
+        if found:
+            raise ParamsError("\n".join(found))
+        return ModelEntry(name=name, **{"kind": name, **mapping})
+
+    def training(self, model: ModelEntry) -> TrainParams:
+        """How the model is trained: its own settings, then the global ones that are not null."""
+        globally = {key: value for key, value in self.train.items() if value is not None}
+        return TrainParams(**{**model.train, **globally})
+
+    def seeds_of(self, model: ModelEntry) -> list[int]:
+        """Seeds to train: 0 to n - 1."""
+        return list(range(model.seeds if self.seeds is None else self.seeds))
+
+
+def read_params(path: Path) -> Params:
+    """Read params.yaml and check its top level.
+
+    Raises:
+        ParamsError: If the file is missing or no YAML, or has unknown or missing keys.
+    """
+    try:
+        raw = read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParamsError(
+            f"cannot read {path} ({error.strerror}); run this in the project's folder"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is no YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{path} holds {type(raw).__name__}; expected a mapping")
+    found = problems(Params, raw, path.name)
+    if found:
+        raise ParamsError("\n".join(found))
+    return Params(**raw)
+
+
+def all_problems(params: Params) -> list[str]:
+    """Everything that is wrong with the parameters, one line each."""
+    found = problems(Params, vars(params), "params.yaml")
+    if found:
+        return found
+    for key, entries in (("fusion", params.models), ("corpus", params.corpora)):
+        if getattr(params, key) not in entries:
+            found.append(
+                f"{key}: given {getattr(params, key)!r}; expected one of {sorted(entries)}"
+            )
+    if params.regime not in REGIMES:
+        found.append(f"regime: given {params.regime!r}; expected one of {list(REGIMES)}")
+    if params.seeds is not None and params.seeds < 1:
+        found.append(f"seeds: given {params.seeds}; expected null or a number above 0")
+    nullable = {key: value for key, value in params.train.items() if value is not None}
+    found += _train_problems(nullable, "train")
+    for name, mapping in params.corpora.items():
+        found += corpus_problems(name, mapping)
+    for name, mapping in params.backbones.items():
+        found += backbone_problems(name, mapping)
+    for name, mapping in params.models.items():
+        found += model_problems(params, name, mapping)
+    return found
+
+
+def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
+    """What is wrong with an entry of `models`, one line each."""
+    where = f"models.{name}"
+    if not isinstance(mapping, Mapping):
+        return [f"{where}: given {mapping!r}; expected a mapping such as {{kind: concat, ...}}"]
+    given = {"kind": name, **mapping}
+    found = problems(ModelEntry, given, where, skip=("name",))
+    if found:
+        return found
+    entry = ModelEntry(name=name, **given)
+    for slot, backbone in entry.slots.items():
+        if backbone not in params.backbones:
+            found.append(
+                f"{where}.{slot}: given {backbone!r}; expected one of {sorted(params.backbones)}"
+            )
+    if entry.seeds < 1:
+        found.append(f"{where}.seeds: given {entry.seeds}; expected a number above 0")
+    try:
+        build = load(FUSIONS, entry.kind)
+    except ParamsError as error:
+        return [*found, f"{where}.kind: {error}"]
+    found += problems(build, entry.args, f"{where}.args", skip=("specs", "classes"))
+    return found + _train_problems(entry.train, f"{where}.train")
+
+
+def _train_problems(given: Mapping[str, Any], where: str) -> list[str]:
+    found = problems(TrainParams, given, where)
+    if not found:
+        try:
+            TrainParams(**given)
+        except ParamsError as error:
+            found.append(str(error).replace("train", where, 1))
+    return found
+
+
+def _entry(entries: Mapping[str, Any], name: str, where: str) -> Any:
+    if name not in entries:
+        raise ParamsError(f"{where}: no entry {name!r}; expected one of {sorted(entries)}")
+    return entries[name]

@@ -1,0 +1,130 @@
+"""How far a score could have come out elsewhere, had other speakers been recorded.
+
+Utterances of one speaker are alike, so resampling utterances promises too much. Here whole
+clusters (speakers, or dialogues) are drawn with replacement: the percentile bootstrap of Efron
+& Tibshirani (An Introduction to the Bootstrap, 1993, section 13.3) over clusters (Davison &
+Hinkley, Bootstrap Methods and their Application, 1997, section 3.8, strategy 1).
+
+Every metric is a function of a confusion matrix, and the matrix of a draw is the sum of its
+clusters' matrices, weighted by how often each was drawn. So all draws are one matrix product.
+
+Legend: S seeds, C clusters, D draws, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.metrics import Counts, Floats, Matrices, grouped_confusion
+
+DRAWS = 2000
+LEVEL = 0.95
+FEW_CLUSTERS = 20
+"""Below so many clusters, percentile intervals are known to come out too narrow."""
+
+Statistic = Callable[[Matrices], Mapping[str, Floats]]
+"""From `[..., K, K]` to named values `[...]`."""
+
+_CHUNK_BYTES = 1 << 25
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The range that holds the middle 95 % (or another level) of the draws."""
+
+    low: float
+    high: float
+
+
+def cluster_confusions(
+    clusters: Sequence[str],
+    seeds: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    predictions: NDArray[np.int64],
+    classes: int,
+) -> Counts:
+    """Confusion matrices of each seed and cluster, clusters in order of name.
+
+    Args:
+        clusters: `[N]` names of speakers or dialogues.
+        seeds: `[N]` integers, from 0: the seed whose model made the prediction.
+        labels: `[N]` integers, the true classes.
+        predictions: `[N]` integers, the predicted ones.
+        classes: K.
+
+    Returns:
+        `[S, C, K, K]`, true classes in rows.
+
+    Raises:
+        ValueError: If lengths differ or a class is out of range.
+    """
+    names, cluster = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    n_seeds = int(seeds.max()) + 1 if len(seeds) else 0
+    counts = grouped_confusion(
+        seeds * len(names) + cluster, n_seeds * len(names), labels, predictions, classes
+    )
+    return counts.reshape(n_seeds, len(names), classes, classes)
+
+
+def bootstrap(
+    matrices: Counts, statistic: Statistic, *, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Interval]:
+    """95 % percentile intervals of the seed-mean of each metric, over draws of clusters.
+
+    All seeds see the same draw, as they were tested on the same clusters; what they differ by is
+    reported apart, as a standard deviation. A class that no drawn cluster holds leaves the mean
+    over present classes (`uar`) of that draw.
+
+    Args:
+        matrices: `[S, C, K, K]` of `cluster_confusions`.
+        statistic: Names and computes the metrics.
+        draws: D.
+        seed: Of the generator; the same seed gives the same intervals.
+
+    Returns:
+        An interval for each name; empty if there are fewer than two clusters, since one cluster
+        says nothing about another, and an interval of width zero would claim certainty.
+    """
+    if matrices.shape[1] < 2:
+        return {}
+    chunks = [
+        seed_means(matrices, counts, statistic) for counts in cluster_counts(matrices, draws, seed)
+    ]
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    intervals = {}
+    for name in chunks[0]:
+        low, high = np.quantile(np.concatenate([chunk[name] for chunk in chunks]), tails)
+        intervals[name] = Interval(float(low), float(high))
+    return intervals
+
+
+def cluster_counts(
+    matrices: Counts, draws: int, seed: int, *, chunk_bytes: int = _CHUNK_BYTES
+) -> Iterator[Counts]:
+    """How often each cluster is drawn, `[d, C]` a chunk, for D draws in all.
+
+    Drawing C clusters with replacement gives multinomial counts. A chunk is as large as keeps
+    its confusion matrices below `chunk_bytes`; the numbers do not depend on it.
+    """
+    seeds, clusters, classes, _ = matrices.shape
+    rng = np.random.default_rng(seed)
+    # per draw: the confusion matrices, about four arrays of their size within the metrics, counts
+    each = 8 * (5 * seeds * classes * classes + 2 * clusters)
+    size = max(1, chunk_bytes // each)
+    for start in range(0, draws, size):
+        amount = min(size, draws - start)
+        yield rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=amount)
+
+
+def seed_means(matrices: Counts, counts: Counts, statistic: Statistic) -> dict[str, Floats]:
+    """Metrics `[D]` of draws given as cluster counts `[D, C]`, averaged over the S seeds."""
+    seeds, clusters, classes, _ = matrices.shape
+    flat = matrices.swapaxes(0, 1).reshape(clusters, seeds * classes * classes)
+    # in floats, since BLAS does not multiply integers; the sums are exact below 2^53
+    drawn = counts.astype(np.float64) @ flat.astype(np.float64)
+    values = statistic(drawn.reshape(len(counts), seeds, classes, classes))
+    return {name: value.mean(-1) for name, value in values.items()}

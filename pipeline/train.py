@@ -1,0 +1,117 @@
+"""A model of params.yaml on a corpus: all seeds and folds, from cache folders to a run folder."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from features.errors import CacheError
+from features.manifest import Label, read_json, read_labels, write_json
+from pipeline.data import Examples, join
+from pipeline.jobs import Job, run_jobs
+from pipeline.params import ModelEntry, Params
+
+FORMAT = "heronry-run"
+VERSION = 1
+
+
+def train_model(
+    params: Params, fusion: str, corpus: str, *, device: str, workers: int | None = None
+) -> Path:
+    """Train `models.<fusion>` on `corpus`; returns the run folder.
+
+    Args:
+        params: params.yaml.
+        fusion: Entry of `models`.
+        corpus: Entry of `corpora`; its labels and caches lie below the current folder.
+        device: Where to compute.
+        workers: Processes side by side.
+
+    Raises:
+        HeronryError: If labels, caches or parameters are wrong.
+    """
+    model = params.model(fusion)
+    out = Path("runs", "cached", corpus, fusion)
+    shutil.rmtree(out, ignore_errors=True)
+    labels_folder = Path("data", corpus, "labels")
+    card, labels = read_json(labels_folder / "card.json"), read_labels(labels_folder)
+    slots = filled_slots(params, model, corpus)
+    examples = join(slots, labels, card["classes"])
+    check_splits(examples, int(card["folds"]))
+    started = time.monotonic()
+    jobs = [
+        Job(
+            title=f"train {fusion}",
+            kind=model.kind,
+            args=model.args,
+            slots=slots,
+            labels=labels,
+            classes=card["classes"],
+            params=params.training(model),
+            seed=seed,
+            fold=fold,
+            out=out / f"seed_{seed}" / f"fold_{fold}",
+            device=device,
+        )
+        for seed in params.seeds_of(model)
+        for fold in range(int(card["folds"]))
+    ]
+    sizes = set(run_jobs(jobs, workers=workers))
+    out.mkdir(parents=True, exist_ok=True)
+    seconds = round(time.monotonic() - started, 1)
+    facts = {"parameters": sizes.pop(), "train_seconds": seconds}
+    write_json(out / "run.json", _describe(params, model, corpus, card, examples) | facts)
+    return out
+
+
+def filled_slots(params: Params, model: ModelEntry, corpus: str) -> dict[str, Path]:
+    """Cache folder by slot, of the slots that are not `none`."""
+    return {
+        slot: Path("cache", corpus, backbone)
+        for slot, backbone in model.slots.items()
+        if params.backbone(backbone).kind != "none"
+    }
+
+
+def check_splits(examples: Examples, folds: int) -> None:
+    """Refuse a fold without training, validation or test utterances before any time is spent."""
+    if not examples.labels:
+        raise CacheError(
+            f"no labelled utterance has features in all slots ({sorted(examples.readers)}); see "
+            "rejected.csv in their cache folders"
+        )
+    for fold in range(folds):
+        for split in ("train", "valid", "test"):
+            examples.split(fold, split)
+
+
+def _describe(
+    params: Params, model: ModelEntry, corpus: str, card: dict[str, Any], examples: Examples
+) -> dict[str, Any]:
+    slots: dict[str, Any] = {}
+    for slot, backbone in model.slots.items():
+        reader = examples.readers.get(slot)
+        slots[slot] = reader and {
+            "backbone": backbone,
+            "spec": reader.spec.to_dict(),
+            "provenance": dict(reader.provenance),
+        }
+    labels: list[Label] = list(examples.labels)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "regime": "cached",
+        "corpus": corpus,
+        "fusion": model.name,
+        "kind": model.kind,
+        "classes": card["classes"],
+        "slots": slots,
+        "seeds": params.seeds_of(model),
+        "folds": int(card["folds"]),
+        "args": dict(model.args),
+        "train": vars(params.training(model)),
+        "utterances": len(labels),
+        "dropped": dict(examples.dropped),
+    }

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Resolve pyproject.toml in a fresh environment and write what it got to lock.txt.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+"${1:-python3.11}" -m venv "$folder"
+torch=$(grep '^torch==' requirements/lock.txt)
+"$folder/bin/pip" install --quiet "$torch" ".[test]"
+{
+    sed -n '/^#/p' requirements/lock.txt
+    echo "$torch"
+    "$folder/bin/pip" freeze --exclude heronry --exclude torch | sed 's/+cpu//'
+} >"$folder/lock.txt"
+mv "$folder/lock.txt" requirements/lock.txt

@@ -1,0 +1,22 @@
+"""How every stage starts and fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from features.errors import HeronryError
+
+
+def run(command: Callable[..., None]) -> None:
+    """Run `command` with the process's arguments; a `HeronryError` becomes one message, exit 1.
+
+    Any other exception is a bug and keeps its traceback.
+    """
+    try:
+        typer.run(command)
+    except HeronryError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

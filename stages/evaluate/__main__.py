@@ -1,0 +1,23 @@
+"""`python -m stages.evaluate REGIME CORPUS FUSION`: trained models' predictions to reports/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from pipeline.evaluation import evaluate, headline, write_report
+from stages._run import run
+
+
+def main(regime: str, corpus: str, fusion: str) -> None:
+    """Score runs/REGIME/CORPUS/FUSION on its test split and write reports/."""
+    report = evaluate(Path("runs", regime, corpus, fusion), Path("data", corpus, "labels"))
+    path = write_report(report, Path("reports"))
+    typer.echo(f"{fusion} on {corpus} ({regime})")
+    typer.echo(headline(report.metrics))
+    typer.echo(str(path))
+
+
+if __name__ == "__main__":
+    run(main)

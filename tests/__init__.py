@@ -1,0 +1,1 @@
+"""Tests: statements of theory, and every mistake a user can make."""

@@ -1,0 +1,72 @@
+"""Fixtures: audio of known content, small manifests, a private work store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, settings
+
+from features.files import file_sha256
+from features.manifest import Manifest, Utterance
+
+RATE = 16_000
+settings.register_profile(
+    "default",
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("default")
+ManifestMaker = Callable[..., Manifest]
+
+
+@pytest.fixture(autouse=True)
+def private_store(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """No test reads or writes the user's own store, or depends on the user's settings."""
+    store = tmp_path_factory.mktemp("store")
+    monkeypatch.setenv("HERONRY_STORE", str(store / "shards"))
+    monkeypatch.setenv("HERONRY_DEVICE", "cpu")
+    monkeypatch.delenv("HERONRY_CHECKPOINTS", raising=False)
+    return store / "shards"
+
+
+@pytest.fixture
+def make_manifest(tmp_path: Path) -> ManifestMaker:
+    """A function that writes tones of the given seconds and returns their located manifest."""
+
+    def make(
+        seconds: Sequence[float], *, folder: str = "audio", start: int = 0, **cut: float
+    ) -> Manifest:
+        root = tmp_path / folder
+        root.mkdir(exist_ok=True)
+        rows = []
+        for number, length in enumerate(seconds, start):
+            path = root / f"u{number}.wav"
+            soundfile.write(path, tone(100.0 + 40 * number, length), RATE, subtype="PCM_16")
+            rows.append(
+                Utterance(
+                    id=f"u{number}",
+                    audio=path.name,
+                    sha256=file_sha256(path),
+                    text=f"this is utterance {'number ' * (number % 5)}{number}",
+                    seconds=length,
+                    bytes=path.stat().st_size,
+                )
+            )
+        settings = {"shard_seconds": 2.0, "shard_characters": 80} | cut
+        return Manifest("tones", tuple(rows), **settings).located(root)  # type: ignore[arg-type]
+
+    return make
+
+
+def tone(hz: float, seconds: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """A tone with three harmonics and a slow tremor, `[L]`."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    wave = sum(np.sin(2 * np.pi * hz * k * time) / k for k in (1, 2, 3))
+    return np.asarray(0.2 * wave * (1 + 0.3 * np.sin(2 * np.pi * 3 * time)))

@@ -1,0 +1,163 @@
+"""Keywords against signatures: what fits raises nothing, what does not is named once each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.arguments import problems
+
+
+@dataclass(frozen=True)
+class Model:
+    width: int
+    dropout: float = 0.1
+    pooling: Literal["mean", "first"] = "mean"
+    layers: tuple[int, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+class Layer:
+    def __init__(self, root: Path, *, bias: bool = True) -> None:
+        self.root, self.bias = root, bias
+
+
+class Child(Layer):
+    """Takes its parent's keywords."""
+
+
+class Empty:
+    """Takes none."""
+
+
+def open_ended(width: int, **others: Any) -> None:
+    del width, others
+
+
+def unresolvable(width: int, tensor: Tensor = None, depth: int = 1) -> None:  # type: ignore[name-defined]  # noqa: F821
+    del width, tensor, depth
+
+
+def test_all_problems_are_listed_in_the_order_of_the_file() -> None:
+    given_ = {"dropuot": 0.2, "pooling": "max", "layers": [1, "2"]}
+    assert problems(Model, given_, "models.m.args") == [
+        "models.m.args.dropuot: given an unknown key; expected one of dropout, folder, layers, "
+        "pooling, weights, width (did you mean 'dropout'?)",
+        "models.m.args.pooling: given 'max'; expected one of 'mean', 'first'",
+        "models.m.args.layers: given [1, '2']; expected a list, each an integer",
+        "models.m.args.width: given nothing; expected an integer",
+    ]
+
+
+def test_classes_and_what_they_inherit() -> None:
+    assert problems(Layer, {"bias": False}, "x", skip=("root",)) == []
+    assert problems(Child, {"bias": 0}, "x", skip=("root",)) == [
+        "x.bias: given 0; expected true or false"
+    ]
+    assert problems(Empty, {"a": 1}, "x") == ["x.a: given an unknown key; expected no keys here"]
+
+
+def test_what_the_caller_supplies_may_not_be_given() -> None:
+    (found,) = problems(Layer, {"root": "/data"}, "corpora.c", skip=("root",), also=("folds",))
+    assert found == "corpora.c.root: given an unknown key; expected one of bias, folds"
+
+
+def test_any_key_is_taken_where_the_signature_takes_any() -> None:
+    assert problems(open_ended, {"width": 1, "more": "x"}, "x") == []
+    assert problems(open_ended, {"width": "1"}, "x") == ["x.width: given '1'; expected an integer"]
+
+
+def test_one_annotation_that_cannot_be_resolved_hides_no_other() -> None:
+    given_ = {"width": 1, "tensor": 5, "depth": "deep"}
+    assert problems(unresolvable, given_, "") == ["depth: given 'deep'; expected an integer"]
+
+
+def test_long_values_are_cut_short() -> None:
+    (found,) = problems(Model, {"width": "x" * 1000}, "m")
+    assert len(found) < 200
+
+
+class Options(TypedDict):
+    a: int
+
+
+@pytest.mark.parametrize(
+    ("hint", "good", "bad", "words"),
+    [
+        (int, [0, -3], [True, 1.0, "1", None], "an integer"),
+        (float, [0, 1.5], [False, "1e-4", None], "a number"),
+        (bool, [True, False], [0, "yes"], "true or false"),
+        (str, ["", "x"], [1, None, ["x"]], "text"),
+        (Path, ["a/b", Path("a")], [1, None], "a path"),
+        (None, [None], [0, ""], "null"),
+        (int | None, [1, None], ["1", True], "an integer or null"),
+        (list[str], [[], ["a"], ("a",)], ["a", [1], None], "a list, each text"),
+        (Sequence[int], [[1]], ["1", [True]], "a list, each an integer"),
+        (tuple[int, str], [[1, "a"]], [[1], ["a", 1]], "a list of 2: an integer, text"),
+        (list, [[1, "a"]], [1, {}], "a list"),
+        (dict[str, float], [{}, {"a": 1}], [{"a": "1"}, {1: 1.0}, []], "a mapping to a number"),
+        (Mapping, [{"a": []}], [[]], "a mapping"),
+        (Literal[1, "a"], [1, "a"], [True, 1.0, "b"], "one of 1, 'a'"),
+        (Annotated[int, "steps"], [1], ["1"], "an integer"),
+        (Model, [Model(1)], [{"width": 1}], "a Model"),
+        (list[Any], [[1, "a"]], ["ab"], "a list, each a value"),
+    ],
+)
+def test_types(hint: Any, good: list[Any], bad: list[Any], words: str) -> None:
+    def target(value: Any) -> None:
+        del value
+
+    target.__annotations__["value"] = hint
+    for value in good:
+        assert problems(target, {"value": value}, "w") == []
+    for value in bad:
+        (found,) = problems(target, {"value": value}, "w")
+        assert found.startswith("w.value: given ")
+        assert found.endswith(f"; expected {words}")
+
+
+@pytest.mark.parametrize("hint", [Any, object, Options, "Sequence[Any]"])
+def test_types_that_are_not_checked_take_lists(hint: Any) -> None:
+    def target(value: Any) -> None:
+        del value
+
+    target.__annotations__["value"] = hint
+    assert problems(target, {"value": [1, "a", None]}, "w") == []
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+
+
+@given(st.dictionaries(st.text(), SCALARS))
+def test_each_unknown_key_is_named_once(mapping: dict[str, Any]) -> None:
+    mapping = {key: value for key, value in mapping.items() if key != "bias"}
+    found = problems(Layer, mapping, "w", skip=("root",))
+    assert [line.startswith(f"w.{key}: ") for key, line in zip(mapping, found, strict=True)] == [
+        True
+    ] * len(mapping)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"width": st.integers()},
+        optional={
+            "dropout": st.integers() | st.floats(),
+            "pooling": st.sampled_from(["mean", "first"]),
+            "layers": st.lists(st.integers()),
+            "weights": st.dictionaries(st.text(), st.floats()),
+            "folder": st.none() | st.text(),
+        },
+    ),
+    st.sampled_from(["width", "dropout", "pooling", "layers", "weights", "folder"]),
+)
+def test_what_fits_passes_and_one_boolean_is_one_problem(mapping: Any, spoilt: str) -> None:
+    assert problems(Model, mapping, "w") == []
+    (found,) = problems(Model, {**mapping, spoilt: True}, "w")
+    assert found.startswith(f"w.{spoilt}: given True; expected ")

@@ -1,0 +1,256 @@
+"""Decoding, down-mixing and resampling, checked on tones whose every sample is known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from features.audio import FileFacts, inspect_files, probe, read_audio
+from features.errors import HeronryError, ManifestError, UtteranceError
+
+TONE_HZ = 440.0
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n"
+
+
+def tone(rate_hz: int, seconds: float = 0.5, amplitude: float = 0.5) -> NDArray[np.float64]:
+    times = np.arange(round(rate_hz * seconds)) / rate_hz
+    return np.asarray(amplitude * np.sin(2 * np.pi * TONE_HZ * times))
+
+
+def strongest_hz(samples: NDArray[np.float32], rate_hz: int = 16_000) -> float:
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(np.argmax(spectrum) * rate_hz / len(samples))
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 22_050, 44_100, 48_000])
+def test_a_tone_is_the_same_tone_at_every_rate(tmp_path: Path, rate_hz: int) -> None:
+    soundfile.write(tmp_path / "tone.wav", tone(rate_hz), rate_hz, subtype="FLOAT")
+    samples = read_audio(tmp_path / "tone.wav")
+    assert samples.dtype == np.float32
+    expected = tone(16_000)
+    assert len(samples) == len(expected)
+    inner = slice(200, -200)  # the filter sees silence beyond the ends
+    assert np.abs(samples[inner] - expected[inner]).max() < 2e-3
+
+
+def test_what_the_lower_rate_cannot_hold_is_filtered_out(tmp_path: Path) -> None:
+    times = np.arange(24_000) / 48_000
+    soundfile.write(tmp_path / "high.wav", 0.5 * np.sin(2 * np.pi * 12_000 * times), 48_000)
+    samples = read_audio(tmp_path / "high.wav")
+    assert np.abs(samples[200:-200]).max() < 5e-3
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "error"),
+    [
+        ("wav", "PCM_16", 1e-4),
+        ("wav", "PCM_24", 1e-6),
+        ("flac", "PCM_24", 1e-6),
+        ("ogg", "VORBIS", 0.05),
+        ("mp3", "MPEG_LAYER_III", None),  # an encoder's delay shifts it
+    ],
+)
+def test_formats(tmp_path: Path, suffix: str, subtype: str, error: float | None) -> None:
+    if not soundfile.check_format(suffix.upper(), subtype):
+        pytest.skip(f"this libsndfile writes no {suffix}")
+    path = tmp_path / f"tone.{suffix}"
+    soundfile.write(path, tone(16_000), 16_000, subtype=subtype)
+    samples = read_audio(path)
+    assert strongest_hz(samples) == pytest.approx(TONE_HZ, abs=4)
+    if error is not None:
+        assert np.abs(samples - tone(16_000)).max() < error
+    assert probe(path).seconds == pytest.approx(len(samples) / 16_000)
+
+
+def test_the_format_is_that_of_the_content_not_of_the_name(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "tone.flac", tone(16_000), 16_000)
+    (tmp_path / "tone.flac").rename(tmp_path / "tone.wav")
+    assert len(read_audio(tmp_path / "tone.wav")) == 8_000
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    left = tone(16_000)
+    right = np.full_like(left, 0.25)
+    soundfile.write(tmp_path / "two.wav", np.stack([left, right], 1), 16_000, subtype="FLOAT")
+    samples = read_audio(tmp_path / "two.wav")
+    np.testing.assert_allclose(samples, (left + right) / 2, atol=1e-6)
+
+
+def test_probe_reads_the_header(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "two.wav", np.zeros((22_050, 2)), 44_100)
+    info = probe(tmp_path / "two.wav")
+    assert (info.seconds, info.sample_rate_hz, info.channels, info.frames) == (
+        0.5,
+        44_100,
+        2,
+        22_050,
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0.1, 0.3), (None, 0.2), (0.25, None), (0.4, 9.0), (0.0, 0.5)]
+)
+def test_a_span_is_a_slice(tmp_path: Path, start: float | None, stop: float | None) -> None:
+    path = tmp_path / "noise.flac"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 8_000)
+    soundfile.write(path, noise, 16_000)
+    whole = read_audio(path)
+    first = None if start is None else round(start * 16_000)
+    last = None if stop is None else round(stop * 16_000)
+    np.testing.assert_array_equal(read_audio(path, start=start, stop=stop), whole[first:last])
+
+
+def test_a_changed_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(16_000), 16_000)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(read_audio(path, sha256=sha256)) == 8_000
+    soundfile.write(path, tone(16_000, amplitude=0.4), 16_000)
+    with pytest.raises(ManifestError, match=r"a\.wav has changed since `prepare`.*dvc repro"):
+        read_audio(path, sha256=sha256)
+
+
+def test_a_missing_file_is_no_bad_utterance(tmp_path: Path) -> None:
+    for read in (probe, read_audio):
+        with pytest.raises(ManifestError, match=r"cannot read audio file .*gone\.wav.*dvc repro"):
+            read(tmp_path / "gone.wav")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (LFS_POINTER, "git-LFS pointer.*git lfs pull"),
+        (b"RIFF but not really", "cannot be decoded"),
+        (b"\x00" * 4096, "cannot be decoded"),
+    ],
+)
+def test_what_is_no_audio(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "bad.wav").write_bytes(content)
+    for read in (probe, read_audio):
+        with pytest.raises(UtteranceError, match=reason) as caught:
+            read(tmp_path / "bad.wav", id="u7")
+        assert caught.value.id == "u7"
+        assert str(tmp_path) not in caught.value.reason  # reasons are the same on every machine
+
+
+def test_audio_without_samples(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 16_000)
+    for read in (probe, read_audio):
+        with pytest.raises(UtteranceError, match="holds no samples"):
+            read(tmp_path / "none.wav")
+
+
+def test_samples_that_are_not_finite(tmp_path: Path) -> None:
+    samples = tone(16_000)
+    samples[100] = np.nan
+    soundfile.write(tmp_path / "nan.wav", samples, 16_000, subtype="FLOAT")
+    with pytest.raises(UtteranceError, match="not finite"):
+        read_audio(tmp_path / "nan.wav")
+
+
+def test_a_flac_that_breaks_off(tmp_path: Path) -> None:
+    path = tmp_path / "cut.flac"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000)
+    soundfile.write(path, noise, 16_000)
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(UtteranceError, match="cannot be decoded"):
+        read_audio(path)
+
+
+def test_a_span_beyond_where_an_mp3_breaks_off(tmp_path: Path) -> None:
+    path = tmp_path / "cut.mp3"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 32_000), 16_000)
+    path.write_bytes(path.read_bytes()[:2_000])
+    assert probe(path).seconds == 2.0  # as the header says
+    with pytest.raises(UtteranceError, match="holds no samples|cannot be decoded"):
+        read_audio(path, start=1.0, stop=1.5)
+
+
+def test_a_span_beyond_the_end(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(16_000), 16_000)
+    with pytest.raises(UtteranceError, match=r"from 0\.6 to 0\.9 s holds no samples of 0\.500 s"):
+        read_audio(tmp_path / "a.wav", start=0.6, stop=0.9)
+
+
+def test_soundfile_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(16_000), 16_000)
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(HeronryError, match="pip install soundfile"):
+        probe(tmp_path / "a.wav")
+
+
+def test_inspection_gives_facts_or_a_reason(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(16_000), 16_000)
+    (tmp_path / "b.wav").write_bytes(LFS_POINTER)
+    (tmp_path / "c.wav").mkdir()
+    facts = inspect_files(tmp_path, ["a.wav", "b.wav", "c.wav", "d.wav"])
+    content = (tmp_path / "a.wav").read_bytes()
+    assert isinstance(facts["a.wav"], FileFacts)
+    assert facts["a.wav"].sha256 == hashlib.sha256(content).hexdigest()
+    assert (facts["a.wav"].bytes, facts["a.wav"].seconds) == (len(content), 0.5)
+    assert "git-LFS" in str(facts["b.wav"])
+    assert facts["c.wav"] == "the file cannot be read (Is a directory)"
+    assert facts["d.wav"] == "there is no such file below the corpus root"
+
+
+def remembered(tmp_path: Path) -> tuple[Path, Path]:
+    """A file of an hour ago, and a memory in which its hash has been replaced by a mark."""
+    path, memory = tmp_path / "a.wav", tmp_path / "hashes" / "x.jsonl"
+    soundfile.write(path, tone(16_000), 16_000)
+    hour_ago_ns = path.stat().st_mtime_ns - 3600 * 10**9
+    os.utime(path, ns=(hour_ago_ns, hour_ago_ns))
+    inspect_files(tmp_path, ["a.wav"], memory=memory)
+    (row,) = [json.loads(line) for line in memory.read_text().splitlines()]
+    memory.write_text("not JSON\n" + json.dumps(row | {"sha256": "mark"}) + "\n")
+    return path, memory
+
+
+def sha_of(found: FileFacts | str) -> str:
+    assert isinstance(found, FileFacts)
+    return found.sha256
+
+
+def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
+    _, memory = remembered(tmp_path)
+    assert sha_of(inspect_files(tmp_path, ["a.wav"], memory=memory)["a.wav"]) == "mark"
+
+
+def test_a_file_of_another_time_or_size_is_read_again(tmp_path: Path) -> None:
+    path, memory = remembered(tmp_path)
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert sha_of(inspect_files(tmp_path, ["a.wav"], memory=memory)["a.wav"]) != "mark"
+    path, memory = remembered(tmp_path)
+    modified_ns = path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes() + b"\0")
+    os.utime(path, ns=(modified_ns, modified_ns))
+    assert sha_of(inspect_files(tmp_path, ["a.wav"], memory=memory)["a.wav"]) != "mark"
+
+
+def test_a_file_written_just_now_is_not_remembered(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(16_000), 16_000)
+    memory = tmp_path / "x.jsonl"
+    inspect_files(tmp_path, ["a.wav"], memory=memory)
+    assert memory.read_text() == ""
+
+
+def test_memory_keeps_files_it_is_not_asked_about(tmp_path: Path) -> None:
+    path, memory = remembered(tmp_path)
+    inspect_files(tmp_path, [], memory=memory)
+    assert str(path) in memory.read_text()
+
+
+def test_a_memory_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(16_000), 16_000)
+    (tmp_path / "file").write_text("")
+    facts = inspect_files(tmp_path, ["a.wav"], memory=tmp_path / "file" / "x.jsonl")
+    assert isinstance(facts["a.wav"], FileFacts)

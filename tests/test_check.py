@@ -1,0 +1,91 @@
+"""`python -m pipeline check` names every problem before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from features.manifest import Manifest
+from pipeline.check import check
+from pipeline.params import Params
+from tests.conftest import ManifestMaker
+
+MANIFEST = "id,audio,text,label,speaker\nu0,u0.wav,hello,calm,s0\n"
+
+
+def params(**changes: object) -> Params:
+    base: dict[str, object] = {
+        "fusion": "m",
+        "regime": "cached",
+        "corpus": "mine",
+        "seeds": None,
+        "train": {},
+        "corpora": {"mine": {"kind": "manifest", "protocol": "speaker_split"}},
+        "backbones": {"tone": {}, "none": {}},
+        "models": {"m": {"kind": "concat", "speech": "tone"}},
+    }
+    return Params(**(base | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def corpus(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Manifest:
+    monkeypatch.chdir(tmp_path)
+    manifest = make_manifest([0.5, 0.6])
+    (tmp_path / "audio" / "manifest.csv").write_text(MANIFEST)
+    monkeypatch.setenv("HERONRY_MINE_ROOT", "audio")
+    rows = [u.__class__(**{**vars(u), "audio": Path(u.audio or "").name}) for u in manifest]
+    Manifest("mine", tuple(rows)).write(tmp_path / "data" / "mine" / "utterances")
+    return manifest
+
+
+@pytest.mark.usefixtures("corpus")
+def test_all_in_order() -> None:
+    assert check(params(), deep=True) == []
+
+
+def test_root_that_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HERONRY_MINE_ROOT", raising=False)
+    (found,) = check(params())
+    assert "HERONRY_MINE_ROOT" in found
+    assert "heronry.local.yaml" in found
+
+
+def test_root_that_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nothing").mkdir()
+    monkeypatch.setenv("HERONRY_MINE_ROOT", "nothing")
+    (found,) = check(params())
+    assert str(tmp_path / "nothing") in found
+
+
+def test_files_that_changed_since_prepare(corpus: Manifest) -> None:
+    first, second = (Path(u.audio or "") for u in corpus)
+    first.unlink()
+    second.write_bytes(second.read_bytes() + b"xx")
+    (found,) = check(params())
+    assert "2 files differ" in found
+    assert "is gone" in found
+    assert "prepare@mine" in found
+
+
+def test_same_size_other_content_is_seen_by_the_deep_check(corpus: Manifest) -> None:
+    path = Path(corpus.utterances[0].audio or "")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2] + b"xx")
+    assert check(params()) == []
+    assert "has other content" in check(params(), deep=True)[0]
+
+
+@pytest.mark.usefixtures("corpus")
+def test_slots_and_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    backbones = {"tone": {}, "none": {}, "far": {"kind": "text_encoder", "checkpoint": "no/where"}}
+    models = {"m": {"kind": "heron", "text": "far", "prosody": "tone"}}
+    found = check(params(backbones=backbones, models=models))
+    assert len(found) == 2
+    assert "no place for the prosody slot" in found[0]
+    assert "cannot load checkpoint 'no/where'" in found[1]

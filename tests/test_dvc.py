@@ -1,0 +1,216 @@
+"""The real DAG, by DVC, on a small corpus of tones: what runs, what does not, what comes out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from tests.conftest import RATE, tone
+
+pytestmark = [pytest.mark.slow, pytest.mark.dvc]
+SOURCE = Path(__file__).parent.parent
+COPIED = ("features", "pipeline", "stages", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config")
+CLASSES = {"low": 150.0, "middle": 600.0, "high": 2400.0}
+
+
+class Project:
+    """A copy of the project with a corpus of its own."""
+
+    def __init__(self, root: Path, store: Path) -> None:
+        self.root = root
+        for name in COPIED:
+            source, target = SOURCE / name, root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, target)
+        shutil.copytree(SOURCE / ".dvc" / "plots", root / ".dvc" / "plots")
+        self.corpus = root.parent / "corpus"
+        self.environment = os.environ | {
+            "HERONRY_TONES_ROOT": str(self.corpus),
+            "HERONRY_STORE": str(store),
+            "HERONRY_DEVICE": "cpu",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "PYTHONPATH": "",
+        }
+        self.git("init", "-q")
+        self.git("config", "user.email", "test@example.org")
+        self.git("config", "user.name", "test")
+
+    def git(self, *words: str) -> None:
+        subprocess.run(["git", *words], cwd=self.root, check=True, capture_output=True)
+
+    def run(self, *words: str, fails: bool = False) -> str:
+        """Standard output and error of a command; its exit status must be as expected."""
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert (done.returncode != 0) == fails, said
+        return said
+
+    def metrics(self) -> dict[str, float]:
+        content: dict[str, float] = json.loads((self.root / "reports/metrics.json").read_text())
+        return content
+
+    def params(self, **changes: Any) -> None:
+        path = self.root / "params.yaml"
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+
+
+def write_corpus(folder: Path, per_speaker: int = 2) -> None:
+    """Nine speakers with `per_speaker` tones of each class."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for speaker in range(9):
+        for name, hz in CLASSES.items():
+            for take in range(per_speaker):
+                path = folder / f"s{speaker}_{name}_{take}.wav"
+                wave = tone(hz * (1 + 0.02 * speaker), 0.4 + 0.1 * take)
+                soundfile.write(path, wave.astype(np.float32), RATE)
+                rows.append([path.stem, path.name, f"take {take}", name, f"s{speaker}"])
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "audio", "text", "label", "speaker"])
+        writer.writerows(rows)
+
+
+def params() -> dict[str, Any]:
+    slots = dict.fromkeys(("text", "speech", "nonverbal", "prosody", "spectral"), "none")
+    train = {"epochs": 8, "batch_size": 8, "lr": 0.01, "weight_decay": 0.001}
+    small = {"kind": "concat", "seeds": 2, "args": {"d_model": 16, "dropout": 0.1}, "train": train}
+    corpus = {"kind": "manifest", "protocol": "speaker_split", "shard_seconds": 5.0}
+    return {
+        "fusion": "speech",
+        "regime": "cached",
+        "corpus": "tones",
+        "seeds": None,
+        "train": {"epochs": None},
+        "corpora": {"tones": {**corpus, "allow_rejected": 0}},
+        "backbones": {
+            "tone": {"kind": "tone", "dim": 12, "version": 1},
+            "mel": {"kind": "logmel", "n_mels": 16, "version": 1},
+            "none": {},
+        },
+        "models": {
+            "speech": {**slots, **small, "speech": "tone"},
+            "both": {**slots, **small, "speech": "tone", "spectral": "mel"},
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project on which `dvc repro` ran once."""
+    root = tmp_path_factory.mktemp("dag")
+    made = Project(root / "project", root / "store")
+    write_corpus(made.corpus)
+    (made.root / "params.yaml").write_text(yaml.safe_dump(params()))
+    made.run("dvc", "init", "-q", "-f")
+    shutil.copy(SOURCE / ".dvc" / "config", made.root / ".dvc" / "config")
+    made.git("add", "-A")
+    made.git("commit", "-qm", "Start")
+    said = made.run("dvc", "repro")
+    assert "extract@tones-tone" in said
+    assert "extract@tones-mel" not in said
+    made.git("add", "-A")
+    made.git("commit", "-qm", "Reproduce")
+    return made
+
+
+def test_report_is_complete_and_right(project: Project) -> None:
+    metrics = project.metrics()
+    assert metrics["accuracy"] > 0.9
+    assert metrics["accuracy_low"] <= metrics["accuracy"] <= metrics["accuracy_high"]
+    assert metrics["seeds"] == 2
+    with (project.root / "reports/predictions.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    right = np.mean([row["label"] == row["prediction"] for row in rows])
+    assert metrics["accuracy"] == pytest.approx(right, abs=1e-6)
+    assert "<html" in (project.root / "reports/index.html").read_text().lower()
+
+
+def test_nothing_changed_nothing_runs(project: Project) -> None:
+    assert "Running stage" not in project.run("dvc", "repro")
+
+
+def test_dvc_shows_metrics_plots_and_experiments(project: Project) -> None:
+    shown = json.loads(project.run("dvc", "metrics", "show", "--json").partition("\n")[0])
+    assert shown[""]["data"]["reports/metrics.json"]["data"]["seeds"] == 2
+    said = project.run("dvc", "plots", "show", "--json", "-o", "plots")
+    assert "seed" in said
+    assert "confusion" in said
+    assert "workspace" in project.run("dvc", "exp", "show", "--csv")
+
+
+def test_switching_runs_what_is_missing_and_back_runs_nothing(project: Project) -> None:
+    before = project.metrics()
+    said = project.run("dvc", "exp", "run", "-S", "fusion=both")
+    assert "extract@tones-mel" in said
+    assert "extract@tones-tone'" not in said.replace("didn't change, skipping", "")
+    assert "train@both" in said
+    said = project.run("dvc", "exp", "run", "-S", "fusion=speech")
+    assert "> python -m stages.train" not in said
+    assert "> python -m stages.extract" not in said
+    assert {**project.metrics(), "train_seconds": 0} == {**before, "train_seconds": 0}
+
+
+def test_another_protocol_touches_no_cache(project: Project) -> None:
+    said = project.run("dvc", "exp", "run", "-S", "corpora.tones.protocol=speaker_folds")
+    assert "> python -m stages.prepare" in said
+    assert "> python -m stages.extract" not in said
+    assert project.metrics()["folds"] == 5
+
+
+def test_temporary_runs_find_the_corpus_and_leave_the_workspace(project: Project) -> None:
+    before = (project.root / "params.yaml").read_bytes()
+    said = project.run("dvc", "exp", "run", "--temp", "-S", "seeds=1", "-S", "train.lr=5e-3")
+    assert "train@speech" in said
+    assert (project.root / "params.yaml").read_bytes() == before
+
+
+def test_a_bad_file_is_named_and_finished_work_is_kept(project: Project) -> None:
+    bad = project.corpus / "s0_low_0.wav"
+    whole = bad.read_bytes()
+    bad.write_bytes(b"this is no sound")
+    try:
+        force = ("repro", "--force", "--single-item", "stages/prepare/dvc.yaml:prepare@tones")
+        said = project.run("dvc", *force, fails=True)
+        assert "s0_low_0" in said
+        assert "allow_rejected" in said
+        assert "Traceback" not in said
+    finally:
+        bad.write_bytes(whole)
+    project.run("dvc", *force)
+
+
+def test_wrong_params_stop_the_check(project: Project) -> None:
+    path = project.root / "params.yaml"
+    before = path.read_text()
+    try:
+        project.params(fusion="heroin", seeds=0)
+        said = project.run("pipeline", "check", fails=True)
+        assert "2 problems" in said
+        assert "fusion: given 'heroin'" in said
+        assert "seeds: given 0" in said
+    finally:
+        path.write_text(before)
+    assert "in order" in project.run("pipeline", "check")

@@ -1,0 +1,143 @@
+"""params.yaml: precedence, YAML 1.2 scalars, and every mistake named at once."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from features.errors import ParamsError
+from pipeline.params import Params, TrainParams, all_problems, read_params
+from pipeline.yaml_scalars import read_yaml
+
+SHIPPED = Path(__file__).parent.parent / "params.yaml"
+
+
+@pytest.fixture
+def raw() -> dict[str, Any]:
+    content: dict[str, Any] = read_yaml(SHIPPED.read_text(encoding="utf-8"))
+    return content
+
+
+def change(raw: dict[str, Any], path: str, value: Any) -> Params:
+    raw = copy.deepcopy(raw)
+    *folders, last = path.split(".")
+    place = raw
+    for folder in folders:
+        place = place[folder]
+    place[last] = value
+    return Params(**raw)
+
+
+def test_shipped_params_are_in_order() -> None:
+    assert all_problems(read_params(SHIPPED)) == []
+
+
+def test_shipped_protocol_of_heron_is_the_papers() -> None:
+    params = read_params(SHIPPED)
+    assert params.training(params.model("heron")) == TrainParams(
+        epochs=20, batch_size=8, accumulate=2, lr=5e-5, monitor="weighted_f1", patience=5
+    )
+
+
+def test_concat_and_heron_share_their_slots() -> None:
+    """So that `-S fusion=concat` extracts nothing."""
+    params = read_params(SHIPPED)
+    assert params.model("concat").slots == params.model("heron").slots
+
+
+def test_global_train_wins_over_the_models(raw: dict[str, Any]) -> None:
+    params = change(raw, "train.lr", 0.5)
+    training = params.training(params.model("heron"))
+    assert (training.lr, training.batch_size) == (0.5, 8)
+
+
+def test_global_seeds_win_over_the_models(raw: dict[str, Any]) -> None:
+    params = change(raw, "models.heron.seeds", 5)
+    assert params.seeds_of(params.model("heron")) == [0, 1, 2, 3, 4]
+    params = change(raw, "seeds", 2)
+    assert params.seeds_of(params.model("heron")) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("fusion", "heroin", r"fusion: given 'heroin'; expected one of \['concat', 'heron'"),
+        ("corpus", "iemocap", r"corpus: given 'iemocap'; expected one of \['demo'"),
+        ("regime", "e2e", r"regime: given 'e2e'; expected one of \['cached'\]"),
+        ("seeds", 0, "seeds: given 0; expected null or a number above 0"),
+        ("seeds", "three", r"seeds: given 'three'"),
+        ("train.lr", "fast", "train.lr: given 'fast'"),
+        ("train.lr", -1.0, "train.lr: given -1.0; expected a number above 0"),
+        ("train.momentum", 0.9, r"train.momentum: .*expected one of"),
+        ("train.monitor", "test_f1", "train.monitor: given 'test_f1'"),
+        ("models.heron.text", "bert", r"models.heron.text: given 'bert'; expected one of"),
+        ("models.heron.kind", "heroin", r"models.heron.kind: unknown kind 'heroin'"),
+        ("models.heron.args.width", 3, r"models.heron.args.width: .*expected one of"),
+        ("models.heron.args.heads", True, "models.heron.args.heads: given True"),
+        ("models.heron.video", "none", r"models.heron.video"),
+        ("backbones.tone.kind", "ton", r"backbones.tone.kind: unknown kind 'ton'"),
+        ("backbones.tone.pooling", "max", r"backbones.tone.pooling: given 'max'"),
+        ("backbones.minilm.layers", [1, 2], r"backbones.minilm.layers: .*expected one of"),
+        ("corpora.demo.protocol", "random", r"corpora.demo.protocol: given 'random'"),
+        ("corpora.demo.kind", "demos", r"corpora.demo.kind: unknown kind 'demos'"),
+        ("corpora.mine", None, "corpora.mine: given None"),
+    ],
+)
+def test_each_mistake_is_named(raw: dict[str, Any], path: str, value: Any, message: str) -> None:
+    found = all_problems(change(raw, path, value))
+    assert len(found) == 1, found
+    assert re.search(message, found[0]), found[0]
+
+
+def test_all_mistakes_at_once(raw: dict[str, Any]) -> None:
+    for path, value in (("fusion", "x"), ("train.epochs", 0), ("models.heron.text", "y")):
+        raw = vars(change(raw, path, value))
+    assert len(all_problems(Params(**raw))) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fusion: [", "is no YAML"),
+        ("- heron", "holds list"),
+        ("fusion: heron\nfusion: concat", "key 'fusion' occurs twice"),
+        ("fusion: heron", "params.yaml"),
+        ("colour: red", "colour"),
+    ],
+)
+def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError, match=message):
+        read_params(path)
+    with pytest.raises(ParamsError, match="cannot read"):
+        read_params(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5e-05", 5e-5),
+        ("1e-4", 1e-4),
+        ("5.0e-5", 5e-5),
+        (".5", 0.5),
+        ("-3", -3),
+        ("010", 10),
+        ("no", "no"),
+        ("on", "on"),
+        ("1:30", "1:30"),
+        ("true", True),
+        ("~", None),
+        ("null", None),
+        ("1e", "1e"),
+        (".inf", float("inf")),
+        ("2026-01-01", "2026-01-01"),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
+    found = read_yaml(f"key: {text}")["key"]
+    assert (found, type(found)) == (value, type(value))

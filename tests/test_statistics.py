@@ -1,0 +1,135 @@
+"""The cluster bootstrap: against an oracle that resamples utterances, and its coverage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.metrics import Counts, confusion, scores
+from pipeline.statistics import (
+    bootstrap,
+    cluster_confusions,
+    cluster_counts,
+    seed_means,
+)
+
+Ints = NDArray[np.int64]
+
+
+class Problem:
+    """Test predictions of two seeds on the utterances of seven speakers of unequal size."""
+
+    def __init__(self, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        speakers = np.repeat([f"s{k}" for k in range(7)], rng.integers(3, 30, size=7))
+        labels = rng.integers(0, 4, size=len(speakers))
+        self.clusters = np.tile(speakers, 2)
+        self.labels = np.tile(labels, 2)
+        self.seeds = np.repeat([0, 1], len(speakers))
+        wrong = rng.random(len(self.labels)) < 0.4
+        self.predictions = np.where(wrong, rng.integers(0, 4, size=len(wrong)), self.labels)
+
+    def matrices(self, order: Ints | None = None) -> Counts:
+        rows = np.arange(len(self.labels)) if order is None else order
+        columns = (self.clusters, self.seeds, self.labels, self.predictions)
+        clusters, seeds, labels, predictions = (column[rows] for column in columns)
+        return cluster_confusions(clusters.tolist(), seeds, labels, predictions, 4)
+
+
+def test_equals_resampling_the_utterances() -> None:
+    problem = Problem()
+    names = np.unique(problem.clusters)
+    (counts,) = cluster_counts(problem.matrices(), 25, seed=3)
+    found = seed_means(problem.matrices(), counts, scores)
+    for draw, times in enumerate(counts):
+        per_seed = []
+        for seed in (0, 1):
+            rows = np.concatenate(
+                [
+                    np.flatnonzero((problem.clusters == name) & (problem.seeds == seed))
+                    for name, count in zip(names, times, strict=True)
+                    for _ in range(count)
+                ]
+            )
+            per_seed.append(scores(confusion(problem.labels[rows], problem.predictions[rows], 4)))
+        for name, values in found.items():
+            expected = np.mean([seed[name] for seed in per_seed])
+            assert values[draw] == pytest.approx(expected, abs=1e-12)
+
+
+def test_draws_as_many_clusters_as_there_are() -> None:
+    counts = np.concatenate(list(cluster_counts(Problem().matrices(), 4000, seed=0)))
+    assert counts.shape == (4000, 7)
+    assert set(counts.sum(1)) == {7}
+    np.testing.assert_allclose(counts.mean(0), 1, atol=0.06)
+    # with replacement: the variance of a multinomial count is 1 - 1/C
+    np.testing.assert_allclose(counts.var(0), 1 - 1 / 7, atol=0.08)
+
+
+def test_order_of_rows_does_not_matter() -> None:
+    problem = Problem()
+    shuffled = np.random.default_rng(1).permutation(len(problem.labels))
+    assert bootstrap(problem.matrices(), scores) == bootstrap(problem.matrices(shuffled), scores)
+
+
+def test_chunks_do_not_matter() -> None:
+    matrices = Problem().matrices()
+    whole = list(cluster_counts(matrices, 100, seed=5))
+    parts = list(cluster_counts(matrices, 100, seed=5, chunk_bytes=10_000))
+    assert len(whole) == 1
+    assert len(parts) > 5
+    np.testing.assert_array_equal(np.concatenate(parts), whole[0])
+
+
+def test_the_generator_is_seeded() -> None:
+    matrices = Problem().matrices()
+    assert bootstrap(matrices, scores, seed=1) == bootstrap(matrices, scores, seed=1)
+    assert bootstrap(matrices, scores, seed=1) != bootstrap(matrices, scores, seed=2)
+
+
+def test_interval_surrounds_the_score() -> None:
+    matrices = Problem().matrices()
+    whole = {name: float(value.mean()) for name, value in scores(matrices.sum(1)).items()}
+    for name, interval in bootstrap(matrices, scores).items():
+        assert 0 <= interval.low < whole[name] < interval.high <= 1
+
+
+def test_one_cluster_gives_no_interval() -> None:
+    problem = Problem()
+    problem.clusters[:] = "alone"
+    assert bootstrap(problem.matrices(), scores) == {}
+
+
+def test_alike_clusters_give_no_width() -> None:
+    matrices = np.tile(Problem().matrices()[:, :1], (1, 9, 1, 1))
+    for interval in bootstrap(matrices, scores).values():
+        assert interval.high - interval.low < 1e-12
+
+
+def _covered(draw_of: str, *, repetitions: int) -> float:
+    """Share of problems whose interval for accuracy holds the truth, 0.6.
+
+    40 speakers are understood to a degree of their own, Beta(3, 2) with mean 0.6, and say 15
+    things each. Resampling utterances means that each is its own cluster.
+    """
+    rng = np.random.default_rng(11)
+    held = 0
+    for repetition in range(repetitions):
+        chance = np.repeat(rng.beta(3, 2, size=40), 15)
+        labels = np.zeros(600, np.int64)
+        predictions = (rng.random(600) > chance).astype(np.int64)
+        groups = np.arange(600) // 15 if draw_of == "speakers" else np.arange(600)
+        names = [f"{group:03d}" for group in groups]
+        matrices = cluster_confusions(names, labels, labels, predictions, 2)
+        interval = bootstrap(matrices, scores, draws=400, seed=repetition)["accuracy"]
+        held += interval.low <= 0.6 <= interval.high
+    return held / repetitions
+
+
+def test_intervals_over_speakers_cover_the_truth() -> None:
+    assert 0.90 <= _covered("speakers", repetitions=300) <= 0.985
+
+
+def test_intervals_over_utterances_would_not() -> None:
+    assert _covered("utterances", repetitions=60) < 0.8

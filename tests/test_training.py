@@ -1,0 +1,251 @@
+"""Training learns, repeats itself to the byte, and never sees the test split."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import inspect
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from features.cache import CacheWriter, shard_name
+from features.errors import CacheError, HeronryError
+from features.manifest import Label, write_json, write_rows
+from features.stream import StreamSpec
+from pipeline import data, training
+from pipeline.checkpoint import load_model, make_model
+from pipeline.jobs import Job, run_job, run_jobs
+from pipeline.params import Params, TrainParams
+from pipeline.train import train_model
+
+CLASSES = ["calm", "angry", "sad"]
+DIM = 6
+SPLITS = ["train"] * 6 + ["valid"] * 2 + ["test"] * 2
+
+
+def labels_of(count: int = 90, folds: int = 1) -> list[Label]:
+    return [
+        Label(
+            id=f"u{i}",
+            label=CLASSES[i % 3],
+            speaker=f"s{i % 10}",
+            splits=tuple(SPLITS[(i + fold) % 10] for fold in range(folds)),
+        )
+        for i in range(count)
+    ]
+
+
+def write_cache(folder: Path, labels: list[Label], signal: float, seed: int) -> None:
+    """Frames whose mean points to the class, as strongly as `signal` says."""
+    generator = np.random.default_rng(seed)
+    writer = CacheWriter(spec=StreamSpec(DIM), provenance={"kind": "test"}, dtype="float32")
+    rows = []
+    for label in labels:
+        frames = generator.normal(size=(generator.integers(1, 9), DIM))
+        frames[:, CLASSES.index(label.label)] += signal
+        rows.append(writer.round(label.id, "c", frames.astype(np.float32)))
+    half = len(rows) // 2
+    writer.write(folder / shard_name(0), rows[:half])
+    writer.write(folder / shard_name(1), rows[half:])
+
+
+@pytest.fixture
+def slots(tmp_path: Path) -> dict[str, Path]:
+    folders = {"text": tmp_path / "text", "speech": tmp_path / "speech"}
+    for number, folder in enumerate(folders.values()):
+        write_cache(folder, labels_of(), 3.0, number)
+    return folders
+
+
+def job_of(slots: dict[str, Path], out: Path, seed: int = 0, **train: float) -> Job:
+    params = TrainParams(**({"epochs": 4, "lr": 1e-2, "batch_size": 8, "accumulate": 2} | train))  # type: ignore[arg-type]
+    args = {"d_model": 16}
+    return Job(
+        "test", "concat", args, slots, labels_of(), CLASSES, params, seed, 0, out, device="cpu"
+    )
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")}
+
+
+def test_learns_and_writes_what_the_design_says(slots: dict[str, Path], tmp_path: Path) -> None:
+    run_job(job_of(slots, tmp_path / "run"))
+    with (tmp_path / "run" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["split"] for row in rows} == {"valid", "test"}
+    right = [row["label"] == row["prediction"] for row in rows]
+    assert np.mean(right) > 0.9
+    for row in rows:
+        shares = [float(row[f"p_{name}"]) for name in CLASSES]
+        assert sum(shares) == pytest.approx(1)
+        assert row["prediction"] == CLASSES[int(np.argmax(shares))]
+    with (tmp_path / "run" / "history.csv").open() as file:
+        history = list(csv.DictReader(file))
+    assert sum(row["best"] == "1" for row in history) == 1
+    scores = [float(row["valid_weighted_f1"]) for row in history]
+    assert history[int(np.argmax(scores))]["best"] == "1"
+
+
+def test_saved_model_is_the_kept_epochs(slots: dict[str, Path], tmp_path: Path) -> None:
+    run_job(job_of(slots, tmp_path / "run"))
+    model, classes = load_model(tmp_path / "run")
+    examples = data.join(slots, labels_of(), classes)
+    scored = training.evaluate(model, examples, examples.split(0, "valid"))
+    with (tmp_path / "run" / "history.csv").open() as file:
+        kept = next(row for row in csv.DictReader(file) if row["best"] == "1")
+    assert scored.loss == pytest.approx(float(kept["valid_loss"]), rel=1e-6)
+
+
+def test_same_bytes_again_and_other_bytes_for_another_seed(
+    slots: dict[str, Path], tmp_path: Path
+) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run_job(job_of(slots, tmp_path / name, seed))
+    assert results(tmp_path / "a") == results(tmp_path / "b")
+    first, other = results(tmp_path / "a"), results(tmp_path / "c")
+    assert first["model.safetensors"] != other["model.safetensors"]
+
+
+@pytest.mark.slow
+def test_seed_gives_the_same_bytes_alone_and_in_company(
+    slots: dict[str, Path], tmp_path: Path
+) -> None:
+    jobs = [job_of(slots, tmp_path / "company" / str(seed), seed) for seed in range(3)]
+    assert len(list(run_jobs(jobs, workers=2))) == 3
+    threads = torch.get_num_threads()
+    for seed in range(3):
+        list(run_jobs([job_of(slots, tmp_path / "alone" / str(seed), seed)], workers=1))
+    assert results(tmp_path / "company") == results(tmp_path / "alone")
+    assert torch.get_num_threads() == threads
+
+
+def test_accumulation_equals_one_larger_batch(slots: dict[str, Path]) -> None:
+    """Without dropout, k batches of n accumulated are one batch of k n."""
+    states = []
+    for size, accumulate in ((8, 3), (24, 1)):
+        torch.manual_seed(0)
+        examples = data.join(slots, labels_of(), CLASSES)
+        model = make_model("concat", {"d_model": 8, "dropout": 0.0}, examples.specs, 3)
+        # The same order for both: batches as they come, pools of one batch of 24.
+        train = examples.split(0, "train")[:24]
+        params = TrainParams(epochs=1, batch_size=size, accumulate=accumulate, lr=1e-2)
+        optimizer = training.make_optimizer(model, params)
+        generator = np.random.default_rng(0)
+        training._train_epoch(model, examples, train, params, optimizer, generator)
+        states.append(model.state_dict())
+    for name, value in states[0].items():
+        assert torch.allclose(value, states[1][name], atol=1e-6)
+
+
+def test_every_utterance_once_an_epoch(slots: dict[str, Path]) -> None:
+    examples = data.join(slots, labels_of(), CLASSES)
+    generator = np.random.default_rng(0)
+    orders = []
+    for _ in range(2):
+        batches = list(data.shuffled_batches(examples, examples.labels, 7, generator))
+        ids = [id for batch in batches for id in batch.ids]
+        assert sorted(ids) == sorted(label.id for label in examples.labels)
+        orders.append(ids)
+    assert orders[0] != orders[1]
+
+
+def test_stops_early_and_lowers_the_rate(slots: dict[str, Path]) -> None:
+    torch.manual_seed(0)
+    examples = data.join(slots, labels_of(), CLASSES)
+    model = make_model("concat", {"d_model": 8}, examples.specs, 3)
+    params = TrainParams(epochs=200, patience=7, lr=5e-2)
+    train, valid = examples.split(0, "train"), examples.split(0, "valid")
+    fitted = training.fit(model, examples, train=train, valid=valid, params=params, seed=0)
+    assert len(fitted.history) == fitted.best + 7 < 200
+    rates = [epoch.lr for epoch in fitted.history]
+    assert rates[0] == 5e-2
+    assert set(np.round(np.log2(np.array(rates) / 5e-2), 9)) <= set(range(-20, 1))
+
+
+def test_the_test_split_is_no_argument_of_fit() -> None:
+    assert "test" not in inspect.signature(training.fit).parameters
+
+
+def test_infinite_loss_names_the_utterances(slots: dict[str, Path]) -> None:
+    examples = data.join(slots, labels_of(), CLASSES)
+    model = make_model("concat", {"d_model": 8}, examples.specs, 3)
+    torch.nn.init.constant_(next(model.parameters()), float("nan"))
+    train, valid = examples.split(0, "train"), examples.split(0, "valid")
+    with pytest.raises(HeronryError, match=r"loss is nan .*'u\d"):
+        training.fit(model, examples, train=train, valid=valid, params=TrainParams(), seed=0)
+
+
+def test_what_a_slot_lacks_is_left_out_for_all(tmp_path: Path) -> None:
+    labels = labels_of()
+    write_cache(tmp_path / "text", labels, 1.0, 0)
+    write_cache(tmp_path / "speech", labels[:-4], 1.0, 1)
+    slots = {"text": tmp_path / "text", "speech": tmp_path / "speech"}
+    examples = data.join(slots, labels, CLASSES)
+    assert list(examples.dropped) == [label.id for label in labels[-4:]]
+    assert all("speech: not in the cache" in reason for reason in examples.dropped.values())
+    assert len(examples.labels) == len(labels) - 4
+
+
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: int = 1) -> Params:
+    """A folder as `prepare` and `extract` leave it, current."""
+    monkeypatch.chdir(tmp_path)
+    labels = labels_of(folds=folds)
+    folder = tmp_path / "data" / "c" / "labels"
+    folder.mkdir(parents=True)
+    write_rows(folder / "labels.jsonl", labels)
+    write_json(folder / "card.json", {"classes": CLASSES, "folds": folds})
+    write_cache(tmp_path / "cache" / "c" / "tone", labels, 3.0, 0)
+    model = {
+        "kind": "concat",
+        "speech": "tone",
+        "seeds": 2,
+        "args": {"d_model": 8},
+        "train": {"epochs": 2},
+    }
+    backbones: dict[str, dict[str, int]] = {"tone": {}, "none": {}}
+    return Params("m", "cached", "c", None, {}, {"c": {}}, backbones, {"m": model})
+
+
+def test_train_stage_runs_all_seeds_and_folds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = project(tmp_path, monkeypatch, folds=2)
+    out = train_model(params, "m", "c", device="cpu", workers=1)
+    found = sorted(p.parent.relative_to(out).as_posix() for p in out.rglob("predictions.csv"))
+    assert found == [f"seed_{s}/fold_{f}" for s in range(2) for f in range(2)]
+    run = json.loads((out / "run.json").read_text())
+    assert (run["seeds"], run["folds"], run["fusion"]) == ([0, 1], 2, "m")
+    assert run["slots"]["speech"]["provenance"] == {"kind": "test"}
+    assert run["slots"]["text"] is None
+    assert run["parameters"] == DIM * 8 + 8 + 8 * 8 + 8 + 8 * 3 + 3
+    assert run["train"]["epochs"] == 2
+
+
+def test_empty_split_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = project(tmp_path, monkeypatch)
+    labels = [dataclasses.replace(label, splits=("train",)) for label in labels_of()]
+    write_rows(tmp_path / "data" / "c" / "labels" / "labels.jsonl", labels)
+    with pytest.raises(CacheError, match="no utterance of split 'valid', fold 0"):
+        train_model(params, "m", "c", device="cpu")
+
+
+def test_damaged_cache_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = project(tmp_path, monkeypatch)
+    path = tmp_path / "cache" / "c" / "tone" / shard_name(1)
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(-3, 2)
+        byte = file.read(1)
+        file.seek(-3, 2)
+        file.write(bytes([byte[0] ^ 1]))
+    with pytest.raises(CacheError, match=r"shard-00001.h5 (is damaged|is no readable)"):
+        train_model(params, "m", "c", device="cpu")
