@@ -15,7 +15,7 @@ import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Any, Literal, Union
 
 _WORDS: dict[Any, str] = {
     bool: "true or false",
@@ -113,8 +113,6 @@ def _matches(value: Any, hint: Any) -> bool:
     if origin is Literal:
         # 1 == True == 1.0, but they are different things to write in a file.
         return any(value == choice and type(value) is type(choice) for choice in arguments)
-    if origin is Annotated:
-        return _matches(value, arguments[0])
     kind = hint if origin is None else origin
     if kind is None or kind is type(None):
         return value is None
@@ -154,8 +152,6 @@ def _describe(hint: Any) -> str:
         return " or ".join(_describe(choice) for choice in arguments)
     if origin is Literal:
         return f"one of {', '.join(repr(choice) for choice in arguments)}"
-    if origin is Annotated:
-        return _describe(arguments[0])
     kind = hint if origin is None else origin
     if kind in _WORDS:
         return _WORDS[kind]

@@ -207,7 +207,8 @@ def _survey(items: Sequence[Item], root: Path, *, memory: Path | None) -> _Surve
         reason = item.reject
         if item.audio is not None or item.text is not None:
             try:
-                survey.utterances.append(_utterance(item, files))
+                # A generated file is as old as its run, which would make each manifest another.
+                survey.utterances.append(_utterance(item, files, dated=memory is not None))
             except UtteranceError as error:
                 survey.rejected[item.id] = error.reason
                 survey.bad_audio.append(item.id)
@@ -223,7 +224,7 @@ def _survey(items: Sequence[Item], root: Path, *, memory: Path | None) -> _Surve
     return survey
 
 
-def _utterance(item: Item, files: Mapping[str, FileFacts | str]) -> Utterance:
+def _utterance(item: Item, files: Mapping[str, FileFacts | str], *, dated: bool) -> Utterance:
     if item.audio is None:
         return Utterance(item.id, text=item.text, start=item.start, stop=item.stop)
     file = files[item.audio]
@@ -243,7 +244,7 @@ def _utterance(item: Item, files: Mapping[str, FileFacts | str]) -> Utterance:
         stop=item.stop,
         seconds=min(end, file.seconds) - begin,
         bytes=file.bytes,
-        modified_ns=file.modified_ns,
+        modified_ns=file.modified_ns if dated else None,
     )
 
 

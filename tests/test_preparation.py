@@ -361,8 +361,11 @@ def test_a_generated_corpus_keeps_its_audio_beside_the_manifest(
 ) -> None:
     monkeypatch.delenv("HERONRY_MINE_ROOT")
     monkeypatch.setattr("features.preparation.load", lambda *_: Made)
-    for _ in range(2):  # the second run finds the audio of the first
-        done = prepare("mine", CorpusEntry("mine", "made", options={"utterances": 4}), mine.out)
+    entry = CorpusEntry("mine", "made", options={"utterances": 4})
+    prepare("mine", entry, mine.out)
+    first = mine.written()
+    done = prepare("mine", entry, mine.out)
+    assert mine.written() == first  # though the audio has been made anew
     manifest = Manifest.read(mine.out / "utterances")
     assert manifest.generated
     located = manifest.located(mine.out / "utterances")

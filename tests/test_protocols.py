@@ -16,6 +16,7 @@ from features.leaks import count_classes, count_speakers, find_leaks, gate
 from features.protocols import PROTOCOLS, assign
 
 Splits = list[tuple[str, ...]]
+SPLITS = ("train", "valid", "test")
 
 
 def corpus(sizes: Sequence[int], *, genders: str = "") -> list[Item]:
@@ -129,6 +130,29 @@ def test_a_speaker_split_of_equal_speakers_is_60_20_20_with_even_genders() -> No
     for split, speakers in (("train", 12), ("valid", 4), ("test", 4)):
         found = Counter(item.gender for item in held(items, splits, split))
         assert found == {"f": 7 * speakers / 2, "m": 7 * speakers / 2}
+
+
+def distance(items: Sequence[Item], split_of: dict[str, str]) -> float:
+    """Chi-square distance from 60/20/20, over all utterances and over those of each gender."""
+    total = 0.0
+    for chosen in (items, *([i for i in items if i.gender == gender] for gender in "fm")):
+        for split, share in (("train", 0.6), ("valid", 0.2), ("test", 0.2)):
+            target = share * len(chosen)
+            found = sum(split_of[item.speaker] == split for item in chosen)
+            total += (found - target) ** 2 / target if target else 0.0
+    return total
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.sampled_from("fm")), min_size=3, max_size=15))
+def test_no_speaker_would_make_the_splits_evener_elsewhere(people: list[tuple[int, str]]) -> None:
+    items = corpus([size for size, _ in people], genders="".join(letter for _, letter in people))
+    splits = assign(items, protocol="speaker_split", folds=1)
+    split_of = {item.speaker: row[0] for item, row in zip(items, splits, strict=True)}
+    least = distance(items, split_of) - 1e-6
+    for speaker, split in split_of.items():
+        if list(split_of.values()).count(split) > 1:
+            moved = [distance(items, split_of | {speaker: other}) for other in SPLITS]
+            assert min(moved) >= least
 
 
 def test_one_speaker_who_says_most_trains() -> None:
