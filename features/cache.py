@@ -8,7 +8,6 @@ Usage from a notebook:
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,9 @@ from numpy.typing import NDArray
 
 from features.errors import CacheError
 from features.files import replacing
+from features.records import REJECTED, read_rejected
 from features.shard import Row, read_shard, write_shard
 from features.stream import StreamSpec
-
-REJECTED = "rejected.csv"
 
 
 class CacheWriter:
@@ -114,10 +112,7 @@ class CacheReader(Mapping[str, NDArray[Any]]):
     def rejected(self) -> dict[str, str]:
         """Reasons by id of the utterances that could not be extracted."""
         path = self.folder / REJECTED
-        if not path.exists():
-            return {}
-        with path.open(newline="", encoding="utf-8") as file:
-            return {row["id"]: row["reason"] for row in csv.DictReader(file)}
+        return read_rejected(path) if path.exists() else {}
 
     def __getitem__(self, id: str) -> NDArray[Any]:
         shard, index = self._places[id]
@@ -153,13 +148,3 @@ class CacheReader(Mapping[str, NDArray[Any]]):
 def shard_name(number: int) -> str:
     """File name of shard `number`."""
     return f"shard-{number:05d}.h5"
-
-
-def write_rejected(path: Path, rejected: Mapping[str, str]) -> None:
-    """Write `id,reason` rows, in the given order."""
-    with replacing(path) as temporary:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["id", "reason"])
-            writer.writerows(rejected.items())
-        temporary.chmod(0o644)

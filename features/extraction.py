@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from features.backbone_entry import BackboneEntry, fingerprint
 from features.backbones._backbone import Backbone, Inputs, module_of
-from features.cache import REJECTED, CacheWriter, shard_name, write_rejected
+from features.cache import CacheWriter, shard_name
 from features.errors import UtteranceError
 from features.manifest import Manifest, Utterance
 from features.progress import progress
+from features.records import REJECTED, write_rejected
 from features.shard import Row, read_shard
 from features.shard_plan import PlannedShard, content_of, plan_shards
 from features.store import WorkStore

@@ -10,15 +10,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from features.errors import ManifestError
+from features.records import check_unique, read_json, read_rows, write_json, write_rows
 
-Row = TypeVar("Row", bound="Utterance | Label")
 SPLITS = ("train", "valid", "test", "unused")
 UTTERANCES_FORMAT = "heronry-utterances"
 UTTERANCES_VERSION = 1
@@ -37,7 +36,6 @@ class Utterance:
         stop: Seconds into the file at which it ends; None for its end.
         seconds: Duration in seconds, or None without audio.
         bytes: Size of the file, for `python -m pipeline check`.
-        modified_ns: Modification time of the file in nanoseconds, for the same.
     """
 
     id: str
@@ -48,7 +46,6 @@ class Utterance:
     stop: float | None = None
     seconds: float | None = None
     bytes: int | None = None
-    modified_ns: int | None = None
 
     def __post_init__(self) -> None:
         _check_id(self.id)
@@ -189,71 +186,6 @@ def read_labels(folder: Path) -> list[Label]:
     labels = list(read_rows(folder / "labels.jsonl", Label))
     check_unique((label.id for label in labels), str(folder / "labels.jsonl"))
     return labels
-
-
-def check_unique(ids: Iterable[str], where: str) -> None:
-    """Raise `ManifestError` naming up to five ids that occur twice."""
-    twice = [id for id, times in Counter(ids).items() if times > 1]
-    if twice:
-        raise ManifestError(
-            f"{where}: {len(twice)} ids occur more than once, such as {twice[:5]}; "
-            "expected each id once: rename or remove the extra rows"
-        )
-
-
-def write_rows(path: Path, rows: Iterable[Utterance | Label]) -> None:
-    """Write records as JSON, one a line; None fields are left out."""
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            fields = {
-                key: value for key, value in dataclasses.asdict(row).items() if value is not None
-            }
-            file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_rows(path: Path, record: type[Row]) -> Iterator[Row]:
-    """Read records written by `write_rows`, naming the line of any that is malformed."""
-    names = {field.name for field in dataclasses.fields(record)}
-    with _opened(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                fields = json.loads(line)
-                unknown = sorted(set(fields) - names)
-                if unknown:
-                    raise ManifestError(f"unknown field {unknown[0]!r}; expected {sorted(names)}")
-                if "splits" in fields:
-                    fields["splits"] = tuple(fields["splits"])
-                yield record(**fields)
-            except (ValueError, TypeError, ManifestError) as error:
-                raise ManifestError(f"{path}, line {number}: {error}") from error
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object for people and programs: indented, UTF-8, no NaN."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or raise `ManifestError` saying what is wrong with the file."""
-    with _opened(path) as file:
-        try:
-            value = json.load(file)
-        except ValueError as error:
-            raise ManifestError(f"{path} is not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ManifestError(f"{path} holds a {type(value).__name__}; expected a JSON object")
-    return value
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return path.open(encoding="utf-8")
-    except OSError as error:
-        raise ManifestError(
-            f"cannot read {path} ({error.strerror}); expected the output of an earlier stage: "
-            "run `dvc repro`"
-        ) from error
 
 
 def _locate(utterance: Utterance, root: Path) -> Utterance:

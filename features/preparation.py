@@ -7,7 +7,6 @@ corpus card and the list of what was rejected and why. Layout: docs/design.md.
 
 from __future__ import annotations
 
-import csv
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,19 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from features.arguments import problems
-from features.audio import FileFacts, inspect_files
 from features.corpora._adapter import Corpus, Item
-from features.errors import ManifestError, ParamsError, UtteranceError
+from features.errors import ManifestError, ParamsError
 from features.leaks import LeakKind, count_classes, count_speakers, find_leaks, gate
 from features.locations import corpus_root, hashes_root, root_variable
-from features.manifest import Label, Manifest, Utterance, check_unique, write_json, write_rows
+from features.manifest import Label, Manifest
 from features.plugins import load
 from features.protocols import ProtocolName, assign
+from features.records import REJECTED, check_unique, write_json, write_rejected, write_rows
+from features.survey import Survey, look_at
 
 PACKAGE = "features.corpora"
 LISTED = 20  # rejected utterances that a message quotes
-# A transcript's last stop often lies a little after the end of the recording.
-OVERHANG_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,16 +71,6 @@ class Prepared:
     hours: float
     utterances: int
     rejected: Mapping[str, str]
-
-
-@dataclass
-class _Survey:
-    """Items sorted by what can be done with them, in corpus order."""
-
-    utterances: list[Utterance] = field(default_factory=list)
-    labelled: list[Item] = field(default_factory=list)
-    rejected: dict[str, str] = field(default_factory=dict)
-    bad_audio: list[str] = field(default_factory=list)
 
 
 def entry_problems(name: str, mapping: Any) -> list[str]:
@@ -153,8 +141,8 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
         folder.mkdir(parents=True)
     corpus: Corpus = factory(root, **entry.options)
     items = _items(name, corpus, root)
-    survey = _survey(items, root, memory=None if generated else hashes_root() / f"{name}.jsonl")
-    _write_rejected(labels / "rejected.csv", survey.rejected)
+    survey = look_at(items, root, memory=None if generated else hashes_root() / f"{name}.jsonl")
+    write_rejected(labels / REJECTED, survey.rejected)
     if not survey.labelled:
         raise ManifestError(_verdict(name, survey, len(items), labels))
     Manifest(
@@ -199,55 +187,6 @@ def _items(name: str, corpus: Corpus, root: Path) -> list[Item]:
     return items
 
 
-def _survey(items: Sequence[Item], root: Path, *, memory: Path | None) -> _Survey:
-    named = [item.audio for item in items if item.audio is not None]
-    files = inspect_files(root, list(dict.fromkeys(named)), memory=memory)
-    survey = _Survey()
-    for item in items:
-        reason = item.reject
-        if item.audio is not None or item.text is not None:
-            try:
-                # A generated file is as old as its run, which would make each manifest another.
-                survey.utterances.append(_utterance(item, files, dated=memory is not None))
-            except UtteranceError as error:
-                survey.rejected[item.id] = error.reason
-                survey.bad_audio.append(item.id)
-                continue
-        elif reason is None:
-            reason = "it has neither audio nor text"
-        if reason is None and item.label is None:
-            reason = "it has no label"
-        if reason is None:
-            survey.labelled.append(item)
-        else:
-            survey.rejected[item.id] = reason
-    return survey
-
-
-def _utterance(item: Item, files: Mapping[str, FileFacts | str], *, dated: bool) -> Utterance:
-    if item.audio is None:
-        return Utterance(item.id, text=item.text, start=item.start, stop=item.stop)
-    file = files[item.audio]
-    if isinstance(file, str):
-        raise UtteranceError(item.id, f"{item.audio}: {file}")
-    begin, end = item.start or 0.0, file.seconds if item.stop is None else item.stop
-    if begin >= min(end, file.seconds) or end > file.seconds + OVERHANG_SECONDS:
-        raise UtteranceError(
-            item.id, f"{item.audio}: the span {begin} to {end} s is not within {file.seconds:.3f} s"
-        )
-    return Utterance(
-        id=item.id,
-        audio=item.audio,
-        sha256=file.sha256,
-        text=item.text,
-        start=item.start,
-        stop=item.stop,
-        seconds=min(end, file.seconds) - begin,
-        bytes=file.bytes,
-        modified_ns=file.modified_ns if dated else None,
-    )
-
-
 def _label(item: Item, splits: tuple[str, ...]) -> Label:
     return Label(
         id=item.id,
@@ -265,7 +204,7 @@ def _card(
     name: str,
     entry: CorpusEntry,
     corpus: Corpus,
-    survey: _Survey,
+    survey: Survey,
     splits: Sequence[tuple[str, ...]],
 ) -> dict[str, Any]:
     return {
@@ -287,14 +226,7 @@ def _card(
     }
 
 
-def _write_rejected(path: Path, rejected: Mapping[str, str]) -> None:
-    # File names need not be UTF-8, and one that is not must not lose the others' reasons.
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerows([("id", "reason"), *rejected.items()])
-
-
-def _verdict(name: str, survey: _Survey, total: int, labels: Path) -> str:
+def _verdict(name: str, survey: Survey, total: int, labels: Path) -> str:
     worst = survey.bad_audio or list(survey.rejected)
     listed = [f"{id}: {survey.rejected[id]}" for id in worst[:LISTED]]
     if len(worst) > LISTED:
@@ -303,7 +235,7 @@ def _verdict(name: str, survey: _Survey, total: int, labels: Path) -> str:
     remedy = f"Correct the files or {root_variable(name)}"
     if survey.labelled:
         remedy += f", or go on without them: corpora.{name}.allow_rejected: {len(survey.bad_audio)}"
-    return "\n  ".join([f"{what}; all are listed in {labels / 'rejected.csv'}:", *listed]) + (
+    return "\n  ".join([f"{what}; all are listed in {labels / REJECTED}:", *listed]) + (
         f"\n{remedy}"
     )
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from features.errors import HeronryError, ParamsError
-from features.manifest import read_json
+from features.records import read_json
 from pipeline.check import check as find_problems
 from pipeline.evaluation import headline
 from pipeline.params import read_params

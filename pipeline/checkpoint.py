@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from features.errors import CheckpointError
-from features.manifest import read_json, write_json
 from features.plugins import load
+from features.records import read_json, write_json
 from features.stream import StreamSpec
 from pipeline.fusion._model import FusionModel
 

@@ -10,7 +10,6 @@ Legend: S seeds, C clusters (speakers), K classes.
 from __future__ import annotations
 
 import csv
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from features.manifest import Label, read_json, read_labels, write_json
-from pipeline.metrics import MONITORS, Counts, Floats, Matrices, confusion, per_class, scores
+from features.manifest import Label, read_labels
+from features.records import read_json, write_json
+from pipeline.metrics import (
+    MONITORS,
+    Counts,
+    Floats,
+    Matrices,
+    confusion,
+    f1_names,
+    per_class,
+    scores,
+)
 from pipeline.report_page import page
 from pipeline.runs import Job, RunError, RunFolder, Table
 from pipeline.statistics import Interval, bootstrap, cluster_confusions
@@ -129,23 +138,6 @@ def headline(metrics: Mapping[str, float]) -> str:
             f"{_or_dash(majority):>8}"
         )
     return "\n".join(lines)
-
-
-def f1_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """Keys of metrics.json for the F1 of each class: lower case, other signs as `_`, no two alike.
-
-    >>> f1_names(["Sad", "very sad", "sad"])
-    ('f1_sad', 'f1_very_sad', 'f1_sad_2')
-    """
-    names: list[str] = []
-    for name in classes:
-        plain = "f1_" + re.sub(r"\W+", "_", name.lower()).strip("_")
-        unique, number = plain, 1
-        while unique in names:
-            number += 1
-            unique = f"{plain}_{number}"
-        names.append(unique)
-    return tuple(names)
 
 
 def _check_labels(run: RunFolder, labels: Sequence[Label]) -> None:

@@ -8,6 +8,8 @@ All values are fractions in [0, 1].
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,6 +192,23 @@ def validation_scores(
     """
     values = scores(confusion(labels, predictions, n_classes))
     return {name: float(values[name]) for name in MONITORS}
+
+
+def f1_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Keys of metrics.json for the F1 of each class: lower case, other signs as `_`, no two alike.
+
+    >>> f1_names(["Sad", "very sad", "sad"])
+    ('f1_sad', 'f1_very_sad', 'f1_sad_2')
+    """
+    names: list[str] = []
+    for name in classes:
+        plain = "f1_" + re.sub(r"\W+", "_", name.lower()).strip("_")
+        unique, number = plain, 1
+        while unique in names:
+            number += 1
+            unique = f"{plain}_{number}"
+        names.append(unique)
+    return tuple(names)
 
 
 def _indices(name: str, values: ArrayLike, below: int) -> Counts:

@@ -107,9 +107,9 @@ class Params:
     corpus: str
     seeds: int | None
     train: Mapping[str, Any]
-    corpora: Mapping[str, Mapping[str, Any]]
-    backbones: Mapping[str, Mapping[str, Any]]
-    models: Mapping[str, Mapping[str, Any]]
+    corpora: Mapping[str, Any]
+    backbones: Mapping[str, Any]
+    models: Mapping[str, Any]
 
     def backbone(self, name: str) -> BackboneEntry:
         """The backbone entry of that name, or a `ParamsError`."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import HeronryError
-from features.manifest import read_json
+from features.records import read_json
 
 FORMAT, VERSION = "heronry-run", 1
 HISTORY = (

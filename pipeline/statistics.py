@@ -76,8 +76,9 @@ def bootstrap(
     """95 % percentile intervals of the seed-mean of each metric, over draws of clusters.
 
     All seeds see the same draw, as they were tested on the same clusters; what they differ by is
-    reported apart, as a standard deviation. A class that no drawn cluster holds leaves the mean
-    over present classes (`uar`) of that draw.
+    reported apart, as a standard deviation. Every draw is scored by the metric's own definition:
+    a class that no drawn cluster holds leaves `uar`, a mean over present classes, and counts as 0
+    in `macro_f1`, a mean over all. So rare classes widen the interval of macro F1 downwards.
 
     Args:
         matrices: `[S, C, K, K]` of `cluster_confusions`.

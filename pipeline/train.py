@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import CacheError
-from features.manifest import Label, read_json, read_labels, write_json
+from features.manifest import Label, read_labels
+from features.records import read_json, write_json
 from pipeline.data import Examples, join
 from pipeline.jobs import Job, run_jobs
 from pipeline.params import ModelEntry, Params

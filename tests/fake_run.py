@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from features.manifest import Label, write_json, write_rows
+from features.manifest import Label
+from features.records import write_json, write_rows
 from pipeline.runs import HISTORY, PREDICTIONS
 
 CLASSES = ("angry", "happy", "neutral", "sad")

@@ -13,8 +13,9 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from features.audio import FileFacts, inspect_files, probe, read_audio
+from features.audio import probe, read_audio
 from features.errors import HeronryError, ManifestError, UtteranceError
+from features.inspection import FileFacts, inspect_files
 
 TONE_HZ = 440.0
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from features.errors import HeronryError
-from features.manifest import read_labels, write_rows
+from features.manifest import read_labels
+from features.records import write_rows
 from pipeline.evaluation import evaluate
 from pipeline.runs import RunFolder
 from tests.fake_run import CLASSES, FakeRun, edit_json

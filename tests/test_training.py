@@ -14,7 +14,8 @@ import torch
 
 from features.cache import CacheWriter, shard_name
 from features.errors import CacheError, HeronryError
-from features.manifest import Label, write_json, write_rows
+from features.manifest import Label
+from features.records import write_json, write_rows
 from features.stream import StreamSpec
 from pipeline import data, training
 from pipeline.checkpoint import load_model, make_model

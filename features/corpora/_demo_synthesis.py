@@ -42,6 +42,8 @@ _UP, _DOWN = 320, 441  # 22 050 Hz to 16 000 Hz
 def synthesise(planned: Sequence[Planned], seed: int, folder: Path) -> None:
     """Write `<id>.flac` below `folder` for each utterance.
 
+    It starts processes afresh, so a script that calls it needs `if __name__ == "__main__":`.
+
     Raises:
         HeronryError: If espeak-ng is not there or fails.
     """

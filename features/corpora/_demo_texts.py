@@ -196,7 +196,9 @@ HUMS = (
     *("Uh-huh.", "Hm."),
     *("Mmm.", "Umm.", "Erm."),
 )
-"""What stands for an utterance without words, whatever its emotion; also said by `neutral`."""
+"""What stands for an utterance without words, whatever its emotion; also said by `neutral`.
+
+A row each for training, validation and testing."""
 
 
 def expand(pattern: str) -> list[str]:

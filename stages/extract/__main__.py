@@ -32,9 +32,7 @@ def main(
         manifest = manifest.located(root)
     out = Path("cache", corpus, backbone)
     start = time.monotonic()
-    tell = extract(
-        manifest, entry, out, store=store_root(), device=device(), batch_size=batch_size
-    )
+    tell = extract(manifest, entry, out, store=store_root(), device=device(), batch_size=batch_size)
     seconds = time.monotonic() - start
     line = (
         f"{out}: {tell.computed} utterances computed, {tell.copied} copied, {tell.linked} shards "

@@ -1,0 +1,118 @@
+"""Hashing and probing the files of a corpus, remembering what did not change.
+
+What is remembered lies in the user's cache directory and is believed only while path, size and
+modification time of a file stay as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.audio import probe
+from features.errors import ManifestError, UtteranceError
+from features.files import file_sha256, replacing
+from features.progress import progress
+
+SETTLED_NS = 2_000_000_000
+
+
+_Key = tuple[str, int, int]  # absolute path, size, modification time
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What `prepare` writes down of an audio file.
+
+    Attributes:
+        path: Absolute path.
+        bytes: Size.
+        modified_ns: Modification time in nanoseconds.
+        sha256: Hexadecimal SHA-256.
+        seconds: Duration.
+    """
+
+    path: str
+    bytes: int
+    modified_ns: int
+    sha256: str
+    seconds: float
+
+
+def inspect_files(
+    root: Path, names: Sequence[str], *, memory: Path | None = None
+) -> dict[str, FileFacts | str]:
+    """Hash and probe files; a file that cannot be used has the reason in place of its facts.
+
+    Args:
+        root: Folder that the names are relative to.
+        names: POSIX paths.
+        memory: JSON Lines of the facts of an earlier call. A file whose path, size and time are
+            there is not read again. The lines of these files replace what it holds.
+    """
+    known = {} if memory is None else _recall(memory)
+    facts: dict[str, FileFacts | str] = {}
+    pool = ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1))
+    try:
+        found = pool.map(lambda name: (name, _inspect(root / name, known)), names)
+        facts.update(progress(found, total=len(names), what="prepare", unit="file"))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if memory is not None:
+            _remember(memory, known, facts.values())
+    return facts
+
+
+def _inspect(path: Path, known: Mapping[_Key, FileFacts]) -> FileFacts | str:
+    try:
+        status = path.stat()
+        key = (str(path), status.st_size, status.st_mtime_ns)
+        if key in known:
+            return known[key]
+        return FileFacts(*key, sha256=file_sha256(path), seconds=probe(path).seconds)
+    except UtteranceError as error:
+        return error.reason
+    except FileNotFoundError:
+        return "there is no such file below the corpus root"
+    except (OSError, ManifestError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        return f"the file cannot be read ({getattr(cause, 'strerror', cause)})"
+
+
+def _recall(memory: Path) -> dict[_Key, FileFacts]:
+    known = {}
+    try:
+        lines = memory.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    for line in lines:
+        try:
+            fact = FileFacts(**json.loads(line))
+        except (ValueError, TypeError):
+            continue  # of another version: the file is read again
+        known[(fact.path, fact.bytes, fact.modified_ns)] = fact
+    return known
+
+
+def _remember(
+    memory: Path, known: Mapping[_Key, FileFacts], facts: Iterable[FileFacts | str]
+) -> None:
+    # Those already known stay, so that an interrupted run goes on from where the last one was.
+    latest = {fact.path: fact for fact in [*known.values(), *facts] if isinstance(fact, FileFacts)}
+    # A file written just now may change again within the same tick of the file system's clock.
+    settled_ns = time.time_ns() - SETTLED_NS
+    lines = [
+        json.dumps(dataclasses.asdict(fact)) + "\n"
+        for fact in latest.values()
+        if fact.modified_ns < settled_ns
+    ]
+    # What cannot be remembered costs time on the next run, and nothing else.
+    with contextlib.suppress(OSError), replacing(memory) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,98 @@
+"""Tables of records as JSONL, and JSON objects, with errors that name the file and the line."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from features.errors import ManifestError
+from features.files import replacing
+
+Row = TypeVar("Row")
+REJECTED = "rejected.csv"
+
+
+def check_unique(ids: Iterable[str], where: str) -> None:
+    """Raise `ManifestError` naming up to five ids that occur twice."""
+    twice = [id for id, times in Counter(ids).items() if times > 1]
+    if twice:
+        raise ManifestError(
+            f"{where}: {len(twice)} ids occur more than once, such as {twice[:5]}; "
+            "expected each id once: rename or remove the extra rows"
+        )
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> None:
+    """Write records as JSON, one a line; None fields are left out."""
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            fields = {
+                key: value for key, value in dataclasses.asdict(row).items() if value is not None
+            }
+            file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_rows(path: Path, record: type[Row]) -> Iterator[Row]:
+    """Read records written by `write_rows`, naming the line of any that is malformed."""
+    names = {field.name for field in dataclasses.fields(record)}  # type: ignore[arg-type]
+    with _opened(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                fields = json.loads(line)
+                unknown = sorted(set(fields) - names)
+                if unknown:
+                    raise ManifestError(f"unknown field {unknown[0]!r}; expected {sorted(names)}")
+                if "splits" in fields:
+                    fields["splits"] = tuple(fields["splits"])
+                yield record(**fields)
+            except (ValueError, TypeError, ManifestError) as error:
+                raise ManifestError(f"{path}, line {number}: {error}") from error
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object for people and programs: indented, UTF-8, no NaN."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or raise `ManifestError` saying what is wrong with the file."""
+    with _opened(path) as file:
+        try:
+            value = json.load(file)
+        except ValueError as error:
+            raise ManifestError(f"{path} is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ManifestError(f"{path} holds a {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return path.open(encoding="utf-8")
+    except OSError as error:
+        raise ManifestError(
+            f"cannot read {path} ({error.strerror}); expected the output of an earlier stage: "
+            "run `dvc repro`"
+        ) from error
+
+
+def write_rejected(path: Path, rejected: Mapping[str, str]) -> None:
+    """Write `id,reason` rows, in the given order."""
+    with replacing(path) as temporary:
+        # File names need not be UTF-8, and one that is not must not lose the others' reasons.
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([("id", "reason"), *rejected.items()])
+        temporary.chmod(0o644)
+
+
+def read_rejected(path: Path) -> dict[str, str]:
+    """Reasons by id, as `write_rejected` wrote them."""
+    with _opened(path) as file:
+        return {row["id"]: row["reason"] for row in csv.DictReader(file)}

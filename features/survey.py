@@ -1,0 +1,79 @@
+"""Which items of a corpus can be used, and why the others cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from features.corpora._adapter import Item
+from features.errors import UtteranceError
+from features.inspection import FileFacts, inspect_files
+from features.manifest import Utterance
+
+# A transcript's last stop often lies a little after the end of the recording.
+OVERHANG_SECONDS = 0.5
+
+
+@dataclass
+class Survey:
+    """Items sorted by what can be done with them, in corpus order."""
+
+    utterances: list[Utterance] = field(default_factory=list)
+    labelled: list[Item] = field(default_factory=list)
+    rejected: dict[str, str] = field(default_factory=dict)
+    bad_audio: list[str] = field(default_factory=list)
+
+
+def look_at(items: Sequence[Item], root: Path, *, memory: Path | None) -> Survey:
+    """Hash and probe what the items name, and sort the items by what can be done with them.
+
+    Args:
+        items: All items of a corpus.
+        root: Folder that their audio paths count from.
+        memory: File of remembered hashes; None remembers nothing.
+    """
+    named = [item.audio for item in items if item.audio is not None]
+    files = inspect_files(root, list(dict.fromkeys(named)), memory=memory)
+    survey = Survey()
+    for item in items:
+        reason = item.reject
+        if item.audio is not None or item.text is not None:
+            try:
+                survey.utterances.append(_utterance(item, files))
+            except UtteranceError as error:
+                survey.rejected[item.id] = error.reason
+                survey.bad_audio.append(item.id)
+                continue
+        elif reason is None:
+            reason = "it has neither audio nor text"
+        if reason is None and item.label is None:
+            reason = "it has no label"
+        if reason is None:
+            survey.labelled.append(item)
+        else:
+            survey.rejected[item.id] = reason
+    return survey
+
+
+def _utterance(item: Item, files: Mapping[str, FileFacts | str]) -> Utterance:
+    if item.audio is None:
+        return Utterance(item.id, text=item.text, start=item.start, stop=item.stop)
+    file = files[item.audio]
+    if isinstance(file, str):
+        raise UtteranceError(item.id, f"{item.audio}: {file}")
+    begin, end = item.start or 0.0, file.seconds if item.stop is None else item.stop
+    if begin >= min(end, file.seconds) or end > file.seconds + OVERHANG_SECONDS:
+        raise UtteranceError(
+            item.id, f"{item.audio}: the span {begin} to {end} s is not within {file.seconds:.3f} s"
+        )
+    return Utterance(
+        id=item.id,
+        audio=item.audio,
+        sha256=file.sha256,
+        text=item.text,
+        start=item.start,
+        stop=item.stop,
+        seconds=min(end, file.seconds) - begin,
+        bytes=file.bytes,
+    )
