@@ -15,9 +15,9 @@ install: $(INSTALLED)  ## Make the virtual environment
 
 $(INSTALLED): requirements/lock.txt requirements/embedded.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/lock.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/embedded.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/pip install -qq --disable-pip-version-check -r requirements/lock.txt
+	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/embedded.txt
+	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 run: $(INSTALLED)  ## Reproduce the demo and show the report

@@ -21,15 +21,10 @@ import torch
 from features.manifest import Label
 from pipeline.checkpoint import make_model, save_model
 from pipeline.data import join
+from pipeline.metrics import MONITORS
 from pipeline.params import TrainParams
+from pipeline.runs import HISTORY, PREDICTIONS
 from pipeline.training import Epoch, Fitted, evaluate, fit
-
-MONITORS = ("accuracy", "uar", "macro_f1", "weighted_f1")
-HISTORY = (
-    *("seed", "fold", "epoch", "lr", "train_loss", "valid_loss"),
-    *(f"valid_{name}" for name in MONITORS),
-    "best",
-)
 
 
 @dataclass(frozen=True)
@@ -111,8 +106,7 @@ def run_job(job: Job) -> int:
     _write_history(job, fitted)
     with (job.out / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        head = ["id", "speaker", "dialogue", "split", "fold", "seed", "label", "prediction"]
-        writer.writerow([*head, *(f"p_{name}" for name in job.classes)])
+        writer.writerow([*PREDICTIONS, *(f"p_{name}" for name in job.classes)])
         for split in ("valid", "test"):
             labels = splits[split]
             rows = evaluate(model, examples, labels).probabilities

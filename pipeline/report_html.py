@@ -127,8 +127,9 @@ summary { cursor: pointer; color: var(--accent); }
 @media print {
   body { font-size: 10.5pt; }
   main { max-width: none; padding: 0; }
-  h2 { break-after: avoid; }
-  tr, svg, figure, .note, .warning { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
+  tr, svg, .note, .warning, .pair > div, .stack > div { break-inside: avoid; }
+  .pair { grid-template-columns: 1fr 1fr; }
   .scroll { overflow: visible; }
   * { print-color-adjust: exact; }
 }

@@ -13,9 +13,7 @@ from features.records import read_json, write_json
 from pipeline.data import Examples, join
 from pipeline.jobs import Job, run_jobs
 from pipeline.params import ModelEntry, Params
-
-FORMAT = "heronry-run"
-VERSION = 1
+from pipeline.runs import FORMAT, VERSION
 
 
 def train_model(

@@ -166,7 +166,7 @@ def test_files_that_have_not_changed_are_not_hashed_again(
         hashed.append(path.name)
         return "0" * 64
 
-    monkeypatch.setattr("features.audio.file_sha256", listen)
+    monkeypatch.setattr("features.inspection.file_sha256", listen)
     mine.prepare()
     assert hashed == []
     assert mine.written() == first
