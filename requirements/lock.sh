@@ -10,6 +10,6 @@ torch=$(grep '^torch==' requirements/lock.txt)
 {
     sed -n '/^#/p' requirements/lock.txt
     echo "$torch"
-    "$folder/bin/pip" freeze --exclude heronry --exclude torch | sed 's/+cpu//'
+    "$folder/bin/pip" freeze --all --exclude heronry --exclude torch --exclude pip --exclude wheel | sed 's/+cpu//'
 } >"$folder/lock.txt"
 mv "$folder/lock.txt" requirements/lock.txt

@@ -16,7 +16,9 @@ def run(command: Callable[..., None]) -> None:
     Any other exception is a bug and keeps its traceback.
     """
     try:
-        typer.run(command)
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command()(command)
+        app()
     except HeronryError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)

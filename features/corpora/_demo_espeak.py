@@ -36,7 +36,7 @@ def require() -> None:
     if importlib.util.find_spec("espeakng_loader") is None:
         raise HeronryError(
             "the demo corpus is spoken by espeak-ng, but package espeakng-loader is not installed; "
-            f"run `pip install {PACKAGE}` (or install heronry with its extra `embedded`)"
+            f"run `pip install {PACKAGE}`"
         )
 
 
