@@ -24,8 +24,8 @@ PARAMS = Path(__file__).parent.parent / "params.yaml"
 SEEDS = 3
 MODELS = {
     "text": {"text": "minilm"},
-    "speech": {"speech": "whisper_tiny_en_mid"},
-    "both": {"text": "minilm", "speech": "whisper_tiny_en_mid"},
+    "speech": {"speech": "whisper_tiny_en"},
+    "both": {"text": "minilm", "speech": "whisper_tiny_en"},
 }
 
 
@@ -52,7 +52,7 @@ def test_fusion_beats_either_alone(
     folder = Path("data/demo/utterances").resolve()
     manifest = Manifest.read(folder).located(folder)
     backbones: dict[str, dict[str, object]] = {"none": {}}
-    for name in ("minilm", "whisper_tiny_en_mid"):
+    for name in ("minilm", "whisper_tiny_en"):
         # Concat averages over time anyway: pooled features are the same and train faster.
         backbones[name] = {**shipped.backbones[name], "pooling": "mean"}
         entry = backbone_entry(name, backbones[name])

@@ -20,7 +20,7 @@ from tests.conftest import RATE, tone
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]
 SOURCE = Path(__file__).parent.parent
-COPIED = ("features", "pipeline", "stages", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config")
+COPIED = ("features", "pipeline", "stages", "dvc.yaml", ".dvcignore", ".gitignore")
 CLASSES = {"low": 150.0, "middle": 600.0, "high": 2400.0}
 
 
@@ -36,7 +36,6 @@ class Project:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, target)
-        shutil.copytree(SOURCE / ".dvc" / "plots", root / ".dvc" / "plots")
         self.corpus = root.parent / "corpus"
         self.environment = os.environ | {
             "HERONRY_TONES_ROOT": str(self.corpus),
@@ -103,7 +102,7 @@ def params() -> dict[str, Any]:
         "regime": "cached",
         "corpus": "tones",
         "seeds": None,
-        "train": {"epochs": None},
+        "train": {"epochs": None, "lr": None},
         "corpora": {"tones": {**corpus, "allow_rejected": 0}},
         "backbones": {
             "tone": {"kind": "tone", "dim": 12, "version": 1},
@@ -126,6 +125,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     (made.root / "params.yaml").write_text(yaml.safe_dump(params()))
     made.run("dvc", "init", "-q", "-f")
     shutil.copy(SOURCE / ".dvc" / "config", made.root / ".dvc" / "config")
+    shutil.copytree(SOURCE / ".dvc" / "plots", made.root / ".dvc" / "plots")
     made.git("add", "-A")
     made.git("commit", "-qm", "Start")
     said = made.run("dvc", "repro")
@@ -165,7 +165,7 @@ def test_switching_runs_what_is_missing_and_back_runs_nothing(project: Project) 
     before = project.metrics()
     said = project.run("dvc", "exp", "run", "-S", "fusion=both")
     assert "extract@tones-mel" in said
-    assert "extract@tones-tone'" not in said.replace("didn't change, skipping", "")
+    assert "> python -m stages.extract tones tone" not in said
     assert "train@both" in said
     said = project.run("dvc", "exp", "run", "-S", "fusion=speech")
     assert "> python -m stages.train" not in said
