@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
-export PYTHONWARNINGS := ignore:pkg_resources is deprecated:UserWarning
+
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help run test fast lint format lock clean install

@@ -35,3 +35,7 @@ class UtteranceError(HeronryError):
         super().__init__(f"utterance {id!r}: {reason}")
         self.id = id
         self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UtteranceError], tuple[str, str]]:
+        """So that it survives the way between processes."""
+        return type(self), (self.id, self.reason)

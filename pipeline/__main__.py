@@ -1,4 +1,4 @@
-"""Commands for people: `python -m pipeline check`, `python -m pipeline show`."""
+"""Commands for people: `python -m pipeline check`, `show` and `recipe`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from features.records import read_json
 from pipeline.check import check as find_problems
 from pipeline.evaluation import headline
 from pipeline.params import read_params
+from pipeline.recipes import command_line, read_recipe
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -26,6 +27,12 @@ def check(
     if found:
         raise ParamsError("\n".join([f"{len(found)} problems:", *(f"- {line}" for line in found)]))
     typer.echo("check: params, slots, corpus and checkpoints are in order")
+
+
+@app.command()
+def recipe(name: str) -> None:
+    """Print a recipe's settings for `dvc exp run $(python -m pipeline recipe NAME)`."""
+    typer.echo(command_line(read_recipe(name)))
 
 
 @app.command()

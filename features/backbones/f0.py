@@ -7,6 +7,7 @@ pyworld (MIT).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -80,7 +81,10 @@ class F0:
         return torch.from_numpy(index)
 
     def _track(self, samples: Floats) -> Floats:
-        import pyworld  # only where F0 is extracted: hosts that train may lack it
+        with warnings.catch_warnings():
+            # pyworld asks pkg_resources for its own version, which warns of its end.
+            warnings.simplefilter("ignore")
+            import pyworld  # here, since hosts that train may lack it
 
         period = 1000.0 * HOP / SAMPLE_RATE  # ms
         options = {"f0_floor": self.f_min, "f0_ceil": self.f_max, "frame_period": period}
