@@ -214,3 +214,31 @@ def test_wrong_params_stop_the_check(project: Project) -> None:
     finally:
         path.write_text(before)
     assert "in order" in project.run("pipeline", "check")
+
+
+def test_a_team_mate_trains_without_corpus_or_extraction(project: Project) -> None:
+    """Publisher: push with the run-cache. Consumer: a clone, no corpus, another setting."""
+    remote, clone = project.root.parent / "remote", project.root.parent / "clone"
+    project.git("reset", "-q", "--hard")
+    project.git("clean", "-fdq")
+    project.run("dvc", "repro", "-q")
+    project.run("dvc", "remote", "add", "-f", "-d", "store", str(remote))
+    project.git("commit", "-qam", "Name the remote")
+    project.run("dvc", "push", "-q", "--run-cache")
+    subprocess.run(["git", "clone", "-q", str(project.root), str(clone)], check=True)
+    environment = {k: v for k, v in project.environment.items() if k != "HERONRY_TONES_ROOT"}
+    environment["HERONRY_STORE"] = str(project.root.parent / "empty store")
+    words = ["exp", "run", "-S", "train.epochs=2", "--pull", "--allow-missing"]
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words],
+        cwd=clone,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "> python -m stages.train tones speech" in done.stdout
+    assert "> python -m stages.extract" not in done.stdout
+    assert "> python -m stages.prepare" not in done.stdout
+    assert (clone / "reports" / "metrics.json").is_file()
