@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from features import (
@@ -68,14 +69,17 @@ class Checkpoint:
             options["trust_remote_code"] = True
         try:
             return loader.from_pretrained(source, **options)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(self._advice(error)) from error
 
     def network(self, loader: Any, **options: Any) -> nn.Module:
         """A network in eval mode, float32, all of whose weights came from the checkpoint."""
         with _quiet():
             network, info = self.load(
-                loader, output_loading_info=True, dtype=torch.float32, **options
+                loader,
+                output_loading_info=True,
+                dtype=torch.float32,
+                **options,
             )
         missing = sorted(info["missing_keys"])
         if missing:

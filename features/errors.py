@@ -19,6 +19,10 @@ class CacheError(HeronryError):
     """A shard or cache folder cannot be trusted."""
 
 
+class DamagedShardError(CacheError):
+    """A shard's bytes are not those that were written: it may be removed and made again."""
+
+
 class CheckpointError(HeronryError):
     """The weights of a backbone are missing, unreachable or not what they should be."""
 

@@ -61,6 +61,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     except OSError:
         with replacing(target) as temporary:
             shutil.copyfile(source, temporary)
+            temporary.chmod(source.stat().st_mode)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import CacheError
+from features.errors import CacheError, DamagedShardError
 from features.stream import StreamSpec
 
 FORMAT = "heronry-cache"
@@ -86,14 +86,17 @@ class Shard:
         Raises:
             CacheError: If any of it was altered, naming the damaged utterances where it can.
         """
-        found = _checksum(self)
+        try:
+            found = _checksum(self)
+        except ValueError as error:  # a flipped byte can make text that is no text
+            raise DamagedShardError(f"{self.path} is damaged ({error})") from error
         if found == self.checksum:
             return
         wrong = [
             self.ids[i] for i in range(len(self.ids)) if _crc32(self.row(i).frames) != self.crc32[i]
         ]
         where = f"frames of {wrong[:5]}" if wrong else "ids, offsets or attributes"
-        raise CacheError(
+        raise DamagedShardError(
             f"{self.path} is damaged ({where}): SHA-256 {found}, expected {self.checksum}; "
             + ADVICE.format(name=self.path.name)
         )
@@ -157,7 +160,12 @@ def read_shard(path: Path) -> Shard:
     except FileNotFoundError:
         raise CacheError(f"{path} does not exist; run `dvc repro` or `dvc pull`") from None
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise CacheError(
+        if isinstance(error, OSError) and error.errno is not None:
+            # The system's refusal, such as too many open files, says nothing about the bytes.
+            raise CacheError(
+                f"{path} cannot be opened ({error}); check its permissions and `ulimit -n`"
+            ) from error
+        raise DamagedShardError(
             f"{path} is no readable shard ({error}); it may be truncated or foreign: "
             + ADVICE.format(name=path.name)
         ) from error
@@ -199,7 +207,7 @@ def _mapped(path: Path, dataset: Any) -> Array:
     if offset is None or dataset.chunks is not None:
         raise CacheError(f"{path}: `frames` is not contiguous; it was not written by heronry")
     if offset + dataset.nbytes > path.stat().st_size:
-        raise CacheError(f"{path} is truncated; " + ADVICE.format(name=path.name))
+        raise DamagedShardError(f"{path} is truncated; " + ADVICE.format(name=path.name))
     return np.asarray(np.memmap(path, dataset.dtype, "r", offset, dataset.shape))
 
 

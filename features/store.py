@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from features.errors import CacheError
+from features.errors import DamagedShardError
 from features.files import link_or_copy
 from features.shard import Row, Shard, read_shard
 
@@ -39,7 +39,7 @@ class WorkStore:
             return False
         try:
             read_shard(path).verify()
-        except CacheError:
+        except DamagedShardError:
             path.unlink()
             return False
         return True
@@ -72,7 +72,7 @@ class WorkStore:
             try:
                 shard = read_shard(path)
                 shard.verify()
-            except CacheError:
+            except DamagedShardError:
                 continue  # it was removed just now, or is damaged: `has` removes it when asked for
             for index, content in enumerate(shard.contents):
                 yield content, (shard, index)

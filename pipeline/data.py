@@ -90,8 +90,14 @@ def join(slots: Mapping[str, Path], labels: Sequence[Label], classes: Sequence[s
     for slot, reader in readers.items():
         rejected = reader.rejected
         for label in labels:
-            if label.id not in reader and label.id not in dropped:
-                dropped[label.id] = f"{slot}: {rejected.get(label.id, 'not in the cache')}"
+            if label.id in reader:
+                continue
+            if label.id not in rejected:
+                raise CacheError(
+                    f"{reader.folder} neither holds utterance {label.id!r} nor says why not: "
+                    "a shard is missing, or it is another corpus; run `dvc repro` or `dvc pull`"
+                )
+            dropped.setdefault(label.id, f"{slot}: {rejected[label.id]}")
     kept = [label for label in labels if label.id not in dropped]
     return Examples(readers, kept, classes, dropped)
 

@@ -6,6 +6,7 @@ default of `TrainParams`; for the number of seeds: `seeds`, then the model's `se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ class TrainParams:
         optimizer: AdamW, or Adam with L2.
         lr: Learning rate at the start.
         weight_decay: Decoupled for AdamW.
-        schedule: `plateau` halves the rate after 2 epochs without a lower validation loss.
+        schedule: `plateau` halves the rate at the third epoch without a lower validation loss.
         clip_norm: Largest norm of the gradient.
         monitor: Metric of the validation split by which the kept epoch is chosen.
         patience: Epochs without a better `monitor` before training stops.
@@ -57,10 +58,12 @@ class TrainParams:
 
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "accumulate", "lr", "clip_norm", "patience")
-        wrong = [name for name in positive if not getattr(self, name) > 0]
+        wrong = [n for n in positive if not 0 < getattr(self, n) < math.inf]
+        wrong += ["weight_decay"] if not 0 <= self.weight_decay < math.inf else []
         if wrong:
             raise ParamsError(
-                f"train.{wrong[0]}: given {getattr(self, wrong[0])}; expected a number above 0"
+                f"train.{wrong[0]}: given {getattr(self, wrong[0])}; expected a finite number "
+                f"{'of 0 or more' if wrong[0] == 'weight_decay' else 'above 0'}"
             )
 
 
@@ -157,8 +160,8 @@ def read_params(path: Path) -> Params:
 
 def all_problems(params: Params) -> list[str]:
     """Everything that is wrong with the parameters, one line each."""
-    found = problems(Params, vars(params), "params.yaml")
-    if found:
+    found = own_problems(params)
+    if problems(Params, vars(params), "params.yaml"):
         return found
     for key, entries in (("fusion", params.models), ("corpus", params.corpora)):
         if getattr(params, key) not in entries:
@@ -167,10 +170,6 @@ def all_problems(params: Params) -> list[str]:
             )
     if params.regime not in REGIMES:
         found.append(f"regime: given {params.regime!r}; expected one of {list(REGIMES)}")
-    if params.seeds is not None and params.seeds < 1:
-        found.append(f"seeds: given {params.seeds}; expected null or a number above 0")
-    nullable = {key: value for key, value in params.train.items() if value is not None}
-    found += _train_problems(nullable, "train")
     for name, mapping in params.corpora.items():
         found += corpus_problems(name, mapping)
     for name, mapping in params.backbones.items():
@@ -178,6 +177,17 @@ def all_problems(params: Params) -> list[str]:
     for name, mapping in params.models.items():
         found += model_problems(params, name, mapping)
     return found
+
+
+def own_problems(params: Params) -> list[str]:
+    """What is wrong with the values that stand outside of entries: types, `seeds` and `train`."""
+    found = problems(Params, vars(params), "params.yaml")
+    if found:
+        return found
+    if params.seeds is not None and params.seeds < 1:
+        found.append(f"seeds: given {params.seeds}; expected null or a number above 0")
+    globally = {key: value for key, value in params.train.items() if value is not None}
+    return found + _train_problems(globally, "train")
 
 
 def model_problems(params: Params, name: str, mapping: Any) -> list[str]:

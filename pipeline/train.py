@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from features.errors import CacheError
+from features.errors import CacheError, ParamsError
 from features.manifest import Label, read_labels
 from features.records import read_json, write_json
 from pipeline.data import Examples, join
 from pipeline.jobs import Job, run_jobs
-from pipeline.params import ModelEntry, Params
+from pipeline.params import ModelEntry, Params, own_problems
 from pipeline.runs import FORMAT, VERSION
 
 
@@ -32,6 +32,9 @@ def train_model(
         HeronryError: If labels, caches or parameters are wrong.
     """
     model = params.model(fusion)
+    found = own_problems(params)
+    if found:
+        raise ParamsError("\n".join(found))
     out = Path("runs", "cached", corpus, fusion)
     shutil.rmtree(out, ignore_errors=True)
     labels_folder = Path("data", corpus, "labels")

@@ -15,7 +15,7 @@ import torch
 from features.cache import CacheWriter, shard_name
 from features.errors import CacheError, HeronryError
 from features.manifest import Label
-from features.records import write_json, write_rows
+from features.records import REJECTED, write_json, write_rejected, write_rows
 from features.stream import StreamSpec
 from pipeline import data, training
 from pipeline.checkpoint import load_model, make_model
@@ -185,10 +185,13 @@ def test_what_a_slot_lacks_is_left_out_for_all(tmp_path: Path) -> None:
     labels = labels_of()
     write_cache(tmp_path / "text", labels, 1.0, 0)
     write_cache(tmp_path / "speech", labels[:-4], 1.0, 1)
+    with pytest.raises(CacheError, match=r"neither holds utterance 'u86'.*a shard is missing"):
+        data.join({"speech": tmp_path / "speech"}, labels, CLASSES)
+    write_rejected(tmp_path / "speech" / REJECTED, {label.id: "bad" for label in labels[-4:]})
     slots = {"text": tmp_path / "text", "speech": tmp_path / "speech"}
     examples = data.join(slots, labels, CLASSES)
     assert list(examples.dropped) == [label.id for label in labels[-4:]]
-    assert all("speech: not in the cache" in reason for reason in examples.dropped.values())
+    assert set(examples.dropped.values()) == {"speech: bad"}
     assert len(examples.labels) == len(labels) - 4
 
 

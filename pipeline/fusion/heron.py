@@ -102,6 +102,13 @@ class Heron(FusionModel):
     ) -> None:
         super().__init__()
         check_slots("heron", specs, SLOTS)
+        binned = [slot for slot in SLOTS if slot in specs and specs[slot].bins is not None]
+        if binned:
+            raise ParamsError(
+                f"heron: the {binned[0]} slot holds bins; expected real-valued frames"
+            )
+        if not 0 <= dropout < 1:
+            raise ParamsError(f"heron: dropout {dropout}; expected 0 <= dropout < 1")
         if d_model % heads:
             raise ParamsError(
                 f"heron: d_model {d_model}, heads {heads}; expected a multiple of heads"
