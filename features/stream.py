@@ -22,15 +22,21 @@ class StreamSpec:
         bins: Number of values an integer bin can take, or None for real-valued frames.
         hop_seconds: Seconds from one frame to the next; None where frames are no grid in time
             (tokens, pooled vectors).
+        layers: Number of hidden states that stand side by side in a frame, each `dim / layers`
+            wide: a model may mix them with learned weights, or take them as one vector.
     """
 
     dim: int
     bins: int | None = None
     hop_seconds: float | None = None
+    layers: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """As a mapping for JSON; `StreamSpec(**spec.to_dict()) == spec`."""
-        return asdict(self)
+        fields = asdict(self)
+        if self.layers == 1:
+            del fields["layers"]  # as it was before there were stacks: docs/format.md
+        return fields
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
@@ -13,6 +14,7 @@ from features.manifest import Utterance
 from features.stream import Stream, StreamSpec
 
 Reads = Literal["audio", "text", "nothing"]
+CHARACTERS_A_SECOND = 15.0  # of English, spoken
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,21 @@ class Inputs:
 
     ids: tuple[str, ...]
     tensors: Mapping[str, Tensor]
+
+    def first(self) -> Self:
+        """The first utterance alone (with the padding that it has)."""
+        return type(self)(self.ids[:1], {name: t[:1] for name, t in self.tensors.items()})
+
+    def halves(self) -> tuple[Self, Self]:
+        """The first and the second half of the batch."""
+        middle = len(self.ids) // 2
+        first = {name: tensor[:middle] for name, tensor in self.tensors.items()}
+        second = {name: tensor[middle:] for name, tensor in self.tensors.items()}
+        return type(self)(self.ids[:middle], first), type(self)(self.ids[middle:], second)
+
+    def pin_memory(self) -> Self:
+        """The same inputs in pages that a device can copy from while it computes."""
+        return type(self)(self.ids, {name: t.pin_memory() for name, t in self.tensors.items()})
 
     def to(self, device: torch.device | str) -> Self:
         """The same inputs on another device."""
@@ -63,6 +80,19 @@ class Backbone(Protocol):
         ...
 
 
+class Networked:
+    """Base of backbones with a `network`: pickled without it.
+
+    The processes that prepare inputs get the front end alone; weights stay where they compute.
+    """
+
+    network: nn.Module
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the network."""
+        return {name: value for name, value in vars(self).items() if name != "network"}
+
+
 class BackboneFactory(Protocol):
     """The type of `build` in each module of this folder."""
 
@@ -73,14 +103,19 @@ class BackboneFactory(Protocol):
 
 @dataclass
 class Pooled:
-    """A backbone whose frames are reduced to one vector: `mean` over time, or the `first`."""
+    """A backbone whose frames are reduced to one vector: `mean` over time, or the `first`.
+
+    Where the network's own mean is not that over the frames kept (padding that it takes in), the
+    backbone has a method `pooled(inputs) -> Tensor [B, D]`, which is asked for the mean instead.
+    """
 
     backbone: Backbone
     how: str
     spec: StreamSpec = field(init=False)
 
     def __post_init__(self) -> None:
-        self.spec = StreamSpec(dim=self.backbone.spec.dim)
+        inner = self.backbone.spec
+        self.spec = StreamSpec(dim=inner.dim, layers=inner.layers)
         self.reads = self.backbone.reads
         self.trainable = self.backbone.trainable
 
@@ -90,6 +125,10 @@ class Pooled:
 
     def __call__(self, inputs: Inputs) -> Stream:
         """One vector an utterance: values `[B, 1, D]`."""
+        own_mean = getattr(self.backbone, "pooled", None)
+        if self.how == "mean" and own_mean is not None:
+            vector = own_mean(inputs)
+            return Stream(vector[:, None], vector.new_ones(len(vector), 1, dtype=torch.bool))
         stream = self.backbone(inputs)
         vector = stream.mean() if self.how == "mean" else stream.first()
         return Stream(vector[:, None], stream.mask.any(1, keepdim=True))
@@ -97,6 +136,19 @@ class Pooled:
     def provenance(self) -> dict[str, Any]:
         """The backbone's own; pooling is added to every backbone's by the cache."""
         return self.backbone.provenance()
+
+
+def padded_seconds(backbone: Backbone, utterance: Utterance) -> float:
+    """What an utterance takes in a batch: seconds of audio, or of the speech its text would be.
+
+    A backbone that pads audio to windows says so by its attribute `window_seconds`.
+    """
+    seconds = utterance.seconds if backbone.reads == "audio" else None
+    if seconds is None:
+        seconds = len(utterance.text or "") / CHARACTERS_A_SECOND
+    inner = backbone.backbone if isinstance(backbone, Pooled) else backbone
+    window = float(getattr(inner, "window_seconds", 0.0))
+    return max(1.0, math.ceil(seconds / window)) * window if window else seconds
 
 
 def module_of(backbone: Backbone) -> nn.Module | None:

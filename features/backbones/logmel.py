@@ -33,6 +33,8 @@ class LogMel:
         f_max: Highest frequency in Hz.
     """
 
+    reads: Reads = "audio"
+
     def __init__(
         self,
         *,
@@ -43,7 +45,6 @@ class LogMel:
         f_max: float = 8000.0,
     ) -> None:
         self.spec = StreamSpec(dim=n_mels, hop_seconds=hop / SAMPLE_RATE)
-        self.reads: Reads = "audio"
         self.trainable = False
         self.hop, self.n_fft = hop, n_fft
         self.window = torch.hann_window(WINDOW)

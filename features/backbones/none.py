@@ -14,9 +14,10 @@ from features.stream import Stream, StreamSpec
 class Nothing:
     """Reads nothing and yields nothing."""
 
+    reads: Reads = "nothing"
+
     def __init__(self) -> None:
         self.spec = StreamSpec(dim=0)
-        self.reads: Reads = "nothing"
         self.trainable = False
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
