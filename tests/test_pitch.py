@@ -26,11 +26,22 @@ def test_track_equals_the_reference(name: str) -> None:
     assert np.array_equal(pitch.hz_to_bin(filled), vectors[f"track_{name}_bins"])
 
 
-@given(st.integers(64, 512).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n - 1))))
-def test_bins_invert(case: tuple[int, int]) -> None:
+@given(
+    st.integers(4, 32767).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n - 1))),
+    st.floats(20, 200),
+    st.floats(400, 4000),
+)
+def test_bins_invert(case: tuple[int, int], f_min: float, f_max: float) -> None:
     bins, index = case
-    hz = pitch.bin_to_hz(np.array([index]), bins=bins)
-    assert pitch.hz_to_bin(hz, bins=bins).tolist() == [index]
+    hz = pitch.bin_to_hz(np.array([index]), bins=bins, f_min=f_min, f_max=f_max)
+    assert pitch.hz_to_bin(hz, bins=bins, f_min=f_min, f_max=f_max).tolist() == [index]
+
+
+@given(st.integers(4, 32767), st.floats(50, 1100))
+def test_a_bin_is_within_half_a_step_of_its_frequency(bins: int, hz: float) -> None:
+    centre = pitch.bin_to_hz(pitch.hz_to_bin(np.array([hz]), bins=bins), bins=bins)
+    step = (pitch.hz_to_mel(1100.0) - pitch.hz_to_mel(50.0)) / (bins - 2)
+    assert abs(pitch.hz_to_mel(centre)[0] - pitch.hz_to_mel(hz)) <= step / 2 + 1e-9
 
 
 @given(st.floats(0, 8000))

@@ -1,78 +1,157 @@
-"""Fundamental frequency in mel bins, one each 20 ms, by the WORLD vocoder's estimators.
+"""Fundamental frequency in mel bins, one each 20 ms, by one of three estimators.
 
-`harvest` is the more robust one, `dio` (refined by StoneMask) the faster one: about 8 and 60 times
-faster than real time on one core. Morise et al. 2016 (WORLD), 2017 (Harvest); Python package
-pyworld (MIT).
+`harvest` (the more robust) and `dio` (refined by StoneMask; the faster) are those of the WORLD
+vocoder: about 8 and 60 times faster than real time on one core. Morise et al. 2016 (WORLD), 2017
+(Harvest); Python package pyworld (MIT). `rmvpe` is the network of the MDAT paper (arXiv 2506.02088;
+Wei et al. 2023, arXiv 2306.15412), made for voices above music: 90 M parameters, which have to be
+downloaded (RVC's are MIT), 7 times faster than real time on one core.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from features import rmvpe_audio
 from features.backbones._audio import HOP, SAMPLE_RATE, waveform
-from features.backbones._backbone import BackboneFactory, Inputs, Reads
-from features.errors import ParamsError
+from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
+from features.backbones._layers import freeze
+from features.checkpoints import Checkpoint, weights_sha256
+from features.errors import CheckpointError, ParamsError
 from features.manifest import Utterance
-from features.pitch import Floats, hz_to_bin, interpolate_unvoiced
+from features.networks import rmvpe
+from features.pitch import Floats, hz_to_bin, interpolate_unvoiced, resize_nearest
 from features.stream import Stream, StreamSpec
 
 MIN_SAMPLES = 1600  # 100 ms: below, WORLD has less than a few periods to look at
+FILES = ("rmvpe.pt", "model.pt", "model.safetensors", "rmvpe.safetensors")
+SCALE = "1127 ln(1 + f / 700)"
 
 
-class F0:
+class F0(Networked):
     """Bins of the fundamental frequency.
 
     Args:
         method: Estimator.
         bins: Number of bins; bin 0 is kept for unvoiced frames.
-        f_min: Lowest frequency in Hz.
-        f_max: Highest frequency in Hz.
+        f_min: Lowest frequency in Hz. WORLD does not look below it; what RMVPE finds below it falls
+            into bin 1.
+        f_max: Highest frequency in Hz; above, the same holds for the last bin.
         unvoiced: `interpolate` fills gaps from their neighbours, as the MDAT code does; `bin0`
             keeps voicing visible. Fully unvoiced audio gives bin 1 throughout, or bin 0.
+        checkpoint: Hub id, folder or file of RMVPE's weights; `rmvpe` alone needs one.
+        revision: Commit of the hub repository.
+        threshold: Salience above which RMVPE calls a frame voiced. RVC takes 0.03, the MDAT code
+            0.05.
     """
+
+    reads: Reads = "audio"
+    files = FILES
 
     def __init__(
         self,
         *,
-        method: Literal["harvest", "dio"] = "harvest",
+        method: Literal["harvest", "dio", "rmvpe"] = "harvest",
         bins: int = 256,
         f_min: float = 50.0,
         f_max: float = 1100.0,
         unvoiced: Literal["interpolate", "bin0"] = "interpolate",
+        checkpoint: str | None = None,
+        revision: str | None = None,
+        threshold: float = 0.03,
     ) -> None:
         if not 4 <= bins <= 32767 or not 0 < f_min < f_max:
             raise ParamsError(
                 f"f0: bins {bins}, f_min {f_min}, f_max {f_max}; expected 4 <= bins <= 32767 "
                 "and 0 < f_min < f_max"
             )
+        if not 0 <= threshold < 1:
+            raise ParamsError(f"f0: threshold {threshold}; expected 0 <= threshold < 1")
         self.spec = StreamSpec(dim=1, bins=bins, hop_seconds=HOP / SAMPLE_RATE)
-        self.reads: Reads = "audio"
-        self.trainable = False
+        self.trainable = False  # bins have no gradient
         self.method, self.f_min, self.f_max, self.unvoiced = method, f_min, f_max, unvoiced
+        self.threshold = threshold
+        if method == "rmvpe":
+            self.source = _source(checkpoint, revision)
+            weights = self.source.tensors(FILES)
+            self.network = rmvpe.build(weights, source=self.source.name)
+            freeze(self.network)
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
-        """Bins `[B, T]`, T = floor(L / 320); all the work is done here, on the CPU."""
-        stream = Stream.pad([self._bins(u) for u in utterances])
+        """WORLD: bins `[B, T]`, T = floor(L / 320); all the work is done here, on the CPU.
+
+        RMVPE: log-mel `[B, 128, F]`, zeros after the shorter ones, the number of those frames
+        (`mel_frames`) and of the 20 ms ones (`frames`).
+        """
+        ids = tuple(u.id for u in utterances)
+        clips = [waveform(u, min_samples=MIN_SAMPLES) for u in utterances]
+        if self.method != "rmvpe":
+            stream = Stream.pad([self._bins(self._world(clip)) for clip in clips])
+            return Inputs(ids, {"values": stream.values, "mask": stream.mask})
+        mels = [rmvpe_audio.log_mel(clip) for clip in clips]
+        mel_frames = [mel.shape[1] for mel in mels]
+        together = torch.zeros(len(mels), rmvpe.N_MELS, rmvpe.padded_frames(max(mel_frames)))
+        for row, mel in zip(together, mels, strict=True):
+            row[:, : mel.shape[1]] = mel
+        frames = torch.tensor([len(clip) // HOP for clip in clips])
         return Inputs(
-            tuple(u.id for u in utterances), {"values": stream.values, "mask": stream.mask}
+            ids, {"mel": together, "mel_frames": torch.tensor(mel_frames), "frames": frames}
         )
 
     def __call__(self, inputs: Inputs) -> Stream:
-        """The bins that `prepare` found."""
-        return Stream(inputs.tensors["values"], inputs.tensors["mask"])
+        """Bins `[B, T]`, T = floor(L / 320)."""
+        tensors = inputs.tensors
+        if self.method != "rmvpe":
+            return Stream(tensors["values"], tensors["mask"])
+        frames = tensors["frames"].tolist()
+        tracks: list[Tensor] = [torch.empty(0)] * len(frames)
+        for index, salience in self._saliences(inputs):
+            hz = rmvpe_audio.salience_to_hz(salience, threshold=self.threshold)
+            tracks[index] = self._bins(resize_nearest(hz, frames[index]))
+        return Stream.pad(tracks).to(tensors["mel"].device)
 
     def provenance(self) -> dict[str, Any]:
-        """No weights."""
-        return {"estimator": f"WORLD {self.method}", "scale": "1127 ln(1 + f / 700)"}
+        """The estimator; of RMVPE also checkpoint, threshold and hash of the weights."""
+        if self.method != "rmvpe":
+            return {"estimator": f"WORLD {self.method}", "scale": SCALE}
+        return {
+            "estimator": "RMVPE",
+            **self.source.provenance(),
+            "mel": f"{rmvpe.N_MELS} bands, each {rmvpe_audio.HOP} samples",
+            "threshold": self.threshold,
+            "scale": SCALE,
+            "weights_sha256": weights_sha256(self.network),
+        }
 
-    def _bins(self, utterance: Utterance) -> torch.Tensor:
-        samples = waveform(utterance, min_samples=MIN_SAMPLES)
-        hz = self._track(samples.astype(np.float64))[: len(samples) // HOP]
+    def _saliences(self, inputs: Inputs) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Index in the batch and salience `[F, 360]` of each clip.
+
+        One pass for all clips that the network pads to one length: its GRU sees the padding, so any
+        other length would change the numbers.
+        """
+        mel, mel_frames = inputs.tensors["mel"], inputs.tensors["mel_frames"].tolist()
+        groups: dict[int, list[int]] = {}
+        for index, count in enumerate(mel_frames):
+            groups.setdefault(rmvpe.padded_frames(count), []).append(index)
+        for length, indices in groups.items():
+            group = self.network(mel[indices, :, :length]).float().cpu().numpy()
+            for index, salience in zip(indices, group, strict=True):
+                if not np.isfinite(salience).all():
+                    raise CheckpointError(
+                        f"RMVPE ({self.source.name!r}) gives a salience that is not finite for "
+                        f"utterance {inputs.ids[index]!r}; expected 0 to 1: set `compute_dtype: "
+                        "float32`, or download the checkpoint again"
+                    )
+                yield index, salience[: mel_frames[index]]
+
+    def _bins(self, hz: Floats) -> Tensor:
+        """Bins `[T]` of a track in Hz, 0 where unvoiced."""
         filled = interpolate_unvoiced(hz) if self.unvoiced == "interpolate" else hz
         assert self.spec.bins is not None
         index = hz_to_bin(filled, bins=self.spec.bins, f_min=self.f_min, f_max=self.f_max)
@@ -80,18 +159,32 @@ class F0:
             index[hz == 0] = 0
         return torch.from_numpy(index)
 
-    def _track(self, samples: Floats) -> Floats:
+    def _world(self, clip: NDArray[np.float32]) -> Floats:
+        """Track in Hz `[T]`, 0 where unvoiced."""
         with warnings.catch_warnings():
             # pyworld asks pkg_resources for its own version, which warns of its end.
             warnings.simplefilter("ignore")
             import pyworld  # here, since hosts that train may lack it
 
+        samples = clip.astype(np.float64)
         period = 1000.0 * HOP / SAMPLE_RATE  # ms
         options = {"f0_floor": self.f_min, "f0_ceil": self.f_max, "frame_period": period}
         if self.method == "harvest":
-            return np.asarray(pyworld.harvest(samples, SAMPLE_RATE, **options)[0])
-        rough, times = pyworld.dio(samples, SAMPLE_RATE, **options)
-        return np.asarray(pyworld.stonemask(samples, rough, times, SAMPLE_RATE))
+            track = pyworld.harvest(samples, SAMPLE_RATE, **options)[0]
+        else:
+            rough, times = pyworld.dio(samples, SAMPLE_RATE, **options)
+            track = pyworld.stonemask(samples, rough, times, SAMPLE_RATE)
+        return np.asarray(track)[: len(clip) // HOP]
+
+
+def _source(checkpoint: str | None, revision: str | None) -> Checkpoint:
+    if not checkpoint:
+        raise ParamsError(
+            "f0: `method: rmvpe` without a checkpoint; expected one: set `checkpoint` to the file "
+            "rmvpe.pt of RVC (checkpoint: lj1995/VoiceConversionWebUI) or model.pt of "
+            "yxlllc/RMVPE, or take `method: harvest`, which needs no weights"
+        )
+    return Checkpoint(checkpoint, revision)
 
 
 build: BackboneFactory = F0

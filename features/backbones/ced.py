@@ -1,0 +1,155 @@
+"""CED: general sounds, laughter and breath among them, as an audio tagger hears them.
+
+Dinkel et al. 2023, arXiv 2308.11957; weights under Apache-2.0 (mispeech/ced-tiny, -mini, -small,
+-base; the size is that of the checkpoint). One state each 160 ms, 192, 256, 384 or 768 wide. The
+public embedding of a clip is `pooling: mean`. Audio longer than 10.12 s is cut into chunks of that
+length, each computed by itself, the last one padded with zeros. Small takes 0.3 s of one CPU core
+for a clip of 10 s.
+
+Where we differ: the network has four states at each time, one for a quarter of the mel bands each,
+of which a frame here is the average; the 120 dB floor of the spectrogram is that of each clip;
+a last chunk that is full is kept (public code drops it); each clip has its own chunks (the hub's
+code mixes those of a batch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from features.backbones._audio import waveform
+from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
+from features.backbones._layers import LayerChoice, choose_layers, freeze
+from features.checkpoints import Checkpoint, weights_sha256
+from features.manifest import Utterance
+from features.networks.ced import CHUNK, PATCH, TIMES
+from features.networks.ced import build as build_network
+from features.networks.ced_mel import HOP, MELS, SAMPLE_RATE, TOP_DB, DecibelMel
+from features.stream import Stream
+
+FILES = (
+    "model.safetensors",
+    "audiotransformer_small_mAP_4958.pt",
+    "audiotransformer_base_mAP_4999.pt",
+    "audiotransformer_mini_mAP_4896.pt",
+    "audiotransformer_tiny_mAP_4814.pt",
+    "pytorch_model.bin",
+)
+MIN_SAMPLES = (PATCH - 1) * HOP  # of one patch
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """States of a batch's chunks. Legend: B clips, C chunks, P patches in time, D width.
+
+    Attributes:
+        states: `[B, C, P, D]`, averaged over the mel bands; zeros where a chunk has no patch.
+        computed: `[B, C]`, patches that the network saw: those of the padded tail among them.
+        heard: `[B, C]`, patches that hold sound of the clip.
+    """
+
+    states: Tensor
+    computed: Tensor
+    heard: Tensor
+
+
+class CED(Networked):
+    """Hidden states of CED, averaged over frequency.
+
+    With `pooling: mean` a clip's vector is the public embedding: the mean over its chunks of each
+    chunk's mean, the padded tail of the last one included. `pooling: frames` leaves out the tail;
+    a patch that the end of the clip cuts through stays, unless the clip has but one chunk, where
+    public code drops it. Chunks start each 10.12 s, while their 63 states span 10.08 s: frame 63 is
+    at 10.12 s.
+
+    Args:
+        checkpoint: Hub id, folder or file.
+        revision: Commit of the hub repository.
+        layer: Which hidden states: a number, a list of them, or `all`. 0 is the input of the first
+            block, 12 or -1 the last, after the final norm.
+    """
+
+    reads: Reads = "audio"
+    files = FILES
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str,
+        revision: str | None = None,
+        layer: LayerChoice = -1,
+    ) -> None:
+        self.source = Checkpoint(checkpoint, revision)
+        network = build_network(weights=self.source.tensors(FILES), source=checkpoint)
+        self.layers = choose_layers(layer, network.sizes.depth, checkpoint)
+        network.keep(self.layers.deepest)
+        freeze(network)
+        self.network = network
+        self.front_end = DecibelMel()
+        self.spec = self.layers.spec(network.sizes.width, hop_seconds=PATCH * HOP / SAMPLE_RATE)
+        self.trainable = True
+
+    def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
+        """Decibels `[B, C, 64, W]` in chunks of W frames, and the frames `[B]` of each clip.
+
+        W is 1012 where a clip has several chunks, and the longest clip's frames where none has.
+        """
+        clips = [waveform(u, min_samples=MIN_SAMPLES) for u in utterances]
+        mels = [self.front_end(torch.from_numpy(clip)) for clip in clips]
+        frames = torch.tensor([mel.shape[1] for mel in mels])
+        longest = int(frames.max())
+        count, width = -(-longest // CHUNK), min(longest, CHUNK)
+        chunks = torch.zeros(len(mels), MELS, count * width)
+        for index, mel in enumerate(mels):
+            chunks[index, :, : mel.shape[1]] = mel
+        mel = chunks.reshape(len(mels), MELS, count, width).transpose(1, 2).contiguous()
+        return Inputs(tuple(u.id for u in utterances), {"mel": mel, "frames": frames})
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        """Values `[B, T, D]`: floor(F / 16) of a clip of F frames, up to 63 a chunk."""
+        chunks = self._chunks(inputs)
+        lengths = chunks.heard.sum(1)
+        longest = int(lengths.max())
+        values = chunks.states.flatten(1, 2)[:, :longest]
+        mask = torch.arange(longest, device=values.device) < lengths[:, None]
+        return Stream(values * mask[..., None], mask)
+
+    def pooled(self, inputs: Inputs) -> Tensor:
+        """The embedding `[B, D]` of each clip (see `Pooled`)."""
+        chunks = self._chunks(inputs)
+        means = chunks.states.sum(2) / chunks.computed.clamp(min=1)[..., None]
+        return means.sum(1) / (chunks.computed > 0).sum(1)[:, None]
+
+    def provenance(self) -> dict[str, Any]:
+        """Checkpoint, layers, dynamic range, chunks and hash of the weights."""
+        return {
+            **self.source.provenance(),
+            "layer": self.layers.provenance(),
+            "top_db": TOP_DB,
+            "chunk_frames": CHUNK,
+            "weights_sha256": weights_sha256(self.network),
+        }
+
+    def _chunks(self, inputs: Inputs) -> Chunks:
+        """Run the network over the chunks that exist."""
+        mel, frames = inputs.tensors["mel"], inputs.tensors["frames"]
+        starts = torch.arange(mel.shape[1], device=mel.device) * CHUNK
+        own = (frames[:, None] - starts).clamp(0, CHUNK)
+        alone = (frames <= CHUNK)[:, None]
+        exists = own > 0
+        computed = torch.where(alone, own // PATCH, TIMES * exists)
+        heard = torch.where(alone, computed, (-(-own // PATCH)).clamp(max=TIMES))
+        states = self.layers.pick(
+            [state.mean(1) for state in self.network(mel[exists], own[exists], computed[exists])]
+        )
+        takes_part = torch.arange(states.shape[1], device=mel.device) < computed[exists][:, None]
+        whole = states.new_zeros(*exists.shape, *states.shape[1:])
+        whole[exists] = states * takes_part[..., None]
+        return Chunks(whole, computed, heard)
+
+
+build: BackboneFactory = CED

@@ -1,0 +1,89 @@
+"""emotion2vec: speech representations pretrained on emotional speech (Ma et al. 2023).
+
+arXiv 2312.15185. One state each 20 ms, 768 wide; 93 M parameters. Weights under the FunASR model
+licence ("other"): see the repository's card before use. Each clip is normalised to zero mean and
+unit variance as a whole, then batched with exact masks. The public `frames` are layer 12, the last;
+the public utterance vector is `pooling: mean` of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
+from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
+from features.backbones._layers import LayerChoice, choose_layers, freeze
+from features.checkpoints import Checkpoint, weights_sha256
+from features.manifest import Utterance
+from features.networks.emotion2vec import build as build_network
+from features.stream import Stream
+
+FILES = ("emotion2vec_base.pt", "model.pt", "model.safetensors")
+MIN_SAMPLES = 400  # what one frame sees
+EPSILON = 1e-5  # added to a clip's variance
+
+
+class Emotion2vec(Networked):
+    """Hidden states of emotion2vec.
+
+    Args:
+        checkpoint: Hub id, folder or file.
+        revision: Commit of the hub repository.
+        layer: Which hidden states: a number, a list of them, or `all`. 0 is the input of the first
+            prenet block (after its layer norm), 4 the output of the prenet, 12 or -1 the last.
+    """
+
+    reads: Reads = "audio"
+    files = FILES
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str,
+        revision: str | None = None,
+        layer: LayerChoice = -1,
+    ) -> None:
+        self.source = Checkpoint(checkpoint, revision)
+        network = build_network(weights=self.source.tensors(FILES), source=checkpoint)
+        sizes = network.sizes
+        self.layers = choose_layers(layer, sizes.prenet_depth + sizes.depth, checkpoint)
+        network.keep(self.layers.deepest)
+        freeze(network)
+        self.network = network
+        self.spec = self.layers.spec(sizes.dim, hop_seconds=HOP / SAMPLE_RATE)
+        self.trainable = True
+
+    def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
+        """Normalised waveforms `[B, L]` and their lengths `[B]`."""
+        clips = [normalized(waveform(u, min_samples=MIN_SAMPLES)) for u in utterances]
+        samples, lengths = padded(clips)
+        return Inputs(tuple(u.id for u in utterances), {"samples": samples, "lengths": lengths})
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        """Values `[B, T, D]`: 49 frames of the first second, 50 of each further one."""
+        states, mask = self.network(inputs.tensors["samples"], inputs.tensors["lengths"])
+        return Stream(self.layers.pick(states) * mask[..., None], mask)
+
+    def provenance(self) -> dict[str, Any]:
+        """Checkpoint, layers, normalisation and hash of the weights."""
+        return {
+            **self.source.provenance(),
+            "layer": self.layers.provenance(),
+            "normalize": "clip",
+            "weights_sha256": weights_sha256(self.network),
+        }
+
+
+def normalized(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A clip of zero mean and unit variance; silence stays silent."""
+    clip = torch.from_numpy(samples)
+    return F.layer_norm(clip, clip.shape, eps=EPSILON).numpy()
+
+
+build: BackboneFactory = Emotion2vec

@@ -1,0 +1,196 @@
+"""XEUS: a speech encoder pretrained on 4057 languages (Chen et al. 2024, arXiv 2407.00837).
+
+19 E-Branchformer blocks, 1024 wide, one state each 20 ms; 577 M parameters (2.3 GB). Weights under
+CC-BY-NC-SA-4.0: no commercial use. The network is ESPnet's, an optional extra:
+`pip install espnet` (202511 or later).
+
+States come from `inference_encode(..., use_mask=False)`; ESPnet's `encode` masks frames at random,
+as in pretraining, whatever the mode. Utterances run one by one: ESPnet normalises the waveforms of
+a batch together, and its convolutions see padding, which changes states by as much as their size.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor, nn
+
+from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
+from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
+from features.backbones._layers import LayerChoice, Layers, choose_layers, freeze
+from features.checkpoint_files import read_tensors
+from features.checkpoints import Checkpoint, weights_sha256
+from features.errors import CheckpointError, ParamsError
+from features.files import file_sha256
+from features.manifest import Utterance
+from features.stream import Stream
+
+# In the repository, or in a folder with these files alone.
+WEIGHTS = ("model/xeus_checkpoint_new.pth", "xeus_checkpoint_new.pth")
+CONFIGS = ("model/config.yaml", "config.yaml")
+WRAPPERS = ("module", "model", "state_dict")
+PARTS = ("frontend.", "normalize.", "preencoder.", "encoder.")  # what inference runs through
+MIN_SAMPLES = 400  # what one frame sees
+MISBUILT = (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError)
+
+
+class Xeus(Networked):
+    """Hidden states of XEUS.
+
+    Args:
+        checkpoint: Hub id (`espnet/xeus`), a folder with the weights and config.yaml, or the file
+            of the weights beside config.yaml.
+        revision: Commit of the hub repository.
+        layer: Which hidden states: a number from 1 to 19, a list of them, or `all` (19). ESPnet
+            does not give the input of the first block, 0.
+        final_norm: Whether layer 19 is taken after the encoder's final norm. Published systems
+            take it before.
+    """
+
+    reads: Reads = "audio"
+    files = WEIGHTS
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str,
+        revision: str | None = None,
+        layer: LayerChoice = -1,
+        final_norm: bool = False,
+    ) -> None:
+        task = _espnet_task()
+        self.source = Checkpoint(checkpoint, revision)
+        weights = self.source.file(WEIGHTS)
+        config = _config_beside(weights, self.source)
+        self.config_sha256 = file_sha256(config)
+        network = _built(task, config)
+        _load(network, read_tensors(weights, wrappers=WRAPPERS), checkpoint)
+        self.layers = _blocks_only(layer, len(network.encoder.encoders), checkpoint)
+        self.final_norm = final_norm
+        network.encoder.encoders = network.encoder.encoders[: self.layers.deepest]
+        freeze(network)
+        self.network: nn.Module = network
+        self.spec = self.layers.spec(network.encoder.output_size(), hop_seconds=HOP / SAMPLE_RATE)
+        self.trainable = True
+
+    def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
+        """Waveforms `[B, L]` and their lengths `[B]`; the network normalises them itself."""
+        samples, lengths = padded([waveform(u, min_samples=MIN_SAMPLES) for u in utterances])
+        return Inputs(tuple(u.id for u in utterances), {"samples": samples, "lengths": lengths})
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        """Values `[B, T, D]`: 49 frames of the first second, 50 of each further one."""
+        samples, lengths = inputs.tensors["samples"], inputs.tensors["lengths"]
+        pairs = zip(samples.split(1), lengths.split(1), strict=True)  # type: ignore[no-untyped-call]
+        stream = Stream.pad([self._states(clip, length) for clip, length in pairs])
+        return stream.to(samples.device)
+
+    def _states(self, clip: Tensor, length: Tensor) -> Tensor:
+        """Chosen states `[T, D]` of one waveform `[1, L]` of `length` `[1]`."""
+        network: Any = self.network
+        final, states, frames = network.inference_encode(
+            clip[:, : int(length)], length, use_mask=False
+        )
+        if self.final_norm and self.layers.whole:
+            states = [*states[:-1], final]
+        # Number 0 is never chosen; the first block's output keeps its place.
+        chosen: Tensor = self.layers.pick([states[0], *states])
+        return chosen[0, : int(frames)]
+
+    def provenance(self) -> dict[str, Any]:
+        """Checkpoint, layers, hashes of the configuration and of the weights."""
+        return {
+            **self.source.provenance(),
+            "layer": self.layers.provenance(),
+            "final_norm": self.final_norm,
+            "use_mask": False,
+            "config_sha256": self.config_sha256,
+            "weights_sha256": weights_sha256(self.network),
+        }
+
+
+def _espnet_task() -> Any:
+    """ESPnet's task of self-supervised models; imported here, since it is an optional extra."""
+    try:
+        return importlib.import_module("espnet2.tasks.ssl").SSLTask
+    except ImportError as error:
+        raise CheckpointError(
+            f"backbone kind 'xeus' needs ESPnet, which cannot be imported ({error}): "
+            "`pip install espnet` (the extra heronry[xeus])\n"
+            "  and download model/config.yaml and model/xeus_checkpoint_new.pth of 'espnet/xeus' "
+            "(CC-BY-NC-SA-4.0) into a folder 'xeus' below the one that HERONRY_CHECKPOINTS names"
+        ) from error
+
+
+def _config_beside(weights: Path, source: Checkpoint) -> Path:
+    config = weights.with_name("config.yaml")
+    if not config.is_file():
+        config = source.file(CONFIGS)  # the hub's cache holds only what was asked for
+    if config.suffix != ".yaml":
+        raise CheckpointError(
+            f"{weights} has no config.yaml beside it; expected that of the repository "
+            f"{source.name!r}: ESPnet builds the network from it"
+        )
+    return config
+
+
+def _built(task: Any, config: Path) -> Any:
+    """The network that a configuration describes, without weights, in eval mode.
+
+    ESPnet reads the YAML safely but unpickles the weights, and loads them whether or not they fit:
+    so it gets no file of them.
+    """
+    try:
+        network, _ = task.build_model_from_file(str(config), None, "cpu")
+    except MISBUILT as error:
+        raise CheckpointError(
+            f"ESPnet cannot build a network from {config} ({type(error).__name__}: {error}); "
+            "expected config.yaml of 'espnet/xeus' and ESPnet 202511 or later"
+        ) from error
+    # Pretraining's own: not run here, nor part of the weights' identity.
+    network.losses = nn.ModuleList()
+    network.util_modules = nn.ModuleDict()
+    network.encoder.layer_drop_rate = 0.0  # in training, a dropped block would shift the numbers
+    return network.float().eval()
+
+
+def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Put the weights of what inference runs through in place; all must be there, and no more.
+
+    ESPnet's own loading of names, since it renames those of older weight-normed convolutions.
+    """
+    wanted = {name: tensor for name, tensor in tensors.items() if name.startswith(PARTS)}
+    try:
+        names = network.load_state_dict(wanted, strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"weights of {source!r} do not fit the network of its config.yaml ({error}); "
+            "expected both from one repository"
+        ) from error
+    missing = [name for name in names.missing_keys if name.startswith(PARTS)]
+    if missing or names.unexpected_keys:
+        raise CheckpointError(
+            f"weights of {source!r} do not fit the network of its config.yaml: {len(missing)} "
+            f"missing {missing[:3]}, {len(names.unexpected_keys)} unexpected "
+            f"{names.unexpected_keys[:3]}; expected xeus_checkpoint_new.pth and its config.yaml"
+        )
+
+
+def _blocks_only(choice: LayerChoice, total: int, checkpoint: str) -> Layers:
+    """The chosen layers, of which 0 cannot be one."""
+    layers = choose_layers(
+        list(range(1, total + 1)) if choice == "all" else choice, total, checkpoint
+    )
+    if 0 in layers.numbers:
+        raise ParamsError(
+            f"layer 0 of {checkpoint!r}; expected 1 to {total} or -{total} to -1: ESPnet gives "
+            "the outputs of the blocks, not their input"
+        )
+    return layers
+
+
+build: BackboneFactory = Xeus

@@ -1,0 +1,236 @@
+"""CED (Dinkel et al. 2023, arXiv 2308.11957): a transformer over patches of a mel spectrogram.
+
+An audio tagger distilled from an ensemble on AudioSet, here without its head of 527 classes. A
+patch is 16 mel bands by 16 frames (160 ms); a chunk of up to 1012 frames has 4 x 63 of them, and
+the 4 frames that fill no patch are not seen. Twelve pre-norm blocks with exact GELU, LayerNorm eps
+1e-6. Parameters without head: tiny 5.4 M (192 wide, 3 heads), mini 9.6 M (256, 4), small 21,418,880
+(384, 6), base 85.3 M (768, 12).
+
+Where we differ: chunks of different lengths are computed in one pass, with the patches that a chunk
+does not have masked in attention.
+
+Legend: N chunks, W frames, T patches in time, S = 4 T tokens (all times of the lowest band first),
+H heads, D width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from features.checkpoint_files import load_strictly
+from features.errors import CheckpointError
+from features.networks.ced_mel import MELS
+
+CHUNK = 1012  # frames
+PATCH = 16  # frames, and mel bands
+BANDS = MELS // PATCH  # patches above each other
+TIMES = CHUNK // PATCH  # patches of a whole chunk beside each other
+HEAD_WIDTH = 64
+EPSILON = 1e-6  # of the layer norms
+HUB_PREFIX = "encoder."
+UNUSED = ("outputlayer.", "front_end.")  # the classifier; window and filters, made here anew
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Width and depth; those of CED-small by default.
+
+    Attributes:
+        width: Width D, 64 for each head.
+        depth: Number of blocks.
+        heads: Attention heads H.
+    """
+
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor]) -> Self:
+        """The sizes that the shapes of a state dict tell; it does not hold the number of heads.
+
+        Raises:
+            KeyError: If a tensor that tells one is missing.
+        """
+        width = weights["patch_embed.proj.weight"].shape[0]
+        depth = sum(
+            re.fullmatch(r"blocks\.\d+\.norm1\.weight", name) is not None for name in weights
+        )
+        return cls(width, depth, width // HEAD_WIDTH)
+
+
+class PatchEmbedding(nn.Module):
+    """One vector for each patch of 16 bands by 16 frames."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(1, width, PATCH, stride=PATCH)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Patches `[N, D, 4, T]` of `[N, 64, W]`, T = floor(W / 16)."""
+        patches: Tensor = self.proj(mel[:, None])
+        return patches
+
+
+class Attention(nn.Module):
+    """Self-attention with scale 1 / sqrt(D / H)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """New tokens `[N, S, D]`; `mask` `[N, 1, 1, S]` is True for keys that exist."""
+        query, key, value = (
+            self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )
+        heads = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed: Tensor = self.proj(heads.transpose(1, 2).flatten(2))
+        return mixed
+
+
+class MLP(nn.Module):
+    """Two linear layers with exact GELU, four times as wide in between."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`[N, S, D]`, each token by itself."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(tokens)))
+        return out
+
+
+class Block(nn.Module):
+    """Attention and MLP, each with its norm ahead and a residual."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=EPSILON)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=EPSILON)
+        self.mlp = MLP(width)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """`[N, S, D]` as in `Attention`."""
+        tokens = tokens + self.attn(self.norm1(tokens), mask)
+        out: Tensor = tokens + self.mlp(self.norm2(tokens))
+        return out
+
+
+class CED(nn.Module):
+    """Hidden states of every block.
+
+    Args:
+        sizes: Width, depth and heads.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.init_bn = nn.BatchNorm1d(MELS)
+        self.patch_embed = PatchEmbedding(sizes.width)
+        self.time_pos_embed = nn.Parameter(torch.zeros(1, sizes.width, 1, TIMES))
+        self.freq_pos_embed = nn.Parameter(torch.zeros(1, sizes.width, BANDS, 1))
+        self.blocks = nn.ModuleList(Block(sizes.width, sizes.heads) for _ in range(sizes.depth))
+        self.norm: nn.Module = nn.LayerNorm(sizes.width, eps=EPSILON)
+        for table in (self.time_pos_embed, self.freq_pos_embed):
+            nn.init.trunc_normal_(table, std=0.02)
+
+    def forward(self, mel: Tensor, frames: Tensor, patches: Tensor) -> list[Tensor]:
+        """States `[N, 4, T, D]`: 0 the input of the first block, then one a block, the last normed.
+
+        Args:
+            mel: Decibels `[N, 64, W]` of N chunks, 16 to 1012 frames.
+            frames: How many of the W frames exist, `[N]`; the others become 0 after the batch norm.
+            patches: How many of the T patches in time take part, `[N]`, at least 1. States of the
+                others hold no meaning.
+        """
+        embedded = self.patch_embed(self.normalized(mel, frames))
+        times = embedded.shape[-1]
+        embedded = embedded + self.time_pos_embed[..., :times] + self.freq_pos_embed
+        states = [embedded.flatten(2).transpose(1, 2)]
+        takes_part = torch.arange(times, device=mel.device) < patches[:, None]
+        # Without a mask attention has faster kernels.
+        mask = None if bool(takes_part.all()) else takes_part.repeat(1, BANDS)[:, None, None]
+        for block in self.blocks:
+            states.append(block(states[-1], mask))
+        states[-1] = self.norm(states[-1])
+        return [state.unflatten(1, (BANDS, times)) for state in states]
+
+    def normalized(self, mel: Tensor, frames: Tensor) -> Tensor:
+        """The batch norm of each mel band, `[N, 64, W]`, and 0 where no frame exists."""
+        exists = torch.arange(mel.shape[-1], device=mel.device) < frames[:, None]
+        normed: Tensor = self.init_bn(mel)
+        return normed.masked_fill(~exists[:, None], 0.0)
+
+    def keep(self, layers: int) -> None:
+        """Drop the blocks above the first `layers`, and the final norm, which is the last one's."""
+        if layers < len(self.blocks):
+            self.blocks = self.blocks[:layers]
+            self.norm = nn.Identity()
+
+
+def build(
+    width: int = 384,
+    depth: int = 12,
+    heads: int = 6,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    source: str = "the given weights",
+) -> CED:
+    """The network in eval mode; with weights, of the sizes that these have.
+
+    Args:
+        width: Width D.
+        depth: Number of blocks.
+        heads: Attention heads.
+        weights: A state dict as the original code or as the hub's repositories name its tensors.
+            It decides the sizes.
+        source: Where the weights come from, for errors.
+
+    Raises:
+        CheckpointError: If weights are missing, superfluous or of another shape.
+    """
+    if weights is None:
+        return CED(Sizes(width, depth, heads)).eval()
+    named = renamed(weights)
+    try:
+        sizes = Sizes.of(named)
+    except KeyError as error:
+        raise CheckpointError(
+            f"checkpoint {source!r} is not one of CED: it has no {error}; expected a file such as "
+            "model.safetensors of mispeech/ced-small"
+        ) from error
+    if not sizes.heads or sizes.width % HEAD_WIDTH:
+        raise CheckpointError(
+            f"checkpoint {source!r} is {sizes.width} wide; expected a multiple of {HEAD_WIDTH}, as "
+            "in CED tiny (192), mini (256), small (384) and base (768)"
+        )
+    network = CED(sizes).eval()
+    load_strictly(network, named, source)
+    return network
+
+
+def renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of either public layout as the network names them, without classifier and front end.
+
+    The original layout has `init_bn.1.*`, the hub's the prefix `encoder.` and `init_bn.*`.
+    """
+    bare = {name.removeprefix(HUB_PREFIX): tensor for name, tensor in weights.items()}
+    return {
+        re.sub(r"^init_bn\.1\.", "init_bn.", name): tensor
+        for name, tensor in bare.items()
+        if not name.startswith(UNUSED)
+    }

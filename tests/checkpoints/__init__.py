@@ -1,0 +1,1 @@
+"""Small checkpoints for the contract tests, one file a backbone kind."""
