@@ -1,35 +1,50 @@
 """A text encoder of transformers (BERT, RoBERTa, MiniLM, ...): hidden states of its tokens.
 
-Special tokens are kept, padding is not. Layer -1 is the last, 0 the embeddings. Sizes: MiniLM-L6
-22.7 M parameters, 384 wide (Apache-2.0); BERT-base 109 M, 768; RoBERTa-base 124 M, 768 (MIT);
-RoBERTa-large 354 M, 1024. An attention mask makes padded batches exact to float rounding.
+Special tokens are kept, padding is not. Layer -1 is the last, 0 the embeddings; a pooler is not
+loaded. Sizes: MiniLM-L6 22.7 M parameters, 384 wide (Apache-2.0); BERT-base 109 M, 768;
+RoBERTa-base 124 M, 768 (MIT); RoBERTa-large 354 M, 1024. For the families in `MASKED` an attention
+mask makes padded batches exact to float rounding. In others padding may reach its neighbours
+(through ConvBERT's convolutions, for one), so only texts of equal length are computed together.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from features.backbones._backbone import BackboneFactory, Inputs, Reads
-from features.checkpoints import Checkpoint, weights_sha256
-from features.errors import ParamsError, UtteranceError
+from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
+from features.backbones._hidden_states import hidden_states, in_equal_lengths
+from features.backbones._layers import LayerChoice, Layers, choose_layers, freeze, keep_first
+from features.checkpoints import Checkpoint, tokenizer_sha256, weights_sha256
+from features.errors import CheckpointError, ParamsError, UtteranceError
 from features.manifest import Utterance
-from features.stream import Stream, StreamSpec
+from features.stream import Stream
+
+MAX_TOKENS = 512  # unless the entry asks for more of a network that takes more
+SANE = 1_000_000  # tokenizers without a limit name one far above
+MASKED = {
+    *("albert", "bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"),
+}
+BLOCKS = (("encoder", "layer"), ("encoder", "layers"), ("transformer", "layer"))
 
 
-class TextEncoder:
+class TextEncoder(Networked):
     """Hidden states of a text encoder.
 
     Args:
         checkpoint: Hub id or folder.
         revision: Commit of the hub repository.
         package: Package that carries the same weights.
-        layer: Which hidden state; -1 is the last, 0 the embeddings.
-        max_tokens: Longer texts are cut, special tokens kept; None takes the network's own limit.
+        layer: Which hidden state, a list of them or `all`; -1 is the last, 0 the embeddings.
+        max_tokens: Longer texts are cut, special tokens kept; None takes the network's own limit,
+            512 at most.
         trust_remote_code: Whether code from the hub may run.
     """
+
+    reads: Reads = "text"
 
     def __init__(
         self,
@@ -37,23 +52,31 @@ class TextEncoder:
         checkpoint: str,
         revision: str | None = None,
         package: str | None = None,
-        layer: int = -1,
+        layer: LayerChoice = -1,
         max_tokens: int | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoTokenizer
 
         self.source = Checkpoint(checkpoint, revision, package, trust_remote_code)
-        self.tokenizer = self.source.load(AutoTokenizer)
-        self.network = self.source.network(AutoModel)
+        # Passed on in both cases: not told, transformers asks at the terminal.
+        self.tokenizer = self.source.load(AutoTokenizer, trust_remote_code=trust_remote_code)
+        if self.tokenizer.pad_token is None:
+            raise CheckpointError(
+                f"the tokenizer of {checkpoint!r} has no padding token; expected an encoder's"
+            )
+        self.tokenizer.padding_side = "right"
+        # Before its first use: padding and truncation change the tokenizer's own state.
+        self.tokenizer_sha256 = tokenizer_sha256(self.tokenizer)
+        self.network = _load(self.source)
         config: Any = self.network.config
-        self.layer = resolve_layer(layer, config.num_hidden_layers, checkpoint)
-        cut_layers(self.network, self.layer)
-        # RoBERTa counts positions from its padding index + 1; 512 usable of 514.
-        limit = min(config.max_position_embeddings, 512)
-        self.max_tokens = min(max_tokens or limit, limit)
-        self.spec = StreamSpec(dim=config.hidden_size)
-        self.reads: Reads = "text"
+        self.layers = choose_layers(layer, config.num_hidden_layers, checkpoint)
+        self.ends = _cut(self.network, self.layers)
+        freeze(self.network)
+        self.masked = config.model_type in MASKED and not trust_remote_code
+        limit = _position_limit(self.network, self.tokenizer)
+        self.max_tokens = _max_tokens(max_tokens, limit, checkpoint)
+        self.spec = self.layers.spec(config.hidden_size)
         self.trainable = True
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
@@ -68,42 +91,94 @@ class TextEncoder:
             max_length=self.max_tokens,
             return_tensors="pt",
             return_token_type_ids=False,
+            return_attention_mask=True,
         )
         return Inputs(tuple(u.id for u in utterances), dict(tokens))
 
     def __call__(self, inputs: Inputs) -> Stream:
-        """Values `[B, T, D]`: one vector a token, special ones included."""
+        """Values `[B, T, L * D]`: one vector a token, special ones included."""
         mask = inputs.tensors["attention_mask"].bool()
-        values = self.network(**inputs.tensors).last_hidden_state
+        if self.masked:
+            values = hidden_states(self.network, self.layers, ends=self.ends, **inputs.tensors)
+        else:
+            values = in_equal_lengths(mask.sum(1), lambda rows, t: self._group(inputs, rows, t))
         return Stream(values * mask[..., None], mask)
 
     def provenance(self) -> dict[str, Any]:
-        """Checkpoint, revision, layer and hash of the weights."""
+        """Checkpoint, revision, layer, tokenizer and hash of the weights."""
         return {
-            "checkpoint": self.source.name,
-            "revision": self.source.revision,
-            "layer": self.layer,
+            **self.source.provenance(),
+            "layer": self.layers.provenance(),
             "max_tokens": self.max_tokens,
+            "tokenizer_sha256": self.tokenizer_sha256,
             "weights_sha256": weights_sha256(self.network),
         }
 
+    def _group(self, inputs: Inputs, rows: Tensor, length: int) -> Tensor:
+        tensors = {name: tensor[rows, :length] for name, tensor in inputs.tensors.items()}
+        return hidden_states(self.network, self.layers, ends=self.ends, **tensors)
 
-def resolve_layer(layer: int, layers: int, checkpoint: str) -> int:
-    """The layer counted from 0 (embeddings) to `layers`, or a `ParamsError`."""
-    if not -layers - 1 <= layer <= layers:
-        raise ParamsError(
-            f"layer {layer} of {checkpoint!r}; expected {-layers - 1} to {layers} "
-            f"(it has {layers} layers; 0 is their input)"
+
+def _load(source: Checkpoint) -> nn.Module:
+    """The network of a checkpoint, without the pooler that many checkpoints have no weights for."""
+    from transformers import AutoConfig, AutoModel
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    config = source.load(AutoConfig, trust_remote_code=source.trust_remote_code)
+    if config.is_encoder_decoder or getattr(config, "num_hidden_layers", None) is None:
+        raise CheckpointError(
+            f"checkpoint {source.name!r} is a {config.model_type}; expected a text encoder alone, "
+            "such as FacebookAI/roberta-base"
         )
-    return layer % (layers + 1)
+    kind = MODEL_MAPPING.get(type(config), None)  # None: code from the hub
+    keywords = inspect.signature(kind).parameters if inspect.isclass(kind) else {}
+    pooler = {"add_pooling_layer": False} if "add_pooling_layer" in keywords else {}
+    return source.network(AutoModel, trust_remote_code=source.trust_remote_code, **pooler)
 
 
-def cut_layers(network: nn.Module, layer: int) -> None:
-    """Drop the layers above `layer`, so that the last hidden state is the wanted one."""
-    encoder: Any = network.encoder if hasattr(network, "encoder") else network
-    encoder.layer = nn.ModuleList(list(encoder.layer)[:layer])
-    for module in network.modules():
-        module.requires_grad_(requires_grad=False)
+def _cut(network: nn.Module, layers: Layers) -> bool:
+    """Drop the blocks above the deepest layer; whether the network now ends after it.
+
+    Where blocks are shared (ALBERT), or something with weights follows them (a final norm, which
+    only the last state has passed), the network is left whole and its states are picked instead.
+    """
+    if layers.whole:
+        return True
+    for outer, inner in BLOCKS:
+        holder: Any = getattr(network, outer, None)
+        blocks = getattr(holder, inner, None)
+        if not isinstance(blocks, nn.ModuleList) or len(blocks) != layers.total:
+            continue
+        names = [name for name, _ in network.named_children()]
+        after = [getattr(network, name) for name in names[names.index(outer) + 1 :]]
+        beside = [module for module in holder.children() if module is not blocks]
+        if any(list(module.parameters()) for module in after + beside):
+            return False
+        setattr(holder, inner, keep_first(blocks, layers.deepest))
+        return True
+    return False
+
+
+def _position_limit(network: Any, tokenizer: Any) -> int:
+    """How many tokens the network has positions for."""
+    for name, module in network.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa counts positions from its padding index + 1: 512 usable ones of 514.
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - unused
+    limit = getattr(network.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    return int(limit) if 0 < limit < SANE else MAX_TOKENS
+
+
+def _max_tokens(wanted: int | None, limit: int, checkpoint: str) -> int:
+    if wanted is None:
+        return min(limit, MAX_TOKENS)
+    if not 3 <= wanted <= limit:
+        raise ParamsError(
+            f"max_tokens {wanted} of {checkpoint!r}; expected 3 (two of them are special tokens) "
+            f"to {limit}, its limit"
+        )
+    return wanted
 
 
 build: BackboneFactory = TextEncoder

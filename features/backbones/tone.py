@@ -25,11 +25,15 @@ class Tone:
         dim: Number of frequencies D.
     """
 
+    reads: Reads = "audio"
+
     def __init__(self, *, dim: int = 8) -> None:
         self.spec = StreamSpec(dim=dim, hop_seconds=HOP / SAMPLE_RATE)
-        self.reads: Reads = "audio"
         self.trainable = False
-        frequencies = torch.logspace(math.log10(100.0), math.log10(4000.0), dim)  # Hz
+        # In double precision, so that the stored values do not depend on the kernels that a
+        # processor's libraries pick for sums and cosines: tests compare bytes.
+        low, high = math.log10(100.0), math.log10(4000.0)  # of Hz
+        frequencies = torch.logspace(low, high, dim, dtype=torch.float64)
         phase = 2 * math.pi * frequencies * torch.arange(HOP)[:, None] / SAMPLE_RATE
         self.cosine, self.sine = phase.cos() / HOP, phase.sin() / HOP  # [HOP, D]
 
@@ -41,11 +45,11 @@ class Tone:
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, D]` with T = floor(L / 320)."""
         samples, lengths = inputs.tensors["samples"], inputs.tensors["lengths"]
-        frames = samples.unfold(1, HOP, HOP)  # [B, T, HOP]
+        frames = samples.double().unfold(1, HOP, HOP)  # [B, T, HOP]
         cosine, sine = self.cosine.to(samples.device), self.sine.to(samples.device)
         power = (frames @ cosine).square() + (frames @ sine).square()
         mask = torch.arange(frames.shape[1], device=samples.device) < (lengths // HOP)[:, None]
-        values = (power + 1e-8).log() * mask[..., None]
+        values = (power + 1e-8).log().float() * mask[..., None]
         return Stream(values, mask)
 
     def provenance(self) -> dict[str, Any]:

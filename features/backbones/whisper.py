@@ -1,41 +1,54 @@
 """Whisper's encoder: one hidden state each 20 ms (Radford et al. 2022, arXiv 2212.04356).
 
-MIT licence. The network was trained on windows of exactly 30 s, so clips are padded (trimmed input
-changes the states by half their size), and only frames that overlap speech are kept:
-min(1500, floor(L / 320)), at least 1. Longer audio is cut into windows of 30 s whose states are
-joined. Sizes (encoder): tiny 8 M parameters, 384 wide; large-v3 637 M, 1280 wide. Every clip costs
-30 s of compute, however short: tiny takes 0.25 s of two CPU cores.
+MIT licence. The network was trained on windows of exactly 30 s, so clips are padded to that, and
+only states that overlap speech are kept: min(1500, floor(L / 320)), at least 1. `pad: trim` is
+another feature, about half its size away: the states of the clip alone, at a cost in proportion to
+its length. Sizes (encoder): tiny 8 M parameters, 384 wide; large-v3 637 M, 1280 wide, 128 mel bands
+instead of 80. With 30 s windows, tiny takes 0.25 s of two CPU cores for a clip, however short.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from features.backbones._audio import HOP, SAMPLE_RATE, waveform
-from features.backbones._backbone import BackboneFactory, Inputs, Reads
-from features.backbones.text_encoder import resolve_layer
-from features.checkpoints import Checkpoint, weights_sha256
+from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
+from features.backbones._hidden_states import hidden_states
+from features.backbones._layers import LayerChoice, choose_layers, freeze, keep_first
+from features.checkpoints import Checkpoint, extractor_settings, weights_sha256
+from features.errors import CheckpointError, UtteranceError
 from features.manifest import Utterance
-from features.stream import Stream, StreamSpec
+from features.stream import Stream
 
-WINDOW = 30 * SAMPLE_RATE  # samples
+WINDOW_SECONDS = 30
+WINDOW = WINDOW_SECONDS * SAMPLE_RATE  # samples
+STATES = WINDOW // HOP  # hidden states of a window
+STRIDE = 2  # mel frames a state
 MIN_SAMPLES = 400  # one window of the mel front end
 
 
-class Whisper:
+class Whisper(Networked):
     """Hidden states of Whisper's encoder.
 
     Args:
         checkpoint: Hub id or folder.
         revision: Commit of the hub repository.
         package: Package that carries the same weights.
-        layer: Which hidden state; -1 is the last, after the final layer norm; 0 the input of the
-            first layer.
+        layer: Which hidden state, a list of them or `all`; -1 is the last, after the final layer
+            norm; 0 the input of the first layer.
+        pad: `30s` fills the window with silence; `trim` computes the clip alone.
+        long: Clips over 30 s: `chunk` cuts them into windows whose states are joined, `reject`
+            leaves them out.
     """
+
+    reads: Reads = "audio"
 
     def __init__(
         self,
@@ -43,7 +56,9 @@ class Whisper:
         checkpoint: str,
         revision: str | None = None,
         package: str | None = None,
-        layer: int = -1,
+        layer: LayerChoice = -1,
+        pad: Literal["30s", "trim"] = "30s",
+        long: Literal["chunk", "reject"] = "chunk",
     ) -> None:
         from transformers import WhisperFeatureExtractor
         from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -54,45 +69,107 @@ class Whisper:
             WhisperEncoder, key_mapping={r"^(model\.)?encoder\.": ""}
         )
         encoder: Any = self.network
-        self.layer = resolve_layer(layer, len(encoder.layers), checkpoint)
-        if self.layer < len(encoder.layers):
-            encoder.layers = nn.ModuleList(list(encoder.layers)[: self.layer])
-            encoder.layer_norm = nn.Identity()
-        self.network.requires_grad_(requires_grad=False)
-        self.spec = StreamSpec(dim=encoder.config.d_model, hop_seconds=HOP / SAMPLE_RATE)
-        self.reads: Reads = "audio"
+        if self.front_end.feature_size != encoder.config.num_mel_bins:
+            raise CheckpointError(
+                f"preprocessor_config.json of {checkpoint!r} has feature_size "
+                f"{self.front_end.feature_size}; expected {encoder.config.num_mel_bins}, the mel "
+                "bands of its config.json: download both again"
+            )
+        self.layers = choose_layers(layer, len(encoder.layers), checkpoint)
+        if not self.layers.whole:
+            encoder.layers = keep_first(encoder.layers, self.layers.deepest)
+            encoder.layer_norm = nn.Identity()  # only the last state has passed it
+        freeze(self.network)
+        self.pad, self.long = pad, long
+        self.window_seconds = float(WINDOW_SECONDS) if pad == "30s" else 0.0
+        self.spec = self.layers.spec(encoder.config.d_model, hop_seconds=HOP / SAMPLE_RATE)
         self.trainable = True
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
-        """Log-mel windows `[B, W, M, 3000]` and the number of valid frames `[B]`."""
-        clips = [waveform(u, min_samples=MIN_SAMPLES) for u in utterances]
-        windows = max(-(-len(clip) // WINDOW) for clip in clips)
-        mel = torch.zeros(len(clips), windows, self.front_end.feature_size, 3000)
-        for index, clip in enumerate(clips):
-            pieces = [clip[start : start + WINDOW] for start in range(0, len(clip), WINDOW)]
-            features = self.front_end(pieces, sampling_rate=SAMPLE_RATE, return_tensors="pt")
-            mel[index, : len(pieces)] = features.input_features
-        frames = torch.tensor([max(1, len(clip) // HOP) for clip in clips])
+        """Log-mel windows `[B, W, M, F]` and the number of valid states `[B]`.
+
+        F is 3000, or with `pad: trim` the frames of the longest window.
+        """
+        windows = [self._windows(utterance) for utterance in utterances]
+        longest = max(mel.shape[-1] for mels, _ in windows for mel in mels)
+        count, bands = max(len(mels) for mels, _ in windows), self.front_end.feature_size
+        mel = torch.zeros(len(windows), count, bands, longest)
+        for row, (mels, _) in enumerate(windows):
+            for column, piece in enumerate(mels):
+                mel[row, column, :, : piece.shape[-1]] = piece
+        frames = torch.tensor([states for _, states in windows])
         return Inputs(tuple(u.id for u in utterances), {"mel": mel, "frames": frames})
 
     def __call__(self, inputs: Inputs) -> Stream:
-        """Values `[B, T, D]`, T the number of valid frames."""
+        """Values `[B, T, L * D]`, T the number of valid states."""
         mel, frames = inputs.tensors["mel"], inputs.tensors["frames"]
+        starts = torch.arange(mel.shape[1], device=mel.device) * STATES
+        present = starts < frames[:, None]  # [B, W]: shorter clips have fewer windows
+        if self.pad == "30s":
+            states = hidden_states(
+                self.network, self.layers, ends=True, input_features=mel[present]
+            )
+        else:
+            counts = (frames[:, None] - starts).clamp(max=STATES)
+            states = self._trimmed(mel[present], counts[present])
+        windows = states.new_zeros(*present.shape, *states.shape[1:])  # [B, W, S, L * D]
+        windows[present] = states
         longest = int(frames.max())
-        states: Tensor = self.network(mel.flatten(0, 1)).last_hidden_state
-        values = states.reshape(len(mel), -1, states.shape[-1])[:, :longest]
         mask = torch.arange(longest, device=mel.device) < frames[:, None]
-        return Stream(values * mask[..., None], mask)
+        return Stream(windows.flatten(1, 2)[:, :longest] * mask[..., None], mask)
 
     def provenance(self) -> dict[str, Any]:
-        """Checkpoint, revision, layer and hash of the encoder's weights."""
+        """Checkpoint, revision, layer, front end and hash of the encoder's weights."""
         return {
-            "checkpoint": self.source.name,
-            "revision": self.source.revision,
-            "layer": self.layer,
-            "pad": "30s",
+            **self.source.provenance(),
+            "layer": self.layers.provenance(),
+            "pad": self.pad,
+            "long": self.long,
+            "front_end": extractor_settings(self.front_end),
             "weights_sha256": weights_sha256(self.network),
         }
+
+    def _windows(self, utterance: Utterance) -> tuple[list[Tensor], int]:
+        """Mels `[M, F]` of an utterance's windows, and its number of valid states."""
+        clip = waveform(utterance, min_samples=MIN_SAMPLES)
+        if self.long == "reject" and len(clip) > WINDOW:
+            raise UtteranceError(
+                utterance.id,
+                f"lasts {len(clip) / SAMPLE_RATE:.2f} s; expected at most {WINDOW_SECONDS} s, "
+                "or `long: chunk` in the backbone's entry",
+            )
+        states = len(clip) // HOP
+        # A rest of less than one state gets no window of its own.
+        starts = range(0, -(-states // STATES) * WINDOW, WINDOW)
+        return [self._mel(clip[start : start + WINDOW]) for start in starts], states
+
+    def _mel(self, window: NDArray[np.float32]) -> Tensor:
+        padding = "max_length" if self.pad == "30s" else "do_not_pad"
+        mel: Tensor = self.front_end(
+            window, sampling_rate=SAMPLE_RATE, padding=padding, return_tensors="pt"
+        ).input_features[0]
+        # Whole states alone: without the cut, a state that is not kept would be attended to.
+        return mel[:, : mel.shape[-1] // STRIDE * STRIDE]
+
+    def _trimmed(self, mel: Tensor, counts: Tensor) -> Tensor:
+        """States `[B, S, L * D]` of mels `[B, M, F]` that have `counts` valid states `[B]`.
+
+        The same modules as in the network's own forward, which refuses all but 3000 frames.
+        Frames past the end are zeroed ahead of the second convolution and masked as keys, so each
+        clip sees just the zeros that it would see alone.
+        """
+        network: Any = self.network
+        valid = torch.arange(mel.shape[-1], device=mel.device) < STRIDE * counts[:, None]
+        state = F.gelu(network.conv1(mel)) * valid[:, None]
+        state = F.gelu(network.conv2(state)).transpose(1, 2)
+        state = state + network.embed_positions.weight[: state.shape[1]]
+        keys = None if bool(valid.all()) else valid[:, None, None, ::STRIDE]
+        states = [state]
+        for layer in network.layers:
+            state = layer(state, keys)
+            states.append(state)
+        states[-1] = network.layer_norm(states[-1])
+        return self.layers.pick(states)
 
 
 build: BackboneFactory = Whisper

@@ -1,0 +1,185 @@
+"""Speech networks of the wav2vec 2.0 family: hidden states each 20 ms of the waveform.
+
+HuBERT (Hsu et al. 2021, arXiv 2106.07447), voc2vec (a HuBERT trained on non-verbal sounds), wav2vec
+2.0 (Baevski et al. 2020, arXiv 2006.11477), WavLM (Chen et al. 2022, arXiv 2110.13900) and
+data2vec's audio network; which one, the checkpoint's `model_type` says. Base models have 95 M
+parameters and are 768 wide, large ones 317 M and 1024. T = floor((L - 400) / 320) + 1.
+
+Batched equals single although transformers' own batches do not: the group norm of the base models
+takes its statistics over each clip's own frames, and an attention mask is passed for all models.
+transformers advises against masks for group-norm models, since those were trained on padded batches
+without one; here clips stand for themselves, so that no stored number depends on its batch.
+SpecAugment and LayerDrop, devices of the pretraining, are off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from features.backbones._audio import SAMPLE_RATE, padded, waveform
+from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
+from features.backbones._hidden_states import hidden_states, in_equal_lengths
+from features.backbones._layers import LayerChoice, choose_layers, freeze, keep_first
+from features.backbones._masked_norm import MaskedGroupNorm
+from features.checkpoints import Checkpoint, extractor_settings, weights_sha256
+from features.errors import CheckpointError
+from features.manifest import Utterance
+from features.stream import Stream
+
+FAMILY = ("hubert", "wav2vec2", "wavlm", "data2vec-audio")  # model types of transformers
+FRONT_END = "preprocessor_config.json"
+
+
+class SpeechEncoder(Networked):
+    """Hidden states of a speech network.
+
+    Args:
+        checkpoint: Hub id or folder.
+        revision: Commit of the hub repository.
+        package: Package that carries the same weights.
+        layer: Which hidden state, a list of them or `all`; -1 is the last (after the final norm of
+            models that have one), 0 the input of the first layer.
+    """
+
+    reads: Reads = "audio"
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str,
+        revision: str | None = None,
+        package: str | None = None,
+        layer: LayerChoice = -1,
+    ) -> None:
+        self.source = Checkpoint(checkpoint, revision, package)
+        network: Any = _load(self.source)
+        self.network, config = network, network.config
+        self.front_end = _front_end(self.source)
+        self.layers = choose_layers(layer, config.num_hidden_layers, checkpoint)
+        if not self.layers.whole:
+            network.encoder.layers = keep_first(network.encoder.layers, self.layers.deepest)
+            if getattr(config, "do_stable_layer_norm", False):
+                network.encoder.layer_norm = nn.Identity()  # follows the last layer alone
+        _mask_first_norm(network)
+        freeze(network)
+        # Their positional convolutions would turn padding into something else than zeros.
+        self.maskable = config.model_type != "data2vec-audio" and not getattr(
+            config, "conv_pos_batch_norm", False
+        )
+        self.convolutions = tuple(zip(config.conv_kernel, config.conv_stride, strict=True))
+        self.min_samples, hop = _reach(self.convolutions)
+        self.spec = self.layers.spec(config.hidden_size, hop_seconds=hop / SAMPLE_RATE)
+        self.trainable = True
+
+    def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
+        """Waveforms `[B, L]`, normalised if the checkpoint says so, and their lengths `[B]`."""
+        clips = [waveform(u, min_samples=self.min_samples) for u in utterances]
+        # One by one: the statistics of a clip are its own.
+        scaled = [self.front_end(c, sampling_rate=SAMPLE_RATE).input_values[0] for c in clips]
+        samples, lengths = padded(scaled)
+        return Inputs(tuple(u.id for u in utterances), {"samples": samples, "lengths": lengths})
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        """Values `[B, T, L * D]`."""
+        samples, lengths = inputs.tensors["samples"], inputs.tensors["lengths"]
+        if bool((lengths == samples.shape[1]).all()):
+            values = self._states(samples)
+        elif self.maskable:
+            values = self._masked(samples, lengths)
+        else:
+            values = in_equal_lengths(lengths, lambda rows, n: self._states(samples[rows, :n]))
+        frames = self._frames(lengths, len(self.convolutions))
+        mask = torch.arange(values.shape[1], device=samples.device) < frames[:, None]
+        return Stream(values * mask[..., None], mask)
+
+    def provenance(self) -> dict[str, Any]:
+        """Checkpoint, revision, layer, front end and hash of the weights."""
+        return {
+            **self.source.provenance(),
+            "layer": self.layers.provenance(),
+            "front_end": extractor_settings(self.front_end),
+            "weights_sha256": weights_sha256(self.network),
+        }
+
+    def _states(self, samples: Tensor, mask: Tensor | None = None) -> Tensor:
+        return hidden_states(
+            self.network, self.layers, ends=True, input_values=samples, attention_mask=mask
+        )
+
+    def _masked(self, samples: Tensor, lengths: Tensor) -> Tensor:
+        mask = torch.arange(samples.shape[1], device=samples.device) < lengths[:, None]
+        network: Any = self.network
+        norm = getattr(network.feature_extractor.conv_layers[0], "layer_norm", None)
+        with contextlib.ExitStack() as stack:
+            if isinstance(norm, MaskedGroupNorm):
+                stack.enter_context(norm.frames(self._frames(lengths, 1)))
+            # transformers' WavLM hands torch a boolean mask beside its real-valued position bias.
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
+            return self._states(samples, mask.long())
+
+    def _frames(self, lengths: Tensor, convolutions: int) -> Tensor:
+        """Frames after the first few convolutions of clips with `lengths` samples, `[B]`."""
+        for kernel, stride in self.convolutions[:convolutions]:
+            lengths = (lengths - kernel) // stride + 1
+        return lengths
+
+
+def _load(source: Checkpoint) -> Any:
+    from transformers import AutoConfig, AutoModel
+
+    config = source.load(AutoConfig, trust_remote_code=False)
+    if config.model_type not in FAMILY:
+        raise CheckpointError(
+            f"checkpoint {source.name!r} is a {config.model_type}; expected one of "
+            f"{', '.join(FAMILY)} (kinds for others: whisper, text_encoder, emotion2vec, xeus, ced)"
+        )
+    # Without masking, the vector that masks is not made: not all checkpoints have one.
+    pretraining_off = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
+    network: Any = source.network(AutoModel, trust_remote_code=False, **pretraining_off)
+    if getattr(network, "adapter", None) is not None:
+        network.adapter = None  # behind the last layer, it makes frames longer than the hop
+    return network
+
+
+def _front_end(source: Checkpoint) -> Any:
+    """The feature extractor, which knows whether clips are normalised."""
+    from transformers import AutoFeatureExtractor
+
+    folder = source.folder()
+    if folder is not None and not (folder / FRONT_END).is_file():
+        raise CheckpointError(
+            f"{folder} holds no {FRONT_END}; expected one, since it says whether the network was "
+            f"trained on normalised clips: put the file of {source.name!r} from the model hub there"
+        )
+    front_end = source.load(AutoFeatureExtractor, trust_remote_code=False)
+    if not hasattr(front_end, "do_normalize") or front_end.sampling_rate != SAMPLE_RATE:
+        raise CheckpointError(
+            f"{FRONT_END} of {source.name!r} is a {type(front_end).__name__}; expected a "
+            f"Wav2Vec2FeatureExtractor of {SAMPLE_RATE} Hz"
+        )
+    return front_end
+
+
+def _mask_first_norm(network: Any) -> None:
+    """Put a masked norm in the place of the first layer's group norm, if it has one."""
+    first = network.feature_extractor.conv_layers[0]
+    if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
+        first.layer_norm = MaskedGroupNorm.like(first.layer_norm)
+
+
+def _reach(convolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Samples that one frame is made of, and samples from one frame to the next."""
+    samples, hop = 1, 1
+    for kernel, stride in reversed(convolutions):
+        samples, hop = (samples - 1) * stride + kernel, hop * stride
+    return samples, hop
+
+
+build: BackboneFactory = SpeechEncoder
