@@ -4,22 +4,35 @@ Usage from a notebook:
 
     reader = CacheReader(Path("cache/demo/minilm"))
     frames = reader["some id"]  # [T, D], a view of the file: nothing is read until it is used
+    stream = reader.batch(["some id", "another"])  # [2, T, D], padded, with its mask
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from features.errors import CacheError
 from features.files import replacing
+from features.gather import Extent, gather
+from features.memory import available_bytes
 from features.records import REJECTED, read_rejected
-from features.shard import Row, read_shard, write_shard
-from features.stream import StreamSpec
+from features.shard import Row, Shard, read_shard, write_shard
+from features.stream import Stream, StreamSpec
+
+Access = Literal["auto", "map", "read"]
+MAPPED_PART = 0.5  # of the available memory that a mapped cache may take: docs/format.md, Reading
+
+DEVIATION = "compute_deviation"  # of provenance; the one key in which shards may differ
 
 
 class CacheWriter:
@@ -40,7 +53,8 @@ class CacheWriter:
         Raises:
             CacheError: If a value does not fit, such as one above 65,504 in float16.
         """
-        stored = values.astype(self.dtype)
+        with np.errstate(over="ignore"):  # what does not fit is told below
+            stored = values.astype(self.dtype)
         if not np.isfinite(stored).all():
             raise CacheError(
                 f"utterance {id!r}: values up to {np.abs(values).max():.3g} do not fit "
@@ -51,15 +65,34 @@ class CacheWriter:
         return Row(id, content, stored, rounding)
 
     def write(
-        self, path: Path, rows: Sequence[Row], *, rejected: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        rows: Sequence[Row],
+        *,
+        rejected: Mapping[str, str] | None = None,
+        deviation: float | None = None,
     ) -> None:
-        """Write a shard that is there entirely or not at all."""
+        """Write a shard that is there entirely or not at all.
+
+        Args:
+            path: Where.
+            rows: Its utterances, in order.
+            rejected: Reasons by id of those that belong here and could not be computed.
+            deviation: What a reduced `compute_dtype` changed in this shard, relative to the largest
+                value; recorded in its provenance.
+        """
+        measured = {} if deviation is None else {DEVIATION: deviation}
+        needed = sum(row.frames.nbytes for row in rows)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(path.parent).free < needed:
+            # Asked first, since HDF5 does not fail gracefully when a disk runs full under it.
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, {needed} bytes needed")
         with replacing(path) as temporary:
             write_shard(
                 temporary,
                 rows,
                 spec=self.spec,
-                provenance=self.provenance,
+                provenance={**self.provenance, **measured},
                 dtype=self.dtype,
                 rejected=rejected,
             )
@@ -69,15 +102,24 @@ class CacheWriter:
 class CacheReader(Mapping[str, NDArray[Any]]):
     """The rows of a cache folder by utterance id.
 
+    It keeps no file open, and may be handed to other processes.
+
     Args:
         folder: `cache/<corpus>/<backbone>`.
         verify: Whether to read everything once and compare checksums.
+        access: `map` looks at the pages of the files: nothing is copied, and all processes share
+            one copy. `read` reads rows into memory of their own when they are asked for, many at a
+            time for a batch; a cache that does not fit the memory is read many times faster so.
+            `auto` maps a cache of at most half the available memory.
+
+    Attributes:
+        access: `map` or `read`.
 
     Raises:
         CacheError: If a shard is missing, damaged, foreign, or disagrees with the others.
     """
 
-    def __init__(self, folder: Path, *, verify: bool = False) -> None:
+    def __init__(self, folder: Path, *, verify: bool = False, access: Access = "auto") -> None:
         self.folder = folder
         self.shards = [read_shard(path) for path in sorted(folder.glob("*.h5"))]
         if not self.shards:
@@ -87,13 +129,18 @@ class CacheReader(Mapping[str, NDArray[Any]]):
                 + (f"; see {folder / REJECTED}" if (folder / REJECTED).exists() else "")
             )
         self._check_sequence()
-        self._places = {
-            id: (shard, index) for shard in self.shards for index, id in enumerate(shard.ids)
+        self._extents = {
+            id: Extent(shard.stored, first, last)
+            for shard in self.shards
+            for id, (first, last) in zip(shard.ids, pairwise(shard.offsets.tolist()), strict=False)
         }
-        if len(self._places) != sum(len(shard.ids) for shard in self.shards):
+        if len(self._extents) != sum(len(shard.ids) for shard in self.shards):
             raise CacheError(
                 f"{folder}: an utterance occurs in two shards; delete it and run `dvc repro`"
             )
+        size = sum(shard.stored.bytes for shard in self.shards)
+        fits = access == "auto" and size <= MAPPED_PART * available_bytes()
+        self.access: Literal["map", "read"] = "map" if fits or access == "map" else "read"
         if verify:
             for shard in self.shards:
                 shard.verify()
@@ -105,8 +152,10 @@ class CacheReader(Mapping[str, NDArray[Any]]):
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Where the rows come from."""
-        return self.shards[0].provenance
+        """Where the rows come from; of a deviation that was measured, the largest of all shards."""
+        deviations = [s.provenance[DEVIATION] for s in self.shards if DEVIATION in s.provenance]
+        largest = {DEVIATION: max(deviations)} if deviations else {}
+        return {**self.shards[0].provenance, **largest}
 
     @property
     def rejected(self) -> dict[str, str]:
@@ -115,19 +164,39 @@ class CacheReader(Mapping[str, NDArray[Any]]):
         return read_rejected(path) if path.exists() else {}
 
     def __getitem__(self, id: str) -> NDArray[Any]:
-        shard, index = self._places[id]
-        return shard.frames[shard.offsets[index] : shard.offsets[index + 1]]
+        extent = self._extents[id]
+        stored, first, last = extent
+        if self.access == "map":
+            return stored.array[first:last]
+        row = np.empty((extent.length, *stored.shape[1:]), stored.dtype)
+        with stored.open() as file:
+            stored.read(file, first, row)
+        row.flags.writeable = False
+        return row
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._extents)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._extents)
 
     def length(self, id: str) -> int:
         """Number of frames T of an utterance, without touching them."""
-        shard, index = self._places[id]
-        return int(shard.offsets[index + 1] - shard.offsets[index])
+        return self._extents[id].length
+
+    def batch(self, ids: Sequence[str], *, dtype: torch.dtype | None = None) -> Stream:
+        """Some utterances, padded with zeros, written straight into the tensor that is returned.
+
+        Args:
+            ids: B utterances, in the order of the result.
+            dtype: Of the values; by default float32, and int64 for bins.
+
+        Returns:
+            Values `[B, T, D]` (bins: `[B, T]`) and mask `[B, T]`, where T is the longest's.
+        """
+        kind = dtype or (torch.float32 if self.spec.bins is None else torch.int64)
+        extents = [self._extents[id] for id in ids]
+        return gather(extents, self.shards[0].stored.shape[1:], kind, mapped=self.access == "map")
 
     def _check_sequence(self) -> None:
         for number, shard in enumerate(self.shards):
@@ -138,7 +207,7 @@ class CacheReader(Mapping[str, NDArray[Any]]):
                     "a shard is missing or foreign: run `dvc repro` or `dvc pull`"
                 )
             first = self.shards[0]
-            if (shard.spec, shard.provenance) != (first.spec, first.provenance):
+            if (shard.spec, _settings(shard)) != (first.spec, _settings(first)):
                 raise CacheError(
                     f"{shard.path} and {first.path.name} come from different backbones or "
                     "settings; delete the folder and run `dvc repro`"
@@ -148,3 +217,7 @@ class CacheReader(Mapping[str, NDArray[Any]]):
 def shard_name(number: int) -> str:
     """File name of shard `number`."""
     return f"shard-{number:05d}.h5"
+
+
+def _settings(shard: Shard) -> dict[str, Any]:
+    return {key: value for key, value in shard.provenance.items() if key != DEVIATION}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import CacheError, DamagedShardError
+from features.frames import StoredFrames, identity, raw
 from features.stream import StreamSpec
 
 FORMAT = "heronry-cache"
@@ -47,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard open for reading; `frames` is a view of the file's pages, not a copy.
+    """What a shard holds but for its frames, which stay in the file.
 
     Attributes:
         path: The file.
@@ -55,7 +56,7 @@ class Shard:
         contents: Content hash of each.
         offsets: `[N + 1]`; utterance i has frames `offsets[i]:offsets[i + 1]`.
         crc32: `[N]` CRC-32 of each utterance's bytes.
-        frames: `[sum T, D]` or `[sum T]`.
+        stored: Where in the file the frames lie, `[sum T, D]` or `[sum T]`.
         spec: What the frames are.
         provenance: Where they come from.
         rounding: `[N]` largest absolute error that storing made in each utterance.
@@ -68,12 +69,17 @@ class Shard:
     contents: tuple[str, ...]
     offsets: NDArray[np.int64]
     crc32: NDArray[np.uint32]
-    frames: Array
+    stored: StoredFrames
     spec: StreamSpec
     provenance: Mapping[str, Any]
     rounding: NDArray[np.float64]
     rejected: Mapping[str, str]
     checksum: str
+
+    @property
+    def frames(self) -> Array:
+        """All frames, a view of the file's pages and no copy; mapped when first asked for."""
+        return self.stored.array
 
     def row(self, index: int) -> Row:
         """Utterance number `index`, without a copy."""
@@ -81,19 +87,21 @@ class Shard:
         return Row(self.ids[index], self.contents[index], frames, float(self.rounding[index]))
 
     def verify(self) -> None:
-        """Read every byte and compare the checksum.
+        """Read every byte, a block at a time, and compare the checksum.
 
         Raises:
             CacheError: If any of it was altered, naming the damaged utterances where it can.
         """
         try:
-            found = _checksum(self)
+            found = _checksum(self, self.stored.blocks())
         except ValueError as error:  # a flipped byte can make text that is no text
             raise DamagedShardError(f"{self.path} is damaged ({error})") from error
         if found == self.checksum:
             return
         wrong = [
-            self.ids[i] for i in range(len(self.ids)) if _crc32(self.row(i).frames) != self.crc32[i]
+            self.ids[i]
+            for i in range(len(self.ids))
+            if zlib.crc32(raw(self.row(i).frames)) != self.crc32[i]
         ]
         where = f"frames of {wrong[:5]}" if wrong else "ids, offsets or attributes"
         raise DamagedShardError(
@@ -102,7 +110,7 @@ class Shard:
         )
 
 
-ADVICE = "delete {name} (and its copy in the work store), then run `dvc repro`"
+ADVICE = "run `python -m pipeline doctor --repair`, which moves {name} aside, then `dvc repro`"
 
 
 def write_shard(
@@ -123,8 +131,8 @@ def write_shard(
         ids=tuple(row.id for row in rows),
         contents=tuple(row.content for row in rows),
         offsets=np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64),
-        crc32=np.array([_crc32(part) for part in parts], np.uint32),
-        frames=frames,
+        crc32=np.array([zlib.crc32(raw(part)) for part in parts], np.uint32),
+        stored=StoredFrames(path, 0, frames.dtype, frames.shape, (0, 0, 0)),
         spec=spec,
         provenance=provenance,
         rounding=np.array([row.rounding for row in rows], np.float64),
@@ -138,23 +146,28 @@ def write_shard(
         _write(file, "rounding", shard.rounding)
         _write(file, "ids", _strings(shard.ids))
         _write(file, "contents", _strings(shard.contents))
-        file.attrs["format"] = FORMAT
         file.attrs["version"] = VERSION
-        file.attrs["spec"] = _json(spec.to_dict())
-        file.attrs["provenance"] = _json(provenance)
-        file.attrs["rejected"] = _json(shard.rejected)
-        file.attrs["checksum"] = _checksum(shard)
+        for name, text in (
+            ("format", FORMAT),
+            ("spec", _json(spec.to_dict())),
+            ("provenance", _json(provenance)),
+            ("rejected", _json(shard.rejected)),
+            ("checksum", _checksum(shard, [raw(frames)])),
+        ):
+            # Of fixed length: HDF5 keeps others in a heap without a checksum, where one damaged
+            # byte can make its reader loop for ever.
+            file.attrs[name] = np.bytes_(text.encode())
 
 
 def read_shard(path: Path) -> Shard:
-    """Open a shard and map its frames.
+    """Read a shard but for its frames, and find where those are.
 
     Raises:
         CacheError: If the file is missing, foreign, truncated or of an unknown version.
     """
     try:
         with h5py.File(path, "r") as file:
-            shard = _parse(path, file)
+            return _parse(path, file)
     except CacheError:
         raise
     except FileNotFoundError:
@@ -169,11 +182,13 @@ def read_shard(path: Path) -> Shard:
             f"{path} is no readable shard ({error}); it may be truncated or foreign: "
             + ADVICE.format(name=path.name)
         ) from error
-    return shard
 
 
 def _parse(path: Path, file: Any) -> Shard:
-    attributes = dict(file.attrs)
+    attributes = {
+        name: value.decode() if isinstance(value, bytes) else value
+        for name, value in file.attrs.items()
+    }
     if attributes.get("format") != FORMAT:
         raise CacheError(
             f"{path} has format {attributes.get('format')!r}; expected {FORMAT!r}: it was not "
@@ -190,7 +205,7 @@ def _parse(path: Path, file: Any) -> Shard:
         contents=tuple(value.decode() for value in file["contents"][:].tolist()),
         offsets=file["offsets"][:],
         crc32=file["crc32"][:],
-        frames=_mapped(path, file["frames"]),
+        stored=_stored(path, file["frames"]),
         spec=StreamSpec(**json.loads(attributes["spec"])),
         provenance=json.loads(attributes["provenance"]),
         rounding=file["rounding"][:],
@@ -199,16 +214,15 @@ def _parse(path: Path, file: Any) -> Shard:
     )
 
 
-def _mapped(path: Path, dataset: Any) -> Array:
-    """The dataset as an array on the file's pages, read-only."""
-    if dataset.size == 0:
-        return np.empty(dataset.shape, dataset.dtype)
-    offset = dataset.id.get_offset()
-    if offset is None or dataset.chunks is not None:
+def _stored(path: Path, dataset: Any) -> StoredFrames:
+    """Where the dataset lies in the file."""
+    status = path.stat()
+    offset = dataset.id.get_offset() if dataset.size else 0
+    if offset is None or (dataset.size and dataset.chunks is not None):
         raise CacheError(f"{path}: `frames` is not contiguous; it was not written by heronry")
-    if offset + dataset.nbytes > path.stat().st_size:
+    if offset + dataset.nbytes > status.st_size:
         raise DamagedShardError(f"{path} is truncated; " + ADVICE.format(name=path.name))
-    return np.asarray(np.memmap(path, dataset.dtype, "r", offset, dataset.shape))
+    return StoredFrames(path, offset, dataset.dtype, dataset.shape, identity(status))
 
 
 def _write(file: Any, name: str, values: Array) -> None:
@@ -220,20 +234,17 @@ def _strings(values: Sequence[str]) -> Array:
     return np.array(encoded, dtype=f"S{max(map(len, encoded), default=1)}")
 
 
-def _crc32(frames: Array) -> int:
-    return zlib.crc32(np.ascontiguousarray(frames).reshape(-1).view(np.uint8).data)
-
-
 def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
 
 
-def _checksum(shard: Shard) -> str:
-    digest = hashlib.sha256()
-    settings = [shard.spec.to_dict(), shard.provenance, shard.rejected]
-    head = [shard.ids, shard.contents, *settings]
-    digest.update(json.dumps(head, ensure_ascii=False, sort_keys=True).encode())
-    for array in (shard.offsets, shard.crc32, shard.rounding, shard.frames):
+def _checksum(shard: Shard, frames: Iterable[memoryview]) -> str:
+    head = [shard.ids, shard.contents, shard.spec.to_dict(), shard.provenance, shard.rejected]
+    digest = hashlib.sha256(json.dumps(head, ensure_ascii=False, sort_keys=True).encode())
+    for array in (shard.offsets, shard.crc32, shard.rounding):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        digest.update(raw(array))
+    digest.update(f"{shard.stored.dtype.str}{shard.stored.shape}".encode())
+    for block in frames:
+        digest.update(block)
     return digest.hexdigest()

@@ -1,0 +1,157 @@
+"""The frames of a shard where they lie in its file: as a map of its pages, or by positioned reads.
+
+Neither keeps the file open. The map is torch's private one, which closes its descriptor once the
+pages are mapped (that of Python's `mmap` and so of `np.memmap` holds one for as long as it lives,
+and 1,024 is a common limit). torch also converts from it without a warning about read-only memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from features.errors import CacheError, DamagedShardError
+
+BLOCK_BYTES = 1 << 20  # read at once for checksums; larger ones are not faster
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class StoredFrames:
+    """A contiguous array inside a file.
+
+    Attributes:
+        path: The file.
+        start: First byte of the array.
+        dtype: Of the values.
+        shape: `[sum T, D]` or `[sum T]`.
+        identity: Inode, size and time of change of the file that `start` was read from.
+    """
+
+    path: Path
+    start: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    identity: tuple[int, int, int]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the array."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    @cached_property
+    def array(self) -> Array:
+        """The pages of the file, read-only; nothing is read until it is used."""
+        view = self._mapped.view()
+        view.flags.writeable = False
+        return view
+
+    @cached_property
+    def tensor(self) -> Tensor:
+        """The same pages; torch converts float16 an order of magnitude faster than numpy.
+
+        Never write to it: that would change what this process sees, though never the file.
+        """
+        return torch.from_numpy(self._mapped)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[int]:
+        """A descriptor of the file for `want` and `read`.
+
+        Raises:
+            CacheError: If the file is gone, or is another than the one `start` was read from.
+        """
+        try:
+            file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise CacheError(
+                f"{self.path} can no longer be opened ({error}); was the cache replaced while it "
+                "was being read? start again"
+            ) from error
+        try:
+            if identity(os.fstat(file)) != self.identity:
+                raise CacheError(
+                    f"{self.path} was replaced while it was being read; start again to read the "
+                    "new one"
+                )
+            yield file
+        finally:
+            os.close(file)
+
+    def want(self, file: int, first: int, last: int) -> None:
+        """Tell the system that frames `first:last` will be read, so that the disk can start."""
+        advise = getattr(os, "posix_fadvise", None)  # Linux has it, macOS does not
+        if advise is not None:
+            step = self._frame_bytes
+            advise(file, self.start + first * step, (last - first) * step, os.POSIX_FADV_WILLNEED)
+
+    def read(self, file: int, first: int, into: Array) -> None:
+        """Fill `into`, `[T, D]` or `[T]` of the stored dtype, from frame `first` on."""
+        assert into.flags.c_contiguous  # else the bytes would go into a copy
+        self._read(file, raw(into), self.start + first * self._frame_bytes)
+
+    def blocks(self) -> Iterator[memoryview]:
+        """All bytes in order, in one buffer that is filled anew for each block.
+
+        Pages that were mapped and touched would count as this process's memory; these do not.
+        """
+        buffer = memoryview(bytearray(min(BLOCK_BYTES, self.bytes)))
+        with self.open() as file:
+            for done in range(0, self.bytes, BLOCK_BYTES):
+                block = buffer[: self.bytes - done]
+                self._read(file, block, self.start + done)
+                yield block
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Fields without the map: a copy in another process maps the file itself."""
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
+
+    @cached_property
+    def _mapped(self) -> Array:
+        if not self.bytes:
+            return np.empty(self.shape, self.dtype)
+        size = self.start + self.bytes
+        with self.open():  # the file of that name is still the one that `start` was read from
+            try:
+                pages = torch.from_file(str(self.path), shared=False, size=size, dtype=torch.uint8)
+            except RuntimeError as error:
+                raise CacheError(
+                    f"{self.path} cannot be mapped into memory ({error}); open the cache with "
+                    '`access="read"`, or check `ulimit -v` and vm.overcommit_memory'
+                ) from error
+        values: Array = pages.numpy()[self.start :].view(self.dtype).reshape(self.shape)
+        return values
+
+    @property
+    def _frame_bytes(self) -> int:
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+
+    def _read(self, file: int, into: memoryview, place: int) -> None:
+        while len(into):
+            try:
+                count = os.preadv(file, [into], place)
+            except OSError as error:
+                raise CacheError(f"{self.path} cannot be read ({error}); check its disk") from error
+            if not count:
+                raise DamagedShardError(f"{self.path} ends at byte {place}; it is truncated")
+            into, place = into[count:], place + count
+
+
+def raw(array: Array) -> memoryview:
+    """The bytes of an array in order; of a contiguous one the very same, of another a copy."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def identity(status: os.stat_result) -> tuple[int, int, int]:
+    """What tells a file from one that has taken its name: inode, size and time of change."""
+    return status.st_ino, status.st_size, status.st_mtime_ns

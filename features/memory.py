@@ -1,0 +1,43 @@
+"""How much memory this process may count on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PROC = Path("/proc")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
+
+def available_bytes(*, proc: Path = PROC, control_groups: Path = CONTROL_GROUPS) -> int:
+    """Bytes that could be used without swapping: free ones and those of the page cache.
+
+    A job's limit (control groups, version 2: containers, Slurm) counts as well. Where the system
+    tells none of it, all its memory is taken to be there.
+    """
+    bounds = [*_limits(proc, control_groups), *_available(proc)]
+    if bounds:
+        return min(bounds)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _available(proc: Path) -> list[int]:
+    lines = _lines(proc / "meminfo")
+    return [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+
+
+def _limits(proc: Path, control_groups: Path) -> list[int]:
+    """Limits of the group that this process is in, and of those above it."""
+    own = [line[3:] for line in _lines(proc / "self" / "cgroup") if line.startswith("0::")]
+    folders = [control_groups]
+    for part in Path(own[0]).parts[1:] if own else ():
+        folders.append(folders[-1] / part)
+    texts = [line for folder in folders for line in _lines(folder / "memory.max")]
+    return [int(text) for text in texts if text.isdigit()]  # "max" is none
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []  # another system, or a group that is not shown inside a container

@@ -1,0 +1,228 @@
+"""A batch is what its rows say, by a map and by reads; nothing stays open or is overwritten."""
+
+from __future__ import annotations
+
+import copy
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from torch import Tensor
+
+import features.cache
+import features.gather
+from features.cache import Access, CacheReader, CacheWriter, shard_name
+from features.errors import CacheError, DamagedShardError
+from features.frames import StoredFrames, identity
+from features.memory import available_bytes
+from features.shard import Row
+from features.stream import Stream, StreamSpec
+
+BOTH = pytest.mark.parametrize("access", ["map", "read"])
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def write(folder: Path, lengths: list[list[int]], dim: int = 3) -> Path:
+    """A cache with one shard per list; ids are "<shard>.<row>"."""
+    generator = np.random.default_rng(0)
+    writer = CacheWriter(spec=StreamSpec(dim), provenance={}, dtype="float16")
+    for number, shard in enumerate(lengths):
+        frames = [generator.normal(size=(length, dim)).astype("f2") for length in shard]
+        rows = [Row(f"{number}.{i}", f"of {number}.{i}", row) for i, row in enumerate(frames)]
+        writer.write(folder / shard_name(number), rows)
+    return folder
+
+
+def padded(reader: CacheReader, ids: list[str]) -> Stream:
+    """The slow way: rows one by one, converted by numpy, padded by torch."""
+    return Stream.pad([torch.from_numpy(reader[id].astype(np.float32)) for id in ids])
+
+
+def mapped(folder: Path) -> bool:
+    """Whether this process has any file of the folder in its address space."""
+    return str(folder) in Path("/proc/self/maps").read_text()
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=4).filter(any),
+    st.randoms(use_true_random=False),
+    st.sampled_from(["map", "read"]),
+    st.sampled_from(DTYPES),
+)
+def test_a_batch_is_its_rows_padded(
+    tmp_path_factory: pytest.TempPathFactory,
+    lengths: list[list[int]],
+    random: st.DrawFn,
+    access: Access,
+    dtype: torch.dtype,
+) -> None:
+    reader = CacheReader(write(tmp_path_factory.mktemp("cache"), lengths), access=access)
+    ids = random.choices(list(reader), k=5)  # type: ignore[attr-defined]
+    stream, wanted = reader.batch(ids, dtype=dtype), padded(reader, ids)
+    assert torch.equal(stream.values, wanted.values.to(dtype))
+    assert torch.equal(stream.mask, wanted.mask)
+    assert stream.values.is_contiguous()
+
+
+@BOTH
+def test_bins_become_integers_that_index(tmp_path: Path, access: Access) -> None:
+    writer = CacheWriter(spec=StreamSpec(dim=1, bins=256), provenance={}, dtype="int16")
+    rows = [writer.round("a", "of a", np.array([1, 255])), writer.round("b", "of b", np.array([7]))]
+    writer.write(tmp_path / shard_name(0), rows)
+    stream = CacheReader(tmp_path, access=access).batch(["b", "a"])
+    assert stream.values.dtype == torch.int64
+    assert stream.values.tolist() == [[7, 0], [1, 255]]
+    assert stream.mask.tolist() == [[True, False], [True, True]]
+
+
+@BOTH
+def test_batches_of_nothing(tmp_path: Path, access: Access) -> None:
+    reader = CacheReader(write(tmp_path, [[0, 0], [1]]), access=access)
+    assert reader.batch([]).values.shape == (0, 0, 3)
+    assert reader.batch(["0.0", "0.1"]).values.shape == (2, 0, 3)
+    assert reader["0.0"].shape == (0, 3)
+
+
+def test_both_accesses_agree_and_cannot_be_written_through(tmp_path: Path) -> None:
+    write(tmp_path, [[5, 2], [3]])
+    by_map, by_reads = (CacheReader(tmp_path, access=access) for access in ("map", "read"))
+    for id in by_map:
+        assert np.array_equal(by_map[id], by_reads[id])
+        assert by_map[id].dtype == by_reads[id].dtype
+        with pytest.raises(ValueError, match="read-only"):
+            by_reads[id][0] = 0
+    assert not np.shares_memory(by_reads["0.0"], by_reads["0.0"])
+
+
+def test_a_cache_is_mapped_if_it_fits_half_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, [[5, 2], [3]])
+    size = (5 + 2 + 3) * 3 * 2
+    for available, access in ((2 * size, "map"), (2 * size - 1, "read")):
+        monkeypatch.setattr(features.cache, "available_bytes", lambda value=available: value)
+        assert CacheReader(tmp_path).access == access
+        assert CacheReader(tmp_path, access="map").access == "map"
+        assert CacheReader(tmp_path, access="read").access == "read"
+
+
+@BOTH
+def test_more_shards_than_files_may_be_open(tmp_path: Path, access: Access) -> None:
+    write(tmp_path, [[1]] * 100)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held + features.gather.OPEN_AT_ONCE + 20, hard))
+    try:
+        reader = CacheReader(tmp_path, access=access, verify=True)
+        stream = reader.batch(list(reader))
+        assert torch.equal(stream.values, padded(reader, list(reader)).values)
+        assert len(list(Path("/proc/self/fd").iterdir())) == held
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_comparing_checksums_and_reading_map_nothing(tmp_path: Path) -> None:
+    """Mapped pages that were touched count as memory of the process."""
+    reader = CacheReader(write(tmp_path, [[5]]), verify=True, access="read")
+    reader.batch(["0.0"])
+    assert not mapped(tmp_path)
+    by_map = CacheReader(tmp_path, access="map")
+    row = by_map["0.0"]
+    assert mapped(tmp_path)
+    assert len(row) == 5
+
+
+def test_a_copy_for_another_process_carries_no_frames(tmp_path: Path) -> None:
+    reader = CacheReader(write(tmp_path, [[5]]), access="map")
+    row = reader["0.0"]
+    copied = copy.deepcopy(reader)
+    assert "_mapped" in vars(reader.shards[0].stored)
+    assert "_mapped" not in vars(copied.shards[0].stored)
+    assert np.array_equal(copied["0.0"], row)
+
+
+@BOTH
+def test_a_shard_that_was_replaced_is_not_mistaken_for_the_old_one(
+    tmp_path: Path, access: Access
+) -> None:
+    reader = CacheReader(write(tmp_path, [[5, 3]]), access=access)
+    write(tmp_path, [[3, 5]])
+    for read in (lambda: reader["0.0"], lambda: reader.batch(["0.0"])):
+        with pytest.raises(CacheError, match="replaced while it was being read"):
+            read()
+    (tmp_path / shard_name(0)).unlink()
+    with pytest.raises(CacheError, match="can no longer be opened"):
+        reader.batch(["0.0"])
+
+
+def test_a_map_outlives_its_file(tmp_path: Path) -> None:
+    reader = CacheReader(write(tmp_path, [[5]]), access="map")
+    before = reader.batch(["0.0"])
+    (tmp_path / shard_name(0)).unlink()
+    assert torch.equal(reader.batch(["0.0"]).values, before.values)
+
+
+def test_reads_that_come_in_pieces_are_put_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = CacheReader(write(tmp_path, [[5, 9], [4]]), access="read")
+    wanted = padded(CacheReader(tmp_path, access="map"), list(reader))
+    whole = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda f, into, at: whole(f, [into[0][:7]], at))
+    assert torch.equal(reader.batch(list(reader)).values, wanted.values)
+    reader.shards[0].verify()
+
+
+def test_frames_beyond_the_end_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "short"
+    path.write_bytes(b"12345678")
+    stored = StoredFrames(path, 4, np.dtype("<f2"), (9,), identity(path.stat()))
+    with stored.open() as file, pytest.raises(DamagedShardError, match="ends at byte 8"):
+        stored.read(file, 0, np.empty(9, "<f2"))
+
+
+def test_a_refused_map_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> Tensor:
+        raise RuntimeError("unable to mmap 60 bytes: Cannot allocate memory (12)")
+
+    monkeypatch.setattr(torch, "from_file", refuse)
+    reader = CacheReader(write(tmp_path, [[5]]), access="map")
+    with pytest.raises(CacheError, match=r'cannot be mapped.*access="read"'):
+        reader.batch(["0.0"])
+
+
+@pytest.mark.parametrize("keep", ["tensor", "view", "array"])
+def test_memory_is_reused_only_when_nothing_looks_at_it(tmp_path: Path, keep: str) -> None:
+    dim = features.gather.WORTH_REUSING_BYTES // 4
+    reader = CacheReader(write(tmp_path, [[1], [1]], dim=dim))
+    stream = reader.batch(["0.0"])
+    place, wanted = stream.values.data_ptr(), stream.values.clone()
+    kept: Any = stream.values if keep == "tensor" else stream.values[:, :, 1:]
+    kept = kept.numpy() if keep == "array" else kept
+    del stream
+    other = reader.batch(["1.0"])
+    assert other.values.data_ptr() != place
+    assert torch.equal(torch.as_tensor(kept), wanted if keep == "tensor" else wanted[:, :, 1:])
+    del kept, other
+    again = [reader.batch([id]) for id in reader]
+    assert place in {stream.values.data_ptr() for stream in again}
+
+
+def test_available_memory_is_the_least_that_the_system_tells(tmp_path: Path) -> None:
+    proc, groups = tmp_path / "proc", tmp_path / "groups"
+    (proc / "self").mkdir(parents=True)
+    (groups / "job" / "step").mkdir(parents=True)
+    assert available_bytes(proc=proc, control_groups=groups) > 2**20  # nothing told: all memory
+    (proc / "meminfo").write_text("MemTotal: 90 kB\nMemAvailable:   80 kB\n")
+    assert available_bytes(proc=proc, control_groups=groups) == 80 * 1024
+    (groups / "job" / "memory.max").write_text("4096\n")
+    (groups / "job" / "step" / "memory.max").write_text("max\n")
+    assert available_bytes(proc=proc, control_groups=groups) == 80 * 1024
+    (proc / "self" / "cgroup").write_text("0::/job/step\n")
+    assert available_bytes(proc=proc, control_groups=groups) == 4096
