@@ -125,15 +125,37 @@ def device() -> str:
     given = os.environ.get("HERONRY_DEVICE", "").strip()
     if not given:
         return "cuda" if torch.cuda.is_available() else "cpu"
+    return _checked(given, "HERONRY_DEVICE")
+
+
+def devices(given: str | None = None) -> tuple[str, ...]:
+    """Devices to share work out to: `0,1` for GPUs by number, or names; None for `device()`.
+
+    Raises:
+        ParamsError: If one of them is not a device that torch has here.
+    """
+    if given is None:
+        return (device(),)
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    if not names:
+        raise ParamsError(f"--devices {given!r}; expected such as 0,1 or cuda:0,cuda:1 or cpu")
+    return tuple(
+        _checked(f"cuda:{name}" if name.isdigit() else name, "--devices") for name in names
+    )
+
+
+def _checked(name: str, source: str) -> str:
+    import torch
+
     try:
-        torch.empty(0, device=given)
+        torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise ParamsError(
-            f"HERONRY_DEVICE is {given!r}, which torch cannot use here ({reason}); "
+            f"{source} is {name!r}, which torch cannot use here ({reason}); "
             "expected cpu, cuda or cuda:<n>, or no value for the best there is"
         ) from error
-    return given
+    return name
 
 
 def _absolute(path: str) -> Path:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import fcntl
 import importlib.metadata
 import json
+import os
 import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from features.errors import DamagedShardError
+from features.errors import CacheError, DamagedShardError
 from features.files import link_or_copy
 from features.shard import Row, Shard, read_shard
 
 RECORDED = ("torch", "transformers", "numpy", "h5py")
+LOCK = "lock"
 
 
 class WorkStore:
@@ -26,7 +31,8 @@ class WorkStore:
 
     def __init__(self, root: Path, fingerprint: str) -> None:
         self.folder = root / fingerprint
-        self._rows: dict[str, tuple[Shard, int]] | None = None
+        self._places: dict[str, tuple[Path, int]] | None = None
+        self._open: Shard | None = None
 
     def path(self, fingerprint: str) -> Path:
         """Where the shard of that fingerprint is, or will be."""
@@ -44,18 +50,72 @@ class WorkStore:
             return False
         return True
 
+    def holds(self, content: str) -> bool:
+        """Whether some finished shard has a row for what the backbone would read."""
+        return content in self._index()
+
     def row(self, content: str) -> Row | None:
         """A finished row for what the backbone would read, from any shard of it, or None."""
-        if self._rows is None:
-            self._rows = dict(self._scan())
-        place = self._rows.get(content)
-        return None if place is None else place[0].row(place[1])
+        place = self._index().get(content)
+        if place is None:
+            return None
+        path, index = place
+        if self._open is None or self._open.path != path:
+            # One at a time: what was read of a map counts as memory.
+            self._open = read_shard(path)
+        return self._open.row(index)
+
+    def add(self, fingerprint: str, *, device: str) -> None:
+        """Take note of a shard that was just finished at `path(fingerprint)`."""
+        path = self.path(fingerprint)
+        self._record(path, device)
+        if self._places is not None:
+            self._places |= _places(read_shard(path))
 
     def deliver(self, fingerprint: str, target: Path) -> None:
         """Put the finished shard at `target`."""
         link_or_copy(self.path(fingerprint), target)
 
-    def record(self, fingerprint: str, *, device: str) -> None:
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the backbone's folder alone; say who has it while waiting.
+
+        The lock is the system's, so it ends with its process, however that ends.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / LOCK).open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+                sys.stderr.write(f"waiting: the same backbone is being extracted by {owner}\n")
+                sys.stderr.flush()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            for stale in self.folder.glob(".*.h5-*"):  # of a writer that was killed
+                stale.unlink(missing_ok=True)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}, in {Path.cwd()}\n")
+            file.flush()
+            yield
+
+    def _index(self) -> dict[str, tuple[Path, int]]:
+        if self._places is None:
+            self._places = {}
+            for path in sorted(self.folder.glob("*.h5")):
+                try:
+                    shard = read_shard(path)
+                    shard.verify()
+                except DamagedShardError:
+                    continue  # `has` removes it when it is asked for
+                except CacheError:
+                    if path.exists():
+                        raise
+                    continue  # removed just now
+                self._places |= _places(shard)
+        return self._places
+
+    def _record(self, path: Path, device: str) -> None:
         """Note beside a shard what must not be in it: when, where and with what it was made."""
         note = {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -64,15 +124,8 @@ class WorkStore:
             "python": platform.python_version(),
             "versions": {name: importlib.metadata.version(name) for name in RECORDED},
         }
-        path = self.path(fingerprint).with_suffix(".json")
-        path.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+        path.with_suffix(".json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
 
-    def _scan(self) -> Iterator[tuple[str, tuple[Shard, int]]]:
-        for path in sorted(self.folder.glob("*.h5")):
-            try:
-                shard = read_shard(path)
-                shard.verify()
-            except DamagedShardError:
-                continue  # it was removed just now, or is damaged: `has` removes it when asked for
-            for index, content in enumerate(shard.contents):
-                yield content, (shard, index)
+
+def _places(shard: Shard) -> dict[str, tuple[Path, int]]:
+    return {content: (shard.path, index) for index, content in enumerate(shard.contents)}

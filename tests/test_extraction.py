@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -170,38 +165,3 @@ def test_full_store_needs_no_forward_pass(
     run(manifest, tmp_path / "out", tmp_path / "store")
     monkeypatch.setattr("features.backbones.tone.build", Exploding)
     run(manifest, tmp_path / "out", tmp_path / "store")
-
-
-@pytest.mark.slow
-def test_kill_at_any_instant_then_resume(make_manifest: ManifestMaker, tmp_path: Path) -> None:
-    manifest = make_manifest([0.5 + 0.1 * (i % 5) for i in range(120)])
-    manifest.write(tmp_path / "utterances")
-    run(manifest, tmp_path / "reference", tmp_path / "other store")
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    chance = random.Random(0)
-    reused = 0
-    for _ in range(6):
-        child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        child.stdout.readline()  # imports are done: work begins
-        time.sleep(chance.uniform(0.0, 0.15))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
-        reused = len(list((tmp_path / "store").rglob("*.h5")))
-    tell = run(manifest, tmp_path / "out", tmp_path / "store")
-    assert tell.linked == reused
-    assert content(tmp_path / "out") == content(tmp_path / "reference")
-
-
-KILLED = """
-import sys
-from pathlib import Path
-from features.backbone_entry import BackboneEntry
-from features.extraction import extract
-from features.manifest import Manifest
-folder = Path(sys.argv[1])
-manifest = Manifest.read(folder / "utterances")
-print("ready", flush=True)
-extract(manifest, BackboneEntry("tone", "tone"), folder / "out", store=folder / "store")
-"""

@@ -1,4 +1,4 @@
-"""`python -m stages.extract CORPUS BACKBONE`: a corpus through a backbone, into cache shards."""
+"""Extract the features of one corpus under one backbone: `python -m stages.extract demo minilm`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from features.engines import Engine
 from features.errors import CacheError
-from features.extraction import extract
-from features.locations import corpus_root, device, store_root
+from features.extraction import Extraction, Options, extract
+from features.locations import corpus_root, devices, store_root
 from features.manifest import Manifest
 from pipeline.params import read_params
 from stages._run import run
@@ -21,19 +22,45 @@ def main(
     backbone: str,
     *,
     strict: Annotated[bool, typer.Option(help="Fail if an utterance is rejected.")] = False,
-    batch_size: Annotated[int | None, typer.Option(help="Utterances a batch.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--devices", help="Such as cpu, cuda, or 0,1,2 for three GPUs.")
+    ] = None,
+    batch_seconds: Annotated[
+        float | None, typer.Option(help="Padded seconds of audio a batch.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that prepare inputs, for each device.")
+    ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="local, or ray for the hosts of a cluster.")
+    ] = "local",
 ) -> None:
     """Extract the features of CORPUS under BACKBONE into cache/CORPUS/BACKBONE."""
     entry = read_params(Path("params.yaml")).backbone(backbone)
     folder = Path("data", corpus, "utterances")
     manifest = Manifest.read(folder)
-    if any(utterance.audio is not None for utterance in manifest) and entry.kind != "none":
+    if entry.reads == "audio":
         root = folder.resolve() if manifest.generated else corpus_root(corpus)
         manifest = manifest.located(root)
     out = Path("cache", corpus, backbone)
+    options = Options(
+        devices=devices(device),
+        batch_seconds=batch_seconds,
+        workers=workers,
+        engine=engine,
+        announce=lambda forecast: typer.echo(f"{out}: {forecast.line()}"),
+    )
     start = time.monotonic()
-    tell = extract(manifest, entry, out, store=store_root(), device=device(), batch_size=batch_size)
-    seconds = time.monotonic() - start
+    tell = extract(manifest, entry, out, store=store_root(), options=options)
+    _report(tell, out, time.monotonic() - start)
+    if strict and tell.rejected:
+        raise CacheError(
+            f"{len(tell.rejected)} utterances were rejected and --strict was given; see "
+            f"{out / 'rejected.csv'}"
+        )
+
+
+def _report(tell: Extraction, out: Path, seconds: float) -> None:
     line = (
         f"{out}: {tell.computed} utterances computed, {tell.copied} copied, {tell.linked} shards "
         f"reused, {len(tell.rejected)} rejected, {seconds:.1f} s"
@@ -43,11 +70,6 @@ def main(
     typer.echo(line)
     for id, reason in list(tell.rejected.items())[:20]:
         typer.echo(f"  rejected {id}: {reason}", err=True)
-    if strict and tell.rejected:
-        raise CacheError(
-            f"{len(tell.rejected)} utterances were rejected and --strict was given; see "
-            f"{out / 'rejected.csv'}"
-        )
 
 
 if __name__ == "__main__":

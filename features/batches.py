@@ -1,0 +1,146 @@
+"""Batches of utterances, and their inputs prepared ahead of the device.
+
+Batches are formed inside a shard, longest clips first, up to a budget of padded seconds; so what a
+shard holds does not depend on what ran before it. Inputs are prepared in worker processes, in
+order, while the device computes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from features.backbones._backbone import Backbone, Inputs, module_of, padded_seconds
+from features.errors import HeronryError, UtteranceError
+from features.manifest import Utterance
+
+BATCH_SECONDS = 480.0  # padded, on an accelerator: 16 windows of Whisper
+WORTH_WORKERS = 900.0  # seconds of audio below which starting processes costs more than it saves
+MAX_WORKERS = 8
+SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY_BYTES = 512 * 2**20  # below that, batches do not fit on their way from the workers
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch as a worker hands it over.
+
+    Attributes:
+        utterances: Those that `inputs` holds, in that order.
+        inputs: None if none could be used.
+        rejected: Reasons by id of the others.
+        error: What stops the extraction, such as a missing file.
+    """
+
+    utterances: tuple[Utterance, ...]
+    inputs: Inputs | None
+    rejected: dict[str, str]
+    error: HeronryError | None = None
+
+    def pin_memory(self) -> Self:
+        """The same in page-locked memory (called by the loader)."""
+        inputs = None if self.inputs is None else self.inputs.pin_memory()
+        return type(self)(self.utterances, inputs, self.rejected, self.error)
+
+
+def prepare(backbone: Backbone, batch: Sequence[Utterance]) -> Prepared:
+    """Inputs of a batch; an utterance that cannot be used is left out, with its reason."""
+    rest = list(batch)
+    rejected: dict[str, str] = {}
+    while rest:
+        try:
+            return Prepared(tuple(rest), backbone.prepare(rest), rejected)
+        except UtteranceError as error:
+            rejected[error.id] = error.reason
+            rest = [utterance for utterance in rest if utterance.id != error.id]
+        except HeronryError as error:
+            return Prepared((), None, rejected, error)
+    return Prepared((), None, rejected)
+
+
+def form_batches(
+    backbone: Backbone, utterances: Iterable[Utterance], *, seconds: float
+) -> Iterator[list[Utterance]]:
+    """Batches of similar length whose padded size is at most `seconds`, the longest first.
+
+    A budget of 0 gives batches of one, which are the fastest on a CPU.
+    """
+    sizes = {utterance: padded_seconds(backbone, utterance) for utterance in utterances}
+    batch: list[Utterance] = []
+    for utterance in sorted(sizes, key=lambda u: (-sizes[u], u.id)):
+        if batch and (len(batch) + 1) * sizes[batch[0]] > seconds:
+            yield batch
+            batch = []
+        batch.append(utterance)
+    if batch:
+        yield batch
+
+
+def default_batch_seconds(device: torch.device) -> float:
+    """Budget of a batch where none is given."""
+    return 0.0 if device.type == "cpu" else BATCH_SECONDS
+
+
+def default_workers(backbone: Backbone, device: torch.device, seconds: float) -> int:
+    """Processes that prepare inputs where their number is not given.
+
+    On a CPU the network takes all cores, and what remains beside it is decoding, a thousandth of
+    the work; a signal processor does everything in `prepare`, so it gets every core.
+    """
+    idle = module_of(backbone) is not None and device.type == "cpu"
+    if idle or seconds < WORTH_WORKERS or not _shared_memory_is_large():
+        return 0
+    return min(MAX_WORKERS, len(os.sched_getaffinity(0)))
+
+
+def prepare_ahead(
+    backbone: Backbone, batches: Iterable[Sequence[Utterance]], *, workers: int, pin: bool
+) -> Iterator[Prepared]:
+    """Each batch prepared, in order, `workers` processes working ahead (0: none, in line).
+
+    `batches` is asked for more only as the workers need it.
+    """
+    context = multiprocessing.get_context("forkserver") if workers else None
+    if context is not None:
+        context.set_forkserver_preload([__name__])
+    loader = DataLoader(
+        _Batches(backbone),
+        batch_size=None,
+        sampler=_Order(batches),
+        num_workers=workers,
+        multiprocessing_context=context,
+        pin_memory=pin,
+    )
+    yield from loader
+
+
+class _Batches(Dataset[Prepared]):
+    """The loader's view: a batch is its own index."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+
+    def __getitem__(self, batch: Sequence[Utterance]) -> Prepared:
+        return prepare(self.backbone, batch)
+
+
+class _Order(Sampler[Sequence[Utterance]]):
+    def __init__(self, batches: Iterable[Sequence[Utterance]]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Sequence[Utterance]]:
+        return iter(self.batches)
+
+
+def _shared_memory_is_large() -> bool:
+    return not SHARED_MEMORY.is_dir() or (
+        shutil.disk_usage(SHARED_MEMORY).free >= SHARED_MEMORY_BYTES
+    )

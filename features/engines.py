@@ -1,0 +1,79 @@
+"""Where shards are computed: in this process, in one process a device, or on a Ray cluster.
+
+The results are the same: a shard's batches are formed inside of it, wherever that is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.queues import Queue
+from typing import Literal
+
+from features.extractor import Extractor, Recipe, Tally
+from features.shard_plan import PlannedShard
+
+Engine = Literal["local", "ray"]
+
+
+def run_shards(
+    extractor: Extractor,
+    shards: Sequence[PlannedShard],
+    devices: Sequence[str],
+    engine: Engine,
+    tell: Tally,
+) -> Iterator[int]:
+    """Finish shards in the extractor's store, yielding once per utterance.
+
+    Args:
+        extractor: Of the first device.
+        shards: Those to be computed.
+        devices: More than one: a process each, which take shards as they become free.
+        engine: `ray` maps the shards over a cluster instead.
+        tell: Summed up.
+    """
+    if engine == "ray":
+        # Imported by name, since Ray's module is of no use to anybody who has no Ray.
+        yield from importlib.import_module("features.engines_ray").run_on_ray(
+            extractor, shards, tell
+        )
+    elif len(devices) > 1 and len(shards) > 1:
+        yield from _run_in_processes(extractor.recipe, shards, devices, tell)
+    else:
+        yield from extractor.run(shards, tell)
+
+
+def _run_in_processes(
+    recipe: Recipe, shards: Sequence[PlannedShard], devices: Sequence[str], tell: Tally
+) -> Iterator[int]:
+    context = multiprocessing.get_context("spawn")
+    names: Queue[str] = context.Queue()
+    for device in devices:
+        names.put(device)
+    with ProcessPoolExecutor(len(devices), context, _start, (recipe, names)) as pool:
+        futures = {pool.submit(_finish, shard): shard for shard in shards}
+        try:
+            for future in as_completed(futures):
+                tell.add(future.result())
+                yield from (1 for _ in futures[future].utterances)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_extractor: Extractor | None = None  # of a pool's process
+
+
+def _start(recipe: Recipe, devices: Queue[str]) -> None:
+    global _extractor
+    _extractor = Extractor(recipe, devices.get())
+
+
+def _finish(shard: PlannedShard) -> Tally:
+    assert _extractor is not None
+    tally = Tally()
+    for _ in _extractor.run([shard], tally):
+        pass
+    return tally

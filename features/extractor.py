@@ -1,0 +1,222 @@
+"""One backbone on one device, running over shards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from features.backbone_entry import BackboneEntry, fingerprint
+from features.backbones._backbone import Backbone
+from features.batches import (
+    Prepared,
+    default_batch_seconds,
+    default_workers,
+    form_batches,
+    prepare_ahead,
+)
+from features.cache import CacheWriter
+from features.errors import CacheError
+from features.manifest import Utterance
+from features.runner import Result, Runner
+from features.shard import Row
+from features.shard_plan import PlannedShard
+from features.store import WorkStore
+
+IN_FLIGHT = 4  # batches and shards that may wait for the writer
+
+
+@dataclass
+class Tally:
+    """What was done.
+
+    Attributes:
+        computed: Utterances that went through the backbone.
+        copied: Utterances copied from other shards in the work store, or from their like.
+        seconds: Seconds of audio that went through the backbone.
+    """
+
+    computed: int = 0
+    copied: int = 0
+    seconds: float = 0.0
+
+    def add(self, more: Tally) -> None:
+        """Sum up."""
+        self.computed += more.computed
+        self.copied += more.copied
+        self.seconds += more.seconds
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that it takes to make an extractor, here or in another process.
+
+    Attributes:
+        entry: The backbone as params.yaml describes it.
+        store: Root of the work store.
+        batch_seconds: Budget of a batch in padded seconds; None: by device.
+        workers: Processes that prepare inputs; None: as many as pay off.
+    """
+
+    entry: BackboneEntry
+    store: Path
+    batch_seconds: float | None = None
+    workers: int | None = None
+
+
+@dataclass
+class _Pending:
+    """A shard on its way: by content, so that equal utterances are computed once."""
+
+    planned: PlannedShard
+    rows: dict[str, Row] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    batches: int = 0
+    deviation: float | None = None
+
+
+class Extractor:
+    """Runs one backbone over shards.
+
+    Args:
+        recipe: Backbone, store, and how to batch.
+        device: Where the network runs.
+    """
+
+    def __init__(self, recipe: Recipe, device: str = "cpu") -> None:
+        self.recipe, self.device, self.entry = recipe, torch.device(device), recipe.entry
+        self.backbone: Backbone = self.entry.build()
+        self.provenance = self.entry.provenance(self.backbone)
+        self.store = WorkStore(recipe.store, fingerprint(self.provenance))
+        self.runner = Runner(self.backbone, self.device, self.entry.compute_dtype)
+        self.writer = CacheWriter(
+            spec=self.backbone.spec,
+            provenance=self.provenance,
+            dtype=self.entry.stored_as(self.backbone),
+        )
+
+    def run(self, shards: Sequence[PlannedShard], tell: Tally) -> Iterator[int]:
+        """Finish shards in the store, yielding once per utterance.
+
+        A shard all of whose utterances were rejected is written empty, so that numbering stays.
+        """
+        lined_up: deque[tuple[_Pending, int]] = deque()
+        prepared = prepare_ahead(
+            self.backbone,
+            self._line_up(shards, lined_up, tell),
+            workers=self._workers(shards),
+            pin=self.device.type == "cuda",
+        )
+        waiting: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(1) as writer:
+            for item in prepared:
+                if item.error is not None:
+                    raise item.error
+                pending, count = lined_up.popleft()
+                results = self.runner.launch(item)
+                if pending.deviation is None:
+                    pending.deviation = self.runner.deviation(item)
+                waiting.append(writer.submit(self._keep, pending, item, results, tell))
+                pending.batches -= 1
+                if not pending.batches:
+                    waiting.append(writer.submit(self._write, pending))
+                while len(waiting) > IN_FLIGHT:
+                    waiting.popleft().result()
+                yield from (1 for _ in range(count))
+            for future in waiting:
+                future.result()
+
+    def missing(self, planned: PlannedShard) -> PlannedShard | None:
+        """The part of a shard that the store has no rows for; None if it has them all."""
+        pairs = {
+            content: utterance
+            for utterance, content in zip(planned.utterances, planned.contents, strict=True)
+            if not self.store.holds(content)
+        }
+        if not pairs:
+            return None
+        return dataclasses.replace(planned, utterances=tuple(pairs.values()), contents=tuple(pairs))
+
+    def _workers(self, shards: Sequence[PlannedShard]) -> int:
+        if self.recipe.workers is not None:
+            return self.recipe.workers
+        seconds = sum(u.seconds or 0.0 for shard in shards for u in shard.utterances)
+        return default_workers(self.backbone, self.device, seconds)
+
+    def _line_up(
+        self,
+        shards: Sequence[PlannedShard],
+        lined_up: deque[tuple[_Pending, int]],
+        tell: Tally,
+    ) -> Iterator[list[Utterance]]:
+        """Batches of all shards, in order; asked for a little ahead of the device."""
+        budget = self.recipe.batch_seconds
+        if budget is None:
+            budget = default_batch_seconds(self.device)
+        for planned in shards:
+            pending = _Pending(planned)
+            todo: dict[str, Utterance] = {}
+            for utterance, content in zip(planned.utterances, planned.contents, strict=True):
+                if content in pending.rows or content in todo:
+                    continue
+                found = self.store.row(content)
+                if found is None:
+                    todo[content] = utterance
+                else:
+                    pending.rows[content] = found
+            copied = len(planned.utterances) - len(todo)
+            tell.copied += copied
+            batches = list(form_batches(self.backbone, todo.values(), seconds=budget))
+            pending.batches = len(batches) + 1
+            # An empty batch first: it tells of what is copied, and carries a shard that is whole.
+            for batch, count in [([], copied), *((batch, len(batch)) for batch in batches)]:
+                lined_up.append((pending, count))
+                yield batch
+
+    def _keep(self, pending: _Pending, item: Prepared, results: list[Result], tell: Tally) -> None:
+        """Round what came back; runs in the writer's thread."""
+        planned = pending.planned
+        contents = {
+            utterance.id: content
+            for utterance, content in zip(planned.utterances, planned.contents, strict=True)
+        }
+        pending.rejected |= {contents[id]: reason for id, reason in item.rejected.items()}
+        for result in results:
+            for utterance, values in zip(result.utterances, result.wait().unpad(), strict=True):
+                content = contents[utterance.id]
+                frames = values.float() if values.is_floating_point() else values
+                if frames.is_floating_point() and not bool(torch.isfinite(frames).all()):
+                    pending.rejected[content] = "its features are not finite"
+                    continue
+                try:
+                    row = self.writer.round(utterance.id, content, frames.numpy())
+                except CacheError as error:  # a value that the stored dtype cannot hold
+                    pending.rejected[content] = str(error)
+                    continue
+                pending.rows[content] = row
+                tell.computed += 1
+                tell.seconds += utterance.seconds or 0.0
+
+    def _write(self, pending: _Pending) -> None:
+        """Seal a shard; runs in the writer's thread."""
+        planned, rows, rejected = pending.planned, [], {}
+        for utterance, content in zip(planned.utterances, planned.contents, strict=True):
+            row = pending.rows.get(content)
+            if row is None:
+                rejected[utterance.id] = pending.rejected[content]
+            else:
+                rows.append(dataclasses.replace(row, id=utterance.id))
+        path = self.store.path(planned.fingerprint)
+        try:
+            self.writer.write(path, rows, rejected=rejected, deviation=pending.deviation)
+        except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
+            raise CacheError(
+                f"cannot write {path} ({error}); free space there, or set HERONRY_STORE to a "
+                "folder with more: finished shards are kept, and the next run goes on"
+            ) from error
+        self.store.add(planned.fingerprint, device=str(self.device))

@@ -1,0 +1,129 @@
+"""A backbone on its device: batches in, streams on their way back out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from features.backbones._backbone import Backbone, Inputs, module_of
+from features.batches import Prepared
+from features.errors import CacheError
+from features.manifest import Utterance
+from features.stream import Stream
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stream on its way from the device; `wait` before reading it.
+
+    Attributes:
+        utterances: Those of its rows.
+        stream: In the computer's own memory.
+        arrived: What the device signals when it is there; None if it is there.
+    """
+
+    utterances: tuple[Utterance, ...]
+    stream: Stream
+    arrived: Any = None
+
+    def wait(self) -> Stream:
+        """The stream, arrived."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.stream
+
+
+class Runner:
+    """Runs a backbone's network on a device.
+
+    Args:
+        backbone: Its network is moved there at the first batch.
+        device: Where to compute.
+        dtype: Precision of the network: float32, bfloat16 or float16 (by autocast).
+    """
+
+    def __init__(self, backbone: Backbone, device: torch.device, dtype: str) -> None:
+        self.backbone, self.device, self.dtype = backbone, device, dtype
+        self._too_large: int | None = None  # elements of a batch that did not fit the device
+        self._moved = False
+
+    @torch.inference_mode()
+    def launch(self, item: Prepared) -> list[Result]:
+        """Start a batch on the device; its streams are on their way when this returns."""
+        if item.inputs is None:
+            return []
+        self._move()
+        results, start = [], 0
+        for stream in self._streams(item.inputs):
+            stop = start + len(stream.mask)
+            results.append(self._bring(item.utterances[start:stop], stream))
+            start = stop
+        return results
+
+    @torch.inference_mode()
+    def deviation(self, item: Prepared) -> float | None:
+        """Largest difference that a reduced precision makes, relative to the largest value.
+
+        Measured on the first utterance of a batch; None in float32, and for bins.
+        """
+        if item.inputs is None or self.dtype == "float32" or self.backbone.spec.bins is not None:
+            return None
+        self._move()
+        first = item.inputs.first()
+        exact = self._run(first, "float32").values
+        difference = (self._run(first, self.dtype).values.float() - exact).abs().max()
+        return float(difference / exact.abs().max().clamp(min=1e-30))
+
+    def _move(self) -> None:
+        if self.device.type == "cuda":
+            # float32 means float32: with TF32, on by default for convolutions, batched no longer
+            # equals single to 1e-5.
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
+        network = None if self._moved else module_of(self.backbone)
+        if network is not None:
+            network.to(self.device)
+        self._moved = True
+
+    def _streams(self, inputs: Inputs) -> list[Stream]:
+        """The batch's streams: in halves, and halves of those, where it is too large at once.
+
+        The parts depend on the batch and the device's memory alone, not on what ran before.
+        """
+        size = sum(tensor.numel() for tensor in inputs.tensors.values())
+        single = len(inputs.ids) == 1
+        if single or self._too_large is None or size < self._too_large:
+            try:
+                return [self._run(inputs, self.dtype)]
+            except torch.OutOfMemoryError as error:
+                if single:
+                    raise CacheError(
+                        f"utterance {inputs.ids[0]!r} alone does not fit the memory of "
+                        f"{self.device} ({str(error).partition('.')[0]}); cut it into shorter "
+                        "ones, or set HERONRY_DEVICE to a larger device"
+                    ) from error
+                self._too_large = size
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        first, second = inputs.halves()
+        return self._streams(first) + self._streams(second)
+
+    def _run(self, inputs: Inputs, dtype: str) -> Stream:
+        moved = inputs.to(self.device)
+        if dtype == "float32":
+            return self.backbone(moved)
+        with torch.autocast(self.device.type, getattr(torch, dtype)):
+            return self.backbone(moved)
+
+    def _bring(self, utterances: tuple[Utterance, ...], stream: Stream) -> Result:
+        if self.device.type != "cuda":
+            return Result(utterances, stream.to("cpu"))
+        values, mask = (
+            torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+            for tensor in (stream.values, stream.mask)
+        )
+        arrived: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record()
+        return Result(utterances, Stream(values, mask), arrived)

@@ -1,0 +1,227 @@
+"""However the work is shared out, the shards are the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from features.backbone_entry import BackboneEntry, backbone_entry
+from features.backbones._backbone import Inputs
+from features.backbones.tone import Tone
+from features.cache import DEVIATION, CacheReader
+from features.errors import CacheError, ParamsError
+from features.extraction import Options, extract
+from features.forecast import Forecast
+from features.manifest import Utterance
+from features.stream import Stream
+from tests.conftest import ManifestMaker
+
+TONE = BackboneEntry("tone", "tone")
+SECONDS = [0.5, 1.0, 0.3, 1.2, 0.8, 0.4, 0.9, 1.1]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [Options(workers=2), Options(devices=("cpu", "cpu")), Options(batch_seconds=3.0)]
+)
+def test_results_are_those_of_one_process(
+    options: Options, make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
+    manifest = make_manifest(SECONDS)
+    extract(manifest, TONE, tmp_path / "reference", store=tmp_path / "one")
+    tell = extract(manifest, TONE, tmp_path / "out", store=tmp_path / "two", options=options)
+    assert tell.computed == len(SECONDS)
+    assert tell.seconds == pytest.approx(sum(SECONDS))
+    assert content(tmp_path / "out") == content(tmp_path / "reference")
+
+
+class Small(Tone):
+    """A backbone on a device that takes two utterances at most."""
+
+    sizes: list[int]
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        self.sizes.append(len(inputs.ids))
+        if len(inputs.ids) > 2:
+            raise torch.OutOfMemoryError("out of memory. Tried to allocate a lot")
+        return super().__call__(inputs)
+
+
+def test_batches_are_halved_where_memory_runs_out(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = make_manifest([0.5] * 16, shard_seconds=4.0)
+    extract(manifest, TONE, tmp_path / "reference", store=tmp_path / "one")
+    Small.sizes = []
+    monkeypatch.setattr("features.backbones.tone.build", Small)
+    options = Options(batch_seconds=1e6)
+    extract(manifest, TONE, tmp_path / "out", store=tmp_path / "two", options=options)
+    assert Small.sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]  # what did not fit is not tried again
+    assert content(tmp_path / "out") == content(tmp_path / "reference")
+
+
+class Full(Tone):
+    def __call__(self, inputs: Inputs) -> Stream:
+        raise torch.OutOfMemoryError(f"out of memory. Tried to hold {len(inputs.ids)}")
+
+
+def test_an_utterance_that_never_fits_stops_the_run(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("features.backbones.tone.build", Full)
+    with pytest.raises(CacheError, match=r"'u0' alone does not fit.*larger device"):
+        extract(make_manifest([0.5]), TONE, tmp_path / "out", store=tmp_path / "store")
+
+
+class Loud(Tone):
+    def __call__(self, inputs: Inputs) -> Stream:
+        stream = super().__call__(inputs)
+        factor = 1e6 if inputs.ids == ("u3",) else 1.0
+        return Stream(stream.values * factor, stream.mask)
+
+
+def test_a_value_that_does_not_fit_loses_its_utterance_alone(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("features.backbones.tone.build", Loud)
+    tell = extract(make_manifest(SECONDS), TONE, tmp_path / "out", store=tmp_path / "store")
+    assert list(tell.rejected) == ["u3"]
+    assert "do not fit float16; set `store_dtype: float32`" in tell.rejected["u3"]
+    assert len(CacheReader(tmp_path / "out", verify=True)) == len(SECONDS) - 1
+
+
+class Counting(Tone):
+    seen: list[str]
+
+    def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
+        self.seen += [utterance.id for utterance in utterances]
+        return super().prepare(utterances)
+
+
+def test_equal_audio_is_computed_once(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dataclasses
+
+    first = make_manifest(SECONDS)
+    again = tuple(dataclasses.replace(u, id=f"{u.id} again") for u in first)
+    both = dataclasses.replace(first, utterances=first.utterances + again, shard_seconds=100.0)
+    Counting.seen = []
+    monkeypatch.setattr("features.backbones.tone.build", Counting)
+    tell = extract(both, TONE, tmp_path / "out", store=tmp_path / "store")
+    assert sorted(Counting.seen) == sorted(u.id for u in first)
+    assert (tell.computed, tell.copied) == (8, 8)
+    reader = CacheReader(tmp_path / "out", verify=True)
+    for utterance in first:
+        assert (reader[utterance.id] == reader[f"{utterance.id} again"]).all()
+
+
+class Linear(Tone):
+    """Ends in a product, which autocast computes in the lower precision."""
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        stream = super().__call__(inputs)
+        return Stream(stream.values @ torch.eye(8), stream.mask)
+
+
+def test_reduced_precision_records_its_deviation(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("features.backbones.tone.build", Linear)
+    manifest = make_manifest(SECONDS)
+    entry = backbone_entry("tone", {"compute_dtype": "bfloat16"})
+    extract(manifest, entry, tmp_path / "out", store=tmp_path / "store")
+    provenance = CacheReader(tmp_path / "out", verify=True).provenance
+    assert 0 < provenance[DEVIATION] < 0.1
+    extract(manifest, TONE, tmp_path / "exact", store=tmp_path / "store")
+    assert DEVIATION not in CacheReader(tmp_path / "exact").provenance
+
+
+def test_forecast_is_told_before_and_is_about_right(
+    make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
+    told: list[Forecast] = []
+    options = Options(announce=told.append)
+    manifest = make_manifest(SECONDS)
+    for _ in range(2):
+        extract(manifest, TONE, tmp_path / "out", store=tmp_path / "store", options=options)
+    reader = CacheReader(tmp_path / "out")
+    size = sum(shard.frames.nbytes for shard in reader.shards)
+    assert told[0].compute == len(SECONDS)
+    assert told[0].bytes == pytest.approx(size, rel=0.05)
+    assert (told[1].compute, told[1].finished) == (0, len(reader.shards))
+
+
+def test_ray_without_ray_is_a_clear_error(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ParamsError, match=r"heronry\[ray\]"):
+        extract(
+            make_manifest([0.5]),
+            TONE,
+            tmp_path / "out",
+            store=tmp_path / "store",
+            options=Options(engine="ray"),
+        )
+
+
+CLUSTER = """
+import sys, threading, time
+from pathlib import Path
+from ray.cluster_utils import Cluster
+import ray
+from features.backbone_entry import BackboneEntry
+from features.extraction import Options, extract
+from features.manifest import Manifest
+
+folder = Path(sys.argv[1])
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+cluster.wait_for_nodes()
+ray.init(address=cluster.address, log_to_driver=False)
+store = folder / "store"
+
+def lose_one():
+    while len(list(store.rglob("*.h5"))) < 3:
+        time.sleep(0.001)
+    cluster.remove_node(nodes[0], allow_graceful=False)
+    print("one of two hosts is gone", flush=True)
+
+threading.Thread(target=lose_one).start()
+tell = extract(Manifest.read(folder / "utterances"), BackboneEntry("tone", "tone"),
+               folder / "out", store=store, options=Options(engine="ray"))
+print(len([n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]), "worker left")
+print(tell.computed, "computed")
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_ray_cluster_that_loses_a_host(make_manifest: ManifestMaker, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (python -m pip install 'heronry[ray]')")
+    manifest = make_manifest([0.5 + 0.1 * (i % 5) for i in range(120)])
+    manifest.write(tmp_path / "utterances")
+    extract(manifest, TONE, tmp_path / "reference", store=tmp_path / "other")
+    done = subprocess.run(
+        [sys.executable, "-c", CLUSTER, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "one of two hosts is gone" in done.stdout
+    assert "1 worker left" in done.stdout
+    assert "120 computed" in done.stdout
+    assert content(tmp_path / "out") == content(tmp_path / "reference")
