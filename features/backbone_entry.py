@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from features.arguments import problems
-from features.backbones._backbone import Backbone, Pooled
+from features.backbones._backbone import Backbone, Pooled, Reads
+from features.entries import entry_problems, split_entry
 from features.errors import ParamsError
 from features.plugins import load
 
 PACKAGE = "features.backbones"
+# Options that say where weights are; the backbone's own provenance says which they are.
+LOCATING = ("checkpoint", "revision", "package")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class BackboneEntry:
     version: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def reads(self) -> Reads:
+        """What its kind reads, known without loading weights."""
+        reads: Reads = load(PACKAGE, self.kind).reads
+        return reads
+
     def build(self) -> Backbone:
         """Make the backbone, weights loaded, on the CPU."""
         backbone: Backbone = load(PACKAGE, self.kind)(**self.options)
@@ -51,15 +58,21 @@ class BackboneEntry:
             )
         return Pooled(backbone, self.pooling)
 
+    def settings(self) -> dict[str, Any]:
+        """What params.yaml says of the numbers: the part of provenance that needs no weights."""
+        return {
+            "kind": self.kind,
+            "options": {k: v for k, v in self.options.items() if k not in LOCATING},
+            "pooling": self.pooling,
+            "compute_dtype": self.compute_dtype,
+            "version": self.version,
+        }
+
     def provenance(self, backbone: Backbone) -> dict[str, Any]:
         """All that decides the numbers: goes into each shard and into the fingerprint."""
         return {
-            "kind": self.kind,
-            "options": dict(self.options),
-            "pooling": self.pooling,
-            "compute_dtype": self.compute_dtype,
+            **self.settings(),
             "store_dtype": self.stored_as(backbone),
-            "version": self.version,
             **backbone.provenance(),
         }
 
@@ -80,30 +93,13 @@ def backbone_entry(name: str, mapping: Mapping[str, Any]) -> BackboneEntry:
     Raises:
         ParamsError: Listing everything that is wrong with it.
     """
-    found = entry_problems(name, mapping)
+    found = backbone_problems(name, mapping)
     if found:
         raise ParamsError("\n".join(found))
-    common = _common(mapping)
-    options = {key: value for key, value in mapping.items() if key not in common}
-    options.pop("kind", None)
+    common, options = split_entry(BackboneEntry, mapping)
     return BackboneEntry(name, kind=mapping.get("kind", name), options=options, **common)
 
 
-def entry_problems(name: str, mapping: Any) -> list[str]:
+def backbone_problems(name: str, mapping: Any) -> list[str]:
     """What is wrong with an entry, one line each; empty if nothing is."""
-    where = f"backbones.{name}"
-    if not isinstance(mapping, Mapping):
-        return [f"{where}: given {mapping!r}; expected a mapping such as {{kind: tone}}"]
-    try:
-        build = load(PACKAGE, str(mapping.get("kind", name)))
-    except ParamsError as error:
-        return [f"{where}.kind: {error}"]
-    common = _common(mapping)
-    rest = {k: v for k, v in mapping.items() if k not in common and k != "kind"}
-    skip = ("name", "kind", "options")
-    return problems(BackboneEntry, common, where, skip=skip) + problems(build, rest, where)
-
-
-def _common(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    shared = set(inspect.signature(BackboneEntry).parameters) - {"name", "kind", "options"}
-    return {key: value for key, value in mapping.items() if key in shared}
+    return entry_problems(BackboneEntry, PACKAGE, "backbones", name, mapping)

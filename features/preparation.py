@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from features.arguments import problems
 from features.corpora._adapter import Corpus, Item
+from features.entries import entry_problems, split_entry
 from features.errors import ManifestError, ParamsError
 from features.leaks import LeakKind, count_classes, count_speakers, find_leaks, gate
 from features.locations import corpus_root, hashes_root, root_variable
@@ -73,23 +73,15 @@ class Prepared:
     rejected: Mapping[str, str]
 
 
-def entry_problems(name: str, mapping: Any) -> list[str]:
+def corpus_problems(name: str, mapping: Any) -> list[str]:
     """What is wrong with an entry of `corpora`, one line each; empty if nothing is."""
     where = f"corpora.{name}"
     if not re.fullmatch(r"\w[\w-]*", name, re.ASCII):
         return [f"{where}: given the name {name!r}; expected letters, digits, _ and -"]
-    if not isinstance(mapping, Mapping):
-        return [f"{where}: given {mapping!r}; expected a mapping such as {{kind: manifest}}"]
-    try:
-        build = load(PACKAGE, str(mapping.get("kind", name)))
-    except ParamsError as error:
-        return [f"{where}.kind: {error}"]
-    common, options = _parted(mapping)
-    shared = [f.name for f in fields(CorpusEntry) if f.name not in ("name", "options")]
-    found = problems(CorpusEntry, common, where, skip=("name", "kind", "options"))
-    found += problems(build, options, where, skip=("root",), also=shared)
+    found = entry_problems(CorpusEntry, PACKAGE, "corpora", name, mapping, skip=("root",))
     if found:
         return found
+    common, _ = split_entry(CorpusEntry, mapping)
     lowest = {"folds": 1, "allow_rejected": 0}
     found = [
         f"{where}.{key}: given {common[key]}; expected {least} or more"
@@ -109,10 +101,10 @@ def corpus_entry(name: str, mapping: Mapping[str, Any]) -> CorpusEntry:
     Raises:
         ParamsError: Listing everything that is wrong with it.
     """
-    found = entry_problems(name, mapping)
+    found = corpus_problems(name, mapping)
     if found:
         raise ParamsError("\n".join(found))
-    common, options = _parted(mapping)
+    common, options = split_entry(CorpusEntry, mapping)
     common["allow_leak"] = tuple(common.get("allow_leak", ()))
     return CorpusEntry(name, kind=mapping.get("kind", name), options=options, **common)
 
@@ -154,7 +146,7 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
         shard_characters=entry.shard_characters,
     ).write(utterances)
     splits = assign(survey.labelled, protocol=entry.protocol, folds=entry.folds)
-    leaks = find_leaks(survey.labelled, splits)
+    leaks = find_leaks(survey.labelled, splits, survey.contents)
     gate(leaks, entry.allow_leak, corpus=name)
     card = _card(name, entry, corpus, survey, splits) | {"leaks": [str(leak) for leak in leaks]}
     write_rows(labels / "labels.jsonl", map(_label, survey.labelled, splits))
@@ -238,10 +230,3 @@ def _verdict(name: str, survey: Survey, total: int, labels: Path) -> str:
     return "\n  ".join([f"{what}; all are listed in {labels / REJECTED}:", *listed]) + (
         f"\n{remedy}"
     )
-
-
-def _parted(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The keys that every entry may have, and those of the plug-in; without `kind`."""
-    shared = {f.name for f in fields(CorpusEntry)} - {"name", "kind", "options"}
-    rest = {key: value for key, value in mapping.items() if key not in shared and key != "kind"}
-    return {key: value for key, value in mapping.items() if key in shared}, rest

@@ -15,16 +15,15 @@ from typing import Any, Literal
 import yaml
 
 from features.arguments import problems
-from features.backbone_entry import BackboneEntry, backbone_entry
-from features.backbone_entry import entry_problems as backbone_problems
+from features.backbone_entry import BackboneEntry, backbone_entry, backbone_problems
 from features.errors import ParamsError
 from features.plugins import load
-from features.preparation import entry_problems as corpus_problems
+from features.preparation import corpus_problems
+from pipeline.checkpoint import FUSIONS
 from pipeline.yaml_scalars import read_yaml
 
 SLOTS = ("text", "speech", "nonverbal", "prosody", "spectral")
 REGIMES = ("cached",)
-FUSIONS = "pipeline.fusion"
 Monitor = Literal["accuracy", "uar", "macro_f1", "weighted_f1"]
 
 
@@ -160,9 +159,10 @@ def read_params(path: Path) -> Params:
 
 def all_problems(params: Params) -> list[str]:
     """Everything that is wrong with the parameters, one line each."""
+    found = problems(Params, vars(params), "params.yaml")
+    if found:
+        return found  # what follows reads its values
     found = own_problems(params)
-    if problems(Params, vars(params), "params.yaml"):
-        return found
     for key, entries in (("fusion", params.models), ("corpus", params.corpora)):
         if getattr(params, key) not in entries:
             found.append(

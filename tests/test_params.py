@@ -75,7 +75,7 @@ def test_global_seeds_win_over_the_models(raw: dict[str, Any]) -> None:
         ("train.weight_decay", -1.0, "train.weight_decay: given -1.0"),
         ("train.momentum", 0.9, r"train.momentum: .*expected one of"),
         ("train.monitor", "test_f1", "train.monitor: given 'test_f1'"),
-        ("models.heron.text", "bert", r"models.heron.text: given 'bert'; expected one of"),
+        ("models.heron.text", "brt", r"models.heron.text: given 'brt'; expected one of"),
         ("models.heron.kind", "heroin", r"models.heron.kind: unknown kind 'heroin'"),
         ("models.heron.args.width", 3, r"models.heron.args.width: .*expected one of"),
         ("models.heron.args.heads", True, "models.heron.args.heads: given True"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import soundfile
 from features.corpora._adapter import Item, Source
 from features.errors import ManifestError, ParamsError
 from features.manifest import Manifest, read_labels
-from features.preparation import CorpusEntry, Prepared, corpus_entry, entry_problems, prepare
+from features.preparation import CorpusEntry, Prepared, corpus_entry, corpus_problems, prepare
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "ravdess"
 HOUR_AGO_NS = 1_700_000_000 * 10**9
@@ -34,7 +35,9 @@ class Corpus:
     def audio(self, name: str, seconds: float = 0.25) -> None:
         path = self.root / name
         path.parent.mkdir(exist_ok=True, parents=True)
-        soundfile.write(path, np.zeros(round(16_000 * seconds)), 16_000)
+        # A level of its own: equal files would be one recording.
+        level = zlib.crc32(name.encode()) / 2**32 - 0.5
+        soundfile.write(path, np.full(round(16_000 * seconds), level), 16_000)
         os.utime(path, ns=(HOUR_AGO_NS, HOUR_AGO_NS))
 
     def table(self, *rows: str) -> None:
@@ -348,7 +351,7 @@ class Made:
     def items(self) -> Iterator[Item]:
         (self.root / "audio").mkdir()
         for number, split in zip(range(self.utterances), SPLITS, strict=False):
-            soundfile.write(self.root / f"audio/{number}.wav", np.zeros(160), 16_000)
+            soundfile.write(self.root / f"audio/{number}.wav", np.full(160, number / 8), 16_000)
             label, name = self.classes[number % 2], f"audio/{number}.wav"
             yield Item(f"m{number}", label, f"s{number}", audio=name, split=split)
         yield Item("m7", "sad", "s7")
@@ -424,7 +427,7 @@ def test_entries() -> None:
 
 def test_all_problems_of_an_entry_are_listed() -> None:
     given = {"kind": "manifest", "protocol": "random", "fold": 3, "file": 5, "allow_leak": ["age"]}
-    listed = "\n".join(entry_problems("mine", given))
+    listed = "\n".join(corpus_problems("mine", given))
     for line in (
         "corpora.mine.protocol: given 'random'; expected one of 'official', 'speaker_split'",
         "corpora.mine.allow_leak: given ['age']; expected a list, each one of 'speaker'",
@@ -454,7 +457,7 @@ def test_all_problems_of_an_entry_are_listed() -> None:
     ],
 )
 def test_wrong_entries(name: str, mapping: Any, message: str) -> None:
-    (found,) = entry_problems(name, mapping)
+    (found,) = corpus_problems(name, mapping)
     assert message in found
 
 

@@ -1,0 +1,52 @@
+"""Entries of params.yaml: keywords that all entries of a section share, and those of a plug-in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from features.arguments import problems
+from features.errors import ParamsError
+from features.plugins import load
+
+OWN = ("name", "kind", "options")  # fields of a record that are no keywords of the entry
+
+
+def split_entry(record: type, mapping: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keywords of `record`'s fields, and the rest, which is the plug-in's; `kind` is neither.
+
+    Args:
+        record: Dataclass of what every entry of the section holds.
+        mapping: The entry as read from YAML.
+    """
+    shared = {field.name for field in fields(record)} - set(OWN)
+    common = {key: value for key, value in mapping.items() if key in shared}
+    rest = {key: value for key, value in mapping.items() if key not in shared | {"kind"}}
+    return common, rest
+
+
+def entry_problems(
+    record: type, package: str, section: str, name: str, mapping: Any, *, skip: tuple[str, ...] = ()
+) -> list[str]:
+    """What is wrong with an entry, one line each; empty if nothing is.
+
+    Args:
+        record: Dataclass of what every entry of the section holds.
+        package: Where its plug-ins are.
+        section: Of params.yaml.
+        name: The entry's key; also its kind, unless it names one.
+        mapping: The entry.
+        skip: Parameters of the plug-in that the caller supplies.
+    """
+    where = f"{section}.{name}"
+    if not isinstance(mapping, Mapping):
+        return [f"{where}: given {mapping!r}; expected a mapping such as {{kind: {name}}}"]
+    try:
+        build = load(package, str(mapping.get("kind", name)))
+    except ParamsError as error:
+        return [f"{where}.kind: {error}"]
+    common, options = split_entry(record, mapping)
+    shared = [field.name for field in fields(record) if field.name not in ("name", "options")]
+    found = problems(record, common, where, skip=OWN)
+    return found + problems(build, options, where, skip=skip, also=shared)
