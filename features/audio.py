@@ -1,14 +1,13 @@
 """Audio files: headers, hashes, and samples as one channel at one rate.
 
 Decoding is libsndfile's (WAV, FLAC, OGG, MP3 and more), by content rather than by file name;
-resampling is torchaudio's windowed sinc with a kernel kept per pair of rates. soundfile and
-torchaudio are imported on first use, so that `prepare` needs no torch.
+resampling is in `features.resampling`. soundfile is imported on first use. Clipped samples are kept
+as they are, and so is what lies beyond full scale in a file of floats.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import io
 from collections.abc import Iterator
@@ -19,9 +18,14 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from features.audio_container import SLACK_SECONDS, find_fault
 from features.errors import HeronryError, ManifestError, UtteranceError
+from features.resampling import resamplable, resample
 
 SAMPLE_RATE_HZ = 16_000
+_BLOCK = 2**20  # samples: a header that promises too much must not ask for all the memory
+_MP3_FRAME = 1152  # samples; an encoder may count its header among the frames
+_UNKNOWN_FRAMES = 2**62
 # A pointer file of git-LFS is text of about 130 bytes that begins like this.
 _LFS_BEGIN = b"version https://git-lfs"
 _AGAIN = (
@@ -56,9 +60,12 @@ def probe(path: Path | str, *, id: str | None = None) -> AudioInfo:
 
     Raises:
         ManifestError: If the file is missing or unreadable.
-        UtteranceError: If it is no audio or holds no samples.
+        UtteranceError: If it is no audio, holds no samples, or is seen to be truncated.
     """
-    with _file(Path(path)) as file, _decoder(file, id or Path(path).name) as decoder:
+    path, id = Path(path), id or Path(path).name
+    with _file(path) as file, _decoder(file, id, whole=True) as decoder:
+        if decoder.format == "FLAC":
+            _reach_the_end(decoder, id)
         return AudioInfo(
             seconds=decoder.frames / decoder.samplerate,
             sample_rate_hz=decoder.samplerate,
@@ -92,13 +99,15 @@ def read_audio(
 
     Raises:
         ManifestError: If the file is missing, or not the one that was hashed.
-        UtteranceError: If it is no audio, holds no samples (in the span) or values that are not
-            finite.
+        UtteranceError: If it is no audio, is truncated, holds no samples (in the span) or values
+            that are not finite. Whether a whole file is what its container promises is not asked
+            for a span, as above.
     """
     path, id = Path(path), id or Path(path).name
     with _file(path) as file:
         source: BinaryIO = file
-        if start is None and stop is None:
+        whole = start is None and stop is None
+        if whole:
             content = file.read()
             if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
                 raise ManifestError(
@@ -106,13 +115,13 @@ def read_audio(
                     f"{_AGAIN}"
                 )
             source = io.BytesIO(content)
-        with _decoder(source, id) as decoder:
+        with _decoder(source, id, whole=whole) as decoder:
             samples = _decode(decoder, id, start=start, stop=stop)
             rate_hz = decoder.samplerate
     if not np.isfinite(samples).all():
         raise UtteranceError(id, "the audio holds samples that are not finite")
     mono = samples.mean(axis=1, dtype=np.float32)
-    return mono if rate_hz == sample_rate_hz else _resample(mono, rate_hz, sample_rate_hz)
+    return mono if rate_hz == sample_rate_hz else resample(mono, rate_hz, sample_rate_hz)
 
 
 def _decode(
@@ -127,30 +136,46 @@ def _decode(
             f"the span from {start} to {stop} s holds no samples of {frames / rate_hz:.3f} s",
         )
     try:
-        decoder.seek(first)
-        samples: NDArray[np.float32] = decoder.read(last - first, dtype="float32", always_2d=True)
+        if first:
+            decoder.seek(first)
+        blocks = list(_blocks(decoder, last - first))
     except RuntimeError as error:
         raise UtteranceError(id, f"the audio cannot be decoded ({_reason(error)})") from error
-    if not len(samples):
+    if not blocks:
         raise UtteranceError(id, "the audio holds no samples")
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    slack = _MP3_FRAME if decoder.format == "MP3" else SLACK_SECONDS * rate_hz
+    if len(samples) < last - first - slack:
+        end = (first + len(samples)) / rate_hz
+        raise UtteranceError(
+            id,
+            f"the audio ends after {end:.3f} s of {last / rate_hz:.3f} s: it is truncated or "
+            "damaged",
+        )
     return samples
 
 
-def _resample(samples: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[np.float32]:
-    import torch
+def _blocks(decoder: Any, frames: int) -> Iterator[NDArray[np.float32]]:
+    """`[block, channels]` until `frames` have been read or there are no more."""
+    while frames > 0:
+        block = decoder.read(min(frames, _BLOCK), dtype="float32", always_2d=True)
+        if not len(block):
+            return
+        yield block
+        frames -= len(block)
 
-    with torch.inference_mode():
-        resampled: NDArray[np.float32] = _resampler(from_hz, to_hz)(
-            torch.from_numpy(samples)
-        ).numpy()
-    return resampled
 
-
-@functools.lru_cache(maxsize=16)
-def _resampler(from_hz: int, to_hz: int) -> Any:
-    from features.torchaudio_cpu import torchaudio
-
-    return torchaudio.transforms.Resample(from_hz, to_hz)
+def _reach_the_end(decoder: Any, id: str) -> None:
+    try:
+        decoder.seek(decoder.frames - 1)
+        decoder.read(1)
+    except RuntimeError as error:
+        seconds = decoder.frames / decoder.samplerate
+        raise UtteranceError(
+            id,
+            f"the audio cannot be decoded up to its end at {seconds:.3f} s: it is truncated or "
+            "damaged",
+        ) from error
 
 
 @contextlib.contextmanager
@@ -167,7 +192,7 @@ def _file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _decoder(file: BinaryIO, id: str) -> Iterator[Any]:
+def _decoder(file: BinaryIO, id: str, *, whole: bool) -> Iterator[Any]:
     soundfile = _soundfile()
     begin = file.read(len(_LFS_BEGIN))
     if begin == _LFS_BEGIN:
@@ -179,15 +204,37 @@ def _decoder(file: BinaryIO, id: str) -> Iterator[Any]:
     file.seek(0)
     try:
         decoder = soundfile.SoundFile(file)
-    except RuntimeError as error:
-        raise UtteranceError(id, f"the audio cannot be decoded ({_reason(error)})") from error
+    except (RuntimeError, TypeError) as error:  # TypeError: a name in .raw, which has no header
+        fault = find_fault(file, None)
+        reason = f"file {fault}" if fault else f"audio cannot be decoded ({_reason(error)})"
+        raise UtteranceError(id, f"the {reason}") from error
     with decoder:
+        _check_header(decoder, id)
+        here = file.tell()
+        fault = find_fault(file, decoder.frames / decoder.samplerate) if whole else None
+        file.seek(here)
+        if fault:
+            raise UtteranceError(id, f"the file {fault}")
         if decoder.frames < 1:
             raise UtteranceError(id, "the audio holds no samples")
         yield decoder
 
 
-def _reason(error: RuntimeError) -> str:
+def _check_header(decoder: Any, id: str) -> None:
+    rate_hz = decoder.samplerate
+    if not resamplable(rate_hz, SAMPLE_RATE_HZ):
+        raise UtteranceError(
+            id,
+            f"the audio has a sample rate of {rate_hz} Hz, which cannot be resampled; expected a "
+            f"usual one: convert it to {SAMPLE_RATE_HZ} Hz",
+        )
+    if decoder.frames > _UNKNOWN_FRAMES:
+        raise UtteranceError(
+            id, "the header does not say how long the audio is: write it anew as a file, not a pipe"
+        )
+
+
+def _reason(error: Exception) -> str:
     # The whole message names the file object, which differs from run to run.
     return str(getattr(error, "error_string", error)).strip().rstrip(".")
 

@@ -1,14 +1,15 @@
 """What is in the splits, and what leaks: occurs in more than one of a fold, flattering the score.
 
 A speaker, a dialogue or a recording on both sides is refused unless the corpus's entry allows it. A
+recording is known by its content: files that are equal are one recording, whatever their names. A
 scripted sentence on both sides is reported only: where all speakers read the same few, it cannot be
 otherwise, and the words carry no emotion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from features.corpora._adapter import Item
@@ -23,6 +24,7 @@ _FIELDS = {
     "recording": "audio",
     "sentence": "sentence",
 }
+_ALIASES = 3  # names of one recording that an example quotes
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,24 @@ class Leak:
         )
 
 
-def find_leaks(items: Sequence[Item], splits: Sequence[Sequence[str]]) -> list[Leak]:
+def find_leaks(
+    items: Sequence[Item],
+    splits: Sequence[Sequence[str]],
+    contents: Mapping[str, str] | None = None,
+) -> list[Leak]:
     """What crosses the splits, worst kind first; `unused` utterances leak nothing.
 
     Args:
         items: Labelled utterances.
         splits: For each of them, one split per fold.
+        contents: SHA-256 of audio files by path. Spans of one file, overlapping or not, share a
+            recording, and so do files of equal content. A path that is not in here is itself.
     """
-    found = (_find(kind, field, items, splits) for kind, field in _FIELDS.items())
+    same: dict[str, Mapping[str, str]] = {"recording": contents or {}}
+    found = (
+        _find(kind, [getattr(item, name) for item in items], splits, same.get(kind, {}))
+        for kind, name in _FIELDS.items()
+    )
     return [leak for leak in found if leak is not None]
 
 
@@ -113,21 +125,38 @@ def _folds(
         yield held
 
 
+@dataclass
+class _Seen:
+    """The names of one value and the splits it is in, each in order of appearance."""
+
+    names: dict[str, None] = field(default_factory=dict)
+    splits: dict[str, None] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        names = list(self.names)
+        if len(names) > _ALIASES:
+            names[_ALIASES:] = [f"{len(names) - _ALIASES} more"]
+        return f"{' = '.join(names)} ({', '.join(self.splits)})"
+
+
 def _find(
-    kind: str, field: str, items: Sequence[Item], splits: Sequence[Sequence[str]]
+    kind: str,
+    names: Sequence[str | None],
+    splits: Sequence[Sequence[str]],
+    same: Mapping[str, str],
 ) -> Leak | None:
-    seen: dict[tuple[str, int], dict[str, None]] = {}
-    for item, row in zip(items, splits, strict=True):
-        value = getattr(item, field)
-        if value is None:
+    seen: dict[tuple[str, int], _Seen] = {}
+    for name, row in zip(names, splits, strict=True):
+        if name is None:
             continue
         for fold, split in enumerate(row):
             if split != "unused":
-                seen.setdefault((value, fold), {})[split] = None
-    crossing = {key: where for key, where in seen.items() if len(where) > 1}
+                found = seen.setdefault((same.get(name, name), fold), _Seen())
+                found.names[name] = found.splits[split] = None
+    crossing = {key: found for key, found in seen.items() if len(found.splits) > 1}
     if not crossing:
         return None
-    examples = {value: f"{value} ({', '.join(where)})" for (value, _), where in crossing.items()}
+    examples = {value: str(found) for (value, _), found in crossing.items()}
     return Leak(
         kind=kind,
         count=len(examples),

@@ -24,6 +24,11 @@ class Survey:
     rejected: dict[str, str] = field(default_factory=dict)
     bad_audio: list[str] = field(default_factory=list)
 
+    @property
+    def contents(self) -> dict[str, str]:
+        """SHA-256 of the audio files, by path."""
+        return {u.audio: u.sha256 for u in self.utterances if u.audio and u.sha256}
+
 
 def look_at(items: Sequence[Item], root: Path, *, memory: Path | None) -> Survey:
     """Hash and probe what the items name, and sort the items by what can be done with them.

@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from features.cache import CacheReader
 from features.errors import CacheError
 from features.manifest import Label
-from features.stream import Stream, StreamSpec
+from features.stream import StreamSpec
 from pipeline.batch import Batch
+from pipeline.left_out import describe
 
 POOL = 16  # batches that are sorted by length together
 
@@ -32,7 +30,7 @@ class Examples:
         readers: Cache by slot.
         labels: In corpus order; only usable ones.
         classes: Names, in the order of the model's outputs.
-        dropped: Reasons by id of those that a slot lacks.
+        dropped: Reasons by id of those that a slot lacks, with every slot that lacks it.
     """
 
     readers: Mapping[str, CacheReader]
@@ -62,42 +60,50 @@ class Examples:
 
     def batch(self, labels: Sequence[Label]) -> Batch:
         """The padded streams of some utterances."""
-        streams = {
-            slot: Stream.pad([_tensor(reader[label.id]) for label in labels])
-            for slot, reader in self.readers.items()
-        }
+        ids = tuple(label.id for label in labels)
+        streams = {slot: reader.batch(ids) for slot, reader in self.readers.items()}
         numbers = [self.classes.index(label.label) for label in labels]
-        return Batch(streams, torch.tensor(numbers), tuple(label.id for label in labels))
+        return Batch(streams, torch.tensor(numbers), ids)
 
     def length(self, label: Label) -> int:
         """Frames of the longest stream, by which batches are formed."""
         return max(reader.length(label.id) for reader in self.readers.values())
 
 
-def join(slots: Mapping[str, Path], labels: Sequence[Label], classes: Sequence[str]) -> Examples:
+def join(
+    slots: Mapping[str, Path],
+    labels: Sequence[Label],
+    classes: Sequence[str],
+    *,
+    verify: bool = True,
+) -> Examples:
     """Open the caches of all slots and keep the utterances that all of them have.
 
     Args:
         slots: Cache folder by slot.
         labels: All labels of the corpus.
         classes: Class names.
+        verify: Whether to read all shards once and compare checksums.
 
     Raises:
         CacheError: If a cache is missing or damaged.
     """
-    readers = {slot: CacheReader(folder, verify=True) for slot, folder in slots.items()}
+    readers = {slot: CacheReader(folder, verify=verify) for slot, folder in slots.items()}
+    rejected = {slot: reader.rejected for slot, reader in readers.items()}
     dropped: dict[str, str] = {}
-    for slot, reader in readers.items():
-        rejected = reader.rejected
-        for label in labels:
+    for label in labels:
+        reasons: dict[str, str] = {}
+        for slot, reader in readers.items():
             if label.id in reader:
                 continue
-            if label.id not in rejected:
+            if label.id not in rejected[slot]:
                 raise CacheError(
                     f"{reader.folder} neither holds utterance {label.id!r} nor says why not: "
                     "a shard is missing, or it is another corpus; run `dvc repro` or `dvc pull`"
                 )
-            dropped.setdefault(label.id, f"{slot}: {rejected[label.id]}")
+            reasons[slot] = rejected[slot][label.id]
+        if reasons:
+            dropped[label.id] = describe(reasons)
     kept = [label for label in labels if label.id not in dropped]
     return Examples(readers, kept, classes, dropped)
 
@@ -126,8 +132,3 @@ def ordered_batches(
     for start in range(0, len(order), size):
         places = order[start : start + size]
         yield places, examples.batch([labels[i] for i in places])
-
-
-def _tensor(row: NDArray[Any]) -> Tensor:
-    kind = np.int64 if np.issubdtype(row.dtype, np.integer) else np.float32
-    return torch.from_numpy(row.astype(kind))

@@ -50,6 +50,7 @@ class Report:
         confusions: `[S, K, K]` counts of the test rows of all folds, true classes in rows.
         job_confusions: `[S * folds, K, K]`, the same for each job of `run.jobs`.
         speakers: C, the speakers of the test rows.
+        left_out: Test utterances without a prediction, as some slot has no features of them.
     """
 
     run: RunFolder
@@ -60,6 +61,7 @@ class Report:
     confusions: Counts
     job_confusions: Counts
     speakers: int
+    left_out: int
 
 
 def evaluate(run_folder: Path, labels_folder: Path) -> Report:
@@ -90,8 +92,7 @@ def evaluate(run_folder: Path, labels_folder: Path) -> Report:
     intervals = bootstrap(matrices, statistic)
     confusions = matrices.sum(1)
     metrics = _seed_metrics(statistic(confusions), intervals) | _baselines(run, labels)
-    size = len(run.classes)
-    per_job = [confusion(j.labels[j.test], j.predictions[j.test], size) for j in run.jobs]
+    per_job = [confusion(j.labels[j.test], j.predictions[j.test], len(names)) for j in run.jobs]
     return Report(
         run=run,
         card=card,
@@ -101,6 +102,7 @@ def evaluate(run_folder: Path, labels_folder: Path) -> Report:
         confusions=confusions,
         job_confusions=np.stack(per_job),
         speakers=matrices.shape[1],
+        left_out=sum(label.id in run.dropped and "test" in label.splits for label in labels),
     )
 
 

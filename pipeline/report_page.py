@@ -48,7 +48,8 @@ def _headline(report: Report) -> Iterator[Markup]:
     yield element(
         "p",
         f"regime {run.regime} · model kind {run.kind} · {size} classes · "
-        f"{metrics['utterances']} test utterances of {_many(report.speakers, 'speaker')} · "
+        f"{metrics['utterances']} test utterances of {_many(report.speakers, 'speaker')}"
+        f"{f' ({report.left_out} left out)' if report.left_out else ''} · "
         f"{_many(len(run.seeds), 'seed')} · {_many(run.folds, 'fold')}",
         style="quiet",
     )

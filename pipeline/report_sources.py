@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.left_out import groups
 from pipeline.report_html import Markup, element, facts, folded, section, table
 from pipeline.runs import RunFolder
 
@@ -19,7 +20,7 @@ def sources(run: RunFolder, card: Mapping[str, Any]) -> Iterator[Markup]:
     """All sections."""
     yield section("Slots", *_slots(run))
     yield section("Data", *_data(card))
-    yield section("Dropped utterances", *_dropped(run.dropped))
+    yield section("Dropped utterances", *_dropped(run))
     yield section("Model and training", *_settings(run))
 
 
@@ -86,11 +87,20 @@ def _counts(
     return table(["Class", *splits], rows)
 
 
-def _dropped(dropped: Mapping[str, str]) -> Iterator[Markup]:
+def _dropped(run: RunFolder) -> Iterator[Markup]:
+    dropped = run.dropped
     if not dropped:
         yield element("p", "None: every labelled utterance has features in all slots.")
         return
-    yield element("p", f"{len(dropped)} without features in some slot; they are not scored.")
+    yield element(
+        "p",
+        f"{len(dropped)} without features in some slot, of "
+        f"{run.utterances + len(dropped)}: left out alike for all slots, neither trained on nor "
+        "scored. One that several slots lack is counted in each.",
+    )
+    found = groups(dropped, run.slots)
+    rows = [[group.slot or _NONE, group.reason, group.utterances] for group in found]
+    yield table(["Slot", "Reason", "Utterances"], rows[:LISTED], style="words")
     yield table(["Utterance", "Reason"], list(dropped.items())[:LISTED], style="words")
     if len(dropped) > LISTED:
         yield element("p", f"and {len(dropped) - LISTED} more, in run.json", style="quiet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from features.manifest import Label, read_labels
 from features.records import read_json, write_json
 from pipeline.data import Examples, join
 from pipeline.jobs import Job, run_jobs
+from pipeline.left_out import message
 from pipeline.params import ModelEntry, Params, own_problems
 from pipeline.runs import FORMAT, VERSION
 
@@ -40,7 +42,10 @@ def train_model(
     labels_folder = Path("data", corpus, "labels")
     card, labels = read_json(labels_folder / "card.json"), read_labels(labels_folder)
     slots = filled_slots(params, model, corpus)
-    examples = join(slots, labels, card["classes"])
+    examples = join(slots, labels, card["classes"], verify=True)
+    if examples.dropped:
+        told = message(examples.dropped, slots, len(labels))
+        sys.stderr.write(f"train {fusion} on {corpus}: {told}\n")
     check_splits(examples, int(card["folds"]))
     started = time.monotonic()
     jobs = [
