@@ -1,4 +1,4 @@
-"""Commands for people: `python -m pipeline check`, `show` and `recipe`."""
+"""Commands for people: `python -m pipeline check`, `plan`, `doctor`, `show` and `recipe`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from typing import Annotated
 import typer
 
 from features.errors import HeronryError, ParamsError
+from features.locations import store_root
 from features.records import read_json
 from pipeline.check import check as find_problems
+from pipeline.doctor import caches, examine
 from pipeline.evaluation import headline
 from pipeline.params import read_params
+from pipeline.plan import plan as what_would_run
+from pipeline.quarantine import MENDED
 from pipeline.recipes import command_line, read_recipe
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -27,6 +31,38 @@ def check(
     if found:
         raise ParamsError("\n".join([f"{len(found)} problems:", *(f"- {line}" for line in found)]))
     typer.echo("check: params, slots, corpus and checkpoints are in order")
+
+
+@app.command()
+def doctor(
+    folders: Annotated[list[Path] | None, typer.Argument(help="Default: all of cache/.")] = None,
+    *,
+    repair: Annotated[bool, typer.Option(help="Move bad files to cache/.quarantine.")] = False,
+    weights: Annotated[bool, typer.Option(help="Also load and hash the weights.")] = False,
+) -> None:
+    """Read caches completely and say what is wrong with them; exit status 1 if anything is."""
+    wrong = []
+    for folder in caches(folders or ()):
+        found = examine(folder, weights=weights)
+        for line in found.lines():
+            typer.echo(line)
+        for line in found.mend() if repair else ():
+            typer.echo(f"     {line}")
+        wrong += [fault for fault in found.faults if not repair or fault.remedy not in MENDED]
+    if wrong:
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    backbones: Annotated[list[str] | None, typer.Argument(help="Default: the slots'.")] = None,
+) -> None:
+    """Say what extraction would compute for the selected experiment, and why."""
+    steps = what_would_run(read_params(Path("params.yaml")), store_root(), backbones)
+    for step in steps:
+        typer.echo(step.line())
+    if not steps:
+        typer.echo("no backbone: every slot of the model is `none`")
 
 
 @app.command()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
+from features.backbone_entry import PACKAGE as BACKBONES
 from features.backbone_entry import BackboneEntry
+from features.cache import CacheReader
 from features.checkpoints import Checkpoint
 from features.errors import HeronryError
 from features.files import file_sha256
@@ -84,17 +86,21 @@ def slot_problems(model: ModelEntry) -> list[str]:
 
 def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
     """Whether the weights of a backbone can be had, unless its features are there already."""
-    if "checkpoint" not in entry.options or any(
-        Path("cache", params.corpus, entry.name).glob("*.h5")
-    ):
-        return []
     name, revision, package = (entry.options.get(k) for k in ("checkpoint", "revision", "package"))
-    checkpoint = Checkpoint(str(name), revision, package)
+    if name is None or _extracted(Path("cache", params.corpus, entry.name), entry):
+        return []
     try:
-        if checkpoint.folder() is None:
-            from transformers import AutoConfig
-
-            checkpoint.load(AutoConfig)
+        files = getattr(load(BACKBONES, entry.kind), "files", ())
+        Checkpoint(str(name), revision, package).look_for(files)
     except HeronryError as error:
         return [f"backbones.{entry.name}: {error}"]
     return []
+
+
+def _extracted(folder: Path, entry: BackboneEntry) -> bool:
+    try:
+        found = CacheReader(folder).provenance
+    except HeronryError:
+        return False  # there is none, or none to rely on: extraction will need the weights
+    settings = entry.settings()
+    return all(found.get(key) == settings[key] for key in settings)

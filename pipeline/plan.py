@@ -1,0 +1,117 @@
+"""`python -m pipeline plan`: what would be extracted, and why, before a device is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from features.cache import DEVIATION, CacheReader
+from features.errors import CacheError, ManifestError
+from features.extractor import Extractor, Recipe
+from features.forecast import Forecast, forecast
+from features.manifest import Manifest
+from features.shard_plan import content_of, plan_shards
+from pipeline.params import Params
+
+LONGEST = 40  # characters of a setting's value that are shown whole
+
+
+@dataclass(frozen=True)
+class Step:
+    """What extraction would do for one backbone.
+
+    Attributes:
+        backbone: Its name in params.yaml.
+        forecast: How much.
+        reason: Why.
+    """
+
+    backbone: str
+    forecast: Forecast
+    reason: str
+
+    def line(self) -> str:
+        """For people."""
+        return f"{self.backbone}: {self.forecast.line()}; {self.reason}"
+
+
+def plan(params: Params, store: Path, backbones: list[str] | None = None) -> list[Step]:
+    """What the selected experiment would extract; weights are loaded, and nothing is computed.
+
+    Args:
+        params: params.yaml.
+        store: Root of the work store.
+        backbones: Names of entries; None: those of the selected model's slots.
+
+    Raises:
+        HeronryError: If the corpus was not prepared, or a checkpoint is missing.
+    """
+    folder = Path("data", params.corpus, "utterances")
+    if not folder.exists():
+        raise ManifestError(
+            f"{folder} does not exist; prepare the corpus first: "
+            f"dvc repro stages/prepare/dvc.yaml:prepare@{params.corpus}"
+        )
+    manifest = Manifest.read(folder)
+    names = backbones or sorted(set(params.model(params.fusion).slots.values()) - {"none"})
+    return [_step(params, name, manifest, store) for name in names]
+
+
+def _step(params: Params, name: str, manifest: Manifest, store: Path) -> Step:
+    entry = params.backbone(name)
+    extractor = Extractor(Recipe(entry, store))
+    planned = list(plan_shards(manifest, extractor.backbone.reads))
+    expected = forecast(planned, extractor.store, entry, extractor.backbone)
+    reason = _reason(Path("cache", params.corpus, name), manifest, extractor)
+    return Step(name, expected, reason)
+
+
+def _reason(folder: Path, manifest: Manifest, extractor: Extractor) -> str:
+    try:
+        reader = CacheReader(folder)
+    except CacheError as error:
+        return f"{folder} is not there yet" if not folder.exists() else str(error)
+    changed = _differences(reader.provenance, extractor.provenance)
+    if changed:
+        return f"settings differ from those of {folder}: {'; '.join(changed)}"
+    reads = extractor.backbone.reads
+    wanted = {u.id: c for u in manifest if (c := content_of(u, reads)) is not None}
+    had = {id: c for s in reader.shards for id, c in zip(s.ids, s.contents, strict=True)}
+    rejected = {id for shard in reader.shards for id in shard.rejected}
+    counts = {
+        "new": len(wanted.keys() - had.keys() - rejected),
+        "edited": sum(had[id] != wanted[id] for id in had.keys() & wanted.keys()),
+        "removed": len((had.keys() | rejected) - wanted.keys()),
+    }
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    if told:
+        return f"the corpus changed: {told}"
+    same = [id for id in wanted if id in had] == list(had)
+    return f"{folder} is up to date" if same else "the order of the corpus changed"
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Settings that differ, such as `layer -1 -> 2`; nested ones by their dotted name."""
+    left, right = _flat(old), _flat(new)
+    keys = sorted((left.keys() | right.keys()) - {DEVIATION})
+    return [
+        f"{key} {_short(left.get(key))} -> {_short(right.get(key))}"
+        for key in keys
+        if left.get(key) != right.get(key)
+    ]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[:12]}..."
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        )
+    return flat

@@ -1,0 +1,126 @@
+"""`python -m pipeline plan` says what extraction would do, and why, before it does it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from features.errors import ManifestError
+from features.extraction import extract
+from features.files import file_sha256
+from features.manifest import Manifest
+from pipeline.params import Params
+from pipeline.plan import Step, plan
+from tests.conftest import ManifestMaker
+
+SECONDS = [0.5, 1.0, 0.3, 1.2, 0.8]
+
+
+def params(**tone: object) -> Params:
+    return Params(
+        fusion="m",
+        regime="cached",
+        corpus="mine",
+        seeds=None,
+        train={},
+        corpora={"mine": {"kind": "manifest", "protocol": "speaker_split"}},
+        backbones={"tone": dict(tone), "none": {}},
+        models={"m": {"kind": "concat", "speech": "tone"}},
+    )
+
+
+@pytest.fixture
+def manifest(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Manifest:
+    monkeypatch.chdir(tmp_path)
+    manifest = make_manifest(SECONDS)
+    prepare(manifest)
+    return manifest
+
+
+def prepare(manifest: Manifest) -> None:
+    """Write what `prepare` would: paths relative to the root."""
+    rows = tuple(
+        dataclasses.replace(u, audio=Path(u.audio or "").name) for u in manifest.utterances
+    )
+    dataclasses.replace(manifest, utterances=rows).write(Path("data/mine/utterances"))
+
+
+def run(manifest: Manifest) -> None:
+    extract(manifest, params().backbone("tone"), Path("cache/mine/tone"), store=Path("store"))
+
+
+def planned(**tone: object) -> Step:
+    (step,) = plan(params(**tone), Path("store"))
+    return step
+
+
+@pytest.mark.usefixtures("manifest")
+def test_nothing_is_there_yet() -> None:
+    step = planned()
+    assert (step.forecast.compute, step.forecast.copy) == (5, 0)
+    assert step.forecast.seconds == pytest.approx(sum(SECONDS))
+    assert "cache/mine/tone is not there yet" in step.line()
+    assert "5 utterances to compute (4 s of audio)" in step.line()
+    assert not Path("cache").exists()
+    assert not list(Path("store").rglob("*.h5"))
+
+
+def test_up_to_date(manifest: Manifest) -> None:
+    run(manifest)
+    step = planned()
+    assert (step.forecast.compute, step.forecast.finished) == (0, step.forecast.shards)
+    assert step.reason == "cache/mine/tone is up to date"
+
+
+def test_a_setting_that_changed_is_named(manifest: Manifest) -> None:
+    run(manifest)
+    step = planned(dim=5, version=3)
+    assert step.forecast.compute == 5
+    assert "options.dim None -> 5" in step.reason
+    assert "version 1 -> 3" in step.reason
+
+
+def test_new_edited_and_removed_utterances_are_counted(
+    manifest: Manifest, make_manifest: ManifestMaker
+) -> None:
+    run(manifest)
+    (other, new) = make_manifest([0.7, 0.9], folder="more", start=7)
+    rows = (*manifest.utterances[:3], dataclasses.replace(other, id="u3"), new)
+    prepare(dataclasses.replace(manifest, utterances=rows))
+    step = planned()
+    assert step.reason == "the corpus changed: 1 new, 1 edited, 1 removed"
+    assert step.forecast.compute == 2
+
+
+def test_another_order_computes_nothing(manifest: Manifest) -> None:
+    run(manifest)
+    prepare(dataclasses.replace(manifest, utterances=manifest.utterances[::-1]))
+    step = planned()
+    assert step.forecast.compute == 0
+    assert step.reason == "the order of the corpus changed"
+
+
+def test_rejects_are_no_news(manifest: Manifest) -> None:
+    short = Path(manifest.utterances[0].audio or "")
+    soundfile.write(short, [0.0] * 10, 16_000)
+    rows = (
+        dataclasses.replace(manifest.utterances[0], sha256=file_sha256(short), seconds=0.01),
+        *manifest.utterances[1:],
+    )
+    changed = dataclasses.replace(manifest, utterances=rows)
+    prepare(changed)
+    run(changed)
+    assert planned().reason == "cache/mine/tone is up to date"
+
+
+def test_without_a_manifest_it_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ManifestError, match="prepare@mine"):
+        plan(params(), Path("store"))

@@ -1,0 +1,142 @@
+"""A project with a small cache of tones, and ways to damage it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import yaml
+from typer.testing import CliRunner, Result
+
+from features.backbone_entry import backbone_entry, fingerprint
+from features.cache import CacheWriter, shard_name
+from features.files import link_or_copy
+from features.manifest import Manifest, Utterance
+from features.records import REJECTED, write_rejected
+from features.shard import Row, read_shard, write_shard
+from features.shard_plan import plan_shards
+from features.store import WorkStore
+from pipeline.__main__ import app
+from tests.conftest import ManifestMaker
+
+SECONDS = [0.5, 1.0, 0.6, 1.2, 0.8, 0.4, 0.9]  # three shards: u0-u2, u3-u4, u5-u6
+HERE = Path("cache/tones/tone")
+STAGE = "stages/extract/dvc.yaml:extract@tones-tone"
+PARAMS: dict[str, object] = {
+    "fusion": "m",
+    "regime": "cached",
+    "corpus": "tones",
+    "seeds": None,
+    "train": {},
+    "corpora": {"tones": {}},
+    "backbones": {"tone": {}, "none": {}},
+    "models": {},
+}
+
+
+def make_project(make_manifest: ManifestMaker, store: Path) -> Manifest:
+    """In the current folder, a sound cache of seven utterances, and one without audio."""
+    made = make_manifest(SECONDS)
+    words = Utterance(id="words", text="nothing to hear")
+    made = dataclasses.replace(made, utterances=(*made.utterances, words))
+    made.write(Path("data/tones/utterances"))
+    set_params()
+    extract(made, store)
+    return made
+
+
+def extract(manifest: Manifest, store: Path, **options: object) -> None:
+    """What the stage does, for `tone`: shards in the store, hard links in the cache folder."""
+    entry = backbone_entry("tone", options)
+    backbone = entry.build()
+    provenance = entry.provenance(backbone)
+    work = WorkStore(store, fingerprint(provenance))
+    writer = CacheWriter(spec=backbone.spec, provenance=provenance, dtype="float16")
+    HERE.mkdir(parents=True)
+    for planned in plan_shards(manifest, "audio"):
+        rows = []
+        for utterance, content in zip(planned.utterances, planned.contents, strict=True):
+            frames = backbone(backbone.prepare([utterance])).values[0].numpy()
+            rows.append(writer.round(utterance.id, content, frames))
+        writer.write(work.path(planned.fingerprint), rows)
+        link_or_copy(work.path(planned.fingerprint), HERE / shard_name(planned.number))
+    rejected = {u.id: "has no audio" for u in manifest if u.audio is None}
+    write_rejected(HERE / REJECTED, rejected)
+
+
+def set_params(**tone: object) -> None:
+    backbones = {"backbones": {"tone": tone, "none": {}}}
+    Path("params.yaml").write_text(yaml.safe_dump(PARAMS | backbones))
+
+
+def prepared(manifest: Manifest, utterances: tuple[Utterance, ...], **changes: float) -> None:
+    """Write the manifest as a later run of `prepare` would."""
+    changed = dataclasses.replace(manifest, utterances=utterances, **changes)  # type: ignore[arg-type]
+    changed.write(Path("data/tones/utterances"))
+
+
+def doctor(*words: str) -> Result:
+    return CliRunner().invoke(app, ["doctor", *words])
+
+
+def said(*words: str) -> str:
+    """What a doctor who finds something wrong says."""
+    result = doctor(*words)
+    assert result.exit_code == 1, result.output
+    return result.output
+
+
+def change(path: Path, edit: Callable[[bytearray], object]) -> None:
+    """Alter a file in place, so that all hard links see it, as a failing disk does."""
+    whole = bytearray(path.read_bytes())
+    edit(whole)
+    path.chmod(0o644)
+    path.write_bytes(whole)
+    path.chmod(0o444)
+
+
+def flip_frame(path: Path, index: int = 1) -> None:
+    place = path.read_bytes().index(read_shard(path).row(index).frames.tobytes())
+
+    def edit(whole: bytearray) -> None:
+        whole[place + 1] ^= 1
+
+    change(path, edit)
+
+
+def rewrite(
+    number: int,
+    edit: Callable[[list[Row]], object] = list,
+    *,
+    to: int | None = None,
+    provenance: dict[str, object] | None = None,
+    linked: bool = False,
+) -> None:
+    """Write a shard anew, with a checksum that fits what is in it."""
+    path = HERE / shard_name(number)
+    shard = read_shard(path)
+    rows = [shard.row(i) for i in range(len(shard.ids))]
+    rows = [dataclasses.replace(row, frames=row.frames.copy()) for row in rows]
+    edit(rows)
+    new, target = path.with_name("new"), HERE / shard_name(number if to is None else to)
+    write_shard(
+        new,
+        rows,
+        spec=shard.spec,
+        provenance=provenance or shard.provenance,
+        dtype="float16",
+    )
+    if linked:
+        change(target, lambda whole: whole.__setitem__(slice(None), new.read_bytes()))
+        new.unlink()
+    else:
+        new.replace(target)
+
+
+def alter(name: str, edit: Callable[[h5py.File], object]) -> None:
+    path = HERE / name
+    path.chmod(0o644)
+    with h5py.File(path, "r+") as file:
+        edit(file)
