@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,7 @@ from features.stream import Stream, StreamSpec
 from pipeline.batch import Batch
 from pipeline.checkpoint import load_model, make_model, save_model
 from pipeline.fusion._model import FusionModel, ModalityDropout
-from tests.golden import golden
-from tests.golden_fill import fill
+from tests import fusion_golden
 
 PACKAGE = "pipeline.fusion"
 ALL = kinds(PACKAGE)
@@ -28,9 +29,9 @@ SPECS = {
     "prosody": StreamSpec(dim=1, bins=16, hop_seconds=0.02),
     "spectral": StreamSpec(dim=6),
 }
+# Small sizes by kind: tests/fusions/<kind>.py.
 SMALL: dict[str, dict[str, Any]] = {
-    "heron": {"d_model": 16, "heads": 2, "ffn_mult": 2, "hidden": 8},
-    "concat": {"d_model": 16},
+    kind: importlib.import_module(f"tests.fusions.{kind}").SMALL for kind in ALL
 }
 
 
@@ -38,8 +39,11 @@ def specs_of(kind: str) -> dict[str, StreamSpec]:
     """All slots that a kind takes."""
     try:
         make_model(kind, SMALL[kind], SPECS, CLASSES)
-    except ParamsError:
-        return {slot: SPECS[slot] for slot in ("text", "speech", "nonverbal")}
+    except ParamsError as error:
+        refused = re.search(r"no place for the (\w+) slot", str(error))
+        assert refused is not None
+        allowed = re.findall(r"'(\w+)'", str(error).partition("it takes")[2])
+        return {slot: spec for slot, spec in SPECS.items() if slot in allowed}
     return SPECS
 
 
@@ -226,29 +230,15 @@ def test_modality_dropout_zeroes_whole_utterances_and_only_in_training() -> None
 
 def test_concat_equals_the_reference() -> None:
     """The public code's "simple" model, weights made by formula, golden/README.md §3.5."""
-    keys, inputs = golden("fusion_keys.json")["simple"], golden("fusion_inputs.npz")
-    vectors = golden("fusion_simple.npz")
-    shapes = {e["key"]: torch.empty(e["shape"], device="meta") for e in keys["entries"]}
-    public = {k: torch.from_numpy(v) for k, v in fill(shapes, keys["salt"]).items()}
-    specs = {"speech": StreamSpec(dim=1280), "text": StreamSpec(dim=1024)}
+    specs = {slot: fusion_golden.SPECS[slot] for slot in ("speech", "text")}
     model = make_model("concat", {}, specs, 8).eval()
-    assert count(model) == keys["parameters_total"] == 2_238_472
     names = {
         "audio_proj.0": "branches.speech.projection.0",
         "text_proj.0": "branches.text.projection.0",
         "mlp.layers.0": "classifier.0",
         "mlp.layers.3": "classifier.3",
     }
+    public = fusion_golden.public_weights("simple")
     state = {f"{names[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": v for k, v in public.items()}
     model.load_state_dict(state)
-    audio, text = torch.from_numpy(inputs["audio"]), torch.from_numpy(inputs["text"])
-    full = [Stream.pad(list(audio)), Stream.pad(list(text))]
-    lengths = inputs["audio_lengths"].tolist(), inputs["text_lengths"].tolist()
-    ragged = [
-        Stream.pad([row[:length] for row, length in zip(values, cut, strict=True)])
-        for values, cut in zip((audio, text), lengths, strict=True)
-    ]
-    with torch.inference_mode():
-        for name, streams in (("logits", full), ("logits_ragged", ragged)):
-            logits = model(Batch(dict(zip(("speech", "text"), streams, strict=True)))).logits
-            assert torch.allclose(logits, torch.from_numpy(vectors[name]), atol=1e-5)
+    fusion_golden.assert_equals_public(model, "simple", "speech", "text")

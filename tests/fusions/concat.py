@@ -1,0 +1,3 @@
+"""A small concat."""
+
+SMALL = {"d_model": 16}

@@ -1,0 +1,3 @@
+"""A small HERON."""
+
+SMALL = {"d_model": 16, "heads": 2, "ffn_mult": 2, "hidden": 8}
