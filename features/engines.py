@@ -12,7 +12,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.queues import Queue
 from typing import Literal
 
-from features.extractor import Extractor, Recipe, Tally
+from features.extractor import Extractor
+from features.recipe import Recipe, Tally
 from features.shard_plan import PlannedShard
 
 Engine = Literal["local", "ray"]

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import HeronryError, ParamsError
-from features.extractor import Extractor, Recipe, Tally
+from features.extractor import Extractor
 from features.files import replacing
+from features.recipe import Recipe, Tally
 from features.shard_plan import PlannedShard
 from features.store import WorkStore
 

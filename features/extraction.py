@@ -17,10 +17,11 @@ from typing import Any
 from features.backbone_entry import BackboneEntry
 from features.cache import shard_name
 from features.engines import Engine, run_shards
-from features.extractor import Extractor, Recipe, Tally
+from features.extractor import Extractor
 from features.forecast import Forecast, forecast
 from features.manifest import Manifest
 from features.progress import progress
+from features.recipe import Recipe, Tally
 from features.records import REJECTED, write_rejected
 from features.shard import read_shard
 from features.shard_plan import content_of, plan_shards

@@ -7,12 +7,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
-from features.backbone_entry import BackboneEntry, fingerprint
-from features.backbones._backbone import Backbone
+from features.backbone_entry import fingerprint
+from features.backbones._backbone import Backbone, module_of
 from features.batches import (
     Prepared,
     default_batch_seconds,
@@ -23,50 +22,14 @@ from features.batches import (
 from features.cache import CacheWriter
 from features.errors import CacheError
 from features.manifest import Utterance
+from features.recipe import Recipe, Tally
 from features.runner import Result, Runner
 from features.shard import Row
 from features.shard_plan import PlannedShard
 from features.store import WorkStore
 
-IN_FLIGHT = 4  # batches and shards that may wait for the writer
-
-
-@dataclass
-class Tally:
-    """What was done.
-
-    Attributes:
-        computed: Utterances that went through the backbone.
-        copied: Utterances copied from other shards in the work store, or from their like.
-        seconds: Seconds of audio that went through the backbone.
-    """
-
-    computed: int = 0
-    copied: int = 0
-    seconds: float = 0.0
-
-    def add(self, more: Tally) -> None:
-        """Sum up."""
-        self.computed += more.computed
-        self.copied += more.copied
-        self.seconds += more.seconds
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that it takes to make an extractor, here or in another process.
-
-    Attributes:
-        entry: The backbone as params.yaml describes it.
-        store: Root of the work store.
-        batch_seconds: Budget of a batch in padded seconds; None: by device.
-        workers: Processes that prepare inputs; None: as many as pay off.
-    """
-
-    entry: BackboneEntry
-    store: Path
-    batch_seconds: float | None = None
-    workers: int | None = None
+IN_FLIGHT = 4  # batches and shards that may wait to be kept and written
+MAX_LANES = 8  # clips side by side on a CPU: each holds the activations of a whole network
 
 
 @dataclass
@@ -113,23 +76,55 @@ class Extractor:
             pin=self.device.type == "cuda",
         )
         waiting: deque[Future[None]] = deque()
-        with ThreadPoolExecutor(1) as writer:
-            for item in prepared:
-                if item.error is not None:
-                    raise item.error
+        with ThreadPoolExecutor(1) as keeper, ThreadPoolExecutor(1) as writer:
+            for item, results in self._launched(prepared):
                 pending, count = lined_up.popleft()
-                results = self.runner.launch(item)
                 if pending.deviation is None:
                     pending.deviation = self.runner.deviation(item)
-                waiting.append(writer.submit(self._keep, pending, item, results, tell))
+                kept = keeper.submit(self._keep, pending, item, results, tell)
+                waiting.append(kept)
                 pending.batches -= 1
                 if not pending.batches:
-                    waiting.append(writer.submit(self._write, pending))
+                    waiting.append(writer.submit(self._write, pending, kept))
                 while len(waiting) > IN_FLIGHT:
                     waiting.popleft().result()
                 yield from (1 for _ in range(count))
             for future in waiting:
                 future.result()
+
+    def _launched(self, items: Iterator[Prepared]) -> Iterator[tuple[Prepared, list[Result]]]:
+        """Each batch with its results, in order.
+
+        On a CPU single clips are computed side by side, each with one thread: faster than one clip
+        with all of them, and what is stored does not depend on the number of cores.
+        """
+        lanes = min(MAX_LANES, torch.get_num_threads())
+        if not self._single() or module_of(self.backbone) is None:
+            for item in items:
+                yield _checked(item), self.runner.launch(item)
+            return
+        threads = torch.get_num_threads()
+        going: deque[tuple[Prepared, Future[list[Result]]]] = deque()
+        try:
+            with ThreadPoolExecutor(lanes, "lane", torch.set_num_threads, (1,)) as pool:
+                for item in items:
+                    going.append((_checked(item), pool.submit(self.runner.launch, item)))
+                    if len(going) > lanes:
+                        first, future = going.popleft()
+                        yield first, future.result()
+                while going:
+                    first, future = going.popleft()
+                    yield first, future.result()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _single(self) -> bool:
+        """Whether batches hold one utterance each, on a CPU."""
+        return self.device.type == "cpu" and self._budget() == 0
+
+    def _budget(self) -> float:
+        given = self.recipe.batch_seconds
+        return default_batch_seconds(self.device) if given is None else given
 
     def missing(self, planned: PlannedShard) -> PlannedShard | None:
         """The part of a shard that the store has no rows for; None if it has them all."""
@@ -155,9 +150,6 @@ class Extractor:
         tell: Tally,
     ) -> Iterator[list[Utterance]]:
         """Batches of all shards, in order; asked for a little ahead of the device."""
-        budget = self.recipe.batch_seconds
-        if budget is None:
-            budget = default_batch_seconds(self.device)
         for planned in shards:
             pending = _Pending(planned)
             todo: dict[str, Utterance] = {}
@@ -171,7 +163,7 @@ class Extractor:
                     pending.rows[content] = found
             copied = len(planned.utterances) - len(todo)
             tell.copied += copied
-            batches = list(form_batches(self.backbone, todo.values(), seconds=budget))
+            batches = list(form_batches(self.backbone, todo.values(), seconds=self._budget()))
             pending.batches = len(batches) + 1
             # An empty batch first: it tells of what is copied, and carries a shard that is whole.
             for batch, count in [([], copied), *((batch, len(batch)) for batch in batches)]:
@@ -179,7 +171,7 @@ class Extractor:
                 yield batch
 
     def _keep(self, pending: _Pending, item: Prepared, results: list[Result], tell: Tally) -> None:
-        """Round what came back; runs in the writer's thread."""
+        """Round what came back; runs in a thread of its own."""
         planned = pending.planned
         contents = {
             utterance.id: content
@@ -202,8 +194,9 @@ class Extractor:
                 tell.computed += 1
                 tell.seconds += utterance.seconds or 0.0
 
-    def _write(self, pending: _Pending) -> None:
-        """Seal a shard; runs in the writer's thread."""
+    def _write(self, pending: _Pending, kept: Future[None]) -> None:
+        """Seal a shard once its last batch was kept; runs in the writer's thread."""
+        kept.result()
         planned, rows, rejected = pending.planned, [], {}
         for utterance, content in zip(planned.utterances, planned.contents, strict=True):
             row = pending.rows.get(content)
@@ -220,3 +213,9 @@ class Extractor:
                 "folder with more: finished shards are kept, and the next run goes on"
             ) from error
         self.store.add(planned.fingerprint, device=str(self.device))
+
+
+def _checked(item: Prepared) -> Prepared:
+    if item.error is not None:
+        raise item.error
+    return item

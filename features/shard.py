@@ -7,6 +7,7 @@ and nothing in the attributes about the host, the date or library versions.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -125,38 +126,42 @@ def write_shard(
     """Write rows as one shard to `path` (a temporary file: see `features.files.replacing`)."""
     width = () if spec.bins is not None else (spec.dim,)
     parts = [np.ascontiguousarray(row.frames, dtype=dtype) for row in rows]
-    frames = np.concatenate([np.empty((0, *width), dtype), *parts])
+    offsets = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
+    shape = (int(offsets[-1]), *width)
     shard = Shard(
         path=path,
         ids=tuple(row.id for row in rows),
         contents=tuple(row.content for row in rows),
-        offsets=np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64),
+        offsets=offsets,
         crc32=np.array([zlib.crc32(raw(part)) for part in parts], np.uint32),
-        stored=StoredFrames(path, 0, frames.dtype, frames.shape, (0, 0, 0)),
+        stored=StoredFrames(path, 0, np.dtype(dtype), shape, (0, 0, 0)),
         spec=spec,
         provenance=provenance,
         rounding=np.array([row.rounding for row in rows], np.float64),
         rejected=dict(rejected or {}),
         checksum="",
     )
-    with h5py.File(path, "w", libver=(HDF5_VERSION, HDF5_VERSION)) as file:
-        _write(file, "frames", frames)
+    # In memory first: HDF5 may crash when a disk runs full under it, and a plain write does not.
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver=(HDF5_VERSION, HDF5_VERSION)) as file:
+        frames = file.create_dataset("frames", shape, dtype, track_times=False)
+        for part, start in zip(parts, offsets, strict=False):
+            if len(part):
+                frames[start : start + len(part)] = part
         _write(file, "offsets", shard.offsets)
         _write(file, "crc32", shard.crc32)
         _write(file, "rounding", shard.rounding)
         _write(file, "ids", _strings(shard.ids))
         _write(file, "contents", _strings(shard.contents))
         file.attrs["version"] = VERSION
-        for name, text in (
-            ("format", FORMAT),
-            ("spec", _json(spec.to_dict())),
-            ("provenance", _json(provenance)),
-            ("rejected", _json(shard.rejected)),
-            ("checksum", _checksum(shard, [raw(frames)])),
-        ):
-            # Of fixed length: HDF5 keeps others in a heap without a checksum, where one damaged
-            # byte can make its reader loop for ever.
-            file.attrs[name] = np.bytes_(text.encode())
+        # Of fixed length: HDF5 keeps others in a heap without a checksum, where one damaged byte
+        # can make its reader loop for ever.
+        file.attrs["format"] = np.bytes_(FORMAT)
+        file.attrs["spec"] = _json(spec.to_dict())
+        file.attrs["provenance"] = _json(provenance)
+        file.attrs["rejected"] = _json(shard.rejected)
+        file.attrs["checksum"] = np.bytes_(_checksum(shard, map(raw, parts)))
+    path.write_bytes(image.getbuffer())
 
 
 def read_shard(path: Path) -> Shard:
@@ -234,8 +239,10 @@ def _strings(values: Sequence[str]) -> Array:
     return np.array(encoded, dtype=f"S{max(map(len, encoded), default=1)}")
 
 
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+def _json(value: Mapping[str, Any]) -> np.bytes_:
+    return np.bytes_(
+        json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    )
 
 
 def _checksum(shard: Shard, frames: Iterable[memoryview]) -> str:

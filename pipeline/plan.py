@@ -9,9 +9,10 @@ from typing import Any
 
 from features.cache import DEVIATION, CacheReader
 from features.errors import CacheError, ManifestError
-from features.extractor import Extractor, Recipe
+from features.extractor import Extractor
 from features.forecast import Forecast, forecast
 from features.manifest import Manifest
+from features.recipe import Recipe
 from features.shard_plan import content_of, plan_shards
 from pipeline.params import Params
 
