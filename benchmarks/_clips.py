@@ -1,0 +1,58 @@
+"""Synthetic utterances: no two alike, since equal ones would be computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from features.files import file_sha256
+from features.manifest import Manifest, Utterance
+
+RATE = 16_000  # Hz
+WORDS = (
+    "so is it"  # few, since the tokenizer of benchmarks/_networks.py makes a token of each letter
+)
+
+
+def between(shortest: float, longest: float, count: int) -> list[float]:
+    """Durations in seconds, drawn evenly between two bounds (equal ones: all the same)."""
+    drawn = np.random.default_rng(0).uniform(shortest, longest, count)
+    return [round(float(seconds), 2) for seconds in drawn]
+
+
+def make_clips(
+    folder: Path, seconds: Sequence[float], *, shard_seconds: float = 3600.0
+) -> Manifest:
+    """Write a voice-like WAV file of each duration; their manifest, with short texts."""
+    import soundfile  # here, so that the module loads where it is not installed
+
+    folder.mkdir(parents=True)
+    utterances = []
+    for number, length in enumerate(seconds):
+        path = folder / f"u{number:05d}.wav"
+        soundfile.write(path, _voice(number, length), RATE, subtype="PCM_16")
+        utterances.append(
+            Utterance(
+                id=path.stem,
+                audio=path.name,
+                sha256=file_sha256(path),
+                text=f"{WORDS} {number:05d} {WORDS}",
+                seconds=length,
+                bytes=path.stat().st_size,
+            )
+        )
+    manifest = Manifest("benchmark", tuple(utterances), shard_seconds=shard_seconds)
+    return manifest.located(folder)
+
+
+def _voice(number: int, seconds: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """Five harmonics of 80 to 280 Hz, and noise, `[L]`."""
+    generator = np.random.default_rng(number)
+    time = np.arange(round(seconds * RATE), dtype=np.float32) / RATE
+    hz = generator.uniform(80, 280)
+    wave = 0.02 * generator.standard_normal(len(time), dtype=np.float32)
+    for harmonic in range(1, 6):
+        wave += (0.2 / harmonic * np.sin(2 * np.pi * hz * harmonic * time)).astype(np.float32)
+    return wave
