@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 
+# Two test processes with two threads each would wait for each other on two cores.
+test fast: export OMP_NUM_THREADS := 1
+
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help run test fast lint format lock clean install

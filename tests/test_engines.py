@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -42,6 +46,40 @@ def test_results_are_those_of_one_process(
     assert tell.computed == len(SECONDS)
     assert tell.seconds == pytest.approx(sum(SECONDS))
     assert content(tmp_path / "out") == content(tmp_path / "reference")
+
+
+class Unhurried(Tone):
+    """Has a network, and takes the longer, the shorter the clip."""
+
+    def __init__(self, *, dim: int = 8) -> None:
+        super().__init__(dim=dim)
+        self.network = torch.nn.Identity()
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        Unhurried.seen.append((threading.current_thread().name, torch.get_num_threads()))
+        time.sleep(0.02 / inputs.tensors["samples"].shape[1] * 16_000)
+        return super().__call__(inputs)
+
+    seen: ClassVar[list[tuple[str, int]]] = []
+
+
+def test_clips_side_by_side_on_a_cpu_change_nothing(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = make_manifest(SECONDS)
+    extract(manifest, TONE, tmp_path / "reference", store=tmp_path / "one")
+    monkeypatch.setattr("features.backbones.tone.build", Unhurried)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        extract(manifest, TONE, tmp_path / "out", store=tmp_path / "two")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert content(tmp_path / "out") == content(tmp_path / "reference")
+    names, counts = zip(*Unhurried.seen, strict=True)
+    assert len(set(names)) == 3
+    assert set(counts) == {1}
 
 
 class Small(Tone):
@@ -110,8 +148,6 @@ class Counting(Tone):
 def test_equal_audio_is_computed_once(
     make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import dataclasses
-
     first = make_manifest(SECONDS)
     again = tuple(dataclasses.replace(u, id=f"{u.id} again") for u in first)
     both = dataclasses.replace(first, utterances=first.utterances + again, shard_seconds=100.0)
