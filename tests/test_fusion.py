@@ -16,8 +16,7 @@ from features.plugins import kinds
 from features.stream import Stream, StreamSpec
 from pipeline.batch import Batch
 from pipeline.checkpoint import load_model, make_model, save_model
-from pipeline.fusion._model import FusionModel, ModalityDropout
-from tests import fusion_golden
+from pipeline.fusion._model import FusionModel, ModalityDropout, Unit
 
 PACKAGE = "pipeline.fusion"
 ALL = kinds(PACKAGE)
@@ -58,14 +57,34 @@ def sequences(spec: StreamSpec, lengths: list[int]) -> list[torch.Tensor]:
     return [torch.randn(length, spec.dim) for length in lengths]
 
 
-def batch_of(specs: Mapping[str, StreamSpec], size: int = 4) -> Batch:
+def batch_of(specs: Mapping[str, StreamSpec], size: int = 4, *, unit: Unit = "utterance") -> Batch:
+    """Utterances whose streams differ in length; or dialogues, one vector a turn in each stream."""
     torch.manual_seed(1)
     streams = {}
     for number, (slot, spec) in enumerate(specs.items()):
-        lengths = [1 + (3 * i + number) % 7 for i in range(size)]
+        offset = 0 if unit == "dialogue" else number
+        lengths = [1 + (3 * i + offset) % 7 for i in range(size)]
         streams[slot] = Stream.pad(sequences(spec, lengths))
     labels = torch.arange(size) % CLASSES
+    if unit == "dialogue":
+        mask = next(iter(streams.values())).mask
+        turns = (labels[:, None] + torch.arange(mask.shape[1])) % CLASSES
+        labels = turns.masked_fill(~mask, -1)
     return Batch(streams, labels, tuple(str(i) for i in range(size)))
+
+
+def scored(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """`[R, K]`: the rows that have a label; in dialogues, all turns that are no padding."""
+    assert batch.labels is not None
+    return logits.flatten(0, -2)[batch.labels.flatten() >= 0]
+
+
+def alone(batch: Batch, row: int) -> Batch:
+    """One utterance or dialogue, without padding."""
+    streams = {slot: Stream.pad([s.unpad()[row]]) for slot, s in batch.streams.items()}
+    assert batch.labels is not None
+    labels = batch.labels[[row]]
+    return Batch(streams, labels if labels.ndim == 1 else labels[labels >= 0][None])
 
 
 def take(batch: Batch, rows: list[int]) -> Batch:
@@ -77,31 +96,32 @@ def take(batch: Batch, rows: list[int]) -> Batch:
 @pytest.mark.parametrize("kind", ALL)
 def test_padding_and_batch_mates_change_nothing(kind: str) -> None:
     specs = specs_of(kind)
-    model, batch = small(kind), batch_of(specs)
+    model = small(kind)
+    batch = batch_of(specs, unit=model.unit)
+    singles = [alone(batch, row) for row in range(len(batch.ids))]
     with torch.inference_mode():
-        together = model(batch).logits
-        for row in range(len(together)):
-            streams = {
-                slot: Stream.pad([stream.unpad()[row]]) for slot, stream in batch.streams.items()
-            }
-            alone = model(Batch(streams)).logits[0]
-            assert torch.allclose(together[row], alone, atol=1e-5)
+        together = scored(model(batch).logits, batch)
+        apart = torch.cat([scored(model(single).logits, single) for single in singles])
+        assert torch.allclose(together, apart, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_values_under_the_mask_are_never_seen(kind: str) -> None:
-    model, batch = small(kind), batch_of(specs_of(kind))
+    model = small(kind)
+    batch = batch_of(specs_of(kind), unit=model.unit)
     spoiled = {}
     for slot, stream in batch.streams.items():
         mask = stream.mask if stream.values.ndim == 2 else stream.mask[..., None]
         spoiled[slot] = Stream(torch.where(mask, stream.values, 3), stream.mask)
     with torch.inference_mode():
-        assert torch.allclose(model(batch).logits, model(Batch(spoiled)).logits, atol=1e-5)
+        logits, other = model(batch).logits, model(Batch(spoiled)).logits
+        assert torch.allclose(scored(logits, batch), scored(other, batch), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_permuting_a_batch_permutes_the_output(kind: str) -> None:
-    model, batch = small(kind), batch_of(specs_of(kind))
+    model = small(kind)
+    batch = batch_of(specs_of(kind), unit=model.unit)
     with torch.inference_mode():
         expected = model(batch).logits[[2, 0, 3, 1]]
         assert torch.allclose(model(take(batch, [2, 0, 3, 1])).logits, expected, atol=1e-5)
@@ -109,7 +129,8 @@ def test_permuting_a_batch_permutes_the_output(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ALL)
 def test_gradients_reach_every_parameter(kind: str) -> None:
-    model, batch = small(kind), batch_of(specs_of(kind), size=16)
+    model = small(kind)
+    batch = batch_of(specs_of(kind), size=16, unit=model.unit)
     model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
     dead = [
         name
@@ -125,8 +146,11 @@ def test_any_slot_may_be_empty(kind: str) -> None:
     for slot in specs:
         rest = {name: spec for name, spec in specs.items() if name != slot}
         for used in (rest, {slot: specs[slot]}):
-            logits = small(kind, used)(batch_of(used)).logits
-            assert logits.shape == (4, CLASSES)
+            model = small(kind, used)
+            batch = batch_of(used, unit=model.unit)
+            logits = model(batch).logits
+            assert batch.labels is not None
+            assert logits.shape == (*batch.labels.shape, CLASSES)
             assert torch.isfinite(logits).all()
 
 
@@ -139,18 +163,23 @@ def test_no_slot_at_all_is_an_error(kind: str) -> None:
 @pytest.mark.parametrize("kind", ALL)
 def test_learns_a_separable_problem(kind: str) -> None:
     specs = specs_of(kind)
-    model, batch = small(kind, dropout=0.0), batch_of(specs, size=32)
+    model = small(kind, dropout=0.0)
+    # About as many labels either way.
+    batch = batch_of(specs, size=8 if model.unit == "dialogue" else 32, unit=model.unit)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(150):
         optimizer.zero_grad()
         model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    assert model(batch).logits.argmax(1).tolist() == [i % CLASSES for i in range(32)]
+    assert batch.labels is not None
+    found = scored(model(batch).logits, batch).argmax(1)
+    assert found.tolist() == batch.labels[batch.labels >= 0].tolist()
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_bf16_autocast_is_finite(kind: str) -> None:
-    model, batch = small(kind), batch_of(specs_of(kind))
+    model = small(kind)
+    batch = batch_of(specs_of(kind), unit=model.unit)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.isfinite(model.loss(model(batch), batch))
 
@@ -164,7 +193,7 @@ def test_saved_model_is_rebuilt_from_its_two_files(kind: str, tmp_path: Path) ->
     again, classes = load_model(tmp_path)
     assert classes == names
     with torch.inference_mode():
-        batch = batch_of(specs)
+        batch = batch_of(specs, unit=model.unit)
         assert torch.equal(model(batch).logits, again(batch).logits)
 
 
@@ -226,19 +255,3 @@ def test_modality_dropout_zeroes_whole_utterances_and_only_in_training() -> None
         assert torch.equal(stream.mask, batch.streams[slot].mask)
     silent = dropout.eval()(batch.streams)
     assert all(torch.equal(silent[slot].values, batch.streams[slot].values) for slot in silent)
-
-
-def test_concat_equals_the_reference() -> None:
-    """The public code's "simple" model, weights made by formula, golden/README.md §3.5."""
-    specs = {slot: fusion_golden.SPECS[slot] for slot in ("speech", "text")}
-    model = make_model("concat", {}, specs, 8).eval()
-    names = {
-        "audio_proj.0": "branches.speech.projection.0",
-        "text_proj.0": "branches.text.projection.0",
-        "mlp.layers.0": "classifier.0",
-        "mlp.layers.3": "classifier.3",
-    }
-    public = fusion_golden.public_weights("simple")
-    state = {f"{names[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": v for k, v in public.items()}
-    model.load_state_dict(state)
-    fusion_golden.assert_equals_public(model, "simple", "speech", "text")

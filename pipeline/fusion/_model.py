@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from features.errors import ParamsError
 from features.stream import Stream, StreamSpec
 from pipeline.batch import Batch, Prediction
+from pipeline.losses import Criterion, CrossEntropy
 
 Unit = Literal["utterance", "dialogue"]
 
@@ -22,18 +22,29 @@ class FusionModel(nn.Module):
     The loss belongs to the model, so that one with auxiliary losses needs no special case in the
     training loop. Constructors take `specs` (by slot), `classes` (their number), and keywords that
     are exactly the `args` of the model's entry in params.yaml.
+
+    Attributes:
+        unit: What a row of a batch is.
+        criterion: `criterion(logits [N, K], labels)`, a scalar mean; labels are `[N]` classes, or
+            `[N, K]` shares where mixup made them. Training sets it from its protocol; it holds
+            nothing that is saved.
     """
 
     unit: Unit = "utterance"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.criterion: Criterion = CrossEntropy()
 
     def forward(self, batch: Batch) -> Prediction:
         """Class scores of a batch."""
         raise NotImplementedError
 
     def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """Mean cross-entropy over the batch, in nats."""
+        """The criterion's mean over the batch."""
         assert batch.labels is not None
-        return F.cross_entropy(prediction.logits, batch.labels)
+        loss: Tensor = self.criterion(prediction.logits, batch.labels)
+        return loss
 
 
 class FusionFactory(Protocol):

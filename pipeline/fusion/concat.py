@@ -1,9 +1,9 @@
 """Concatenation of pooled modalities: the "simple" baseline of the MDAT paper (arXiv 2506.02088).
 
-Each real-valued stream is averaged over time, projected, and concatenated; an MLP classifies. F0
-bins are embedded and projected before they are averaged. Reference layout and golden vectors:
-specs.md §2.3; 2,238,472 parameters for speech 1280 and text 1024 wide, 8 classes. With one slot
-filled it is the unimodal baseline.
+Each stream (F0 bins: their learnable embedding) is averaged over time, projected, and concatenated;
+an MLP classifies. Golden vectors of the public code match; 2,238,472 parameters for speech 1280 and
+text 1024 wide, 8 classes; 3,941,896 with F0 and SwiGLU. With one slot filled it is the unimodal
+baseline.
 """
 
 from __future__ import annotations
@@ -15,47 +15,31 @@ from torch import Tensor, nn
 
 from features.stream import Stream, StreamSpec
 from pipeline.batch import Batch, Prediction
+from pipeline.fusion._layers import (
+    CLASSIFIER_NAMES,
+    ClassifierKind,
+    PitchBranch,
+    Projection,
+    make_classifier,
+    renamed,
+    unmasked,
+)
 from pipeline.fusion._model import FusionFactory, FusionModel, check_slots
 
 ORDER = ("speech", "nonverbal", "text", "prosody", "spectral")
-
-
-class Branch(nn.Module):
-    """One modality to one vector: mean over time, then Linear, ReLU, Dropout.
-
-    Args:
-        spec: The stream; bins get an embedding of width `d_model`, one index more than bins for
-            padding.
-        d_model: Width D of the vector.
-        dropout: Rate after the projection.
-    """
-
-    def __init__(self, spec: StreamSpec, d_model: int, dropout: float) -> None:
-        super().__init__()
-        self.bins = spec.bins
-        self.embedding = None if spec.bins is None else nn.Embedding(spec.bins + 1, d_model)
-        self.projection = nn.Sequential(
-            nn.Linear(d_model if spec.bins else spec.dim, d_model), nn.ReLU(), nn.Dropout(dropout)
-        )
-
-    def forward(self, stream: Stream) -> Tensor:
-        """`[B, D]`."""
-        if self.embedding is None:
-            projected: Tensor = self.projection(stream.mean())
-            return projected
-        bins = stream.values.masked_fill(~stream.mask, self.embedding.num_embeddings - 1)
-        return Stream(self.projection(self.embedding(bins)), stream.mask).mean()
 
 
 class Concat(FusionModel):
     """Pool, project, concatenate, classify.
 
     Args:
-        specs: Streams by slot; any.
+        specs: Streams by slot; any. Bins get an embedding of width `d_model`.
         classes: Number of classes K.
         d_model: Width D of each modality's vector.
         hidden: Hidden width of the classifier; None: as wide as its input.
         dropout: Rate in branches and classifier.
+        classifier: `plain` (one hidden layer) or `swiglu`.
+        mask_padding: False takes padded frames into the means, as the public code does.
     """
 
     def __init__(
@@ -66,24 +50,49 @@ class Concat(FusionModel):
         d_model: int = 512,
         hidden: int | None = None,
         dropout: float = 0.5,
+        classifier: ClassifierKind = "plain",
+        mask_padding: bool = True,
     ) -> None:
         super().__init__()
         check_slots("concat", specs, ORDER)
-        self.branches = nn.ModuleDict(
-            {slot: Branch(specs[slot], d_model, dropout) for slot in ORDER if slot in specs}
-        )
+        self.mask_padding = mask_padding
+        self.branches = nn.ModuleDict()
+        for slot in (slot for slot in ORDER if slot in specs):
+            bins = specs[slot].bins
+            self.branches[slot] = (
+                Projection(specs[slot].dim, d_model, dropout)
+                if bins is None
+                else PitchBranch(bins, d_model, d_model, dropout)
+            )
         width = d_model * len(self.branches)
-        hidden = hidden or width
-        layers = nn.Linear(width, hidden), nn.Linear(hidden, classes)
-        self.classifier = nn.Sequential(layers[0], nn.ReLU(), nn.Dropout(dropout), layers[1])
-        for layer in layers:
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+        self.classifier = make_classifier(classifier, width, hidden, classes, dropout)
 
     def forward(self, batch: Batch) -> Prediction:
         """Logits `[B, K]`."""
-        vectors = [branch(batch.streams[slot]) for slot, branch in self.branches.items()]
+        vectors = [self.vector(slot, batch.streams[slot]) for slot in self.branches]
         return Prediction(self.classifier(torch.cat(vectors, dim=1)))
+
+    def vector(self, slot: str, stream: Stream) -> Tensor:
+        """`[B, D]` of one modality: frames, or embeddings of bins, are averaged, then projected."""
+        branch = self.branches[slot]
+        projection = branch
+        if isinstance(branch, PitchBranch):
+            stream, projection = branch.embed(stream), branch.projection
+        seen = stream if self.mask_padding else unmasked(stream)
+        projected: Tensor = projection(seen.mean())
+        return projected
+
+
+def from_public(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of `Concat` from one of the public code's "simple" models (docs/adding.md)."""
+    names = {
+        "audio_proj": "branches.speech",
+        "text_proj": "branches.text",
+        "f0_embedding": "branches.prosody.embedding",
+        "f0_proj": "branches.prosody.projection",
+        **CLASSIFIER_NAMES,
+    }
+    return renamed(weights, names)
 
 
 build: FusionFactory = Concat

@@ -1,0 +1,180 @@
+"""Layers that the fusion models of the MDAT paper's code (arXiv 2506.02088) have in common.
+
+All take padded frames out of every softmax and mean, where the public code has no masks. An
+utterance without any frame gives zeros, and finite gradients.
+
+Legend: B batch, T time, D width, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from features.errors import ParamsError
+from features.stream import Stream
+
+ClassifierKind = Literal["plain", "swiglu"]
+WRAPPER = "model."
+# Our prefix by public prefix, for `renamed`.
+CLASSIFIER_NAMES: dict[str, str | None] = {
+    "mlp.layers": "classifier",
+    "mlp.W": "classifier.gate",
+    "mlp.V": "classifier.value",
+    "mlp.W2": "classifier.output",
+}
+
+
+def visible(mask: Tensor) -> Tensor:
+    """`[B, T]`: which frames a softmax runs over: those that exist, or all where none does.
+
+    A softmax over nothing is NaN, and so is its gradient even if the result is thrown away. Who
+    calls this sets the rows without frames to zero afterwards (`present`).
+    """
+    return mask | ~mask.any(1, keepdim=True)
+
+
+def present(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """`[B, 1, 1]`: 1 where an utterance has frames, else 0."""
+    return mask.any(1)[:, None, None].to(dtype)
+
+
+def unmasked(stream: Stream) -> Stream:
+    """The stream with its padding taken for frames, as the public code does."""
+    return Stream(stream.values, torch.ones_like(stream.mask))
+
+
+def renamed(weights: Mapping[str, Tensor], names: Mapping[str, str | None]) -> dict[str, Tensor]:
+    """Weights of the public code under our names.
+
+    Args:
+        weights: A state dict of a model, or of the Lightning module around it, where every name of
+            the model begins with `model.` and the loss may have weights of its own.
+        names: Our prefix by public prefix, both without the dot at the end; the longest that fits
+            is taken. None: weights to leave out.
+
+    Raises:
+        ParamsError: A weight begins with none of the prefixes.
+    """
+    if any(key.startswith(WRAPPER) for key in weights):
+        weights = {k.removeprefix(WRAPPER): v for k, v in weights.items() if k.startswith(WRAPPER)}
+    found = {}
+    for key, value in weights.items():
+        fitting = [public for public in names if f"{key}.".startswith(f"{public}.")]
+        if not fitting:
+            raise ParamsError(
+                f"given the weight {key!r}; expected names that begin with one of "
+                f"{sorted(names)}; is it a checkpoint of another model?"
+            )
+        public = max(fitting, key=len)
+        ours = names[public]
+        if ours is not None:
+            found[ours + key.removeprefix(public)] = value
+    return found
+
+
+class Projection(nn.Sequential):
+    """Linear, ReLU, Dropout: `[..., width]` to `[..., d_model]`."""
+
+    def __init__(self, width: int, d_model: int, dropout: float) -> None:
+        super().__init__(nn.Linear(width, d_model), nn.ReLU(), nn.Dropout(dropout))
+
+
+class PitchBranch(nn.Module):
+    """Integer bins to frames of width `d_model`: learnable embedding, then `Projection`.
+
+    Args:
+        bins: Number of bins; the embedding has one row more, for padding.
+        embed_width: Width of the embedding.
+        d_model: Width D of the result.
+        dropout: Rate after the projection.
+    """
+
+    def __init__(self, bins: int, embed_width: int, d_model: int, dropout: float) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(bins + 1, embed_width)
+        self.projection = Projection(embed_width, d_model, dropout)
+
+    def embed(self, stream: Stream) -> Stream:
+        """`[B, T]` bins to `[B, T, E]`, ahead of the projection."""
+        bins = stream.values.masked_fill(~stream.mask, self.embedding.num_embeddings - 1)
+        return Stream(self.embedding(bins), stream.mask)
+
+    def forward(self, stream: Stream) -> Stream:
+        """`[B, T]` bins to `[B, T, D]`."""
+        return Stream(self.projection(self.embed(stream).values), stream.mask)
+
+
+class AttentivePool(nn.Module):
+    """Weighted sum over time whose weights are a softmax over time, for each feature on its own.
+
+    w = softmax_t(Linear(x)), y = sum_t w_t * x_t.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(width, width)
+
+    def weights(self, stream: Stream) -> Tensor:
+        """`[B, T, D]`, summing to 1 over T; zeros for an utterance without frames."""
+        hidden = ~visible(stream.mask)[..., None]
+        scores: Tensor = self.score(stream.values).masked_fill(hidden, -torch.inf)
+        return scores.softmax(1) * present(stream.mask, scores.dtype)
+
+    def forward(self, stream: Stream) -> Tensor:
+        """`[B, D]`."""
+        return (self.weights(stream) * stream.values).sum(1)
+
+
+class Encoder(nn.Module):
+    """Post-norm transformer encoder layer (ReLU, feed-forward width 4 D), padded keys hidden."""
+
+    def __init__(self, d_model: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(
+            d_model, heads, 4 * d_model, dropout, batch_first=True
+        )
+
+    def forward(self, stream: Stream) -> Stream:
+        """`[B, T, D]`."""
+        encoded = self.layer(stream.values, src_key_padding_mask=~visible(stream.mask))
+        return Stream(encoded, stream.mask)
+
+
+class MLP(nn.Sequential):
+    """Linear, ReLU, Dropout, Linear to K classes; Kaiming-uniform weights, zero biases."""
+
+    def __init__(self, width: int, hidden: int, classes: int, dropout: float) -> None:
+        layers = nn.Linear(width, hidden), nn.Linear(hidden, classes)
+        super().__init__(layers[0], nn.ReLU(), nn.Dropout(dropout), layers[1])
+        for layer in layers:
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+
+class SwiGLU(nn.Module):
+    """W2 Dropout(swish(W x) * V x), all three with bias (Shazeer, arXiv 2002.05202, has none)."""
+
+    def __init__(self, width: int, hidden: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, hidden)
+        self.value = nn.Linear(width, hidden)
+        self.output = nn.Linear(hidden, classes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, K]` for `[B, width]`."""
+        logits: Tensor = self.output(self.dropout(F.silu(self.gate(x)) * self.value(x)))
+        return logits
+
+
+def make_classifier(
+    kind: ClassifierKind, width: int, hidden: int | None, classes: int, dropout: float
+) -> MLP | SwiGLU:
+    """The classifier of the paper's code, plain or SwiGLU; `hidden` None: as wide as its input."""
+    build = SwiGLU if kind == "swiglu" else MLP
+    return build(width, hidden or width, classes, dropout)

@@ -1,0 +1,221 @@
+"""Graph-attention fusion: MDAT as the challenge system of arXiv 2506.02088 has it.
+
+Each frame sequence is projected, passes a graph attention of its own, and attends to the other one
+(co-attention); an encoder layer and a feature-wise attentive pooling make a vector of it, and a
+classifier takes the vectors side by side. F0 bins have a learnable embedding and are averaged, or
+take part in the attention; a spectral vector (CED) goes straight to the classifier. The public code
+(alefiury/InterSpeech-SER-2025) is the specification, Zaidi et al. (arXiv 2306.13804) the origin of
+"dual attention". Golden vectors of six variants match; 10,119,176 parameters for speech 1280 and
+text 1024 wide with the plain classifier, 11,822,600 with F0 and SwiGLU (8 classes).
+
+What the paper leaves open (number of graph layers, heads, with or without co-attention) are
+arguments; their defaults are the public code. docs/papers.md says where we differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from features.errors import ParamsError
+from features.stream import Stream, StreamSpec
+from pipeline.batch import Batch, Prediction
+from pipeline.fusion._gat_layers import ClipBranch, CoExchange, Graphs, MultiheadExchange
+from pipeline.fusion._layers import (
+    CLASSIFIER_NAMES,
+    AttentivePool,
+    ClassifierKind,
+    Encoder,
+    PitchBranch,
+    Projection,
+    make_classifier,
+    renamed,
+    unmasked,
+)
+from pipeline.fusion._model import FusionFactory, FusionModel, check_slots
+
+ORDER = ("speech", "text", "prosody", "spectral")  # of the vectors ahead of the classifier
+PARTNERS = ("speech", "text")
+MOST_LAYERS = 3
+
+
+class Gat(FusionModel):
+    """Graph attention, co-attention, encoder and attentive pooling of the MDAT code.
+
+    With one of speech and text alone there is no exchange. Padded frames are never seen.
+
+    Args:
+        specs: Streams by slot; text, speech, prosody (bins, or frames), spectral (averaged).
+        classes: Number of classes K.
+        d_model: Width D of frames and vectors.
+        gat_layers: Graph-attention layers of a modality, 1 to 3.
+        heads: Heads of each of them; their number does not change the parameter count.
+        co_attention: Whether modalities attend to each other at all.
+        attention: How speech and text do: `co` shares one affinity, `multihead` is cross-attention
+            with `encoder_heads` heads.
+        encoder_heads: Heads of the encoder layer.
+        f0_embedding: Width of the embedding of F0 bins: 512 in the public configurations.
+        f0_attention: Whether prosody has graph attention, co-attention with speech and text, and an
+            encoder, or is averaged after its projection.
+        classifier: `plain` (one hidden layer) or `swiglu`.
+        hidden: Hidden width of the classifier; None: as wide as its input. The public
+            configurations take half of that for `swiglu`: 768 with F0.
+        dropout: Rate in projections, attention of the encoder, feed-forward and classifier.
+        mask_padding: False takes padded frames for real ones, as the public code does.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, StreamSpec],
+        classes: int,
+        *,
+        d_model: int = 512,
+        gat_layers: int = 1,
+        heads: int = 1,
+        co_attention: bool = True,
+        attention: Literal["co", "multihead"] = "co",
+        encoder_heads: int = 8,
+        f0_embedding: int = 512,
+        f0_attention: bool = False,
+        classifier: ClassifierKind = "plain",
+        hidden: int | None = None,
+        dropout: float = 0.5,
+        mask_padding: bool = True,
+    ) -> None:
+        super().__init__()
+        check_slots("gat", specs, ORDER)
+        check_sizes(specs, d_model, gat_layers, encoder_heads, dropout)
+        self.mask_padding = mask_padding
+        frames = [slot for slot in ORDER if slot in specs and slot != "spectral"]
+        attending = [slot for slot in frames if slot != "prosody" or f0_attention]
+        partners = [slot for slot in attending if slot in PARTNERS] if co_attention else []
+        self.fronts = nn.ModuleDict(
+            {slot: make_front(specs[slot], f0_embedding, d_model, dropout) for slot in frames}
+        )
+        self.graphs = nn.ModuleDict({s: Graphs(d_model, gat_layers, heads) for s in attending})
+        self.exchange: CoExchange | MultiheadExchange | None = None
+        self.f0_exchange: CoExchange | None = None
+        if len(partners) == len(PARTNERS) and attention == "co":
+            self.exchange = CoExchange(d_model)
+        elif len(partners) == len(PARTNERS):
+            self.exchange = MultiheadExchange(d_model, encoder_heads, dropout)
+        if partners and "prosody" in attending:
+            self.f0_exchange = CoExchange(d_model)
+        self.encoders = nn.ModuleDict(
+            {slot: Encoder(d_model, encoder_heads, dropout) for slot in attending}
+        )
+        self.pools = nn.ModuleDict({slot: AttentivePool(d_model) for slot in attending})
+        self.spectral: ClipBranch | None = None
+        if "spectral" in specs:
+            self.spectral = ClipBranch(specs["spectral"].dim, d_model, dropout)
+        self.classifier = make_classifier(
+            classifier, d_model * len(specs), hidden, classes, dropout
+        )
+
+    def forward(self, batch: Batch) -> Prediction:
+        """Logits `[B, K]`."""
+        fronts = {
+            slot: self._masked(project(front, batch.streams[slot]))
+            for slot, front in self.fronts.items()
+        }
+        mixed = self.mix({slot: graph(fronts[slot]) for slot, graph in self.graphs.items()})
+        vectors = [
+            self.pools[slot](self.encoders[slot](mixed[slot])) if slot in mixed else stream.mean()
+            for slot, stream in fronts.items()
+        ]
+        if self.spectral is not None:
+            vectors.append(self.spectral(self._masked(batch.streams["spectral"]).mean()))
+        return Prediction(self.classifier(torch.cat(vectors, dim=1)))
+
+    def mix(self, graphs: Mapping[str, Stream]) -> dict[str, Stream]:
+        """Let modalities attend to each other, all of them to the others' graph outputs."""
+        mixed = dict(graphs)
+        if self.exchange is not None:
+            mixed["speech"], mixed["text"] = self.exchange.exchange(
+                graphs["speech"], graphs["text"]
+            )
+        if self.f0_exchange is not None:
+            others = [graphs[slot] for slot in PARTNERS if slot in graphs]
+            mixed["prosody"] = self.f0_exchange.collect(graphs["prosody"], others)
+        return mixed
+
+    def _masked(self, stream: Stream) -> Stream:
+        return stream if self.mask_padding else unmasked(stream)
+
+
+def check_sizes(
+    specs: Mapping[str, StreamSpec],
+    d_model: int,
+    gat_layers: int,
+    encoder_heads: int,
+    dropout: float,
+) -> None:
+    """Refuse sizes that do not fit, and bins where frames are expected."""
+    if not 1 <= gat_layers <= MOST_LAYERS:
+        raise ParamsError(f"gat: gat_layers {gat_layers}; expected 1 to {MOST_LAYERS}")
+    if encoder_heads < 1 or d_model % encoder_heads:
+        raise ParamsError(
+            f"gat: encoder_heads {encoder_heads}; expected a divisor of d_model, {d_model}"
+        )
+    if not 0 <= dropout < 1:
+        raise ParamsError(f"gat: dropout {dropout}; expected 0 <= dropout < 1")
+    binned = [slot for slot in specs if slot != "prosody" and specs[slot].bins is not None]
+    if binned:
+        raise ParamsError(
+            f"gat: the {binned[0]} slot holds bins; expected real-valued frames (bins go into the "
+            "prosody slot)"
+        )
+
+
+def make_front(
+    spec: StreamSpec, f0_embedding: int, d_model: int, dropout: float
+) -> PitchBranch | Projection:
+    """What brings a stream to width D."""
+    if spec.bins is None:
+        return Projection(spec.dim, d_model, dropout)
+    return PitchBranch(spec.bins, f0_embedding, d_model, dropout)
+
+
+def project(front: nn.Module, stream: Stream) -> Stream:
+    """Frames or bins to frames of width D."""
+    if isinstance(front, PitchBranch):
+        branched: Stream = front(stream)
+        return branched
+    return Stream(front(stream.values), stream.mask)
+
+
+def from_public(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of `Gat` from one of the public code's MDAT models (docs/adding.md).
+
+    The CED network that those with a spectral branch carry is left out: here its vectors come from
+    the cache, so fine-tuned CED weights belong into a backbone.
+    """
+    names: dict[str, str | None] = {
+        "f0_embedding": "fronts.prosody.embedding",
+        "f0_proj": "fronts.prosody.projection",
+        "co_attention.proj_audio": "exchange.first",
+        "co_attention.proj_text": "exchange.second",
+        "mda_audio_to_text": "exchange.first.attention",
+        "mda_text_to_audio": "exchange.second.attention",
+        "f0_co_attention.proj_audio": "f0_exchange.first",
+        "f0_co_attention.proj_text": "f0_exchange.second",
+        "mel_spec_encoder.proj_layer": "spectral",
+        "mel_spec_encoder": None,
+        **CLASSIFIER_NAMES,
+    }
+    for side, block in (("audio", "first"), ("text", "second")):
+        names[f"{side}_fc_after_cross"] = f"exchange.{block}.linear"
+        names[f"{side}_ln_after_cross"] = f"exchange.{block}.norm"
+    for public, slot in (("audio", "speech"), ("text", "text"), ("f0", "prosody")):
+        names.setdefault(f"{public}_proj", f"fronts.{slot}")
+        names[f"{public}_graph_attn.W"] = f"graphs.{slot}.0.transform"
+        names[f"{public}_graph_attn.a.weight"] = f"graphs.{slot}.0.score"
+        names[f"{public}_trans_enc"] = f"encoders.{slot}.layer"
+        names[f"{public}_attentive_pooling_proj"] = f"pools.{slot}.score"
+    return renamed(weights, names)
+
+
+build: FusionFactory = Gat

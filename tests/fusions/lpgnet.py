@@ -1,0 +1,3 @@
+"""A small LPGNet."""
+
+SMALL = {"d_model": 16, "heads": 2}

@@ -1,0 +1,3 @@
+"""A small transformer."""
+
+SMALL = {"d_model": 16, "heads": 2, "hidden": 8}
