@@ -1,6 +1,6 @@
 """What fusion models take and give.
 
-Legend: B batch, T time, D width, K classes.
+Legend: B batch, T time, N turns, D width, K classes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from features.stream import Stream
 
 @dataclass(frozen=True)
 class Batch:
-    """Streams of B utterances by slot, with their labels.
+    """Streams of B utterances by slot, with their labels; or of B dialogues.
+
+    In a batch of dialogues the frames of a stream are turns, one vector each: `[B, N, D]`. Who
+    speaks is in neither.
 
     Attributes:
         streams: By slot: text, speech, nonverbal, prosody, spectral; only those that are filled.
-        labels: `[B]` class numbers, or None where they are not known.
-        ids: The utterances.
+        labels: `[B]` class numbers, int64; for dialogues `[B, N]`, with -1 at turns that are
+            padding or are not to be scored. None where they are not known.
+        ids: The utterances; for dialogues all their turns that exist, dialogue after dialogue.
     """
 
     streams: Mapping[str, Stream]
@@ -41,7 +45,7 @@ class Prediction:
     """What a model says about a batch.
 
     Attributes:
-        logits: `[B, K]`.
+        logits: `[B, K]`; for dialogues `[B, N, K]`.
         extras: Whatever else the model's own loss needs, by name.
     """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from features.errors import CacheError
 from features.manifest import Label
 from features.stream import StreamSpec
 from pipeline.batch import Batch
+from pipeline.dialogues import places_by_dialogue, stack_labels, stack_turns, turns_mask
+from pipeline.fusion._model import Unit
 from pipeline.left_out import describe
 
 POOL = 16  # batches that are sorted by length together
@@ -65,6 +68,25 @@ class Examples:
         numbers = [self.classes.index(label.label) for label in labels]
         return Batch(streams, torch.tensor(numbers), ids)
 
+    def dialogue_batch(self, dialogues: Sequence[Sequence[Label]]) -> Batch:
+        """The padded dialogues, each the labels of its turns in order.
+
+        Returns:
+            Streams `[B, N, D]`, labels `[B, N]` with -1 at padding, and the ids of all turns,
+            dialogue after dialogue.
+
+        Raises:
+            CacheError: If an utterance has another number of frames than one.
+        """
+        turns = [label for dialogue in dialogues for label in dialogue]
+        ids = tuple(label.id for label in turns)
+        mask = turns_mask([len(dialogue) for dialogue in dialogues])
+        for slot, reader in self.readers.items():
+            _check_pooled(slot, reader, ids)
+        streams = {s: stack_turns(reader.batch(ids), mask) for s, reader in self.readers.items()}
+        numbers = [self.classes.index(label.label) for label in turns]
+        return Batch(streams, stack_labels(numbers, mask), ids)
+
     def length(self, label: Label) -> int:
         """Frames of the longest stream, by which batches are formed."""
         return max(reader.length(label.id) for reader in self.readers.values())
@@ -109,26 +131,77 @@ def join(
 
 
 def shuffled_batches(
-    examples: Examples, labels: Sequence[Label], size: int, generator: np.random.Generator
+    examples: Examples,
+    labels: Sequence[Label],
+    size: int,
+    generator: np.random.Generator,
+    *,
+    unit: Unit = "utterance",
 ) -> Iterator[Batch]:
     """All utterances once, in random batches of about equal length.
 
     The order is random; within each pool of 16 batches utterances are sorted by length, which
     saves padding, and the batches of a pool come in random order again.
+
+    Args:
+        examples: Where the features come from.
+        labels: Of one split.
+        size: Utterances a batch; with the unit `dialogue`, dialogues.
+        generator: Of the order.
+        unit: What a row of a batch is.
     """
-    order = generator.permutation(len(labels))
+    rows = _rows(examples, labels, unit)
+    order = generator.permutation(len(rows))
     for start in range(0, len(order), POOL * size):
-        pool = sorted(order[start : start + POOL * size], key=lambda i: examples.length(labels[i]))
+        pool = sorted((rows[i] for i in order[start : start + POOL * size]), key=_length)
         groups = [pool[i : i + size] for i in range(0, len(pool), size)]
         for index in generator.permutation(len(groups)):
-            yield examples.batch([labels[i] for i in groups[index]])
+            yield _batch(examples, labels, groups[index], unit)
 
 
 def ordered_batches(
-    examples: Examples, labels: Sequence[Label], size: int
+    examples: Examples, labels: Sequence[Label], size: int, *, unit: Unit = "utterance"
 ) -> Iterator[tuple[list[int], Batch]]:
-    """All utterances once, by length, each batch with the places of its rows in `labels`."""
-    order = sorted(range(len(labels)), key=lambda i: examples.length(labels[i]))
-    for start in range(0, len(order), size):
-        places = order[start : start + size]
-        yield places, examples.batch([labels[i] for i in places])
+    """All utterances once, by length, each batch with the places of its labels in `labels`.
+
+    With the unit `dialogue` these places are in the order of the batch's labels that are not -1.
+    """
+    rows = sorted(_rows(examples, labels, unit), key=_length)
+    for start in range(0, len(rows), size):
+        group = rows[start : start + size]
+        places = [place for row in group for place in row.places]
+        yield places, _batch(examples, labels, group, unit)
+
+
+class _Row(NamedTuple):
+    """A row of a batch: places in the list of labels, and the length that it is sorted by."""
+
+    places: list[int]
+    length: int
+
+
+def _rows(examples: Examples, labels: Sequence[Label], unit: Unit) -> list[_Row]:
+    if unit == "dialogue":
+        return [_Row(places, len(places)) for places in places_by_dialogue(labels)]
+    return [_Row([place], examples.length(label)) for place, label in enumerate(labels)]
+
+
+def _length(row: _Row) -> int:
+    return row.length
+
+
+def _batch(examples: Examples, labels: Sequence[Label], rows: Sequence[_Row], unit: Unit) -> Batch:
+    of_rows = [[labels[place] for place in row.places] for row in rows]
+    if unit == "dialogue":
+        return examples.dialogue_batch(of_rows)
+    return examples.batch([label for (label,) in of_rows])
+
+
+def _check_pooled(slot: str, reader: CacheReader, ids: Sequence[str]) -> None:
+    for id in ids:
+        if (length := reader.length(id)) != 1:
+            raise CacheError(
+                f"the {slot} slot: {reader.folder} holds {length} frames of utterance {id!r}, and "
+                "a model over dialogues takes one vector a turn; fill the slot with an entry of "
+                "`backbones` that has `pooling: mean` (or `first`)"
+            )
