@@ -1,4 +1,4 @@
-"""Training jobs: one (seed, fold) each, side by side on a CPU.
+"""Training jobs: one (seed, fold) each.
 
 A job always computes with one thread and its own seeded generators, so that it gives the same bytes
 alone and in company.
@@ -6,25 +6,33 @@ alone and in company.
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import csv
-import multiprocessing
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from features.manifest import Label
 from pipeline.checkpoint import make_model, save_model
-from pipeline.data import join
+from pipeline.data import Examples, join
+from pipeline.fusion._model import FusionModel
 from pipeline.metrics import MONITORS
-from pipeline.params import TrainParams
+from pipeline.resume import Keeper
 from pipeline.runs import HISTORY, PREDICTIONS
-from pipeline.training import Epoch, Fitted, evaluate, fit
+from pipeline.train_params import TrainParams
+from pipeline.training import Fitted, evaluate, fit
+from pipeline.training_state import Epoch, Training
+
+
+class Tell(Protocol):
+    """Whoever shows how far a job is."""
+
+    def __call__(self, text: str, *, done: bool = False) -> None:
+        """Show a line in place of the last one; `done`: it is the job's last."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class Job:
         fold: Which of the protocol's folds.
         out: Folder of the results.
         device: Where to compute.
+        kept: Where the half-done training is kept: `pipeline.resume`; None: nowhere.
     """
 
     title: str
@@ -56,72 +65,92 @@ class Job:
     fold: int
     out: Path
     device: str
+    kept: Path | None = None
 
 
-def run_jobs(jobs: Sequence[Job], *, workers: int | None = None) -> Iterator[int]:
-    """Run all jobs, yielding the parameter count as each finishes.
+def run_job(job: Job, tell: Tell | None = None) -> int:
+    """Train, predict, and write the files of `job.out`; returns the model's size.
 
     Args:
-        jobs: In order of preference.
-        workers: Processes; None: as many as cores on a CPU, one on another device.
+        job: What to train.
+        tell: Told how far it is; None: nobody.
     """
-    if workers is None:
-        workers = available_cores() if jobs[0].device == "cpu" else 1
-    if min(workers, len(jobs)) == 1:
-        threads = torch.get_num_threads()
-        try:
-            yield from map(run_job, jobs)
-        finally:
-            torch.set_num_threads(threads)
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(workers, len(jobs)), context) as pool:
-        futures = [pool.submit(run_job, job) for job in jobs]
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def run_job(job: Job) -> int:
-    """Train, predict, and write the files of `job.out`; returns the model's size."""
-    torch.set_num_threads(1)
-    torch.manual_seed(job.seed)
-    # Whoever starts jobs has verified the caches: each job again would read all of them again.
-    examples = join(job.slots, job.labels, job.classes, verify=False)
-    splits = {name: examples.split(job.fold, name) for name in ("train", "valid", "test")}
-    model = make_model(job.kind, job.args, examples.specs, len(job.classes)).to(job.device)
-    fitted = fit(
-        model,
-        examples,
-        train=splits["train"],
-        valid=splits["valid"],
-        params=job.params,
-        seed=job.seed,
-        tell=lambda epoch: _tell(job, epoch),
-    )
-    specs = examples.specs
-    save_model(job.out, model, kind=job.kind, args=job.args, specs=specs, classes=job.classes)
-    _write_history(job, fitted)
-    with (job.out / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*PREDICTIONS, *(f"p_{name}" for name in job.classes)])
-        for split in ("valid", "test"):
-            labels = splits[split]
-            rows = evaluate(model, examples, labels).probabilities
-            for label, row in zip(labels, rows, strict=True):
-                facts = [label.id, label.speaker, label.dialogue or "", split, job.fold, job.seed]
-                prediction = job.classes[int(row.argmax())]
-                shares = [f"{p:.9g}" for p in row]
-                writer.writerow([*facts, label.label, prediction, *shares])
+    watch = _Watch(job, tell)
+    with _repeatable(job.device):
+        torch.manual_seed(job.seed)
+        # Whoever starts jobs has verified the caches: each job again would read all of them again.
+        examples = join(job.slots, job.labels, job.classes, verify=False)
+        specs = examples.specs
+        model = make_model(job.kind, job.args, specs, len(job.classes)).to(job.device)
+        fitted = fit(
+            model,
+            examples,
+            train=examples.split(job.fold, "train"),
+            valid=examples.split(job.fold, "valid"),
+            params=job.params,
+            seed=job.seed,
+            watcher=watch,
+        )
+        save_model(job.out, model, kind=job.kind, args=job.args, specs=specs, classes=job.classes)
+        _write_history(job, fitted)
+        _write_predictions(job, model, examples)
+    kept = fitted.history[fitted.best - 1]
+    watch.tell(f"kept epoch {fitted.best}, {watch.score(kept)}", done=True)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class _Watch:
+    """Keeps a job's training, and tells how far it is."""
+
+    def __init__(self, job: Job, tell: Tell | None) -> None:
+        self.job, self._tell = job, tell
+        path = job.kept and job.kept / f"seed_{job.seed}_fold_{job.fold}.safetensors"
+        self.keeper = Keeper(path)
+
+    def begin(self, training: Training) -> None:
+        if self.keeper.restore(training):
+            self.tell(f"goes on after epoch {len(training.history)}")
+
+    def epoch_ended(self, training: Training, *, ended: bool) -> None:
+        epoch = training.history[-1]
+        self.tell(
+            f"epoch {epoch.epoch}/{self.job.params.epochs}, loss {epoch.train_loss:.3f}, "
+            f"validation loss {epoch.valid_loss:.3f}, {self.score(epoch)}"
+        )
+        self.keeper.epoch_ended(training, ended=ended)
+
+    def tell(self, text: str, *, done: bool = False) -> None:
+        if self._tell is not None:
+            job = self.job
+            self._tell(f"{job.title} seed {job.seed} fold {job.fold}: {text}", done=done)
+
+    def score(self, epoch: Epoch) -> str:
+        monitor = self.job.params.monitor
+        return f"{monitor} {epoch.scores[monitor]:.3f}"
+
+
+@contextlib.contextmanager
+def _repeatable(device: str) -> Iterator[None]:
+    """One thread, and only algorithms that give the same numbers again.
+
+    On a GPU that is asked of cuBLAS, and an operation without such an algorithm warns.
+    """
+    on_cpu = torch.device(device).type == "cpu"
+    if not on_cpu:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(mode=True, warn_only=not on_cpu)
+    memory.fill_uninitialized_memory = False  # it costs, and finds bugs only
+    try:
+        yield
+    finally:
+        memory.fill_uninitialized_memory = filled
+        torch.use_deterministic_algorithms(mode=strict, warn_only=lenient)
+        torch.set_num_threads(threads)
 
 
 def _write_history(job: Job, fitted: Fitted) -> None:
@@ -135,11 +164,15 @@ def _write_history(job: Job, fitted: Fitted) -> None:
             writer.writerow([job.seed, job.fold, row.epoch, *losses, *scores, kept])
 
 
-def _tell(job: Job, epoch: Epoch) -> None:
-    score = f"{job.params.monitor} {epoch.scores[job.params.monitor]:.3f}"
-    line = (
-        f"{job.title} seed {job.seed} fold {job.fold}: epoch {epoch.epoch}/{job.params.epochs}, "
-        f"loss {epoch.train_loss:.3f}, validation loss {epoch.valid_loss:.3f}, {score}\n"
-    )
-    sys.stderr.write(line)
-    sys.stderr.flush()
+def _write_predictions(job: Job, model: FusionModel, examples: Examples) -> None:
+    with (job.out / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*PREDICTIONS, *(f"p_{name}" for name in job.classes)])
+        for split in ("valid", "test"):
+            labels = examples.split(job.fold, split)
+            rows = evaluate(model, examples, labels).probabilities
+            for label, row in zip(labels, rows, strict=True):
+                facts = [label.id, label.speaker, label.dialogue or "", split, job.fold, job.seed]
+                prediction = job.classes[int(row.argmax())]
+                shares = [f"{p:.9g}" for p in row]
+                writer.writerow([*facts, label.label, prediction, *shares])

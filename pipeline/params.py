@@ -6,11 +6,10 @@ default of `TrainParams`; for the number of seeds: `seeds`, then the model's `se
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -20,50 +19,11 @@ from features.errors import ParamsError
 from features.plugins import load
 from features.preparation import corpus_problems
 from pipeline.checkpoint import FUSIONS
+from pipeline.train_params import TrainParams
 from pipeline.yaml_scalars import read_yaml
 
 SLOTS = ("text", "speech", "nonverbal", "prosody", "spectral")
 REGIMES = ("cached",)
-Monitor = Literal["accuracy", "uar", "macro_f1", "weighted_f1"]
-
-
-@dataclass(frozen=True)
-class TrainParams:
-    """How a model is trained.
-
-    Attributes:
-        epochs: Passes over the training split, at most.
-        batch_size: Utterances (dialogues) a batch.
-        accumulate: Batches an optimiser step.
-        optimizer: AdamW, or Adam with L2.
-        lr: Learning rate at the start.
-        weight_decay: Decoupled for AdamW.
-        schedule: `plateau` halves the rate at the third epoch without a lower validation loss.
-        clip_norm: Largest norm of the gradient.
-        monitor: Metric of the validation split by which the kept epoch is chosen.
-        patience: Epochs without a better `monitor` before training stops.
-    """
-
-    epochs: int = 20
-    batch_size: int = 8
-    accumulate: int = 1
-    optimizer: Literal["adamw", "adam"] = "adamw"
-    lr: float = 5e-5
-    weight_decay: float = 0.01
-    schedule: Literal["plateau", "constant"] = "plateau"
-    clip_norm: float = 1.0
-    monitor: Monitor = "weighted_f1"
-    patience: int = 5
-
-    def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "accumulate", "lr", "clip_norm", "patience")
-        wrong = [n for n in positive if not 0 < getattr(self, n) < math.inf]
-        wrong += ["weight_decay"] if not 0 <= self.weight_decay < math.inf else []
-        if wrong:
-            raise ParamsError(
-                f"train.{wrong[0]}: given {getattr(self, wrong[0])}; expected a finite number "
-                f"{'of 0 or more' if wrong[0] == 'weight_decay' else 'above 0'}"
-            )
 
 
 @dataclass(frozen=True)

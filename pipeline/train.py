@@ -12,9 +12,11 @@ from features.errors import CacheError, ParamsError
 from features.manifest import Label, read_labels
 from features.records import read_json, write_json
 from pipeline.data import Examples, join
-from pipeline.jobs import Job, run_jobs
+from pipeline.job_pool import run_jobs
+from pipeline.jobs import Job
 from pipeline.left_out import message
 from pipeline.params import ModelEntry, Params, own_problems
+from pipeline.resume import forget, run_folder
 from pipeline.runs import FORMAT, VERSION
 
 
@@ -48,6 +50,10 @@ def train_model(
         sys.stderr.write(f"train {fusion} on {corpus}: {told}\n")
     check_splits(examples, int(card["folds"]))
     started = time.monotonic()
+    training = params.training(model)
+    kept = run_folder(
+        kind=model.kind, args=model.args, params=training, examples=examples, device=device
+    )
     jobs = [
         Job(
             title=f"train {fusion}",
@@ -56,11 +62,12 @@ def train_model(
             slots=slots,
             labels=labels,
             classes=card["classes"],
-            params=params.training(model),
+            params=training,
             seed=seed,
             fold=fold,
             out=out / f"seed_{seed}" / f"fold_{fold}",
             device=device,
+            kept=kept,
         )
         for seed in params.seeds_of(model)
         for fold in range(int(card["folds"]))
@@ -70,6 +77,7 @@ def train_model(
     seconds = round(time.monotonic() - started, 1)
     facts = {"parameters": sizes.pop(), "train_seconds": seconds}
     write_json(out / "run.json", _describe(params, model, corpus, card, examples) | facts)
+    forget(kept)
     return out
 
 

@@ -6,9 +6,8 @@ among the arguments, so it cannot be selected on.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,35 +15,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features.errors import HeronryError
+from features.errors import HeronryError, ParamsError
 from features.manifest import Label
+from pipeline.augment import mixup, seqaug
+from pipeline.batch import Batch
 from pipeline.data import Examples, ordered_batches, shuffled_batches
+from pipeline.dialogues import places_by_dialogue
 from pipeline.fusion._model import FusionModel
+from pipeline.losses import make_criterion
 from pipeline.metrics import validation_scores
-from pipeline.params import TrainParams
+from pipeline.sampling import class_counts, draw, sampler_weights
+from pipeline.schedules import Schedule
+from pipeline.train_params import TrainParams
+from pipeline.training_state import Epoch, Training, Watcher
 
-EVALUATION_BATCH = 64  # utterances; changes no number beyond float rounding
-PLATEAU_FACTOR = 0.5
-PLATEAU_PATIENCE = 2  # epochs
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One row of history.csv.
-
-    Attributes:
-        epoch: From 1.
-        lr: Learning rate in that epoch.
-        train_loss: Mean loss over the training split, dropout on.
-        valid_loss: Mean loss over the validation split.
-        scores: Metrics of the validation split by name.
-    """
-
-    epoch: int
-    lr: float
-    train_loss: float
-    valid_loss: float
-    scores: dict[str, float]
+EVALUATION_BATCH = 64  # utterances (dialogues); changes no number beyond float rounding
 
 
 @dataclass(frozen=True)
@@ -81,47 +66,60 @@ def fit(
     valid: Sequence[Label],
     params: TrainParams,
     seed: int,
-    tell: Callable[[Epoch], None] = lambda _: None,
+    watcher: Watcher | None = None,
 ) -> Fitted:
     """Train `model` in place, and leave it with the weights of its best validation epoch.
 
     Args:
-        model: Freshly made.
+        model: Freshly made; gets the protocol's criterion, with class weights of `train`.
         examples: Where the features come from.
         train: Training split.
         valid: Validation split.
         params: The protocol.
         seed: Of the order of batches; dropout draws from torch's global generator, which the
             caller has seeded.
-        tell: Called after each epoch.
+        watcher: Told of each epoch.
 
     Raises:
         HeronryError: If the loss is not finite, naming the utterances of the batch.
+        ParamsError: If the protocol cannot be that of a model over dialogues.
     """
-    optimizer = make_optimizer(model, params)
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE
+    training = begin(model, examples, train, params, seed)
+    if watcher is not None:
+        watcher.begin(training)
+    while not training.ended(params):
+        rate = training.schedule.rate
+        train_loss = train_epoch(training, examples, train, params)
+        scored = evaluate(model, examples, valid)
+        predicted = scored.probabilities.argmax(1)
+        scores = validation_scores(_truth(examples, valid), predicted, len(examples.classes))
+        number = len(training.history) + 1
+        training.add(Epoch(number, rate, train_loss, scored.loss, scores), params.monitor)
+        training.schedule.epoch_ended(scored.loss)
+        if watcher is not None:
+            watcher.epoch_ended(training, ended=training.ended(params))
+    model.load_state_dict(training.best_weights)
+    return Fitted(training.history, training.best)
+
+
+def begin(
+    model: FusionModel, examples: Examples, train: Sequence[Label], params: TrainParams, seed: int
+) -> Training:
+    """The state before the first epoch, as `fit` has it."""
+    _check_unit(model, params)
+    counts = torch.from_numpy(class_counts(train, examples.classes))
+    model.criterion = make_criterion(params, counts).to(_device(model))
+    rows = len(train) if model.unit == "utterance" else len(places_by_dialogue(train))
+    batches = math.ceil(rows / params.batch_size)
+    schedule = Schedule(
+        params.schedule,
+        params.lr,
+        steps=params.epochs * math.ceil(batches / params.accumulate),
+        warmup=params.warmup_steps,
+        ends=(params.lr_start, params.lr_end),
     )
     generator = np.random.default_rng(seed)
-    history: list[Epoch] = []
-    best, best_score, best_state = 0, -math.inf, model.state_dict()
-    for number in range(1, params.epochs + 1):
-        rate = optimizer.param_groups[0]["lr"]
-        train_loss = _train_epoch(model, examples, train, params, optimizer, generator)
-        scored = evaluate(model, examples, valid)
-        truth = _truth(examples, valid)
-        scores = validation_scores(truth, scored.probabilities.argmax(1), len(examples.classes))
-        history.append(Epoch(number, rate, train_loss, scored.loss, scores))
-        tell(history[-1])
-        if scores[params.monitor] > best_score:
-            best, best_score = number, scores[params.monitor]
-            best_state = copy.deepcopy(model.state_dict())
-        elif number - best >= params.patience:
-            break
-        if params.schedule == "plateau":
-            plateau.step(scored.loss)
-    model.load_state_dict(best_state)
-    return Fitted(history, best)
+    return Training(model, make_optimizer(model, params), schedule, generator)
 
 
 @torch.inference_mode()
@@ -130,15 +128,17 @@ def evaluate(model: FusionModel, examples: Examples, labels: Sequence[Label]) ->
     model.eval()
     device = _device(model)
     rows: list[NDArray[np.float64]] = [np.empty(0)] * len(labels)
-    total = 0.0
-    for places, batch in ordered_batches(examples, labels, EVALUATION_BATCH):
+    total = size = 0.0
+    for places, batch in ordered_batches(examples, labels, EVALUATION_BATCH, unit=model.unit):
         moved = batch.to(device)
         prediction = model(moved)
-        total += float(model.loss(prediction, moved)) * len(places)
-        probabilities = prediction.logits.double().softmax(1).cpu().numpy()
+        scored, known = _scored(moved, prediction.logits)
+        weight = model.criterion.size(known)
+        total, size = total + float(model.loss(prediction, moved)) * weight, size + weight
+        probabilities = scored.double().softmax(1).cpu().numpy()
         for place, row in zip(places, probabilities, strict=True):
             rows[place] = row
-    return Scored(np.stack(rows), total / len(labels))
+    return Scored(np.stack(rows), total / size)
 
 
 def make_optimizer(model: FusionModel, params: TrainParams) -> torch.optim.Optimizer:
@@ -148,46 +148,77 @@ def make_optimizer(model: FusionModel, params: TrainParams) -> torch.optim.Optim
         "adam": torch.optim.Adam,
     }
     return kinds[params.optimizer](
-        model.parameters(), lr=params.lr, weight_decay=params.weight_decay
+        model.parameters(),
+        lr=params.lr,
+        betas=params.betas,
+        eps=params.eps,
+        weight_decay=params.weight_decay,
     )
 
 
-def _train_epoch(
-    model: FusionModel,
-    examples: Examples,
-    labels: Sequence[Label],
-    params: TrainParams,
-    optimizer: torch.optim.Optimizer,
-    generator: np.random.Generator,
+def train_epoch(
+    training: Training, examples: Examples, labels: Sequence[Label], params: TrainParams
 ) -> float:
-    """One pass; a step each `accumulate` batches, its gradient the mean over their utterances."""
+    """One pass; a step each `accumulate` batches, its gradient the mean over what they score.
+
+    Returns:
+        The mean loss.
+    """
+    model, generator = training.model, training.generator
     model.train()
-    device = _device(model)
-    total, pending = 0.0, 0
-    batches = shuffled_batches(examples, labels, params.batch_size, generator)
-    last = math.ceil(len(labels) / params.batch_size)
+    if params.sampler != "none":
+        counts = class_counts(labels, examples.classes)
+        done, epochs = len(training.history), params.epochs
+        weights = sampler_weights(params.sampler, counts, done=done, epochs=epochs)
+        labels = draw(labels, examples.classes, weights, generator)
+    rows = len(labels) if model.unit == "utterance" else len(places_by_dialogue(labels))
+    last = math.ceil(rows / params.batch_size)
+    total = seen = pending = 0.0
+    batches = shuffled_batches(examples, labels, params.batch_size, generator, unit=model.unit)
     for number, batch in enumerate(batches, 1):
-        moved = batch.to(device)
-        size = len(batch.ids)
-        loss = model.loss(model(moved), moved)
+        moved = _augmented(batch, params, len(examples.classes), generator).to(_device(model))
+        prediction = model(moved)
+        loss = model.loss(prediction, moved)
         _check(loss.detach(), batch.ids)
+        size = model.criterion.size(_scored(moved, prediction.logits)[1])
         (loss * size).backward()  # type: ignore[no-untyped-call]
         total, pending = total + float(loss.detach()) * size, pending + size
         if number % params.accumulate == 0 or number == last:
-            _step(model, optimizer, pending, params.clip_norm)
-            pending = 0
-    return total / len(labels)
+            _step(training, pending, params.clip_norm)
+            seen, pending = seen + pending, 0.0
+    return total / seen
 
 
-def _step(
-    model: FusionModel, optimizer: torch.optim.Optimizer, utterances: int, clip_norm: float
-) -> None:
-    for parameter in model.parameters():
+def _augmented(
+    batch: Batch, params: TrainParams, classes: int, generator: np.random.Generator
+) -> Batch:
+    if params.seqaug > 0:
+        batch = seqaug(batch, params.seqaug, generator)
+    if params.mixup > 0:
+        batch = mixup(batch, params.mixup, classes, generator)
+    return batch
+
+
+def _scored(batch: Batch, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits `[N, K]` and labels of what is scored: all utterances, or turns with a label."""
+    assert batch.labels is not None
+    if logits.ndim == 2:
+        return logits, batch.labels
+    scored = batch.labels >= 0
+    return logits[scored], batch.labels[scored]
+
+
+def _step(training: Training, size: float, clip_norm: float) -> None:
+    parameters = list(training.model.parameters())
+    for parameter in parameters:
         if parameter.grad is not None:
-            parameter.grad.div_(utterances)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+            parameter.grad.div_(size)
+    torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+    for group in training.optimizer.param_groups:
+        group["lr"] = training.schedule.rate
+    training.optimizer.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    training.schedule.step += 1
 
 
 def _check(loss: Tensor, ids: Sequence[str]) -> None:
@@ -196,6 +227,17 @@ def _check(loss: Tensor, ids: Sequence[str]) -> None:
             f"the training loss is {float(loss)} on a batch with utterances {list(ids)[:8]}; "
             "expected a finite number: lower `train.lr`, or look at these utterances' features"
         )
+
+
+def _check_unit(model: FusionModel, params: TrainParams) -> None:
+    """Samplers and augmentation are defined for utterances; a dialogue has turns of all classes."""
+    for name, off in (("sampler", "none"), ("seqaug", 0), ("mixup", 0)):
+        given = getattr(params, name)
+        if model.unit == "dialogue" and given != off:
+            raise ParamsError(
+                f"train.{name}: given {given} for a model over dialogues, whose turns have their "
+                f"order and all classes; set `{name}: {off}`"
+            )
 
 
 def _truth(examples: Examples, labels: Sequence[Label]) -> NDArray[np.int64]:

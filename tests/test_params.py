@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 import pytest
 
 from features.errors import ParamsError
-from pipeline.params import Params, TrainParams, all_problems, read_params
+from features.plugins import load
+from pipeline.params import Params, all_problems, read_params
+from pipeline.train_params import TrainParams
 from pipeline.yaml_scalars import read_yaml
 
 SHIPPED = Path(__file__).parent.parent / "params.yaml"
@@ -43,6 +47,21 @@ def test_shipped_protocol_of_heron_is_the_papers() -> None:
     )
 
 
+@pytest.mark.parametrize("name", read_params(SHIPPED).models)
+def test_shipped_args_are_all_of_the_constructors_keywords(name: str) -> None:
+    """So that DVC, and whoever reads the file, sees every hyper-parameter."""
+    entry = read_params(SHIPPED).model(name)
+    parameters = inspect.signature(load("pipeline.fusion", entry.kind)).parameters.values()
+    keywords = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    assert sorted(entry.args) == sorted(keywords)
+
+
+def test_shipped_train_section_has_all_keys_and_decides_none() -> None:
+    train = read_params(SHIPPED).train
+    assert list(train.values()) == [None] * len(train)
+    assert sorted(train) == sorted(field.name for field in dataclasses.fields(TrainParams))
+
+
 def test_concat_and_heron_share_their_slots() -> None:
     """So that `-S fusion=concat` extracts nothing."""
     params = read_params(SHIPPED)
@@ -55,6 +74,11 @@ def test_global_train_wins_over_the_models(raw: dict[str, Any]) -> None:
     assert (training.lr, training.batch_size) == (0.5, 8)
 
 
+def test_betas_of_yaml_are_those_of_the_default(raw: dict[str, Any]) -> None:
+    params = change(raw, "train.betas", [0.9, 0.999])
+    assert params.training(params.model("heron")).betas == TrainParams().betas
+
+
 def test_global_seeds_win_over_the_models(raw: dict[str, Any]) -> None:
     params = change(raw, "models.heron.seeds", 5)
     assert params.seeds_of(params.model("heron")) == [0, 1, 2, 3, 4]
@@ -65,7 +89,7 @@ def test_global_seeds_win_over_the_models(raw: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("fusion", "heroin", r"fusion: given 'heroin'; expected one of \['concat', 'heron'"),
+        ("fusion", "heroin", r"fusion: given 'heroin'; expected one of \[.*'concat', .*'heron'"),
         ("corpus", "iemocap", r"corpus: given 'iemocap'; expected one of \['demo'"),
         ("regime", "e2e", r"regime: given 'e2e'; expected one of \['cached'\]"),
         ("seeds", 0, "seeds: given 0; expected null or a number above 0"),
@@ -73,6 +97,20 @@ def test_global_seeds_win_over_the_models(raw: dict[str, Any]) -> None:
         ("train.lr", "fast", "train.lr: given 'fast'"),
         ("train.lr", -1.0, "train.lr: given -1.0; expected a finite number above 0"),
         ("train.weight_decay", -1.0, "train.weight_decay: given -1.0"),
+        (
+            "train.betas",
+            [0.9, 1.0],
+            r"train.betas: given \(0.9, 1.0\); expected 0 or more, and below",
+        ),
+        ("train.betas", [0.9], r"train.betas: given \[0.9\]; expected"),
+        ("train.eps", 0.0, "train.eps: given 0.0; expected a finite number above 0"),
+        ("train.seqaug", 1.5, "train.seqaug: given 1.5; expected a number from 0 to 1"),
+        ("train.mixup", float("inf"), "train.mixup: given inf; expected a finite number of 0 or"),
+        ("train.label_smoothing", 1.0, "train.label_smoothing: given 1.0; expected 0 or more"),
+        ("train.warmup_steps", -1, "train.warmup_steps: given -1; expected a finite number of 0"),
+        ("train.loss", "hinge", "train.loss: given 'hinge'; expected one of 'ce', 'weighted_ce'"),
+        ("train.sampler", "uniform", "train.sampler: given 'uniform'; expected one of 'none'"),
+        ("models.heron.train.lr_end", -1, "models.heron.train.lr_end: given -1; expected a"),
         ("train.momentum", 0.9, r"train.momentum: .*expected one of"),
         ("train.monitor", "test_f1", "train.monitor: given 'test_f1'"),
         ("models.heron.text", "brt", r"models.heron.text: given 'brt'; expected one of"),

@@ -6,22 +6,29 @@ import csv
 import dataclasses
 import inspect
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from features.cache import CacheWriter, shard_name
-from features.errors import CacheError, HeronryError
+from features.errors import CacheError, HeronryError, ParamsError
 from features.manifest import Label
 from features.records import REJECTED, write_json, write_rejected, write_rows
 from features.stream import StreamSpec
 from pipeline import data, training
+from pipeline.batch import Batch, Prediction
 from pipeline.checkpoint import load_model, make_model
-from pipeline.jobs import Job, run_job, run_jobs
-from pipeline.params import Params, TrainParams
+from pipeline.fusion._model import FusionModel
+from pipeline.job_pool import run_jobs
+from pipeline.jobs import Job, run_job
+from pipeline.params import Params
+from pipeline.sampling import sampler_weights
 from pipeline.train import train_model
+from pipeline.train_params import TrainParams
 
 CLASSES = ["calm", "angry", "sad"]
 DIM = 6
@@ -62,8 +69,8 @@ def slots(tmp_path: Path) -> dict[str, Path]:
     return folders
 
 
-def job_of(slots: dict[str, Path], out: Path, seed: int = 0, **train: float) -> Job:
-    params = TrainParams(**({"epochs": 4, "lr": 1e-2, "batch_size": 8, "accumulate": 2} | train))  # type: ignore[arg-type]
+def job_of(slots: dict[str, Path], out: Path, seed: int = 0, **train: Any) -> Job:
+    params = TrainParams(**({"epochs": 4, "lr": 1e-2, "batch_size": 8, "accumulate": 2} | train))
     args = {"d_model": 16}
     return Job(
         "test", "concat", args, slots, labels_of(), CLASSES, params, seed, 0, out, device="cpu"
@@ -125,20 +132,25 @@ def test_seed_gives_the_same_bytes_alone_and_in_company(
     assert torch.get_num_threads() == threads
 
 
-def test_accumulation_equals_one_larger_batch(slots: dict[str, Path]) -> None:
+@pytest.mark.parametrize("loss", ["ce", "weighted_ce", "focal"])
+def test_accumulation_equals_one_larger_batch(slots: dict[str, Path], loss: Any) -> None:
     """Without dropout, k batches of n accumulated are one batch of k n."""
-    states = []
+    states, losses = [], []
     for size, accumulate in ((8, 3), (24, 1)):
         torch.manual_seed(0)
         examples = data.join(slots, labels_of(), CLASSES)
         model = make_model("concat", {"d_model": 8, "dropout": 0.0}, examples.specs, 3)
-        # The same order for both: batches as they come, pools of one batch of 24.
-        train = examples.split(0, "train")[:24]
-        params = TrainParams(epochs=1, batch_size=size, accumulate=accumulate, lr=1e-2)
-        optimizer = training.make_optimizer(model, params)
-        generator = np.random.default_rng(0)
-        training._train_epoch(model, examples, train, params, optimizer, generator)
+        train = examples.split(0, "train")
+        train = [*train[:3], *(label for label in train[3:] if label.label != "sad")][:24]
+        params = TrainParams(
+            epochs=1, batch_size=size, accumulate=accumulate, lr=1e-2, loss=loss, clip_norm=1e9
+        )
+        running = training.begin(model, examples, train, params, seed=0)
+        # Adam's first step is a sign, whatever the size of the gradient.
+        running.optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+        losses.append(training.train_epoch(running, examples, train, params))
         states.append(model.state_dict())
+    assert losses[0] == pytest.approx(losses[1])
     for name, value in states[0].items():
         assert torch.allclose(value, states[1][name], atol=1e-6)
 
@@ -153,6 +165,131 @@ def test_every_utterance_once_an_epoch(slots: dict[str, Path]) -> None:
         assert sorted(ids) == sorted(label.id for label in examples.labels)
         orders.append(ids)
     assert orders[0] != orders[1]
+
+
+class Turns(FusionModel):
+    """Over dialogues: each turn by itself."""
+
+    unit = "dialogue"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(DIM, len(CLASSES))
+
+    def forward(self, batch: Batch) -> Prediction:
+        return Prediction(self.linear(batch.streams["speech"].values))
+
+    def loss(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
+        assert batch.labels is not None
+        scored = batch.labels >= 0
+        loss: torch.Tensor = self.criterion(prediction.logits[scored], batch.labels[scored])
+        return loss
+
+
+@pytest.fixture
+def dialogues(tmp_path: Path) -> data.Examples:
+    """Thirty dialogues of one to five turns, one frame a turn."""
+    labels = [
+        dataclasses.replace(label, dialogue=f"d{(i * i) % 31}", turn=i, splits=("train", "valid"))
+        for i, label in enumerate(labels_of())
+    ]
+    generator = np.random.default_rng(0)
+    writer = CacheWriter(spec=StreamSpec(DIM), provenance={"kind": "test"}, dtype="float32")
+    rows = []
+    for label in labels:
+        frames = generator.normal(size=(1, DIM))
+        frames[:, CLASSES.index(label.label)] += 6
+        rows.append(writer.round(label.id, "c", frames.astype(np.float32)))
+    writer.write(tmp_path / "pooled" / shard_name(0), rows)
+    return data.join({"speech": tmp_path / "pooled"}, labels, CLASSES)
+
+
+@pytest.mark.parametrize("loss", ["ce", "weighted_ce"])
+def test_dialogues_are_scored_turn_by_turn(dialogues: data.Examples, loss: Any) -> None:
+    torch.manual_seed(0)
+    model, labels = Turns(), dialogues.labels
+    params = TrainParams(epochs=5, lr=5e-2, loss=loss, schedule="cosine")
+    fitted = training.fit(model, dialogues, train=labels, valid=labels, params=params, seed=0)
+    assert fitted.history[-1].scores["accuracy"] > 0.95
+    steps = 5 * math.ceil(len({label.dialogue for label in labels}) / 8)
+    running = training.begin(model, dialogues, labels, params, seed=0)
+    assert running.schedule.steps == steps
+    training.train_epoch(running, dialogues, labels, params)
+    assert running.schedule.step == steps / 5
+
+    scored = training.evaluate(model, dialogues, labels)
+    frames = np.stack([dialogues.readers["speech"][label.id][0] for label in labels])
+    with torch.inference_mode():
+        logits = model.linear(torch.from_numpy(frames))
+    assert np.allclose(scored.probabilities, logits.double().softmax(1), atol=1e-6)
+    truth = torch.tensor([CLASSES.index(label.label) for label in labels])
+    assert scored.loss == pytest.approx(float(model.criterion(logits, truth)), rel=1e-5)
+
+
+@pytest.mark.parametrize("setting", [{"sampler": "balanced"}, {"seqaug": 0.5}, {"mixup": 0.2}])
+def test_dialogues_refuse_what_is_for_utterances(
+    dialogues: data.Examples, setting: dict[str, Any]
+) -> None:
+    params = TrainParams(**setting)
+    with pytest.raises(ParamsError, match=rf"train.{next(iter(setting))}: .* over dialogues"):
+        training.begin(Turns(), dialogues, dialogues.labels, params, seed=0)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {"loss": "weighted_focal", "label_smoothing": 0.1, "sampler": "to_uniform"},
+        {"loss": "weighted_ce", "schedule": "cosine", "warmup_steps": 5, "lr_start": 1e-4},
+        {"mixup": 0.4, "seqaug": 0.5, "sampler": "balanced", "epochs": 12},
+        {"optimizer": "adam", "betas": [0.9, 0.98], "sampler": "to_distribution", "mixup": 1.0},
+    ],
+)
+def test_learns_by_any_protocol_and_repeats_it(
+    slots: dict[str, Path], tmp_path: Path, train: dict[str, Any]
+) -> None:
+    for name in ("a", "b"):
+        run_job(job_of(slots, tmp_path / name, **train))
+    assert results(tmp_path / "a") == results(tmp_path / "b")
+    with (tmp_path / "a" / "predictions.csv").open() as file:
+        right = [row["label"] == row["prediction"] for row in csv.DictReader(file)]
+    assert np.mean(right) > 0.9
+
+
+def test_history_has_the_rate_of_each_epochs_first_step(
+    slots: dict[str, Path], tmp_path: Path
+) -> None:
+    """54 utterances, 7 batches of 8, 4 steps of 2 batches an epoch."""
+    warm: dict[str, Any] = {
+        "warmup_steps": 4,
+        "lr_start": 1e-4,
+        "lr_end": 1e-3,
+        "schedule": "cosine",
+    }
+    run_job(job_of(slots, tmp_path / "run", **warm))
+    with (tmp_path / "run" / "history.csv").open() as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    cosine = [1e-3 + 9e-3 * (1 + np.cos(np.pi * step / 11)) / 2 for step in (0, 4, 8)]
+    assert rates == pytest.approx([1e-4, *cosine])
+
+
+def test_samplers_are_told_how_many_epochs_are_done(
+    slots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    def spy(*args: Any, done: int, epochs: int) -> Any:
+        told.append((done, epochs))
+        return sampler_weights(*args, done=done, epochs=epochs)
+
+    monkeypatch.setattr(training, "sampler_weights", spy)
+    run_job(job_of(slots, tmp_path / "run", sampler="to_distribution"))
+    assert told == [(0, 4), (1, 4), (2, 4), (3, 4)]
+
+
+def test_training_changes_nothing_of_the_process(slots: dict[str, Path], tmp_path: Path) -> None:
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    run_job(job_of(slots, tmp_path / "run", epochs=1))
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
 
 
 def test_stops_early_and_lowers_the_rate(slots: dict[str, Path]) -> None:

@@ -1,0 +1,106 @@
+"""Many jobs: side by side in processes on a CPU, one after the other on another device.
+
+Whether several at once on one GPU pay has not been measured.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from functools import partial
+from multiprocessing.queues import SimpleQueue
+
+from pipeline.jobs import Job, run_job
+from pipeline.live_lines import LiveLines
+
+Message = tuple[int, str, bool]  # the job's number, what to show of it, whether it is done
+
+
+def run_jobs(jobs: Sequence[Job], *, workers: int | None = None) -> Iterator[int]:
+    """Run all jobs, yielding the parameter count as each finishes.
+
+    Args:
+        jobs: In order of preference.
+        workers: Processes; None: as many as cores on a CPU, one on another device.
+    """
+    if workers is None:
+        workers = available_cores() if jobs[0].device == "cpu" else 1
+    lines = LiveLines()
+    if min(workers, len(jobs)) == 1:
+        for number, job in enumerate(jobs):
+            yield run_job(job, partial(lines.show, number))
+        return
+    context = multiprocessing.get_context("spawn")
+    told: SimpleQueue[Message] = context.SimpleQueue()
+    with (
+        _shown(told, lines),
+        concurrent.futures.ProcessPoolExecutor(
+            min(workers, len(jobs)), context, initializer=_begin_worker, initargs=(told,)
+        ) as pool,
+    ):
+        futures = [pool.submit(_run_in_worker, number, job) for number, job in enumerate(jobs)]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_told: SimpleQueue[Message] | None = None
+
+
+def _begin_worker(told: SimpleQueue[Message]) -> None:
+    """Connect a worker to its parent, whose end is its end: a run begun anew must be alone."""
+    global _told
+    _told = told
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
+
+
+def _run_in_worker(number: int, job: Job) -> int:
+    told = _told
+    assert told is not None
+
+    def tell(text: str, *, done: bool = False) -> None:
+        told.put((number, text, done))
+
+    return run_job(job, tell)
+
+
+@contextlib.contextmanager
+def _shown(told: SimpleQueue[Message], lines: LiveLines) -> Iterator[None]:
+    """Show what workers tell while the context lasts."""
+    over = threading.Event()
+
+    def show() -> None:
+        while not (over.is_set() and told.empty()):
+            if told.empty():
+                over.wait(0.05)
+            else:
+                number, text, done = told.get()
+                lines.show(number, text, done=done)
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=1.0)  # a worker that was killed may have left half a message

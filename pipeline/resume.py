@@ -1,0 +1,192 @@
+"""Half-done trainings, kept in the work store, so that a killed one goes on where it was.
+
+DVC deletes the outputs of a stage before it runs it again, which is why they lie outside of them:
+`training/<fingerprint>/seed_<k>_fold_<j>.safetensors` below the work store. One file holds tensors
+by name and, as its metadata, JSON; nothing is unpickled. It is replaced as a whole, so that a kill
+at any instant leaves the last one or the one before. `train_model` removes them when all jobs of a
+run are done: until then a job that has ended keeps its best weights, for a run that is begun anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from features.files import replacing
+from features.locations import store_root
+from pipeline.data import Examples
+from pipeline.train_params import TrainParams
+from pipeline.training_state import Epoch, Training
+
+FORMAT = "1"  # of these files
+SAVE_SECONDS = 5.0  # of training between two saves: less would be saved than saving costs
+SAVE_SHARE = 0.03  # of the time of a training that saving may take
+KEPT_SECONDS = 30 * 24 * 3600.0  # after which nobody comes back to finish it
+NAME = "training"
+
+
+def run_folder(
+    *, kind: str, args: Mapping[str, Any], params: TrainParams, examples: Examples, device: str
+) -> Path:
+    """Where the half-done trainings of a run lie, named by all that decides its numbers.
+
+    That is the model and its keywords, the protocol, the labels with their splits, the content of
+    the caches, the kind of device, torch, and the sources of both packages: after an edit a
+    training begins anew. Seeds and folds are names in the folder.
+    """
+    shards = {
+        slot: [shard.checksum for shard in reader.shards]
+        for slot, reader in examples.readers.items()
+    }
+    facts = {
+        "format": FORMAT,
+        "kind": kind,
+        "args": dict(args),
+        "train": dataclasses.asdict(params),
+        "classes": list(examples.classes),
+        "labels": [dataclasses.asdict(label) for label in examples.labels],
+        "slots": shards,
+        "device": torch.device(device).type,
+        "torch": torch.__version__,
+        "code": _code_sha256(),
+    }
+    text = json.dumps(facts, sort_keys=True)
+    return store_root() / NAME / hashlib.sha256(text.encode()).hexdigest()
+
+
+def forget(folder: Path) -> None:
+    """Remove the half-done trainings of a run, and those that nobody came back to in a month."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for other in folder.parent.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another run has just removed it
+            newest = max(path.stat().st_mtime for path in (other, *other.glob("*")))
+            if time.time() - newest > KEPT_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+class Keeper:
+    """Saves a training now and then, and takes it up again.
+
+    Args:
+        path: The file of this job; None: nothing is kept.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.saved, self._took = time.monotonic(), 0.0
+
+    def restore(self, training: Training) -> bool:
+        """Put a training where it was saved last, and torch's generators with it.
+
+        Returns:
+            Whether there was anything to take up.
+        """
+        found = None if self.path is None else _read(self.path)
+        if found is None:
+            return False
+        tensors, facts = found
+        best = {name: tensors[name] for name in tensors if name.startswith("best.")}
+        training.history[:] = [Epoch(**row) for row in facts["history"]]
+        training.best = facts["best"]
+        training.best_weights = {name.removeprefix("best."): best[name] for name in best}
+        if facts["ended"]:
+            return True
+        training.schedule.restore(facts["schedule"])
+        training.generator.bit_generator.state = facts["generator"]
+        training.model.load_state_dict(_under("model.", tensors))
+        _restore_optimizer(training.optimizer, _under("optimizer.", tensors))
+        torch.set_rng_state(tensors["rng.cpu"])
+        if "rng.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng.cuda"], _device(training))
+        return True
+
+    def epoch_ended(self, training: Training, *, ended: bool) -> None:
+        """Save if it is time to; always when the training has ended."""
+        if self.path is None:
+            return
+        start = time.monotonic()
+        if not ended and start - self.saved < max(SAVE_SECONDS, self._took / SAVE_SHARE):
+            return
+        try:
+            _write(self.path, training, ended=ended)
+        except OSError as error:
+            sys.stderr.write(
+                f"cannot keep a half-done training at {self.path} ({error}): it goes on, but if it "
+                "is killed it begins anew; make room, or set HERONRY_STORE to another disk\n"
+            )
+        self.saved = time.monotonic()
+        self._took = self.saved - start
+
+
+def _write(path: Path, training: Training, *, ended: bool) -> None:
+    facts: dict[str, Any] = {
+        "ended": ended,
+        "best": training.best,
+        "history": [dataclasses.asdict(epoch) for epoch in training.history],
+    }
+    tensors = {f"best.{name}": value for name, value in training.best_weights.items()}
+    if not ended:
+        facts["schedule"] = training.schedule.state()
+        facts["generator"] = training.generator.bit_generator.state
+        tensors |= {f"model.{n}": value for n, value in training.model.state_dict().items()}
+        for index, state in training.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if _device(training).type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(_device(training))
+    on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(on_cpu, temporary, metadata={NAME: json.dumps(facts)})
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(file.metadata()[NAME])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        sys.stderr.write(f"{path} is no half-done training ({error}); it begins anew\n")
+        return None
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        states.setdefault(int(index), {})[key] = value
+    # Groups hold the protocol, which a new optimiser has; the rate is set before each step.
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors[name] for name in names}
+
+
+def _device(training: Training) -> torch.device:
+    return next(training.model.parameters()).device
+
+
+def _code_sha256() -> str:
+    digest = hashlib.sha256()
+    project = Path(__file__).parent.parent
+    paths = [path for name in ("features", "pipeline") for path in (project / name).rglob("*.py")]
+    for path in sorted(paths):
+        digest.update(f"{path.relative_to(project).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
