@@ -1,0 +1,242 @@
+"""What training costs beside the model: reading, saving, determinism; and jobs side by side.
+
+    python -m benchmarks.training [--json] [--small] [--rounds 5] [--folder DISK]
+
+Caches are made up: speech of 50-500 frames and text of 5-40, 384 wide, in float16; models are
+`concat` and `heron` as in params.yaml, on one thread, as in a job. The contenders of a ratio take
+turns, since machines are noisy.
+
+- `reading`: seconds of an epoch's batches alone, over the epoch's, in percent (goal: below 10).
+- `deterministic`: an epoch without `torch.use_deterministic_algorithms` over one with it; about 1:
+  it costs nothing.
+- `saving`: seconds and megabytes of one saved state, flushed to the disk. States are saved seldom
+  enough that this is at most 3 % of the time of a training.
+- `side_by_side`: the same jobs one after the other, over as many processes as cores; the start of
+  the processes (importing torch) is part of it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks._rounds import interleave, ratio
+from features.cache import CacheWriter, shard_name
+from features.manifest import Label
+from features.stream import StreamSpec
+from pipeline.checkpoint import make_model
+from pipeline.data import Examples, join, shuffled_batches
+from pipeline.job_pool import available_cores, run_jobs
+from pipeline.jobs import Job
+from pipeline.resume import Keeper
+from pipeline.train_params import TrainParams
+from pipeline.training import begin, train_epoch
+from pipeline.training_state import Training
+
+CLASSES = ["angry", "calm", "happy", "sad"]
+FRAMES = {"text": (5, 40), "speech": (50, 500)}
+MODELS = {
+    "concat": TrainParams(batch_size=16, lr=5e-4),
+    "heron": TrainParams(batch_size=8, accumulate=2),
+}
+
+
+def main(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    small: Annotated[bool, typer.Option("--small", help="Tiny, to try it out.")] = False,
+    rounds: Annotated[int, typer.Option(help="How often each contender runs.")] = 5,
+    folder: Annotated[Path | None, typer.Option(help="On the disk to measure.")] = None,
+) -> None:
+    """Measure and print ratios."""
+    torch.set_num_threads(1)  # as training jobs
+    args = {"d_model": 16} if small else {}
+    result: dict[str, Any] = {"rounds": rounds, "cores": available_cores()}
+    with tempfile.TemporaryDirectory(dir=folder, prefix="heronry-benchmark-") as made:
+        labels = make_labels(24 if small else 160)
+        slots = make_caches(Path(made), labels, 16 if small else 384)
+        examples = join(slots, labels, CLASSES)
+        for kind, params in MODELS.items():
+            result[kind] = measure(kind, args, params, examples, rounds)
+            result[kind]["saving"] = saving(kind, args, params, examples, Path(made) / "state")
+        jobs = make_jobs(slots, labels, args, Path(made) / "runs", epochs=1 if small else 5)
+        result["side_by_side"] = side_by_side(jobs, 1 if small else rounds)
+    print(json.dumps(result) if as_json else table(result))
+
+
+def make_labels(count: int) -> list[Label]:
+    """Nine in ten for training."""
+    splits = ["train"] * 18 + ["valid", "test"]
+    return [
+        Label(f"u{i}", CLASSES[i % len(CLASSES)], "s", splits=(splits[i % 20],))
+        for i in range(count)
+    ]
+
+
+def make_caches(folder: Path, labels: list[Label], width: int) -> dict[str, Path]:
+    """A cache folder by slot."""
+    generator = np.random.default_rng(0)
+    for slot, (least, most) in FRAMES.items():
+        writer = CacheWriter(spec=StreamSpec(width), provenance={}, dtype="float16")
+        rows = []
+        for label in labels:
+            frames = generator.standard_normal((generator.integers(least, most + 1), width))
+            rows.append(writer.round(label.id, label.id, frames))
+        writer.write(folder / slot / shard_name(0), rows)
+    return {slot: folder / slot for slot in FRAMES}
+
+
+def started(kind: str, args: Mapping[str, Any], params: TrainParams, data: Examples) -> Training:
+    """A training before its first epoch."""
+    model = make_model(kind, args, data.specs, len(CLASSES))
+    return begin(model, data, data.split(0, "train"), params, seed=0)
+
+
+def measure(
+    kind: str, args: Mapping[str, Any], params: TrainParams, data: Examples, rounds: int
+) -> dict[str, Any]:
+    """Shares of an epoch."""
+    running, labels = started(kind, args, params, data), data.split(0, "train")
+
+    def reading() -> float:
+        begun = time.perf_counter()
+        for _ in shuffled_batches(data, labels, params.batch_size, np.random.default_rng(0)):
+            pass
+        return time.perf_counter() - begun
+
+    def epoch(*, strict: bool) -> float:
+        running.generator = np.random.default_rng(0)  # the same batches
+        with deterministic(on=strict):
+            begun = time.perf_counter()
+            train_epoch(running, data, labels, params)
+            return time.perf_counter() - begun
+
+    contenders: dict[str, Callable[[], float]] = {
+        "reading": reading,
+        "strict": partial(epoch, strict=True),
+        "free": partial(epoch, strict=False),
+    }
+    interleave(contenders, 1)
+    seconds = interleave(contenders, rounds)
+    percent = [100 * r / e for r, e in zip(seconds["reading"], seconds["strict"], strict=True)]
+    return {
+        "utterances": len(labels),
+        "epoch_seconds": round(statistics.median(seconds["strict"]), 3),
+        "reading_percent": {
+            "median": round(statistics.median(percent), 1),
+            "range": [round(min(percent), 1), round(max(percent), 1)],
+        },
+        "deterministic": ratio(seconds["free"], seconds["strict"]),
+    }
+
+
+def saving(
+    kind: str, args: Mapping[str, Any], params: TrainParams, data: Examples, path: Path
+) -> dict[str, Any]:
+    """One save of a training under way, optimiser and best weights included."""
+    running = started(kind, args, params, data)
+    train_epoch(running, data, data.split(0, "train")[: params.batch_size], params)
+    running.best_weights = {n: v.clone() for n, v in running.model.state_dict().items()}
+    seconds = []
+    for _ in range(3):
+        keeper = Keeper(path)
+        keeper.saved = -1e9
+        begun = time.perf_counter()
+        keeper.epoch_ended(running, ended=False)
+        seconds.append(time.perf_counter() - begun)
+    size = path.stat().st_size
+    return {
+        "seconds": round(statistics.median(seconds), 3),
+        "megabytes": round(size / 1e6, 1),
+    }
+
+
+def make_jobs(
+    slots: Mapping[str, Path], labels: list[Label], args: Mapping[str, Any], out: Path, epochs: int
+) -> list[Job]:
+    """One seed for each core."""
+    return [
+        Job(
+            title="heron",
+            kind="heron",
+            args=args,
+            slots=slots,
+            labels=labels,
+            classes=CLASSES,
+            params=TrainParams(epochs=epochs, accumulate=2),
+            seed=seed,
+            fold=0,
+            out=out / str(seed),
+            device="cpu",
+        )
+        for seed in range(available_cores())
+    ]
+
+
+def side_by_side(jobs: list[Job], rounds: int) -> dict[str, Any]:
+    """All jobs by one process and by many."""
+
+    def run(workers: int, some: list[Job]) -> float:
+        begun = time.perf_counter()
+        with silent():
+            for _ in run_jobs(some, workers=workers):
+                pass
+        return time.perf_counter() - begun
+
+    cores = available_cores()
+    seconds = interleave({"one": partial(run, 1, jobs), "many": partial(run, cores, jobs)}, rounds)
+    return {
+        "jobs": len(jobs),
+        "sequential_seconds": round(statistics.median(seconds["one"]), 2),
+        "speedup": ratio(seconds["one"], seconds["many"]),
+    }
+
+
+@contextmanager
+def deterministic(*, on: bool) -> Iterator[None]:
+    """As in a job, or not."""
+    memory: Any = torch.utils.deterministic
+    memory.fill_uninitialized_memory = False
+    torch.use_deterministic_algorithms(mode=on)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode=False)
+        memory.fill_uninitialized_memory = True
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Without the lines that jobs write."""
+    kept, sys.stderr = sys.stderr, io.StringIO()
+    try:
+        yield
+    finally:
+        sys.stderr = kept
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The same for people."""
+    lines = []
+    for kind in MODELS:
+        found = result[kind]
+        lines.append(f"{kind}: {found['epoch_seconds']} s an epoch of {found['utterances']}")
+        lines += [f"  {part:16} {found[part]}" for part in list(found)[2:]]
+    return "\n".join([*lines, f"side by side on {result['cores']} cores: {result['side_by_side']}"])
+
+
+if __name__ == "__main__":
+    typer.run(main)
