@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import torch
@@ -35,7 +36,8 @@ def check(params: Params, *, deep: bool = False) -> list[str]:
         found += corpus_problems(params, deep=deep)
     if params.fusion in params.models and f"models.{params.fusion}" not in wrong:
         model = params.model(params.fusion)
-        found += slot_problems(model)
+        if not any(f"backbones.{name}" in wrong for name in model.slots.values()):
+            found += slot_problems(params, model)
         for backbone in sorted(set(model.slots.values())):
             if f"backbones.{backbone}" not in wrong:
                 found += checkpoint_problems(params, params.backbone(backbone))
@@ -73,15 +75,24 @@ def corpus_problems(params: Params, *, deep: bool) -> list[str]:
     ]
 
 
-def slot_problems(model: ModelEntry) -> list[str]:
+def slot_problems(params: Params, model: ModelEntry) -> list[str]:
     """Whether the model can be made for the slots it is given."""
-    specs = {slot: StreamSpec(dim=8) for slot, name in model.slots.items() if name != "none"}
+    entries = {slot: params.backbone(name) for slot, name in model.slots.items()}
+    specs = {slot: _likely_spec(entry) for slot, entry in entries.items() if entry.kind != "none"}
     try:
         with torch.device("meta"):
             make_model(model.kind, model.args, specs, classes=2)
     except HeronryError as error:
         return [f"models.{model.name}: {error}"]
     return []
+
+
+def _likely_spec(entry: BackboneEntry) -> StreamSpec:
+    """What the backbone yields, as far as it is known without its weights: bins, or numbers."""
+    bins = inspect.signature(load(BACKBONES, entry.kind)).parameters.get("bins")
+    if bins is None:
+        return StreamSpec(dim=8)
+    return StreamSpec(dim=1, bins=entry.options.get("bins", bins.default))
 
 
 def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:

@@ -89,3 +89,14 @@ def test_slots_and_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(found) == 2
     assert "no place for the prosody slot" in found[0]
     assert "cannot load checkpoint 'no/where'" in found[1]
+
+
+@pytest.mark.usefixtures("corpus")
+def test_bins_in_a_slot_for_numbers_are_refused_before_anything_runs() -> None:
+    backbones = {"tone": {}, "none": {}, "f0": {"bins": 64}}
+    models = {"m": {"kind": "heron", "speech": "f0"}}
+    (found,) = check(params(backbones=backbones, models=models))
+    assert found.startswith("models.m: ")
+    assert "bins" in found
+    models = {"m": {"kind": "gat", "speech": "tone", "prosody": "f0"}}
+    assert check(params(backbones=backbones, models=models)) == []
