@@ -23,7 +23,7 @@ from features.errors import HeronryError, UtteranceError
 from features.manifest import Utterance
 
 BATCH_SECONDS = 480.0  # padded, on an accelerator: 16 windows of Whisper
-WORTH_WORKERS = 900.0  # seconds of audio below which starting processes costs more than it saves
+WORTH_WORKERS = 200.0  # seconds of audio below which starting processes costs more than it saves
 MAX_WORKERS = 8
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_BYTES = 512 * 2**20  # below that, batches do not fit on their way from the workers
