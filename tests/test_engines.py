@@ -233,10 +233,19 @@ def lose_one():
     cluster.remove_node(nodes[0], allow_graceful=False)
     print("one of two hosts is gone", flush=True)
 
-threading.Thread(target=lose_one).start()
+def left():
+    nodes = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
+    return len(nodes)
+
+thread = threading.Thread(target=lose_one)
+thread.start()
 tell = extract(Manifest.read(folder / "utterances"), BackboneEntry("tone", "tone"),
                folder / "out", store=store, options=Options(engine="ray"))
-print(len([n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]), "worker left")
+thread.join()
+deadline = time.monotonic() + 120
+while left() > 1 and time.monotonic() < deadline:  # the cluster takes a while to notice
+    time.sleep(0.2)
+print(left(), "worker left")
 print(tell.computed, "computed")
 ray.shutdown()
 cluster.shutdown()
