@@ -37,6 +37,7 @@ class _Pending:
     """A shard on its way: by content, so that equal utterances are computed once."""
 
     planned: PlannedShard
+    contents: dict[str, str]  # by id
     rows: dict[str, Row] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     batches: int = 0
@@ -151,7 +152,8 @@ class Extractor:
     ) -> Iterator[list[Utterance]]:
         """Batches of all shards, in order; asked for a little ahead of the device."""
         for planned in shards:
-            pending = _Pending(planned)
+            ids = (utterance.id for utterance in planned.utterances)
+            pending = _Pending(planned, dict(zip(ids, planned.contents, strict=True)))
             todo: dict[str, Utterance] = {}
             for utterance, content in zip(planned.utterances, planned.contents, strict=True):
                 if content in pending.rows or content in todo:
@@ -172,11 +174,7 @@ class Extractor:
 
     def _keep(self, pending: _Pending, item: Prepared, results: list[Result], tell: Tally) -> None:
         """Round what came back; runs in a thread of its own."""
-        planned = pending.planned
-        contents = {
-            utterance.id: content
-            for utterance, content in zip(planned.utterances, planned.contents, strict=True)
-        }
+        contents = pending.contents
         pending.rejected |= {contents[id]: reason for id, reason in item.rejected.items()}
         for result in results:
             for utterance, values in zip(result.utterances, result.wait().unpad(), strict=True):
