@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from features.errors import ParamsError
 from features.stream import Stream
-from pipeline.fusion._gat_layers import CoAttention, CoExchange, CrossBlock, GraphAttention, Graphs
+from pipeline.fusion._gat_layers import CoAttention, CoExchange, GraphAttention, Graphs
 from pipeline.fusion._layers import (
     MLP,
     AttentivePool,
@@ -23,6 +23,7 @@ from pipeline.fusion._layers import (
     make_classifier,
     renamed,
 )
+from pipeline.fusion._recurrent import AttentionStage
 from tests.golden import golden
 
 LAYERS = {name: torch.from_numpy(array) for name, array in golden("fusion_layers.npz").items()}
@@ -199,7 +200,7 @@ LAYERS_OF_STREAMS: dict[str, Callable[[Stream, Stream], Tensor]] = {
     "co, from the other": lambda a, b: CoAttention(16)(a, b)[1],
     "exchange": lambda a, b: CoExchange(16).exchange(a, b)[1].values,
     "collect": lambda a, b: CoExchange(16).collect(b, [a]).values,
-    "cross": lambda a, b: CrossBlock(16, 2, 0.0)(b, a).values,
+    "cross": lambda a, b: AttentionStage(16, 2, 0.0)(b, a).values,
     "encoder": lambda a, _: Encoder(16, 2, 0.0)(a).values,
     "pool": lambda a, _: AttentivePool(16)(a),
 }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from features.errors import ParamsError
 from features.stream import Stream
 from pipeline.fusion._layers import present, visible
+from pipeline.fusion._recurrent import AttentionStage
 
 NEGATIVE_SLOPE = 0.2
 
@@ -119,34 +120,6 @@ class Graphs(nn.ModuleList):
         return stream
 
 
-class CrossBlock(nn.Module):
-    """x = q + MHA(q, c, c); y = LayerNorm(x + Linear(x)).
-
-    Args:
-        d_model: Width D.
-        heads: Attention heads.
-        dropout: Rate of the attention weights.
-    """
-
-    def __init__(self, d_model: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(d_model, heads, dropout, batch_first=True)
-        self.linear = nn.Linear(d_model, d_model)
-        self.norm = nn.LayerNorm(d_model)
-
-    def forward(self, query: Stream, context: Stream) -> Stream:
-        """`[B, Tq, D]` with the mask of the query; padded frames of the context are not seen."""
-        attended: Tensor = self.attention(
-            query.values,
-            context.values,
-            context.values,
-            key_padding_mask=~visible(context.mask),
-            need_weights=False,
-        )[0]
-        x = query.values + attended * present(context.mask, attended.dtype)
-        return Stream(self.norm(x + self.linear(x)), query.mask)
-
-
 class CoExchange(CoAttention):
     """`CoAttention` with the residual: a + what it gathers from b, and the other way round."""
 
@@ -172,8 +145,8 @@ class MultiheadExchange(nn.Module):
 
     def __init__(self, d_model: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.first = CrossBlock(d_model, heads, dropout)
-        self.second = CrossBlock(d_model, heads, dropout)
+        self.first = AttentionStage(d_model, heads, dropout)
+        self.second = AttentionStage(d_model, heads, dropout)
 
     def exchange(self, a: Stream, b: Stream) -> tuple[Stream, Stream]:
         """Both streams, updated."""

@@ -65,3 +65,24 @@ class ResidualAttention(nn.Module):
         )[0]
         attended = attended * present(context.mask, attended.dtype)
         return Stream(query.values + attended, query.mask)
+
+
+class AttentionStage(nn.Module):
+    """y = x + MHA(x, c, c); LN(y + Linear(y)).
+
+    Args:
+        width: Width D of query and context.
+        heads: Attention heads.
+        dropout: Rate of the attention weights.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.attention = ResidualAttention(width, heads, dropout)
+        self.linear = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, query: Stream, context: Stream) -> Stream:
+        """`[B, Tq, D]` with the mask of the query; padded frames of the context are not seen."""
+        attended = self.attention(query, context).values
+        return Stream(self.norm(attended + self.linear(attended)), query.mask)

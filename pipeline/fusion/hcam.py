@@ -19,27 +19,7 @@ from pipeline.batch import Batch, Prediction
 from pipeline.fusion._front import FUSED, PUBLIC_NAMES, Front, check
 from pipeline.fusion._layers import AttentivePool, ClassifierKind, make_classifier, renamed
 from pipeline.fusion._model import FusionFactory, FusionModel
-from pipeline.fusion._recurrent import BiGRU, ResidualAttention
-
-
-class AttentionStage(nn.Module):
-    """y = x + MHA(x, c, c); LN(y + Linear(y)). No dropout, as in the public code.
-
-    Args:
-        width: Width D of query and context.
-        heads: Attention heads.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.attention = ResidualAttention(width, heads)
-        self.linear = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, query: Stream, context: Stream) -> Stream:
-        """`[B, Tq, D]` with the mask of the query."""
-        attended = self.attention(query, context).values
-        return Stream(self.norm(attended + self.linear(attended)), query.mask)
+from pipeline.fusion._recurrent import AttentionStage, BiGRU
 
 
 class HCAM(FusionModel):
