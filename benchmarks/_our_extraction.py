@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.backbone_entry import BackboneEntry
-from features.cache import shard_name
-from features.engines import run_shards
+from features.extraction import Options, extract_with
 from features.extractor import Extractor
 from features.manifest import Manifest
-from features.recipe import Recipe, Tally
-from features.shard_plan import plan_shards
+from features.recipe import Recipe
 from features.store import WorkStore
 
 
@@ -48,17 +46,10 @@ class Ours:
             shutil.rmtree(folder, ignore_errors=True)
         extractor, manifest = self.extractor, self.task.manifest
         name = extractor.store.folder.name
-        extractor.store = store = WorkStore(self.task.folder / "store", name)
+        extractor.store = WorkStore(self.task.folder / "store", name)
         start = time.perf_counter()
         self.out.mkdir(parents=True)
-        with store.locked():
-            planned = list(plan_shards(manifest, extractor.backbone.reads))
-            todo = [shard for shard in planned if not store.has(shard.fingerprint)]
-            tally = Tally()
-            for _ in run_shards(extractor, todo, (self.task.device,), "local", tally):
-                pass
-            for shard in planned:
-                store.deliver(shard.fingerprint, self.out / shard_name(shard.number))
+        tally = extract_with(extractor, manifest, self.out, Options(devices=(self.task.device,)))
         seconds = time.perf_counter() - start
         if tally.computed != len(manifest):
             raise SystemExit(f"{tally.computed} of {len(manifest)} clips were computed")

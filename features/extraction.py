@@ -88,7 +88,13 @@ def extract(
         write_rejected(out / REJECTED, {})
         return Extraction()
     recipe = Recipe(entry, store, options.batch_seconds, options.workers)
-    extractor = Extractor(recipe, options.devices[0])
+    return extract_with(Extractor(recipe, options.devices[0]), manifest, out, options)
+
+
+def extract_with(
+    extractor: Extractor, manifest: Manifest, out: Path, options: Options
+) -> Extraction:
+    """`extract` with a backbone that is loaded already, into the empty folder `out`."""
     with extractor.store.locked():
         tell = _compute(extractor, manifest, options)
         _deliver(extractor, manifest, out, tell)
