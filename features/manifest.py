@@ -82,6 +82,12 @@ class Label:
         turn: Position in the dialogue, from 0.
         gender: As the corpus states it; None where unknown.
         sentence: Identity of a scripted sentence; None for spontaneous speech.
+        session: Recording session, where the corpus has them.
+        seconds: Duration of the utterance; None without audio.
+        text: Transcript, for the report; None where there is none.
+        audio: Path of the audio file below the corpus root, for the report; None without audio.
+        start: Seconds into that file at which the utterance begins; None for its beginning.
+        stop: Seconds into that file at which it ends; None for its end.
         splits: One of train, valid, test, unused per fold of the protocol.
     """
 
@@ -92,6 +98,12 @@ class Label:
     turn: int | None = None
     gender: str | None = None
     sentence: str | None = None
+    session: str | None = None
+    seconds: float | None = None
+    text: str | None = None
+    audio: str | None = None
+    start: float | None = None
+    stop: float | None = None
     splits: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 
@@ -49,8 +49,35 @@ class Source:
     obtain: str
 
 
+@dataclass(frozen=True)
+class Published:
+    """Counts of the complete corpus, to hold against what lies below the root.
+
+    Attributes:
+        utterances: Labelled utterances, with the label map that is in use.
+        by: Counts of labelled utterances by a field of `Item` (label, session, split, speaker,
+            gender), then by its value.
+        source: Who published them.
+        notes: Why a complete copy may differ all the same; for people.
+    """
+
+    utterances: int
+    by: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+
 class Corpus(Protocol):
-    """An adapter: constructed with the corpus root and the keywords of its params entry."""
+    """An adapter: constructed with the corpus root and the keywords of its params entry.
+
+    What not every corpus has is an optional attribute or property:
+
+    - `published: Published | None`: counts of the complete corpus under the chosen label map.
+    - `variant: str`: name of the label map, where there are several.
+    - `label_map: Mapping[str, str | None]`: the corpus's own labels to classes; None: left out.
+    - `scripted: bool`: all speakers read the same few sentences, so that the words carry no label.
+    - `disclaimer: str`: what every report on this corpus must say.
+    """
 
     source: ClassVar[Source]
     generated: ClassVar[bool]
