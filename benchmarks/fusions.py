@@ -1,9 +1,11 @@
 """Every fusion on the demo corpus: score, interval, spread over seeds, parameters, time, memory.
 
-    python -m benchmarks.fusions [--json] [--seeds 3] [--fusions gat,hcam]
+    python -m benchmarks.fusions [--json] [--seeds 3] [--fusions gat,hcam] [--random-weights]
 
-Run it after `make run`. Features that a fusion lacks are extracted through DVC first. Each fusion
-is trained in a process of its own below runs/benchmark, outside of DVC's outputs; one that was
+Run it after `make run`. Features that a fusion lacks are extracted through DVC first. With
+`--random-weights` come models on CED-small and emotion2vec base, which are made here with random
+weights of the real shape; their scores are not those of the public checkpoints. Each fusion is
+trained in a process of its own below runs/benchmark, outside of DVC's outputs; one that was
 trained with the same settings is not trained again, so that a run of hours can be stopped and gone
 on with.
 """
@@ -21,7 +23,10 @@ from typing import Annotated, Any
 
 import typer
 
-from features.locations import device
+from benchmarks._random_weights import SUFFIX, make_checkpoint, with_random_weights
+from features.extraction import extract
+from features.locations import corpus_root, device, store_root
+from features.manifest import Manifest
 from features.records import read_json, write_json
 from pipeline.evaluation import evaluate
 from pipeline.params import Params, read_params
@@ -37,10 +42,13 @@ def main(
     seeds: Annotated[int, typer.Option(help="Of each fusion.")] = 3,
     fusions: Annotated[str, typer.Option(help="Default: all entries of models.")] = "",
     corpus: str = "demo",
+    random_weights: Annotated[bool, typer.Option(help="Also models on random weights.")] = False,
     train: Annotated[str, typer.Option(help="One fusion, in this process.", hidden=True)] = "",
 ) -> None:
     """Train what is missing and print a row for each fusion."""
     params = dataclasses.replace(read_params(Path("params.yaml")), seeds=seeds, corpus=corpus)
+    if random_weights:
+        params = with_random_weights(params, WORK / "checkpoints")
     if train:
         _train(params, train)
         return
@@ -67,6 +75,7 @@ def _row(params: Params, name: str) -> dict[str, Any]:
         WORK.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "benchmarks.fusions", "--train", name]
         options = ["--seeds", str(params.seeds), "--corpus", params.corpus]
+        options += ["--random-weights"] * name.endswith(SUFFIX)
         child = subprocess.Popen([*command, *options])
         _, status, usage = os.wait4(child.pid, 0)
         if status:
@@ -80,19 +89,36 @@ def _row(params: Params, name: str) -> dict[str, Any]:
 def _extract(params: Params, name: str) -> None:
     """Have DVC make the caches that the fusion reads, if one is missing."""
     slots = filled_slots(params, params.model(name), params.corpus)
-    for folder in sorted({str(folder) for folder in slots.values() if not folder.exists()}):
-        target = f"stages/extract/dvc.yaml:extract@{params.corpus}-{Path(folder).name}"
-        subprocess.run(
-            [sys.executable, "-m", "dvc", "repro", target], check=True, stdout=sys.stderr
-        )
+    for folder in sorted({str(folder) for folder in slots.values()}):
+        link = WORK / folder
+        if folder.endswith(SUFFIX):
+            _extract_here(params, link)
+        elif not Path(folder).exists():
+            target = f"stages/extract/dvc.yaml:extract@{params.corpus}-{link.name}"
+            subprocess.run(
+                [sys.executable, "-m", "dvc", "repro", target], check=True, stdout=sys.stderr
+            )
+        if not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(Path(folder).resolve())
+
+
+def _extract_here(params: Params, out: Path) -> None:
+    """Extract with random weights, beside the caches that DVC keeps."""
+    if out.exists():
+        return
+    make_checkpoint(params.backbones[out.name])
+    utterances = Path("data", params.corpus, "utterances")
+    manifest = Manifest.read(utterances)
+    root = utterances.resolve() if manifest.generated else corpus_root(params.corpus)
+    extract(manifest.located(root), params.backbone(out.name), out, store=store_root())
 
 
 def _train(params: Params, name: str) -> None:
     """Train in runs/benchmark, where data and caches are linked to, and write the result."""
     here = Path.cwd()
-    for link in ("data", "cache"):
-        if not (WORK / link).is_symlink():
-            (WORK / link).symlink_to(here / link)
+    if not (WORK / "data").is_symlink():
+        (WORK / "data").symlink_to(here / "data")
     os.chdir(WORK)
     run = train_model(params, name, params.corpus, device=device())
     metrics = evaluate(run, Path("data", params.corpus, "labels")).metrics
