@@ -61,7 +61,8 @@ def main(
         print(
             f"{name:12} {row['accuracy']:.3f} [{row['accuracy_low']:.3f}, "
             f"{row['accuracy_high']:.3f}]  {row['parameters']:>11,} parameters  "
-            f"{row['train_seconds']:6.0f} s  {row['peak_mib']:5.0f} MiB"
+            f"{row['train_seconds']:6.0f} s ({row['cpu_seconds']:.0f} of processors)  "
+            f"{row['peak_mib']:5.0f} MiB"
         )
 
 
@@ -80,8 +81,12 @@ def _row(params: Params, name: str) -> dict[str, Any]:
         _, status, usage = os.wait4(child.pid, 0)
         if status:
             raise SystemExit(f"training {name} failed; see above")
-        # Of the largest process among it and its workers, one of which trains a seed.
-        row = read_json(_result(params, name)) | {"peak_mib": round(usage.ru_maxrss / 1024, 1)}
+        # Memory: of the largest process among it and its workers, one of which trains a seed. Time
+        # of the processors: a training job has one thread, and other work does not count.
+        row = read_json(_result(params, name)) | {
+            "peak_mib": round(usage.ru_maxrss / 1024, 1),
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        }
         write_json(path, row)
     return read_json(path)
 
