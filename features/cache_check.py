@@ -16,7 +16,7 @@ from features.cache import shard_name
 from features.errors import HeronryError
 from features.manifest import Manifest
 from features.progress import progress
-from features.records import REJECTED, read_rejected
+from features.records import REJECTED, SEEN, read_rejected
 from features.shard_check import NAME, Fault, ShardFacts, check_shard, named, shard_number
 from features.shard_plan import PlannedShard, content_of, plan_shards
 from features.shard_probe import unopenable
@@ -62,7 +62,7 @@ def check_cache(folder: Path) -> CacheFacts:
             else:
                 found.faults += shard
                 found.unusable.add(shard_number(path))
-        elif path.name != REJECTED:
+        elif path.name not in (REJECTED, SEEN):
             found.faults.append(Fault(path, "does not belong into a cache", "move"))
     found.shards.sort(key=lambda shard: shard.number)
     _check_rejected(found)

@@ -143,6 +143,18 @@ class Checkpoint:
             "revision": self.revision,
         }
 
+    def beside(self, name: str, files: Sequence[str] = ()) -> Path | None:
+        """A file in the local folder that the weights are read from; None if there is none.
+
+        Args:
+            name: Of the file.
+            files: Names that a native network's weight file may have, as for `look_for`.
+        """
+        weights = self._local_file(files)
+        folder = self.folder() if weights is None else weights.parent
+        path = None if folder is None else folder / name
+        return path if path is not None and path.is_file() else None
+
     def _local_file(self, files: Sequence[str]) -> Path | None:
         for candidate in self._candidates():
             if files and candidate.is_file() and candidate.suffix in SUFFIXES:

@@ -22,7 +22,8 @@ from features.forecast import Forecast, forecast
 from features.manifest import Manifest
 from features.progress import progress
 from features.recipe import Recipe, Tally
-from features.records import REJECTED, write_rejected
+from features.records import REJECTED, SEEN, write_rejected, write_seen
+from features.seen import find_seen, trained_on
 from features.shard import read_shard
 from features.shard_plan import content_of, plan_shards
 
@@ -34,10 +35,12 @@ class Extraction(Tally):
     Attributes:
         linked: Shards that were there already.
         rejected: Reasons by id.
+        seen: Why utterances count as seen in the checkpoint's training, by id; None: unknown.
     """
 
     linked: int = 0
     rejected: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,13 @@ def extract_with(
     extractor: Extractor, manifest: Manifest, out: Path, options: Options
 ) -> Extraction:
     """`extract` with a backbone that is loaded already, into the empty folder `out`."""
+    known = trained_on(extractor.entry)  # first, since hours would be in vain if it is malformed
     with extractor.store.locked():
         tell = _compute(extractor, manifest, options)
         _deliver(extractor, manifest, out, tell)
+    if known is not None:
+        tell.seen = find_seen(manifest, known)
+        write_seen(out / SEEN, tell.seen)
     return tell
 
 

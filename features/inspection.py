@@ -37,6 +37,8 @@ class FileFacts:
         modified_ns: Modification time in nanoseconds.
         sha256: Hexadecimal SHA-256.
         seconds: Duration.
+        sample_rate_hz: Samples per second and channel.
+        channels: Number of channels.
     """
 
     path: str
@@ -44,6 +46,8 @@ class FileFacts:
     modified_ns: int
     sha256: str
     seconds: float
+    sample_rate_hz: int
+    channels: int
 
 
 def inspect_files(
@@ -76,7 +80,8 @@ def _inspect(path: Path, known: Mapping[_Key, FileFacts]) -> FileFacts | str:
         key = (str(path), status.st_size, status.st_mtime_ns)
         if key in known:
             return known[key]
-        return FileFacts(*key, sha256=file_sha256(path), seconds=probe(path).seconds)
+        sha256, info = file_sha256(path), probe(path)
+        return FileFacts(*key, sha256, info.seconds, info.sample_rate_hz, info.channels)
     except UtteranceError as error:
         return error.reason
     except FileNotFoundError:

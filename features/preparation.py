@@ -7,53 +7,28 @@ corpus card and the list of what was rejected and why. Layout: docs/design.md.
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from features.corpora._adapter import Corpus, Item
-from features.entries import entry_problems, split_entry
-from features.errors import ManifestError, ParamsError
-from features.leaks import LeakKind, count_classes, count_speakers, find_leaks, gate
+from features.corpus_card import make_card
+from features.corpus_entry import PACKAGE as PACKAGE
+from features.corpus_entry import CorpusEntry as CorpusEntry
+from features.corpus_entry import corpus_entry as corpus_entry
+from features.corpus_entry import corpus_problems as corpus_problems
+from features.errors import ManifestError
+from features.leaks import find_leaks, gate
 from features.locations import corpus_root, hashes_root, root_variable
 from features.manifest import Label, Manifest
 from features.plugins import load
-from features.protocols import ProtocolName, assign
+from features.protocols import assign
 from features.records import REJECTED, check_unique, write_json, write_rejected, write_rows
 from features.survey import Survey, look_at
 
-PACKAGE = "features.corpora"
 LISTED = 20  # rejected utterances that a message quotes
-
-
-@dataclass(frozen=True)
-class CorpusEntry:
-    """An entry of `corpora` in params.yaml.
-
-    Attributes:
-        name: Key in params.yaml.
-        kind: Plug-in.
-        protocol: How splits are made; see `features.protocols`.
-        folds: Number of folds of the protocol `speaker_folds`.
-        allow_leak: What may cross the splits all the same.
-        allow_rejected: How many utterances with unusable audio are borne.
-        shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
-        shard_characters: A shard of a text backbone closes once it holds this many characters.
-        options: Keywords of the plug-in's constructor.
-    """
-
-    name: str
-    kind: str
-    protocol: ProtocolName = "official"
-    folds: int = 5
-    allow_leak: tuple[LeakKind, ...] = ()
-    allow_rejected: int = 0
-    shard_seconds: float = 3600.0
-    shard_characters: int = 500_000
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,42 +46,6 @@ class Prepared:
     hours: float
     utterances: int
     rejected: Mapping[str, str]
-
-
-def corpus_problems(name: str, mapping: Any) -> list[str]:
-    """What is wrong with an entry of `corpora`, one line each; empty if nothing is."""
-    where = f"corpora.{name}"
-    if not re.fullmatch(r"\w[\w-]*", name, re.ASCII):
-        return [f"{where}: given the name {name!r}; expected letters, digits, _ and -"]
-    found = entry_problems(CorpusEntry, PACKAGE, "corpora", name, mapping, skip=("root",))
-    if found:
-        return found
-    common, _ = split_entry(CorpusEntry, mapping)
-    lowest = {"folds": 1, "allow_rejected": 0}
-    found = [
-        f"{where}.{key}: given {common[key]}; expected {least} or more"
-        for key, least in lowest.items()
-        if common.get(key, least) < least
-    ]
-    return found + [
-        f"{where}.{key}: given {common[key]}; expected a number above 0"
-        for key in ("shard_seconds", "shard_characters")
-        if not common.get(key, 1) > 0
-    ]
-
-
-def corpus_entry(name: str, mapping: Mapping[str, Any]) -> CorpusEntry:
-    """The entry of that name; its kind is its name unless it says otherwise.
-
-    Raises:
-        ParamsError: Listing everything that is wrong with it.
-    """
-    found = corpus_problems(name, mapping)
-    if found:
-        raise ParamsError("\n".join(found))
-    common, options = split_entry(CorpusEntry, mapping)
-    common["allow_leak"] = tuple(common.get("allow_leak", ()))
-    return CorpusEntry(name, kind=mapping.get("kind", name), options=options, **common)
 
 
 def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
@@ -145,11 +84,13 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
         shard_seconds=entry.shard_seconds,
         shard_characters=entry.shard_characters,
     ).write(utterances)
-    splits = assign(survey.labelled, protocol=entry.protocol, folds=entry.folds)
+    splits = assign(
+        survey.labelled, protocol=entry.protocol, folds=entry.folds, seed=entry.split_seed
+    )
     leaks = find_leaks(survey.labelled, splits, survey.contents)
     gate(leaks, entry.allow_leak, corpus=name)
-    card = _card(name, entry, corpus, survey, splits) | {"leaks": [str(leak) for leak in leaks]}
-    write_rows(labels / "labels.jsonl", map(_label, survey.labelled, splits))
+    card = make_card(name, entry, corpus, survey, splits, leaks)
+    write_rows(labels / "labels.jsonl", _labels(survey, splits))
     write_json(labels / "card.json", card)
     if len(survey.bad_audio) > entry.allow_rejected:
         raise ManifestError(_verdict(name, survey, len(items), labels))
@@ -179,43 +120,25 @@ def _items(name: str, corpus: Corpus, root: Path) -> list[Item]:
     return items
 
 
-def _label(item: Item, splits: tuple[str, ...]) -> Label:
-    return Label(
-        id=item.id,
-        label=str(item.label),
-        speaker=item.speaker,
-        dialogue=item.dialogue,
-        turn=item.turn,
-        gender=item.gender,
-        sentence=item.sentence,
-        splits=splits,
-    )
-
-
-def _card(
-    name: str,
-    entry: CorpusEntry,
-    corpus: Corpus,
-    survey: Survey,
-    splits: Sequence[tuple[str, ...]],
-) -> dict[str, Any]:
-    return {
-        "corpus": name,
-        "kind": entry.kind,
-        "title": corpus.source.title,
-        "licence": corpus.source.licence,
-        "citation": corpus.source.citation,
-        "obtain": corpus.source.obtain,
-        "disclaimer": getattr(corpus, "disclaimer", None),
-        "classes": list(corpus.classes),
-        "protocol": entry.protocol,
-        "folds": len(splits[0]),
-        "expected": getattr(corpus, "expected", None),
-        "rejected": len(survey.rejected),
-        "allow_leak": list(entry.allow_leak),
-        "speakers": count_speakers(survey.labelled, splits),
-        "counts": count_classes(survey.labelled, splits, corpus.classes),
-    }
+def _labels(survey: Survey, splits: Sequence[tuple[str, ...]]) -> Iterator[Label]:
+    seconds = survey.seconds
+    for item, row in zip(survey.labelled, splits, strict=True):
+        yield Label(
+            id=item.id,
+            label=str(item.label),
+            speaker=item.speaker,
+            dialogue=item.dialogue,
+            turn=item.turn,
+            gender=item.gender,
+            sentence=item.sentence,
+            session=item.session,
+            seconds=seconds.get(item.id),
+            text=item.text,
+            audio=item.audio,
+            start=item.start,
+            stop=item.stop,
+            splits=row,
+        )
 
 
 def _verdict(name: str, survey: Survey, total: int, labels: Path) -> str:

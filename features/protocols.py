@@ -1,8 +1,10 @@
 """Protocols: which utterances train, validate and test a model in each fold.
 
 A protocol gives every utterance one split per fold. Apart from `official`, which takes the corpus's
-own, all of them keep speakers apart. The `speaker_*` ones keep dialogues whole as well: what they
-move is a *group*, a connected component of speakers who share dialogues.
+own, and `leave_one_session_out`, which keeps sessions apart, all of them keep speakers apart. The
+`speaker_*` ones keep dialogues whole as well: what they move is a *group*, a connected component of
+speakers who share dialogues. What validates is always a speaker, session or group of its own, never
+a share of those that are trained on.
 """
 
 from __future__ import annotations
@@ -36,8 +38,10 @@ def assign(
         protocol: `official`: the items' own splits, one fold. `speaker_split`: groups of speakers,
             about 60/20/20 by utterances with genders as even as they go, one fold.
             `speaker_folds`: `folds` parts of near-equal size; fold j tests on part j, validates on
-            part j + 1 and trains on the others. `leave_one_speaker_out`, `leave_one_session_out`:
-            the same with each speaker or session as a part, in natural order of their names.
+            part j + 1 and trains on the others. `leave_one_session_out`: the same with each
+            session as a part, in natural order of their names. `leave_one_speaker_out`: the same
+            with speakers; one who shares dialogues with others is validated by the next of those,
+            so that of a dialogue between two nothing is trained on.
         folds: Number of folds of `speaker_folds`; the others know their own.
         seed: Decides between groups of the same size.
 
@@ -91,8 +95,33 @@ def _leave_one_out(
         )
     names = sorted({str(key(item)) for item in items}, key=_natural)
     _check_parts(len(names), f"{what}s", "another protocol, or more of the corpus")
-    number = {name: part for part, name in enumerate(names)}
-    return _rotated([number[str(key(item))] for item in items], len(names))
+    validates = _next_of(names, _companions(items) if what == "speaker" else {})
+    return [
+        tuple(
+            "test" if name == tested else "valid" if name == validates[tested] else "train"
+            for tested in names
+        )
+        for name in (str(key(item)) for item in items)
+    ]
+
+
+def _companions(items: Sequence[Item]) -> dict[str, str]:
+    """Group by speaker, of those who are not alone in theirs."""
+    group = dict(zip((item.speaker for item in items), _groups(items), strict=True))
+    sizes = Counter(group.values())
+    return {speaker: name for speaker, name in group.items() if sizes[name] > 1}
+
+
+def _next_of(names: Sequence[str], group: Mapping[str, str]) -> dict[str, str]:
+    """The next of each name within its group, in a circle; those without one are a group."""
+    circles: dict[str | None, list[str]] = {}
+    for name in names:
+        circles.setdefault(group.get(name), []).append(name)
+    following = dict(zip(names, [*names[1:], names[0]], strict=True))
+    for circle in circles.values():
+        if len(circle) > 1:
+            following |= zip(circle, [*circle[1:], circle[0]], strict=True)
+    return following
 
 
 def _rotated(parts: Sequence[int], count: int) -> list[tuple[str, ...]]:

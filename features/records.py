@@ -15,6 +15,8 @@ from features.files import replacing
 
 Row = TypeVar("Row")
 REJECTED = "rejected.csv"
+SEEN = "seen.csv"  # in a cache folder: utterances that the checkpoint was trained on
+_SEEN_HEADER = ("id", "why")
 
 
 def check_unique(ids: Iterable[str], where: str) -> None:
@@ -84,15 +86,41 @@ def _opened(path: Path) -> Any:
 
 def write_rejected(path: Path, rejected: Mapping[str, str]) -> None:
     """Write `id,reason` rows, in the given order."""
-    with replacing(path) as temporary:
-        # File names need not be UTF-8, and one that is not must not lose the others' reasons.
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([("id", "reason"), *rejected.items()])
-        temporary.chmod(0o644)
+    _write_pairs(path, ("id", "reason"), rejected)
 
 
 def read_rejected(path: Path) -> dict[str, str]:
     """Reasons by id, as `write_rejected` wrote them."""
     with _opened(path) as file:
         return {row["id"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def write_seen(path: Path, seen: Mapping[str, str]) -> None:
+    """Write `id,why` rows, in the given order."""
+    _write_pairs(path, _SEEN_HEADER, seen)
+
+
+def read_seen(path: Path) -> dict[str, str]:
+    """Why each utterance counts as seen, as `write_seen` wrote it.
+
+    Raises:
+        ManifestError: If the file is cut short or foreign: to read it as empty would let through
+            what it was written to stop.
+    """
+    with _opened(path) as file:
+        rows = list(csv.reader(file))
+    if tuple(rows[:1][0] if rows else ()) != _SEEN_HEADER or any(len(row) != 2 for row in rows):
+        raise ManifestError(
+            f"{path} is no table of {','.join(_SEEN_HEADER)}; expected the output of extraction: "
+            f"delete {path.parent} and run `dvc repro`"
+        )
+    return dict(rows[1:])
+
+
+def _write_pairs(path: Path, header: tuple[str, str], rows: Mapping[str, str]) -> None:
+    with replacing(path) as temporary:
+        # File names need not be UTF-8, and one that is not must not lose the others' reasons.
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([header, *rows.items()])
+        temporary.chmod(0o644)

@@ -17,17 +17,44 @@ OVERHANG_SECONDS = 0.5
 
 @dataclass
 class Survey:
-    """Items sorted by what can be done with them, in corpus order."""
+    """Items sorted by what can be done with them, in corpus order.
+
+    Attributes:
+        utterances: What can be extracted, labelled or not.
+        labelled: What can be trained and tested on.
+        rejected: Reasons by id.
+        causes: The same without the name of the audio file, which differs from item to item.
+        bad_audio: Ids of those rejected for their audio.
+        facts: Of the audio files of `utterances`, by path.
+    """
 
     utterances: list[Utterance] = field(default_factory=list)
     labelled: list[Item] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
+    causes: dict[str, str] = field(default_factory=dict)
     bad_audio: list[str] = field(default_factory=list)
+    facts: dict[str, FileFacts] = field(default_factory=dict)
 
     @property
     def contents(self) -> dict[str, str]:
         """SHA-256 of the audio files, by path."""
         return {u.audio: u.sha256 for u in self.utterances if u.audio and u.sha256}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Duration of the utterances that have audio, by id."""
+        return {u.id: u.seconds for u in self.utterances if u.seconds is not None}
+
+    def use(self, utterance: Utterance, file: FileFacts | str | None) -> None:
+        """Take an utterance that can be extracted, with the facts of its audio."""
+        self.utterances.append(utterance)
+        if utterance.audio is not None and isinstance(file, FileFacts):
+            self.facts[utterance.audio] = file
+
+    def reject(self, item: Item, reason: str) -> None:
+        """List an item with its reason."""
+        self.rejected[item.id] = reason
+        self.causes[item.id] = reason.removeprefix(f"{item.audio}: ")
 
 
 def look_at(items: Sequence[Item], root: Path, *, memory: Path | None) -> Survey:
@@ -45,9 +72,9 @@ def look_at(items: Sequence[Item], root: Path, *, memory: Path | None) -> Survey
         reason = item.reject
         if item.audio is not None or item.text is not None:
             try:
-                survey.utterances.append(_utterance(item, files))
+                survey.use(_utterance(item, files), files.get(item.audio or ""))
             except UtteranceError as error:
-                survey.rejected[item.id] = error.reason
+                survey.reject(item, error.reason)
                 survey.bad_audio.append(item.id)
                 continue
         elif reason is None:
@@ -57,7 +84,7 @@ def look_at(items: Sequence[Item], root: Path, *, memory: Path | None) -> Survey
         if reason is None:
             survey.labelled.append(item)
         else:
-            survey.rejected[item.id] = reason
+            survey.reject(item, reason)
     return survey
 
 

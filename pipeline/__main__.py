@@ -1,4 +1,4 @@
-"""Commands for people: `python -m pipeline check`, `plan`, `doctor`, `show` and `recipe`."""
+"""Commands for people, such as `python -m pipeline check`; `--help` lists them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from features.errors import HeronryError, ParamsError
 from features.locations import store_root
 from features.records import read_json
 from pipeline.check import check as find_problems
+from pipeline.corpora import describe, overview
 from pipeline.doctor import caches, examine
 from pipeline.evaluation import headline
 from pipeline.params import read_params
@@ -31,6 +32,16 @@ def check(
     if found:
         raise ParamsError("\n".join([f"{len(found)} problems:", *(f"- {line}" for line in found)]))
     typer.echo("check: params, slots, corpus and checkpoints are in order")
+
+
+@app.command()
+def corpora(
+    name: Annotated[str | None, typer.Argument(help="Default: a line for each corpus.")] = None,
+) -> None:
+    """List the corpora of params.yaml, or print the card of one."""
+    params = read_params(Path("params.yaml"))
+    for line in overview(params) if name is None else describe(params, name):
+        typer.echo(line)
 
 
 @app.command()

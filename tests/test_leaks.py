@@ -1,7 +1,8 @@
-"""Equal audio is one recording, whatever it is called; spans of a file are one recording, too."""
+"""Leaks are found and refused; equal audio is one recording, whatever it is called."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import soundfile
 
 from features.corpora._adapter import Item
 from features.errors import ManifestError
-from features.leaks import find_leaks
+from features.leaks import Leak, find_leaks, find_seen_leak, gate, lines
+from features.manifest import Label
 from features.preparation import Prepared, corpus_entry, prepare
 
 ITEMS = [
@@ -53,6 +55,113 @@ def test_many_names_are_not_all_quoted() -> None:
     splits = [("train",)] * 8 + [("test",)]
     (leak,) = find_leaks(items, splits, {f"{n}.wav": "f00" for n in range(9)})
     assert leak.examples == ("0.wav = 1.wav = 2.wav = 6 more (train, test)",)
+
+
+LEAKY = [
+    Item("1", "sad", "anna", audio="a.wav", dialogue="d1", sentence="t"),
+    Item("2", "sad", "anna", audio="b.wav", dialogue="d1", sentence="t"),
+    Item("3", "sad", "bert", audio="c.wav", dialogue="d2", sentence="t"),
+    Item("4", "happy", "cleo", audio="c.wav"),
+]
+
+
+def test_leaks_are_named_with_where_they_are() -> None:
+    splits = [("train", "test"), ("train", "valid"), ("test", "train"), ("valid", "train")]
+    assert [str(leak) for leak in find_leaks(LEAKY, splits)] == [
+        "speaker: 1 of 3 occur in more than one split (fold 1), such as anna (test, valid)",
+        "dialogue: 1 of 2 occur in more than one split (fold 1), such as d1 (test, valid)",
+        "recording: 1 of 3 occur in more than one split (fold 0), such as c.wav (test, valid)",
+        "sentence: 1 of 1 occur in more than one split (fold 0, 1), such as t (test, valid, train)",
+    ]
+
+
+def test_unused_utterances_leak_nothing() -> None:
+    splits = [("train",), ("unused",), ("unused",), ("test",)]
+    assert find_leaks(LEAKY, splits) == []
+
+
+def test_the_gate() -> None:
+    splits = [("train",), ("valid",), ("train",), ("test",)]
+    leaks = find_leaks(LEAKY, splits)
+    with pytest.raises(ManifestError) as caught:
+        gate(leaks, ["recording"], corpus="mine")
+    message = str(caught.value)
+    assert "corpus 'mine': the splits leak" in message
+    assert "anna (train, valid)" in message
+    assert "c.wav" not in message
+    assert "corpora.mine.allow_leak: [dialogue, recording, speaker]" in message
+    gate(leaks, ["dialogue", "recording", "speaker"], corpus="mine")
+
+
+def test_a_sentence_on_both_sides_is_no_reason_to_refuse() -> None:
+    splits = [("train",), ("train",), ("test",), ("test",)]
+    leaks = find_leaks(LEAKY, splits)
+    assert [leak.kind for leak in leaks] == ["sentence"]
+    gate(leaks, [], corpus="mine")
+
+
+def test_labels_leak_as_their_items_do() -> None:
+    splits = [("train", "test"), ("train", "valid"), ("test", "train"), ("valid", "train")]
+    labels = [
+        Label(
+            item.id,
+            str(item.label),
+            item.speaker,
+            item.dialogue,
+            sentence=item.sentence,
+            audio=item.audio,
+            splits=row,
+        )
+        for item, row in zip(LEAKY, splits, strict=True)
+    ]
+    assert find_leaks(labels, splits) == find_leaks(LEAKY, splits)
+
+
+def test_the_verdict_is_data_and_comes_back_whole() -> None:
+    splits = [("train",), ("valid",), ("train",), ("test",)]
+    for leak in [*find_leaks(LEAKY, splits), Leak("checkpoint", 1, 2, (0,), ("1 (why)",), "slot")]:
+        fields = json.loads(json.dumps(leak.to_dict()))
+        assert fields == leak.to_dict()
+        assert Leak.from_dict(fields) == leak
+    for broken in ({}, {"kind": "speaker"}, leak.to_dict() | {"age": 3}):
+        with pytest.raises(ManifestError, match="is malformed"):
+            Leak.from_dict(broken)
+
+
+def test_only_a_scripted_corpus_explains_its_sentences() -> None:
+    leaks = find_leaks(LEAKY, [("train",), ("train",), ("test",), ("test",)])
+    (plain,), (told,) = lines(leaks), lines(leaks, scripted=True)
+    assert told.startswith(plain)
+    assert "a model of the text alone must sit at chance" in told.removeprefix(plain)
+
+
+SPLIT = [("train", "test"), ("valid", "train"), ("test", "unused"), ("unused", "unused")]
+LABELS = [Label(str(n), "sad", f"s{n}", splits=row) for n, row in enumerate(SPLIT)]
+
+
+def test_a_checkpoint_leaks_what_is_scored_in_any_fold() -> None:
+    seen = {str(n): "it was trained on" for n in range(4)}
+    leak = find_seen_leak(LABELS, seen, "slot text, backbone tuned")
+    assert leak is not None
+    assert (leak.count, leak.total, leak.folds) == (3, 3, (0, 1))
+    assert str(leak) == (
+        "checkpoint: 3 of 3 validation and test utterances were in the training data of slot text, "
+        "backbone tuned (fold 0, 1), such as 0 (it was trained on); 1 (it was trained on); "
+        "2 (it was trained on)"
+    )
+    with pytest.raises(ManifestError) as caught:
+        gate([leak], [], corpus="mine")
+    assert "slot text, backbone tuned" in str(caught.value)
+    assert "allow_leak: [checkpoint]" in str(caught.value)
+    assert "protocol" not in str(caught.value)
+    gate([leak], ["checkpoint"], corpus="mine")
+
+
+def test_a_checkpoint_may_have_seen_what_trains_or_is_unused() -> None:
+    assert find_seen_leak(LABELS, {"3": "", "elsewhere": ""}, "") is None
+    assert find_seen_leak([LABELS[0]], {}, "") is None
+    first_fold = [Label("0", "sad", "s", splits=("train",))]
+    assert find_seen_leak(first_fold, {"0": "it was trained on"}, "") is None
 
 
 def prepared(folder: Path, **settings: object) -> Prepared:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from features.corpora._adapter import Item
-from features.corpora.manifest import COLUMNS, ManifestCorpus
+from features.corpora._tables import COLUMNS
+from features.corpora.manifest import ManifestCorpus
 from features.errors import ManifestError
 
 
@@ -107,10 +108,39 @@ def test_ids_that_repeat(tmp_path: Path) -> None:
 def test_unknown_and_missing_columns(tmp_path: Path) -> None:
     (unknown, missing) = faults(tmp_path, "audio,emotion\na.wav,sad\n")
     assert unknown.startswith("unknown columns ['emotion']; expected some of ['id', 'audio',")
-    assert missing == "it has no column label, nor speaker: add it"
+    assert missing == (
+        "it has no column label, nor speaker, but ['audio', 'emotion']: "
+        "add it, or map it by `columns`"
+    )
     assert faults(tmp_path, "id,label,speaker\n1,sad,1\n") == [
-        "it has no column audio or text: add it"
+        "it has no column audio or text, but ['id', 'label', 'speaker']: "
+        "add it, or map it by `columns`"
     ]
+
+
+def test_columns_that_are_called_something_else(tmp_path: Path) -> None:
+    text = "clip,emotion,who,note\na.wav,sad,1,x\n"
+    columns = {"audio": "clip", "label": "emotion", "speaker": "who"}
+    corpus = csv_corpus(tmp_path, text, columns=columns)
+    assert list(corpus.items()) == [Item("a", "sad", "1", audio="a.wav")]
+    (fault, *_) = faults(tmp_path, text, columns=columns | {"text": "words"})
+    assert fault == (
+        "columns.text names 'words', which is none of its columns "
+        "['clip', 'emotion', 'who', 'note']"
+    )
+
+
+def test_a_pattern_of_tables_that_are_named_for_their_splits(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    for split in ("dev", "train"):
+        (tmp_path / f"lists/{split}.csv").write_text(f"audio,label,speaker\n{split}.wav,sad,1\n")
+    assert list(ManifestCorpus(tmp_path, file="lists/*.csv").items()) == [
+        Item("dev", "sad", "1", audio="dev.wav", split="valid"),
+        Item("train", "sad", "1", audio="train.wav", split="train"),
+    ]
+    (tmp_path / "lists/dev.csv").write_text("audio,label,speaker\ntrain.wav,sad,\n")
+    with pytest.raises(ManifestError, match=r"lists/dev\.csv line 2: speaker is empty"):
+        list(ManifestCorpus(tmp_path, file="lists/*.csv").items())
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_global_seeds_win_over_the_models(raw: dict[str, Any]) -> None:
     ("path", "value", "message"),
     [
         ("fusion", "heroin", r"fusion: given 'heroin'; expected one of \[.*'concat', .*'heron'"),
-        ("corpus", "iemocap", r"corpus: given 'iemocap'; expected one of \['demo'"),
+        ("corpus", "nowhere", r"corpus: given 'nowhere'; expected one of \['demo'"),
         ("regime", "e2e", r"regime: given 'e2e'; expected one of \['cached'\]"),
         ("seeds", 0, "seeds: given 0; expected null or a number above 0"),
         ("seeds", "three", r"seeds: given 'three'"),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from features.audio import probe
 from features.corpora._adapter import Item
 from features.corpora.ravdess import Ravdess
 from features.errors import ManifestError
+from features.manifest import Manifest, read_labels
+from features.preparation import corpus_entry, prepare
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "ravdess"
 
@@ -115,6 +121,49 @@ def test_a_root_without_actors(tmp_path: Path) -> None:
         list(Ravdess(tmp_path).items())
 
 
+def test_the_published_counts_are_those_of_the_design() -> None:
+    published = Ravdess.published
+    # two statements, twice each, at two intensities; neutral has one
+    each = {name: 24 * 2 * 2 * (1 if name == "neutral" else 2) for name in Ravdess.classes}
+    assert published.by["label"] == each
+    assert published.utterances == sum(each.values()) == 1440
+    assert sum(published.by["speaker"].values()) == 1440
+    assert set(published.by["speaker"].values()) == {60}
+    assert Ravdess.scripted
+
+
+def test_prepared_no_actor_is_in_two_splits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "ravdess"
+    for actor, emotion, statement in product(range(1, 11), range(1, 9), (1, 2)):
+        name = f"03-01-{emotion:02d}-01-{statement:02d}-01-{actor:02d}.wav"
+        path = root / f"Actor_{actor:02d}" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A level of its own: equal files would be one recording. A few clips are stereo.
+        level = zlib.crc32(name.encode()) / 2**32 - 0.5
+        samples = np.full((1600, 1 + (actor == 1)), level)
+        soundfile.write(path, samples, 48_000, subtype="PCM_16")
+    tree(root, "Actor_03/03-02-01-01-01-01-03.wav")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HERONRY_RAVDESS_ROOT", str(root))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    entry = corpus_entry("ravdess", {"protocol": "speaker_folds", "folds": 5})
+    done = prepare("ravdess", entry, tmp_path / "data")
+    assert (done.utterances, done.card["folds"]) == (160, 5)
+    assert done.rejected == {
+        "Actor_03/03-02-01-01-01-01-03.wav": "vocal channel 02: a song",
+    }
+    assert done.card["speakers"] == [{"train": 6, "valid": 2, "test": 2}] * 5
+    assert done.card["counts"][0]["test"] == dict.fromkeys(Ravdess.classes, 4)
+    labels = read_labels(tmp_path / "data" / "labels")
+    for fold in range(5):
+        tested = {row.speaker: row.gender for row in labels if row.splits[fold] == "test"}
+        assert sorted(filter(None, tested.values())) == ["female", "male"]
+    seconds = {row.seconds for row in Manifest.read(tmp_path / "data" / "utterances")}
+    assert seconds == {1600 / 48_000}
+
+
 @pytest.mark.real_data
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"needs the RAVDESS clips in {REAL}")
 def test_real_recordings() -> None:
@@ -128,5 +177,12 @@ def test_real_recordings() -> None:
     assert set(counts.values()) == {96}
     assert len(counts) == 7
     assert Counter(item.gender for item in items) == {"male": 360, "female": 360}
+    for name in ("label", "speaker"):
+        published = Ravdess.published.by[name]
+        found = Counter(getattr(item, name) for item in items)
+        # half of the actors
+        assert {key: found[key] for key in found} == {
+            key: published[str(key)] // (2 if name == "label" else 1) for key in found
+        }
     seconds = [probe(REAL / str(item.audio)).seconds for item in items]
     assert sum(seconds) / 60 == pytest.approx(44, abs=1)

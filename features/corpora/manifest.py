@@ -1,8 +1,9 @@
-"""Any corpus that a table describes: one row an utterance, in CSV or JSON Lines, below its root.
+"""Any corpus that tables describe: one row an utterance, in a file or folder below its root.
 
-Columns (UTF-8; the header of a CSV file names them, in any order; empty or null is unknown):
+Columns (of a CSV file its header names them, in any order; empty or null is unknown):
 
-    id        unique name; default: `audio` without its suffix
+    id        unique name; default: `audio` without its suffix, else the row's number in its split
+              (the latter in Parquet and Arrow only)
     audio     path of the file, relative to the root, with forward slashes
     text      transcript
     start     seconds into the file at which the utterance begins; default: its beginning
@@ -16,38 +17,61 @@ Columns (UTF-8; the header of a CSV file names them, in any order; empty or null
     split     train, valid, test or unused: for `protocol: official`
 
 Required are `label`, `speaker`, and `audio` or `text`. The data and its licence are the user's own.
+
+Layouts, by what `file` names:
+
+    a .csv or .jsonl file           UTF-8; with no columns but these, unless `columns` is given
+    a .parquet file, a folder of    Hugging Face `datasets`: other columns are left alone, integers
+    such, or a pattern              of a ClassLabel become its names, the split comes from the path
+    (data/train-*.parquet)          (train, validation, dev, test ...) where no column says it
+    a folder by `save_to_disk`      the same, with or without splits
+    a folder with metadata.csv or   `audiofolder`: the column `file_name` is the path of the audio,
+    metadata.jsonl, or such a file  relative to that file
+
+Audio inside a table is put below the root once, under `heronry_audio/`. A row whose audio is empty
+is rejected, and the rest goes on; all other problems are listed together, and refused.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
-import json
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from features.corpora._adapter import CorpusFactory, Item, Source
-from features.errors import ManifestError
+from features.corpora._embedded_audio import FOLDER, unpack
+from features.corpora._layouts import find_tables
+from features.corpora._parquet import Shard
+from features.corpora._tables import COLUMNS, Reading, TextTable, check_relative, raise_faults
+from features.errors import ManifestError, ParamsError
 from features.manifest import SPLITS, Utterance
 
-COLUMNS = (
-    "id", "audio", "text", "start", "stop", "label", "speaker", "dialogue", "turn", "gender",
-    "sentence", "split",
-)  # fmt: skip
-LISTED = 20  # problems that a message quotes
-Row = tuple[int, dict[str, Any]]
+
+@dataclass
+class _Table:
+    """A table with the items of its rows and where they stand."""
+
+    source: TextTable | Shard
+    reading: Reading
+    items: list[Item] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
 
 
 class ManifestCorpus:
-    """The rows of a table.
+    """The rows of its tables.
 
     Args:
         root: Folder of the corpus.
-        file: The table, relative to `root`; `.jsonl` is JSON Lines, anything else CSV.
+        file: What describes it, relative to `root`: a file, a folder (`.`: the root itself) or a
+            pattern.
         classes: Class names in the order of the model's outputs; None: those that occur, sorted.
+        columns: Names of the columns above to what the table calls them, such as
+            `{label: emotion, text: transcription}`; to an empty name where the table's column of
+            that name is something else. None: the table uses the names above.
     """
 
     source: ClassVar[Source] = Source(
@@ -59,9 +83,17 @@ class ManifestCorpus:
     generated: ClassVar[bool] = False
 
     def __init__(
-        self, root: Path, *, file: str = "manifest.csv", classes: list[str] | None = None
+        self,
+        root: Path,
+        *,
+        file: str = "manifest.csv",
+        classes: list[str] | None = None,
+        columns: dict[str, str] | None = None,
     ) -> None:
-        self._root, self._file = root, file
+        unknown = sorted(set(columns or ()) - set(COLUMNS))
+        if unknown:
+            raise ParamsError(f"columns: given {unknown}; expected some of {list(COLUMNS)}")
+        self._root, self._file, self._columns = root, file, columns
         self._given = None if classes is None else tuple(classes)
 
     @property
@@ -72,103 +104,65 @@ class ManifestCorpus:
         return tuple(sorted({item.label for item in self._items if item.label is not None}))
 
     def items(self) -> Iterator[Item]:
-        """All rows, in the order of the table.
+        """All rows, in the order of the tables.
 
         Raises:
-            ManifestError: Listing what is wrong with the table, by line.
+            ManifestError: Listing what is wrong with the tables, by line or row.
         """
         yield from self._items
 
     @functools.cached_property
     def _items(self) -> tuple[Item, ...]:
-        path = _below(self._root, self._file)
-        rows, faults = _read(path)
-        items, numbers = [], []
-        for number, row in rows:
-            try:
-                items.append(_item(row))
-                numbers.append(number)
-            except ManifestError as error:
-                faults.append(f"line {number}: {error}")
-        faults += _repeated(items, numbers) + _outside(items, numbers, self._given)
-        _raise(path, faults)
-        return tuple(items)
+        tables, faults = self._read()
+        items = [item for table in tables for item in table.items]
+        places = [place for table in tables for place in table.places]
+        faults += _repeated(items, places) + _outside(items, places, self._given)
+        raise_faults(self._root / self._file, faults)
+        # Only now, since it may be gigabytes.
+        return tuple(item for table in tables for item in self._with_audio(table))
+
+    def _read(self) -> tuple[list[_Table], list[str]]:
+        tables, faults = [], []
+        numbers: Counter[str] = Counter()
+        for source in find_tables(self._root, self._file):
+            table = _Table(source, source.read(self._columns))
+            faults += table.reading.faults
+            for row in table.reading.rows:
+                cells = row.cells
+                if table.reading.numbered:
+                    cells = _numbered(cells, numbers, embedded=bool(table.reading.embedded))
+                try:
+                    table.items.append(_item(cells))
+                    table.places.append(row.place)
+                except ManifestError as error:
+                    faults.append(f"{row.place}: {error}")
+            tables.append(table)
+        return tables, faults
+
+    def _with_audio(self, table: _Table) -> Iterable[Item]:
+        column, source = table.reading.embedded, table.source
+        if column is None or isinstance(source, TextTable):
+            return table.items
+        return unpack(table.items, source, column, self._root)
 
 
-def _below(root: Path, file: str) -> Path:
-    _check_relative(file)
-    path = root / file
-    if not path.is_file():
-        found = sorted(p.name for p in root.iterdir())[:5]
-        raise ManifestError(
-            f"there is no table {file!r} in {root}, which holds {found}; expected a CSV or .jsonl "
-            "file with a row for each utterance: name it by `file`, or correct the root"
-        )
-    return path
+def _numbered(cells: dict[str, Any], numbers: Counter[str], *, embedded: bool) -> dict[str, Any]:
+    """Cells with an id by the row's number in its split, where nothing else names the row."""
+    split = str(cells.get("split") or "row")
+    number = numbers[split]
+    numbers[split] += 1
+    if cells.get("id") in (None, "") and not cells.get("audio"):
+        cells = cells | {"id": f"{split}-{number:06d}"}
+    return cells | {"audio": FOLDER} if embedded else cells
 
 
-def _read(path: Path) -> tuple[list[Row], list[str]]:
-    rows: list[Row] = []
-    faults: list[str] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            parse = _jsonl if path.suffix == ".jsonl" else _csv
-            for number, row in parse(file):
-                if isinstance(row, str):
-                    faults.append(f"line {number}: {row}")
-                else:
-                    rows.append((number, row))
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
-    names = {name for _, row in rows for name in row}
-    unknown = sorted(names - set(COLUMNS))
-    if unknown:
-        faults.insert(0, f"unknown columns {unknown}; expected some of {list(COLUMNS)}")
-        rows = [(number, {k: row[k] for k in row if k in COLUMNS}) for number, row in rows]
-    lacking = [name for name in ("label", "speaker") if name not in names]
-    if not names & {"audio", "text"}:
-        lacking.append("audio or text")
-    if rows and lacking:
-        _raise(path, [*faults, f"it has no column {', nor '.join(lacking)}: add it"])
-    return rows, faults
-
-
-def _csv(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    reader = csv.reader(file, strict=True)
-    header = [name.strip() for name in next(reader, [])]
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        yield 1, f"columns {twice} occur twice in the header; expected each once"
-    try:
-        for cells in reader:
-            if len(cells) == len(header):
-                yield reader.line_num, dict(zip(header, cells, strict=True))
-            elif cells:
-                fault = f"{len(cells)} cells; expected {len(header)} as in the header"
-                yield reader.line_num, fault
-    except csv.Error as error:
-        yield reader.line_num, f"not CSV ({error}); the rest was not read"
-
-
-def _jsonl(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            yield number, f"not JSON ({error}); expected one object a line"
-            continue
-        yield number, row if isinstance(row, dict) else "not a JSON object; expected one a line"
-
-
-def _item(row: dict[str, Any]) -> Item:
+def _item(row: Mapping[str, Any]) -> Item:
     text = {name: _text(name, row.get(name)) for name in COLUMNS}
     if text["speaker"] is None:
         raise ManifestError("speaker is empty; expected who speaks, since splits rest on it")
     audio = text["audio"]
     if audio is not None:
-        _check_relative(audio)
+        check_relative(audio)
         audio = str(PurePosixPath(audio))
     id = text["id"] or (audio and str(PurePosixPath(audio).with_suffix("")))
     if id is None:
@@ -217,43 +211,37 @@ def _number(name: str, value: str | None) -> float | None:
     return number
 
 
-def _check_relative(path: str) -> None:
-    parts, windows = PurePosixPath(path).parts, PureWindowsPath(path)
-    if path.startswith("/") or windows.drive or ".." in parts or ".." in windows.parts:
-        raise ManifestError(f"path {path!r}; expected a relative one below the corpus root")
-
-
-def _repeated(items: Sequence[Item], numbers: Sequence[int]) -> list[str]:
+def _repeated(items: Sequence[Item], places: Sequence[str]) -> list[str]:
     return [
-        f"id {id!r} occurs in lines {lines[:5]}; expected each id once: give the rows `id`s"
-        for id, lines in _lines((item.id for item in items), numbers).items()
-        if len(lines) > 1
+        f"id {id!r} occurs in {_first(at)}; expected each id once: give the rows `id`s"
+        for id, at in _places((item.id for item in items), places).items()
+        if len(at) > 1
     ]
 
 
 def _outside(
-    items: Sequence[Item], numbers: Sequence[int], classes: Sequence[str] | None
+    items: Sequence[Item], places: Sequence[str], classes: Sequence[str] | None
 ) -> list[str]:
     return [
-        f"label {label!r} in lines {lines[:5]} ({len(lines)} in all); expected one of "
+        f"label {label!r} in {_first(at)} ({len(at)} in all); expected one of "
         f"{list(classes)}: correct it, or add it to `classes`"
-        for label, lines in _lines((item.label for item in items), numbers).items()
+        for label, at in _places((item.label for item in items), places).items()
         if classes is not None and label is not None and label not in classes
     ]
 
 
-def _lines(values: Iterable[str | None], numbers: Sequence[int]) -> dict[str | None, list[int]]:
-    lines = defaultdict(list)
-    for value, number in zip(values, numbers, strict=True):
-        lines[value].append(number)
-    return lines
+def _first(places: Sequence[str]) -> str:
+    """The first five, in few words where they are lines of the one file that there is."""
+    if all(place.startswith("line ") for place in places):
+        return f"lines [{', '.join(place.removeprefix('line ') for place in places[:5])}]"
+    return ", ".join(places[:5])
 
 
-def _raise(path: Path, faults: list[str]) -> None:
-    if faults:
-        more = [f"and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
-        listed = "\n  ".join([*faults[:LISTED], *more])
-        raise ManifestError(f"{path}: problems to mend:\n  {listed}")
+def _places(values: Iterable[str | None], places: Sequence[str]) -> dict[str | None, list[str]]:
+    held = defaultdict(list)
+    for value, place in zip(values, places, strict=True):
+        held[value].append(place)
+    return held
 
 
 build: CorpusFactory = ManifestCorpus

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from features.corpora._adapter import CorpusFactory, Item, Source
+from features.corpora._adapter import CorpusFactory, Item, Published, Source
 from features.errors import ManifestError
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
@@ -37,7 +37,15 @@ class Ravdess:
         obtain="Download Audio_Speech_Actors_01-24.zip from https://zenodo.org/records/1188976.",
     )
     generated: ClassVar[bool] = False
-    expected: ClassVar[int] = 1440
+    scripted: ClassVar[bool] = True
+    published: ClassVar[Published] = Published(
+        utterances=1440,
+        by={
+            "label": {name: 96 if name == "neutral" else 192 for name in EMOTIONS},
+            "speaker": {f"actor_{actor:02d}": 60 for actor in range(1, ACTORS + 1)},
+        },
+        source="Livingstone and Russo 2018",
+    )
     classes = EMOTIONS
 
     def __init__(self, root: Path) -> None:

@@ -21,19 +21,21 @@ def main(corpus: str) -> None:
     done = prepare(corpus, corpus_entry(corpus, corpora[corpus]), out)
     for id, reason in list(done.rejected.items())[:LISTED]:
         typer.echo(f"  rejected {id}: {reason}", err=True)
-    complete = done.card["expected"]
-    of_all = (
-        f" of {complete} in the complete corpus" if complete not in (None, done.utterances) else ""
-    )
+    if len(done.rejected) > LISTED:
+        typer.echo(f"  {len(done.rejected)} rejected in all, by reason:", err=True)
+        for reason, count in list(done.card["rejected_reasons"].items())[:LISTED]:
+            typer.echo(f"  {count}: {reason}", err=True)
     speakers = "; ".join(
         ", ".join(f"{count} {split}" for split, count in fold.items())
         for fold in done.card["speakers"]
     )
     typer.echo(
-        f"{out}: {done.utterances} utterances{of_all}, {done.hours:.2f} hours, "
+        f"{out}: {done.utterances} utterances, {done.hours:.2f} hours, "
         f"{len(done.card['classes'])} classes, speakers by fold: {speakers}; "
         f"{len(done.rejected)} rejected"
     )
+    for difference in done.card["differences"][:LISTED]:
+        typer.echo(f"  differs from the published counts: {difference}", err=True)
     for leak in done.card["leaks"]:
         typer.echo(f"  warning: {leak}", err=True)
 

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from features.locations import device
+from pipeline.leak_gate import check_leaks, write_leaks
 from pipeline.params import read_params
-from pipeline.train import train_model
+from pipeline.train import filled_slots, train_model
 from stages._run import run
 
 
@@ -21,7 +22,12 @@ def main(
 ) -> None:
     """Train models.FUSION on CORPUS into runs/cached/CORPUS/FUSION."""
     params = read_params(Path("params.yaml"))
+    slots = filled_slots(params, params.model(fusion), corpus)
+    leaks = check_leaks(Path("data", corpus, "labels"), slots)
+    for leak in leaks["lines"]:
+        typer.echo(f"  warning: {leak}", err=True)
     out = train_model(params, fusion, corpus, device=device(), workers=workers)
+    write_leaks(out, leaks)
     typer.echo(f"{out}: trained")
 
 

@@ -1,0 +1,221 @@
+"""CREMA-D: the Crowd-sourced Emotional Multimodal Actors Dataset, its voices.
+
+91 actors read twelve sentences in six emotions, one sentence at three levels: 7,442 clips. The
+words carry no emotion, so a model of the text alone must sit at chance. There are two sets of
+labels: what the actor was told to show (`intended`), and what most listeners heard (`voice_vote`).
+The usual split of published tables shares all actors; use `speaker_folds` with 5 folds.
+
+Reference: Cao et al. 2014, doi 10.1109/TAFFC.2014.2336244.
+Licence: Open Database License 1.0.
+Layout: `AudioWAV/1001_DFA_ANG_XX.wav` (FLAC is taken as well): actor, sentence, emotion, level;
+`VideoDemographics.csv`, without which genders are unknown; `processedResults/summaryTable.csv`,
+which `voice_vote` needs. The table calls the clip 1040_ITH_SAD_X by the name 1040_ITH_SAD_XX.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from features.corpora._adapter import CorpusFactory, Item, Published, Source
+from features.errors import ManifestError
+from features.records import check_unique
+
+INTENDED = {
+    "ANG": "anger",
+    "DIS": "disgust",
+    "FEA": "fear",
+    "HAP": "happy",
+    "NEU": "neutral",
+    "SAD": "sad",
+}
+VOTED = {code[0]: name for code, name in INTENDED.items()}
+SENTENCES = {
+    "IEO": "It's eleven o'clock",
+    "TIE": "That is exactly what happened",
+    "IOM": "I'm on my way to the meeting",
+    "IWW": "I wonder what this is about",
+    "TAI": "The airplane is almost full",
+    "MTI": "Maybe tomorrow it will be cold",
+    "IWL": "I would like a new alarm clock",
+    "ITH": "I think I have a doctor's appointment",
+    "DFA": "Don't forget a jacket",
+    "ITS": "I think I've seen this before",
+    "TSI": "The surface is slick",
+    "WSI": "We'll stop in a couple of minutes",
+}
+LEVELS = ("LO", "MD", "HI", "XX", "X")  # X: 1040_ITH_SAD_X alone, a slip for XX
+ACTORS = range(1001, 1092)
+SILENT = "1076_MTI_SAD_XX"
+MEDIA = (".flac", ".wav")
+LFS_BEGIN = "version https://git-lfs"
+_NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})", re.ASCII)
+_INTENDED_COUNTS = Published(
+    utterances=7441,
+    by={
+        "label": {
+            "anger": 1271,
+            "disgust": 1271,
+            "fear": 1271,
+            "happy": 1271,
+            "neutral": 1087,
+            "sad": 1270,
+        }
+    },
+    source="7,442 clips: Cao et al. 2014; by label: as commonly reported, not recounted here",
+    notes=(
+        f"{SILENT} is silent and not counted.",
+        "Three actors are said to have one recording under two emotions: 1006_TIE (HAP, NEU), "
+        "1013_WSI (DIS, SAD), 1017_IWW (ANG, FEA). All six clips are kept.",
+    ),
+)
+
+
+class CremaD:
+    """The clips of the folder `AudioWAV` below `root`, in the order of their names.
+
+    Args:
+        root: Folder of the corpus.
+        labels: `intended`: the emotion in the file's name. `voice_vote`: the one that most
+            listeners to the voice alone chose; clips on which they tie are left out.
+    """
+
+    source: ClassVar[Source] = Source(
+        title="CREMA-D (Crowd-sourced Emotional Multimodal Actors Dataset), audio",
+        licence="Open Database License 1.0",
+        citation="Cao et al. 2014, doi 10.1109/TAFFC.2014.2336244",
+        obtain="Clone https://github.com/CheyneyComputerScience/CREMA-D and run `git lfs pull`.",
+    )
+    generated: ClassVar[bool] = False
+    scripted: ClassVar[bool] = True
+    classes = tuple(INTENDED.values())
+
+    def __init__(
+        self, root: Path, *, labels: Literal["intended", "voice_vote"] = "intended"
+    ) -> None:
+        self._root, self._labels = root, labels
+
+    @property
+    def variant(self) -> str:
+        """Which of the two sets of labels."""
+        return self._labels
+
+    @property
+    def label_map(self) -> Mapping[str, str | None]:
+        """Codes of file names, or letters of votes, to classes."""
+        return INTENDED if self._labels == "intended" else VOTED
+
+    @property
+    def published(self) -> Published | None:
+        """Counts by intended emotion; for votes there are none to hold against."""
+        return _INTENDED_COUNTS if self._labels == "intended" else None
+
+    def items(self) -> Iterator[Item]:
+        """All clips, those that cannot be used with a reason.
+
+        Raises:
+            ManifestError: If there is no folder `AudioWAV`, or a table cannot be read.
+        """
+        folder = self._root / "AudioWAV"
+        if not folder.is_dir():
+            found = sorted(path.name for path in self._root.iterdir())[:5]
+            raise ManifestError(
+                f"{self._root} holds no folder AudioWAV but {found}; expected the root of "
+                f"CREMA-D: {self.source.obtain}"
+            )
+        genders = self._genders()
+        votes = None if self._labels == "intended" else self._votes()
+        for path in sorted(folder.iterdir()):
+            # macOS leaves a `._` file beside each file that it copies.
+            if path.suffix.lower() in MEDIA and not path.name.startswith("._"):
+                yield _item(path, genders, votes)
+
+    def _genders(self) -> dict[str, str]:
+        path = self._root / "VideoDemographics.csv"
+        if not path.exists():
+            return {}
+        rows = {actor: sex.lower() for actor, sex in _columns(path, "ActorID", "Sex")}
+        return {actor: sex for actor, sex in rows.items() if sex in ("male", "female")}
+
+    def _votes(self) -> dict[str, str]:
+        path = self._root / "processedResults" / "summaryTable.csv"
+        rows = _columns(path, "FileName", "VoiceVote")
+        check_unique((name for name, _ in rows), str(path))
+        return dict(rows)
+
+
+def _item(path: Path, genders: Mapping[str, str], votes: Mapping[str, str] | None) -> Item:
+    place = f"{path.parent.name}/{path.name}"
+    match = _NAME.fullmatch(path.stem)
+    if match is None:
+        wrong = "the name is not actor_sentence_emotion_level, as in 1001_DFA_ANG_XX"
+        return Item(place, None, "", reject=wrong)
+    actor, sentence, emotion, level = match.groups()
+    reason = _fault(int(actor), sentence, emotion, level)
+    if reason is not None:
+        return Item(place, None, actor, reject=reason)
+    if path.stem == SILENT:
+        return Item(path.stem, None, actor, reject="the published recording is silent")
+    label: str | None = INTENDED[emotion]
+    if votes is not None:
+        name = path.stem + "X" if level == "X" else path.stem
+        label, reason = _voted(votes.get(name, votes.get(path.stem)))
+    return Item(
+        id=path.stem,
+        label=label,
+        speaker=actor,
+        audio=place,
+        text=SENTENCES[sentence],
+        gender=genders.get(actor),
+        sentence=sentence,
+        reject=reason,
+    )
+
+
+def _fault(actor: int, sentence: str, emotion: str, level: str) -> str | None:
+    if actor not in ACTORS:
+        return f"actor {actor}; expected {ACTORS[0]} to {ACTORS[-1]}"
+    if sentence not in SENTENCES:
+        return f"sentence {sentence}; expected one of {', '.join(SENTENCES)}"
+    if emotion not in INTENDED:
+        return f"emotion {emotion}; expected one of {', '.join(INTENDED)}"
+    if level not in LEVELS:
+        return f"level {level}; expected one of {', '.join(LEVELS[:4])}"
+    return None
+
+
+def _voted(vote: str | None) -> tuple[str | None, str | None]:
+    """Class, or else the reason why there is none."""
+    if vote is None:
+        return None, "summaryTable.csv has no row for it"
+    if vote in VOTED:
+        return VOTED[vote], None
+    if ":" in vote:
+        return None, "the voice vote is a tie"
+    return None, f"voice vote {vote!r}; expected one of {', '.join(VOTED)}"
+
+
+def _columns(path: Path, first: str, second: str) -> list[tuple[str, str]]:
+    """Two columns of a CSV table, stripped; rows without the first are left out."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            found = list(reader.fieldnames or [])
+            rows = [] if {first, second} - set(found) else list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(
+            f"cannot read {path} ({error}); expected a table of CREMA-D: {CremaD.source.obtain}"
+        ) from error
+    if found and found[0].startswith(LFS_BEGIN):
+        raise ManifestError(
+            f"{path} is a git-LFS pointer, not a table: run `git lfs pull` where it came from"
+        )
+    if {first, second} - set(found):
+        raise ManifestError(f"{path} has the columns {found}; expected {first} and {second}")
+    return [(row[first].strip(), row[second].strip()) for row in rows if row[first].strip()]
+
+
+build: CorpusFactory = CremaD

@@ -1,0 +1,237 @@
+"""MELD: the Multimodal EmotionLines Dataset, dialogues from the series Friends.
+
+13,708 utterances in 1,432 dialogues, each with an emotion and a sentiment. Neutral is 48 % of the
+test split. Papers report weighted F1 over the seven emotions.
+
+Reference: Poria et al. 2019, arXiv 1810.02508.
+Licence: GPL-3.0 (the tables); clips and words are of a broadcast series: research only.
+Layout, below the root or one folder down in `train`, `dev` and `test`:
+
+    train_sent_emo.csv   dev_sent_emo.csv      test_sent_emo.csv
+    train_splits/        dev_splits_complete/  output_repeated_splits_test/
+
+The clips are `dia<D>_utt<U>.mp4`, whose sound the user extracts beside them (.wav or .flac):
+
+    for f in */dia*.mp4; do ffmpeg -nostdin -i "$f" -vn "${f%.mp4}.wav"; done
+
+Some have six channels; they are averaged when audio is read (`features.audio`). What has no row in
+the tables is ignored, as the authors advise (declare-lab/MELD issue 22): among it second takes of
+some test clips, `final_videos_testdia...`, which some users prefer. Some clips are cut wrongly,
+such as test dia38_utt4 and dia220_utt0, which last minutes: they are kept, as in published results.
+Two are rejected where audio is used, and used where text alone is: `BAD_CLIPS`.
+
+Dialogues are numbered in each split anew, so that ids hold the split: `train_dia0_utt0`. Curly
+quotation marks become ' and ", from U+2018, U+2019, U+201C, U+201D and from U+0091 to U+0094, as
+which some copies of the tables have them; nothing else of the text is changed.
+
+Protocol: `official`. It needs `allow_leak: [speaker]`: 82 of the 304 names occur in more than one
+split, the six friends in all. A name is not always one person (All, Both, Woman). By their times
+five stretches of the series are in two splits each (train dia12_utt7 and 8 are test dia85_utt0 and
+1; train dia53_utt0 is dev dia52_utt2, train dia433_utt1 dev dia77_utt0, train dia887_utt0 test
+dia117_utt8): if their sound files are equal, `prepare` asks for `recording` in `allow_leak` too.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar, Literal, NamedTuple
+
+from features.corpora._adapter import CorpusFactory, Item, Published, Source
+from features.errors import ManifestError
+
+Labels = Literal["emotion", "sentiment"]
+# by the corpus's name of a split: ours, and where its clips lie
+SPLITS = MappingProxyType(
+    {
+        "train": ("train", "train_splits"),
+        "dev": ("valid", "dev_splits_complete"),
+        "test": ("test", "output_repeated_splits_test"),
+    }
+)
+CLASSES = MappingProxyType(
+    {
+        "emotion": ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"),
+        "sentiment": ("neutral", "positive", "negative"),
+    }
+)
+COUNTS: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {
+        "emotion": dict(
+            zip(CLASSES["emotion"], (6436, 1636, 358, 1002, 2308, 361, 1607), strict=True)
+        ),
+        "sentiment": dict(zip(CLASSES["sentiment"], (6436, 3088, 4184), strict=True)),
+    }
+)
+BAD_CLIPS = MappingProxyType(
+    {
+        "train_dia125_utt3": "the published clip is corrupt (declare-lab/MELD issues 39 and 52)",
+        "dev_dia110_utt7": "the clip was never published (declare-lab/MELD issues 22 and 27)",
+    }
+)
+COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")
+SOUND = (".wav", ".flac")
+_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d\u0091\u0092\u0093\u0094", "''\"\"''\"\"")
+
+
+class _Folder(NamedTuple):
+    """A folder of clips: its path below the root, and its file names by their lower-case form."""
+
+    path: str
+    names: Mapping[str, str]
+
+
+class Meld:
+    """The rows of the three tables, in their order, with or without their clips.
+
+    Args:
+        root: Folder that holds the tables.
+        labels: `emotion` (seven classes) or `sentiment` (three).
+        audio: True to use the clips, False for a corpus of text; None to use them if at least one
+            of their three folders is there.
+    """
+
+    source: ClassVar[Source] = Source(
+        title="MELD (Multimodal EmotionLines Dataset)",
+        licence="GPL-3.0 for the tables; the series is broadcast material: research only",
+        citation="Poria et al. 2019, arXiv 1810.02508",
+        obtain="Download MELD.Raw.tar.gz as https://github.com/declare-lab/MELD says, for text "
+        "alone only the three tables of its data/MELD.",
+    )
+    generated: ClassVar[bool] = False
+
+    def __init__(
+        self, root: Path, *, labels: Labels = "emotion", audio: bool | None = None
+    ) -> None:
+        self._root, self._labels = root, labels
+        self._wanted = audio
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the authors' own models."""
+        return CLASSES[self._labels]
+
+    @property
+    def variant(self) -> str:
+        """Which of the two label sets it is."""
+        return self._labels
+
+    @property
+    def label_map(self) -> dict[str, str | None]:
+        """The corpus's labels to classes: themselves."""
+        return {name: name for name in self.classes}
+
+    @property
+    def published(self) -> Published:
+        """Counts of the tables."""
+        return Published(
+            13708,
+            {
+                "label": COUNTS[self._labels],
+                "split": {"train": 9989, "valid": 1109, "test": 2610},
+            },
+            source="Poria et al. 2019 and the tables themselves",
+            notes=("With audio 13,706: a clip of train is corrupt, one of dev unpublished",),
+        )
+
+    def items(self) -> Iterator[Item]:
+        """All rows, those that cannot be used with a reason.
+
+        Raises:
+            ManifestError: If there is no table, or one without the columns that are needed.
+        """
+        tables = {split: self._find(f"{split}_sent_emo.csv", split) for split in SPLITS}
+        if not any(tables.values()):
+            found = sorted(path.name for path in self._root.iterdir())[:5]
+            raise ManifestError(
+                f"{self._root} holds none of {[f'{split}_sent_emo.csv' for split in SPLITS]} but "
+                f"{found}; expected the root of MELD: {self.source.obtain}"
+            )
+        for split, table in tables.items():
+            for number, row in enumerate(_rows(table), 2) if table else ():
+                yield self._item(split, row, f"{split}_sent_emo.csv row {number}")
+
+    def _find(self, name: str, split: str) -> Path | None:
+        places = (self._root / name, self._root / split / name)
+        return next((place for place in places if place.exists()), None)
+
+    @functools.cached_property
+    def _clips(self) -> dict[str, _Folder] | None:
+        """Folders of clips by split; None without audio."""
+        found = {split: self._find(folder, split) for split, (_, folder) in SPLITS.items()}
+        use = any(found.values()) if self._wanted is None else self._wanted
+        if not use:
+            return None
+        return {
+            split: _Folder(SPLITS[split][1], {})
+            if path is None
+            else _Folder(
+                path.relative_to(self._root).as_posix(),
+                {file.name.lower(): file.name for file in path.iterdir()},
+            )
+            for split, path in found.items()
+        }
+
+    def _item(self, split: str, row: Mapping[str, str], place: str) -> Item:
+        dialogue, utterance = row["Dialogue_ID"], row["Utterance_ID"]
+        speaker = row["Speaker"]
+        if not (dialogue.isdecimal() and utterance.isdecimal() and speaker):
+            given = f"dialogue {dialogue!r}, utterance {utterance!r}, speaker {speaker!r}"
+            return Item(place, None, "", reject=f"{given}; expected two numbers and a name")
+        clip = f"dia{int(dialogue)}_utt{int(utterance)}"
+        id, given = f"{split}_{clip}", row[self._labels.capitalize()]
+        audio, reject = self._audio(split, clip)
+        usable, label = reject is None, given if given in self.classes else None
+        if usable and label is None:
+            reject = f"label {given or 'none'} is not among the classes of {self._labels}"
+        return Item(
+            id=id,
+            label=label if usable else None,
+            speaker=speaker,
+            audio=audio,
+            text=(row["Utterance"].translate(_QUOTES) or None) if usable else None,
+            dialogue=f"{split}_dia{int(dialogue)}",
+            turn=int(utterance),
+            split=SPLITS[split][0],
+            reject=reject,
+        )
+
+    def _audio(self, split: str, clip: str) -> tuple[str | None, str | None]:
+        """Path of the clip's sound below the root, and why it cannot be used."""
+        if self._clips is None:
+            return None, None
+        if f"{split}_{clip}" in BAD_CLIPS:
+            return None, BAD_CLIPS[f"{split}_{clip}"]
+        where, names = self._clips[split]
+        sound = next((names[clip + end] for end in SOUND if clip + end in names), None)
+        if sound is None and f"{clip}.mp4" in names:
+            video, wanted = f"{where}/{names[f'{clip}.mp4']}", f"{where}/{clip}.wav"
+            return None, f"{video} has no sound file beside it: run ffmpeg -i {video} -vn {wanted}"
+        return f"{where}/{sound or f'{clip}.wav'}", None
+
+
+def _rows(table: Path) -> Iterator[dict[str, str]]:
+    """Rows of a table; what is not UTF-8 is taken for Windows-1252."""
+    content = table.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", errors="replace")
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    names = {name: re.sub(r"\s+", "_", name.strip()) for name in reader.fieldnames or ()}
+    lacking = [name for name in COLUMNS if name not in names.values()]
+    if lacking:
+        raise ManifestError(
+            f"{table} has the columns {list(names)}, not {lacking}; expected a table of MELD as "
+            f"published. {Meld.source.obtain}"
+        )
+    for row in reader:
+        yield {names[name]: row[name].strip() for name in names}
+
+
+build: CorpusFactory = Meld

@@ -1,0 +1,207 @@
+"""NonverbalTTS: English speech with laughs, sighs and breaths, marked in its transcripts.
+
+6,256 clips, 17.6 h, of VoxCeleb (4,452, 16 kHz) and Expresso (1,804, 48 kHz), in eight emotions,
+those of HERON's prompt: what is public of HERON names no corpus, but these are its classes. They
+are extremely skewed: 42 % neutral, ten fearful clips in all. The emotions come out of the authors'
+pipeline, an emotion classifier among its parts, which may favour backbones trained for emotion.
+
+Reference: Borisov, Spirin and Diatlova 2025, arXiv 2507.13155.
+Licence: research only. The hub's tag says Apache-2.0, card and paper CC BY-NC-SA 4.0 (of the
+annotations), and the audio stays under the terms of VoxCeleb and Expresso: the strictest holds.
+Layout (Hugging Face `deepvk/NonverbalTTS`): `default/{train,dev,test}/*.parquet`; also `data/` in
+place of `default/`, and `data/train-*.parquet`. Columns: index, audio (bytes and path), Result (the
+final transcript), Emotion, speaker_id, gender, and others that are left alone. The audio is put
+below the root once, under `heronry_audio/`.
+
+Ten events stand in the transcripts as emoji. What a text model may see of them is a switch, since
+they are no words: annotators heard them, a speech recogniser would not write them, and a laugh
+gives the emotion away. With them the text takes credit for what HERON wants from the audio.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from features.corpora._adapter import CorpusFactory, Item, Published, Source
+from features.corpora._embedded_audio import unpack
+from features.corpora._layouts import shards_below
+from features.corpora._parquet import Shard
+from features.errors import ManifestError
+
+CLASSES = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised", "other")
+REQUIRED = ("audio", "Result", "Emotion", "speaker_id")
+OPTIONAL = ("index", "gender")
+FOLDERS = ("default", "data", ".")
+GENDERS = {"m": "male", "f": "female"}
+# Public readers agree on seven of the events, and on two signs each for the last three.
+EVENTS = {
+    "\N{WIND BLOWING FACE}": "breath",
+    "\N{ROLLING ON THE FLOOR LAUGHING}": "laugh",
+    "\N{FACE WITH MEDICAL MASK}": "cough",
+    "\N{FACE WITH LOOK OF TRIUMPH}": "sigh",
+    "\N{SNEEZING FACE}": "sneeze",
+    "\N{SLEEPING FACE}": "snore",
+    "\N{NOSE}": "sniff",
+    "\N{TIRED FACE}": "groan",
+    "\N{CONFOUNDED FACE}": "groan",
+    "\N{FISTED HAND SIGN}": "grunt",
+    "\N{PIG}": "grunt",
+    "\N{MOUTH}": "throat-clear",
+    "\N{SPEAKING HEAD IN SILHOUETTE}": "throat-clear",
+}
+UNKNOWN_EVENT = "event"
+RARE = (
+    "NonverbalTTS has about ten fearful and 25 angry clips in all: macro-F1 and UAR hang on single "
+    "clips of the test split, so read them with their intervals. For research only."
+)
+LEAK = (
+    "The transcripts show the annotated non-verbal events, which no speech recogniser would have "
+    "written: the text knows of the audio."
+)
+# Variation selectors, the joiner and skin tones: they change how a sign looks, not what it is.
+_LOOKS = re.compile("[\ufe00-\ufe0f\u200d\U0001f3fb-\U0001f3ff]")
+_PICTOGRAPH = re.compile("[\u2600-\u27bf\U0001f000-\U0001faff]")
+_NOTHING = ("", "none", "null", "nan")
+
+Events = Literal["emoji", "tags", "removed"]
+
+
+class NonverbalTts:
+    """The clips below `root`, in the order of their files and rows.
+
+    Args:
+        root: Folder of the corpus.
+        events: What the text shows of the non-verbal events. `removed`: nothing, only the words
+            (the default, for what text tells is then told by words; a clip without any has no
+            text). `tags`: names such as `[laugh]`. `emoji`: the signs as annotated. The latter two
+            leak: see above. HERON does not say which it used.
+    """
+
+    source: ClassVar[Source] = Source(
+        title="NonverbalTTS",
+        licence="research only (hub tag Apache-2.0, card and paper CC BY-NC-SA 4.0; the audio is "
+        "under the terms of VoxCeleb and Expresso)",
+        citation="Borisov, Spirin and Diatlova 2025, arXiv 2507.13155",
+        obtain="Run `hf download deepvk/NonverbalTTS --repo-type dataset --local-dir ROOT`.",
+    )
+    generated: ClassVar[bool] = False
+    published: ClassVar[Published] = Published(
+        utterances=5717,
+        by={
+            "label": {
+                "neutral": 2406,
+                "happy": 1604,
+                "sad": 387,
+                "angry": 25,
+                "fearful": 10,
+                "disgusted": 78,
+                "surprised": 34,
+                "other": 1173,
+            }
+        },
+        source="card of the filtered copy somu9/nonverbal-tts-filtered",
+        notes=(
+            "The copy that was counted has 6,251 clips, 534 of them without an emotion; the corpus "
+            "has 6,256, so that up to five more may be labelled (the missing five are Expresso's).",
+            "The copy was split anew (5,387/284/580): its splits are not the official ones.",
+        ),
+    )
+    classes = CLASSES
+
+    def __init__(self, root: Path, *, events: Events = "removed") -> None:
+        self._root, self._events = root, events
+
+    @property
+    def disclaimer(self) -> str:
+        """What every report on this corpus must say."""
+        return RARE if self._events == "removed" else f"{RARE} {LEAK}"
+
+    def items(self) -> Iterator[Item]:
+        """All clips, those without an emotion with a reason; unpacks audio on the way.
+
+        Raises:
+            ManifestError: If the files are missing or cannot be read, or the root not be written.
+        """
+        shards = self._shards()
+        lacking = [
+            f"{shard.name} has the columns {shard.names}"
+            for shard in shards
+            if not set(REQUIRED) <= set(shard.names) or not shard.embeds("audio")
+        ]
+        if lacking:
+            raise ManifestError(
+                f"{self._root} is not NonverbalTTS: {lacking[0]}; expected {list(REQUIRED)} with "
+                f"the audio inside: {self.source.obtain}"
+            )
+        rows: dict[str | None, int] = {}
+        for shard in shards:
+            columns = [name for name in (*OPTIONAL, *REQUIRED) if name in shard.names]
+            columns.remove("audio")
+            items = []
+            for row in shard.rows(columns):
+                number = rows[shard.split] = rows.get(shard.split, -1) + 1
+                items.append(self._item(row, shard, number))
+            yield from unpack(items, shard, "audio", self._root)
+
+    def _shards(self) -> list[Shard]:
+        for name in FOLDERS:
+            shards = [s for s in shards_below(self._root, self._root / name) if s.split is not None]
+            if shards:
+                return shards
+        found = sorted(path.name for path in self._root.iterdir())[:5]
+        raise ManifestError(
+            f"{self._root} holds no default/train/*.parquet but {found}; expected the root of "
+            f"NonverbalTTS: {self.source.obtain}"
+        )
+
+    def _item(self, row: Mapping[str, Any], shard: Shard, number: int) -> Item:
+        index, speaker = _known(row.get("index")), _known(row["speaker_id"])
+        # An index counts within its split, a speaker is the same in all of them.
+        id = f"{shard.split}/{number:05d}" if index is None else f"{shard.split}/{index}"
+        label = (_known(row["Emotion"]) or "").lower() or None
+        reason = None
+        if label is None:
+            reason = "it has no emotion"
+        elif label not in CLASSES:
+            reason = f"label {label!r} is not among the classes of NonverbalTTS"
+        elif speaker is None:
+            reason = "it has no speaker"
+        text = _known(row["Result"])
+        gender = _known(row.get("gender"))
+        return Item(
+            id=id,
+            label=None if reason else label,
+            speaker=speaker or "",
+            text=None if text is None else transcript(text, self._events),
+            gender=gender and GENDERS.get(gender.lower(), gender.lower()),
+            split=shard.split,
+            reject=reason,
+        )
+
+
+def transcript(text: str, events: Events) -> str | None:
+    """A transcript with its events shown or not; None if nothing is left of it.
+
+    >>> transcript("Oh\N{ROLLING ON THE FLOOR LAUGHING}\ufe0f, no \N{NOSE}.", "tags")
+    'Oh [laugh] , no [sniff] .'
+    >>> transcript("Oh \N{ROLLING ON THE FLOOR LAUGHING}\ufe0f, no \N{NOSE}.", "removed")
+    'Oh, no.'
+    """
+    text = _LOOKS.sub("", text)
+    if events == "tags":
+        text = _PICTOGRAPH.sub(lambda sign: f" [{EVENTS.get(sign[0], UNKNOWN_EVENT)}] ", text)
+    elif events == "removed":
+        text = re.sub(r"\s+([,.;:!?])", r"\1", _PICTOGRAPH.sub(" ", text))
+    return " ".join(text.split()) or None
+
+
+def _known(value: Any) -> str | None:
+    """A cell as text; None where it is null or says so in words."""
+    text = "" if value is None else str(value).strip()
+    return None if text.lower() in _NOTHING else text
+
+
+build: CorpusFactory = NonverbalTts

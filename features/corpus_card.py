@@ -1,0 +1,166 @@
+"""The corpus card, `card.json`: what a corpus is, what of it is at hand, and how it is split.
+
+Layout: docs/design.md. Training and the report read it; `python -m pipeline corpora NAME` prints
+it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from features.corpora._adapter import Corpus, Item, Published
+from features.corpus_entry import CorpusEntry
+from features.leaks import Leak, lines
+from features.split_counts import (
+    count_classes,
+    count_genders,
+    count_speakers,
+    splits_sha256,
+    sum_seconds,
+)
+from features.survey import Survey
+
+PARTIAL = 0.9  # share of the published utterances below which single counts say nothing
+_VARYING = re.compile(r"\S*/\S+|\d+(?:\.\d+)?")  # paths and numbers within a reason
+
+
+def make_card(
+    name: str,
+    entry: CorpusEntry,
+    corpus: Corpus,
+    survey: Survey,
+    splits: Sequence[tuple[str, ...]],
+    leaks: Sequence[Leak],
+) -> dict[str, Any]:
+    """Content of `card.json`.
+
+    Args:
+        name: The corpus.
+        entry: Its entry in params.yaml.
+        corpus: Its adapter.
+        survey: What of it can be used.
+        splits: Of each labelled utterance, one split per fold.
+        leaks: What crosses them.
+    """
+    return {
+        "corpus": name,
+        "kind": entry.kind,
+        **facts(corpus),
+        "classes": list(corpus.classes),
+        "protocol": entry.protocol,
+        "split_seed": entry.split_seed,
+        "folds": len(splits[0]),
+        "splits_sha256": splits_sha256(survey.labelled, splits),
+        "differences": differences(survey.labelled, getattr(corpus, "published", None)),
+        **_contents(survey, splits, corpus.classes),
+        "rejected": len(survey.rejected),
+        "rejected_reasons": count_reasons(survey.causes.values()),
+        "allow_leak": list(entry.allow_leak),
+        "leaks": lines(leaks, scripted=bool(getattr(corpus, "scripted", False))),
+        "leak_verdict": [leak.to_dict() for leak in leaks],
+    }
+
+
+def facts(corpus: Corpus) -> dict[str, Any]:
+    """What an adapter says of its corpus, whether the data is there or not; None where nothing."""
+    published: Published | None = getattr(corpus, "published", None)
+    label_map: Mapping[str, str | None] | None = getattr(corpus, "label_map", None)
+    return {
+        **dataclasses.asdict(corpus.source),
+        "disclaimer": getattr(corpus, "disclaimer", None),
+        "scripted": bool(getattr(corpus, "scripted", False)),
+        "variant": getattr(corpus, "variant", None),
+        "label_map": None if label_map is None else dict(label_map),
+        "published": None if published is None else _plain(published),
+    }
+
+
+def differences(labelled: Sequence[Item], published: Published | None) -> list[str]:
+    """One line for each count at hand that differs from the published one.
+
+    A copy with fewer than `PARTIAL` of the utterances is said to be one, in a single line.
+    """
+    if published is None:
+        return []
+    found, whole = len(labelled), published.utterances
+    if found < PARTIAL * whole:
+        return [f"partial copy: {found} of {whole}"]
+    told = [] if found == whole else [f"utterances: {found} of {whole}"]
+    for name, wanted in published.by.items():
+        values = (getattr(item, name) for item in labelled)
+        had = Counter(str(value) for value in values if value is not None)
+        for value in {**wanted, **had}:
+            if value not in wanted:
+                told.append(f"{name} {value}: {had[value]}, none published")
+            elif not had[value] and wanted[value]:
+                told.append(f"{name} {value}: missing")
+            elif had[value] != wanted[value]:
+                told.append(f"{name} {value}: {had[value]} of {wanted[value]}")
+    return told
+
+
+def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
+    """Utterances by reason, most frequent first.
+
+    Reasons that differ in numbers and paths alone are one; those are replaced by an ellipsis.
+    """
+    found: dict[str, list[str]] = {}
+    for reason in reasons:
+        found.setdefault(_VARYING.sub("…", reason), []).append(reason)
+    counted = {
+        told[0] if len(set(told)) == 1 else shape: len(told) for shape, told in found.items()
+    }
+    return dict(sorted(counted.items(), key=lambda pair: -pair[1]))
+
+
+def _contents(
+    survey: Survey, splits: Sequence[tuple[str, ...]], classes: Sequence[str]
+) -> dict[str, Any]:
+    labelled, seconds = survey.labelled, survey.seconds
+    known = [seconds[item.id] for item in labelled if item.id in seconds]
+    by_split = sum_seconds(labelled, splits, seconds)
+    return {
+        "utterances": len(labelled),
+        "counts": count_classes(labelled, splits, classes),
+        "speakers": count_speakers(labelled, splits),
+        "genders": count_genders(labelled, splits),
+        "seconds": by_split,
+        "hours": [{split: round(s / 3600, 4) for split, s in fold.items()} for fold in by_split],
+        "durations": _durations(known),
+        "files": len(survey.facts),
+        "sample_rates_hz": _counted(file.sample_rate_hz for file in survey.facts.values()),
+        "channels": _counted(file.channels for file in survey.facts.values()),
+    }
+
+
+def _durations(seconds: Sequence[float]) -> dict[str, float] | None:
+    """Of the labelled utterances that have audio, in seconds."""
+    if not seconds:
+        return None
+    told = {
+        "total": sum(seconds),
+        "min": min(seconds),
+        "median": statistics.median(seconds),
+        "max": max(seconds),
+    }
+    return {name: round(value, 3) for name, value in told.items()}
+
+
+def _counted(values: Iterable[int]) -> dict[str, int]:
+    return {str(value): count for value, count in sorted(Counter(values).items())}
+
+
+def _plain(published: Published) -> dict[str, Any]:
+    """As JSON reads it back."""
+    by = {name: dict(counts) for name, counts in published.by.items()}
+    return {
+        "utterances": published.utterances,
+        "by": by,
+        "source": published.source,
+        "notes": list(published.notes),
+    }

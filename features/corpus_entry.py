@@ -1,0 +1,80 @@
+"""An entry of `corpora` in params.yaml: checked, and its adapter found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from features.entries import entry_problems, split_entry
+from features.errors import ParamsError
+from features.leaks import LeakKind
+from features.protocols import ProtocolName
+
+PACKAGE = "features.corpora"
+
+
+@dataclass(frozen=True)
+class CorpusEntry:
+    """An entry of `corpora` in params.yaml.
+
+    Attributes:
+        name: Key in params.yaml.
+        kind: Plug-in.
+        protocol: How splits are made; see `features.protocols`.
+        folds: Number of folds of the protocol `speaker_folds`.
+        split_seed: Decides between groups of speakers of the same size.
+        allow_leak: What may cross the splits all the same.
+        allow_rejected: How many utterances with unusable audio are borne.
+        shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
+        shard_characters: A shard of a text backbone closes once it holds this many characters.
+        options: Keywords of the plug-in's constructor.
+    """
+
+    name: str
+    kind: str
+    protocol: ProtocolName = "official"
+    folds: int = 5
+    split_seed: int = 0
+    allow_leak: tuple[LeakKind, ...] = ()
+    allow_rejected: int = 0
+    shard_seconds: float = 3600.0
+    shard_characters: int = 500_000
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def corpus_problems(name: str, mapping: Any) -> list[str]:
+    """What is wrong with an entry of `corpora`, one line each; empty if nothing is."""
+    where = f"corpora.{name}"
+    if not re.fullmatch(r"\w[\w-]*", name, re.ASCII):
+        return [f"{where}: given the name {name!r}; expected letters, digits, _ and -"]
+    found = entry_problems(CorpusEntry, PACKAGE, "corpora", name, mapping, skip=("root",))
+    if found:
+        return found
+    common, _ = split_entry(CorpusEntry, mapping)
+    lowest = {"folds": 1, "allow_rejected": 0}
+    found = [
+        f"{where}.{key}: given {common[key]}; expected {least} or more"
+        for key, least in lowest.items()
+        if common.get(key, least) < least
+    ]
+    return found + [
+        f"{where}.{key}: given {common[key]}; expected a number above 0"
+        for key in ("shard_seconds", "shard_characters")
+        if not common.get(key, 1) > 0
+    ]
+
+
+def corpus_entry(name: str, mapping: Mapping[str, Any]) -> CorpusEntry:
+    """The entry of that name; its kind is its name unless it says otherwise.
+
+    Raises:
+        ParamsError: Listing everything that is wrong with it.
+    """
+    found = corpus_problems(name, mapping)
+    if found:
+        raise ParamsError("\n".join(found))
+    common, options = split_entry(CorpusEntry, mapping)
+    common["allow_leak"] = tuple(common.get("allow_leak", ()))
+    return CorpusEntry(name, kind=mapping.get("kind", name), options=options, **common)

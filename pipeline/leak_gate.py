@@ -1,0 +1,87 @@
+"""The leak gate of training: what leaks is refused before any job runs.
+
+`prepare` has such a gate already. Here labels.jsonl is checked again as it lies on disk, since what
+was edited, merged or pulled since then is what is trained on; and backbones are asked what their
+checkpoints were trained on (`features.seen`). What is found, and allowed, is kept in the run folder
+as `leaks.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from features.errors import ManifestError
+from features.leaks import Leak, find_leaks, find_seen_leak, gate, lines
+from features.manifest import Label, read_labels
+from features.records import SEEN, read_json, read_seen, write_json
+
+FORMAT, VERSION = "heronry-leaks", 1
+LEAKS = "leaks.json"
+
+
+def check_leaks(labels_folder: Path, slots: Mapping[str, Path]) -> dict[str, Any]:
+    """Refuse splits that leak and backbones that were trained on what is to be scored.
+
+    What may leak all the same is `allow_leak` of the corpus card.
+
+    Args:
+        labels_folder: `data/<corpus>/labels`.
+        slots: Cache folder `cache/<corpus>/<backbone>` by slot, of the slots that are filled.
+
+    Returns:
+        Content of `leaks.json`: `format`, `version`, `allowed`, `found` (each leak as data) and
+        `lines` for people. What it names under `found` is allowed, or a sentence.
+
+    Raises:
+        ManifestError: If something leaks that is not allowed, or labels and card do not fit.
+    """
+    card, labels = read_json(labels_folder / "card.json"), read_labels(labels_folder)
+    _check_folds(labels, card, labels_folder)
+    corpus, allowed = str(card.get("corpus", labels_folder.parent.name)), card.get("allow_leak", [])
+    leaks = _crossing(labels, card) + _seen(labels, slots)
+    gate(leaks, allowed, corpus=corpus)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "allowed": list(allowed),
+        "found": [leak.to_dict() for leak in leaks],
+        "lines": lines(leaks, scripted=bool(card.get("scripted"))),
+    }
+
+
+def write_leaks(run_folder: Path, leaks: Mapping[str, Any]) -> None:
+    """Keep what `check_leaks` found beside what was trained in spite of it."""
+    write_json(run_folder / LEAKS, leaks)
+
+
+def _check_folds(labels: Sequence[Label], card: Mapping[str, Any], folder: Path) -> None:
+    folds = card.get("folds")
+    wrong = [label.id for label in labels if len(label.splits) != folds]
+    if wrong:
+        raise ManifestError(
+            f"{folder}: {len(wrong)} utterances have another number of splits than the {folds} "
+            f"folds of card.json, such as {wrong[:5]}: run `dvc repro` to prepare the corpus again"
+        )
+
+
+def _crossing(labels: Sequence[Label], card: Mapping[str, Any]) -> list[Leak]:
+    """Leaks between the splits; of recordings also those that only `prepare` could see.
+
+    It knew the content of the files, and so equal ones under two names.
+    """
+    found = find_leaks(labels, [label.splits for label in labels])
+    told = [Leak.from_dict(fields) for fields in card.get("leak_verdict", [])]
+    if any(leak.kind == "recording" for leak in found):
+        return found
+    return found + [leak for leak in told if leak.kind == "recording"]
+
+
+def _seen(labels: Sequence[Label], slots: Mapping[str, Path]) -> list[Leak]:
+    found = []
+    for slot, folder in slots.items():
+        if (folder / SEEN).exists():
+            source = f"slot {slot}, backbone {folder.name}"
+            found.append(find_seen_leak(labels, read_seen(folder / SEEN), source))
+    return [leak for leak in found if leak is not None]
