@@ -3,7 +3,8 @@
     python -m benchmarks.cache [--json] [--small] [--rounds 5] [--folder DISK]
 
 A unit is an epoch of shuffled batches of 32, each a padded tensor and its mask, the same for every
-contender (compared first). Ratios are their seconds over ours: above 1, ours is faster.
+contender (compared first). Ratios are their seconds over ours: above 1, ours is faster. `in_ram` is
+their ratio to a gather in memory by our loops, which bounds what a reader with these loops reaches.
 
 - `frames`, `tokens`, `pooled`: utterances of 50-500 frames, of 5-40, and of one vector; padded
   float32 and float16 batches, and `packed`: rows end to end as stored, which is reading alone.
@@ -23,7 +24,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +38,8 @@ from benchmarks._contenders import PEERS, Contender, Gather, Heronry, Rows, Setu
 from benchmarks._page_cache import disk_bytes, evicted
 from benchmarks._rounds import interleave, ratio
 from features.cache import Access
+from features.gather import clear_padding, copy_rows, empty
+from features.stream import Stream
 
 BATCH = 32
 GOALS = {
@@ -45,6 +48,19 @@ GOALS = {
     "npy_per_utterance": 4,
     "pt_per_utterance": 8,
 }
+
+
+class InMemory(Gather):
+    """The bound, by the loops that our reader copies and clears with."""
+
+    def batch(self, ids: Sequence[str], dtype: torch.dtype) -> Stream:
+        """A padded batch."""
+        rows = [self.frames[slice(*self.spans[id])] for id in ids]
+        lengths = [len(row) for row in rows]
+        values = empty((len(rows), max(lengths), rows[0].shape[1]), dtype)
+        copy_rows(rows, values)
+        clear_padding(lengths, values)
+        return Stream(values, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
 
 
 def main(
@@ -109,7 +125,7 @@ def make(folder: Path, rows: Rows) -> dict[str, Callable[[], Contender]]:
         kind.write(folder / name, rows)
     os.sync()  # pages that are not yet on the disk cannot be dropped
     ours = folder / "heronry"
-    gather = Gather(rows)
+    gather = InMemory(rows)
     return {
         "heronry": lambda: Heronry(ours, "map"),
         "heronry_read": lambda: Heronry(ours, "read"),
@@ -202,11 +218,13 @@ def assert_equal(contenders: Mapping[str, Contender], ids: list[str]) -> None:
 
 
 def ratios(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Everybody's ratio to ours, and our seconds."""
+    """Everybody's ratio to ours and to the gather in memory, and our seconds."""
     found: dict[str, Any] = {"heronry_seconds": round(statistics.median(seconds["heronry"]), 3)}
     for name, theirs in seconds.items():
         if name != "heronry":
             found[name] = ratio(theirs, seconds["heronry"])
+            if "in_ram_gather" in seconds:
+                found[name]["in_ram"] = ratio(theirs, seconds["in_ram_gather"])
     return found
 
 
@@ -221,7 +239,9 @@ def table(result: Mapping[str, Any]) -> str:
             for name, value in found.items():
                 if name != "heronry_seconds":
                     goal = f"goal {GOALS[name]}" if name in GOALS else ""
-                    lines.append(f"  {name:26} {value['median']:6} {value['range']!s:16} {goal}")
+                    bound = f"in_ram {value['in_ram']['median']}" if "in_ram" in value else ""
+                    figures = f"{value['median']:6} {value['range']!s:16} {bound:13}"
+                    lines.append(f"  {name:26} {figures} {goal}")
     costs = ("beyond_memory", "write", "verify", "descriptors")
     return "\n".join([*lines, *(f"{cost}: {json.dumps(result[cost])}" for cost in costs)])
 

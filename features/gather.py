@@ -55,20 +55,41 @@ def gather(
     Returns:
         Values `[B, T, D]` or `[B, T]` with zeros after the shorter, and mask `[B, T]`.
     """
-    lengths = torch.tensor([extent.length for extent in extents], dtype=torch.int64)
-    longest = max((extent.length for extent in extents), default=0)
+    lengths = [extent.length for extent in extents]
+    longest = max(lengths, default=0)
     values = empty((len(extents), longest, *width), kind)
     if mapped:
-        for row, (stored, first, last) in zip(values, extents, strict=True):
-            row[: last - first] = stored.tensor[first:last]
+        copy_rows([stored.tensor[first:last] for stored, first, last in extents], values)
     else:
         for start in range(0, len(extents), OPEN_AT_ONCE):
             part = slice(start, start + OPEN_AT_ONCE)
             _read(extents[part], values[part])
-    for row, extent in zip(values, extents, strict=True):
-        if extent.length < longest:
-            row[extent.length :] = 0
-    return Stream(values, torch.arange(longest) < lengths[:, None])
+    clear_padding(lengths, values)
+    return Stream(values, torch.arange(longest) < torch.tensor(lengths)[:, None])
+
+
+def copy_rows(rows: Sequence[Tensor], values: Tensor) -> None:
+    """Fill the beginning of each of `values` `[B, T, ...]` with one of the rows `[T_i, ...]`.
+
+    Rows that need no conversion go through numpy, that is `memcpy`, which overwrites memory without
+    reading it first. torch's own loop reads it, and takes half as long again.
+    """
+    if rows and rows[0].dtype == values.dtype:
+        for frames, row in zip(rows, values.numpy(), strict=True):
+            row[: len(frames)] = frames.numpy()
+    else:
+        for frames, row in zip(rows, values, strict=True):
+            row[: len(frames)] = frames
+
+
+def clear_padding(lengths: Sequence[int], values: Tensor) -> None:
+    """Write zeros after the first `lengths` frames of each of `values` `[B, T, ...]`.
+
+    Bytes, since only those are filled by `memset`, which spares memory for the same reason.
+    """
+    memory = values.unsqueeze(-1).view(torch.uint8).numpy()
+    for length, row in zip(lengths, memory, strict=True):
+        row[length:].fill(0)
 
 
 def _read(extents: Sequence[Extent], values: Tensor) -> None:

@@ -37,9 +37,14 @@ def test_small_run_prints_all_ratios(tmp_path: Path) -> None:
         }
     low, high = result["frames"]["warm_float32"]["in_ram_gather"]["range"]
     assert 0 < low <= result["frames"]["warm_float32"]["in_ram_gather"]["median"] <= high
+    npy = result["frames"]["warm_packed"]["npy_per_utterance"]
+    assert npy["in_ram"]["range"][0] <= npy["in_ram"]["median"]
+    assert result["frames"]["warm_packed"]["in_ram_gather"]["in_ram"]["range"] == [1, 1]
+    assert "in_ram" not in result["frames"]["cold_float32"]["npy_per_utterance"]
     assert result["beyond_memory"]["map_over_read"]["median"] > 0
     assert set(result["write"]) == {"raw_over_heronry", "checksums_over_heronry"}
     assert result["descriptors"]["held"] == 0
     assert result["verify"]["verify_mib"] < 8
     assert not list(tmp_path.iterdir())
-    assert "npy_per_utterance" in as_table(result)
+    rows = [line for line in as_table(result).splitlines() if "npy_per_utterance" in line]
+    assert f"in_ram {npy['in_ram']['median']} " in rows[2]

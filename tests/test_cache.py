@@ -8,12 +8,14 @@ import h5py
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 
-from features.cache import CacheReader, CacheWriter, shard_name
+from features.cache import Access, CacheReader, CacheWriter, shard_name
 from features.errors import CacheError
+from features.memory import available_bytes
 from features.shard import Row, read_shard
-from features.stream import StreamSpec
+from features.stream import Stream, StreamSpec
 
 ARCHIVES = Path(__file__).parent / "data" / "archives"
 ids = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1, max_size=9)
@@ -175,3 +177,36 @@ def test_an_archive_exists_for_the_version_that_is_written() -> None:
     from features.shard import VERSION
 
     assert (ARCHIVES / f"v{VERSION}" / shard_name(0)).is_file()
+
+
+@pytest.mark.parametrize("access", ["map", "read"])
+@pytest.mark.parametrize("stored", ["float32", "int16"])
+def test_what_needs_no_conversion_is_copied_as_it_is(
+    tmp_path: Path, access: Access, stored: str
+) -> None:
+    bins = 256 if stored == "int16" else None
+    spec = StreamSpec(dim=1 if bins else 3, bins=bins)
+    shape = (-1,) if bins else (-1, spec.dim)
+    rows = [np.arange(length * spec.dim).astype(stored).reshape(shape) for length in (4, 0, 2)]
+    writer = CacheWriter(spec=spec, provenance={}, dtype=stored)
+    given = [Row(str(number), f"of {number}", row) for number, row in enumerate(rows)]
+    writer.write(tmp_path / shard_name(0), given)
+    reader = CacheReader(tmp_path, access=access)
+    values = reader.batch(["2", "0", "1"], dtype=getattr(torch, stored)).values
+    wanted = Stream.pad([torch.from_numpy(rows[number]) for number in (2, 0, 1)]).values
+    assert values.dtype == wanted.dtype
+    assert torch.equal(values, wanted)
+
+
+def test_available_memory_is_the_least_that_the_system_tells(tmp_path: Path) -> None:
+    proc, groups = tmp_path / "proc", tmp_path / "groups"
+    (proc / "self").mkdir(parents=True)
+    (groups / "job" / "step").mkdir(parents=True)
+    assert available_bytes(proc=proc, control_groups=groups) > 2**20  # nothing told: all memory
+    (proc / "meminfo").write_text("MemTotal: 90 kB\nMemAvailable:   80 kB\n")
+    assert available_bytes(proc=proc, control_groups=groups) == 80 * 1024
+    (groups / "job" / "memory.max").write_text("4096\n")
+    (groups / "job" / "step" / "memory.max").write_text("max\n")
+    assert available_bytes(proc=proc, control_groups=groups) == 80 * 1024
+    (proc / "self" / "cgroup").write_text("0::/job/step\n")
+    assert available_bytes(proc=proc, control_groups=groups) == 4096

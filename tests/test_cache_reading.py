@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import resource
+from collections import defaultdict, deque
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ import features.gather
 from features.cache import Access, CacheReader, CacheWriter, shard_name
 from features.errors import CacheError, DamagedShardError
 from features.frames import StoredFrames, identity
-from features.memory import available_bytes
 from features.shard import Row
 from features.stream import Stream, StreamSpec
 
@@ -214,15 +214,28 @@ def test_memory_is_reused_only_when_nothing_looks_at_it(tmp_path: Path, keep: st
     assert place in {stream.values.data_ptr() for stream in again}
 
 
-def test_available_memory_is_the_least_that_the_system_tells(tmp_path: Path) -> None:
-    proc, groups = tmp_path / "proc", tmp_path / "groups"
-    (proc / "self").mkdir(parents=True)
-    (groups / "job" / "step").mkdir(parents=True)
-    assert available_bytes(proc=proc, control_groups=groups) > 2**20  # nothing told: all memory
-    (proc / "meminfo").write_text("MemTotal: 90 kB\nMemAvailable:   80 kB\n")
-    assert available_bytes(proc=proc, control_groups=groups) == 80 * 1024
-    (groups / "job" / "memory.max").write_text("4096\n")
-    (groups / "job" / "step" / "memory.max").write_text("max\n")
-    assert available_bytes(proc=proc, control_groups=groups) == 80 * 1024
-    (proc / "self" / "cgroup").write_text("0::/job/step\n")
-    assert available_bytes(proc=proc, control_groups=groups) == 4096
+@BOTH
+def test_batches_that_are_held_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, access: Access
+) -> None:
+    """Of all sizes, with the memory of each that died in use again, dirty as it was left."""
+    monkeypatch.setattr(features.gather, "WORTH_REUSING_BYTES", 1)
+    monkeypatch.setattr(features.gather, "_free", defaultdict(list))
+    reader = CacheReader(write(tmp_path, [[5, 9, 1, 7], [3, 2]]), access=access)
+    generator = np.random.default_rng(0)
+    places: list[int] = []
+    held: deque[tuple[Tensor, Tensor]] = deque(maxlen=4)  # a view or all of a batch, and a copy
+    for number in range(60):
+        ids = generator.choice(list(reader), size=3).tolist()
+        dtype = DTYPES[number % len(DTYPES)]
+        values, wanted = reader.batch(ids, dtype=dtype).values, padded(reader, ids).values
+        assert torch.equal(values, wanted.to(dtype))
+        places.append(values.data_ptr())
+        view = values[1:, ::2] if number % 2 else values
+        if number % 3:
+            held.append((view, view.clone()))
+        else:
+            values.fill_(torch.nan)
+        del values, view
+        assert all(torch.equal(kept, copy) for kept, copy in held)
+    assert len(set(places)) < len(places)
