@@ -177,6 +177,14 @@ def scores(matrices: Matrices) -> dict[str, Floats]:
     }
 
 
+def row_shares(matrices: Matrices) -> Floats:
+    """Share of each true class that each class was predicted for, `[..., K, K]`.
+
+    Rows sum to 1; that of a class without items is 0.
+    """
+    return _ratio(matrices, matrices.sum(-1)[..., None])
+
+
 def validation_scores(
     labels: ArrayLike, predictions: ArrayLike, n_classes: int
 ) -> dict[str, float]:
@@ -195,20 +203,29 @@ def validation_scores(
 
 
 def f1_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """Keys of metrics.json for the F1 of each class: lower case, other signs as `_`, no two alike.
+    """Keys of metrics.json for the F1 of each class.
 
     >>> f1_names(["Sad", "very sad", "sad"])
     ('f1_sad', 'f1_very_sad', 'f1_sad_2')
     """
-    names: list[str] = []
-    for name in classes:
-        plain = "f1_" + re.sub(r"\W+", "_", name.lower()).strip("_")
+    return keys("f1", classes)
+
+
+def keys(prefix: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Keys of metrics.json for things with names: lower case, other signs as `_`, no two alike.
+
+    >>> keys("uar_duration", ["under 2 s", "10 s and over"])
+    ('uar_duration_under_2_s', 'uar_duration_10_s_and_over')
+    """
+    found: list[str] = []
+    for name in names:
+        plain = f"{prefix}_" + re.sub(r"\W+", "_", name.lower()).strip("_")
         unique, number = plain, 1
-        while unique in names:
+        while unique in found:
             number += 1
             unique = f"{plain}_{number}"
-        names.append(unique)
-    return tuple(names)
+        found.append(unique)
+    return tuple(found)
 
 
 def _indices(name: str, values: ArrayLike, below: int) -> Counts:

@@ -5,17 +5,19 @@ Layout and columns: docs/design.md. Legend: N rows of predictions, E epochs, K c
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import HeronryError
 from features.records import read_json
+from pipeline.run_extras import Guesses, check_alike, read_conditions, read_probes
+from pipeline.tables import AGAIN, RunError, Table, read_csv
+
+__all__ = ["HISTORY", "PREDICTIONS", "Job", "RunError", "RunFolder", "Table"]
 
 FORMAT, VERSION = "heronry-run", 1
 HISTORY = (
@@ -24,10 +26,7 @@ HISTORY = (
 )
 PREDICTIONS = ("id", "speaker", "dialogue", "split", "fold", "seed", "label", "prediction")
 SCORED = ("valid", "test")
-TOLERANCE = 1e-3
-"""By how much K rounded probabilities may miss a sum of 1."""
 
-_AGAIN = "run `dvc repro` to train it again"
 _NUMBER = (int, float)
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("regime", "corpus", "fusion", "kind"), str),
@@ -36,37 +35,6 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("folds", "parameters", "utterances"), int),
     "train_seconds": _NUMBER,
 }
-
-
-class RunError(HeronryError):
-    """A run folder is incomplete, malformed, or belongs to other labels."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A CSV file as text: `rows` of as many cells as `header`, and the line each ends on."""
-
-    path: Path
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    lines: tuple[int, ...]
-
-    def column(self, name: str) -> tuple[str, ...]:
-        """All cells of one column."""
-        index = self.header.index(name)
-        return tuple(row[index] for row in self.rows)
-
-    def refuse(self, index: int, complaint: str) -> NoReturn:
-        """Raise `RunError` about row `index`, naming file and line."""
-        raise RunError(f"{self.path}, line {self.lines[index]}: {complaint}: {_AGAIN}")
-
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """One column as floats; NaN where a cell is empty."""
-        cells = self.column(name)
-        for index, cell in enumerate(cells):
-            if not _is_number(cell):
-                self.refuse(index, f"{name} is {cell!r}; expected a number")
-        return np.array([float(cell or "nan") for cell in cells], np.float64)
 
 
 @dataclass(frozen=True)
@@ -78,18 +46,24 @@ class Job:
         fold: From 0.
         labels: `[N]` true classes as indices.
         predictions: `[N]` predicted classes as indices.
+        probabilities: `[N, K]` as written, so that a row may miss a sum of 1 by rounding.
         test: `[N]` bool, True for the rows of the test split (the others are of the valid split).
         table: predictions.csv; a row for each of N.
         history: history.csv; a row for each of E epochs, none for what is not trained in epochs.
+        probes: By slot: what a linear probe on it alone predicts for each test row.
+        conditions: By condition: what the model predicts under it for each test row.
     """
 
     seed: int
     fold: int
     labels: NDArray[np.int64]
     predictions: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
     test: NDArray[np.bool_]
     table: Table
     history: Table
+    probes: Guesses
+    conditions: Guesses
 
 
 @dataclass(frozen=True)
@@ -124,7 +98,9 @@ class RunFolder:
         head = read_json(path / "run.json")
         _check_head(head, path / "run.json")
         classes, seeds = tuple(head["classes"]), tuple(sorted(head["seeds"]))
-        jobs = [_job(path, s, f, classes) for s in seeds for f in range(head["folds"])]
+        jobs = [_job(path, (s, f), seeds, classes) for s in seeds for f in range(head["folds"])]
+        check_alike(path, "probes", (list(job.probes) for job in jobs))
+        check_alike(path, "conditions", (list(job.conditions) for job in jobs))
         fields = {name: head[name] for name in _FIELDS}
         fields |= {"path": path, "classes": classes, "seeds": seeds, "jobs": tuple(jobs)}
         return cls(**fields)
@@ -133,7 +109,7 @@ class RunFolder:
 def _check_head(head: Mapping[str, Any], path: Path) -> None:
     def expect(holds: object, found: object, expected: str) -> None:
         if not holds:
-            raise RunError(f"{path}: found {found}; expected {expected}: {_AGAIN}")
+            raise RunError(f"{path}: found {found}; expected {expected}: {AGAIN}")
 
     identity = (head.get("format"), head.get("version"))
     expect(identity == (FORMAT, VERSION), identity, f"format and version {(FORMAT, VERSION)}")
@@ -155,61 +131,33 @@ def _check_head(head: Mapping[str, Any], path: Path) -> None:
         expect(entry is None or isinstance(entry, dict), f"slot {slot} {entry!r}", "object or null")
 
 
-def _job(run: Path, seed: int, fold: int, classes: Sequence[str]) -> Job:
-    folder = run / f"seed_{seed}" / f"fold_{fold}"
-    table = _read_csv(folder / "predictions.csv", (*PREDICTIONS, *(f"p_{k}" for k in classes)))
-    history = _read_csv(folder / "history.csv", HISTORY)
+def _job(run: Path, key: tuple[int, int], seeds: Sequence[int], classes: Sequence[str]) -> Job:
+    folder, *others = (run / f"seed_{seed}" / f"fold_{key[1]}" for seed in (key[0], *seeds))
+    table = read_csv(folder / "predictions.csv", (*PREDICTIONS, *(f"p_{k}" for k in classes)))
+    history = read_csv(folder / "history.csv", HISTORY)
     for each in (table, history):
-        _all(each, "seed", (str(seed),))
-        _all(each, "fold", (str(fold),))
-    _all(table, "split", SCORED)
+        for name, number in zip(("seed", "fold"), key, strict=True):
+            each.only(name, (str(number),))
+    table.only("split", SCORED)
     _check_ids(table)
-    _check_probabilities(table, classes)
+    probabilities = table.probabilities(classes)
     _check_history(history)
     test = np.array([split == "test" for split in table.column("split")], bool)
     if not test.any():
-        raise RunError(f"{table.path}: no rows of the test split; expected some: {_AGAIN}")
-    index = {name: k for k, name in enumerate(classes)}
-    sides = []
-    for name in ("label", "prediction"):
-        _all(table, name, classes)
-        sides.append(np.array([index[cell] for cell in table.column(name)], np.int64))
-    return Job(seed, fold, sides[0], sides[1], test, table, history)
-
-
-def _read_csv(path: Path, header: Sequence[str]) -> Table:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            numbered = [(tuple(row), reader.line_num) for row in _rows(reader)]
-    except OSError as error:
-        raise RunError(f"cannot read {path} ({error.strerror}); {_AGAIN}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is no CSV file in UTF-8 ({error}); {_AGAIN}") from error
-    found = numbered[0][0] if numbered else ()
-    if found != tuple(header):
-        missing = [name for name in header if name not in found]
-        extra = [name for name in found if name not in header]
-        raise RunError(
-            f"{path}: columns {list(found)}; expected {list(header)} in this order "
-            f"(missing {missing}, unexpected {extra}): {_AGAIN}"
-        )
-    rows, lines = zip(*numbered, strict=True)
-    table = Table(path, tuple(header), rows[1:], lines[1:])
-    for index, row in enumerate(table.rows):
-        if len(row) != len(header):
-            table.refuse(index, f"{len(row)} cells; expected {len(header)}")
-    return table
-
-
-def _rows(reader: Iterator[list[str]]) -> Iterator[list[str]]:
-    return (row for row in reader if row)
-
-
-def _all(table: Table, name: str, allowed: Sequence[str]) -> None:
-    for index, cell in enumerate(table.column(name)):
-        if cell not in allowed:
-            table.refuse(index, f"{name} is {cell!r}; expected one of {list(allowed)}")
+        raise RunError(f"{table.path}: no rows of the test split; expected some: {AGAIN}")
+    pairs = zip(table.column("id"), table.column("label"), test, strict=True)
+    tested = {id: label for id, label, is_test in pairs if is_test}
+    return Job(
+        *key,
+        labels=table.indices("label", classes),
+        predictions=table.indices("prediction", classes),
+        probabilities=probabilities,
+        test=test,
+        table=table,
+        history=history,
+        probes=read_probes((folder, *others), tested, classes),
+        conditions=read_conditions(folder, tested, classes),
+    )
 
 
 def _check_ids(table: Table) -> None:
@@ -220,30 +168,10 @@ def _check_ids(table: Table) -> None:
         seen.add(id)
 
 
-def _check_probabilities(table: Table, classes: Sequence[str]) -> None:
-    if not table.rows:
-        return
-    values = np.stack([table.numbers(f"p_{name}") for name in classes], axis=1)
-    # written so that NaN fails too
-    right = ((values >= 0) & (values <= 1 + TOLERANCE)).all(1)
-    right &= np.abs(values.sum(1) - 1) <= TOLERANCE
-    if not right.all():
-        index = int(np.argmin(right))
-        table.refuse(index, f"probabilities {values[index].tolist()}; expected a sum of 1")
-
-
 def _check_history(table: Table) -> None:
     for name in table.header:
         table.numbers(name)
-    _all(table, "best", ("0", "1"))
+    table.only("best", ("0", "1"))
     kept = table.column("best").count("1")
     if table.rows and kept != 1:
-        raise RunError(f"{table.path}: {kept} epochs are marked best; expected one: {_AGAIN}")
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell or "nan")
-    except ValueError:
-        return False
-    return True
+        raise RunError(f"{table.path}: {kept} epochs are marked best; expected one: {AGAIN}")

@@ -13,7 +13,7 @@ Legend: S seeds, C clusters, D draws, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,10 @@ FEW_CLUSTERS = 20
 Statistic = Callable[[Matrices], Mapping[str, Floats]]
 """From `[..., K, K]` to named values `[...]`."""
 
+Scores = Mapping[str, float]
+"""Value by name of a metric."""
+Intervals = Mapping[str, "Interval"]
+
 _CHUNK_BYTES = 1 << 25
 
 
@@ -41,44 +45,37 @@ class Interval:
 
 
 def cluster_confusions(
-    clusters: Sequence[str],
+    clusters: NDArray[np.int64],
     seeds: NDArray[np.int64],
     labels: NDArray[np.int64],
     predictions: NDArray[np.int64],
-    classes: int,
+    shape: tuple[int, int, int],
 ) -> Counts:
-    """Confusion matrices of each seed and cluster, clusters in order of name.
+    """Confusion matrices of each seed and cluster.
 
     Args:
-        clusters: `[N]` names of speakers or dialogues.
-        seeds: `[N]` integers, from 0: the seed whose model made the prediction.
-        labels: `[N]` integers, the true classes.
-        predictions: `[N]` integers, the predicted ones.
-        classes: K.
+        clusters: `[N]` integers below C: the speaker or dialogue.
+        seeds: `[N]` integers below S: the seed whose model made the prediction.
+        labels: `[N]` integers below K, the true classes.
+        predictions: `[N]` integers below K, the predicted ones.
+        shape: S, C, K.
 
     Returns:
-        `[S, C, K, K]`, true classes in rows.
+        `[S, C, K, K]`, true classes in rows; zeros for a cluster without rows.
 
     Raises:
-        ValueError: If lengths differ or a class is out of range.
+        ValueError: If lengths differ or a value is out of range.
     """
-    names, cluster = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    n_seeds = int(seeds.max()) + 1 if len(seeds) else 0
-    counts = grouped_confusion(
-        seeds * len(names) + cluster, n_seeds * len(names), labels, predictions, classes
-    )
-    return counts.reshape(n_seeds, len(names), classes, classes)
+    n_seeds, n_clusters, classes = shape
+    group = seeds * n_clusters + clusters
+    counts = grouped_confusion(group, n_seeds * n_clusters, labels, predictions, classes)
+    return counts.reshape(n_seeds, n_clusters, classes, classes)
 
 
 def bootstrap(
     matrices: Counts, statistic: Statistic, *, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Interval]:
     """95 % percentile intervals of the seed-mean of each metric, over draws of clusters.
-
-    All seeds see the same draw, as they were tested on the same clusters; what they differ by is
-    reported apart, as a standard deviation. Every draw is scored by the metric's own definition:
-    a class that no drawn cluster holds leaves `uar`, a mean over present classes, and counts as 0
-    in `macro_f1`, a mean over all. So rare classes widen the interval of macro F1 downwards.
 
     Args:
         matrices: `[S, C, K, K]` of `cluster_confusions`.
@@ -92,15 +89,41 @@ def bootstrap(
     """
     if matrices.shape[1] < 2:
         return {}
+    values = resample(matrices, statistic, draws=draws, seed=seed)
+    return {name: percentile_interval(of) for name, of in values.items()}
+
+
+def resample(
+    matrices: Counts, statistic: Statistic, *, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Floats]:
+    """Seed-mean `[D]` of each metric in every draw of clusters.
+
+    All seeds see the same draw, as they were tested on the same clusters; what they differ by is
+    reported apart, as a standard deviation. The draws depend on C, D and `seed` alone. So two
+    results on the same clusters are paired, draw by draw: their difference is that of two models,
+    or of two groups of utterances, among the same speakers.
+
+    Every draw is scored by the metric's own definition: a class that no drawn cluster holds leaves
+    `uar`, a mean over present classes, and counts as 0 in `macro_f1`, a mean over all. So rare
+    classes widen the interval of macro F1 downwards. A draw without any item is NaN.
+
+    Args:
+        matrices: `[S, C, K, K]` of `cluster_confusions`.
+        statistic: Names and computes the metrics.
+        draws: D.
+        seed: Of the generator.
+    """
     chunks = [
         seed_means(matrices, counts, statistic) for counts in cluster_counts(matrices, draws, seed)
     ]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def percentile_interval(values: Floats) -> Interval:
+    """The middle 95 % of the draws `[D]` that are not NaN."""
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    intervals = {}
-    for name in chunks[0]:
-        low, high = np.quantile(np.concatenate([chunk[name] for chunk in chunks]), tails)
-        intervals[name] = Interval(float(low), float(high))
-    return intervals
+    low, high = np.quantile(values[~np.isnan(values)], tails)
+    return Interval(float(low), float(high))
 
 
 def cluster_counts(
@@ -128,4 +151,5 @@ def seed_means(matrices: Counts, counts: Counts, statistic: Statistic) -> dict[s
     # in floats, since BLAS does not multiply integers; the sums are exact below 2^53
     drawn = counts.astype(np.float64) @ flat.astype(np.float64)
     values = statistic(drawn.reshape(len(counts), seeds, classes, classes))
-    return {name: value.mean(-1) for name, value in values.items()}
+    empty = drawn.sum(1) == 0
+    return {name: np.where(empty, np.nan, value.mean(-1)) for name, value in values.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -11,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from features.manifest import Label
+from features.manifest import Label, read_labels
 from features.records import write_json, write_rows
-from pipeline.runs import HISTORY, PREDICTIONS
+from pipeline.rows import Rows
+from pipeline.run_extras import CONDITIONS, PROBES
+from pipeline.runs import HISTORY, PREDICTIONS, RunFolder
+from pipeline.tables import write_csv
 
 CLASSES = ("angry", "happy", "neutral", "sad")
 SPLITS = ("train", "valid", "test")
@@ -23,7 +25,11 @@ SPLITS = ("train", "valid", "test")
 class FakeRun:
     """A run on a corpus of `speakers` who say `each` things; fold j tests every third speaker.
 
-    `skill` is the share of utterances whose class the model sees; the rest is guessed.
+    `skill` is the share of utterances whose class the model sees; the rest is guessed. `told` adds
+    to the labels all that a corpus may say: every third utterance says "yes." in its own spelling,
+    odd speakers are women. `extras` adds probes.csv and conditions.csv: the text probe always
+    says neutral, if that is a class, the speech probe is right; without speech all is the first
+    class, `shuffled_text` changes nothing.
     """
 
     root: Path
@@ -36,6 +42,8 @@ class FakeRun:
     epochs: int = 4
     speaker_name: str = "speaker {}"
     dropped: int = 2
+    told: bool = False
+    extras: bool = False
 
     @property
     def run(self) -> Path:
@@ -62,9 +70,23 @@ class FakeRun:
                 splits=tuple(
                     SPLITS[(index // self.each + fold + 2) % 3] for fold in range(self.folds)
                 ),
+                **(self._facts(index) if self.told else {}),
             )
             for index, k in enumerate(drawn)
         ]
+
+    def _facts(self, index: int) -> dict[str, Any]:
+        speaker = index // self.each
+        spellings = ("Yes.", "yes", " YES! ")
+        return {
+            "gender": "female" if speaker % 2 else "male",
+            "session": f"S{speaker // 3}",
+            "seconds": 0.5 + index % 12,
+            "text": f"line {index}" if index % 3 else spellings[index // 3 % 3],
+            "audio": f"clips/{index:04d}.wav",
+            "start": 1.0 * index,
+            "stop": 1.5 + index,
+        }
 
     def write(self, **head: Any) -> FakeRun:
         """Write both folders; `head` replaces fields of run.json."""
@@ -133,7 +155,7 @@ class FakeRun:
     def _write_job(self, labels: list[Label], seed: int, fold: int) -> None:
         rng = np.random.default_rng([seed, fold])
         size = len(self.classes)
-        rows = []
+        rows: list[list[Any]] = []
         for split in ("valid", "test"):
             for label in (x for x in labels if x.splits[fold] == split):
                 truth = self.classes.index(label.label)
@@ -143,8 +165,23 @@ class FakeRun:
                 names = [label.label, self.classes[guess]]
                 rows.append([*fact, *names, *(f"{p:.9g}" for p in shares)])
         path = self.predictions(seed, fold)
+        path.parent.mkdir(parents=True)
         write_csv(path, [*PREDICTIONS, *(f"p_{k}" for k in self.classes)], rows)
         write_csv(path.with_name("history.csv"), HISTORY, self._history(rng, seed, fold))
+        if self.extras:
+            self._write_extras(path.parent, [row for row in rows if row[3] == "test"])
+
+    def _write_extras(self, folder: Path, tested: list[list[Any]]) -> None:
+        probes, conditions = [], []
+        middle = "neutral" if "neutral" in self.classes else self.classes[0]
+        for id, *_, label, prediction in (row[:8] for row in tested):
+            for slot, guess in (("text", middle), ("speech", label)):
+                shares = [float(name == guess) for name in self.classes]
+                probes.append([id, slot, label, guess, *shares])
+            changed = {"without_speech": self.classes[0], "shuffled_text": prediction}
+            conditions += [[id, name, label, guess] for name, guess in changed.items()]
+        write_csv(folder / "probes.csv", [*PROBES, *(f"p_{k}" for k in self.classes)], probes)
+        write_csv(folder / "conditions.csv", CONDITIONS, conditions)
 
     def _history(self, rng: np.random.Generator, seed: int, fold: int) -> list[list[Any]]:
         rows: list[list[Any]] = []
@@ -157,12 +194,10 @@ class FakeRun:
         return rows
 
 
-def write_csv(path: Path, header: Any, rows: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+def rows_of(fake: FakeRun) -> Rows:
+    """The test rows of a written run."""
+    labels = {label.id: label for label in read_labels(fake.data)}
+    return Rows.of(RunFolder.read(fake.run), labels)
 
 
 def edit_json(path: Path, **fields: Any) -> None:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn import metrics as oracle
+from sklearn.preprocessing import label_binarize
 
 from features.manifest import read_labels
 from pipeline.evaluation import evaluate, headline, write_report
 from pipeline.metrics import MONITORS, f1_names
+from pipeline.predictions import read_predictions, write_predictions
 from tests.fake_run import CLASSES, FakeRun, edit_json
 
 ROOT = Path(__file__).parent.parent
 SUMMARIES = (*MONITORS, "ovr_accuracy")
-FILES = ("metrics.json", "predictions.csv", "history.csv", "confusion.csv", "index.html")
+FILES = (
+    *("metrics.json", "predictions.csv", "predictions.parquet", "history.csv", "confusion.csv"),
+    "index.html",
+)
 
 
 @pytest.fixture
@@ -86,15 +93,104 @@ def test_majority_is_that_of_each_folds_training_split(tmp_path: Path) -> None:
 
 def test_metrics_are_flat_numbers_in_a_fixed_order(fake: FakeRun) -> None:
     found = metrics_of(fake)
-    expected = [name + end for name in SUMMARIES for end in ("", "_low", "_high", "_sd")]
+    ends = ("", "_low", "_high", "_sd", "_fold_mean", "_fold_sd")
+    expected = [name + end for name in SUMMARIES for end in ends]
     expected += [f"f1_{name}" for name in CLASSES]
-    expected += [f"majority_{name}" for name in MONITORS]
-    expected += ["chance_uar", "parameters", "utterances", "dropped", "seeds", "folds"]
+    expected += [f"{kind}_{name}" for kind in ("majority", "chance", "prior") for name in MONITORS]
+    proper = ["nll", "brier", "ece", "ece_adaptive"]
+    expected += [*proper, *(f"{name}_scaled" for name in proper), "temperature"]
+    expected += [f"speaker_accuracy_{end}" for end in ("min", "median", "max")]
+    expected += ["parameters", "utterances", "speakers", "clusters", "dropped", "seeds", "folds"]
     assert list(found) == [*expected, "train_seconds"]
+    assert all(re.fullmatch(r"\w+", name) and name == name.lower() for name in found)
     assert all(np.isfinite(value) and round(value, 6) == value for value in found.values())
     tested = 9 * 12 - 2
     counts = {"parameters": 12345, "utterances": tested, "dropped": 2, "seeds": 2, "folds": 3}
     assert counts.items() <= found.items()
+
+
+def test_all_that_a_corpus_and_a_run_may_say_gets_a_key(tmp_path: Path) -> None:
+    found = metrics_of(FakeRun(tmp_path, folds=3, each=20, told=True, extras=True).write())
+    assert all(np.isfinite(value) for value in found.values())
+    assert found["uar_text_probe_neutral"] == found["uar_lexical_neutral"] == found["uar"]
+    assert found["probe_speech_uar"] == 1
+    assert found["probe_text_uar"] == 0.25
+    assert found["condition_shuffled_text_uar_delta"] == 0
+    assert found["condition_without_speech_uar"] == 0.25
+    assert found["condition_without_speech_uar_delta"] == pytest.approx(
+        0.25 - found["uar"], abs=1e-6
+    )
+    groups = {"gender_female", "gender_male", "duration_under_2_s", "session_s0", "words_ambiguous"}
+    assert {f"uar_{name}" for name in groups} <= found.keys()
+    gap = abs(found["uar_gender_female"] - found["uar_gender_male"])
+    assert found["uar_gap_gender"] == pytest.approx(gap, abs=2e-6)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_everything_can_be_computed_again_from_the_predictions(fake: FakeRun, suffix: str) -> None:
+    """With scikit-learn alone, before rounding, from the file that is published."""
+    report = evaluate(fake.run, fake.data)
+    write_predictions(fake.root, [job.table for job in report.run.jobs])
+    rows = read_predictions(fake.root / f"predictions.{suffix}").to_pydict()
+    test = np.array(rows["split"]) == "test"
+    columns = {name: np.array(cells)[test] for name, cells in rows.items() if name != "dialogue"}
+    shares = np.stack([columns[f"p_{name}"] for name in CLASSES], 1)
+    found: dict[tuple[int, int | None], dict[str, float]] = {}
+    for seed in fake.seeds:
+        for fold in (None, *range(fake.folds)):
+            keep = columns["seed"] == seed
+            if fold is not None:
+                keep &= columns["fold"] == fold
+            found[seed, fold] = oracle_scores(
+                columns["label"][keep], columns["prediction"][keep], shares[keep]
+            )
+    for name in MONITORS:
+        of_seeds = [found[seed, None][name] for seed in fake.seeds]
+        of_folds = [[found[seed, fold][name] for fold in range(3)] for seed in fake.seeds]
+        summary = report.summaries[name]
+        assert summary.value == pytest.approx(np.mean(of_seeds), abs=1e-12)
+        assert summary.sd == pytest.approx(np.std(of_seeds, ddof=1), abs=1e-12)
+        assert summary.fold_mean == pytest.approx(np.mean(of_folds), abs=1e-12)
+        assert summary.fold_sd == pytest.approx(np.std(np.mean(of_folds, 0), ddof=1), abs=1e-12)
+        assert [s.scores[name] for s in report.seeds] == pytest.approx(of_seeds, abs=1e-12)
+        each = [job.scores[name] for job in report.jobs]
+        assert each == pytest.approx(np.ravel(of_folds).tolist(), abs=1e-12)
+    for name in ("nll", "brier"):
+        mean = np.mean([found[seed, None][name] for seed in fake.seeds])
+        assert getattr(report.calibration.before, name) == pytest.approx(mean, abs=1e-12)
+
+
+def oracle_scores(labels: Any, guesses: Any, shares: Any) -> dict[str, float]:
+    shares = shares / shares.sum(1, keepdims=True)
+    return {
+        "accuracy": oracle.accuracy_score(labels, guesses),
+        "uar": oracle.balanced_accuracy_score(labels, guesses),
+        "macro_f1": oracle.f1_score(labels, guesses, average="macro"),
+        "weighted_f1": oracle.f1_score(labels, guesses, average="weighted"),
+        "nll": oracle.log_loss(labels, shares, labels=CLASSES),
+        "brier": 4 * oracle.mean_squared_error(label_binarize(labels, classes=CLASSES), shares),
+    }
+
+
+def test_classes_equal_scikit_learn(fake: FakeRun) -> None:
+    report = evaluate(fake.run, fake.data)
+    pairs = [pooled(fake, seed) for seed in fake.seeds]
+    each = [
+        oracle.precision_recall_fscore_support(*pair, labels=CLASSES, zero_division=0)
+        for pair in pairs
+    ]
+    precision, recall, f1, support = np.mean(each, axis=0)
+    for k, found in enumerate(report.classes):
+        assert found.name == CLASSES[k]
+        assert found.precision == pytest.approx(precision[k], abs=1e-12)
+        assert found.recall == pytest.approx(recall[k], abs=1e-12)
+        assert found.f1 == pytest.approx(f1[k], abs=1e-12)
+        assert found.support == support[k]
+        assert found.f1_interval is not None
+        assert found.f1_interval.low < found.f1 < found.f1_interval.high
+    whole = np.sum([oracle.confusion_matrix(*pair, labels=CLASSES) for pair in pairs], 0)
+    np.testing.assert_array_equal(report.confusions.sum(0), whole)
+    np.testing.assert_allclose(report.shares, whole / whole.sum(1, keepdims=True), atol=1e-12)
 
 
 def test_one_seed_has_no_spread_and_one_speaker_no_interval(tmp_path: Path) -> None:

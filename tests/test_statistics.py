@@ -8,9 +8,12 @@ from numpy.typing import NDArray
 
 from pipeline.metrics import Counts, confusion, scores
 from pipeline.statistics import (
+    Interval,
     bootstrap,
     cluster_confusions,
     cluster_counts,
+    percentile_interval,
+    resample,
     seed_means,
 )
 
@@ -33,8 +36,9 @@ class Problem:
     def matrices(self, order: Ints | None = None) -> Counts:
         rows = np.arange(len(self.labels)) if order is None else order
         columns = (self.clusters, self.seeds, self.labels, self.predictions)
-        clusters, seeds, labels, predictions = (column[rows] for column in columns)
-        return cluster_confusions(clusters.tolist(), seeds, labels, predictions, 4)
+        names, seeds, labels, predictions = (column[rows] for column in columns)
+        distinct, clusters = np.unique(names, return_inverse=True)
+        return cluster_confusions(clusters, seeds, labels, predictions, (2, len(distinct), 4))
 
 
 def test_equals_resampling_the_utterances() -> None:
@@ -107,6 +111,29 @@ def test_alike_clusters_give_no_width() -> None:
         assert interval.high - interval.low < 1e-12
 
 
+def test_draws_without_any_item_are_left_out() -> None:
+    """Of three clusters one holds all items, each right: no draw can say anything but 1."""
+    matrices = np.zeros((1, 3, 2, 2), np.int64)
+    matrices[0, 1] = [[4, 0], [0, 3]]
+    found = resample(matrices, scores)["accuracy"]
+    empty = np.isnan(found)
+    # the chance that three draws of three miss one
+    assert empty.mean() == pytest.approx((2 / 3) ** 3, abs=0.04)
+    assert set(found[~empty]) == {1.0}
+    assert percentile_interval(found) == Interval(1.0, 1.0)
+
+
+def test_results_on_the_same_clusters_are_paired() -> None:
+    """The draws know nothing of labels and models, so one more error costs in every draw."""
+    problem = Problem()
+    before = resample(problem.matrices(), scores)["accuracy"]
+    right = np.flatnonzero(problem.predictions == problem.labels)
+    for cluster in np.unique(problem.clusters):
+        row = right[problem.clusters[right] == cluster][0]
+        problem.predictions[row] = (problem.labels[row] + 1) % 4
+    assert (resample(problem.matrices(), scores)["accuracy"] < before).all()
+
+
 def _covered(draw_of: str, *, repetitions: int) -> float:
     """Share of problems whose interval for accuracy holds the truth, 0.6.
 
@@ -120,8 +147,8 @@ def _covered(draw_of: str, *, repetitions: int) -> float:
         labels = np.zeros(600, np.int64)
         predictions = (rng.random(600) > chance).astype(np.int64)
         groups = np.arange(600) // 15 if draw_of == "speakers" else np.arange(600)
-        names = [f"{group:03d}" for group in groups]
-        matrices = cluster_confusions(names, labels, labels, predictions, 2)
+        shape = (1, int(groups.max()) + 1, 2)
+        matrices = cluster_confusions(groups, labels, labels, predictions, shape)
         interval = bootstrap(matrices, scores, draws=400, seed=repetition)["accuracy"]
         held += interval.low <= 0.6 <= interval.high
     return held / repetitions

@@ -1,0 +1,128 @@
+"""`reports/metrics.json`: one flat object of numbers, rounded to `DECIMALS`, for `dvc metrics`.
+
+`<metric>` is accuracy (WA), uar, macro_f1 or weighted_f1. Scores are fractions, means over seeds
+with the test rows of all folds pooled. Keys in this order, absent where there is nothing to say:
+
+- `<metric>`, and `ovr_accuracy`, the mean accuracy of the K one-vs-rest decisions (never the
+  accuracy: it is 1 - 2 (1 - accuracy) / K). Each with `_low` and `_high` (95 % interval), `_sd`
+  (over seeds), `_fold_mean` and `_fold_sd` (mean and standard deviation over folds, for several).
+- `f1_<class>`.
+- `majority_<metric>`, `chance_<metric>`, `prior_<metric>`: guessing (pipeline.baselines).
+- `nll`, `brier`, `ece`, `ece_adaptive`, then the same with `_scaled`, after the temperature
+  scaling on validation rows; `temperature`, the mean over trained models.
+- `uar_<field>_<group>` for field gender, duration, session, words, text_probe, lexical;
+  `<metric>_gap_gender` (highest minus lowest) with `_low` and `_high`.
+- `speaker_accuracy_min`, `speaker_accuracy_median`, `speaker_accuracy_max`.
+- `probe_<slot>_<metric>`: a linear probe on one slot alone.
+- `condition_<name>_<metric>` and `condition_<name>_<metric>_delta` (minus the model itself).
+- `parameters`, `utterances` (test), `speakers`, `clusters`, `dropped`, `seeds`, `folds`,
+  `train_seconds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pipeline.metrics import MONITORS, keys
+from pipeline.report import Baselines, Calibration, Grouping, Interval, Report, Summary
+
+DECIMALS = 6
+Pairs = Iterator[tuple[str, float | None]]
+
+
+def metrics_of(report: Report) -> dict[str, float]:
+    """Content of metrics.json; `report.metrics` is not looked at."""
+    pairs = dict(_pairs(report))
+    return {name: round(value, DECIMALS) for name, value in pairs.items() if value is not None}
+
+
+def headline(metrics: Mapping[str, float]) -> str:
+    """The main metrics of metrics.json as a plain-text table, without a final line break."""
+    lines = [f"{'test split':<12} {'score':>6}  {'95 % interval':<14}  {'sd':>6}  {'majority':>8}"]
+    for name in MONITORS:
+        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+        interval = "-" if low is None or high is None else f"{low:.3f} - {high:.3f}"
+        sd, majority = (metrics.get(key) for key in (f"{name}_sd", f"majority_{name}"))
+        lines.append(
+            f"{name:<12} {metrics[name]:>6.3f}  {interval:<14}  {_or_dash(sd):>6}  "
+            f"{_or_dash(majority):>8}"
+        )
+    return "\n".join(lines)
+
+
+def _pairs(report: Report) -> Pairs:
+    for name, summary in report.summaries.items():
+        yield from _summary(name, summary)
+    for key, of_class in zip(report.f1_names, report.classes, strict=True):
+        yield key, of_class.f1
+    yield from _baselines(report.baselines)
+    yield from _calibration(report.calibration)
+    for grouping in report.groupings:
+        yield from _grouping(grouping)
+    spread = report.speaker_spread
+    for end, value in (("min", spread.lowest), ("median", spread.median), ("max", spread.highest)):
+        yield f"speaker_accuracy_{end}", value
+    yield from _slots(report)
+    run = report.run
+    yield from {
+        "parameters": run.parameters,
+        "utterances": int(report.confusions[0].sum()),
+        "speakers": report.speakers,
+        "clusters": report.clusters.number,
+        "dropped": len(run.dropped),
+        "seeds": len(run.seeds),
+        "folds": run.folds,
+        "train_seconds": run.train_seconds,
+    }.items()
+
+
+def _summary(name: str, summary: Summary) -> Pairs:
+    yield name, summary.value
+    yield from _interval(name, summary.interval)
+    yield f"{name}_sd", summary.sd
+    yield f"{name}_fold_mean", summary.fold_mean
+    yield f"{name}_fold_sd", summary.fold_sd
+
+
+def _interval(name: str, interval: Interval | None) -> Pairs:
+    if interval is not None:
+        yield f"{name}_low", interval.low
+        yield f"{name}_high", interval.high
+
+
+def _baselines(found: Baselines) -> Pairs:
+    for kind in ("majority", "chance", "prior"):
+        of = getattr(found, kind)
+        yield from ((f"{kind}_{name}", of[name]) for name in MONITORS)
+
+
+def _calibration(found: Calibration) -> Pairs:
+    yield from vars(found.before).items()
+    if found.after is not None:
+        yield from ((f"{name}_scaled", value) for name, value in vars(found.after).items())
+        yield "temperature", sum(found.temperatures) / len(found.temperatures)
+
+
+def _grouping(found: Grouping) -> Pairs:
+    names = keys(f"uar_{found.field}", [group.name for group in found.groups])
+    for key, group in zip(names, found.groups, strict=True):
+        yield key, group.scores.get("uar")
+    if found.field == "gender":
+        for metric, gap in found.gaps.items():
+            yield f"{metric}_gap_gender", gap.value
+            yield from _interval(f"{metric}_gap_gender", gap.interval)
+
+
+def _slots(report: Report) -> Pairs:
+    named = keys("probe", [probe.slot for probe in report.probes])
+    for key, probe in zip(named, report.probes, strict=True):
+        yield from ((f"{key}_{name}", probe.whole.scores[name]) for name in MONITORS)
+    named = keys("condition", [condition.name for condition in report.conditions])
+    for key, condition in zip(named, report.conditions, strict=True):
+        for name in MONITORS:
+            yield f"{key}_{name}", condition.whole.scores[name]
+            yield f"{key}_{name}_delta", condition.differences[name].value
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,127 @@
+"""The scores of the whole test split: by metric, by class, by seed, and by trained model.
+
+Legend: S seeds, F folds, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from pipeline.metrics import (
+    Counts,
+    Floats,
+    Matrices,
+    confusion,
+    f1_names,
+    ovr_accuracies,
+    per_class,
+    scores,
+)
+from pipeline.report import (
+    Baselines,
+    Calibration,
+    ClassScores,
+    Intervals,
+    JobScores,
+    SeedScores,
+    Summary,
+)
+from pipeline.rows import Rows
+from pipeline.runs import RunFolder
+from pipeline.statistics import bootstrap
+
+
+def intervals_of(rows: Rows) -> Intervals:
+    """By name of a metric, and by key of the F1 of a class; empty for one cluster."""
+    names = f1_names(rows.classes)
+
+    def statistic(of: Matrices) -> dict[str, Floats]:
+        return scores(of) | dict(zip(names, np.moveaxis(per_class(of).f1, -1, 0), strict=True))
+
+    return bootstrap(rows.matrices(), statistic)
+
+
+def job_confusions(run: RunFolder) -> Counts:
+    """`[S * F, K, K]` of the test rows of each job."""
+    size = len(run.classes)
+    each = [confusion(j.labels[j.test], j.predictions[j.test], size) for j in run.jobs]
+    return np.stack(each)
+
+
+def summaries(
+    confusions: Counts, by_job: Counts, intervals: Intervals, guessing: Baselines
+) -> dict[str, Summary]:
+    """Of every metric, in order of importance.
+
+    Args:
+        confusions: `[S, K, K]`, folds pooled.
+        by_job: `[S * F, K, K]`.
+        intervals: By name of the metric.
+        guessing: The baselines.
+    """
+    seeds = len(confusions)
+    each, folds = scores(confusions), scores(by_job)
+    found = {}
+    for name, of_seeds in each.items():
+        of_folds = folds[name].reshape(seeds, -1)
+        several = of_folds.shape[1] > 1
+        found[name] = Summary(
+            name=name,
+            value=float(of_seeds.mean()),
+            interval=intervals.get(name),
+            sd=float(of_seeds.std(ddof=1)) if seeds > 1 else None,
+            fold_mean=float(of_folds.mean()) if several else None,
+            fold_sd=float(of_folds.mean(0).std(ddof=1)) if several else None,
+            majority=guessing.majority[name],
+            chance=guessing.chance[name],
+            prior=guessing.prior[name],
+        )
+    return found
+
+
+def class_scores(
+    run: RunFolder, confusions: Counts, intervals: Intervals
+) -> tuple[ClassScores, ...]:
+    """Of every class; see `summaries`."""
+    found, decisions = per_class(confusions), ovr_accuracies(confusions)
+    return tuple(
+        ClassScores(
+            name=name,
+            precision=float(found.precision[:, k].mean()),
+            recall=float(found.recall[:, k].mean()),
+            f1=float(found.f1[:, k].mean()),
+            f1_interval=intervals.get(key),
+            ovr_accuracy=float(decisions[:, k].mean()),
+            support=int(found.support[0, k]),
+        )
+        for k, (name, key) in enumerate(zip(run.classes, f1_names(run.classes), strict=True))
+    )
+
+
+def seed_scores(run: RunFolder, confusions: Counts, by_job: Counts) -> tuple[SeedScores, ...]:
+    """Of every seed; see `summaries`."""
+    folds = {name: of.reshape(len(run.seeds), -1).mean(1) for name, of in scores(by_job).items()}
+    return tuple(
+        SeedScores(
+            seed=seed,
+            utterances=int(confusions[rank].sum()),
+            scores=_at(scores(confusions), rank),
+            fold_mean=_at(folds, rank) if run.folds > 1 else None,
+        )
+        for rank, seed in enumerate(run.seeds)
+    )
+
+
+def job_scores(run: RunFolder, by_job: Counts, calibration: Calibration) -> tuple[JobScores, ...]:
+    """Of every trained model; see `summaries`."""
+    temperatures = calibration.temperatures or [None] * len(run.jobs)
+    return tuple(
+        JobScores(job.seed, job.fold, int(matrix.sum()), _at(scores(matrix), ()), temperature)
+        for job, matrix, temperature in zip(run.jobs, by_job, temperatures, strict=True)
+    )
+
+
+def _at(values: Mapping[str, Floats], index: int | tuple[()]) -> dict[str, float]:
+    return {name: float(of[index]) for name, of in values.items()}
