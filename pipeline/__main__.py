@@ -12,6 +12,7 @@ from features.errors import HeronryError, ParamsError
 from features.locations import store_root
 from features.records import read_json
 from pipeline.check import check as find_problems
+from pipeline.compare import compare
 from pipeline.corpora import describe, overview
 from pipeline.doctor import caches, examine
 from pipeline.evaluation import headline
@@ -32,6 +33,9 @@ def check(
     if found:
         raise ParamsError("\n".join([f"{len(found)} problems:", *(f"- {line}" for line in found)]))
     typer.echo("check: params, slots, corpus and checkpoints are in order")
+
+
+app.command()(compare)
 
 
 @app.command()

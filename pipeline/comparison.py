@@ -1,0 +1,183 @@
+"""Computes a comparison of runs: what the numbers are is told by `pipeline.comparison_records`.
+
+Legend: U common test rows, S seeds of a run, C clusters, D draws, n swapped units, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from features.manifest import Label
+from pipeline.common_rows import CommonRows, Compared, common_rows
+from pipeline.comparison_records import Change, ClassChange, Comparison, Pair, RunScore, RunScores
+from pipeline.flips import SHOWN, flips
+from pipeline.metrics import MONITORS, Floats, Matrices, grouped_confusion, per_class, scores
+from pipeline.paired_tests import FEWEST, PERMUTATIONS, holm, mcnemar, permutation_test
+from pipeline.run_sources import read_run
+from pipeline.statistics import percentile_interval, resample
+from pipeline.transcripts import known_labels
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to compare.
+
+    Attributes:
+        all_pairs: Every run with every other, not just the first with the others.
+        flips: How many changed utterances to list in each direction.
+        permutations: At most, of the permutation test.
+        seed: Of the permutations; draws of the bootstrap are those of the report.
+    """
+
+    all_pairs: bool = False
+    flips: int = SHOWN
+    permutations: int = PERMUTATIONS
+    seed: int = 0
+
+
+def compare_runs(names: Sequence[str], settings: Settings | None = None) -> Comparison:
+    """Read runs and compare them.
+
+    Args:
+        names: Two or more, as `pipeline.run_sources.read_run` takes them.
+        settings: None: the defaults.
+
+    Raises:
+        RunError: If a run cannot be read, or they have too little in common.
+        ParamsError: If a run is not known, or there are too few.
+    """
+    found = [read_run(name) for name in names]
+    return compare_rows(common_rows(found), settings or Settings(), known_labels(found))
+
+
+def compare_rows(rows: CommonRows, settings: Settings, labels: Mapping[str, Label]) -> Comparison:
+    """Compare runs on their common rows.
+
+    Args:
+        rows: All runs.
+        settings: How.
+        labels: By id, for the transcripts; may be empty.
+    """
+    draws = [_draws(run) for run in rows.runs]
+    order = range(len(rows.runs))
+    chosen = list(combinations(order, 2)) if settings.all_pairs else [(0, k) for k in order[1:]]
+    pairs = [
+        _pair(rows, (rows.runs[i], rows.runs[j]), (draws[i], draws[j]), settings, labels)
+        for i, j in chosen
+    ]
+    return Comparison(
+        utterances=len(rows.items),
+        folds=len({item.fold for item in rows.items}),
+        classes=rows.classes,
+        unit=rows.unit,
+        clusters=rows.clusters,
+        runs=tuple(_scores(run, of) for run, of in zip(rows.runs, draws, strict=True)),
+        pairs=_adjusted(pairs),
+        left_out=rows.left_out,
+    )
+
+
+def _statistic(matrices: Matrices) -> dict[str, Floats]:
+    """Metrics and those of each class, which are NaN where a draw lacks the class."""
+    classes = per_class(matrices)
+    found = {name: value for name, value in scores(matrices).items() if name in MONITORS}
+    there = classes.support > 0
+    for k in range(matrices.shape[-1]):
+        for name, values in (("recall", classes.recall), ("f1", classes.f1)):
+            found[f"{name} {k}"] = np.where(there[..., k], values[..., k], np.nan)
+    return found
+
+
+def _headline(matrices: Matrices) -> dict[str, Floats]:
+    found = scores(matrices)
+    return {name: found[name] for name in MONITORS}
+
+
+def _draws(run: Compared) -> dict[str, Floats]:
+    """Seed-mean `[D]` of everything; empty for one cluster, which says nothing of another."""
+    return resample(run.matrices, _statistic) if run.matrices.shape[1] > 1 else {}
+
+
+def _scores(run: Compared, draws: Mapping[str, Floats]) -> RunScores:
+    found = {}
+    for name, of_seeds in _headline(run.matrices.sum(1)).items():
+        sd = float(of_seeds.std(ddof=1)) if run.seeds > 1 else None
+        interval = percentile_interval(draws[name]) if draws else None
+        found[name] = RunScore(float(of_seeds.mean()), interval, sd)
+    return RunScores(run.tag, run.name, run.seeds, found)
+
+
+def _pair(
+    rows: CommonRows,
+    runs: tuple[Compared, Compared],
+    draws: tuple[Mapping[str, Floats], Mapping[str, Floats]],
+    settings: Settings,
+    labels: Mapping[str, Label],
+) -> Pair:
+    totals = [{k: v.mean(-1) for k, v in _statistic(run.matrices.sum(1)).items()} for run in runs]
+
+    def change(name: str) -> Change:
+        first, second = (float(np.nan_to_num(of[name])) for of in totals)
+        known = bool(draws[0]) and not np.isnan(totals[0][name])
+        apart = draws[1][name] - draws[0][name] if known else None
+        interval = None if apart is None else percentile_interval(apart)
+        return Change(first, second, second - first, interval)
+
+    support = np.bincount(rows.labels, minlength=len(rows.classes))
+    classes = (
+        ClassChange(name, int(support[k]), change(f"recall {k}"), change(f"f1 {k}"))
+        for k, name in enumerate(rows.classes)
+    )
+    unit = rows.unit if rows.clusters >= FEWEST else "utterance"
+    test = permutation_test(
+        (_units(rows, runs[0], unit), _units(rows, runs[1], unit)),
+        *(_headline, unit),
+        permutations=settings.permutations,
+        seed=settings.seed,
+    )
+    right = [run.votes == rows.labels for run in runs]
+    exact = mcnemar(*right)
+    return Pair(
+        first=runs[0].tag,
+        second=runs[1].tag,
+        changes={name: change(name) for name in MONITORS},
+        test=test,
+        p_holm=test.p,
+        mcnemar=exact,
+        mcnemar_holm=exact.p,
+        classes=tuple(classes),
+        flips=flips(rows, runs, labels, shown=settings.flips),
+    )
+
+
+def _units(rows: CommonRows, run: Compared, unit: str) -> Floats:
+    """Confusion matrices of what is swapped as a whole, averaged over seeds: `[n, K, K]`."""
+    if unit != "utterance":
+        return np.asarray(run.matrices.mean(0))
+    # an utterance that is tested in several folds is one unit
+    _, group = np.unique([item.id for item in rows.items], return_inverse=True)
+    counts = grouped_confusion(
+        np.tile(group, run.seeds),
+        int(group.max()) + 1,
+        np.tile(rows.labels, run.seeds),
+        run.predictions.ravel(),
+        len(rows.classes),
+    )
+    return np.asarray(counts / run.seeds)
+
+
+def _adjusted(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    metrics = {name: holm([pair.test.p[name] for pair in pairs]) for name in MONITORS}
+    exact = holm([pair.mcnemar.p for pair in pairs])
+    return tuple(
+        replace(
+            pair,
+            p_holm={name: values[k] for name, values in metrics.items()},
+            mcnemar_holm=exact[k],
+        )
+        for k, pair in enumerate(pairs)
+    )
