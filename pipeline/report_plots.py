@@ -1,21 +1,13 @@
-"""The report's plots as SVG to be put inside a page: same input, same bytes; no date, no fonts.
+"""The plots of the report (pipeline.report_svg).
 
-Colours are placeholders that become CSS variables, so that the page's light, dark and print themes
-reach into the plots. Text stays text and is laid out with the font that matplotlib ships, which
-is wider than the page's, so it fits. Legend: K classes, E epochs.
+Legend: K classes, E epochs, B bins.
 """
 
 from __future__ import annotations
 
-import html
-import io
-import re
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,65 +15,49 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-SERIES = 8
-"""Number of line colours, `--series-0` to `--series-7`."""
+from pipeline.calibration import ReliabilityBin
+from pipeline.metrics import Floats
+from pipeline.report_svg import ACCENT, CELL, INK, LINES, PAPER, QUIET, SERIES, render
 
-_INK, _FAINT, _PAPER, _ACCENT = "#010101", "#010102", "#010103", "#010104"
-_COLOURS = {_INK: "--ink", _FAINT: "--faint", _PAPER: "--paper", _ACCENT: "--accent"}
-_LINES = [f"#0102{index:02x}" for index in range(SERIES)]
-_COLOURS |= {colour: f"--series-{index}" for index, colour in enumerate(_LINES)}
-
-_STYLE: dict[Any, Any] = {
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
-    **dict.fromkeys(("axes.edgecolor", "grid.color"), _FAINT),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "text.parse_math"), False),
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "grid.linewidth": 0.5,
-    "svg.fonttype": "none",
-}
 _LONGEST_NAME = 18  # letters of a class name beside a matrix
-_DARK = 0.68  # share of the accent from which the paper's colour reads better upon it than ink
-_SMALLEST_CELL = 11.0  # points: below it a number would not fit
+_SMALLEST_CELL = 12.0  # points; cells below it hold no text
 
 
 @dataclass(frozen=True)
 class Curve:
     """One line: values `[E]` over epochs `[E]` (NaN: a gap), and which point was kept."""
 
-    epochs: NDArray[np.float64]
-    values: NDArray[np.float64]
+    epochs: Floats
+    values: Floats
     kept: NDArray[np.bool_]
     colour: int = 0
 
 
-def curves_svg(panels: Sequence[tuple[str, Sequence[Curve]]], label: str) -> str:
-    """Panels side by side, each a title and its curves over epochs, kept epochs marked."""
+def curves_svg(title: str, curves: Sequence[Curve], label: str) -> str:
+    """Curves over epochs, kept epochs marked."""
 
     def draw(figure: Figure) -> None:
-        for axes, (title, curves) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-            for curve in curves:
-                colour = _LINES[curve.colour % SERIES]
-                axes.plot(curve.epochs, curve.values, color=colour, linewidth=1.3, alpha=0.85)
-                kept = (curve.epochs[curve.kept], curve.values[curve.kept])
-                axes.plot(*kept, "o", color=colour, markersize=5, markeredgecolor=_PAPER)
-            axes.set_title(title, loc="left")
-            axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-            axes.grid(axis="y", alpha=0.6)
+        axes = figure.subplots()
+        for curve in curves:
+            colour = LINES[curve.colour % SERIES]
+            axes.plot(curve.epochs, curve.values, color=colour, linewidth=1.3, alpha=0.85)
+            kept = (curve.epochs[curve.kept], curve.values[curve.kept])
+            axes.plot(*kept, "o", color=colour, markersize=5, markeredgecolor=PAPER)
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        axes.grid(axis="y", alpha=0.6)
 
-    return _render((10.0, 2.9), draw, label)
+    return render((3.7, 2.7), draw, label)
 
 
 def matrix_svg(
-    shares: NDArray[np.float64], cells: Sequence[Sequence[str]], classes: Sequence[str], label: str
+    depths: Floats, cells: Sequence[Sequence[str]], classes: Sequence[str], label: str
 ) -> str:
     """A confusion matrix.
 
     Args:
-        shares: `[K, K]` depth of colour from 0 to 1, true classes in rows.
+        depths: `[K, K]` depth of colour from 0 to 1, true classes in rows.
         cells: `[K][K]` text of the cells.
         classes: K names; long ones are cut.
         label: What it is, for readers who do not see it.
@@ -94,16 +70,69 @@ def matrix_svg(
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for row, column in np.ndindex(size, size):
-            share = float(shares[row, column])
-            where = (column - 0.5, row - 0.5)
-            axes.add_patch(Rectangle(where, 1, 1, facecolor=_ACCENT, alpha=share, linewidth=0))
+            where, depth = (column - 0.5, row - 0.5), float(depths[row, column])
+            axes.add_patch(Rectangle(where, 1, 1, facecolor=CELL, alpha=depth, linewidth=0))
             if cell >= _SMALLEST_CELL:
-                ink = _PAPER if share > _DARK else _INK
                 text = axes.text(column, row, cells[row][column], ha="center", va="center")
-                text.set(color=ink, fontsize=font)
+                text.set(color=INK, fontsize=font)
         _label_classes(axes, [_cut(name) for name in classes], min(9.0, cell * 0.8))
 
-    return _render((inches, inches), draw, label)
+    return render((inches, inches), draw, label)
+
+
+def reliability_svg(
+    title: str, series: Sequence[tuple[str, Sequence[ReliabilityBin]]], label: str
+) -> str:
+    """Accuracy over confidence, and below it how many rows lie in the bins of the first series.
+
+    Args:
+        title: Above the plot.
+        series: Up to three names with their bins; those on the diagonal are calibrated.
+        label: What it is, for readers who do not see it.
+    """
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        upper.plot((0, 1), (0, 1), color=QUIET, linewidth=1, linestyle="--", label="calibrated")
+        for index, (name, bins) in enumerate(series):
+            points = [[point.confidence for point in bins], [point.accuracy for point in bins]]
+            marks = ("o-", "s:", "^:")[index]
+            upper.plot(*points, marks, color=LINES[index], markersize=4, linewidth=1.3, label=name)
+        upper.set(ylim=(-0.02, 1.02), ylabel="accuracy")
+        upper.set_title(title, loc="left")
+        upper.grid(alpha=0.6)
+        upper.legend(loc="upper left", frameon=False, fontsize=8)
+        _, bins = series[0]
+        sides = [point.low for point in bins], [point.high - point.low for point in bins]
+        counts = [point.count for point in bins]
+        lower.bar(sides[0], counts, sides[1], align="edge", color=ACCENT, edgecolor=PAPER)
+        lower.set(xlim=(-0.02, 1.02), xlabel="confidence", ylabel="rows")
+        lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+
+    return render((3.9, 4.3), draw, label)
+
+
+def ranked_svg(values: Sequence[float], mean: float, ylabel: str, label: str) -> str:
+    """Values from 0 to 1 as dots in the given order, and a line to compare them with.
+
+    Args:
+        values: In order.
+        mean: Where the line is.
+        ylabel: What they are.
+        label: What it is, for readers who do not see it.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        places = np.arange(1, len(values) + 1)
+        axes.axhline(mean, color=QUIET, linewidth=1, linestyle="--")
+        axes.plot(places, values, "o", color=ACCENT, markersize=5)
+        axes.set(ylim=(-0.03, 1.03), ylabel=ylabel, xlim=(0.4, len(values) + 0.6))
+        axes.set_xlabel("speakers, worst first")
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+        axes.grid(axis="y", alpha=0.6)
+
+    return render((5.2, 2.4), draw, label)
 
 
 def _label_classes(axes: Axes, names: Sequence[str], font: float) -> None:
@@ -121,33 +150,6 @@ def _label_classes(axes: Axes, names: Sequence[str], font: float) -> None:
     axes.grid(which="minor", alpha=0.6)
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(False)
-
-
-def _render(inches: tuple[float, float], draw: Callable[[Figure], None], label: str) -> str:
-    with mpl.rc_context(), warnings.catch_warnings():
-        # the browser has the letters that matplotlib's font lacks
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        mpl.rcdefaults()
-        # ids are hashes of content and salt: with the label in it, no two plots of a page share any
-        mpl.rcParams.update(_STYLE | {"svg.hashsalt": f"heronry {label}"})
-        figure = Figure(figsize=inches, layout="constrained")
-        draw(figure)
-        text = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    return _inlined(text.getvalue(), label)
-
-
-def _inlined(svg: str, label: str) -> str:
-    """The element alone, in the page's colours, sized by the page."""
-    # these ids are counted from 1 in every plot, so that a page of two would hold each twice
-    svg = re.sub(r' id="[a-z]+[\w.]*_\d+"', "", svg[svg.index("<svg") :])
-    for colour, name in _COLOURS.items():
-        svg = svg.replace(colour, f"var({name})")
-    view = re.search(r'viewBox="[\d. ]+"', svg)
-    assert view
-    start = f'<svg class="plot" {view[0]} role="img" aria-label="{html.escape(label)}">'
-    return start + svg[svg.index(">") + 1 :].rstrip()
 
 
 def _cut(name: str) -> str:

@@ -1,93 +1,72 @@
-"""The part of the report's page that says what a score rests on: features, data, settings."""
+"""The report's sections on what a score rests on: features, settings, machine and commit."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from features.records import read_json
 from pipeline.left_out import groups
-from pipeline.report_html import Markup, element, facts, folded, section, table
+from pipeline.model_card import NAME as MODEL_CARD
+from pipeline.report_format import NONE
+from pipeline.report_html import Markup, block, element, facts, folded, quiet, table
 from pipeline.runs import RunFolder
 
 LISTED = 20
 """Dropped utterances that are named."""
-_NONE = "–"
 _HASH = 12  # letters of a hash that are shown
+_VARYING = "compute_deviation"  # key of a provenance in which the shards of a cache may differ
+_TITLES = {
+    "command": "command",
+    "date": "date",
+    "commit": "git commit",
+    "device": "device",
+    "cpu": "processor",
+    "cores": "cores",
+    "memory_gib": "memory",
+    "platform": "system",
+    "python": "Python",
+    "packages": "packages",
+}
 
 
-def sources(run: RunFolder, card: Mapping[str, Any]) -> Iterator[Markup]:
-    """All sections."""
-    yield section("Slots", *_slots(run))
-    yield section("Data", *_data(card))
-    yield section("Dropped utterances", *_dropped(run))
-    yield section("Model and training", *_settings(run))
-
-
-def leak_warning(card: Mapping[str, Any]) -> Markup:
-    """What params.yaml allows to be shared between splits, in red."""
-    allowed = ", ".join(map(str, card["allow_leak"]))
-    return element(
-        "p", f"Leaks between the splits are allowed by params.yaml: {allowed}.", style="warning"
-    )
-
-
-def _slots(run: RunFolder) -> Iterator[Markup]:
+def slots_of(run: RunFolder) -> Iterator[Markup]:
+    """The backbone of each slot, with its revision and hashes."""
     rows: list[list[object]] = []
     origins: list[Markup] = []
     for slot, entry in run.slots.items():
         if entry is None:
-            rows.append([slot, "none", *[_NONE] * 5])
+            rows.append([slot, "none", *[NONE] * 6])
             continue
         origin = entry.get("provenance") or {}
         checkpoint, layer = (_or_dash(origin.get(key)) for key in ("checkpoint", "layer"))
         revision, weights = (_short(origin.get(key)) for key in ("revision", "weights_sha256"))
-        name, features = entry.get("backbone", _NONE), _features(entry.get("spec") or {})
-        rows.append([slot, name, features, checkpoint, revision, layer, weights])
+        name, features = entry.get("backbone", NONE), _features(entry.get("spec") or {})
+        cache = _short(cache_hash(origin) if origin else None)
+        rows.append([slot, name, features, checkpoint, revision, layer, weights, cache])
         text = json.dumps(origin, ensure_ascii=False, indent=2)
-        origins.append(folded(f"Provenance of {slot}: {name}", element("pre", text)))
-    header = ["Slot", "Backbone", "Features", "Checkpoint", "Revision", "Layer", "Weights"]
-    yield table(header, rows, style="words")
+        origins.append(folded(f"Provenance of {slot}: {name}", block(text)))
+    header = ["Slot", "Backbone", "Features", "Checkpoint", "Revision", "Layer"]
+    caption = "Backbones; hashes are cut, and whole on pointing at them and below"
+    yield table([*header, "Weights", "Cache"], rows, style="words", caption=caption)
+    yield quiet("Cache: hash of all that decides the features, which names them in the work store.")
     yield from origins
 
 
-def _features(spec: Mapping[str, Any]) -> str:
-    bins, hop = spec.get("bins"), spec.get("hop_seconds")
-    width = f"{bins} bins" if bins else f"{spec.get('dim', '?')} wide"
-    return width + (f", every {1000 * hop:g} ms" if isinstance(hop, int | float) else "")
+def cache_hash(provenance: Mapping[str, Any]) -> str:
+    """What names a backbone's features in the work store.
+
+    It is `features.backbone_entry.fingerprint`, which would bring torch along.
+    """
+    decisive = {name: value for name, value in provenance.items() if name != _VARYING}
+    text = json.dumps(decisive, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _data(card: Mapping[str, Any]) -> Iterator[Markup]:
-    keys = ("title", "licence", "citation", "obtain", "kind", "protocol", "folds", "rejected")
-    leaks = card.get("leaks")
-    verdict = "not stated" if leaks is None else f"{len(leaks)} found" if leaks else "none found"
-    shown = {key: _or_dash(card.get(key)) for key in ("corpus", *keys)}
-    yield facts(shown | {"leaks between splits": verdict})
-    if card.get("allow_leak"):
-        yield leak_warning(card)
-    if leaks:
-        yield element("ul", *(element("li", leak) for leak in leaks[:LISTED]))
-        if len(leaks) > LISTED:
-            yield element("p", f"and {len(leaks) - LISTED} more", style="quiet")
-    counts, speakers = card.get("counts") or [], card.get("speakers") or []
-    for fold, by_split in enumerate(counts):
-        of_fold = speakers[fold] if fold < len(speakers) else {}
-        whole = _counts(card["classes"], by_split, of_fold)
-        yield whole if len(counts) == 1 else folded(f"Utterances of fold {fold}", whole)
-
-
-def _counts(
-    classes: list[str], by_split: Mapping[str, Mapping[str, int]], speakers: Mapping[str, int]
-) -> Markup:
-    splits = list(by_split)
-    rows = [[name, *(by_split[split].get(name, 0) for split in splits)] for name in classes]
-    rows.append(["all utterances", *(sum(by_split[split].values()) for split in splits)])
-    if speakers:
-        rows.append(["speakers", *(speakers.get(split, _NONE) for split in splits)])
-    return table(["Class", *splits], rows)
-
-
-def _dropped(run: RunFolder) -> Iterator[Markup]:
+def dropped_of(run: RunFolder) -> Iterator[Markup]:
+    """What has no features in some slot, and why."""
     dropped = run.dropped
     if not dropped:
         yield element("p", "None: every labelled utterance has features in all slots.")
@@ -99,32 +78,80 @@ def _dropped(run: RunFolder) -> Iterator[Markup]:
         "scored. One that several slots lack is counted in each.",
     )
     found = groups(dropped, run.slots)
-    rows = [[group.slot or _NONE, group.reason, group.utterances] for group in found]
-    yield table(["Slot", "Reason", "Utterances"], rows[:LISTED], style="words")
-    yield table(["Utterance", "Reason"], list(dropped.items())[:LISTED], style="words")
+    rows = [[group.slot or NONE, group.reason, group.utterances] for group in found]
+    yield table(["Slot", "Reason", "Utterances"], rows[:LISTED], style="words", caption="By reason")
+    named = list(dropped.items())[:LISTED]
+    yield table(["Utterance", "Reason"], named, style="words", caption="One by one")
     if len(dropped) > LISTED:
-        yield element("p", f"and {len(dropped) - LISTED} more, in run.json", style="quiet")
+        yield quiet(f"and {len(dropped) - LISTED} more, in run.json")
 
 
-def _settings(run: RunFolder) -> Iterator[Markup]:
-    yield facts(
-        {
-            "trainable parameters": f"{run.parameters:,}",
-            "training time": f"{run.train_seconds:g} s for all seeds and folds",
-            "utterances": f"{run.utterances:,} in all splits",
-        }
-    )
+def settings_of(run: RunFolder) -> Iterator[Markup]:
+    """Size, time, and every parameter."""
+    told = {
+        "trainable parameters": f"{run.parameters:,}",
+        "training time": f"{run.train_seconds:g} s for all seeds and folds",
+        "utterances": f"{run.utterances:,} in all splits",
+        "seeds": ", ".join(map(str, run.seeds)),
+    }
+    if (run.path / MODEL_CARD).exists():
+        told["model card"] = f"{MODEL_CARD} in the run folder"
+    yield facts(told)
+    inputs = _head(run).get("inputs")
+    settings = {"Constructor": run.args, "Protocol": run.train}
+    settings |= {"Before the model": inputs} if isinstance(inputs, dict) and inputs else {}
     blocks = []
-    for title, values in (("Constructor", run.args), ("Protocol", run.train)):
+    for title, values in settings.items():
         shown = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
-        body = facts(shown) if shown else element("p", "defaults", style="quiet")
+        body = facts(shown) if shown else quiet("defaults")
         blocks.append(element("div", element("h3", title), body))
     yield element("div", *blocks, style="pair")
 
 
+def machine_of(run: RunFolder) -> Iterator[Markup]:
+    """On what, when and from which commit it was trained, as `pipeline.environment` recorded it."""
+    found = _head(run).get("environment")
+    if not isinstance(found, dict) or not found:
+        yield quiet("run.json does not say where and from which commit; training again records it.")
+        return
+    names = [*(name for name in _TITLES if name in found), *(n for n in found if n not in _TITLES)]
+    shown = {_TITLES.get(name, name): _fact(name, found[name]) for name in names if name != "dirty"}
+    yield facts(shown)
+    if found.get("dirty"):
+        yield element(
+            "p",
+            "Trained from a working tree with changes that were not committed: the commit alone "
+            "does not say what was run.",
+            style="note",
+        )
+
+
+def _fact(name: str, value: object) -> object:
+    if value is None or value == "":
+        return "unknown"
+    if name in ("command", "commit"):
+        return element("code", value)
+    if name == "memory_gib":
+        return f"{value} GiB"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {of}" for key, of in value.items())
+    return value
+
+
+def _head(run: RunFolder) -> dict[str, Any]:
+    """Of run.json, also what a run need not have."""
+    return read_json(run.path / "run.json")
+
+
+def _features(spec: Mapping[str, Any]) -> str:
+    bins, hop = spec.get("bins"), spec.get("hop_seconds")
+    width = f"{bins} bins" if bins else f"{spec.get('dim', '?')} wide"
+    return width + (f", every {1000 * hop:g} ms" if isinstance(hop, int | float) else "")
+
+
 def _short(hash: object) -> object:
-    return element("code", str(hash)[:_HASH], label=str(hash)) if hash else _NONE
+    return element("code", str(hash)[:_HASH], label=str(hash)) if hash else NONE
 
 
 def _or_dash(value: object) -> object:
-    return _NONE if value is None or value == "" else value
+    return NONE if value is None or value == "" else value

@@ -257,7 +257,7 @@ def test_training_leaves_out_alike_and_says_so(
     shown = page(report)
     assert f"({report.left_out} left out)" in shown
     assert f"{len(LEFT_OUT)} without features in some slot, of {total}: left out alike" in shown
-    assert "<th>text</th><td>no words</td><td>2</td>" in shown
+    assert '<th scope="row">text</th><td>no words</td><td>2</td>' in shown
 
 
 def test_both_slots_of_a_batch_hold_the_same_utterances(two_slots: Params, tmp_path: Path) -> None:

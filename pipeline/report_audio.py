@@ -1,0 +1,84 @@
+"""Clips of a corpus as addresses that hold the sound itself, so that the page stays one file.
+
+A clip is cut out of its recording, mixed to one channel at 16 kHz and encoded as MP3: a third of
+the size of FLAC, and the same bytes every time, which Ogg's random stream number prevents. It is
+for listening, not for computing. Nothing is read outside the corpus's folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from pathlib import Path, PurePosixPath
+
+from features.audio import SAMPLE_RATE_HZ, read_audio
+from features.errors import HeronryError, ParamsError
+from features.locations import corpus_root
+from pipeline.report import WorstError
+from pipeline.runs import RunFolder
+
+BUDGET_BYTES = 3_000_000
+"""Of all addresses of a page together."""
+VARIABLE = "HERONRY_REPORT_AUDIO"
+"""`no` leaves sound out, for a corpus whose licence does not let it be passed on."""
+_PREFIX = "data:audio/mpeg;base64,"
+
+
+def audio_root(run: RunFolder) -> Path | None:
+    """Folder that the paths of a corpus's audio start from; None if it is not at hand."""
+    parents = run.path.absolute().parents
+    beside = parents[min(3, len(parents) - 1)] / "data" / run.corpus / "utterances"
+    if (beside / "audio").is_dir():
+        return beside
+    try:
+        return corpus_root(run.corpus)
+    except ParamsError:
+        return None
+
+
+def wanted() -> bool:
+    """Whether sound may go into the page."""
+    return os.environ.get(VARIABLE, "").strip().lower() not in ("no", "0", "false")
+
+
+class Clips:
+    """Addresses of clips, until a page's budget is spent.
+
+    Args:
+        root: Where the corpus lies; None: nowhere.
+        budget_bytes: Of all addresses together.
+    """
+
+    def __init__(self, root: Path | None, *, budget_bytes: int = BUDGET_BYTES) -> None:
+        self._root, self._budget, self._left = root, budget_bytes, budget_bytes
+
+    def find(self, error: WorstError) -> tuple[str, str]:
+        """The address of an utterance's sound and an empty reason, or no address and why."""
+        if error.audio is None:
+            return "", "the corpus has no audio of it"
+        if self._root is None:
+            return "", "the audio is not on the machine that wrote this page"
+        path = PurePosixPath(error.audio)
+        if path.is_absolute() or ".." in path.parts:
+            return "", "its path leaves the corpus's folder"
+        try:
+            content = _encoded(self._root / path, error)
+        except HeronryError:
+            return "", "its audio cannot be read on the machine that wrote this page"
+        address = _PREFIX + base64.b64encode(content).decode()
+        if len(address) > self._left:
+            return "", f"the clips of a page hold {self._budget / 1e6:g} MB at most"
+        self._left -= len(address)
+        return address, ""
+
+
+def _encoded(path: Path, error: WorstError) -> bytes:
+    import soundfile
+
+    samples = read_audio(path, id=error.id, start=error.start, stop=error.stop)
+    file = io.BytesIO()
+    soundfile.write(
+        file, samples.clip(-1, 1), SAMPLE_RATE_HZ, format="MP3", subtype="MPEG_LAYER_III"
+    )
+    return file.getvalue()

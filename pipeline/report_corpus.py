@@ -1,0 +1,113 @@
+"""The report's section on the corpus: what it is, what of it was at hand, and how it was split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.report_format import NONE, many
+from pipeline.report_html import Markup, element, facts, folded, quiet, table
+from pipeline.report_leaks import Leaks, leaks_of
+
+_TOLD = ("title", "licence", "citation", "obtain", "kind", "variant", "protocol", "folds")
+_LISTED = 20
+
+
+def corpus_of(card: Mapping[str, Any], leaks: Leaks) -> Iterator[Markup]:
+    """All of card.json that a reader may ask for; what it lacks is a dash."""
+    told: dict[str, object] = {name: _or_dash(card.get(name)) for name in ("corpus", *_TOLD)}
+    told |= dict(_audio(card))
+    told["splits (SHA-256)"] = element("code", _or_dash(card.get("splits_sha256")))
+    told["rejected"] = _or_dash(card.get("rejected"))
+    told["leaks between splits"] = leaks.verdict
+    yield facts(told)
+    yield from leaks_of(leaks)
+    yield from _published(card)
+    yield from _label_map(card)
+    yield from _splits(card)
+    reasons = card.get("rejected_reasons") or {}
+    if reasons:
+        rows = [[reason, f"{count:,}"] for reason, count in list(reasons.items())[:_LISTED]]
+        whole = table(["Reason", "Utterances"], rows, style="words", caption="Rejected utterances")
+        yield folded("Rejected utterances, by reason", whole)
+
+
+def _audio(card: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    lengths = card.get("durations") or {}
+    if lengths:
+        hours = f"{lengths['total'] / 3600:.2f} hours"
+        seconds = " / ".join(f"{lengths[name]:.2f}" for name in ("min", "median", "max"))
+        yield "audio", f"{hours}; shortest, median, longest: {seconds} s"
+    for name, key, unit in (
+        ("sample rates", "sample_rates_hz", " Hz"),
+        ("channels", "channels", ""),
+    ):
+        counts = card.get(key) or {}
+        if counts:
+            yield (
+                name,
+                ", ".join(f"{value}{unit} ({many(n, 'file')})" for value, n in counts.items()),
+            )
+
+
+def _published(card: Mapping[str, Any]) -> Iterator[Markup]:
+    published, differences = card.get("published"), card.get("differences") or []
+    if not published:
+        yield quiet("No published counts of this corpus are known to compare with.")
+        return
+    source = f"{published.get('utterances', 0):,} utterances, {published.get('source', '')}"
+    if not differences:
+        yield element("p", f"All counts are the published ones ({source}).")
+    else:
+        yield element("p", f"Counts that differ from the published ones ({source}):", style="note")
+        yield element("ul", *(element("li", line) for line in differences[:_LISTED]))
+        if len(differences) > _LISTED:
+            yield quiet(f"and {len(differences) - _LISTED} more, in card.json")
+    notes = published.get("notes") or []
+    if notes:
+        yield element("ul", *(element("li", note) for note in notes), style="quiet")
+
+
+def _label_map(card: Mapping[str, Any]) -> Iterator[Markup]:
+    mapping = card.get("label_map")
+    if mapping:
+        rows = [[name, "left out" if to is None else to] for name, to in mapping.items()]
+        whole = table(["Label of the corpus", "Class"], rows, style="words", caption="Label map")
+        yield folded("Label map", whole)
+
+
+def _splits(card: Mapping[str, Any]) -> Iterator[Markup]:
+    counts = card.get("counts") or []
+    for fold, by_split in enumerate(counts):
+        whole = _counts(card, fold, by_split)
+        yield whole if len(counts) == 1 else folded(f"Utterances of fold {fold}", whole)
+
+
+def _counts(
+    card: Mapping[str, Any], fold: int, by_split: Mapping[str, Mapping[str, int]]
+) -> Markup:
+    splits = list(by_split)
+    rows: list[list[object]] = [
+        [name, *(f"{by_split[split].get(name, 0):,}" for split in splits)]
+        for name in card["classes"]
+    ]
+    rows.append(["all utterances", *(f"{sum(by_split[s].values()):,}" for s in splits)])
+    for title, key in (("speakers", "speakers"), ("hours", "hours")):
+        values = _of_fold(card.get(key), fold)
+        if values:
+            rows.append([title, *(_or_dash(values.get(split)) for split in splits)])
+    genders = _of_fold(card.get("genders"), fold)
+    names = dict.fromkeys(name for of in genders.values() for name in of)
+    rows += [
+        [f"speakers, {name}", *(genders.get(split, {}).get(name, 0) for split in splits)]
+        for name in names
+    ]
+    return table(["Class", *splits], rows, caption=f"Labelled utterances of fold {fold}")
+
+
+def _of_fold(folds: Any, fold: int) -> Mapping[str, Any]:
+    return folds[fold] if folds and fold < len(folds) else {}
+
+
+def _or_dash(value: object) -> object:
+    return NONE if value is None or value == "" else value
