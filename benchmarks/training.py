@@ -7,24 +7,29 @@ Caches are made up: speech of 50-500 frames and text of 5-40, 384 wide, in float
 turns, since machines are noisy.
 
 - `reading`: seconds of an epoch's batches alone, over the epoch's, in percent (goal: below 10).
+- `read_ahead`: an epoch over one whose batches a thread reads ahead; above 1, the thread would pay.
 - `deterministic`: an epoch without `torch.use_deterministic_algorithms` over one with it; about 1:
   it costs nothing.
 - `saving`: seconds and megabytes of one saved state, flushed to the disk. States are saved seldom
   enough that this is at most 3 % of the time of a training.
 - `side_by_side`: the same jobs one after the other, over as many processes as cores; the start of
   the processes (importing torch) is part of it.
+- `accelerator`: on a host that has one (`HERONRY_DEVICE`, else cuda), ways to feed it and to share
+  it among seeds: `benchmarks._device_ways`.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,10 +38,10 @@ import numpy as np
 import torch
 import typer
 
+from benchmarks._device_ways import reading_ways, seeds_ways
 from benchmarks._rounds import interleave, ratio
-from features.cache import CacheWriter, shard_name
-from features.manifest import Label
-from features.stream import StreamSpec
+from benchmarks._training_inputs import CLASSES, make_caches, make_jobs, make_labels
+from features.locations import device as chosen_device
 from pipeline.checkpoint import make_model
 from pipeline.data import Examples, join, shuffled_batches
 from pipeline.job_pool import available_cores, run_jobs
@@ -46,8 +51,6 @@ from pipeline.train_params import TrainParams
 from pipeline.training import begin, train_epoch
 from pipeline.training_state import Training
 
-CLASSES = ["angry", "calm", "happy", "sad"]
-FRAMES = {"text": (5, 40), "speech": (50, 500)}
 MODELS = {
     "concat": TrainParams(batch_size=16, lr=5e-4),
     "heron": TrainParams(batch_size=8, accumulate=2),
@@ -74,34 +77,18 @@ def main(
             result[kind]["saving"] = saving(kind, args, params, examples, Path(made) / "state")
         jobs = make_jobs(slots, labels, args, Path(made) / "runs", epochs=1 if small else 5)
         result["side_by_side"] = side_by_side(jobs, 1 if small else rounds)
+        device = chosen_device()
+        result["accelerator"] = (
+            None if device == "cpu" else accelerator(device, args, examples, jobs[0], rounds)
+        )
     print(json.dumps(result) if as_json else table(result))
 
 
-def make_labels(count: int) -> list[Label]:
-    """Nine in ten for training."""
-    splits = ["train"] * 18 + ["valid", "test"]
-    return [
-        Label(f"u{i}", CLASSES[i % len(CLASSES)], "s", splits=(splits[i % 20],))
-        for i in range(count)
-    ]
-
-
-def make_caches(folder: Path, labels: list[Label], width: int) -> dict[str, Path]:
-    """A cache folder by slot."""
-    generator = np.random.default_rng(0)
-    for slot, (least, most) in FRAMES.items():
-        writer = CacheWriter(spec=StreamSpec(width), provenance={}, dtype="float16")
-        rows = []
-        for label in labels:
-            frames = generator.standard_normal((generator.integers(least, most + 1), width))
-            rows.append(writer.round(label.id, label.id, frames))
-        writer.write(folder / slot / shard_name(0), rows)
-    return {slot: folder / slot for slot in FRAMES}
-
-
-def started(kind: str, args: Mapping[str, Any], params: TrainParams, data: Examples) -> Training:
+def started(
+    kind: str, args: Mapping[str, Any], params: TrainParams, data: Examples, device: str = "cpu"
+) -> Training:
     """A training before its first epoch."""
-    model = make_model(kind, args, data.specs, len(CLASSES))
+    model = make_model(kind, args, data.specs, len(CLASSES)).to(device)
     return begin(model, data, data.split(0, "train"), params, seed=0)
 
 
@@ -117,17 +104,11 @@ def measure(
             pass
         return time.perf_counter() - begun
 
-    def epoch(*, strict: bool) -> float:
-        running.generator = np.random.default_rng(0)  # the same batches
-        with deterministic(on=strict):
-            begun = time.perf_counter()
-            train_epoch(running, data, labels, params)
-            return time.perf_counter() - begun
-
     contenders: dict[str, Callable[[], float]] = {
         "reading": reading,
-        "strict": partial(epoch, strict=True),
-        "free": partial(epoch, strict=False),
+        "strict": partial(epoch_seconds, running, params, data),
+        "free": partial(epoch_seconds, running, params, data, strict=False),
+        "ahead": partial(epoch_seconds, running, params, replace(data, ahead=True)),
     }
     interleave(contenders, 1)
     seconds = interleave(contenders, rounds)
@@ -139,8 +120,44 @@ def measure(
             "median": round(statistics.median(percent), 1),
             "range": [round(min(percent), 1), round(max(percent), 1)],
         },
+        "read_ahead": ratio(seconds["strict"], seconds["ahead"]),
         "deterministic": ratio(seconds["free"], seconds["strict"]),
     }
+
+
+def epoch_seconds(
+    running: Training, params: TrainParams, data: Examples, *, strict: bool = True
+) -> float:
+    """One epoch with the same batches in the same order, the device's work included."""
+    running.generator = np.random.default_rng(0)
+    device = next(running.model.parameters()).device.type
+    with deterministic(on=strict):
+        begun = time.perf_counter()
+        train_epoch(running, data, data.split(0, "train"), params)
+        if device != "cpu":
+            torch.accelerator.synchronize()
+        return time.perf_counter() - begun
+
+
+def accelerator(
+    device: str,
+    args: Mapping[str, Any],
+    data: Examples,
+    job: Job,
+    rounds: int,
+    processes: Sequence[int] = (2, 4, 8),
+) -> dict[str, Any]:
+    """What a CPU does not have to choose from."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as in a job
+    found: dict[str, Any] = {"device": device}
+    for kind, params in MODELS.items():
+        running = started(kind, args, params, data, device)
+        epoch = partial(epoch_seconds, running, params)
+        found[f"{kind}_reading"] = reading_ways(epoch, data, device, rounds)
+    seeds = [replace(job, seed=k, out=job.out.parent / f"s{k}") for k in range(max(processes))]
+    with silent():
+        found["seeds"] = seeds_ways(seeds, device, processes, rounds)
+    return found
 
 
 def saving(
@@ -162,28 +179,6 @@ def saving(
         "seconds": round(statistics.median(seconds), 3),
         "megabytes": round(size / 1e6, 1),
     }
-
-
-def make_jobs(
-    slots: Mapping[str, Path], labels: list[Label], args: Mapping[str, Any], out: Path, epochs: int
-) -> list[Job]:
-    """One seed for each core."""
-    return [
-        Job(
-            title="heron",
-            kind="heron",
-            args=args,
-            slots=slots,
-            labels=labels,
-            classes=CLASSES,
-            params=TrainParams(epochs=epochs, accumulate=2),
-            seed=seed,
-            fold=0,
-            out=out / str(seed),
-            device="cpu",
-        )
-        for seed in range(available_cores())
-    ]
 
 
 def side_by_side(jobs: list[Job], rounds: int) -> dict[str, Any]:
@@ -210,7 +205,7 @@ def deterministic(*, on: bool) -> Iterator[None]:
     """As in a job, or not."""
     memory: Any = torch.utils.deterministic
     memory.fill_uninitialized_memory = False
-    torch.use_deterministic_algorithms(mode=on)
+    torch.use_deterministic_algorithms(mode=on, warn_only=True)
     try:
         yield
     finally:
@@ -235,7 +230,11 @@ def table(result: Mapping[str, Any]) -> str:
         found = result[kind]
         lines.append(f"{kind}: {found['epoch_seconds']} s an epoch of {found['utterances']}")
         lines += [f"  {part:16} {found[part]}" for part in list(found)[2:]]
-    return "\n".join([*lines, f"side by side on {result['cores']} cores: {result['side_by_side']}"])
+    lines.append(f"side by side on {result['cores']} cores: {result['side_by_side']}")
+    if result["accelerator"] is None:
+        return "\n".join([*lines, "accelerator: left out, since there is none here"])
+    lines += [f"accelerator: {name} {found}" for name, found in result["accelerator"].items()]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from features.errors import CheckpointError
+from features.files import file_sha256
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+WEIGHTS = "model.safetensors"
+CONTENT = "sha256:"  # begins a revision that is a hash of content
 UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, KeyError, SafetensorError)
 
 
@@ -53,6 +56,28 @@ def read_tensors(path: Path, *, wrappers: tuple[str, ...] = ("model", "state_dic
     if not tensors:
         raise CheckpointError(f"{path} holds no named tensors; expected a state dict")
     return tensors
+
+
+def check_content(name: str, revision: str | None, path: Path | None) -> None:
+    """Refuse weights that are not those that a revision names by their hash.
+
+    Args:
+        name: Of the checkpoint.
+        revision: `sha256:` and the hash of model.safetensors; any other is not looked at.
+        path: That file; None: there is none.
+
+    Raises:
+        CheckpointError: If it is another file.
+    """
+    if revision is None or not revision.startswith(CONTENT):
+        return
+    found = None if path is None else CONTENT + file_sha256(path)
+    if found != revision:
+        raise CheckpointError(
+            f"checkpoint {name!r} has revision {revision}; expected a local folder whose {WEIGHTS} "
+            f"has that hash, found {found}: train it again, or correct `revision` in params.yaml "
+            "so that its features are extracted anew"
+        )
 
 
 def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

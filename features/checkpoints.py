@@ -24,7 +24,7 @@ from features import (
     embedded,
     torchaudio_cpu,  # noqa: F401  transformers imports torchaudio
 )
-from features.checkpoint_files import SUFFIXES, UNREADABLE, read_tensors
+from features.checkpoint_files import SUFFIXES, UNREADABLE, WEIGHTS, check_content, read_tensors
 from features.errors import CheckpointError
 from features.files import tensors_sha256
 from features.locations import checkpoint_folder, project_root
@@ -47,7 +47,8 @@ class Checkpoint:
 
     Attributes:
         name: Hub id, or path of a folder or file.
-        revision: Commit of the hub repository; None takes its main branch.
+        revision: Commit of the hub repository; None takes its main branch. Of a local folder
+            `sha256:` and the hash of its model.safetensors, which must be that.
         package: Package that carries the same weights (see `features.embedded`).
         trust_remote_code: Whether code from the hub repository may run. Never by default.
     """
@@ -74,8 +75,9 @@ class Checkpoint:
         """
         folder = self.folder()
         source = self.name if folder is None else str(folder)
-        if folder is None and self.revision is not None:
-            options["revision"] = self.revision
+        if folder is None:
+            check_content(self.name, self.revision, None)
+            options |= {} if self.revision is None else {"revision": self.revision}
         if self.trust_remote_code:
             options["trust_remote_code"] = True
         try:
@@ -85,6 +87,7 @@ class Checkpoint:
 
     def network(self, loader: Any, **options: Any) -> nn.Module:
         """A network in eval mode, float32, all of whose weights came from the checkpoint."""
+        check_content(self.name, self.revision, self.beside(WEIGHTS, (WEIGHTS,)))
         with _quiet():
             network, info = self.load(
                 loader,
@@ -109,6 +112,7 @@ class Checkpoint:
         Raises:
             CheckpointError: If it is nowhere or unreadable.
         """
+        check_content(self.name, self.revision, self.beside(WEIGHTS, (WEIGHTS,)))
         return read_tensors(self.file(files))  # type: ignore[no-any-return]
 
     def file(self, files: Sequence[str]) -> Path:

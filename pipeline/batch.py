@@ -6,12 +6,13 @@ Legend: B batch, T time, N turns, D width, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from features.backbones._backbone import Inputs
 from features.stream import Stream
 
 
@@ -27,17 +28,21 @@ class Batch:
         labels: `[B]` class numbers, int64; for dialogues `[B, N]`, with -1 at turns that are
             padding or are not to be scored. None where they are not known.
         ids: The utterances; for dialogues all their turns that exist, dialogue after dialogue.
+        inputs: By slot: what a backbone that is part of the model gets, its rows being `ids`. Only
+            in end-to-end training, where these slots have no stream yet.
     """
 
     streams: Mapping[str, Stream]
     labels: Tensor | None = None
     ids: tuple[str, ...] = ()
+    inputs: Mapping[str, Inputs] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
         streams = {slot: stream.to(device) for slot, stream in self.streams.items()}
         labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
-        return type(self)(streams, labels, self.ids)
+        inputs = {slot: given.to(device) for slot, given in self.inputs.items()}
+        return replace(self, streams=streams, labels=labels, inputs=inputs)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def slot_problems(params: Params, model: ModelEntry) -> list[str]:
     specs = {slot: _likely_spec(entry) for slot, entry in entries.items() if entry.kind != "none"}
     try:
         with torch.device("meta"):
-            make_model(model.kind, model.args, specs, classes=2)
+            make_model(model.kind, model.args, specs, classes=2, inputs=model.inputs)
     except HeronryError as error:
         return [f"models.{model.name}: {error}"]
     return []

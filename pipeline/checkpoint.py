@@ -13,6 +13,7 @@ from features.errors import CheckpointError
 from features.plugins import load
 from features.records import read_json, write_json
 from features.stream import StreamSpec
+from pipeline.fusion._inputs import Inputs, InputSettings, PreparedFusion
 from pipeline.fusion._model import FusionModel
 
 FORMAT = "heronry-model"
@@ -21,11 +22,28 @@ FUSIONS = "pipeline.fusion"
 
 
 def make_model(
-    kind: str, args: Mapping[str, Any], specs: Mapping[str, StreamSpec], classes: int
+    kind: str,
+    args: Mapping[str, Any],
+    specs: Mapping[str, StreamSpec],
+    classes: int,
+    *,
+    inputs: Mapping[str, Any] | None = None,
 ) -> FusionModel:
-    """A fusion model with fresh weights, drawn from torch's global generator."""
-    model: FusionModel = load(FUSIONS, kind)(specs, classes, **args)
-    return model
+    """A fusion model with fresh weights, drawn from torch's global generator.
+
+    Args:
+        kind: Plug-in of the model.
+        args: Its keywords.
+        specs: Streams by slot, as the caches hold them.
+        classes: Number of classes K.
+        inputs: What happens to the streams before: `pipeline.fusion._inputs`; None: nothing.
+
+    Raises:
+        ParamsError: If the model cannot be made so.
+    """
+    before = Inputs(specs, InputSettings.of(inputs))
+    model: FusionModel = load(FUSIONS, kind)(before.specs, classes, **args)
+    return PreparedFusion(before, model) if before.changed else model
 
 
 def save_model(
@@ -36,8 +54,9 @@ def save_model(
     args: Mapping[str, Any],
     specs: Mapping[str, StreamSpec],
     classes: Sequence[str],
+    inputs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `model.safetensors` and `model.json`."""
+    """Write `model.safetensors` and `model.json`; what is given is what `make_model` was given."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
@@ -49,6 +68,9 @@ def save_model(
         "specs": {slot: spec.to_dict() for slot, spec in specs.items()},
         "classes": list(classes),
     }
+    switched_on = InputSettings.of(inputs).to_dict()
+    if switched_on:
+        description["inputs"] = switched_on
     write_json(folder / "model.json", description)
 
 
@@ -66,7 +88,11 @@ def load_model(folder: Path) -> tuple[FusionModel, list[str]]:
     specs = {slot: StreamSpec(**spec) for slot, spec in description["specs"].items()}
     with torch.random.fork_rng():
         model = make_model(
-            description["kind"], description["args"], specs, len(description["classes"])
+            description["kind"],
+            description["args"],
+            specs,
+            len(description["classes"]),
+            inputs=description.get("inputs"),
         )
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))

@@ -1,28 +1,46 @@
 """Cached features and labels as batches.
 
-Rows come from the memory-mapped shards and are copied once, into the padded batch.
+Rows come from the memory-mapped shards and are copied once, into the padded batch; or from a copy
+on the device (`pipeline.resident`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from features.cache import CacheReader
 from features.errors import CacheError
 from features.manifest import Label
-from features.stream import StreamSpec
+from features.stream import Stream, StreamSpec
 from pipeline.batch import Batch
-from pipeline.dialogues import places_by_dialogue, stack_labels, stack_turns, turns_mask
+from pipeline.batch_rows import Row, cut, length, rows_of
+from pipeline.dialogues import stack_labels, stack_turns, turns_mask
+from pipeline.example_source import ExampleSource, Rows, even_counts
 from pipeline.fusion._model import Unit
 from pipeline.left_out import describe
+from pipeline.read_ahead import pinned, read_ahead
 
 POOL = 16  # batches that are sorted by length together
+
+
+class Resident(Protocol):
+    """A slot's frames on a device."""
+
+    def batch(self, ids: Sequence[str]) -> Stream:
+        """Some utterances, padded: what `CacheReader.batch` gives."""
+        ...
+
+    def turns(self, ids: Sequence[str], mask: Tensor) -> Stream:
+        """Pooled utterances as turns: what `stack_turns` makes of a batch."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,12 +52,18 @@ class Examples:
         labels: In corpus order; only usable ones.
         classes: Names, in the order of the model's outputs.
         dropped: Reasons by id of those that a slot lacks, with every slot that lacks it.
+        residents: Copies of the slots' frames on the device, or none of them.
+        ahead: Whether a thread makes batches before they are asked for: `pipeline.read_ahead`.
+        pinned: Whether they are made in page-locked memory, from which a GPU copies by itself.
     """
 
     readers: Mapping[str, CacheReader]
     labels: Sequence[Label]
     classes: Sequence[str]
     dropped: Mapping[str, str]
+    residents: Mapping[str, Resident] = field(default_factory=dict)
+    ahead: bool = False
+    pinned: bool = False
 
     @property
     def specs(self) -> dict[str, StreamSpec]:
@@ -64,9 +88,9 @@ class Examples:
     def batch(self, labels: Sequence[Label]) -> Batch:
         """The padded streams of some utterances."""
         ids = tuple(label.id for label in labels)
-        streams = {slot: reader.batch(ids) for slot, reader in self.readers.items()}
+        streams = {slot: self._stream(slot, ids) for slot in self.readers}
         numbers = [self.classes.index(label.label) for label in labels]
-        return Batch(streams, torch.tensor(numbers), ids)
+        return self._ready(Batch(streams, torch.tensor(numbers), ids))
 
     def dialogue_batch(self, dialogues: Sequence[Sequence[Label]]) -> Batch:
         """The padded dialogues, each the labels of its turns in order.
@@ -83,13 +107,37 @@ class Examples:
         mask = turns_mask([len(dialogue) for dialogue in dialogues])
         for slot, reader in self.readers.items():
             _check_pooled(slot, reader, ids)
-        streams = {s: stack_turns(reader.batch(ids), mask) for s, reader in self.readers.items()}
+        streams = {slot: self._turns(slot, ids, mask) for slot in self.readers}
         numbers = [self.classes.index(label.label) for label in turns]
-        return Batch(streams, stack_labels(numbers, mask), ids)
+        return self._ready(Batch(streams, stack_labels(numbers, mask), ids))
 
     def length(self, label: Label) -> int:
         """Frames of the longest stream, by which batches are formed."""
         return max(reader.length(label.id) for reader in self.readers.values())
+
+    def typical(self, size: int) -> int:
+        """`size` itself."""
+        return size
+
+    def counts(self, rows: Sequence[Sequence[Label]], size: int) -> list[int]:
+        """All of `size` rows but the last."""
+        return even_counts(len(rows), size)
+
+    def made(self, make: Callable[[Rows], Batch], groups: Sequence[Rows]) -> Iterator[Batch]:
+        """One ahead of the caller, or each as it is asked for."""
+        return read_ahead(make, groups) if self.ahead else map(make, groups)
+
+    def _stream(self, slot: str, ids: Sequence[str]) -> Stream:
+        source = self.residents if slot in self.residents else self.readers
+        return source[slot].batch(ids)
+
+    def _turns(self, slot: str, ids: Sequence[str], mask: Tensor) -> Stream:
+        if slot in self.residents:
+            return self.residents[slot].turns(ids, mask)
+        return stack_turns(self.readers[slot].batch(ids), mask)
+
+    def _ready(self, batch: Batch) -> Batch:
+        return pinned(batch) if self.pinned else batch
 
 
 def join(
@@ -131,7 +179,7 @@ def join(
 
 
 def shuffled_batches(
-    examples: Examples,
+    examples: ExampleSource,
     labels: Sequence[Label],
     size: int,
     generator: np.random.Generator,
@@ -150,47 +198,40 @@ def shuffled_batches(
         generator: Of the order.
         unit: What a row of a batch is.
     """
-    rows = _rows(examples, labels, unit)
+    rows = rows_of(examples, labels, unit)
     order = generator.permutation(len(rows))
-    for start in range(0, len(order), POOL * size):
-        pool = sorted((rows[i] for i in order[start : start + POOL * size]), key=_length)
-        groups = [pool[i : i + size] for i in range(0, len(pool), size)]
-        for index in generator.permutation(len(groups)):
-            yield _batch(examples, labels, groups[index], unit)
+    step = POOL * examples.typical(size)
+    for start in range(0, len(order), step):
+        pool = sorted((rows[i] for i in order[start : start + step]), key=length)
+        groups = cut(examples, labels, pool, size)
+        # Read ahead within a pool alone: augmentation draws from the same generator between pools.
+        yield from _batches(
+            examples, labels, [groups[i] for i in generator.permutation(len(groups))], unit
+        )
 
 
 def ordered_batches(
-    examples: Examples, labels: Sequence[Label], size: int, *, unit: Unit = "utterance"
+    examples: ExampleSource, labels: Sequence[Label], size: int, *, unit: Unit = "utterance"
 ) -> Iterator[tuple[list[int], Batch]]:
     """All utterances once, by length, each batch with the places of its labels in `labels`.
 
     With the unit `dialogue` these places are in the order of the batch's labels that are not -1.
     """
-    rows = sorted(_rows(examples, labels, unit), key=_length)
-    for start in range(0, len(rows), size):
-        group = rows[start : start + size]
-        places = [place for row in group for place in row.places]
-        yield places, _batch(examples, labels, group, unit)
+    rows = sorted(rows_of(examples, labels, unit), key=length)
+    groups = cut(examples, labels, rows, size)
+    places = ([place for row in group for place in row.places] for group in groups)
+    yield from zip(places, _batches(examples, labels, groups, unit), strict=True)
 
 
-class _Row(NamedTuple):
-    """A row of a batch: places in the list of labels, and the length that it is sorted by."""
-
-    places: list[int]
-    length: int
-
-
-def _rows(examples: Examples, labels: Sequence[Label], unit: Unit) -> list[_Row]:
-    if unit == "dialogue":
-        return [_Row(places, len(places)) for places in places_by_dialogue(labels)]
-    return [_Row([place], examples.length(label)) for place, label in enumerate(labels)]
+def _batches(
+    examples: ExampleSource, labels: Sequence[Label], groups: Sequence[Sequence[Row]], unit: Unit
+) -> Iterator[Batch]:
+    return examples.made(partial(_batch, examples, labels, unit), groups)
 
 
-def _length(row: _Row) -> int:
-    return row.length
-
-
-def _batch(examples: Examples, labels: Sequence[Label], rows: Sequence[_Row], unit: Unit) -> Batch:
+def _batch(
+    examples: ExampleSource, labels: Sequence[Label], unit: Unit, rows: Sequence[Row]
+) -> Batch:
     of_rows = [[labels[place] for place in row.places] for row in rows]
     if unit == "dialogue":
         return examples.dialogue_batch(of_rows)

@@ -18,9 +18,12 @@ import torch
 
 from features.manifest import Label
 from pipeline.checkpoint import make_model, save_model
+from pipeline.conditions import write_conditions
 from pipeline.data import Examples, join
+from pipeline.example_source import ExampleSource
 from pipeline.fusion._model import FusionModel
 from pipeline.metrics import MONITORS
+from pipeline.resident import placed
 from pipeline.resume import Keeper
 from pipeline.runs import HISTORY, PREDICTIONS
 from pipeline.train_params import TrainParams
@@ -52,6 +55,8 @@ class Job:
         out: Folder of the results.
         device: Where to compute.
         kept: Where the half-done training is kept: `pipeline.resume`; None: nowhere.
+        inputs: What happens to the streams before the model: `pipeline.fusion._inputs`.
+        resident: Share of the device's free memory that its caches may take: `pipeline.resident`.
     """
 
     title: str
@@ -66,6 +71,8 @@ class Job:
     out: Path
     device: str
     kept: Path | None = None
+    inputs: Mapping[str, Any] | None = None
+    resident: float = 0.0
 
 
 def run_job(job: Job, tell: Tell | None = None) -> int:
@@ -75,13 +82,14 @@ def run_job(job: Job, tell: Tell | None = None) -> int:
         job: What to train.
         tell: Told how far it is; None: nobody.
     """
-    watch = _Watch(job, tell)
-    with _repeatable(job.device):
+    watch = Watch(job, tell)
+    with repeatable(job.device):
         torch.manual_seed(job.seed)
         # Whoever starts jobs has verified the caches: each job again would read all of them again.
-        examples = join(job.slots, job.labels, job.classes, verify=False)
-        specs = examples.specs
-        model = make_model(job.kind, job.args, specs, len(job.classes)).to(job.device)
+        examples = _placed(job, join(job.slots, job.labels, job.classes, verify=False))
+        specs, classes = examples.specs, job.classes
+        model = make_model(job.kind, job.args, specs, len(classes), inputs=job.inputs)
+        model = model.to(job.device)
         fitted = fit(
             model,
             examples,
@@ -91,16 +99,37 @@ def run_job(job: Job, tell: Tell | None = None) -> int:
             seed=job.seed,
             watcher=watch,
         )
-        save_model(job.out, model, kind=job.kind, args=job.args, specs=specs, classes=job.classes)
-        _write_history(job, fitted)
-        _write_predictions(job, model, examples)
+        save_model(
+            job.out,
+            model,
+            kind=job.kind,
+            args=job.args,
+            specs=specs,
+            classes=classes,
+            inputs=job.inputs,
+        )
+        write_history(job, fitted)
+        write_predictions(job, model, examples)
+        test = examples.split(job.fold, "test")
+        write_conditions(job.out / "conditions.csv", model, examples, test, job.seed)
     kept = fitted.history[fitted.best - 1]
     watch.tell(f"kept epoch {fitted.best}, {watch.score(kept)}", done=True)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-class _Watch:
-    """Keeps a job's training, and tells how far it is."""
+def _placed(job: Job, examples: Examples) -> Examples:
+    # Augmentation draws and computes on the host, before a batch goes to the device.
+    augmented = job.params.seqaug > 0 or job.params.mixup > 0
+    return placed(examples, job.device, part=0.0 if augmented else job.resident)
+
+
+class Watch:
+    """Keeps a job's training, and tells how far it is.
+
+    Args:
+        job: With `kept`, if it is to be kept.
+        tell: As for `run_job`.
+    """
 
     def __init__(self, job: Job, tell: Tell | None) -> None:
         self.job, self._tell = job, tell
@@ -108,10 +137,12 @@ class _Watch:
         self.keeper = Keeper(path)
 
     def begin(self, training: Training) -> None:
+        """Take the training up where it was kept."""
         if self.keeper.restore(training):
             self.tell(f"goes on after epoch {len(training.history)}")
 
     def epoch_ended(self, training: Training, *, ended: bool) -> None:
+        """Tell of an epoch, and keep the training."""
         epoch = training.history[-1]
         self.tell(
             f"epoch {epoch.epoch}/{self.job.params.epochs}, loss {epoch.train_loss:.3f}, "
@@ -120,29 +151,31 @@ class _Watch:
         self.keeper.epoch_ended(training, ended=ended)
 
     def tell(self, text: str, *, done: bool = False) -> None:
+        """Show a line about this job."""
         if self._tell is not None:
             job = self.job
             self._tell(f"{job.title} seed {job.seed} fold {job.fold}: {text}", done=done)
 
     def score(self, epoch: Epoch) -> str:
+        """What an epoch is chosen by, as text."""
         monitor = self.job.params.monitor
         return f"{monitor} {epoch.scores[monitor]:.3f}"
 
 
 @contextlib.contextmanager
-def _repeatable(device: str) -> Iterator[None]:
-    """One thread, and only algorithms that give the same numbers again.
+def repeatable(device: str, *, threads: int = 1) -> Iterator[None]:
+    """So many threads, and only algorithms that give the same numbers again.
 
     On a GPU that is asked of cuBLAS, and an operation without such an algorithm warns.
     """
     on_cpu = torch.device(device).type == "cpu"
     if not on_cpu:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     lenient = torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     filled = memory.fill_uninitialized_memory
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=True, warn_only=not on_cpu)
     memory.fill_uninitialized_memory = False  # it costs, and finds bugs only
     try:
@@ -150,10 +183,11 @@ def _repeatable(device: str) -> Iterator[None]:
     finally:
         memory.fill_uninitialized_memory = filled
         torch.use_deterministic_algorithms(mode=strict, warn_only=lenient)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
-def _write_history(job: Job, fitted: Fitted) -> None:
+def write_history(job: Job, fitted: Fitted) -> None:
+    """Write `history.csv` of a job."""
     with (job.out / "history.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HISTORY)
@@ -164,7 +198,8 @@ def _write_history(job: Job, fitted: Fitted) -> None:
             writer.writerow([job.seed, job.fold, row.epoch, *losses, *scores, kept])
 
 
-def _write_predictions(job: Job, model: FusionModel, examples: Examples) -> None:
+def write_predictions(job: Job, model: FusionModel, examples: ExampleSource) -> None:
+    """Write `predictions.csv` of a job: its validation and test split."""
     with (job.out / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*PREDICTIONS, *(f"p_{name}" for name in job.classes)])

@@ -19,11 +19,13 @@ from features.errors import ParamsError
 from features.plugins import load
 from features.preparation import corpus_problems
 from pipeline.checkpoint import FUSIONS
+from pipeline.fusion._inputs import InputSettings
 from pipeline.train_params import TrainParams
+from pipeline.tune_params import TuneParams, tune_problems
 from pipeline.yaml_scalars import read_yaml
 
 SLOTS = ("text", "speech", "nonverbal", "prosody", "spectral")
-REGIMES = ("cached",)
+REGIMES = ("cached", "e2e")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class ModelEntry:
         spectral: Backbone of the spectral slot.
         seeds: Number of seeds, 0 to seeds - 1.
         args: Keywords of the plug-in's constructor.
+        inputs: What happens to the streams before it: `pipeline.fusion._inputs`; None: nothing.
         train: Settings that differ from the defaults of `TrainParams`.
     """
 
@@ -52,6 +55,7 @@ class ModelEntry:
     spectral: str = "none"
     seeds: int = 3
     args: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] | None = None
     train: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -72,6 +76,7 @@ class Params:
     corpora: Mapping[str, Any]
     backbones: Mapping[str, Any]
     models: Mapping[str, Any]
+    e2e: Mapping[str, Any] = field(default_factory=dict)
 
     def backbone(self, name: str) -> BackboneEntry:
         """The backbone entry of that name, or a `ParamsError`."""
@@ -89,6 +94,10 @@ class Params:
         """How the model is trained: its own settings, then the global ones that are not null."""
         globally = {key: value for key, value in self.train.items() if value is not None}
         return TrainParams(**{**model.train, **globally})
+
+    def tuning(self) -> TuneParams:
+        """How backbones are trained end to end, or a `ParamsError` listing what is wrong."""
+        return TuneParams(**self.e2e)
 
     def seeds_of(self, model: ModelEntry) -> list[int]:
         """Seeds to train: 0 to n - 1."""
@@ -140,14 +149,14 @@ def all_problems(params: Params) -> list[str]:
 
 
 def own_problems(params: Params) -> list[str]:
-    """What is wrong with the values that stand outside of entries: types, `seeds` and `train`."""
+    """What is wrong with the values outside of entries: types, `seeds`, `train` and `e2e`."""
     found = problems(Params, vars(params), "params.yaml")
     if found:
         return found
     if params.seeds is not None and params.seeds < 1:
         found.append(f"seeds: given {params.seeds}; expected null or a number above 0")
     globally = {key: value for key, value in params.train.items() if value is not None}
-    return found + _train_problems(globally, "train")
+    return found + _train_problems(globally, "train") + tune_problems(params.e2e)
 
 
 def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
@@ -172,6 +181,7 @@ def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
     except ParamsError as error:
         return [*found, f"{where}.kind: {error}"]
     found += problems(build, entry.args, f"{where}.args", skip=("specs", "classes"))
+    found += problems(InputSettings, entry.inputs or {}, f"{where}.inputs")
     return found + _train_problems(entry.train, f"{where}.train")
 
 

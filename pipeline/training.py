@@ -13,19 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from features.errors import HeronryError, ParamsError
+from features.errors import ParamsError
 from features.manifest import Label
 from pipeline.augment import mixup, seqaug
 from pipeline.batch import Batch
-from pipeline.data import Examples, ordered_batches, shuffled_batches
-from pipeline.dialogues import places_by_dialogue
+from pipeline.batch_rows import batch_count
+from pipeline.data import ordered_batches, shuffled_batches
+from pipeline.example_source import ExampleSource
 from pipeline.fusion._model import FusionModel
 from pipeline.losses import make_criterion
 from pipeline.metrics import validation_scores
 from pipeline.sampling import class_counts, draw, sampler_weights
 from pipeline.schedules import Schedule
+from pipeline.steps import device_of, make_optimizer, micro_step, scored, update
 from pipeline.train_params import TrainParams
 from pipeline.training_state import Epoch, Training, Watcher
 
@@ -60,7 +61,7 @@ class Scored:
 
 def fit(
     model: FusionModel,
-    examples: Examples,
+    examples: ExampleSource,
     *,
     train: Sequence[Label],
     valid: Sequence[Label],
@@ -103,14 +104,17 @@ def fit(
 
 
 def begin(
-    model: FusionModel, examples: Examples, train: Sequence[Label], params: TrainParams, seed: int
+    model: FusionModel,
+    examples: ExampleSource,
+    train: Sequence[Label],
+    params: TrainParams,
+    seed: int,
 ) -> Training:
     """The state before the first epoch, as `fit` has it."""
     _check_unit(model, params)
     counts = torch.from_numpy(class_counts(train, examples.classes))
-    model.criterion = make_criterion(params, counts).to(_device(model))
-    rows = len(train) if model.unit == "utterance" else len(places_by_dialogue(train))
-    batches = math.ceil(rows / params.batch_size)
+    model.criterion = make_criterion(params, counts).to(device_of(model))
+    batches = batch_count(examples, train, params.batch_size, unit=model.unit)
     schedule = Schedule(
         params.schedule,
         params.lr,
@@ -119,45 +123,32 @@ def begin(
         ends=(params.lr_start, params.lr_end),
     )
     generator = np.random.default_rng(seed)
-    return Training(model, make_optimizer(model, params), schedule, generator)
+    scaler = torch.amp.GradScaler(device_of(model).type, enabled=model.scales_loss)
+    optimizer = make_optimizer(model, params)
+    return Training(model, optimizer, schedule, generator, scaler=scaler)
 
 
 @torch.inference_mode()
-def evaluate(model: FusionModel, examples: Examples, labels: Sequence[Label]) -> Scored:
+def evaluate(model: FusionModel, examples: ExampleSource, labels: Sequence[Label]) -> Scored:
     """Probabilities and loss of some utterances, in eval mode."""
     model.eval()
-    device = _device(model)
+    device = device_of(model)
     rows: list[NDArray[np.float64]] = [np.empty(0)] * len(labels)
     total = size = 0.0
     for places, batch in ordered_batches(examples, labels, EVALUATION_BATCH, unit=model.unit):
         moved = batch.to(device)
         prediction = model(moved)
-        scored, known = _scored(moved, prediction.logits)
-        weight = model.criterion.size(known)
+        logits, truth = scored(moved, prediction.logits)
+        weight = model.criterion.size(truth)
         total, size = total + float(model.loss(prediction, moved)) * weight, size + weight
-        probabilities = scored.double().softmax(1).cpu().numpy()
+        probabilities = logits.double().softmax(1).cpu().numpy()
         for place, row in zip(places, probabilities, strict=True):
             rows[place] = row
     return Scored(np.stack(rows), total / size)
 
 
-def make_optimizer(model: FusionModel, params: TrainParams) -> torch.optim.Optimizer:
-    """The optimiser that the protocol names, over all parameters."""
-    kinds: dict[str, type[torch.optim.AdamW | torch.optim.Adam]] = {
-        "adamw": torch.optim.AdamW,
-        "adam": torch.optim.Adam,
-    }
-    return kinds[params.optimizer](
-        model.parameters(),
-        lr=params.lr,
-        betas=params.betas,
-        eps=params.eps,
-        weight_decay=params.weight_decay,
-    )
-
-
 def train_epoch(
-    training: Training, examples: Examples, labels: Sequence[Label], params: TrainParams
+    training: Training, examples: ExampleSource, labels: Sequence[Label], params: TrainParams
 ) -> float:
     """One pass; a step each `accumulate` batches, its gradient the mean over what they score.
 
@@ -171,22 +162,18 @@ def train_epoch(
         done, epochs = len(training.history), params.epochs
         weights = sampler_weights(params.sampler, counts, done=done, epochs=epochs)
         labels = draw(labels, examples.classes, weights, generator)
-    rows = len(labels) if model.unit == "utterance" else len(places_by_dialogue(labels))
-    last = math.ceil(rows / params.batch_size)
     total = seen = pending = 0.0
     batches = shuffled_batches(examples, labels, params.batch_size, generator, unit=model.unit)
     for number, batch in enumerate(batches, 1):
-        moved = _augmented(batch, params, len(examples.classes), generator).to(_device(model))
-        prediction = model(moved)
-        loss = model.loss(prediction, moved)
-        _check(loss.detach(), batch.ids)
-        size = model.criterion.size(_scored(moved, prediction.logits)[1])
-        (loss * size).backward()  # type: ignore[no-untyped-call]
-        total, pending = total + float(loss.detach()) * size, pending + size
-        if number % params.accumulate == 0 or number == last:
-            _step(training, pending, params.clip_norm)
+        augmented = _augmented(batch, params, len(examples.classes), generator)
+        micro = micro_step(training, augmented.to(device_of(model)))
+        total, pending = total + micro.loss * micro.size, pending + micro.size
+        if number % params.accumulate == 0:
+            update(training, pending, params.clip_norm)
             seen, pending = seen + pending, 0.0
-    return total / seen
+    if pending:
+        update(training, pending, params.clip_norm)
+    return total / (seen + pending)
 
 
 def _augmented(
@@ -197,36 +184,6 @@ def _augmented(
     if params.mixup > 0:
         batch = mixup(batch, params.mixup, classes, generator)
     return batch
-
-
-def _scored(batch: Batch, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits `[N, K]` and labels of what is scored: all utterances, or turns with a label."""
-    assert batch.labels is not None
-    if logits.ndim == 2:
-        return logits, batch.labels
-    scored = batch.labels >= 0
-    return logits[scored], batch.labels[scored]
-
-
-def _step(training: Training, size: float, clip_norm: float) -> None:
-    parameters = list(training.model.parameters())
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.div_(size)
-    torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
-    for group in training.optimizer.param_groups:
-        group["lr"] = training.schedule.rate
-    training.optimizer.step()
-    training.optimizer.zero_grad(set_to_none=True)
-    training.schedule.step += 1
-
-
-def _check(loss: Tensor, ids: Sequence[str]) -> None:
-    if not bool(torch.isfinite(loss)):
-        raise HeronryError(
-            f"the training loss is {float(loss)} on a batch with utterances {list(ids)[:8]}; "
-            "expected a finite number: lower `train.lr`, or look at these utterances' features"
-        )
 
 
 def _check_unit(model: FusionModel, params: TrainParams) -> None:
@@ -240,9 +197,5 @@ def _check_unit(model: FusionModel, params: TrainParams) -> None:
             )
 
 
-def _truth(examples: Examples, labels: Sequence[Label]) -> NDArray[np.int64]:
+def _truth(examples: ExampleSource, labels: Sequence[Label]) -> NDArray[np.int64]:
     return np.array([examples.classes.index(label.label) for label in labels], np.int64)
-
-
-def _device(model: FusionModel) -> torch.device:
-    return next(model.parameters()).device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -48,7 +47,8 @@ class Training:
         generator: Of batches, samplers and augmentation.
         history: One entry an epoch.
         best: Number of the best epoch so far, from 1; 0: none.
-        best_weights: Its state dict.
+        best_weights: Its state dict, in the computer's own memory.
+        scaler: Of the loss, where the model asks for that.
     """
 
     model: FusionModel
@@ -58,6 +58,9 @@ class Training:
     history: list[Epoch] = field(default_factory=list)
     best: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    scaler: torch.amp.GradScaler = field(
+        default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False)
+    )
 
     def ended(self, params: TrainParams) -> bool:
         """Whether all epochs are done, or `patience` of them went without a better one."""
@@ -70,7 +73,9 @@ class Training:
         self.history.append(epoch)
         if epoch.scores[monitor] > best:
             self.best = epoch.epoch
-            self.best_weights = copy.deepcopy(self.model.state_dict())
+            # A device's memory is for what is computed with.
+            state = self.model.state_dict()
+            self.best_weights = {name: value.to("cpu", copy=True) for name, value in state.items()}
 
 
 class Watcher(Protocol):

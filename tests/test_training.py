@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,17 @@ def labels_of(count: int = 90, folds: int = 1) -> list[Label]:
     ]
 
 
-def write_cache(folder: Path, labels: list[Label], signal: float, seed: int) -> None:
-    """Frames whose mean points to the class, as strongly as `signal` says."""
+def write_cache(
+    folder: Path, labels: Sequence[Label], signal: float, seed: int, frames: int | None = None
+) -> None:
+    """Frames whose mean points to the class, as strongly as `signal` says; by default 1 to 8."""
     generator = np.random.default_rng(seed)
     writer = CacheWriter(spec=StreamSpec(DIM), provenance={"kind": "test"}, dtype="float32")
     rows = []
     for label in labels:
-        frames = generator.normal(size=(generator.integers(1, 9), DIM))
-        frames[:, CLASSES.index(label.label)] += signal
-        rows.append(writer.round(label.id, "c", frames.astype(np.float32)))
+        values = generator.normal(size=(frames or generator.integers(1, 9), DIM))
+        values[:, CLASSES.index(label.label)] += signal
+        rows.append(writer.round(label.id, "c", values.astype(np.float32)))
     half = len(rows) // 2
     writer.write(folder / shard_name(0), rows[:half])
     writer.write(folder / shard_name(1), rows[half:])

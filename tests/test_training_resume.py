@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+from features.records import write_rows
 from pipeline import data, resume, training
 from pipeline.checkpoint import make_model
 from pipeline.jobs import Job, run_job
@@ -32,6 +34,7 @@ import json, os, sys
 from pathlib import Path
 import torch
 import pipeline.fusion.concat
+import pipeline.fusion.lpgnet
 from pipeline import resume
 from pipeline.params import Params
 from pipeline.train import train_model
@@ -97,25 +100,44 @@ def job(folder: Path, out: str, **train: Any) -> Job:
     )
 
 
+def over_dialogues(folder: Path, out: str, **train: Any) -> Job:
+    """LPGNet on pooled vectors: dropout, batch norm, and two heads that are taught by a third."""
+    splits = ["train"] * 6 + ["valid"] * 2 + ["test"] * 2
+    labels = [
+        dataclasses.replace(label, dialogue=f"d{i // 5}", turn=i, splits=(splits[i // 5 % 10],))
+        for i, label in enumerate(labels_of())
+    ]
+    for number, slot in enumerate(("text", "speech")):
+        if not (folder / slot / "pooled").exists():
+            write_cache(folder / slot / "pooled", labels, 0.4, number, frames=1)
+    return dataclasses.replace(
+        job(folder, out, batch_size=4, **train),
+        kind="lpgnet",
+        args={"d_model": 8, "dropout": 0.3},
+        slots={slot: folder / slot / "pooled" for slot in ("text", "speech")},
+        labels=labels,
+    )
+
+
 class KilledError(Exception):
     pass
 
 
 @pytest.mark.parametrize("done", [1, 4, 9])
 @pytest.mark.parametrize(
-    "train",
+    ("make", "train"),
     [
-        {"epochs": 9, "lr": 1e-2},
-        {"epochs": 9, "lr": 5e-2, "optimizer": "adam", "patience": 3},
-        ALL_ON | {"epochs": 9},
+        (job, {"epochs": 9, "lr": 1e-2}),
+        (job, {"epochs": 9, "lr": 5e-2, "optimizer": "adam", "patience": 3}),
+        (job, ALL_ON | {"epochs": 9}),
+        (over_dialogues, {"epochs": 9, "lr": 1e-2, "schedule": "cosine", "accumulate": 2}),
     ],
-    ids=["plateau", "stops early", "all on"],
+    ids=["plateau", "stops early", "all on", "dialogues"],
 )
 def test_goes_on_after_any_epoch_with_the_same_result(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, train: dict[str, Any], done: int
+    folder: Path, monkeypatch: pytest.MonkeyPatch, make: Any, train: dict[str, Any], done: int
 ) -> None:
-    whole = job(folder, "whole", **train)
-    run_job(dataclasses.replace(whole, kept=None))
+    run_job(dataclasses.replace(make(folder, "whole", **train), kept=None))
     keep = Keeper.epoch_ended
 
     def killed(self: Keeper, running: Training, *, ended: bool) -> None:
@@ -125,11 +147,11 @@ def test_goes_on_after_any_epoch_with_the_same_result(
 
     monkeypatch.setattr(Keeper, "epoch_ended", killed)
     with pytest.raises(KilledError):
-        run_job(job(folder, "again", **train))
+        run_job(make(folder, "again", **train))
     monkeypatch.undo()
     torch.manual_seed(99)  # whatever the generators were at
     told: list[str] = []
-    run_job(job(folder, "again", **train), lambda text, **_: told.append(text))
+    run_job(make(folder, "again", **train), lambda text, **_: told.append(text))
     assert "goes on after epoch" in told[0]
     assert results(folder / "again") == results(folder / "whole")
 
@@ -227,6 +249,7 @@ def test_folder_is_named_by_all_that_decides_the_numbers(folder: Path) -> None:
         {},
         {"kind": "heron"},
         {"args": {"d_model": 9}},
+        {"args": {"d_model": 8, "inputs": {"mix_layers": True}}},
         {"params": TrainParams(mixup=0.1)},
         {"device": "cuda:1"},
         {"examples": data.join({"text": folder / "speech"}, labels_of(), CLASSES)},
@@ -308,8 +331,28 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def without_seconds(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = {**results(out)}
     run = json.loads(found["run.json"])
-    del run["train_seconds"]
+    for name in ("train_seconds", "environment"):  # the environment has the date
+        del run[name]
     return found | {"run.json": run}
+
+
+def killed_often(server: Server, params: Any, store: Path) -> set[str]:
+    """Kill a run and all of its group a dozen times, each later than the last where it is slow.
+
+    Returns:
+        The jobs that a half-done training was kept of.
+    """
+    chance, kept, deadline = random.Random(0), set[str](), time.monotonic() + 120
+    for number in itertools.count():
+        if time.monotonic() > deadline or (number >= 12 and len(kept) > 1):
+            break
+        child = server.start(params, 1)
+        time.sleep(chance.uniform(0.1, 0.4) * (1 + number / 6))
+        os.killpg(child, signal.SIGKILL)
+        if server.number() == 0:
+            break  # too fast to be killed
+        kept |= {path.name for path in (store / "training").rglob("seed_*")}
+    return kept
 
 
 @pytest.mark.slow
@@ -321,14 +364,29 @@ def test_killed_at_any_instant(
     params.models["m"]["train"] = ALL_ON
     out = train_model(params, "m", "c", device="cpu", workers=1)
     expected = without_seconds(out)
-    chance, kept = random.Random(0), set()
-    for _ in range(12):
-        child = server.start(params, 1)
-        time.sleep(chance.uniform(0.1, 0.4))
-        os.killpg(child, signal.SIGKILL)
-        if server.number() == 0:
-            break  # too fast to be killed
-        kept |= {path.name for path in (private_store / "training").rglob("seed_*")}
+    kept = killed_often(server, params, private_store)
+    assert len(kept) > 1
+    server.start(params, 1)
+    assert server.number() == 0
+    assert without_seconds(out) == expected
+    assert not list((private_store / "training").iterdir())
+
+
+@pytest.mark.slow
+def test_dialogues_killed_at_any_instant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server, private_store: Path
+) -> None:
+    """The same for whole dialogues: LPGNet, whose batch norm has a state of its own."""
+    params = project(tmp_path, monkeypatch)
+    labels = over_dialogues(tmp_path, "unused").labels
+    write_rows(tmp_path / "data" / "c" / "labels" / "labels.jsonl", labels)
+    write_cache(tmp_path / "cache" / "c" / "tone", labels, 0.4, 0, frames=1)
+    protocol = {"epochs": 40, "patience": 40, "lr": 1e-3, "batch_size": 4}
+    args = {"d_model": 8, "dropout": 0.3}
+    params.models["m"].update({"kind": "lpgnet", "text": "tone", "args": args, "train": protocol})
+    out = train_model(params, "m", "c", device="cpu", workers=1)
+    expected = without_seconds(out)
+    kept = killed_often(server, params, private_store)
     assert len(kept) > 1
     server.start(params, 1)
     assert server.number() == 0

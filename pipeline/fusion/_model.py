@@ -25,12 +25,15 @@ class FusionModel(nn.Module):
 
     Attributes:
         unit: What a row of a batch is.
+        scales_loss: Whether gradients are computed of a scaled loss, since they would vanish in
+            float16.
         criterion: `criterion(logits [N, K], labels)`, a scalar mean; labels are `[N]` classes, or
             `[N, K]` shares where mixup made them. Training sets it from its protocol; it holds
             nothing that is saved.
     """
 
     unit: Unit = "utterance"
+    scales_loss: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,6 +48,10 @@ class FusionModel(nn.Module):
         assert batch.labels is not None
         loss: Tensor = self.criterion(prediction.logits, batch.labels)
         return loss
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:  # noqa: ARG002  not needed here
+        """What the optimiser gets: `params`, and `lr_scale`, their rate as a multiple of `lr`."""
+        return [{"params": list(self.parameters()), "lr_scale": 1.0}]
 
 
 class FusionFactory(Protocol):

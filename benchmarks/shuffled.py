@@ -1,0 +1,89 @@
+"""Shuffled labels must score at chance: an alarm for leaks that no gate can see.
+
+    python -m benchmarks.shuffled [--corpus demo] [--fusions concat,text] [--seeds 3] [--json]
+
+Labels are permuted among the utterances of each split, so that class counts stay, and nothing that
+a model can learn says anything about the test split. Training, selection and scoring are those of
+any run, below runs/shuffled. Features must be there: run the experiment once before. Each row says
+whether the 95 % interval of UAR holds 1/K; it rests on few speakers where a corpus has few.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from features.locations import device
+from features.manifest import Label, read_labels
+from features.records import write_rows
+from pipeline.evaluation import evaluate
+from pipeline.params import Params, read_params
+from pipeline.train import train_model
+
+WORK = Path("runs", "shuffled")
+SEED = 0
+
+
+def main(
+    *,
+    corpus: str = "demo",
+    fusions: Annotated[str, typer.Option(help="Entries of models.")] = "concat,text",
+    seeds: Annotated[int, typer.Option(help="Of each fusion.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train on shuffled labels and say whether the score is chance."""
+    params = dataclasses.replace(read_params(Path("params.yaml")), seeds=seeds, corpus=corpus)
+    _set_up(corpus)
+    here = Path.cwd()
+    os.chdir(WORK)
+    rows = {name: _row(params, name) for name in fusions.split(",")}
+    os.chdir(here)
+    if as_json:
+        print(json.dumps({"corpus": corpus, "seeds": seeds, "fusions": rows}))
+    for name, row in () if as_json else rows.items():
+        verdict = "chance" if row["at_chance"] else "NOT chance"
+        print(
+            f"{name:12} UAR {row['uar']:.3f} [{row['uar_low']:.3f}, {row['uar_high']:.3f}], "
+            f"1/K {row['chance_uar']:.3f}: {verdict}"
+        )
+    if not all(row["at_chance"] for row in rows.values()):
+        raise SystemExit(1)
+
+
+def shuffled(labels: Sequence[Label], seed: int) -> list[Label]:
+    """The same utterances with classes permuted among those that share all their splits."""
+    generator = np.random.default_rng(seed)
+    found = list(labels)
+    for splits in sorted({label.splits for label in labels}):
+        places = [place for place, label in enumerate(labels) if label.splits == splits]
+        for place, other in zip(places, generator.permutation(places), strict=True):
+            found[place] = dataclasses.replace(labels[place], label=labels[other].label)
+    return found
+
+
+def _set_up(corpus: str) -> None:
+    shutil.rmtree(WORK, ignore_errors=True)
+    source, folder = Path("data", corpus, "labels"), WORK / "data" / corpus / "labels"
+    folder.mkdir(parents=True)
+    shutil.copy(source / "card.json", folder)
+    write_rows(folder / "labels.jsonl", shuffled(read_labels(source), SEED))
+    (WORK / "cache").symlink_to(Path("cache").resolve())
+
+
+def _row(params: Params, name: str) -> dict[str, Any]:
+    run = train_model(params, name, params.corpus, device=device())
+    metrics = evaluate(run, Path("data", params.corpus, "labels")).metrics
+    row = {key: metrics[key] for key in ("uar", "uar_low", "uar_high", "chance_uar")}
+    return row | {"at_chance": row["uar_low"] <= row["chance_uar"] <= row["uar_high"]}
+
+
+if __name__ == "__main__":
+    typer.run(main)

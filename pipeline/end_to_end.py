@@ -1,0 +1,139 @@
+"""A fusion and the backbones below it as one model: end-to-end training's.
+
+The backbones are the objects that extraction uses, so that in eval mode and float32 this model
+gives what the fusion gives on their cached features.
+
+Legend: B batch, T time, N turns, D width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from features.backbones._backbone import Backbone, Pooled, module_of
+from features.errors import ParamsError
+from features.stream import Stream
+from pipeline.batch import Batch, Prediction
+from pipeline.dialogues import UNSCORED, stack_turns
+from pipeline.fusion._model import FusionModel
+from pipeline.masking import mask_time
+from pipeline.tune_params import TuneParams
+from pipeline.tuning import Tuned, checkpoint_blocks, tune
+
+
+class EndToEnd(FusionModel):
+    """Live backbones under a fusion.
+
+    Streams of other slots come with the batch, as the fusion alone would get them. A backbone
+    without a network (signal processing) has nothing to train, and is computed by `prepare`.
+
+    Args:
+        fusion: Made for the streams of all slots.
+        backbones: Of the live slots; their networks are changed in place.
+        params: What is trained, and how.
+
+    Attributes:
+        tuned: By slot: the networks with what is trained of them.
+
+    Raises:
+        ParamsError: If a network has no such parts, or a model over dialogues would get frames.
+    """
+
+    def __init__(
+        self, fusion: FusionModel, backbones: Mapping[str, Backbone], params: TuneParams
+    ) -> None:
+        super().__init__()
+        self.fusion, self.unit = fusion, fusion.unit
+        self.backbones = dict(backbones)
+        self.dtype: torch.dtype = getattr(torch, params.precision)
+        self.scales_loss = params.precision == "float16"
+        self.networks = nn.ModuleDict()
+        self.tuned: dict[str, Tuned] = {}
+        for slot, backbone in backbones.items():
+            if fusion.unit == "dialogue" and not isinstance(backbone, Pooled):
+                raise ParamsError(
+                    f"the {slot} slot: its backbone gives frames, and a model over dialogues takes "
+                    "one vector a turn; fill the slot with an entry of `backbones` that has "
+                    "`pooling: mean` (or `first`)"
+                )
+            network = module_of(backbone)
+            if network is not None:
+                self.networks[slot] = network
+                self.tuned[slot] = _tuned(network, backbone, slot, params)
+        self.train(mode=self.training)
+
+    def forward(self, batch: Batch) -> Prediction:
+        """The fusion's prediction on the streams of all slots."""
+        live = {slot: self._stream(slot, batch) for slot in self.backbones}
+        prediction: Prediction = self.fusion(
+            replace(batch, streams={**live, **batch.streams}, inputs={})
+        )
+        return prediction
+
+    def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """The fusion's loss, by the criterion that this model was given."""
+        self.fusion.criterion = self.criterion
+        return self.fusion.loss(prediction, batch)
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002  torch's own signature
+        """Dropout on or off, except in what is frozen, where it is off."""
+        super().train(mode)
+        for tuned in self.tuned.values():
+            tuned.rest()
+        return self
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """All that is trained, in groups of equal rates: the fusion's is the protocol's."""
+        groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+        groups[1.0] = list(self.fusion.parameters())
+        for tuned in self.tuned.values():
+            for scale, parameter in tuned.scales(lr):
+                groups[scale].append(parameter)
+        return [{"params": group, "lr_scale": scale} for scale, group in groups.items()]
+
+    def merge(self) -> None:
+        """Add adapters to the weights that they stand beside; nothing can be trained then."""
+        for tuned in self.tuned.values():
+            tuned.merge()
+
+    def _stream(self, slot: str, batch: Batch) -> Stream:
+        """Frames `[B, T, D]` in float32, or turns `[B, N, D]`."""
+        inputs = batch.inputs[slot]
+        with self._computing(slot, next(iter(inputs.tensors.values())).device):
+            stream = self.backbones[slot](inputs)
+        if stream.values.is_floating_point():
+            stream = Stream(stream.values.float(), stream.mask)
+        if self.unit == "utterance":
+            return stream
+        assert batch.labels is not None
+        return stack_turns(stream, batch.labels != UNSCORED)
+
+    @contextlib.contextmanager
+    def _computing(self, slot: str, device: torch.device) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if slot not in self.tuned or not self.tuned[slot].trains:
+                stack.enter_context(torch.no_grad())
+            if self.dtype != torch.float32:
+                stack.enter_context(torch.autocast(device.type, self.dtype))
+            yield
+
+
+def _tuned(network: nn.Module, backbone: Backbone, slot: str, params: TuneParams) -> Tuned:
+    if not backbone.trainable and params.of(slot).tune != "frozen":
+        raise ParamsError(
+            f"e2e.slots.{slot}.tune: given {params.of(slot).tune!r} for a backbone that has no "
+            "gradients; expected 'frozen'"
+        )
+    tuned = tune(network, params.of(slot), params.adapters, slot)
+    if params.gradient_checkpointing:
+        checkpoint_blocks(tuned)
+    if params.specaugment > 0 and backbone.reads == "audio" and tuned.trains:
+        mask_time(network, params.specaugment)
+    return tuned

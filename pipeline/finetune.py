@@ -1,0 +1,180 @@
+"""A model of params.yaml end to end on a corpus: all seeds and folds, from audio to a run folder.
+
+The folder is that of the cached regime (docs/design.md), with the encoders that were trained beside
+each model.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from features.backbone_entry import BackboneEntry
+from features.errors import ParamsError
+from features.manifest import read_labels
+from features.records import read_json, write_json
+from pipeline.data import join
+from pipeline.environment import environment
+from pipeline.fusion._inputs import InputSettings
+from pipeline.job_pool import available_cores
+from pipeline.jobs import Job
+from pipeline.left_out import message
+from pipeline.live import LiveExamples
+from pipeline.live_lines import LiveLines
+from pipeline.live_setup import (
+    cached_slots,
+    live_entries,
+    live_examples,
+    protocol_problems,
+    read_manifest,
+)
+from pipeline.model_card import write_model_card
+from pipeline.params import ModelEntry, Params, own_problems
+from pipeline.runs import FORMAT, VERSION
+from pipeline.train import check_splits
+from pipeline.tune_job import Size, TuneJob, run_tune_job
+from pipeline.warm_start import check_same_splits
+
+REGIME = "e2e"
+DECODERS = 4  # threads at most that prepare batches beside an accelerator
+
+
+def finetune_model(
+    params: Params, fusion: str, corpus: str, *, device: str, threads: int | None = None
+) -> Path:
+    """Train `models.<fusion>` with its backbones on `corpus`; returns the run folder.
+
+    Args:
+        params: params.yaml.
+        fusion: Entry of `models`.
+        corpus: Entry of `corpora`; its manifest, labels and caches lie below the current folder.
+        device: Where to compute.
+        threads: That decode ahead; None: one on a CPU, which the networks fill.
+
+    Raises:
+        HeronryError: If manifest, labels, caches, checkpoints or parameters are wrong.
+    """
+    model = params.model(fusion)
+    found = own_problems(params)
+    found = found or protocol_problems(params, model)
+    if found:
+        raise ParamsError("\n".join(found))
+    out = Path("runs", REGIME, corpus, fusion)
+    shutil.rmtree(out, ignore_errors=True)
+    card = read_json(Path("data", corpus, "labels", "card.json"))
+    entries = live_entries(params, model)
+    examples = _examples(params, model, corpus, card, device, threads)
+    slots = _slots(model, entries, examples)  # hashes weights before they change
+    started = time.monotonic()
+    tuning = TuneJob(
+        _job(params, model, examples, device), entries, examples, params.tuning(), corpus
+    )
+    size = _run_all(tuning, out, params.seeds_of(model), int(card["folds"]))
+    run = _describe(params, model, card, examples)
+    run |= {"corpus": corpus, "slots": slots}
+    run |= {"parameters": size.trained, "parameters_total": size.total}
+    run["environment"] = environment(device)
+    write_json(out / "run.json", run | {"train_seconds": round(time.monotonic() - started, 1)})
+    write_model_card(out, run, card)
+    return out
+
+
+def _examples(
+    params: Params,
+    model: ModelEntry,
+    corpus: str,
+    card: Mapping[str, Any],
+    device: str,
+    threads: int | None,
+) -> LiveExamples:
+    """What can be used, in every split of every fold."""
+    labels = read_labels(Path("data", corpus, "labels"))
+    init = params.tuning().init
+    if init is not None:
+        check_same_splits(Path(init), corpus, labels, int(card["folds"]))
+    cached = join(cached_slots(params, model, corpus), labels, card["classes"], verify=True)
+    entries, manifest = live_entries(params, model), read_manifest(corpus)
+    examples = live_examples(params, model, cached, manifest, entries)
+    if threads is None:
+        threads = 1 if device == "cpu" else min(DECODERS, available_cores())
+    examples = replace(examples, threads=threads, pinned=device.startswith("cuda")).usable()
+    if examples.dropped:
+        told = message(examples.dropped, examples.specs, len(labels))
+        sys.stderr.write(f"fine-tune {model.name} on {corpus}: {told}\n")
+    check_splits(examples, int(card["folds"]))
+    return examples
+
+
+def _run_all(tuning: TuneJob, out: Path, seeds: list[int], folds: int) -> Size:
+    """One training after the other; the sizes of all are the same."""
+    shown, sizes = LiveLines(), set()
+    for number, (seed, fold) in enumerate((s, f) for s in seeds for f in range(folds)):
+        folder = out / f"seed_{seed}" / f"fold_{fold}"
+        job = replace(tuning.job, seed=seed, fold=fold, out=folder)
+        sizes.add(run_tune_job(replace(tuning, job=job), partial(shown.show, number)))
+    return sizes.pop()
+
+
+def _job(params: Params, model: ModelEntry, examples: LiveExamples, device: str) -> Job:
+    """What all trainings have in common."""
+    return Job(
+        title=f"fine-tune {model.name}",
+        kind=model.kind,
+        args=model.args,
+        slots={slot: reader.folder for slot, reader in examples.cached.readers.items()},
+        labels=examples.labels,
+        classes=examples.classes,
+        params=params.training(model),
+        seed=0,
+        fold=0,
+        out=Path(),
+        device=device,
+        inputs=_inputs(model),
+    )
+
+
+def _slots(
+    model: ModelEntry, entries: Mapping[str, BackboneEntry], examples: LiveExamples
+) -> dict[str, Any]:
+    """Backbone, stream and provenance by slot; of live ones what they were before training."""
+    origins = {slot: e.provenance(examples.backbones[slot]) for slot, e in entries.items()}
+    readers = examples.cached.readers
+    origins |= {slot: dict(reader.provenance) for slot, reader in readers.items()}
+    specs = examples.specs
+    return {
+        slot: {"backbone": name, "spec": specs[slot].to_dict(), "provenance": origins[slot]}
+        if slot in specs
+        else None
+        for slot, name in model.slots.items()
+    }
+
+
+def _describe(
+    params: Params, model: ModelEntry, card: Mapping[str, Any], examples: LiveExamples
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "regime": REGIME,
+        "fusion": model.name,
+        "kind": model.kind,
+        "classes": card["classes"],
+        "seeds": params.seeds_of(model),
+        "folds": int(card["folds"]),
+        "args": dict(model.args),
+        "train": vars(params.training(model)),
+        "e2e": vars(params.tuning()),
+        "utterances": len(examples.labels),
+        "dropped": dict(examples.dropped),
+        **({"inputs": _inputs(model)} if _inputs(model) else {}),
+    }
+
+
+def _inputs(model: ModelEntry) -> dict[str, Any]:
+    return InputSettings.of(model.inputs).to_dict()

@@ -1,0 +1,175 @@
+"""Utterances as the backbones of end-to-end training read them, beside streams from caches.
+
+Decoding, resampling and tokenising (`Backbone.prepare`) is done by threads ahead of the device;
+most of it happens outside of Python's lock. Batches come in the order in which they are asked for,
+so that the number of threads changes no result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from features.backbones._backbone import Backbone, Inputs, padded_seconds
+from features.errors import ManifestError, UtteranceError
+from features.manifest import Label, Utterance
+from features.progress import progress
+from features.stream import StreamSpec
+from pipeline.batch import Batch
+from pipeline.data import Examples
+from pipeline.example_source import Rows, even_counts
+from pipeline.left_out import describe
+
+
+@dataclass(frozen=True)
+class LiveExamples:
+    """Utterances that every filled slot can use.
+
+    Attributes:
+        cached: Labels, and the streams of the slots that are read from caches; it may have none.
+        backbones: Of the live slots; their networks are not used here.
+        utterances: By id, their audio located.
+        batch_size: Most rows of a batch, also where it is only evaluated.
+        batch_seconds: Padded seconds at which a batch closes; None: at a number of rows.
+        threads: That prepare batches.
+        pinned: Whether batches are made in page-locked memory, from which a GPU copies by itself.
+    """
+
+    cached: Examples
+    backbones: Mapping[str, Backbone]
+    utterances: Mapping[str, Utterance]
+    batch_size: int
+    batch_seconds: float | None = None
+    threads: int = 1
+    pinned: bool = False
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def labels(self) -> Sequence[Label]:
+        """In corpus order; only usable ones."""
+        return self.cached.labels
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names, in the order of the model's outputs."""
+        return self.cached.classes
+
+    @property
+    def dropped(self) -> Mapping[str, str]:
+        """Reasons by id of those that a slot cannot use."""
+        return self.cached.dropped
+
+    @property
+    def specs(self) -> dict[str, StreamSpec]:
+        """Streams by slot."""
+        live = {slot: backbone.spec for slot, backbone in self.backbones.items()}
+        return live | self.cached.specs
+
+    def split(self, fold: int, name: str) -> list[Label]:
+        """Labels of one split of one fold; an error if there are none."""
+        return self.cached.split(fold, name)
+
+    def batch(self, labels: Sequence[Label]) -> Batch:
+        """What the backbones get of some utterances, and their cached streams."""
+        return self._live(self.cached.batch(labels))
+
+    def dialogue_batch(self, dialogues: Sequence[Sequence[Label]]) -> Batch:
+        """The same of some dialogues; for the backbones their turns one after the other."""
+        return self._live(self.cached.dialogue_batch(dialogues))
+
+    def length(self, label: Label) -> float:
+        """Seconds of an utterance, or of the window that it is padded to.
+
+        Where nothing hears it, those that its text would take.
+        """
+        utterance, backbones = self.utterances[label.id], self.backbones.values()
+        hearing = [backbone for backbone in backbones if backbone.reads == "audio"]
+        return max(padded_seconds(backbone, utterance) for backbone in hearing or backbones)
+
+    def typical(self, size: int) -> int:
+        """Rows of a usual batch."""
+        if self.batch_seconds is None:
+            return min(size, self.batch_size)
+        mean = sum(self.length(label) for label in self.labels) / len(self.labels)
+        return max(1, round(self.batch_seconds / max(mean, 1e-3)))
+
+    def counts(self, rows: Sequence[Sequence[Label]], size: int) -> list[int]:
+        """As many rows as fit `batch_seconds`, all utterances being as long as the longest."""
+        if self.batch_seconds is None:
+            return even_counts(len(rows), min(size, self.batch_size))
+        counts: list[int] = []
+        utterances, longest = 0, 0.0
+        for row in rows:
+            longest = max(longest, *(self.length(label) for label in row))
+            utterances += len(row)
+            if counts and utterances * longest <= self.batch_seconds:
+                counts[-1] += 1
+                continue
+            counts.append(1)
+            utterances, longest = len(row), max(self.length(label) for label in row)
+        return counts
+
+    def made(self, make: Callable[[Rows], Batch], groups: Sequence[Rows]) -> Iterator[Batch]:
+        """In order, `threads` batches ahead of the caller."""
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="heronry-live") as pool:
+            coming: deque[Future[Batch]] = deque()
+            for group in groups:
+                coming.append(pool.submit(make, group))
+                if len(coming) > self.threads:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+
+    def usable(self) -> LiveExamples:
+        """Without those that a backbone cannot read, each of which is tried once.
+
+        Raises:
+            ManifestError: If a label is about an utterance that the manifest lacks.
+            HeronryError: If a file is missing or not the one that was prepared.
+        """
+        unknown = [label.id for label in self.labels if label.id not in self.utterances]
+        if unknown:
+            raise ManifestError(
+                f"{len(unknown)} labels are about utterances that the manifest lacks, such as "
+                f"{unknown[:3]}; expected both from one `prepare`: run `dvc repro`"
+            )
+        with ThreadPoolExecutor(self.threads) as pool:
+            tried = progress(
+                pool.map(self._reasons, self.labels),
+                total=len(self.labels),
+                what="reading",
+                unit="utterance",
+            )
+            found = {label.id: why for label, why in zip(self.labels, tried, strict=True) if why}
+        dropped = {**self.cached.dropped, **{id: describe(why) for id, why in found.items()}}
+        kept = [label for label in self.labels if label.id not in found]
+        cached = dataclasses.replace(self.cached, labels=kept, dropped=dropped)
+        return dataclasses.replace(self, cached=cached)
+
+    def _reasons(self, label: Label) -> dict[str, str]:
+        """Why an utterance cannot be used, by slot."""
+        reasons = {}
+        for slot in self.backbones:
+            try:
+                self._inputs(slot, (label.id,))
+            except UtteranceError as error:
+                reasons[slot] = error.reason
+        return reasons
+
+    def _live(self, batch: Batch) -> Batch:
+        inputs = {slot: self._inputs(slot, batch.ids) for slot in self.backbones}
+        return dataclasses.replace(batch, inputs=inputs)
+
+    def _inputs(self, slot: str, ids: Sequence[str]) -> Inputs:
+        backbone = self.backbones[slot]
+        utterances = [self.utterances[id] for id in ids]
+        if backbone.reads == "text":
+            with self._one_at_a_time:  # a tokenizer's padding is a state of it
+                inputs = backbone.prepare(utterances)
+        else:
+            inputs = backbone.prepare(utterances)
+        return inputs.pin_memory() if self.pinned else inputs

@@ -1,0 +1,163 @@
+"""One end-to-end training: a seed and a fold, from backbones and fusion to the files of its folder.
+
+It uses all cores or the device by itself, so trainings follow one another. The same bytes come out
+again with as many threads (torch's own number: that of the cores, or OMP_NUM_THREADS).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from features.backbone_entry import BackboneEntry
+from features.backbones._backbone import Backbone
+from pipeline.checkpoint import make_model, save_model
+from pipeline.end_to_end import EndToEnd
+from pipeline.event_files import EVENTS, EventFiles, Watchers
+from pipeline.exported import BACKBONES, export, exportable
+from pipeline.fusion._inputs import InputSettings
+from pipeline.jobs import Job, Tell, Watch, repeatable, write_history, write_predictions
+from pipeline.live import LiveExamples
+from pipeline.training import fit
+from pipeline.training_state import Watcher
+from pipeline.tune_params import TuneParams
+from pipeline.warm_start import warm_start
+
+
+@dataclass(frozen=True)
+class TuneJob:
+    """What one end-to-end training needs.
+
+    Attributes:
+        job: What it shares with a training on caches; its slots are those read from caches.
+        entries: Backbones of the live slots.
+        examples: What can be used; its backbones are replaced by the job's own.
+        params: What is trained, and how.
+        corpus: Name of the corpus.
+    """
+
+    job: Job
+    entries: Mapping[str, BackboneEntry]
+    examples: LiveExamples
+    params: TuneParams
+    corpus: str
+
+
+class Size(NamedTuple):
+    """Parameters of a model.
+
+    Attributes:
+        trained: Those with gradients, adapters among them.
+        total: All, adapters left out: they end in the weights.
+    """
+
+    trained: int
+    total: int
+
+
+def run_tune_job(tuning: TuneJob, tell: Tell | None = None) -> Size:
+    """Train, predict, export, and write the files of the job's folder.
+
+    Args:
+        tuning: What to train.
+        tell: Told how far it is; None: nobody.
+    """
+    job = tuning.job
+    watch = Watch(job, tell)
+    watchers: list[Watcher] = [watch]
+    if tuning.params.tensorboard:
+        watchers.append(EventFiles(job.out / EVENTS))
+    with repeatable(job.device, threads=torch.get_num_threads()), full_float32():
+        backbones = {slot: entry.build() for slot, entry in tuning.entries.items()}
+        examples = dataclasses.replace(tuning.examples, backbones=backbones)
+        torch.manual_seed(job.seed)
+        model, trained = _model(tuning, examples)
+        fitted = fit(
+            model,
+            examples,
+            train=examples.split(job.fold, "train"),
+            valid=examples.split(job.fold, "valid"),
+            params=job.params,
+            seed=job.seed,
+            watcher=Watchers(watchers),
+        )
+        model.merge()
+        write_model(tuning, model, examples)
+        write_history(job, fitted)
+        write_predictions(job, model, examples)
+        _export(tuning, model, examples)
+    kept = fitted.history[fitted.best - 1]
+    watch.tell(f"kept epoch {fitted.best}, {watch.score(kept)}", done=True)
+    return Size(trained, _count(model))
+
+
+def write_model(tuning: TuneJob, model: EndToEnd, examples: LiveExamples) -> None:
+    """Write the fusion, as a training on caches does: it takes the streams of the exported ones."""
+    job = tuning.job
+    save_model(
+        job.out,
+        model.fusion,
+        kind=job.kind,
+        args=job.args,
+        specs=examples.specs,
+        classes=job.classes,
+        inputs=job.inputs,
+    )
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """On a GPU float32 means float32, as in extraction: convolutions have TF32 on by default."""
+    cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, matmul
+
+
+def _model(tuning: TuneJob, examples: LiveExamples) -> tuple[EndToEnd, int]:
+    """The model, and how many of its parameters are trained."""
+    job = tuning.job
+    fusion = make_model(job.kind, job.args, examples.specs, len(job.classes), inputs=job.inputs)
+    if tuning.params.init is not None:
+        warm_start(fusion, Path(tuning.params.init), job, _description(job, examples))
+    model = EndToEnd(fusion, examples.backbones, tuning.params).to(job.device)
+    return model, _count(model, trained=True)
+
+
+def _description(job: Job, examples: LiveExamples) -> dict[str, Any]:
+    return {
+        "kind": job.kind,
+        "args": dict(job.args),
+        "specs": {slot: spec.to_dict() for slot, spec in examples.specs.items()},
+        "classes": list(job.classes),
+        "inputs": InputSettings.of(job.inputs).to_dict(),
+    }
+
+
+def _export(tuning: TuneJob, model: EndToEnd, examples: LiveExamples) -> None:
+    train = [examples.utterances[label.id] for label in examples.split(tuning.job.fold, "train")]
+    for slot, backbone in _exported(model).items():
+        folder = tuning.job.out / BACKBONES / slot
+        export(folder, tuning.entries[slot], backbone, tuning.corpus, train)
+
+
+def _exported(model: EndToEnd) -> dict[str, Backbone]:
+    """Backbones that were trained; those that were frozen are what they were."""
+    return {
+        slot: model.backbones[slot]
+        for slot, tuned in model.tuned.items()
+        if tuned.how.tune != "frozen" and exportable(model.backbones[slot])
+    }
+
+
+def _count(model: nn.Module, *, trained: bool = False) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained)

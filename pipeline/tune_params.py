@@ -1,0 +1,150 @@
+"""How end-to-end training differs from training on caches: the section `e2e` of params.yaml.
+
+What both regimes share (losses, metrics, schedule, early stopping) is `pipeline.train_params`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from features.arguments import problems
+from features.errors import ParamsError
+
+LIVE = ("text", "speech", "nonverbal")  # slots whose backbones are part of the model
+
+
+@dataclass(frozen=True)
+class SlotTuning:
+    """What of one slot's backbone is trained, and how fast.
+
+    Attributes:
+        tune: `full` trains its weights, `lora` low-rank adapters beside frozen weights, `frozen`
+            nothing.
+        freeze_front_end: Whether the convolutions ahead of the first block stay as they are.
+        freeze_layers: How many blocks from below stay so, and with any of them all that lies below
+            the first.
+        lr: Learning rate at the start; None: the protocol's. Schedules scale both alike.
+        layer_decay: Factor of the rate from each block to the one below, the last block's being 1.
+    """
+
+    tune: Literal["full", "lora", "frozen"] = "full"
+    freeze_front_end: bool = True
+    freeze_layers: int = 0
+    lr: float | None = None
+    layer_decay: float = 1.0
+
+
+@dataclass(frozen=True)
+class LoraParams:
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): W + alpha / rank B A, with B = 0 first.
+
+    Attributes:
+        rank: Of B A.
+        alpha: Numerator of the scale.
+        dropout: Of what A sees.
+        targets: Ends of the names of linear layers that get one; None: queries and values of the
+            attention, as in the paper.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.05
+    targets: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class TuneParams:
+    """The keys of `e2e`.
+
+    Attributes:
+        precision: Of the networks on the device; weights and their updates are always float32.
+        gradient_checkpointing: Whether blocks are computed again in the backward pass, which
+            takes a third more time and keeps the input of each block alone.
+        batch_seconds: A batch closes at this many padded seconds; None: at `train.batch_size`.
+        specaugment: Share of the frames that spans of masking cover while training.
+        tensorboard: Whether event files are written.
+        save_seconds: Time between two checkpoints of a training.
+        keep: How many of them are kept.
+        init: Run folder whose fusions training begins with; None: fresh ones.
+        lora: Keys of `LoraParams`, for all slots with `tune: lora`.
+        slots: Keys of `SlotTuning` for each of text, speech, nonverbal.
+    """
+
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    gradient_checkpointing: bool = False
+    batch_seconds: float | None = None
+    specaugment: float = 0.0
+    tensorboard: bool = False
+    save_seconds: float = 600.0
+    keep: int = 2
+    init: str | None = None
+    lora: Mapping[str, Any] = field(default_factory=dict)
+    slots: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        found = tune_problems(vars(self))
+        if found:
+            raise ParamsError("\n".join(found))
+
+    @property
+    def adapters(self) -> LoraParams:
+        """The settings of the adapters."""
+        return LoraParams(**self.lora)
+
+    def of(self, slot: str) -> SlotTuning:
+        """The settings of a slot."""
+        return SlotTuning(**self.slots.get(slot, {}))
+
+
+def tune_problems(given: Mapping[str, Any], where: str = "e2e") -> list[str]:
+    """Everything that is wrong with the section, one line each."""
+    found = problems(TuneParams, given, where)
+    found += _of_record(LoraParams, given.get("lora", {}), f"{where}.lora")
+    slots = given.get("slots", {})
+    for slot, settings in slots.items() if isinstance(slots, Mapping) else ():
+        if slot not in LIVE:
+            found.append(
+                f"{where}.slots.{slot}: given a slot that is read from its cache; expected one of "
+                f"{', '.join(LIVE)}"
+            )
+        elif not isinstance(settings, Mapping):
+            found.append(f"{where}.slots.{slot}: given {settings!r}; expected a mapping")
+        else:
+            found += _of_record(SlotTuning, settings, f"{where}.slots.{slot}")
+    return found + _out_of_range(given, where, found)
+
+
+def _of_record(record: type, given: Any, where: str) -> list[str]:
+    if not isinstance(given, Mapping):
+        return []  # said already: it is no mapping
+    found = problems(record, given, where)
+    return found + _out_of_range(given, where, found)
+
+
+def _out_of_range(given: Mapping[str, Any], where: str, found: list[str]) -> list[str]:
+    """Values of the right type outside their range; what is `found` wrong is not looked at."""
+    wrong = {line.partition(":")[0] for line in found}
+    return [
+        f"{where}.{name}: given {given[name]}; expected {expected}"
+        for name, (holds, expected) in _RANGES.items()
+        if name in given
+        and given[name] is not None
+        and f"{where}.{name}" not in wrong
+        and not holds(given[name])
+    ]
+
+
+_Range = tuple[Callable[[Any], bool], str]
+_POSITIVE: _Range = (lambda x: 0 < x < math.inf, "a finite number above 0")
+_BELOW_ONE: _Range = (lambda x: 0 <= x < 1, "0 or more, and below 1")
+_RANGES: dict[str, _Range] = {
+    **dict.fromkeys(("batch_seconds", "save_seconds", "keep", "rank", "alpha", "lr"), _POSITIVE),
+    **dict.fromkeys(("specaugment", "dropout"), _BELOW_ONE),
+    "freeze_layers": (lambda x: x >= 0, "0 or more"),
+    "layer_decay": (lambda x: 0 < x <= 1, "above 0, and at most 1"),
+    "targets": (lambda x: len(x) > 0, "null, or at least one name"),
+    "init": (lambda x: x != "", "null, or a run folder such as runs/cached/demo/heron"),
+}

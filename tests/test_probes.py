@@ -1,0 +1,150 @@
+"""A probe finds what a slot holds, and nothing where it holds nothing; conditions take it away."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from features.cache import CacheWriter, shard_name
+from features.manifest import Label
+from features.stream import StreamSpec
+from pipeline.checkpoint import make_model
+from pipeline.conditions import conditions, write_conditions
+from pipeline.data import Examples, join
+from pipeline.probes import probe, vectors, write_probes
+from pipeline.train_params import TrainParams
+from pipeline.training import fit
+
+CLASSES = ["calm", "angry", "sad"]
+SPLITS = ["train"] * 6 + ["valid"] * 2 + ["test"] * 2
+DIM = 6
+BINS = 16
+
+
+def made_labels(count: int = 240) -> list[Label]:
+    return [
+        Label(f"u{i}", CLASSES[i % 3], f"s{i % 10}", splits=(SPLITS[i // 3 % 10],))
+        for i in range(count)
+    ]
+
+
+def write(folder: Path, labels: list[Label], spec: StreamSpec, signal: float, seed: int) -> Path:
+    generator = np.random.default_rng(seed)
+    dtype = "float32" if spec.bins is None else "int16"
+    writer = CacheWriter(spec=spec, provenance={"kind": "test"}, dtype=dtype)
+    rows = []
+    for label in labels:
+        length, number = generator.integers(1, 9), CLASSES.index(label.label)
+        if spec.bins is None:
+            frames = generator.normal(size=(length, DIM)).astype(np.float32)
+            frames[:, number] += signal
+        else:
+            noise = generator.integers(0, spec.bins, length)
+            frames = np.where(generator.random(length) < signal, number, noise)
+        rows.append(writer.round(label.id, "c", frames))
+    writer.write(folder / shard_name(0), rows)
+    return folder
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Examples:
+    labels = made_labels()
+    slots = {
+        "text": write(tmp_path / "t", labels, StreamSpec(DIM), 2.0, 0),
+        "speech": write(tmp_path / "s", labels, StreamSpec(DIM), 0.0, 1),
+        "prosody": write(tmp_path / "p", labels, StreamSpec(1, bins=BINS), 0.4, 2),
+    }
+    return join(slots, labels, CLASSES)
+
+
+def accuracies(path: Path, column: str) -> dict[str, float]:
+    right = defaultdict(list)
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            right[row[column]].append(row["label"] == row["prediction"])
+    return {name: float(np.mean(values)) for name, values in right.items()}
+
+
+def test_a_probe_finds_what_its_slot_holds(examples: Examples, tmp_path: Path) -> None:
+    write_probes(tmp_path / "probes.csv", examples, 0)
+    found = accuracies(tmp_path / "probes.csv", "slot")
+    assert found["text"] > 0.85
+    assert found["prosody"] > 0.5
+    assert abs(found["speech"] - 1 / 3) < 0.2  # noise: chance, within two deviations and a half
+
+
+def test_a_probe_is_the_library_s_regression_on_time_averages(examples: Examples) -> None:
+    train, test = examples.split(0, "train"), examples.split(0, "test")
+    reader = examples.readers["text"]
+
+    def means(labels: list[Label]) -> np.ndarray:
+        frames = [reader.batch([label.id]).unpad()[0].double() for label in labels]
+        return np.stack([each.mean(0).numpy() for each in frames])
+
+    scaler = StandardScaler().fit(means(train))
+    model = LogisticRegression(max_iter=200)
+    model.fit(scaler.transform(means(train)), [label.label for label in train])
+    order = [list(model.classes_).index(name) for name in CLASSES]
+    expected = model.predict_proba(scaler.transform(means(test)))[:, order]
+    np.testing.assert_allclose(probe(examples, "text", train, test), expected, atol=1e-6)
+
+
+def test_bins_become_shares_of_frames(examples: Examples) -> None:
+    test = examples.split(0, "test")
+    shares = vectors(examples, "prosody", test)
+    bins = examples.readers["prosody"].batch([test[0].id]).unpad()[0].tolist()
+    assert shares.shape == (len(test), BINS)
+    assert shares[0].tolist() == [bins.count(number) / len(bins) for number in range(BINS)]
+
+
+def test_a_class_without_training_rows_gets_nothing(examples: Examples) -> None:
+    train = [label for label in examples.split(0, "train") if label.label != "angry"]
+    one = [label for label in train if label.label == "sad"]
+    test = examples.split(0, "test")
+    found = probe(examples, "text", train, test)
+    assert (found[:, 1] == 0).all()
+    np.testing.assert_allclose(found.sum(1), 1)
+    assert (probe(examples, "text", one, test) == [0, 0, 1]).all()
+
+
+def test_conditions_take_away_what_the_model_used(examples: Examples, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = make_model("concat", {"d_model": 16}, examples.specs, 3)
+    test = examples.split(0, "test")
+    params = TrainParams(epochs=30, lr=1e-2, batch_size=16, patience=30)
+    train, valid = examples.split(0, "train"), examples.split(0, "valid")
+    fit(model, examples, train=train, valid=valid, params=params, seed=0)
+    write_conditions(tmp_path / "c.csv", model, examples, test, 0)
+    found = accuracies(tmp_path / "c.csv", "condition")
+    names = {"without_text", "without_speech", "without_prosody", "shuffled_text"}
+    assert set(found) == names
+    assert found["without_speech"] > 0.8  # it held nothing
+    assert found["without_text"] < found["without_speech"] - 0.1
+    assert found["shuffled_text"] < found["without_speech"] - 0.2
+
+
+def test_shuffling_gives_everyone_another_s_text(examples: Examples) -> None:
+    test = examples.split(0, "test")
+    altered = dict(conditions(examples, test, 5))["shuffled_text"]
+    source = altered.swapped["text"]
+    assert set(source) == set(source.values()) == {label.id for label in test}
+    assert all(id != other for id, other in source.items())
+    ids = [label.id for label in test[:3]]
+    batch = altered.batch(test[:3])
+    texts = examples.readers["text"].batch([source[id] for id in ids])
+    assert torch.equal(batch.streams["text"].values, texts.values)
+    speech = examples.readers["speech"].batch(ids)
+    assert torch.equal(batch.streams["speech"].values, speech.values)
+
+
+def test_a_model_of_one_slot_is_not_left_without_it(examples: Examples) -> None:
+    alone = Examples({"text": examples.readers["text"]}, examples.labels, CLASSES, examples.dropped)
+    names = [name for name, _ in conditions(alone, alone.split(0, "test"), 0)]
+    assert names == ["shuffled_text"]
