@@ -76,7 +76,8 @@ def _row(params: Params, name: str) -> dict[str, Any]:
         WORK.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "benchmarks.fusions", "--train", name]
         options = ["--seeds", str(params.seeds), "--corpus", params.corpus]
-        options += ["--random-weights"] * name.endswith(SUFFIX)
+        added = any(str(slot).endswith(SUFFIX) for slot in params.models[name].values())
+        options += ["--random-weights"] * added
         child = subprocess.Popen([*command, *options])
         _, status, usage = os.wait4(child.pid, 0)
         if status:
