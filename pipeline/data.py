@@ -185,6 +185,7 @@ def shuffled_batches(
     generator: np.random.Generator,
     *,
     unit: Unit = "utterance",
+    skip: int = 0,
 ) -> Iterator[Batch]:
     """All utterances once, in random batches of about equal length.
 
@@ -197,6 +198,7 @@ def shuffled_batches(
         size: Utterances a batch; with the unit `dialogue`, dialogues.
         generator: Of the order.
         unit: What a row of a batch is.
+        skip: Batches that are done, and are left out without being read.
     """
     rows = rows_of(examples, labels, unit)
     order = generator.permutation(len(rows))
@@ -205,9 +207,9 @@ def shuffled_batches(
         pool = sorted((rows[i] for i in order[start : start + step]), key=length)
         groups = cut(examples, labels, pool, size)
         # Read ahead within a pool alone: augmentation draws from the same generator between pools.
-        yield from _batches(
-            examples, labels, [groups[i] for i in generator.permutation(len(groups))], unit
-        )
+        groups = [groups[i] for i in generator.permutation(len(groups))]
+        yield from _batches(examples, labels, groups[skip:], unit)
+        skip = max(skip - len(groups), 0)
 
 
 def ordered_batches(

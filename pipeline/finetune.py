@@ -36,9 +36,11 @@ from pipeline.live_setup import (
 )
 from pipeline.model_card import write_model_card
 from pipeline.params import ModelEntry, Params, own_problems
+from pipeline.resume import forget
 from pipeline.runs import FORMAT, VERSION
 from pipeline.train import check_splits
 from pipeline.tune_job import Size, TuneJob, run_tune_job
+from pipeline.tune_resume import tune_folder
 from pipeline.warm_start import check_same_splits
 
 REGIME = "e2e"
@@ -57,8 +59,11 @@ def finetune_model(
         device: Where to compute.
         threads: That decode ahead; None: one on a CPU, which the networks fill.
 
+    A run that was killed goes on where it was; it ends with the same files.
+
     Raises:
-        HeronryError: If manifest, labels, caches, checkpoints or parameters are wrong.
+        HeronryError: If manifest, labels, caches, checkpoints or parameters are wrong, a loss is
+            not finite, an utterance does not fit the memory, or SIGTERM came.
     """
     model = params.model(fusion)
     found = own_problems(params)
@@ -75,6 +80,8 @@ def finetune_model(
     tuning = TuneJob(
         _job(params, model, examples, device), entries, examples, params.tuning(), corpus
     )
+    kept = tune_folder(params, model, examples, slots, device)
+    tuning = replace(tuning, kept=kept)
     size = _run_all(tuning, out, params.seeds_of(model), int(card["folds"]))
     run = _describe(params, model, card, examples)
     run |= {"corpus": corpus, "slots": slots}
@@ -82,6 +89,7 @@ def finetune_model(
     run["environment"] = environment(device)
     write_json(out / "run.json", run | {"train_seconds": round(time.monotonic() - started, 1)})
     write_model_card(out, run, card)
+    forget(kept)
     return out
 
 
@@ -117,7 +125,8 @@ def _run_all(tuning: TuneJob, out: Path, seeds: list[int], folds: int) -> Size:
     for number, (seed, fold) in enumerate((s, f) for s in seeds for f in range(folds)):
         folder = out / f"seed_{seed}" / f"fold_{fold}"
         job = replace(tuning.job, seed=seed, fold=fold, out=folder)
-        sizes.add(run_tune_job(replace(tuning, job=job), partial(shown.show, number)))
+        tell = partial(shown.show, number)
+        sizes.add(run_tune_job(replace(tuning, job=job), tell, every=shown.every))
     return sizes.pop()
 
 

@@ -8,6 +8,8 @@ from typing import TextIO
 
 UP = "\x1b[{}F"  # to the first column, so many lines above
 CLEAR = "\x1b[0J"  # from there to the end of the screen
+REDRAW_SECONDS = 0.2
+LINE_SECONDS = 30.0
 
 
 class LiveLines:
@@ -26,6 +28,11 @@ class LiveLines:
         self._lines: dict[int, str] = {}
         self._drawn = 0
 
+    @property
+    def every(self) -> float:
+        """Seconds between two lines about the same work that are worth showing."""
+        return REDRAW_SECONDS if self.live else LINE_SECONDS
+
     def show(self, key: int, text: str, *, done: bool = False) -> None:
         """Replace the line of that key."""
         if not self.live:
@@ -35,7 +42,7 @@ class LiveLines:
         above = f"{text}\n" if done else ""
         self._lines[key] = text
         if done:
-            del self._lines[key]
+            del self._lines[key]  # until it is shown again
         width = shutil.get_terminal_size().columns - 1  # a wrapped line would count as two
         below = "".join(f"{line[:width]}\n" for _, line in sorted(self._lines.items()))
         back = UP.format(self._drawn) if self._drawn else ""

@@ -29,13 +29,14 @@ from features.files import replacing
 from features.locations import store_root
 from pipeline.data import Examples
 from pipeline.train_params import TrainParams
-from pipeline.training_state import Epoch, Training
+from pipeline.training_state import Epoch, Training, changing, put_back
 
 FORMAT = "1"  # of these files
 SAVE_SECONDS = 5.0  # of training between two saves: less would be saved than saving costs
 SAVE_SHARE = 0.03  # of the time of a training that saving may take
 KEPT_SECONDS = 30 * 24 * 3600.0  # after which nobody comes back to finish it
 NAME = "training"
+UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError)  # what damage raises
 
 
 def run_folder(
@@ -47,22 +48,29 @@ def run_folder(
     the caches, the kind of device, torch, and the sources of both packages: after an edit a
     training begins anew. Seeds and folds are names in the folder.
     """
-    shards = {
-        slot: [shard.checksum for shard in reader.shards]
-        for slot, reader in examples.readers.items()
-    }
     facts = {
-        "format": FORMAT,
         "kind": kind,
         "args": dict(args),
         "train": dataclasses.asdict(params),
         "classes": list(examples.classes),
         "labels": [dataclasses.asdict(label) for label in examples.labels],
-        "slots": shards,
+        "slots": shard_checksums(examples),
         "device": torch.device(device).type,
-        "torch": torch.__version__,
-        "code": _code_sha256(),
     }
+    return folder_of(facts)
+
+
+def shard_checksums(examples: Examples) -> dict[str, list[str]]:
+    """The content of the caches, by slot."""
+    return {
+        slot: [shard.checksum for shard in reader.shards]
+        for slot, reader in examples.readers.items()
+    }
+
+
+def folder_of(facts: Mapping[str, Any]) -> Path:
+    """The folder that is named by these facts, torch, and the sources of both packages."""
+    facts = {**facts, "format": FORMAT, "torch": torch.__version__, "code": _code_sha256()}
     text = json.dumps(facts, sort_keys=True)
     return store_root() / NAME / hashlib.sha256(text.encode()).hexdigest()
 
@@ -94,7 +102,7 @@ class Keeper:
         Returns:
             Whether there was anything to take up.
         """
-        found = None if self.path is None else _read(self.path)
+        found = None if self.path is None else read_state(self.path)
         if found is None:
             return False
         tensors, facts = found
@@ -106,11 +114,7 @@ class Keeper:
             return True
         training.schedule.restore(facts["schedule"])
         training.generator.bit_generator.state = facts["generator"]
-        training.model.load_state_dict(_under("model.", tensors))
-        _restore_optimizer(training.optimizer, _under("optimizer.", tensors))
-        torch.set_rng_state(tensors["rng.cpu"])
-        if "rng.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["rng.cuda"], _device(training))
+        put_running(training, tensors)
         return True
 
     def epoch_ended(self, training: Training, *, ended: bool) -> None:
@@ -141,25 +145,53 @@ def _write(path: Path, training: Training, *, ended: bool) -> None:
     if not ended:
         facts["schedule"] = training.schedule.state()
         facts["generator"] = training.generator.bit_generator.state
-        tensors |= {f"model.{n}": value for n, value in training.model.state_dict().items()}
-        for index, state in training.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-        tensors["rng.cpu"] = torch.get_rng_state()
-        if _device(training).type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state(_device(training))
+        tensors |= running(training)
+    write_state(path, tensors, facts)
+
+
+def running(training: Training) -> dict[str, Tensor]:
+    """Weights, state of the optimiser, and torch's generators, by name."""
+    tensors = {f"model.{name}": value for name, value in changing(training.model).items()}
+    for index, state in training.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+    tensors["rng.cpu"] = torch.get_rng_state()
+    if _device(training).type == "cuda":
+        tensors["rng.cuda"] = torch.cuda.get_rng_state(_device(training))
+    return tensors
+
+
+def put_running(training: Training, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `running` returned."""
+    put_back(training.model, under("model.", tensors))
+    _restore_optimizer(training.optimizer, under("optimizer.", tensors))
+    torch.set_rng_state(tensors["rng.cpu"])
+    if "rng.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng.cuda"], _device(training))
+
+
+def write_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Replace a file as a whole: tensors, and facts for JSON.
+
+    Raises:
+        OSError: If it cannot be written; what was there before stays.
+    """
     on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with replacing(path) as temporary:
-        save_file(on_cpu, temporary, metadata={NAME: json.dumps(facts)})
+        try:
+            save_file(on_cpu, temporary, metadata={NAME: json.dumps(facts)})
+        except SafetensorError as error:  # which is how it says that a disk is full
+            raise OSError(str(error)) from error
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """What `write_state` wrote; None if nothing is there, or nothing that can be read."""
     if not path.exists():
         return None
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, json.loads(file.metadata()[NAME])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         sys.stderr.write(f"{path} is no half-done training ({error}); it begins anew\n")
         return None
 
@@ -173,7 +205,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
     optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors whose names begin with a prefix, by the rest of their names."""
     names = [name for name in tensors if name.startswith(prefix)]
     return {name.removeprefix(prefix): tensors[name] for name in names}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +14,13 @@ from features.errors import HeronryError
 from pipeline.batch import Batch
 from pipeline.fusion._model import FusionModel
 from pipeline.train_params import TrainParams
-from pipeline.training_state import Training
+from pipeline.training_state import Tick, Training, Within
+
+SMALLEST_SCALE = 2.0**-14  # of a float16 loss: after 30 steps in a row that had to be left out
+
+
+class NotFiniteError(HeronryError):
+    """A loss or a gradient is no finite number; the weights are those before it."""
 
 
 class Micro(NamedTuple):
@@ -43,41 +51,105 @@ def make_optimizer(model: FusionModel, params: TrainParams) -> torch.optim.Optim
     )
 
 
+class Step:
+    """One optimiser step: batches whose gradients add up, then the update.
+
+    Args:
+        training: Changed by it.
+        clip_norm: Largest norm of the gradient.
+    """
+
+    def __init__(self, training: Training, clip_norm: float) -> None:
+        self.training, self.clip_norm = training, clip_norm
+        self._device = device_of(training.model)
+        self._batches: list[Batch] = []
+        self._micros: list[Micro] = []
+
+    def __bool__(self) -> bool:
+        """Whether there is any batch."""
+        return bool(self._batches)
+
+    def add(self, batch: Batch) -> None:
+        """Forward and backward.
+
+        A batch that does not fit may have left some of its gradients, so that all of this step is
+        then computed once more.
+
+        Raises:
+            NotFiniteError: If a loss is not finite.
+            TooLargeError: If a single row of the batch does not fit.
+        """
+        self._batches.append(batch)
+        again = [batch]
+        while (micros := self.training.fitting.attempt(again, self._micro)) is None:
+            self.training.optimizer.zero_grad(set_to_none=True)
+            self._micros, again = [], self._batches
+        self._micros += micros
+
+    def finish(self, within: Within) -> None:
+        """Update the weights, note that in the epoch, and begin the next step."""
+        size = sum(micro.size for micro in self._micros)
+        ids = tuple(itertools.chain.from_iterable(batch.ids for batch in self._batches))
+        update(self.training, size, self.clip_norm, ids)
+        before = within.total
+        for micro in self._micros:
+            within.total += micro.loss * micro.size
+        within.seen += size
+        within.batches += len(self._batches)
+        self._batches, self._micros = [], []
+        self.training.tick(Tick(ids, (within.total - before) / size))
+
+    def _micro(self, part: Batch) -> Micro:
+        return micro_step(self.training, part.to(self._device))
+
+
 def micro_step(training: Training, batch: Batch) -> Micro:
     """One batch forward and backward, on the device that it is on.
 
     Gradients add up, each batch's mean weighed by its size, until `update` divides them.
 
     Raises:
-        HeronryError: If the loss is not finite.
+        NotFiniteError: If the loss is not finite.
     """
     model = training.model
     prediction = model(batch)
     loss = model.loss(prediction, batch)
-    _check(loss.detach(), batch.ids)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise _not_finite("training loss", value, batch.ids)
     size = model.criterion.size(scored(batch, prediction.logits)[1])
     training.scaler.scale(loss * size).backward()  # type: ignore[no-untyped-call]
-    return Micro(float(loss.detach()), size)
+    return Micro(value, size)
 
 
-def update(training: Training, size: float, clip_norm: float) -> None:
+def update(training: Training, size: float, clip_norm: float, ids: Sequence[str] = ()) -> None:
     """One step of the optimiser, by the mean gradient of what was scored.
+
+    Where the loss is scaled for float16, a gradient that overflows is the scaler's to leave out.
 
     Args:
         training: With the gradients of some batches.
         size: Sum of their sizes.
         clip_norm: Largest norm of the gradient.
+        ids: Their utterances, for messages.
+
+    Raises:
+        NotFiniteError: If the gradient is not finite, or overflows with any scale.
     """
-    training.scaler.unscale_(training.optimizer)
+    scaler = training.scaler
+    scaler.unscale_(training.optimizer)
     parameters = list(training.model.parameters())
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad.div_(size)
-    torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+    unusable = scaler.get_scale() < SMALLEST_SCALE if scaler.is_enabled() else not norm.isfinite()
+    if unusable:
+        raise _not_finite("gradient's norm", float(norm), ids)
     for group in training.optimizer.param_groups:
         group["lr"] = training.schedule.rate * group.get("lr_scale", 1.0)
-    training.scaler.step(training.optimizer)
-    training.scaler.update()
+    scaler.step(training.optimizer)
+    scaler.update()
     training.optimizer.zero_grad(set_to_none=True)
     training.schedule.step += 1
 
@@ -96,9 +168,8 @@ def device_of(model: FusionModel) -> torch.device:
     return next(model.parameters()).device
 
 
-def _check(loss: Tensor, ids: Sequence[str]) -> None:
-    if not bool(torch.isfinite(loss)):
-        raise HeronryError(
-            f"the training loss is {float(loss)} on a batch with utterances {list(ids)[:8]}; "
-            "expected a finite number: lower `train.lr`, or look at these utterances' features"
-        )
+def _not_finite(what: str, value: float, ids: Sequence[str]) -> NotFiniteError:
+    return NotFiniteError(
+        f"the {what} is {value} on a batch with utterances {list(ids)}; "
+        "expected a finite number: lower `train.lr`, or look at these utterances' features"
+    )

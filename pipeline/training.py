@@ -7,8 +7,9 @@ among the arguments, so it cannot be selected on.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,11 +25,12 @@ from pipeline.example_source import ExampleSource
 from pipeline.fusion._model import FusionModel
 from pipeline.losses import make_criterion
 from pipeline.metrics import validation_scores
+from pipeline.micro_batches import Fitting
 from pipeline.sampling import class_counts, draw, sampler_weights
 from pipeline.schedules import Schedule
-from pipeline.steps import device_of, make_optimizer, micro_step, scored, update
+from pipeline.steps import Step, device_of, make_optimizer, scored
 from pipeline.train_params import TrainParams
-from pipeline.training_state import Epoch, Training, Watcher
+from pipeline.training_state import Epoch, Tick, Training, Watcher, put_back
 
 EVALUATION_BATCH = 64  # utterances (dialogues); changes no number beyond float rounding
 
@@ -82,16 +84,18 @@ def fit(
         watcher: Told of each epoch.
 
     Raises:
-        HeronryError: If the loss is not finite, naming the utterances of the batch.
+        NotFiniteError: If the loss is not finite, naming the utterances of the batch.
+        TooLargeError: If an utterance does not fit the device's memory.
         ParamsError: If the protocol cannot be that of a model over dialogues.
     """
     training = begin(model, examples, train, params, seed)
     if watcher is not None:
         watcher.begin(training)
     while not training.ended(params):
-        rate = training.schedule.rate
+        training.within = training.start()
+        rate = training.within.lr
         train_loss = train_epoch(training, examples, train, params)
-        scored = evaluate(model, examples, valid)
+        scored = evaluate(model, examples, valid, ticked=training.tick)
         predicted = scored.probabilities.argmax(1)
         scores = validation_scores(_truth(examples, valid), predicted, len(examples.classes))
         number = len(training.history) + 1
@@ -99,7 +103,7 @@ def fit(
         training.schedule.epoch_ended(scored.loss)
         if watcher is not None:
             watcher.epoch_ended(training, ended=training.ended(params))
-    model.load_state_dict(training.best_weights)
+    put_back(model, training.best_weights)
     return Fitted(training.history, training.best)
 
 
@@ -129,21 +133,27 @@ def begin(
 
 
 @torch.inference_mode()
-def evaluate(model: FusionModel, examples: ExampleSource, labels: Sequence[Label]) -> Scored:
-    """Probabilities and loss of some utterances, in eval mode."""
+def evaluate(
+    model: FusionModel,
+    examples: ExampleSource,
+    labels: Sequence[Label],
+    *,
+    ticked: Callable[[Tick], None] | None = None,
+) -> Scored:
+    """Probabilities and loss of some utterances, in eval mode; `ticked` is told of each batch."""
     model.eval()
-    device = device_of(model)
+    fitting, device = Fitting(), device_of(model)
     rows: list[NDArray[np.float64]] = [np.empty(0)] * len(labels)
     total = size = 0.0
     for places, batch in ordered_batches(examples, labels, EVALUATION_BATCH, unit=model.unit):
-        moved = batch.to(device)
-        prediction = model(moved)
-        logits, truth = scored(moved, prediction.logits)
-        weight = model.criterion.size(truth)
-        total, size = total + float(model.loss(prediction, moved)) * weight, size + weight
-        probabilities = logits.double().softmax(1).cpu().numpy()
+        parts = fitting.all(batch, lambda part: _scored(model, part.to(device)))
+        for _, loss, weight in parts:
+            total, size = total + loss * weight, size + weight
+        probabilities = np.concatenate([part.probabilities for part in parts])
         for place, row in zip(places, probabilities, strict=True):
             rows[place] = row
+        if ticked is not None:
+            ticked(Tick(batch.ids, None))
     return Scored(np.stack(rows), total / size)
 
 
@@ -152,28 +162,44 @@ def train_epoch(
 ) -> float:
     """One pass; a step each `accumulate` batches, its gradient the mean over what they score.
 
+    An epoch that is under way goes on behind the batches that are done.
+
     Returns:
         The mean loss.
     """
-    model, generator = training.model, training.generator
+    model, generator, within = training.model, training.generator, training.start()
     model.train()
     if params.sampler != "none":
         counts = class_counts(labels, examples.classes)
         done, epochs = len(training.history), params.epochs
         weights = sampler_weights(params.sampler, counts, done=done, epochs=epochs)
         labels = draw(labels, examples.classes, weights, generator)
-    total = seen = pending = 0.0
-    batches = shuffled_batches(examples, labels, params.batch_size, generator, unit=model.unit)
-    for number, batch in enumerate(batches, 1):
-        augmented = _augmented(batch, params, len(examples.classes), generator)
-        micro = micro_step(training, augmented.to(device_of(model)))
-        total, pending = total + micro.loss * micro.size, pending + micro.size
+    step = Step(training, params.clip_norm)
+    batches = shuffled_batches(
+        examples, labels, params.batch_size, generator, unit=model.unit, skip=within.batches
+    )
+    for number, batch in enumerate(batches, within.batches + 1):
+        step.add(_augmented(batch, params, len(examples.classes), generator))
         if number % params.accumulate == 0:
-            update(training, pending, params.clip_norm)
-            seen, pending = seen + pending, 0.0
-    if pending:
-        update(training, pending, params.clip_norm)
-    return total / (seen + pending)
+            step.finish(within)
+    if step:
+        step.finish(within)
+    return within.total / within.seen
+
+
+class _Part(NamedTuple):
+    """What a model makes of a batch: probabilities `[N, K]`, mean loss, and what it is over."""
+
+    probabilities: NDArray[np.float64]
+    loss: float
+    size: float
+
+
+def _scored(model: FusionModel, batch: Batch) -> _Part:
+    prediction = model(batch)
+    logits, truth = scored(batch, prediction.logits)
+    loss = float(model.loss(prediction, batch))
+    return _Part(logits.double().softmax(1).cpu().numpy(), loss, model.criterion.size(truth))
 
 
 def _augmented(

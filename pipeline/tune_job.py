@@ -25,9 +25,12 @@ from pipeline.exported import BACKBONES, export, exportable
 from pipeline.fusion._inputs import InputSettings
 from pipeline.jobs import Job, Tell, Watch, repeatable, write_history, write_predictions
 from pipeline.live import LiveExamples
-from pipeline.training import fit
-from pipeline.training_state import Watcher
+from pipeline.micro_batches import TooLargeError
+from pipeline.steps import NotFiniteError
+from pipeline.stopping import until_asked
+from pipeline.training import Fitted, fit
 from pipeline.tune_params import TuneParams
+from pipeline.tune_watch import Speed, TuneWatch
 from pipeline.warm_start import warm_start
 
 
@@ -41,6 +44,8 @@ class TuneJob:
         examples: What can be used; its backbones are replaced by the job's own.
         params: What is trained, and how.
         corpus: Name of the corpus.
+        kept: Where the half-done trainings of the run are kept (`pipeline.tune_resume`); None:
+            nowhere.
     """
 
     job: Job
@@ -48,6 +53,7 @@ class TuneJob:
     examples: LiveExamples
     params: TuneParams
     corpus: str
+    kept: Path | None = None
 
 
 class Size(NamedTuple):
@@ -62,32 +68,26 @@ class Size(NamedTuple):
     total: int
 
 
-def run_tune_job(tuning: TuneJob, tell: Tell | None = None) -> Size:
+def run_tune_job(tuning: TuneJob, tell: Tell | None = None, *, every: float = 30.0) -> Size:
     """Train, predict, export, and write the files of the job's folder.
 
     Args:
         tuning: What to train.
         tell: Told how far it is; None: nobody.
+        every: Seconds between two lines within an epoch.
+
+    Raises:
+        StoppedError: If SIGTERM came; the training is saved.
+        HeronryError: If the loss is not finite, or an utterance does not fit the memory.
     """
     job = tuning.job
     watch = Watch(job, tell)
-    watchers: list[Watcher] = [watch]
-    if tuning.params.tensorboard:
-        watchers.append(EventFiles(job.out / EVENTS))
     with repeatable(job.device, threads=torch.get_num_threads()), full_float32():
         backbones = {slot: entry.build() for slot, entry in tuning.entries.items()}
         examples = dataclasses.replace(tuning.examples, backbones=backbones)
         torch.manual_seed(job.seed)
         model, trained = _model(tuning, examples)
-        fitted = fit(
-            model,
-            examples,
-            train=examples.split(job.fold, "train"),
-            valid=examples.split(job.fold, "valid"),
-            params=job.params,
-            seed=job.seed,
-            watcher=Watchers(watchers),
-        )
+        fitted = _fitted(tuning, model, examples, tell, every)
         model.merge()
         write_model(tuning, model, examples)
         write_history(job, fitted)
@@ -96,6 +96,32 @@ def run_tune_job(tuning: TuneJob, tell: Tell | None = None) -> Size:
     kept = fitted.history[fitted.best - 1]
     watch.tell(f"kept epoch {fitted.best}, {watch.score(kept)}", done=True)
     return Size(trained, _count(model))
+
+
+def _fitted(
+    tuning: TuneJob, model: EndToEnd, examples: LiveExamples, tell: Tell | None, every: float
+) -> Fitted:
+    """Train, watched and kept."""
+    job, params = tuning.job, tuning.params
+    folder = tuning.kept and tuning.kept / f"seed_{job.seed}_fold_{job.fold}"
+    speed = Speed(examples.utterances)
+    with until_asked() as wish:
+        watch = TuneWatch(job, folder, params, wish=wish, speed=speed, tell=tell, every=every)
+        events = [EventFiles(job.out / EVENTS)] if params.tensorboard else []
+        try:
+            return fit(
+                model,
+                examples,
+                train=examples.split(job.fold, "train"),
+                valid=examples.split(job.fold, "valid"),
+                params=job.params,
+                seed=job.seed,
+                watcher=Watchers([watch, *events]),
+            )
+        except (NotFiniteError, TooLargeError) as error:
+            last = watch.checkpoints.last
+            kept = "there is no checkpoint yet" if last is None else f"the last one is {last}"
+            raise type(error)(f"{error} ({kept})") from error
 
 
 def write_model(tuning: TuneJob, model: EndToEnd, examples: LiveExamples) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from features.records import write_rows
 from pipeline import data, resume, training
@@ -198,11 +199,15 @@ def test_unreadable_state_begins_anew(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("error", [OSError, SafetensorError])
 def test_full_disk_does_not_stop_a_training(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise error("No space left on device")
 
     run_job(dataclasses.replace(job(folder, "whole", epochs=3), kept=None))
     monkeypatch.setattr(resume, "save_file", full)
@@ -294,9 +299,9 @@ def test_nothing_is_left_of_a_run_that_ended(
 class Server:
     """A process that has imported everything and forks a run for each request."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, child: str = CHILD) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", CHILD],
+            [sys.executable, "-c", child],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

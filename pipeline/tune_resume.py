@@ -1,0 +1,224 @@
+"""Checkpoints of end-to-end trainings: within an epoch as well, a few of them, the best apart.
+
+They lie where those of trainings on caches do (`pipeline.resume`), in a folder for each seed and
+fold: `step_<n>.safetensors` is a training after n steps, and `best_<e>.safetensors` the weights of
+the best epoch that such a file names. Weights that are not trained are in neither.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from features.files import file_sha256
+from pipeline.live import LiveExamples
+from pipeline.params import ModelEntry, Params
+from pipeline.resume import (
+    NAME,
+    UNREADABLE,
+    folder_of,
+    put_running,
+    read_state,
+    running,
+    shard_checksums,
+    write_state,
+)
+from pipeline.training_state import Epoch, Training, Within
+
+STEP, BEST = "step_*.safetensors", "best_*.safetensors"
+# Keys of `e2e` that decide no number.
+FREE = ("save_seconds", "keep", "tensorboard", "init")
+
+
+def tune_folder(
+    params: Params,
+    model: ModelEntry,
+    examples: LiveExamples,
+    slots: Mapping[str, Any],
+    device: str,
+) -> Path:
+    """Where the half-done trainings of a run lie, named by all that decides its numbers.
+
+    Args:
+        params: params.yaml.
+        model: The entry that is trained.
+        examples: What can be used.
+        slots: As in run.json: by slot the provenance, hashes of weights among them.
+        device: Where to compute; its kind counts, not its number.
+    """
+    tuning = dataclasses.asdict(params.tuning())
+    init = tuning["init"] and sorted(Path(tuning["init"]).glob("seed_*/fold_*/model.*"))
+    told = (examples.utterances[label.id] for label in examples.labels)
+    facts = {
+        "regime": "e2e",
+        "kind": model.kind,
+        "args": dict(model.args),
+        "inputs": dict(model.inputs or {}),
+        "train": dataclasses.asdict(params.training(model)),
+        "e2e": {name: value for name, value in tuning.items() if name not in FREE},
+        "init": [(path.parts[-3:], file_sha256(path)) for path in init or ()],
+        "classes": list(examples.classes),
+        "labels": [dataclasses.asdict(label) for label in examples.labels],
+        "utterances": [(u.id, u.sha256, u.text, u.start, u.stop, u.seconds) for u in told],
+        "caches": shard_checksums(examples.cached),
+        "slots": dict(slots),
+        "device": torch.device(device).type,
+        "libraries": [version(name) for name in ("transformers", "peft")],
+    }
+    return folder_of(facts)
+
+
+class Checkpoints:
+    """Saves a training now and then, and takes it up again.
+
+    Args:
+        folder: Of this seed and fold; None: nothing is kept.
+        seconds: Between two checkpoints.
+        keep: How many there are at most, oldest first to go.
+        say: Told if one cannot be written.
+    """
+
+    def __init__(
+        self, folder: Path | None, *, seconds: float, keep: int, say: Callable[[str], None]
+    ) -> None:
+        self.folder, self.seconds, self.keep, self._say = folder, seconds, keep, say
+        self.saved = time.monotonic()
+        self._failed = False
+
+    @property
+    def last(self) -> Path | None:
+        """The newest one."""
+        found = self._steps()
+        return found[-1] if found else None
+
+    def restore(self, training: Training) -> bool:
+        """Put a training where it was saved last, and torch's generators with it.
+
+        A file that cannot be read is left out: then it is the one before.
+
+        Returns:
+            Whether there was anything to take up.
+        """
+        for path in reversed(self._steps()):
+            found = read_state(path)
+            best = None if found is None else self._best(found[1]["best"])
+            if found is not None and best is not None:
+                _restore(training, found[1], found[0], best)
+                self._tidy(upto=path)
+                return True
+        self._tidy(upto=None)
+        return False
+
+    def due(self) -> bool:
+        """Whether it is time for another one."""
+        return time.monotonic() - self.saved >= self.seconds
+
+    def save(self, training: Training, *, ended: bool = False) -> bool:
+        """Save a training between two steps, or one that has ended: then the others go.
+
+        Returns:
+            Whether it could be written; if not, those before it are still there.
+        """
+        if self.folder is None:
+            return False
+        path = self.folder / STEP.replace("*", f"{training.schedule.step:08d}")
+        try:
+            best = self._best_path(training.best)
+            if training.best and not best.exists():
+                write_state(best, training.best_weights, {})
+            write_state(path, {} if ended else running(training), _facts(training, ended=ended))
+        except OSError as error:
+            self._told_of(error)
+            return False
+        else:
+            self._failed = False
+            self._tidy(upto=path, keep=1 if ended else self.keep)
+            return True
+        finally:
+            self.saved = time.monotonic()
+
+    def _told_of(self, error: OSError) -> None:
+        if not self._failed:  # once, until it works again
+            last = self.last
+            back = "begins anew" if last is None else f"goes on from {last}"
+            self._say(
+                f"cannot keep a checkpoint in {self.folder} ({error}): training goes on, but if it "
+                f"is killed it {back}; make room, or set HERONRY_STORE to another disk"
+            )
+        self._failed = True
+
+    def _steps(self) -> list[Path]:
+        return [] if self.folder is None else sorted(self.folder.glob(STEP))
+
+    def _best_path(self, epoch: int) -> Path:
+        assert self.folder is not None
+        return self.folder / BEST.replace("*", str(epoch))
+
+    def _best(self, epoch: int) -> dict[str, torch.Tensor] | None:
+        """Weights of the best epoch; none before the first one has ended, None if damaged."""
+        if epoch == 0:
+            return {}
+        found = read_state(self._best_path(epoch))
+        return None if found is None else found[0]
+
+    def _tidy(self, upto: Path | None, keep: int | None = None) -> None:
+        """Remove old checkpoints, later ones than `upto`, and what no checkpoint needs.
+
+        Later ones cannot be read; what else is not needed are best weights, and files that a kill
+        has left half-written.
+        """
+        if self.folder is None:
+            return
+        kept = [path for path in self._steps() if upto is not None and path <= upto]
+        kept = kept[-(keep or self.keep) :]
+        needed = {*kept, *(self._best_path(_best_of(path)) for path in kept)}
+        for path in self.folder.glob("*"):
+            if path not in needed:
+                path.unlink(missing_ok=True)
+
+
+def _facts(training: Training, *, ended: bool) -> dict[str, Any]:
+    return {
+        "ended": ended,
+        "best": training.best,
+        "history": [dataclasses.asdict(epoch) for epoch in training.history],
+        "schedule": training.schedule.state(),
+        "generator": training.generator.bit_generator.state,
+        "within": None if training.within is None else dataclasses.asdict(training.within),
+        "scaler": training.scaler.state_dict(),
+        "limit": training.fitting.limit,
+    }
+
+
+def _restore(
+    training: Training,
+    facts: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    best: dict[str, torch.Tensor],
+) -> None:
+    training.history[:] = [Epoch(**row) for row in facts["history"]]
+    training.best, training.best_weights = facts["best"], best
+    training.schedule.restore(facts["schedule"])
+    training.generator.bit_generator.state = facts["generator"]
+    training.within = None if facts["within"] is None else Within(**facts["within"])
+    training.scaler.load_state_dict(facts["scaler"])
+    training.fitting.limit = facts["limit"]
+    if not facts["ended"]:
+        put_running(training, tensors)
+
+
+def _best_of(path: Path) -> int:
+    """The epoch whose weights a checkpoint needs; 0 if it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return int(json.loads(file.metadata()[NAME])["best"])
+    except UNREADABLE:  # it is passed over when a training is taken up
+        return 0

@@ -1,0 +1,163 @@
+"""Who watches an end-to-end training: shows each step, saves now and then, stops when asked to."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from features.manifest import Utterance
+from pipeline.jobs import Job, Tell, Watch
+from pipeline.stopping import StoppedError, Wish
+from pipeline.training_state import Tick, Training
+from pipeline.tune_params import TuneParams
+from pipeline.tune_resume import Checkpoints
+
+# The unit of what the system calls the largest resident set.
+RSS_BYTES = 1 if sys.platform == "darwin" else 1024
+
+
+class Speed:
+    """Utterances and seconds of audio in a second, since the last line was shown.
+
+    Args:
+        utterances: By id.
+    """
+
+    def __init__(self, utterances: Mapping[str, Utterance]) -> None:
+        self._utterances = utterances
+        self.begin()
+
+    def begin(self) -> None:
+        """Count anew."""
+        self.since, self._count, self._audio = time.monotonic(), 0, 0.0
+
+    def add(self, ids: tuple[str, ...]) -> None:
+        """These are done."""
+        self._count += len(ids)
+        self._audio += sum(self._utterances[id].seconds or 0.0 for id in ids)
+
+    @property
+    def passed(self) -> float:
+        """Seconds since the last line."""
+        return time.monotonic() - self.since
+
+    def text(self) -> str:
+        """For a line."""
+        passed = max(self.passed, 1e-9)
+        heard = f", {self._audio / passed:.1f} s of audio/s" if self._audio else ""
+        return f"{self._count / passed:.1f} utterances/s{heard}"
+
+
+class TuneWatch:
+    """Shows an end-to-end training, keeps it, and ends it when that is wished.
+
+    Args:
+        job: What is trained.
+        folder: Where it is kept; None: nowhere.
+        params: How often, and how many times.
+        wish: Whether it is to stop.
+        speed: Of its utterances.
+        tell: Told how far it is; None: nobody.
+        every: Seconds between two lines within an epoch.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        folder: Path | None,
+        params: TuneParams,
+        *,
+        wish: Wish,
+        speed: Speed,
+        tell: Tell | None = None,
+        every: float = 30.0,
+    ) -> None:
+        self.job, self.wish, self.every = job, wish, every
+        self.checkpoints = Checkpoints(
+            folder, seconds=params.save_seconds, keep=params.keep, say=self.say
+        )
+        self._speed, self._checked = speed, 0
+        self._line = Watch(job, tell)
+        self._lasting = Watch(job, None if tell is None else _lasting(tell))
+        self._training: Training | None = None
+
+    def begin(self, training: Training) -> None:
+        """Take the training up where it was kept, and watch it from there."""
+        self._training = training
+        if self.checkpoints.restore(training):
+            done, within = len(training.history), training.within
+            more = "" if within is None else f" and {within.batches} batches of the next"
+            self.say(f"goes on after epoch {done}{more}")
+        training.fitting.say = self.say
+        training.ticked.append(self.tick)
+        self._speed.begin()
+
+    def tick(self, tick: Tick) -> None:
+        """After a step, or a batch of the validation split.
+
+        Raises:
+            StoppedError: If that is wished; the training is saved.
+        """
+        training = self._training
+        assert training is not None
+        self._speed.add(tick.ids)
+        self._checked = 0 if tick.loss is not None else self._checked + len(tick.ids)
+        if self._speed.passed >= self.every:
+            self._line.tell(self._text(training, tick))
+            self._speed.begin()
+        if self.wish.asked:
+            self._stop(training)
+        elif self.checkpoints.due():
+            self.checkpoints.save(training)
+
+    def epoch_ended(self, training: Training, *, ended: bool) -> None:
+        """Tell of an epoch, and keep the training if it is time, or if it has ended."""
+        self._lasting.epoch_ended(training, ended=ended)
+        if ended or self.checkpoints.due():
+            self.checkpoints.save(training, ended=ended)
+
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+        self._lasting.tell(text)
+
+    def _text(self, training: Training, tick: Tick) -> str:
+        params, within = self.job.params, training.within
+        steps = training.schedule.steps // params.epochs
+        where = f"epoch {len(training.history) + 1}/{params.epochs}"
+        if tick.loss is None:
+            done = f"validation, {self._checked} utterances"
+        else:
+            step = 0 if within is None else -(-within.batches // params.accumulate)
+            done = f"step {step}/{steps}, loss {tick.loss:.3f}"
+        memory = f"{peak_bytes(self.job.device) / 2**30:.1f} GiB at most"
+        return f"{where} {done}, {self._speed.text()}, {memory}"
+
+    def _stop(self, training: Training) -> None:
+        saved, last = self.checkpoints.save(training), self.checkpoints.last
+        where = f"after step {training.schedule.step} of seed {self.job.seed} fold {self.job.fold}"
+        then = "begins anew" if last is None else f"goes on from {last}"
+        raise StoppedError(
+            f"stopped by SIGTERM {where}{'' if saved else ', which could not be saved'}: "
+            f"the same command {then}"
+        )
+
+
+def peak_bytes(device: str) -> int:
+    """Most memory so far: of the device, or of this process on a CPU."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_BYTES
+
+
+def _lasting(tell: Tell) -> Tell:
+    """Every line stays, also in a terminal."""
+
+    def told(text: str, *, done: bool = True) -> None:  # noqa: ARG001  it is
+        tell(text, done=True)
+
+    return told
