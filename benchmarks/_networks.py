@@ -88,13 +88,16 @@ def _roberta(folder: Path) -> dict[str, Any]:
     return {"checkpoint": str(folder)}
 
 
-def _native(folder: Path, module: str, file: str) -> dict[str, Any]:
-    """A network of `features.networks`, in the sizes that it has by default."""
+def _native(folder: Path, module: str, file: str, **sizes: int) -> dict[str, Any]:
+    """A network of `features.networks`, in the sizes that it has by default, or in others."""
     from features.plugins import load
 
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(load("features.networks", module)().state_dict(), folder / file)
+    torch.save(load("features.networks", module)(**sizes).state_dict(), folder / file)
     return {"checkpoint": str(folder)}
+
+
+_ced = partial(_native, module="ced", file="pytorch_model.bin")
 
 
 def _rmvpe(folder: Path) -> dict[str, Any]:
@@ -110,7 +113,9 @@ NETWORKS: dict[str, Network] = {
     "emotion2vec": Network(
         "emotion2vec", partial(_native, module="emotion2vec", file="emotion2vec_base.pt")
     ),
-    "ced-small": Network("ced", partial(_native, module="ced", file="pytorch_model.bin")),
+    "ced-tiny": Network("ced", partial(_ced, width=192, heads=3)),
+    "ced-small": Network("ced", _ced),
+    "ced-base": Network("ced", partial(_ced, width=768, heads=12)),
     "rmvpe": Network("f0", _rmvpe),
     "f0-harvest": Network("f0", lambda _: {"method": "harvest"}, dependency="pyworld"),
 }

@@ -15,6 +15,9 @@ Both read the same WAV files and the same weights, random but of real architectu
   there.
 - `bytes_ratio`: size of the loop's files over that of the cache.
 
+With eight clips, those who compute several at once (RoBERTa, CED, RMVPE: `cpu_batch_seconds`) have
+a batch or two, and one thread waits for another: `--clips 64`.
+
 On a GPU, `--backbones hubert-base --clips 4096 --dtype bfloat16`: with few clips, starting the
 processes that decode takes longer than all the rest.
 """

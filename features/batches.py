@@ -1,8 +1,8 @@
 """Batches of utterances, and their inputs prepared ahead of the device.
 
 Batches are formed inside a shard, longest clips first, up to a budget of padded seconds; so what a
-shard holds does not depend on what ran before it. Inputs are prepared in worker processes, in
-order, while the device computes.
+shard holds does not depend on what ran before it. On a CPU the budget is the backbone's own. Inputs
+are prepared in worker processes, in order, while the device computes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Self
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from features.backbones._backbone import Backbone, Inputs, module_of, padded_seconds
+from features.backbones._backbone import Backbone, Inputs, Pooled, module_of, padded_seconds
 from features.errors import HeronryError, UtteranceError
 from features.manifest import Utterance
 
@@ -71,7 +71,7 @@ def form_batches(
 ) -> Iterator[list[Utterance]]:
     """Batches of similar length whose padded size is at most `seconds`, the longest first.
 
-    A budget of 0 gives batches of one, which are the fastest on a CPU.
+    A budget of 0 gives batches of one.
     """
     sizes = {utterance: padded_seconds(backbone, utterance) for utterance in utterances}
     batch: list[Utterance] = []
@@ -84,9 +84,16 @@ def form_batches(
         yield batch
 
 
-def default_batch_seconds(device: torch.device) -> float:
-    """Budget of a batch where none is given."""
-    return 0.0 if device.type == "cpu" else BATCH_SECONDS
+def default_batch_seconds(backbone: Backbone, device: torch.device) -> float:
+    """Budget of a batch where none is given.
+
+    On a CPU one utterance at a time is the fastest (0), unless it is too little work: a backbone
+    that is faster over several says how many seconds by its attribute `cpu_batch_seconds`.
+    """
+    if device.type != "cpu":
+        return BATCH_SECONDS
+    inner = backbone.backbone if isinstance(backbone, Pooled) else backbone
+    return float(getattr(inner, "cpu_batch_seconds", 0.0))
 
 
 def default_workers(backbone: Backbone, device: torch.device, seconds: float) -> int:

@@ -41,19 +41,20 @@ def run_shards(
             extractor, shards, tell
         )
     elif len(devices) > 1 and len(shards) > 1:
-        yield from _run_in_processes(extractor.recipe, shards, devices, tell)
+        yield from _run_in_processes(extractor, shards, devices, tell)
     else:
         yield from extractor.run(shards, tell)
 
 
 def _run_in_processes(
-    recipe: Recipe, shards: Sequence[PlannedShard], devices: Sequence[str], tell: Tally
+    extractor: Extractor, shards: Sequence[PlannedShard], devices: Sequence[str], tell: Tally
 ) -> Iterator[int]:
     context = multiprocessing.get_context("spawn")
     names: Queue[str] = context.Queue()
     for device in devices:
         names.put(device)
-    with ProcessPoolExecutor(len(devices), context, _start, (recipe, names)) as pool:
+    given = (extractor.recipe, names, extractor.store.reserved)
+    with ProcessPoolExecutor(len(devices), context, _start, given) as pool:
         futures = {pool.submit(_finish, shard): shard for shard in shards}
         try:
             for future in as_completed(futures):
@@ -67,9 +68,10 @@ def _run_in_processes(
 _extractor: Extractor | None = None  # of a pool's process
 
 
-def _start(recipe: Recipe, devices: Queue[str]) -> None:
+def _start(recipe: Recipe, devices: Queue[str], reserved: frozenset[str]) -> None:
     global _extractor
     _extractor = Extractor(recipe, devices.get())
+    _extractor.store.reserve(reserved)
 
 
 def _finish(shard: PlannedShard) -> Tally:

@@ -49,7 +49,8 @@ class Options:
 
     Attributes:
         devices: Where networks run; several share the shards out.
-        batch_seconds: Budget of a batch; None: one utterance a batch on a CPU, 480 s elsewhere.
+        batch_seconds: Budget of a batch; None: on a CPU the backbone's own (mostly one utterance),
+            480 s elsewhere.
         workers: Processes that prepare inputs for each device; None: as many as pay off.
         engine: `local`, or `ray` for the hosts of a cluster.
         announce: Told what is to be done, before it is.
@@ -111,6 +112,8 @@ def extract_with(
 def _compute(extractor: Extractor, manifest: Manifest, options: Options) -> Extraction:
     tell, store, entry = Extraction(), extractor.store, extractor.entry
     planned = list(plan_shards(manifest, extractor.backbone.reads))
+    if extractor.budget:  # batches: see `reserve`
+        store.reserve(shard.fingerprint for shard in planned)
     todo = [shard for shard in planned if not store.has(shard.fingerprint)]
     tell.linked = len(planned) - len(todo)
     if options.announce is not None:

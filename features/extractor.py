@@ -29,7 +29,7 @@ from features.shard_plan import PlannedShard
 from features.store import WorkStore
 
 IN_FLIGHT = 4  # batches and shards that may wait to be kept and written
-MAX_LANES = 8  # clips side by side on a CPU: each holds the activations of a whole network
+MAX_LANES = 8  # batches side by side on a CPU: each holds the activations of a whole network
 
 
 @dataclass
@@ -96,11 +96,11 @@ class Extractor:
     def _launched(self, items: Iterator[Prepared]) -> Iterator[tuple[Prepared, list[Result]]]:
         """Each batch with its results, in order.
 
-        On a CPU single clips are computed side by side, each with one thread: faster than one clip
+        On a CPU batches are computed side by side, each with one thread: faster than one batch
         with all of them, and what is stored does not depend on the number of cores.
         """
         lanes = min(MAX_LANES, torch.get_num_threads())
-        if not self._single() or module_of(self.backbone) is None:
+        if not self._side_by_side() or module_of(self.backbone) is None:
             for item in items:
                 yield _checked(item), self.runner.launch(item)
             return
@@ -119,13 +119,15 @@ class Extractor:
         finally:
             torch.set_num_threads(threads)
 
-    def _single(self) -> bool:
-        """Whether batches hold one utterance each, on a CPU."""
-        return self.device.type == "cpu" and self._budget() == 0
+    def _side_by_side(self) -> bool:
+        """Whether batches are small enough for several at once, on a CPU."""
+        return self.device.type == "cpu" and not self.recipe.batch_seconds
 
-    def _budget(self) -> float:
+    @property
+    def budget(self) -> float:
+        """Padded seconds of a batch; 0: one utterance."""
         given = self.recipe.batch_seconds
-        return default_batch_seconds(self.device) if given is None else given
+        return default_batch_seconds(self.backbone, self.device) if given is None else given
 
     def missing(self, planned: PlannedShard) -> PlannedShard | None:
         """The part of a shard that the store has no rows for; None if it has them all."""
@@ -165,7 +167,7 @@ class Extractor:
                     pending.rows[content] = found
             copied = len(planned.utterances) - len(todo)
             tell.copied += copied
-            batches = list(form_batches(self.backbone, todo.values(), seconds=self._budget()))
+            batches = list(form_batches(self.backbone, todo.values(), seconds=self.budget))
             pending.batches = len(batches) + 1
             # An empty batch first: it tells of what is copied, and carries a shard that is whole.
             for batch, count in [([], copied), *((batch, len(batch)) for batch in batches)]:

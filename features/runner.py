@@ -85,6 +85,8 @@ class Runner:
         network = None if self._moved else module_of(self.backbone)
         if network is not None:
             network.to(self.device)
+            if self.device.type != "cpu":  # for which some networks have their channels last
+                network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self._moved = True
 
     def _streams(self, inputs: Inputs) -> list[Stream]:

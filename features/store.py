@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from features.errors import CacheError, DamagedShardError
@@ -34,6 +34,7 @@ class WorkStore:
         self._places: dict[str, tuple[Path, int]] | None = None
         self._open: Shard | None = None
         self._sound: set[Path] = set()  # verified by this process: once is enough
+        self.reserved: frozenset[str] = frozenset()
 
     def path(self, fingerprint: str) -> Path:
         """Where the shard of that fingerprint is, or will be."""
@@ -51,6 +52,15 @@ class WorkStore:
             return False
         self._sound.add(path)
         return True
+
+    def reserve(self, fingerprints: Iterable[str]) -> None:
+        """Name the shards of a plan, which then lend no rows.
+
+        What a batch gives differs in its last bits from another batch's. If a shard copied what it
+        has in common with others of its plan, its bytes would depend on which were finished first.
+        """
+        self.reserved = frozenset(fingerprints)
+        self._places = None
 
     def holds(self, content: str) -> bool:
         """Whether some finished shard has a row for what the backbone would read."""
@@ -71,7 +81,7 @@ class WorkStore:
         """Take note of a shard that was just finished at `path(fingerprint)`."""
         path = self.path(fingerprint)
         self._record(path, device)
-        if self._places is not None:
+        if self._places is not None and fingerprint not in self.reserved:
             self._places |= _places(read_shard(path))
 
     def deliver(self, fingerprint: str, target: Path) -> None:
@@ -105,6 +115,8 @@ class WorkStore:
         if self._places is None:
             self._places = {}
             for path in sorted(self.folder.glob("*.h5")):
+                if path.stem in self.reserved:
+                    continue
                 try:
                     shard = read_shard(path)
                     if path not in self._sound:

@@ -10,9 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.backbones._backbone import Inputs
+from features.backbones._backbone import Inputs, Pooled
 from features.backbones.tone import Tone
-from features.batches import default_workers, form_batches, prepare, prepare_ahead
+from features.batches import (
+    BATCH_SECONDS,
+    default_batch_seconds,
+    default_workers,
+    form_batches,
+    prepare,
+    prepare_ahead,
+)
 from features.errors import HeronryError, ManifestError, UtteranceError
 from features.manifest import Utterance
 from tests.conftest import ManifestMaker
@@ -62,6 +69,21 @@ def test_windows_are_what_a_network_pads_to() -> None:
 def test_budget_of_zero_gives_single_utterances() -> None:
     sizes = [len(batch) for batch in form_batches(Tone(), utterances([1.0] * 3), seconds=0.0)]
     assert sizes == [1, 1, 1]
+
+
+class Small(Tone):
+    """One clip alone is too little work for a CPU."""
+
+    cpu_batch_seconds = 20.0
+
+
+def test_on_a_cpu_the_backbone_says_how_much_is_worth_a_batch() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert default_batch_seconds(Tone(), cpu) == 0
+    assert default_batch_seconds(Small(), cpu) == 20
+    assert default_batch_seconds(Pooled(Small(), "mean"), cpu) == 20
+    assert default_batch_seconds(Tone(), cuda) == default_batch_seconds(Small(), cuda)
+    assert default_batch_seconds(Small(), cuda) == BATCH_SECONDS
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])

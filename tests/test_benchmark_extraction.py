@@ -17,6 +17,7 @@ from benchmarks.extraction import table
 from benchmarks.memory import peak_mib, small_network
 from features.backbone_entry import BackboneEntry
 from features.backbones._audio import HOP, SAMPLE_RATE
+from features.networks import rmvpe
 from features.plugins import kinds
 
 TINY = {
@@ -91,6 +92,42 @@ def test_recurrent_layers_and_fused_attention_are_counted() -> None:
     backbone = BackboneEntry("tone", "tone").build()
     counted = _Around(backbone, network)
     assert flops_of(counted, None, CPU) == 2 * 7 * 3 * 5 * (3 + 5) + 4 * 7 * 7 * 5  # type: ignore[arg-type]
+
+
+def test_the_unet_is_counted() -> None:
+    """By hand, place by place: convolutions (some run as products), transposed ones, GRU, linear.
+
+    A transposed convolution multiplies each input by all of its weights.
+    """
+    channels, places, total = 1, 64 * 128, 0
+    inner = []
+    for width in rmvpe.CHANNELS:
+        total += places * (9 * channels * width + channels * width + 7 * 9 * width**2)
+        inner.append((width, places))
+        channels, places = width, places // 4
+    total += places * (9 * 256 * 512 + 256 * 512 + 31 * 9 * 512**2)
+    channels = 512
+    for width, above in reversed(inner):
+        total += places * 9 * channels * width
+        total += above * (9 * 2 * width * width + 2 * width * width + 7 * 9 * width**2)
+        channels, places = width, above
+    total += places * 9 * 16 * 3 + 64 * (2 * 3 * 256 * (384 + 256) + 512 * 360)
+    backbone = _Salience()
+    assert flops_of(backbone, None, CPU) == 2 * total  # type: ignore[arg-type]
+
+
+class _Salience:
+    """RMVPE's network alone, over 64 frames."""
+
+    def __init__(self) -> None:
+        self.network = rmvpe.build()
+
+    def prepare(self, _: object) -> torch.Tensor:
+        return torch.zeros(1, rmvpe.N_MELS, 64)
+
+    def __call__(self, mel: torch.Tensor) -> torch.Tensor:
+        salience: torch.Tensor = self.network(mel)
+        return salience
 
 
 class _Around:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from features.backbone_entry import backbone_entry
-from features.backbones.ced import CED
+from features.backbones.ced import CED, PASS
 from features.errors import ParamsError, UtteranceError
 from features.networks.ced import CHUNK
 from features.networks.ced_mel import HOP, MELS, frame_count
@@ -113,6 +113,24 @@ def test_the_floor_is_that_of_each_clip(backbone: CED, make_manifest: ManifestMa
     assert float(loud.max() - loud.min()) <= 120 + 1e-4
     assert float(quiet.min()) < float(loud.max()) - 120 - 10
     assert torch.equal(quiet, backbone.prepare(utterances[1:]).tensors["mel"][0])
+
+
+def test_a_long_file_is_computed_a_few_chunks_at_a_time(
+    backbone: CED, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it is cut into passes, the numbers are those of one."""
+    inputs = inputs_of(random_mel(CHUNK * 10 + 300), random_mel(700))
+    sizes: list[int] = []
+    handle = backbone.network.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    with torch.inference_mode():
+        few, means = backbone(inputs).unpad(), backbone.pooled(inputs)
+        monkeypatch.setitem(PASS, "cpu", 100 * CHUNK)
+        at_once, means_at_once = backbone(inputs).unpad(), backbone.pooled(inputs)
+    handle.remove()
+    assert sizes == [8, 4, 8, 4, 12, 12]  # each time for states and for means
+    for ours, theirs in zip(few, at_once, strict=True):
+        assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
+    assert torch.allclose(means, means_at_once, atol=1e-5)
 
 
 # --- the backbone ------------------------------------------------------------------------------

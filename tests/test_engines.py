@@ -82,6 +82,26 @@ def test_clips_side_by_side_on_a_cpu_change_nothing(
     assert set(counts) == {1}
 
 
+def test_batches_side_by_side_on_a_cpu_too(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the backbone asks for several clips at once, each batch has one thread as well."""
+    manifest = make_manifest(SECONDS)
+    extract(manifest, TONE, tmp_path / "reference", store=tmp_path / "one")
+    monkeypatch.setattr("features.backbones.tone.build", Unhurried)
+    monkeypatch.setattr(Unhurried, "cpu_batch_seconds", 1.2, raising=False)
+    monkeypatch.setattr(Unhurried, "seen", [])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        extract(manifest, TONE, tmp_path / "out", store=tmp_path / "two")
+    finally:
+        torch.set_num_threads(threads)
+    assert content(tmp_path / "out") == content(tmp_path / "reference")
+    assert len(Unhurried.seen) < len(SECONDS)
+    assert {count for _, count in Unhurried.seen} == {1}
+
+
 class Small(Tone):
     """A backbone on a device that takes two utterances at most."""
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from features.backbone_entry import BackboneEntry, backbone_entry
 from features.backbones._backbone import Inputs
 from features.backbones.tone import Tone
 from features.cache import CacheReader
-from features.errors import ManifestError
+from features.errors import CacheError, ManifestError
 from features.extraction import Extraction, extract
 from features.manifest import Manifest, Utterance
+from features.shard import write_shard
 from features.stream import Stream
+from tests.checkpoints import text_encoder
 from tests.conftest import ManifestMaker
 
 TONE = BackboneEntry("tone", "tone")
@@ -165,3 +170,76 @@ def test_full_store_needs_no_forward_pass(
     run(manifest, tmp_path / "out", tmp_path / "store")
     monkeypatch.setattr("features.backbones.tone.build", Exploding)
     run(manifest, tmp_path / "out", tmp_path / "store")
+
+
+class Sociable(Tone):
+    """Its numbers are those of utterances in the batch: rounding, much enlarged."""
+
+    cpu_batch_seconds = 20.0
+
+    def __init__(self, *, dim: int = 8) -> None:
+        super().__init__(dim=dim)
+        self.network = torch.nn.Identity()
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        stream = super().__call__(inputs)
+        values = torch.full_like(stream.values, len(inputs.ids)) * stream.mask[..., None]
+        return Stream(values, stream.mask)
+
+
+@pytest.mark.parametrize("finished", range(1, 5))
+def test_batches_do_not_depend_on_which_shards_were_finished(
+    finished: int, make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where each shard has one utterance of its own and one that all have."""
+    common, *others = make_manifest([0.5, *[1.6] * 5])
+    rows = [u for other in others for u in (dataclasses.replace(common, id=f"c{other.id}"), other)]
+    manifest = dataclasses.replace(make_manifest([]), utterances=tuple(rows))
+    monkeypatch.setattr("features.backbones.tone.build", Sociable)
+    run(manifest, tmp_path / "reference", tmp_path / "other store")
+    reader, calls = CacheReader(tmp_path / "reference"), 0
+    assert len(reader.shards) == len(others)
+    assert {int(reader[u.id].max()) for u in rows} == {2}
+
+    def stop(*args: Any, **options: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > finished:
+            raise OSError(28, "No space left on device")
+        write_shard(*args, **options)
+
+    with monkeypatch.context() as full:
+        full.setattr("features.cache.write_shard", stop)
+        with pytest.raises(CacheError):
+            run(manifest, tmp_path / "out", tmp_path / "store")
+    assert run(manifest, tmp_path / "out", tmp_path / "store").linked == finished
+    assert content(tmp_path / "out") == content(tmp_path / "reference")
+
+
+def test_what_another_plan_left_is_copied_to_batches_too(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("features.backbones.tone.build", Sociable)
+    whole = make_manifest(SECONDS)
+    part = dataclasses.replace(whole, utterances=whole.utterances[:5])
+    run(part, tmp_path / "out", tmp_path / "store")
+    assert run(whole, tmp_path / "out", tmp_path / "store").computed == 3
+    other = dataclasses.replace(whole, utterances=whole.utterances[::-1], shard_seconds=3.0)
+    assert run(other, tmp_path / "out", tmp_path / "store").computed == 0
+
+
+def test_incremental_texts_agree_with_those_from_scratch(
+    make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
+    options = text_encoder.VARIANTS["roberta"](tmp_path / "checkpoint")
+    entry = BackboneEntry("x", "text_encoder", store_dtype="float32", options=options)
+    whole = make_manifest([0.1] * 12)
+    part = dataclasses.replace(whole, utterances=whole.utterances[:7])
+    run(part, tmp_path / "out", tmp_path / "store", entry)
+    tell = run(whole, tmp_path / "out", tmp_path / "store", entry)
+    assert tell.computed == 5
+    run(whole, tmp_path / "scratch", tmp_path / "other store", entry)
+    grown, scratch = CacheReader(tmp_path / "out"), CacheReader(tmp_path / "scratch")
+    for utterance in whole:
+        expected = scratch[utterance.id]
+        assert np.abs(grown[utterance.id] - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -45,6 +45,9 @@ class TextEncoder(Networked):
     """
 
     reads: Reads = "text"
+    cpu_batch_seconds = (
+        60.0  # 900 characters: a sentence alone takes as long as reading the weights
+    )
 
     def __init__(
         self,

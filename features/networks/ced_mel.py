@@ -57,6 +57,8 @@ class DecibelMel:
             pad_mode="reflect",
             return_complex=True,
         )
-        power = self.bank.T @ spectrum.abs().square()
+        # A complex magnitude takes care not to overflow, which its square need not: twice the time
+        # of the transform.
+        power = self.bank.T @ (spectrum.real.square() + spectrum.imag.square())
         decibels: Tensor = 10.0 * power.clamp(min=FLOOR).log10()
         return decibels.clamp(min=float(decibels.max()) - TOP_DB)

@@ -4,7 +4,10 @@ Wei et al. 2023, "RMVPE: A Robust Model for Vocal Pitch Estimation in Polyphonic
 2306.15412). A residual U-Net over time and mel bands, then a bidirectional GRU over time.
 90,423,165 parameters in 741 named tensors, whose names are those of the two public checkpoints:
 `rmvpe.pt` of RVC (MIT; float16, 181 MB) and `model.pt` of yxlllc/RMVPE (licence not checked). A
-clip costs as much as its length rounded up to 0.32 s: 7 times faster than real time on one core.
+clip costs as much as its length rounded up to 0.32 s: 11 times faster than real time on one core.
+
+For inference: norms use their running statistics. Weights are laid out with channels last, for
+which a CPU has convolutions twice as fast.
 
 Legend: B batch, F frames of 10 ms, M mel bands, C channels.
 """
@@ -19,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from features.checkpoint_files import load_strictly
+from features.networks.rmvpe_convolution import normed
 
 N_MELS = 128  # M
 N_BINS = 360  # of 20 cents
@@ -56,7 +60,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The block's output."""
         shortcut: Tensor = self.shortcut(x) if self.projects else x
-        return shortcut + self.conv(x)  # type: ignore[no-any-return]
+        inner = normed(x, self.conv[0], self.conv[1])
+        return normed(inner, self.conv[3], self.conv[4]).add_(shortcut)
 
 
 def _blocks(in_channels: int, channels: int) -> nn.Sequential:
@@ -124,7 +129,8 @@ class UpStage(nn.Module):
 
     def forward(self, x: Tensor, beside: Tensor) -> Tensor:
         """`[B, C_in, F, M]` and `[B, C, 2F, 2M]` to `[B, C, 2F, 2M]`."""
-        return self.conv2(torch.cat((self.conv1(x), beside), dim=1))  # type: ignore[no-any-return]
+        x = torch.cat((normed(x, self.conv1[0], self.conv1[1]), beside), dim=1)
+        return self.conv2(x)  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):
@@ -221,4 +227,6 @@ def build(weights: Mapping[str, Tensor] | None = None, *, source: str = "rmvpe")
     network.to_empty(device="cpu")
     used = {name: tensor for name, tensor in weights.items() if not name.startswith(UNUSED)}
     load_strictly(network, used, source)
+    # torch's own annotations lack the keyword
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval()
