@@ -26,7 +26,10 @@ def main(
         str | None, typer.Option("--devices", help="Such as cpu, cuda, or 0,1,2 for three GPUs.")
     ] = None,
     batch_seconds: Annotated[
-        float | None, typer.Option(help="Padded seconds of audio a batch.")
+        float | None,
+        typer.Option(
+            help="Padded seconds a batch; default: on a CPU the backbone's own, 480 elsewhere."
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes that prepare inputs, for each device.")
