@@ -252,23 +252,28 @@ def test_what_is_not_defined_here_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("corpus")
-def test_event_files_hold_the_history(
-    tmp_path: Path, private_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_event_files_hold_the_history(tmp_path: Path, private_store: Path) -> None:
+    name = "tensorboard.backend.event_processing.event_accumulator"
+    accumulator = pytest.importorskip(name, reason="the extra tensorboard is not installed")
     params = dataclasses.replace(params_of(tmp_path, tensorboard=True), train={"epochs": 2})
     cached(params, private_store, "tone")
     finetune_model(params, "m", "mine", device="cpu")
     folder = RUN / "seed_0/fold_0"
-    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
-        EventAccumulator,
-    )
-
-    events = EventAccumulator(str(folder / "events")).Reload()
+    events = accumulator.EventAccumulator(str(folder / "events")).Reload()
     with (folder / "history.csv").open() as file:
         history = list(csv.DictReader(file))
     for name, column in (("train/loss", "train_loss"), ("valid/uar", "valid_uar")):
         found = [event.value for event in events.Scalars(name)]
         assert found == pytest.approx([float(row[column]) for row in history], rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("corpus")
+def test_event_files_without_tensorboard_say_what_to_install(
+    tmp_path: Path, private_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = dataclasses.replace(params_of(tmp_path, tensorboard=True), train={"epochs": 2})
+    cached(params, private_store, "tone")
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ParamsError, match=r"e2e.tensorboard: .*pip install"):
         finetune_model(params, "m", "mine", device="cpu")
