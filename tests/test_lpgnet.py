@@ -189,7 +189,12 @@ def test_sinusoids_are_geometrically_spaced() -> None:
 
 
 def test_no_speaker_is_among_the_inputs() -> None:
-    assert {field.name for field in dataclasses.fields(Batch)} == {"streams", "labels", "ids"}
+    assert {field.name for field in dataclasses.fields(Batch)} == {
+        "streams",
+        "labels",
+        "ids",
+        "inputs",
+    }
     with pytest.raises(ParamsError, match="no place for the speaker slot"):
         small({**SPECS, "speaker": StreamSpec(2)})
 

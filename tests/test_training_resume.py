@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -353,8 +354,9 @@ def killed_often(server: Server, params: Any, store: Path) -> set[str]:
             break
         child = server.start(params, 1)
         time.sleep(chance.uniform(0.1, 0.4) * (1 + number / 6))
-        os.killpg(child, signal.SIGKILL)
-        if server.number() == 0:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.killpg(child, signal.SIGKILL)
+        if server.number() == 0 and len(kept) > 1:
             break  # too fast to be killed
         kept |= {path.name for path in (store / "training").rglob("seed_*")}
     return kept
