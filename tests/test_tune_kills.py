@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 
 from pipeline.params import Params
 from tests.test_finetune import RUN, Tones, cached, params_of, results
-from tests.test_training_resume import Server
+from tests.test_training_resume import Server, group
 
 CHILD = """
 import json, os, sys
@@ -91,19 +92,27 @@ def uninterrupted(server: Server, params: Params) -> dict[str, Any]:
     return files()
 
 
+def steps(store: Path) -> set[Path]:
+    """The checkpoints that are there now."""
+    return set((store / "training").rglob("step_*"))
+
+
 @pytest.mark.slow
 def test_ended_at_any_instant(server: Server, params: Params, private_store: Path) -> None:
-    """By SIGKILL and SIGTERM in turn, each time later."""
+    """By SIGKILL and SIGTERM in turn, soon after it has come further than ever before."""
     expected = uninterrupted(server, params)
-    chance, statuses, kept = random.Random(0), list[int](), set[str]()
+    chance, statuses, kept = random.Random(0), list[int](), set[Path]()
     for number in range(6):
         child = server.start(params, 1)
-        time.sleep(chance.uniform(0.4, 0.9) * (1 + number / 4))
-        os.killpg(child, signal.SIGTERM if number % 2 else signal.SIGKILL)
+        while steps(private_store) <= kept and group(child):
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.1))
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.killpg(child, signal.SIGTERM if number % 2 else signal.SIGKILL)
         statuses.append(server.number())
         if statuses[-1] == 0:
             break
-        kept |= {path.parent.name for path in (private_store / "training").rglob("step_*")}
+        kept |= steps(private_store)
     assert statuses.count(-signal.SIGKILL) > 1
     assert kept
     assert uninterrupted(server, params) == expected
