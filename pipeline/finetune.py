@@ -7,7 +7,6 @@ each model.
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,10 +20,8 @@ from features.manifest import read_labels
 from features.records import read_json, write_json
 from pipeline.data import join
 from pipeline.environment import environment
-from pipeline.fusion._inputs import InputSettings
 from pipeline.job_pool import available_cores
 from pipeline.jobs import Job
-from pipeline.left_out import message
 from pipeline.live import LiveExamples
 from pipeline.live_lines import LiveLines
 from pipeline.live_setup import (
@@ -37,7 +34,7 @@ from pipeline.live_setup import (
 from pipeline.model_card import write_model_card
 from pipeline.params import ModelEntry, Params, own_problems
 from pipeline.resume import forget
-from pipeline.runs import FORMAT, VERSION
+from pipeline.run_record import describe, job_of, jobs_of, tell_dropped
 from pipeline.train import check_splits
 from pipeline.tune_job import Size, TuneJob, run_tune_job
 from pipeline.tune_resume import tune_folder
@@ -75,19 +72,19 @@ def finetune_model(
     card = read_json(Path("data", corpus, "labels", "card.json"))
     entries = live_entries(params, model)
     examples = _examples(params, model, corpus, card, device, threads)
+    cached = {slot: reader.folder for slot, reader in examples.cached.readers.items()}
     slots = _slots(model, entries, examples)  # hashes weights before they change
     started = time.monotonic()
-    tuning = TuneJob(
-        _job(params, model, examples, device), entries, examples, params.tuning(), corpus
-    )
+    job = job_of(params, model, examples, cached, title=f"fine-tune {fusion}", device=device)
     kept = tune_folder(params, model, examples, slots, device)
-    tuning = replace(tuning, kept=kept)
-    size = _run_all(tuning, out, params.seeds_of(model), int(card["folds"]))
-    run = _describe(params, model, card, examples)
-    run |= {"corpus": corpus, "slots": slots}
+    tuning = TuneJob(job, entries, examples, params.tuning(), corpus, kept=kept)
+    size = _run_all(tuning, list(jobs_of(job, out, params.seeds_of(model), card)))
+    run = describe(params, model, card, examples, regime=REGIME)
+    run |= {"e2e": vars(params.tuning()), "corpus": corpus, "slots": slots}
     run |= {"parameters": size.trained, "parameters_total": size.total}
+    run |= {"train_seconds": round(time.monotonic() - started, 1)}
     run["environment"] = environment(device)
-    write_json(out / "run.json", run | {"train_seconds": round(time.monotonic() - started, 1)})
+    write_json(out / "run.json", run)
     write_model_card(out, run, card)
     forget(kept)
     return out
@@ -112,40 +109,18 @@ def _examples(
     if threads is None:
         threads = 1 if device == "cpu" else min(DECODERS, available_cores())
     examples = replace(examples, threads=threads, pinned=device.startswith("cuda")).usable()
-    if examples.dropped:
-        told = message(examples.dropped, examples.specs, len(labels))
-        sys.stderr.write(f"fine-tune {model.name} on {corpus}: {told}\n")
+    tell_dropped(f"fine-tune {model.name} on {corpus}", examples, len(labels))
     check_splits(examples, int(card["folds"]))
     return examples
 
 
-def _run_all(tuning: TuneJob, out: Path, seeds: list[int], folds: int) -> Size:
+def _run_all(tuning: TuneJob, jobs: list[Job]) -> Size:
     """One training after the other; the sizes of all are the same."""
     shown, sizes = LiveLines(), set()
-    for number, (seed, fold) in enumerate((s, f) for s in seeds for f in range(folds)):
-        folder = out / f"seed_{seed}" / f"fold_{fold}"
-        job = replace(tuning.job, seed=seed, fold=fold, out=folder)
+    for number, job in enumerate(jobs):
         tell = partial(shown.show, number)
         sizes.add(run_tune_job(replace(tuning, job=job), tell, every=shown.every))
     return sizes.pop()
-
-
-def _job(params: Params, model: ModelEntry, examples: LiveExamples, device: str) -> Job:
-    """What all trainings have in common."""
-    return Job(
-        title=f"fine-tune {model.name}",
-        kind=model.kind,
-        args=model.args,
-        slots={slot: reader.folder for slot, reader in examples.cached.readers.items()},
-        labels=examples.labels,
-        classes=examples.classes,
-        params=params.training(model),
-        seed=0,
-        fold=0,
-        out=Path(),
-        device=device,
-        inputs=_inputs(model),
-    )
 
 
 def _slots(
@@ -162,28 +137,3 @@ def _slots(
         else None
         for slot, name in model.slots.items()
     }
-
-
-def _describe(
-    params: Params, model: ModelEntry, card: Mapping[str, Any], examples: LiveExamples
-) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "regime": REGIME,
-        "fusion": model.name,
-        "kind": model.kind,
-        "classes": card["classes"],
-        "seeds": params.seeds_of(model),
-        "folds": int(card["folds"]),
-        "args": dict(model.args),
-        "train": vars(params.training(model)),
-        "e2e": vars(params.tuning()),
-        "utterances": len(examples.labels),
-        "dropped": dict(examples.dropped),
-        **({"inputs": _inputs(model)} if _inputs(model) else {}),
-    }
-
-
-def _inputs(model: ModelEntry) -> dict[str, Any]:
-    return InputSettings.of(model.inputs).to_dict()

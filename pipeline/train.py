@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from features.errors import CacheError, ParamsError
-from features.manifest import Label, read_labels
+from features.manifest import read_labels
 from features.records import read_json, write_json
 from pipeline.data import Examples, join
 from pipeline.environment import environment
 from pipeline.example_source import ExampleSource
-from pipeline.fusion._inputs import InputSettings
 from pipeline.job_pool import run_jobs
-from pipeline.jobs import Job
-from pipeline.left_out import message
 from pipeline.model_card import write_model_card
 from pipeline.params import ModelEntry, Params, own_problems
 from pipeline.probes import write_probes
 from pipeline.resident import release, resident_part
 from pipeline.resume import forget, run_folder
-from pipeline.runs import FORMAT, VERSION
+from pipeline.run_record import describe, inputs_of, job_of, jobs_of, tell_dropped
 
 
 def train_model(
@@ -51,31 +46,25 @@ def train_model(
     shutil.rmtree(out, ignore_errors=True)
     labels_folder = Path("data", corpus, "labels")
     card, labels = read_json(labels_folder / "card.json"), read_labels(labels_folder)
-    slots = filled_slots(params, model, corpus)
-    examples = join(slots, labels, card["classes"], verify=True)
-    if examples.dropped:
-        told = message(examples.dropped, slots, len(labels))
-        sys.stderr.write(f"train {fusion} on {corpus}: {told}\n")
+    examples = join(filled_slots(params, model, corpus), labels, card["classes"], verify=True)
+    tell_dropped(f"train {fusion} on {corpus}", examples, len(labels))
     check_splits(examples, int(card["folds"]))
     started = time.monotonic()
     kept = _kept(params, model, examples, device)
-    job = _job(params, model, examples, labels, device)
-    job = replace(job, kept=kept, resident=resident_part(device, workers or 1))
-    jobs = [
-        replace(job, seed=seed, fold=fold, out=out / f"seed_{seed}" / f"fold_{fold}")
-        for seed in params.seeds_of(model)
-        for fold in range(int(card["folds"]))
-    ]
-    sizes = set(run_jobs(jobs, workers=workers))
+    slots = {slot: reader.folder for slot, reader in examples.readers.items()}
+    job = job_of(params, model, examples, slots, title=f"train {fusion}", device=device)
+    # Each process reads the caches again, and drops by itself what they lack.
+    job = replace(job, labels=labels, kept=kept, resident=resident_part(device, workers or 1))
+    seeds = params.seeds_of(model)
+    sizes = set(run_jobs(list(jobs_of(job, out, seeds, card)), workers=workers))
     release()
-    first = params.seeds_of(model)[0]  # a probe has no seed
-    for fold in range(int(card["folds"])):
-        write_probes(out / f"seed_{first}" / f"fold_{fold}" / "probes.csv", examples, fold)
+    for fold in range(int(card["folds"])):  # a probe has no seed
+        write_probes(out / f"seed_{seeds[0]}" / f"fold_{fold}" / "probes.csv", examples, fold)
     out.mkdir(parents=True, exist_ok=True)
-    seconds = round(time.monotonic() - started, 1)
-    facts: dict[str, Any] = {"parameters": sizes.pop(), "train_seconds": seconds}
-    facts["environment"] = environment(device)
-    run = _describe(params, model, corpus, card, examples) | facts
+    run = describe(params, model, card, examples, regime="cached")
+    run |= {"corpus": corpus, "slots": _slots(model, examples)}
+    run |= {"parameters": sizes.pop(), "train_seconds": round(time.monotonic() - started, 1)}
+    run["environment"] = environment(device)
     write_json(out / "run.json", run)
     write_model_card(out, run, card)
     forget(kept)
@@ -108,62 +97,22 @@ def _kept(params: Params, model: ModelEntry, examples: Examples, device: str) ->
     return run_folder(
         kind=model.kind,
         # No constructor has that keyword: what happens before the model decides numbers as well.
-        args={**model.args, "inputs": _inputs(model)},
+        args={**model.args, "inputs": inputs_of(model)},
         params=params.training(model),
         examples=examples,
         device=device,
     )
 
 
-def _job(
-    params: Params, model: ModelEntry, examples: Examples, labels: Sequence[Label], device: str
-) -> Job:
-    """What all jobs have in common."""
-    return Job(
-        title=f"train {model.name}",
-        kind=model.kind,
-        args=model.args,
-        slots={slot: reader.folder for slot, reader in examples.readers.items()},
-        labels=labels,
-        classes=examples.classes,
-        params=params.training(model),
-        seed=0,
-        fold=0,
-        out=Path(),
-        device=device,
-        inputs=_inputs(model),
-    )
-
-
-def _inputs(model: ModelEntry) -> dict[str, Any]:
-    return InputSettings.of(model.inputs).to_dict()
-
-
-def _describe(
-    params: Params, model: ModelEntry, corpus: str, card: dict[str, Any], examples: Examples
-) -> dict[str, Any]:
-    slots: dict[str, Any] = {}
-    for slot, backbone in model.slots.items():
-        reader = examples.readers.get(slot)
-        slots[slot] = reader and {
-            "backbone": backbone,
+def _slots(model: ModelEntry, examples: Examples) -> dict[str, Any]:
+    """Backbone, stream and provenance by slot."""
+    readers = {slot: examples.readers.get(slot) for slot in model.slots}
+    return {
+        slot: reader
+        and {
+            "backbone": model.slots[slot],
             "spec": reader.spec.to_dict(),
             "provenance": dict(reader.provenance),
         }
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "regime": "cached",
-        "corpus": corpus,
-        "fusion": model.name,
-        "kind": model.kind,
-        "classes": card["classes"],
-        "slots": slots,
-        "seeds": params.seeds_of(model),
-        "folds": int(card["folds"]),
-        "args": dict(model.args),
-        "train": vars(params.training(model)),
-        "utterances": len(examples.labels),
-        "dropped": dict(examples.dropped),
-        **({"inputs": _inputs(model)} if _inputs(model) else {}),
+        for slot, reader in readers.items()
     }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import typer
 
@@ -22,3 +23,9 @@ def run(command: Callable[..., None]) -> None:
     except HeronryError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+
+
+def warn_of(leaks: Mapping[str, Any]) -> None:
+    """Tell of the leaks that params.yaml allows."""
+    for leak in leaks["lines"]:
+        typer.echo(f"  warning: {leak}", err=True)

@@ -362,6 +362,18 @@ def killed_often(server: Server, params: Any, store: Path) -> set[str]:
     return kept
 
 
+def check_kills(server: Server, params: Any, store: Path) -> None:
+    """Often killed ends as uninterrupted, and leaves nothing behind."""
+    out = train_model(params, "m", "c", device="cpu", workers=1)
+    expected = without_seconds(out)
+    kept = killed_often(server, params, store)
+    assert len(kept) > 1
+    server.start(params, 1)
+    assert server.number() == 0
+    assert without_seconds(out) == expected
+    assert not list((store / "training").iterdir())
+
+
 @pytest.mark.slow
 def test_killed_at_any_instant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server, private_store: Path
@@ -369,14 +381,7 @@ def test_killed_at_any_instant(
     """Twelve kills of the whole group, jobs one by one; jobs that had ended are not done again."""
     params = project(tmp_path, monkeypatch, folds=2)
     params.models["m"]["train"] = ALL_ON
-    out = train_model(params, "m", "c", device="cpu", workers=1)
-    expected = without_seconds(out)
-    kept = killed_often(server, params, private_store)
-    assert len(kept) > 1
-    server.start(params, 1)
-    assert server.number() == 0
-    assert without_seconds(out) == expected
-    assert not list((private_store / "training").iterdir())
+    check_kills(server, params, private_store)
 
 
 @pytest.mark.slow
@@ -391,14 +396,7 @@ def test_dialogues_killed_at_any_instant(
     protocol = {"epochs": 40, "patience": 40, "lr": 1e-3, "batch_size": 4}
     args = {"d_model": 8, "dropout": 0.3}
     params.models["m"].update({"kind": "lpgnet", "text": "tone", "args": args, "train": protocol})
-    out = train_model(params, "m", "c", device="cpu", workers=1)
-    expected = without_seconds(out)
-    kept = killed_often(server, params, private_store)
-    assert len(kept) > 1
-    server.start(params, 1)
-    assert server.number() == 0
-    assert without_seconds(out) == expected
-    assert not list((private_store / "training").iterdir())
+    check_kills(server, params, private_store)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from pipeline.finetune import finetune_model
 from pipeline.leak_gate import write_leaks
 from pipeline.live_setup import check_live_leaks
 from pipeline.params import read_params
-from stages._run import run
+from stages._run import run, warn_of
 
 
 def main(
@@ -24,8 +24,7 @@ def main(
     """Train models.FUSION with its backbones on CORPUS into runs/e2e/CORPUS/FUSION."""
     params = read_params(Path("params.yaml"))
     leaks = check_live_leaks(params, params.model(fusion), corpus)
-    for leak in leaks["lines"]:
-        typer.echo(f"  warning: {leak}", err=True)
+    warn_of(leaks)
     out = finetune_model(params, fusion, corpus, device=device(), threads=threads)
     write_leaks(out, leaks)
     typer.echo(f"{out}: trained")

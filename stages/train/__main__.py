@@ -11,7 +11,7 @@ from features.locations import device
 from pipeline.leak_gate import check_leaks, write_leaks
 from pipeline.params import read_params
 from pipeline.train import filled_slots, train_model
-from stages._run import run
+from stages._run import run, warn_of
 
 
 def main(
@@ -24,8 +24,7 @@ def main(
     params = read_params(Path("params.yaml"))
     slots = filled_slots(params, params.model(fusion), corpus)
     leaks = check_leaks(Path("data", corpus, "labels"), slots)
-    for leak in leaks["lines"]:
-        typer.echo(f"  warning: {leak}", err=True)
+    warn_of(leaks)
     out = train_model(params, fusion, corpus, device=device(), workers=workers)
     write_leaks(out, leaks)
     typer.echo(f"{out}: trained")

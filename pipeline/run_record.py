@@ -1,0 +1,93 @@
+"""What a trained run of either regime is made of: its jobs, and what run.json says of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.example_source import ExampleSource
+from pipeline.fusion._inputs import InputSettings
+from pipeline.jobs import Job
+from pipeline.left_out import message
+from pipeline.params import ModelEntry, Params
+from pipeline.runs import FORMAT, VERSION
+
+Card = Mapping[str, Any]
+
+
+def job_of(
+    params: Params,
+    model: ModelEntry,
+    examples: ExampleSource,
+    slots: Mapping[str, Path],
+    *,
+    title: str,
+    device: str,
+) -> Job:
+    """What all trainings of a run have in common; `jobs_of` gives each its seed, fold and folder.
+
+    Args:
+        params: params.yaml.
+        model: The model.
+        examples: What it learns from.
+        slots: Cache folder by slot.
+        title: For progress lines.
+        device: Where to compute.
+    """
+    return Job(
+        title=title,
+        kind=model.kind,
+        args=model.args,
+        slots=slots,
+        labels=examples.labels,
+        classes=examples.classes,
+        params=params.training(model),
+        seed=0,
+        fold=0,
+        out=Path(),
+        device=device,
+        inputs=inputs_of(model),
+    )
+
+
+def jobs_of(job: Job, out: Path, seeds: list[int], card: Card) -> Iterator[Job]:
+    """One job for each seed and fold, seeds first."""
+    for seed in seeds:
+        for fold in range(int(card["folds"])):
+            yield replace(job, seed=seed, fold=fold, out=out / f"seed_{seed}" / f"fold_{fold}")
+
+
+def describe(
+    params: Params, model: ModelEntry, card: Card, examples: ExampleSource, *, regime: str
+) -> dict[str, Any]:
+    """The part of run.json that is known before training, but for the corpus and its slots."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "regime": regime,
+        "fusion": model.name,
+        "kind": model.kind,
+        "classes": card["classes"],
+        "seeds": params.seeds_of(model),
+        "folds": int(card["folds"]),
+        "args": dict(model.args),
+        "train": vars(params.training(model)),
+        "utterances": len(examples.labels),
+        "dropped": dict(examples.dropped),
+        **({"inputs": inputs_of(model)} if inputs_of(model) else {}),
+    }
+
+
+def inputs_of(model: ModelEntry) -> dict[str, Any]:
+    """What happens to the streams before the model, as run.json has it; empty: nothing."""
+    return InputSettings.of(model.inputs).to_dict()
+
+
+def tell_dropped(doing: str, examples: ExampleSource, utterances: int) -> None:
+    """Say on standard error which of the corpus's `utterances` are left out, if any are."""
+    if examples.dropped:
+        told = message(examples.dropped, examples.specs, utterances)
+        sys.stderr.write(f"{doing}: {told}\n")
