@@ -55,6 +55,7 @@ def make_card(
         "protocol": entry.protocol,
         "split_seed": entry.split_seed,
         "folds": len(splits[0]),
+        **({} if entry.fold is None else {"fold": entry.fold}),  # the only one
         "splits_sha256": splits_sha256(survey.labelled, splits),
         "differences": differences(survey.labelled, getattr(corpus, "published", None)),
         **_contents(survey, splits, corpus.classes),

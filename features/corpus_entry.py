@@ -24,6 +24,7 @@ class CorpusEntry:
         kind: Plug-in.
         protocol: How splits are made; see `features.protocols`.
         folds: Number of folds of the protocol `speaker_folds`.
+        fold: The only one of the protocol's folds to make, from 0; None: all of them.
         split_seed: Decides between groups of speakers of the same size.
         allow_leak: What may cross the splits all the same.
         allow_rejected: How many utterances with unusable audio are borne.
@@ -36,6 +37,7 @@ class CorpusEntry:
     kind: str
     protocol: ProtocolName = "official"
     folds: int = 5
+    fold: int | None = None
     split_seed: int = 0
     allow_leak: tuple[LeakKind, ...] = ()
     allow_rejected: int = 0
@@ -53,11 +55,11 @@ def corpus_problems(name: str, mapping: Any) -> list[str]:
     if found:
         return found
     common, _ = split_entry(CorpusEntry, mapping)
-    lowest = {"folds": 1, "allow_rejected": 0}
+    lowest = {"folds": 1, "fold": 0, "allow_rejected": 0}
     found = [
         f"{where}.{key}: given {common[key]}; expected {least} or more"
         for key, least in lowest.items()
-        if common.get(key, least) < least
+        if common.get(key) is not None and common[key] < least
     ]
     return found + [
         f"{where}.{key}: given {common[key]}; expected a number above 0"

@@ -24,7 +24,7 @@ from features.leaks import find_leaks, gate
 from features.locations import corpus_root, hashes_root, root_variable
 from features.manifest import Label, Manifest
 from features.plugins import load
-from features.protocols import assign
+from features.protocols import assign, only_fold
 from features.records import REJECTED, check_unique, write_json, write_rejected, write_rows
 from features.survey import Survey, look_at
 
@@ -87,6 +87,7 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
     splits = assign(
         survey.labelled, protocol=entry.protocol, folds=entry.folds, seed=entry.split_seed
     )
+    splits = only_fold(splits, entry.fold)
     leaks = find_leaks(survey.labelled, splits, survey.contents)
     gate(leaks, entry.allow_leak, corpus=name)
     card = make_card(name, entry, corpus, survey, splits, leaks)

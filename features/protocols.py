@@ -9,7 +9,6 @@ a share of those that are trained on.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, Literal, get_args
 from features.corpora._adapter import Item
 from features.errors import ManifestError, ParamsError
 from features.manifest import SPLITS
+from features.speaker_parts import partition
 
 ProtocolName = Literal[
     "official", "speaker_split", "speaker_folds", "leave_one_speaker_out", "leave_one_session_out"
@@ -53,18 +53,38 @@ def assign(
         return _official(items)
     if protocol == "speaker_split":
         names = _groups(items)
-        parts = _partition(_sizes(items, names), SHARES, seed)
+        parts = _parted(items, names, SHARES, seed)
         return [(USED[parts[name]],) for name in names]
     if protocol == "speaker_folds":
         names = _groups(items)
         _check_parts(folds, "folds", "folds: 3 or more")
-        parts = _partition(_sizes(items, names), [1 / folds] * folds, seed)
+        parts = _parted(items, names, [1 / folds] * folds, seed)
         return _rotated([parts[name] for name in names], folds)
     if protocol == "leave_one_speaker_out":
         return _leave_one_out(items, "speaker", lambda item: item.speaker)
     if protocol == "leave_one_session_out":
         return _leave_one_out(items, "session", lambda item: item.session)
     raise ParamsError(f"unknown protocol {protocol!r}; expected one of {list(PROTOCOLS)}")
+
+
+def only_fold(splits: Sequence[tuple[str, ...]], fold: int | None) -> list[tuple[str, ...]]:
+    """The splits of one fold alone, as its only one; None: all folds.
+
+    >>> only_fold([("test", "train"), ("train", "test")], 1)
+    [('train',), ('test',)]
+
+    Raises:
+        ParamsError: If there is no such fold.
+    """
+    if fold is None:
+        return list(splits)
+    count = len(splits[0])
+    if not 0 <= fold < count:
+        raise ParamsError(
+            f"fold {fold} of a protocol of {count} here; expected null, for all of them, or a "
+            f"number from 0 to {count - 1}: set `fold` of the corpus"
+        )
+    return [(row[fold],) for row in splits]
 
 
 def _official(items: Sequence[Item]) -> list[tuple[str, ...]]:
@@ -156,69 +176,12 @@ def _sizes(items: Sequence[Item], names: Sequence[str]) -> dict[str, Counter[str
     return sizes
 
 
-def _partition(
-    sizes: Mapping[str, Counter[str]], shares: Sequence[float], seed: int
+def _parted(
+    items: Sequence[Item], names: Sequence[str], shares: Sequence[float], seed: int
 ) -> dict[str, int]:
-    """Part of each group: largest first to where it helps most, then moved while that helps."""
+    sizes = _sizes(items, names)
     _check_parts(len(sizes), "groups of speakers", "another protocol, or more of the corpus")
-    if len(sizes) < len(shares):
-        raise ParamsError(
-            f"{len(shares)} folds of {len(sizes)} groups of speakers who share no dialogue; "
-            f"expected at most as many folds as groups: set folds to {len(sizes)} or fewer"
-        )
-    ordered = sorted(sizes, key=lambda name: (-sizes[name][""], _draw(seed, name)))
-    balance = _Balance(sizes, shares)
-    for name in ordered:
-        balance.place(name)
-    for part in set(range(len(shares))) - set(balance.parts.values()):
-        crowded = Counter(balance.parts.values()).most_common(1)[0][0]
-        smallest = next(name for name in reversed(ordered) if balance.parts[name] == crowded)
-        balance.move(smallest, part)
-    while sum(balance.place(name) for name in ordered):
-        pass
-    return balance.parts
-
-
-class _Balance:
-    """Groups in parts, and how near the parts are to their shares.
-
-    The distance is chi-square: (n - t)^2 / t, with n the utterances of a part and t its share of
-    the total, summed over all utterances and those of each gender. Adding x to a part lowers it by
-    (2 (t - n) x - x^2) / t.
-    """
-
-    def __init__(self, sizes: Mapping[str, Counter[str]], shares: Sequence[float]) -> None:
-        self.parts: dict[str, int] = {}
-        self._sizes, self._shares = sizes, shares
-        self._total: Counter[str] = sum(sizes.values(), Counter())
-        self._loads: list[Counter[str]] = [Counter() for _ in shares]
-
-    def move(self, name: str, part: int) -> None:
-        """Put a group into a part, out of the one it was in."""
-        if name in self.parts:
-            self._loads[self.parts[name]] -= self._sizes[name]
-        self._loads[part] += self._sizes[name]
-        self.parts[name] = part
-
-    def place(self, name: str) -> bool:
-        """Put a group where the distance falls most; False if it stays, or would leave a hole."""
-        before = self.parts.get(name)
-        if before is not None and list(self.parts.values()).count(before) == 1:
-            return False
-        gains = [self._gain(name, part) for part in range(len(self._shares))]
-        best = gains.index(max(gains))
-        if before is not None and gains[best] - gains[before] < 1e-9:
-            return False
-        self.move(name, best)
-        return True
-
-    def _gain(self, name: str, part: int) -> float:
-        fall = 0.0
-        for key, size in self._sizes[name].items():
-            target = self._shares[part] * self._total[key]
-            others = self._loads[part][key] - (size if self.parts.get(name) == part else 0)
-            fall += (2 * (target - others) * size - size**2) / target
-        return fall
+    return partition(sizes, shares, seed)
 
 
 def _check_parts(count: int, what: str, remedy: str) -> None:
@@ -227,10 +190,6 @@ def _check_parts(count: int, what: str, remedy: str) -> None:
             f"{count} {what}; expected at least {MIN_PARTS}, to train, validate and test on "
             f"different speakers: use {remedy}"
         )
-
-
-def _draw(seed: int, name: str) -> str:
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
 def _natural(name: str) -> list[Any]:

@@ -16,6 +16,7 @@ from pipeline.compare import compare
 from pipeline.corpora import describe, overview
 from pipeline.doctor import caches, examine
 from pipeline.evaluation import headline
+from pipeline.joined import join
 from pipeline.params import read_params
 from pipeline.plan import plan as what_would_run
 from pipeline.quarantine import MENDED
@@ -66,6 +67,9 @@ def doctor(
         wrong += [fault for fault in found.faults if not repair or fault.remedy not in MENDED]
     if wrong:
         raise typer.Exit(1)
+
+
+app.command()(join)
 
 
 @app.command()

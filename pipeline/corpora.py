@@ -112,6 +112,7 @@ def _facts(entry: CorpusEntry, card: Mapping[str, Any], path: Path) -> Iterator[
     )
     yield "root", _root(entry)
     folds = f", {card['folds']} folds" if card.get("folds", 1) > 1 else ""
+    folds += f", fold {card['fold']} alone" if "fold" in card else ""
     yield "protocol", f"{card.get('protocol', entry.protocol)}{folds}"
     if entry.allow_leak:
         yield "allowed leaks", ", ".join(entry.allow_leak)

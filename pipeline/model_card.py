@@ -96,12 +96,13 @@ def loading(out: Path, run: Mapping[str, Any]) -> str:
 
 
 def _data(run: Mapping[str, Any], card: Mapping[str, Any]) -> str:
+    alone = f" (fold {card['fold']} alone)" if "fold" in card else ""
     stated = {
         "Corpus": f"{card.get('title') or UNKNOWN} (`{run['corpus']}`)",
         "Licence": card.get("licence"),
         "Citation": card.get("citation"),
         "Note": card.get("disclaimer") or None,
-        "Protocol": f"{card.get('protocol') or UNKNOWN}, folds: {run['folds']}",
+        "Protocol": f"{card.get('protocol') or UNKNOWN}, folds: {run['folds']}{alone}",
         "Utterances": f"{run['utterances']:,} in all splits; {len(run['dropped']):,} without "
         "features in some slot were left out",
     }

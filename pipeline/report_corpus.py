@@ -16,6 +16,8 @@ _LISTED = 20
 def corpus_of(card: Mapping[str, Any], leaks: Leaks) -> Iterator[Markup]:
     """All of card.json that a reader may ask for; what it lacks is a dash."""
     told: dict[str, object] = {name: _or_dash(card.get(name)) for name in ("corpus", *_TOLD)}
+    if "fold" in card:
+        told["folds"] = f"fold {card['fold']} alone"
     told |= dict(_audio(card))
     told["splits (SHA-256)"] = element("code", _or_dash(card.get("splits_sha256")))
     told["rejected"] = _or_dash(card.get("rejected"))
