@@ -19,12 +19,12 @@ def test_entries() -> None:
 
 
 def test_all_problems_of_an_entry_are_listed() -> None:
-    given = {"kind": "manifest", "protocol": "random", "fold": 3, "file": 5, "allow_leak": ["age"]}
+    given = {"kind": "manifest", "protocol": "random", "foldss": 3, "file": 5, "allow_leak": ["age"]}
     listed = "\n".join(corpus_problems("mine", given))
     for line in (
         "corpora.mine.protocol: given 'random'; expected one of 'official', 'speaker_split'",
         "corpora.mine.allow_leak: given ['age']; expected a list, each one of 'speaker'",
-        "corpora.mine.fold: given an unknown key; expected one of allow_leak, allow_rejected, ",
+        "corpora.mine.foldss: given an unknown key; expected one of allow_leak, allow_rejected, ",
         "shard_characters, shard_seconds, split_seed (did you mean 'folds'?)",
         "corpora.mine.file: given 5; expected text",
     ):
