@@ -54,6 +54,9 @@ class Options:
         workers: Processes that prepare inputs for each device; None: as many as pay off.
         engine: `local`, or `ray` for the hosts of a cluster.
         announce: Told what is to be done, before it is.
+        part: `(k, n)`: finish the k-th of n parts of the shards (from 0) in the work store, beside
+            other processes or hosts that do the other parts; what is put into `out` by whoever
+            extracts all of it afterwards. None: all.
     """
 
     devices: tuple[str, ...] = ("cpu",)
@@ -61,6 +64,7 @@ class Options:
     workers: int | None = None
     engine: Engine = "local"
     announce: Callable[[Forecast], Any] | None = None
+    part: tuple[int, int] | None = None
 
 
 def extract(
@@ -76,7 +80,7 @@ def extract(
     Args:
         manifest: Utterances with absolute audio paths (`Manifest.located`).
         entry: The backbone.
-        out: `cache/<corpus>/<backbone>`; replaced.
+        out: `cache/<corpus>/<backbone>`; replaced, but for a part of the shards.
         store: Root of the work store.
         options: Devices, batch size, processes.
 
@@ -85,11 +89,12 @@ def extract(
             missing checkpoint, a full disk. Finished shards stay in the store.
     """
     options = options or Options()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    if options.part is None:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
     if entry.kind == "none":
-        # Not quite an empty folder: DVC warns of those at every turn.
-        write_rejected(out / REJECTED, {})
+        if options.part is None:  # not quite an empty folder: DVC warns of those at every turn
+            write_rejected(out / REJECTED, {})
         return Extraction()
     recipe = Recipe(entry, store, options.batch_seconds, options.workers)
     return extract_with(Extractor(recipe, options.devices[0]), manifest, out, options)
@@ -100,8 +105,10 @@ def extract_with(
 ) -> Extraction:
     """`extract` with a backbone that is loaded already, into the empty folder `out`."""
     known = trained_on(extractor.entry)  # first, since hours would be in vain if it is malformed
-    with extractor.store.locked():
+    with extractor.store.locked(shared=options.part is not None):
         tell = _compute(extractor, manifest, options)
+        if options.part is not None:
+            return tell
         _deliver(extractor, manifest, out, tell)
     if known is not None:
         tell.seen = find_seen(manifest, known)
@@ -114,6 +121,8 @@ def _compute(extractor: Extractor, manifest: Manifest, options: Options) -> Extr
     planned = list(plan_shards(manifest, extractor.backbone.reads))
     if extractor.budget:  # batches: see `reserve`
         store.reserve(shard.fingerprint for shard in planned)
+    if options.part is not None:
+        planned = planned[options.part[0] :: options.part[1]]
     todo = [shard for shard in planned if not store.has(shard.fingerprint)]
     tell.linked = len(planned) - len(todo)
     if options.announce is not None:

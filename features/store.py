@@ -89,22 +89,26 @@ class WorkStore:
         link_or_copy(self.path(fingerprint), target)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, shared: bool = False) -> Iterator[None]:
         """Hold the backbone's folder alone; say who has it while waiting.
 
         The lock is the system's, so it ends with its process, however that ends.
+
+        Args:
+            shared: Together with others who do so: each finishes other shards.
         """
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LOCK).open("a+") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
                 owner = file.read().strip() or "another process"
                 sys.stderr.write(f"waiting: the same backbone is being extracted by {owner}\n")
                 sys.stderr.flush()
-                fcntl.flock(file, fcntl.LOCK_EX)
-            for stale in self.folder.glob(".*.h5-*"):  # of a writer that was killed
+                fcntl.flock(file, kind)
+            for stale in () if shared else self.folder.glob(".*.h5-*"):  # of a writer killed
                 stale.unlink(missing_ok=True)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}, in {Path.cwd()}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from features.engines import Engine
-from features.errors import CacheError
+from features.errors import CacheError, ParamsError
 from features.extraction import Extraction, Options, extract
 from features.locations import corpus_root, devices, store_root
 from features.manifest import Manifest
@@ -17,7 +18,7 @@ from pipeline.params import read_params
 from stages._run import run
 
 
-def main(
+def main(  # noqa: PLR0913  each is an option
     corpus: str,
     backbone: str,
     *,
@@ -37,6 +38,10 @@ def main(
     engine: Annotated[
         Engine, typer.Option(help="local, or ray for the hosts of a cluster.")
     ] = "local",
+    part: Annotated[
+        str | None,
+        typer.Option(help="K/N: only the K-th of N parts (from 1), into the work store alone."),
+    ] = None,
 ) -> None:
     """Extract the features of CORPUS under BACKBONE into cache/CORPUS/BACKBONE."""
     entry = read_params(Path("params.yaml")).backbone(backbone)
@@ -52,15 +57,23 @@ def main(
         workers=workers,
         engine=engine,
         announce=lambda forecast: typer.echo(f"{out}: {forecast.line()}"),
+        part=None if part is None else _part(part),
     )
     start = time.monotonic()
     tell = extract(manifest, entry, out, store=store_root(), options=options)
-    _report(tell, out, time.monotonic() - start)
+    _report(tell, out if part is None else Path(f"{out}, part {part}"), time.monotonic() - start)
     if strict and tell.rejected:
         raise CacheError(
             f"{len(tell.rejected)} utterances were rejected and --strict was given; see "
             f"{out / 'rejected.csv'}"
         )
+
+
+def _part(given: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", given)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ParamsError(f"--part: given {given!r}; expected K/N with K from 1 to N, such as 1/8")
+    return int(match[1]) - 1, int(match[2])
 
 
 def _report(tell: Extraction, out: Path, seconds: float) -> None:
