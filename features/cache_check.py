@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from features.backbone_entry import PACKAGE
 from features.backbones._backbone import Reads
 from features.cache import shard_name
-from features.errors import HeronryError
+from features.errors import HeronryError, ParamsError
 from features.manifest import Manifest
+from features.plugins import load
 from features.progress import progress
 from features.records import REJECTED, SEEN, read_rejected
 from features.shard_check import NAME, Fault, ShardFacts, check_shard, named, shard_number
@@ -93,7 +95,8 @@ def check_against(cache: CacheFacts, manifest: Manifest) -> Iterator[Fault]:
     stale = [s.ids[i] for s, i in rows if s.contents[i] != content_of(known[s.ids[i]], reads)]
     if stale:
         yield Fault(where, f"is older than what the manifest says of: {named(stale)}")
-    if not (missing or extra or stale):
+    # Nothing at all to read in the corpus, which rejected.csv says of each utterance, is no fault.
+    if not (missing or extra or stale) and (cache.shards or unusable):
         yield from _cut_faults(cache, plan)
     off = [
         f"{s.ids[i]}: {s.lengths[i]} for {known[s.ids[i]].seconds} s"
@@ -108,17 +111,27 @@ def reads_of(cache: CacheFacts, manifest: Manifest) -> Reads:
     """Whether the backbone of a cache reads audio or text, told from its content hashes.
 
     A backbone knows it, but making one may need weights. Where no hash fits either, frames with a
-    hop in time are taken to come from audio.
+    hop in time are taken to come from audio. Recognised words have the hash of an equal reference,
+    so that of the two only the kind tells which was read.
     """
+    written: Reads = "asr" if _recognised(cache) else "text"
     contents = {content for shard in cache.shards for content in shard.contents}
     fits: dict[Reads, int] = {
         reads: sum(content_of(u, reads) in contents for u in manifest)
-        for reads in ("audio", "text")
+        for reads in ("audio", written)
     }
-    if fits["audio"] == fits["text"]:
+    if fits["audio"] == fits[written]:
         timed = any(shard.spec.hop_seconds is not None for shard in cache.shards)
-        return "audio" if timed or not cache.shards else "text"
+        return "audio" if timed or not cache.shards else written
     return max(fits, key=lambda reads: fits[reads])
+
+
+def _recognised(cache: CacheFacts) -> bool:
+    kinds = {str(shard.provenance.get("kind")) for shard in cache.shards}
+    try:
+        return any(load(PACKAGE, kind).reads == "asr" for kind in kinds)
+    except ParamsError:
+        return False  # of a plug-in that is not here
 
 
 def _cut_faults(cache: CacheFacts, plan: list[PlannedShard]) -> Iterator[Fault]:

@@ -36,6 +36,7 @@ class Utterance:
         stop: Seconds into the file at which it ends; None for its end.
         seconds: Duration in seconds, or None without audio.
         bytes: Size of the file, for `python -m pipeline check`.
+        asr: What a speech recogniser heard, beside the reference in `text`; None where not given.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Utterance:
     stop: float | None = None
     seconds: float | None = None
     bytes: int | None = None
+    asr: str | None = None
 
     def __post_init__(self) -> None:
         _check_id(self.id)
@@ -69,6 +71,15 @@ class Utterance:
         """Hash of what a text backbone reads; None without text."""
         return None if self.text is None else _digest([self.text])
 
+    @property
+    def asr_content(self) -> str | None:
+        """Hash of what a backbone of recognised words reads; None without them."""
+        return None if self.asr is None else _digest([self.asr])
+
+    def words(self, reads: str) -> str | None:
+        """The recognised words for a backbone that reads `asr`, for all others the reference."""
+        return self.asr if reads == "asr" else self.text
+
 
 @dataclass(frozen=True)
 class Label:
@@ -89,6 +100,7 @@ class Label:
         start: Seconds into that file at which the utterance begins; None for its beginning.
         stop: Seconds into that file at which it ends; None for its end.
         splits: One of train, valid, test, unused per fold of the protocol.
+        asr: What a speech recogniser heard, as in `Utterance`.
     """
 
     id: str
@@ -105,6 +117,7 @@ class Label:
     start: float | None = None
     stop: float | None = None
     splits: tuple[str, ...] = ()
+    asr: str | None = None
 
     def __post_init__(self) -> None:
         _check_id(self.id)

@@ -139,6 +139,7 @@ def _labels(survey: Survey, splits: Sequence[tuple[str, ...]]) -> Iterator[Label
             start=item.start,
             stop=item.stop,
             splits=row,
+            asr=item.asr,
         )
 
 

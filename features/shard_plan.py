@@ -30,6 +30,8 @@ class PlannedShard:
 
 def content_of(utterance: Utterance, reads: Reads) -> str | None:
     """Hash of what a backbone would read of an utterance; None if it has nothing for it."""
+    if reads == "asr":
+        return utterance.asr_content
     return utterance.text_content if reads == "text" else utterance.audio_content
 
 
@@ -40,7 +42,8 @@ def plan_shards(manifest: Manifest, reads: Reads) -> Iterator[PlannedShard]:
     changes the last shard and adds new ones; all others stay as they are, byte for byte.
     Utterances without the modality are left out.
     """
-    limit = float(manifest.shard_characters if reads == "text" else manifest.shard_seconds)
+    written = reads in ("text", "asr")
+    limit = float(manifest.shard_characters if written else manifest.shard_seconds)
     number, load = 0, 0.0
     group: list[tuple[Utterance, str]] = []
     for utterance in manifest:
@@ -48,7 +51,7 @@ def plan_shards(manifest: Manifest, reads: Reads) -> Iterator[PlannedShard]:
         if content is None:
             continue
         group.append((utterance, content))
-        load += len(utterance.text or "") if reads == "text" else utterance.seconds or 0.0
+        load += len(utterance.words(reads) or "") if written else utterance.seconds or 0.0
         if load >= limit:
             yield PlannedShard(number, *_columns(group))
             number, load, group = number + 1, 0.0, []

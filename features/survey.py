@@ -90,7 +90,7 @@ def look_at(items: Sequence[Item], root: Path, *, memory: Path | None) -> Survey
 
 def _utterance(item: Item, files: Mapping[str, FileFacts | str]) -> Utterance:
     if item.audio is None:
-        return Utterance(item.id, text=item.text, start=item.start, stop=item.stop)
+        return Utterance(item.id, text=item.text, start=item.start, stop=item.stop, asr=item.asr)
     file = files[item.audio]
     if isinstance(file, str):
         raise UtteranceError(item.id, f"{item.audio}: {file}")
@@ -108,4 +108,5 @@ def _utterance(item: Item, files: Mapping[str, FileFacts | str]) -> Utterance:
         stop=item.stop,
         seconds=min(end, file.seconds) - begin,
         bytes=file.bytes,
+        asr=item.asr,
     )

@@ -38,7 +38,7 @@ def check(params: Params, *, deep: bool = False) -> list[str]:
         model = params.model(params.fusion)
         if not any(f"backbones.{name}" in wrong for name in model.slots.values()):
             found += slot_problems(params, model)
-        for backbone in sorted(set(model.slots.values())):
+        for backbone in sorted({*model.slots.values(), model.asr}):
             if f"backbones.{backbone}" not in wrong:
                 found += checkpoint_problems(params, params.backbone(backbone))
     return found

@@ -57,6 +57,7 @@ class Job:
         kept: Where the half-done training is kept: `pipeline.resume`; None: nowhere.
         inputs: What happens to the streams before the model: `pipeline.fusion._inputs`.
         resident: Share of the device's free memory that its caches may take: `pipeline.resident`.
+        asr: Cache folder of recognised words, to test on: `pipeline.recognised`; None: none.
     """
 
     title: str
@@ -73,6 +74,7 @@ class Job:
     kept: Path | None = None
     inputs: Mapping[str, Any] | None = None
     resident: float = 0.0
+    asr: Path | None = None
 
 
 def run_job(job: Job, tell: Tell | None = None) -> int:
@@ -111,7 +113,8 @@ def run_job(job: Job, tell: Tell | None = None) -> int:
         write_history(job, fitted)
         write_predictions(job, model, examples)
         test = examples.split(job.fold, "test")
-        write_conditions(job.out / "conditions.csv", model, examples, test, job.seed)
+        path = job.out / "conditions.csv"
+        write_conditions(path, model, examples, test, job.seed, asr=job.asr)
     kept = fitted.history[fitted.best - 1]
     watch.tell(f"kept epoch {fitted.best}, {watch.score(kept)}", done=True)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

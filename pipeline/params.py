@@ -18,6 +18,7 @@ from features.backbone_entry import BackboneEntry, backbone_entry, backbone_prob
 from features.errors import ParamsError
 from features.plugins import load
 from features.preparation import corpus_problems
+from pipeline.asr_entry import asr_problems
 from pipeline.checkpoint import FUSIONS
 from pipeline.fusion._inputs import InputSettings
 from pipeline.train_params import TrainParams
@@ -40,6 +41,9 @@ class ModelEntry:
         nonverbal: Backbone of the slot for non-verbal vocalisations.
         prosody: Backbone of the F0 slot.
         spectral: Backbone of the spectral slot.
+        asr: Backbone of recognised words, on which the trained model is tested too, in place of
+            the text slot's; or `none`. It must be the text slot's but for what it reads. The
+            regime e2e has no such test.
         seeds: Number of seeds, 0 to seeds - 1.
         args: Keywords of the plug-in's constructor.
         inputs: What happens to the streams before it: `pipeline.fusion._inputs`; None: nothing.
@@ -53,6 +57,7 @@ class ModelEntry:
     nonverbal: str = "none"
     prosody: str = "none"
     spectral: str = "none"
+    asr: str = "none"
     seeds: int = 3
     args: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Any] | None = None
@@ -174,6 +179,7 @@ def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
             found.append(
                 f"{where}.{slot}: given {backbone!r}; expected one of {sorted(params.backbones)}"
             )
+    found += asr_problems(params, entry)
     if entry.seeds < 1:
         found.append(f"{where}.seeds: given {entry.seeds}; expected a number above 0")
     try:

@@ -56,7 +56,8 @@ def plan(params: Params, store: Path, backbones: list[str] | None = None) -> lis
             f"dvc repro stages/prepare/dvc.yaml:prepare@{params.corpus}"
         )
     manifest = Manifest.read(folder)
-    names = backbones or sorted(set(params.model(params.fusion).slots.values()) - {"none"})
+    model = params.model(params.fusion)
+    names = backbones or sorted({*model.slots.values(), model.asr} - {"none"})
     return [_step(params, name, manifest, store) for name in names]
 
 

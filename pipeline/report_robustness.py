@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from features.records import read_json
 from pipeline.report import Difference, Group, Grouping, Report
 from pipeline.report_format import NAMES, NONE, signed, signed_span, with_span
 from pipeline.report_gaps import grouping_of
@@ -16,6 +18,8 @@ _TITLES = {
 }
 _NEUTRAL = {"lexical": "neutral", "words": "ambiguous", "text_probe": "neutral"}
 """The group that is lexically neutral, by field, in order of preference."""
+_ASR = "asr_text"
+_CONDITIONS = {_ASR: "recognised text (ASR)"}
 
 
 def robustness_of(report: Report) -> Iterator[Markup]:
@@ -38,6 +42,9 @@ def robustness_of(report: Report) -> Iterator[Markup]:
         "text: each test utterance gets the text of another one, so that what the score loses is "
         "what it owed to the words. A change is credible where its interval does not hold 0."
     )
+    found = read_json(report.run.path / "run.json").get("asr")
+    if any(c.name == _ASR for c in report.conditions) and isinstance(found, dict):
+        yield quiet(_recognised(found))
 
 
 def neutral_of(report: Report) -> Iterator[Markup]:
@@ -60,10 +67,30 @@ def neutral_of(report: Report) -> Iterator[Markup]:
 def condition_name(name: str) -> str:
     """For people.
 
-    >>> condition_name("without_speech"), condition_name("shuffled_text")
-    ('without speech', 'shuffled text')
+    >>> condition_name("without_speech"), condition_name("asr_text")
+    ('without speech', 'recognised text (ASR)')
     """
-    return name.replace("_", " ", 1)
+    return _CONDITIONS.get(name, name.replace("_", " ", 1))
+
+
+def _recognised(found: Mapping[str, Any]) -> str:
+    """What the test on recognised words rests on, from `asr` of run.json."""
+    tested, heard, words = (int(found.get(key, 0)) for key in ("tested", "recognised", "words"))
+    said = (
+        f"Recognised text: {heard:,} of {tested:,} test utterances get the words that a speech "
+        f"recogniser heard, by the backbone {found.get('backbone', NONE)}."
+    )
+    if tested > heard:
+        said += (
+            f" The other {tested - heard:,} had none: there the reference stays, so that what "
+            "recognition costs may be understated."
+        )
+    if words:
+        said += (
+            f" Word error rate against the reference: {int(found['word_errors']) / words:.1%} of "
+            f"{words:,} words, without case and punctuation."
+        )
+    return said
 
 
 def _neutral_group(found: dict[str, Grouping]) -> Group | None:

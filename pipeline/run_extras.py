@@ -2,9 +2,9 @@
 
 `probes.csv` (columns `PROBES` and `p_<class>`) holds, for every slot, the test predictions of a
 linear probe on that slot alone. `conditions.csv` (columns `CONDITIONS`) holds the trained model's
-test predictions with one slot dropped (`without_<slot>`) or with its texts exchanged among the
-utterances (`shuffled_text`). Both lie in the folder of a (seed, fold). A probe has no seed, so one
-that lies with one seed only counts for all.
+test predictions with one slot dropped (`without_<slot>`), with its texts exchanged among the
+utterances (`shuffled_text`) or with recognised words (`asr_text`). Both lie in the folder of a
+(seed, fold). A probe has no seed, so one that lies with one seed only counts for all.
 """
 
 from __future__ import annotations

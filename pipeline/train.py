@@ -18,6 +18,7 @@ from pipeline.job_pool import run_jobs
 from pipeline.model_card import write_model_card
 from pipeline.params import ModelEntry, Params, own_problems
 from pipeline.probes import write_probes
+from pipeline.recognised import recognised
 from pipeline.resident import release, resident_part
 from pipeline.resume import forget, run_folder
 from pipeline.run_record import describe, inputs_of, job_of, jobs_of, tell_dropped
@@ -49,12 +50,14 @@ def train_model(
     examples = join(filled_slots(params, model, corpus), labels, card["classes"], verify=True)
     tell_dropped(f"train {fusion} on {corpus}", examples, len(labels))
     check_splits(examples, int(card["folds"]))
+    heard = recognised(params, model, corpus, examples)
     started = time.monotonic()
     kept = _kept(params, model, examples, device)
     slots = {slot: reader.folder for slot, reader in examples.readers.items()}
     job = job_of(params, model, examples, slots, title=f"train {fusion}", device=device)
     # Each process reads the caches again, and drops by itself what they lack.
-    job = replace(job, labels=labels, kept=kept, resident=resident_part(device, workers or 1))
+    part = resident_part(device, workers or 1)
+    job = replace(job, labels=labels, kept=kept, resident=part, asr=heard.folder if heard else None)
     seeds = params.seeds_of(model)
     sizes = set(run_jobs(list(jobs_of(job, out, seeds, card)), workers=workers))
     release()
@@ -63,6 +66,7 @@ def train_model(
     out.mkdir(parents=True, exist_ok=True)
     run = describe(params, model, card, examples, regime="cached")
     run |= {"corpus": corpus, "slots": _slots(model, examples)}
+    run |= {"asr": heard.record} if heard else {}
     run |= {"parameters": sizes.pop(), "train_seconds": round(time.monotonic() - started, 1)}
     run["environment"] = environment(device)
     write_json(out / "run.json", run)

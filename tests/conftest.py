@@ -57,6 +57,7 @@ def make_manifest(tmp_path: Path) -> ManifestMaker:
                     text=f"this is utterance {'number ' * (number % 5)}{number}",
                     seconds=length,
                     bytes=path.stat().st_size,
+                    asr=f"this utterance {'number ' * (number % 4)}is",
                 )
             )
         settings = {"shard_seconds": 2.0, "shard_characters": 80} | cut

@@ -160,9 +160,10 @@ def test_contract(kind: str, variant: str, bench: Bench, make_manifest: Manifest
     assert spec.bins is not None or bool((frames != frames[0]).any())
     if spec.hop_seconds is not None:
         assert abs(len(frames) * spec.hop_seconds - 1.0) <= 2 * spec.hop_seconds
-    without = {"audio": Utterance("a", text="x"), "text": Utterance("a", audio="x.wav")}
+    words, sound = Utterance("a", text="x"), Utterance("a", audio="x.wav")
+    without = {"audio": words, "text": sound, "asr": words}[backbone.reads]
     with pytest.raises(UtteranceError, match=f"has no {backbone.reads}"):
-        backbone.prepare([without[backbone.reads]])
+        backbone.prepare([without])
 
 
 @pytest.mark.parametrize(("kind", "variant"), cases())

@@ -93,7 +93,7 @@ def write_corpus(folder: Path, per_speaker: int = 2) -> None:
 
 
 def params() -> dict[str, Any]:
-    slots = dict.fromkeys(("text", "speech", "nonverbal", "prosody", "spectral"), "none")
+    slots = dict.fromkeys(("text", "speech", "nonverbal", "prosody", "spectral", "asr"), "none")
     train = {"epochs": 8, "batch_size": 8, "lr": 0.01, "weight_decay": 0.001}
     small = {"kind": "concat", "seeds": 2, "args": {"d_model": 16, "dropout": 0.1}, "train": train}
     corpus = {"kind": "manifest", "protocol": "speaker_split", "shard_seconds": 5.0}

@@ -41,6 +41,7 @@ FULL = {
     "gender": "female",
     "sentence": "t1",
     "split": "valid",
+    "asr": "Well, now.",
 }
 ITEM = Item(**{**FULL, "stop": 2.0})  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from features.manifest import Utterance
 from features.stream import Stream, StreamSpec
 
-Reads = Literal["audio", "text", "nothing"]
+Reads = Literal["audio", "text", "asr", "nothing"]
 CHARACTERS_A_SECOND = 15.0  # of English, spoken
 
 
@@ -145,7 +145,7 @@ def padded_seconds(backbone: Backbone, utterance: Utterance) -> float:
     """
     seconds = utterance.seconds if backbone.reads == "audio" else None
     if seconds is None:
-        seconds = len(utterance.text or "") / CHARACTERS_A_SECOND
+        seconds = len(utterance.words(backbone.reads) or "") / CHARACTERS_A_SECOND
     inner = backbone.backbone if isinstance(backbone, Pooled) else backbone
     window = float(getattr(inner, "window_seconds", 0.0))
     return max(1.0, math.ceil(seconds / window)) * window if window else seconds

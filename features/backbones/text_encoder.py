@@ -84,11 +84,12 @@ class TextEncoder(Networked):
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """Token ids and attention mask, `[B, T]` each."""
-        for utterance in utterances:
-            if utterance.text is None:
-                raise UtteranceError(utterance.id, "has no text")
+        texts = [utterance.words(self.reads) for utterance in utterances]
+        for utterance, text in zip(utterances, texts, strict=True):
+            if text is None:
+                raise UtteranceError(utterance.id, f"has no {self.reads}")
         tokens = self.tokenizer(
-            [u.text for u in utterances],
+            texts,
             padding=True,
             truncation=True,
             max_length=self.max_tokens,

@@ -13,7 +13,7 @@ class Item:
 
     Fields are those of `Utterance` and `Label`. `label=None` says why in `reject`. `split` is the
     corpus's own (train, valid, test), where it has one. `session` groups speakers where the
-    protocol leaves sessions out.
+    protocol leaves sessions out. `asr` is what a speech recogniser heard, where the corpus says so.
     """
 
     id: str
@@ -30,6 +30,7 @@ class Item:
     split: str | None = None
     session: str | None = None
     reject: str | None = None
+    asr: str | None = None
 
 
 @dataclass(frozen=True)

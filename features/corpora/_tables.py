@@ -18,7 +18,7 @@ from features.errors import ManifestError
 
 COLUMNS = (
     "id", "audio", "text", "start", "stop", "label", "speaker", "dialogue", "turn", "gender",
-    "sentence", "split",
+    "sentence", "split", "asr",
 )  # fmt: skip
 FILE_NAME = "file_name"  # what an audiofolder calls its column of paths
 LISTED = 20  # problems that a message quotes

@@ -15,6 +15,7 @@ Columns (of a CSV file its header names them, in any order; empty or null is unk
     gender    of the speaker
     sentence  identity of a scripted sentence
     split     train, valid, test or unused: for `protocol: official`
+    asr       what a speech recogniser heard, beside the reference in `text`
 
 Required are `label`, `speaker`, and `audio` or `text`. The data and its licence are the user's own.
 
@@ -188,6 +189,7 @@ def _item(row: Mapping[str, Any]) -> Item:
         sentence=text["sentence"],
         split=text["split"],
         reject=None if text["label"] else "it has no label",
+        asr=text["asr"],
     )
 
 
