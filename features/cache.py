@@ -25,6 +25,7 @@ from features.gather import Extent, gather
 from features.memory import available_bytes
 from features.records import REJECTED, read_rejected
 from features.shard import Row, Shard, read_shard, write_shard
+from features.shard_structure import check_structure
 from features.stream import Stream, StreamSpec
 
 Access = Literal["auto", "map", "read"]
@@ -120,6 +121,8 @@ class CacheReader(Mapping[str, NDArray[Any]]):
                 "`dvc pull`"
                 + (f"; see {folder / REJECTED}" if (folder / REJECTED).exists() else "")
             )
+        for shard in self.shards:
+            check_structure(shard)
         self._check_sequence()
         self._extents = {
             id: Extent(shard.stored, first, last)

@@ -52,7 +52,7 @@ def read_rows(path: Path, record: type[Row]) -> Iterator[Row]:
                 if "splits" in fields:
                     fields["splits"] = tuple(fields["splits"])
                 yield record(**fields)
-            except (ValueError, TypeError, ManifestError) as error:
+            except (ValueError, TypeError, RecursionError, ManifestError) as error:
                 raise ManifestError(f"{path}, line {number}: {error}") from error
 
 
@@ -67,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
     with _opened(path) as file:
         try:
             value = json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ManifestError(f"{path} is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise ManifestError(f"{path} holds a {type(value).__name__}; expected a JSON object")

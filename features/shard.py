@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from features.errors import CacheError, DamagedShardError
 from features.frames import StoredFrames, identity, raw
+from features.shard_guard import dataset, read_attributes, read_object
 from features.stream import StreamSpec
 
 FORMAT = "heronry-cache"
@@ -177,7 +178,7 @@ def read_shard(path: Path) -> Shard:
         raise
     except FileNotFoundError:
         raise CacheError(f"{path} does not exist; run `dvc repro` or `dvc pull`") from None
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             # The system's refusal, such as too many open files, says nothing about the bytes.
             raise CacheError(
@@ -190,10 +191,8 @@ def read_shard(path: Path) -> Shard:
 
 
 def _parse(path: Path, file: Any) -> Shard:
-    attributes = {
-        name: value.decode() if isinstance(value, bytes) else value
-        for name, value in file.attrs.items()
-    }
+    size = path.stat().st_size
+    attributes = read_attributes(file, size)
     if attributes.get("format") != FORMAT:
         raise CacheError(
             f"{path} has format {attributes.get('format')!r}; expected {FORMAT!r}: it was not "
@@ -206,15 +205,15 @@ def _parse(path: Path, file: Any) -> Shard:
         )
     return Shard(
         path=path,
-        ids=tuple(value.decode() for value in file["ids"][:].tolist()),
-        contents=tuple(value.decode() for value in file["contents"][:].tolist()),
-        offsets=file["offsets"][:],
-        crc32=file["crc32"][:],
-        stored=_stored(path, file["frames"]),
-        spec=StreamSpec(**json.loads(attributes["spec"])),
-        provenance=json.loads(attributes["provenance"]),
-        rounding=file["rounding"][:],
-        rejected=json.loads(attributes["rejected"]),
+        ids=tuple(value.decode() for value in dataset(file, "ids", size)[:].tolist()),
+        contents=tuple(value.decode() for value in dataset(file, "contents", size)[:].tolist()),
+        offsets=dataset(file, "offsets", size)[:],
+        crc32=dataset(file, "crc32", size)[:],
+        stored=_stored(path, dataset(file, "frames", size)),
+        spec=StreamSpec(**read_object(attributes["spec"])),
+        provenance=read_object(attributes["provenance"]),
+        rounding=dataset(file, "rounding", size)[:],
+        rejected=read_object(attributes["rejected"]),
         checksum=str(attributes["checksum"]),
     )
 

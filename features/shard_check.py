@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from features.cache import DEVIATION, shard_name
 from features.errors import CacheError, DamagedShardError
-from features.shard import ADVICE, DTYPES, FORMAT, VERSION, Shard, read_shard
+from features.shard import ADVICE, FORMAT, VERSION, Shard, read_shard
+from features.shard_structure import structure_faults
 from features.stream import StreamSpec
 
 BLOCK_VALUES = 1 << 22  # values looked at together, 16 MiB of float32
@@ -82,7 +83,7 @@ def check_shard(path: Path) -> ShardFacts | list[Fault]:
     except CacheError as error:
         return [Fault(path, _plain(error, path), _remedy(path))]
     try:
-        wrong = list(_structure_faults(shard)) or [*_damage(shard), *_value_faults(shard)]
+        wrong = list(structure_faults(shard)) or [*_damage(shard), *_value_faults(shard)]
     except DamagedShardError as error:
         wrong = [_plain(error, path)]
     except CacheError as error:  # of the disk, or the file was replaced just now
@@ -121,37 +122,6 @@ def named(ids: Iterable[str]) -> str:
     """
     found = list(ids)
     return f"{len(found)} ({', '.join(map(repr, found[:5]))}{', …' if len(found) > 5 else ''})"
-
-
-def _structure_faults(shard: Shard) -> Iterator[str]:
-    """Whether the datasets fit each other, so that rows can be cut out of the frames at all."""
-    spec, frames, offsets, count = shard.spec, shard.stored, shard.offsets, len(shard.ids)
-    if len(shard.contents) != count:
-        yield f"`contents` is for {len(shard.contents)} utterances; expected {count}, as in `ids`"
-    shapes = {"crc32": shard.crc32.shape, "rounding": shard.rounding.shape}
-    for name, shape in (shapes | {"offsets": offsets.shape}).items():
-        length = count + (name == "offsets")
-        if shape != (length,):
-            yield f"`{name}` has the shape {shape}; expected {(length,)}"
-    bins = spec.bins is not None
-    if len(frames.shape) != (1 if bins else 2) or (not bins and frames.shape[1] != spec.dim):
-        wanted = "[T]" if bins else f"[T, {spec.dim}]"
-        yield f"`frames` has the shape {frames.shape}; expected {wanted} by its `spec`"
-    if frames.dtype.name not in DTYPES or (frames.dtype.name == "int16") != bins:
-        wanted = "int16" if bins else "float16 or float32"
-        yield f"`frames` is {frames.dtype}; expected {wanted} by its `spec`"
-    if spec.layers < 1 or spec.dim % spec.layers:
-        yield f"frames {spec.dim} wide cannot hold {spec.layers} layers side by side"
-    if offsets.shape == (count + 1,) and frames.shape:
-        yield from _offset_faults(offsets, frames.shape[0])
-
-
-def _offset_faults(offsets: NDArray[np.int64], frames: int) -> Iterator[str]:
-    if offsets[0] != 0 or offsets[-1] != frames:
-        yield f"`offsets` runs from {offsets[0]} to {offsets[-1]}; expected 0 to {frames} frames"
-    falls = np.flatnonzero(offsets[1:] < offsets[:-1])
-    if len(falls):
-        yield f"`offsets` falls at utterance number {falls[0]}"
 
 
 def _damage(shard: Shard) -> Iterator[str]:

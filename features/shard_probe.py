@@ -14,13 +14,21 @@ from pathlib import Path
 
 OPEN_SECONDS = 60.0  # for what takes milliseconds on a disk and seconds on a sleepy network
 PROBE = """
-import sys
+import math, os, sys
 import h5py
+def harmless(file, name, size):  # as features.shard_guard, which may not be found from here
+    if name == "frames" or not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        return False
+    found = file[name]
+    if found.is_virtual or found.external:
+        return False
+    return math.prod(found.shape) * found.dtype.itemsize <= size
 for path in sys.argv[1:]:
     try:
+        size = os.path.getsize(path)
         with h5py.File(path, "r") as file:
-            dict(file.attrs)
-            [file[name][:] for name in file if name != "frames"]
+            [file.attrs[name] for name in file.attrs if file.attrs.get_id(name).shape == ()]
+            [file[name][:] for name in file if harmless(file, name, size)]
     except Exception:
         pass  # told by the process that asks
     sys.stdout.write("done\\n")

@@ -11,6 +11,7 @@ import typer
 from features.errors import HeronryError, ParamsError
 from features.locations import store_root
 from features.records import read_json
+from pipeline.cache_command import cache
 from pipeline.check import check as find_problems
 from pipeline.compare import compare
 from pipeline.corpora import describe, overview
@@ -36,6 +37,7 @@ def check(
     typer.echo("check: params, slots, corpus and checkpoints are in order")
 
 
+app.add_typer(cache, name="cache")
 app.command()(compare)
 
 

@@ -1,0 +1,232 @@
+"""Arrays out of files that somebody else made: nothing is executed, and no size is believed.
+
+Read are .npy and .npz of numbers, .safetensors, .pt and .pth as `torch.save` writes them since
+torch 1.6 (tensors alone), and .h5 and .hdf5 (`pipeline.foreign_hdf5`). What is a pickle is refused
+before it is opened, or by the reader: numpy's object arrays, and whatever else `torch.save` takes.
+An array is read once its declared size is known to be in the file, and to be at most `largest`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor
+
+from features.errors import CacheError
+from pipeline.foreign_hdf5 import Hdf5File
+from pipeline.foreign_limits import (
+    LARGEST_BYTES,
+    SAVE_SAFELY,
+    allow,
+    as_array,
+    check_torch_archive,
+    read_npy,
+)
+
+Array = NDArray[Any]
+Found = TypeVar("Found")
+
+
+class ArrayFile(Protocol):
+    """A file that is open for reading, with one array or several by name."""
+
+    def names(self) -> list[str]:
+        """Names of the arrays; a single empty one where the format has none."""
+        ...
+
+    def read(self, name: str) -> Array:
+        """One array.
+
+        Raises:
+            CacheError: If it must not, or cannot be read, saying why; never naming the file.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+
+class NpyFile:
+    """An array as `numpy.save` wrote it."""
+
+    def __init__(self, path: Path, largest: int) -> None:
+        self.path, self.largest = path, largest
+
+    def names(self) -> list[str]:
+        """The one array has no name."""
+        return [""]
+
+    def read(self, name: str) -> Array:  # noqa: ARG002  there is but one
+        """The array."""
+        with self.path.open("rb") as file:
+            return read_npy(file, self.path.stat().st_size, self.largest)
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+class NpzFile:
+    """Arrays as `numpy.savez` or `savez_compressed` wrote them; nothing is unpacked to the disk."""
+
+    def __init__(self, path: Path, largest: int) -> None:
+        self.largest = largest
+        self.archive = zipfile.ZipFile(path)
+        self.members = {
+            info.filename.removesuffix(".npy"): info for info in self.archive.infolist()
+        }
+
+    def names(self) -> list[str]:
+        """Names of the arrays."""
+        return list(self.members)
+
+    def read(self, name: str) -> Array:
+        """The array of that name: what is unpacked stops where the archive says that it ends."""
+        info = self.members[name]
+        allow(info.file_size, self.largest)
+        with self.archive.open(info) as file:
+            return read_npy(file, info.file_size, self.largest)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Close the archive."""
+        self.archive.close()
+
+
+class SafetensorsFile:
+    """Tensors by name; the format holds nothing else, and its reader believes no size."""
+
+    def __init__(self, path: Path, largest: int) -> None:
+        self.largest = largest
+        self.file: Any = safe_open(path, "pt")
+
+    def names(self) -> list[str]:
+        """Names of the tensors."""
+        return list(self.file.keys())
+
+    def read(self, name: str) -> Array:
+        """The tensor of that name."""
+        return as_array(self.file.get_tensor(name), self.largest)
+
+    def close(self) -> None:
+        """Let go of the mapped pages."""
+        self.file = None
+
+
+class TorchFile:
+    """A tensor, or tensors by name, as `torch.save` wrote them; nothing else in it is built."""
+
+    def __init__(self, path: Path, largest: int) -> None:
+        self.largest = largest
+        check_torch_archive(path)
+        # Mapped, so that of many tensors only those are in memory that are being read.
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        named = content if isinstance(content, Mapping) else {"": content}
+        self.tensors = {str(k): value for k, value in named.items() if isinstance(value, Tensor)}
+
+    def names(self) -> list[str]:
+        """Names of the tensors."""
+        return list(self.tensors)
+
+    def read(self, name: str) -> Array:
+        """The tensor of that name."""
+        return as_array(self.tensors[name], self.largest)
+
+    def close(self) -> None:
+        """Let go of the mapped pages."""
+        self.tensors = {}
+
+
+READERS: dict[str, Callable[[Path, int], ArrayFile]] = {
+    ".npy": NpyFile,
+    ".npz": NpzFile,
+    ".safetensors": SafetensorsFile,
+    ".pt": TorchFile,
+    ".pth": TorchFile,
+    ".h5": Hdf5File,
+    ".hdf5": Hdf5File,
+}
+PICKLES = (".pkl", ".pickle", ".p", ".joblib", ".dill", ".cloudpickle")
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A file and the names in it, listed once."""
+
+    path: Path
+    file: ArrayFile
+    names: Mapping[str, None]
+
+
+class ArrayReader:
+    """Reads arrays by file and name, keeping the last file open for the next one.
+
+    Args:
+        largest: Bytes that one array may take.
+    """
+
+    def __init__(self, largest: int = LARGEST_BYTES) -> None:
+        self.largest = largest
+        self._last: _Opened | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def names(self, path: Path) -> list[str]:
+        """Names of the arrays in a file; a CacheError says why it cannot be read."""
+        return self._guarded(path, lambda opened: list(opened.names))
+
+    def read(self, path: Path, name: str | None) -> Array:
+        """An array of a file; None: the only one that is in it.
+
+        Raises:
+            CacheError: If it is refused, unreadable, or not there; never naming the file.
+        """
+
+        def of(opened: _Opened) -> Array:
+            names = opened.names
+            if name is None and len(names) != 1:
+                raise CacheError(f"holds {len(names)} arrays; expected one, or its name in `key`")
+            wanted = next(iter(names)) if name is None else name
+            if wanted not in names:
+                raise CacheError(f"holds no array {wanted!r}")
+            return opened.file.read(wanted)
+
+        return self._guarded(path, of)
+
+    def _guarded(self, path: Path, use: Callable[[_Opened], Found]) -> Found:
+        if path.suffix.lower() in PICKLES:
+            raise CacheError(f"is a pickle, which can run code when it is read; {SAVE_SAFELY}")
+        try:
+            return use(self._open(path))
+        except CacheError:
+            raise
+        except Exception as error:  # damaged bytes can make a reader fail in any way
+            if type(error).__name__ == "UnpicklingError":
+                raise CacheError(
+                    f"holds more than tensors, which could run code when read; {SAVE_SAFELY}"
+                ) from error
+            told = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            first = (told.strip().splitlines() or [type(error).__name__])[0]
+            raise CacheError(f"cannot be read ({first})") from error
+
+    def _open(self, path: Path) -> _Opened:
+        if self._last is None or self._last.path != path:
+            self._close()
+            file = READERS[path.suffix.lower()](path, self.largest)
+            self._last = _Opened(path, file, dict.fromkeys(file.names()))
+        return self._last
+
+    def _close(self) -> None:
+        if self._last is not None:
+            self._last.file.close()
+        self._last = None

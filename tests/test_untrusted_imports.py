@@ -1,0 +1,172 @@
+"""Arrays of strangers: nothing is executed, no size is believed, no path leaves the folder."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle  # noqa: TID251  what a stranger writes
+import struct
+import tracemalloc
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from features.errors import CacheError
+from pipeline.foreign_arrays import ArrayReader
+from pipeline.foreign_places import find_places
+
+KNOWN = {"u": None, "v": None}
+HUGE = 1 << 40
+
+
+class Evil:
+    """Leaves a trace when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch trace",)
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "old").mkdir()
+    np.save(tmp_path / "secret.npy", np.ones(3))
+    monkeypatch.chdir(tmp_path)
+
+
+def reason_for(path: Path, *, largest: int = 1 << 30) -> str:
+    """Why the array in a file is refused; with little memory, and without a trace."""
+    tracemalloc.start()
+    with ArrayReader(largest) as reader, pytest.raises(CacheError) as refusal:
+        reader.read(path, None)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 21
+    tracemalloc.stop()
+    assert not Path("trace").exists()
+    return str(refusal.value)
+
+
+def header(shape: tuple[int, ...], dtype: str = "<f4") -> bytes:
+    file = io.BytesIO()
+    about = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, about)
+    return file.getvalue()
+
+
+def pickled(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Evil()))
+
+
+def object_array(path: Path) -> None:
+    np.save(path, np.array([Evil()], dtype=object), allow_pickle=True)
+
+
+def object_archive(path: Path) -> None:
+    np.savez(path, u=np.array([Evil()], dtype=object))
+
+
+def torch_object(path: Path) -> None:
+    torch.save({"u": Evil()}, path)
+
+
+def torch_of_old(path: Path) -> None:
+    torch.save({"u": Evil()}, path, _use_new_zipfile_serialization=False)
+
+
+PICKLES: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "pickle": ("u.pkl", pickled, "is a pickle, which can run code"),
+    "joblib": ("u.joblib", pickled, "is a pickle, which can run code"),
+    "pickle named npy": ("u.npy", pickled, "cannot be read"),
+    "pickle named npz": ("u.npz", pickled, "cannot be read"),
+    "pickle named h5": ("u.h5", pickled, "cannot be read"),
+    "pickle named pt": ("u.pt", pickled, "since torch 1.6"),
+    "pickle named safetensors": ("u.safetensors", pickled, "cannot be read"),
+    "array of objects": ("u.npy", object_array, "holds Python objects, which are pickled"),
+    "archive of objects": ("u.npz", object_archive, "holds Python objects, which are pickled"),
+    "torch object": ("u.pt", torch_object, "holds more than tensors"),
+    "torch before 1.6": ("u.pth", torch_of_old, "since torch 1.6"),
+}
+
+
+@pytest.mark.parametrize("name", PICKLES)
+def test_nothing_is_unpickled(name: str) -> None:
+    file, write, reason = PICKLES[name]
+    path = Path("old", file)
+    write(path)
+    found = reason_for(path)
+    assert reason in found
+    if "pickle named" not in name or file.endswith(".pt"):
+        assert "numpy.save(path, array) or safetensors" in found
+    assert "old/" not in found, "reasons go into shards: they name no folder of this machine"
+
+
+@pytest.mark.parametrize("shape", [(HUGE,), (HUGE, HUGE), (1 << 62, 4), (3,), (-1, 4)])
+def test_npy_that_declares_what_it_has_not(shape: tuple[int, ...]) -> None:
+    Path("old/u.npy").write_bytes(header(shape) + bytes(16))
+    assert "declares" in reason_for(Path("old/u.npy"))
+
+
+def test_npy_whose_header_is_a_program() -> None:
+    text = b"__import__('os').system('touch trace')".ljust(118) + b"\n"
+    Path("old/u.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text)
+    assert "cannot be read" in reason_for(Path("old/u.npy"))
+
+
+def test_zip_bomb() -> None:
+    """64 MiB of zeros in 64 kB, and the same with a directory that says 4 kB."""
+    path = Path("old/u.npz")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("u.npy", header((1 << 24,)) + bytes(1 << 26))
+    assert path.stat().st_size < 1 << 17
+    assert "at most 1,048,576 are read" in reason_for(path, largest=1 << 20)
+    raw = path.read_bytes().replace(struct.pack("<I", (1 << 26) + 128), struct.pack("<I", 4096))
+    path.write_bytes(raw)
+    assert "Bad CRC-32" in reason_for(path, largest=1 << 20)
+
+
+def test_names_in_an_archive_are_names_and_nothing_more() -> None:
+    with zipfile.ZipFile("old/all.npz", "w") as archive:
+        for name in ("../../u.npy", "/v.npy"):
+            archive.writestr(name, header((1,)) + bytes(4))
+    with ArrayReader() as reader:
+        found = find_places(Path("old/all.npz"), KNOWN, reader)
+    assert (found.by_id, found.extra) == ({}, ["all.npz"])
+    assert sorted(path.name for path in Path().iterdir()) == ["old", "secret.npy"]
+
+
+def test_torch_file_that_is_compressed() -> None:
+    torch.save(torch.zeros(1 << 16), "plain.pt")
+    with (
+        zipfile.ZipFile("plain.pt") as plain,
+        zipfile.ZipFile("old/u.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert "is compressed, which torch.save never does" in reason_for(Path("old/u.pt"))
+
+
+def test_torch_tensor_that_is_one_value_many_times() -> None:
+    torch.save(torch.zeros(1).expand(1 << 20, 200), "old/u.pt")
+    assert "and stores fewer" in reason_for(Path("old/u.pt"))
+    torch.save(torch.zeros(1).expand(1 << 20, 1 << 20), "old/u.pt")
+    assert "declares 4,398,046,511,104 bytes" in reason_for(Path("old/u.pt"))
+
+
+def test_torch_tensors_that_are_not_plain() -> None:
+    torch.save(torch.eye(3).to_sparse(), "old/u.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert "sparse" in reason_for(Path("old/u.pt"))
+
+
+def test_safetensors_that_declares_what_it_has_not() -> None:
+    about = {"u": {"dtype": "F32", "shape": [HUGE], "data_offsets": [0, 4 * HUGE]}}
+    text = json.dumps(about).encode()
+    Path("old/u.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(64))
+    assert "cannot be read" in reason_for(Path("old/u.safetensors"))
+    Path("old/u.safetensors").write_bytes(struct.pack("<Q", HUGE) + bytes(64))
+    assert "cannot be read" in reason_for(Path("old/u.safetensors"))
