@@ -11,6 +11,8 @@ import typer
 from features.errors import HeronryError, ParamsError
 from features.locations import store_root
 from features.records import read_json
+from pipeline.board import board
+from pipeline.build import build
 from pipeline.cache_command import cache
 from pipeline.check import check as find_problems
 from pipeline.compare import compare
@@ -22,8 +24,13 @@ from pipeline.params import read_params
 from pipeline.plan import plan as what_would_run
 from pipeline.quarantine import MENDED
 from pipeline.recipes import command_line, read_recipe
+from pipeline.share import app as share
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app.command()(board)
+app.command()(build)
+app.add_typer(share, name="share")
+app.add_typer(cache, name="cache")
 
 
 @app.command()
@@ -37,7 +44,6 @@ def check(
     typer.echo("check: params, slots, corpus and checkpoints are in order")
 
 
-app.add_typer(cache, name="cache")
 app.command()(compare)
 
 

@@ -19,7 +19,8 @@ def test_entries() -> None:
 
 
 def test_all_problems_of_an_entry_are_listed() -> None:
-    given = {"kind": "manifest", "protocol": "random", "foldss": 3, "file": 5, "allow_leak": ["age"]}
+    given = {"kind": "manifest", "protocol": "random", "foldss": 3, "file": 5}
+    given["allow_leak"] = ["age"]
     listed = "\n".join(corpus_problems("mine", given))
     for line in (
         "corpora.mine.protocol: given 'random'; expected one of 'official', 'speaker_split'",

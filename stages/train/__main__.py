@@ -10,6 +10,7 @@ import typer
 from features.locations import device
 from pipeline.leak_gate import check_leaks, write_leaks
 from pipeline.params import read_params
+from pipeline.pulled import check_pulled
 from pipeline.train import filled_slots, train_model
 from stages._run import run, warn_of
 
@@ -22,8 +23,10 @@ def main(
 ) -> None:
     """Train models.FUSION on CORPUS into runs/cached/CORPUS/FUSION."""
     params = read_params(Path("params.yaml"))
-    slots = filled_slots(params, params.model(fusion), corpus)
-    leaks = check_leaks(Path("data", corpus, "labels"), slots)
+    model, labels = params.model(fusion), Path("data", corpus, "labels")
+    slots = filled_slots(params, model, corpus)
+    check_pulled([labels, *slots.values(), Path("cache", corpus, model.asr)])
+    leaks = check_leaks(labels, slots)
     warn_of(leaks)
     out = train_model(params, fusion, corpus, device=device(), workers=workers)
     write_leaks(out, leaks)

@@ -1,0 +1,131 @@
+"""`python -m pipeline board`: the experiments, best first, and which of them are not worse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from features.errors import ParamsError
+from pipeline.board_page import as_text
+from pipeline.board_rows import Row, Shown, ascends, check_metric, read_shown
+from pipeline.board_ties import Verdict, as_dict, judge
+from pipeline.dvc_command import dvc_output
+
+SORTS = ("metric", "name", "fusion", "regime", "seeds", "seconds")
+_METRIC = "A number of reports/metrics.json, such as uar; ranks and marks ties."
+
+
+@dataclass(frozen=True)
+class Group:
+    """Experiments that are scored on the same utterances.
+
+    Attributes:
+        corpus: Its name.
+        settings: Those of the corpus in which this group differs from another of its name.
+        rows: Best first, or in the order asked for.
+        verdicts: One a row.
+    """
+
+    corpus: str
+    settings: Mapping[str, str]
+    rows: Sequence[Row]
+    verdicts: Sequence[Verdict]
+
+
+def board(
+    *,
+    metric: Annotated[str, typer.Option(help=_METRIC)] = "weighted_f1",
+    sort: Annotated[str, typer.Option(help=f"Order of rows: {', '.join(SORTS)}.")] = "metric",
+    all_commits: Annotated[
+        bool, typer.Option("--all-commits", help="Not just the experiments of the last commit.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Read no predictions: ties by intervals alone.")
+    ] = False,
+    as_object: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """List the experiments, best first, marking those not significantly worse than the best."""
+    if sort not in SORTS:
+        raise ParamsError(f"--sort {sort!r}; expected one of {list(SORTS)}")
+    words = ["exp", "show", "--json", *(["--all-commits"] if all_commits else [])]
+    shown = read_shown(json.loads(dvc_output(words)))
+    found = groups(shown, metric, sort=sort, tests=not quick)
+    typer.echo(as_json(found, shown, metric) if as_object else as_text(found, shown, metric))
+
+
+def groups(shown: Shown, metric: str, *, sort: str = "metric", tests: bool = True) -> list[Group]:
+    """The rows by what they are scored on, as a score on another test set says nothing here.
+
+    Raises:
+        ParamsError: If no row has the metric.
+    """
+    check_metric(shown.rows, metric)
+    sets: dict[tuple[tuple[str, str], ...], list[Row]] = {}
+    for row in shown.rows:
+        sets.setdefault(row.test, []).append(row)
+    found = []
+    for test, rows in sorted(sets.items(), key=lambda pair: (-len(pair[1]), pair[0])):
+        ranked = sorted(rows, key=lambda row: _rank(row, metric))
+        verdicts = judge(ranked, metric, tests=tests)
+        pairs = list(zip(ranked, verdicts, strict=True))
+        if sort != "metric":
+            pairs.sort(key=lambda pair: _key(pair[0], sort))
+        found.append(
+            Group(rows[0].corpus, _peculiar(test, sets), *map(list, zip(*pairs, strict=True)))
+        )
+    return found
+
+
+def as_json(found: Sequence[Group], shown: Shown, metric: str) -> str:
+    """All there is, unrounded."""
+
+    def record(row: Row, verdict: Verdict) -> dict[str, Any]:
+        interval = row.interval(metric)
+        return {
+            **{key: getattr(row, key) for key in ("name", "rev", "fusion", "regime", "corpus")},
+            metric: row.metrics.get(metric),
+            "interval": None if interval is None else [interval.low, interval.high],
+            "seeds": row.metrics.get("seeds"),
+            "seconds": row.metrics.get("train_seconds"),
+            "differing": row.differing,
+            "against_best": as_dict(verdict),
+        }
+
+    content = {
+        "metric": metric,
+        "better": "lower" if ascends(metric) else "higher",
+        "groups": [
+            {
+                "corpus": group.corpus,
+                "settings": group.settings,
+                "rows": [record(*pair) for pair in zip(group.rows, group.verdicts, strict=True)],
+            }
+            for group in found
+        ],
+        "without_results": shown.without,
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+def _rank(row: Row, metric: str) -> tuple[bool, float, str]:
+    value = row.metrics.get(metric)
+    if value is None:
+        return True, 0.0, row.name
+    return False, value if ascends(metric) else -value, row.name
+
+
+def _key(row: Row, sort: str) -> tuple[Any, str]:
+    number = {"seeds": "seeds", "seconds": "train_seconds"}.get(sort)
+    return (row.metrics.get(number, 0) if number else getattr(row, sort)), row.name
+
+
+def _peculiar(
+    test: tuple[tuple[str, str], ...], sets: Mapping[tuple[tuple[str, str], ...], Any]
+) -> dict[str, str]:
+    """Settings of a test set in which others of the same corpus differ from it."""
+    alike = [other for other in sets if dict(other)["corpus"] == dict(test)["corpus"]]
+    return {key: value for key, value in test if any((key, value) not in other for other in alike)}

@@ -1,0 +1,196 @@
+"""`python -m pipeline board`: rows, ranks, what ties and by what, and what is left out."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from features.errors import ParamsError
+from pipeline.board import Group, as_json, board, groups
+from pipeline.board_page import as_text
+from pipeline.board_rows import Row, Shown, ascends, read_shown
+from pipeline.board_ties import Verdict
+
+PARAMS: dict[str, Any] = {
+    "fusion": "speech",
+    "regime": "cached",
+    "corpus": "tones",
+    "train": {"lr": None},
+    "corpora": {"tones": {"protocol": "official", "shard_seconds": 5.0}, "more": {}},
+    "backbones": {"tone": {"dim": 8}, "mel": {"n_mels": 16}},
+    "models": {"speech": {"speech": "tone"}, "both": {"speech": "tone", "spectral": "mel"}},
+}
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """Parameters with some of them set, by their dotted name with `__` for dots."""
+    content = copy.deepcopy(PARAMS)
+    for name, value in changes.items():
+        *parents, last = name.split("__")
+        place = content
+        for key in parents:
+            place = place[key]
+        place[last] = value
+    return content
+
+
+def numbers(value: float, width: float = 0.05, **more: float) -> dict[str, float]:
+    scores = {"uar": value, "uar_low": value - width, "uar_high": value + width}
+    return scores | {"seeds": 2, "train_seconds": 10.0 * value, "nll": 1 - value, **more}
+
+
+def state(rev: str, params: Any, metrics: Any, name: str | None = None) -> dict[str, Any]:
+    return {
+        "rev": rev,
+        "name": name,
+        "data": {
+            "rev": rev,
+            "params": {"params.yaml": {"data": params}},
+            "metrics": {"reports/metrics.json": metrics},
+        },
+        "error": None,
+        "experiments": None,
+    }
+
+
+def experiment(name: str, value: float, doing: str | None = None, **changes: Any) -> dict[str, Any]:
+    found = state(name * 8, changed(**changes), {"data": numbers(value)}, name)
+    executor = None if doing is None else {"state": doing, "name": "dvc-task", "local": None}
+    return {"revs": [found], "executor": executor, "name": name}
+
+
+def shown(*experiments: dict[str, Any], workspace: float = 0.1) -> Shown:
+    """What DVC shows: a workspace, a commit without results, and its experiments."""
+    base = state("0" * 40, PARAMS, {"error": {"msg": "no file", "type": "FileNotFound"}}, "main")
+    here = state("workspace", PARAMS, {"data": numbers(workspace)})
+    return read_shown([here, {**base, "experiments": list(experiments)}])
+
+
+def names(group: Group) -> list[str]:
+    return [row.name for row in group.rows]
+
+
+def test_best_comes_first_and_less_is_better_where_it_is() -> None:
+    rows = shown(experiment("a", 0.5), experiment("b", 0.7), experiment("c", 0.6))
+    (group,) = groups(rows, "uar", tests=False)
+    assert names(group) == ["b", "c", "a", "workspace"]
+    (group,) = groups(rows, "train_seconds", tests=False)
+    assert names(group) == ["workspace", "a", "c", "b"]
+    (group,) = groups(rows, "uar", sort="name", tests=False)
+    assert names(group) == ["a", "b", "c", "workspace"]
+    assert [verdict.best for verdict in group.verdicts] == [False, True, False, False]
+    assert all(map(ascends, ("nll_scaled", "ece", "uar_sd", "uar_gap_gender")))
+    assert not any(map(ascends, ("uar", "f1_neutral", "probe_text_uar")))
+
+
+def test_an_experiment_goes_before_the_workspace_it_was_applied_to() -> None:
+    rows = shown(experiment("a", 0.5), workspace=0.5).rows
+    assert [row.name for row in rows] == ["a"]
+
+
+def test_only_what_an_experiment_changed_and_reads_is_shown() -> None:
+    changes: dict[str, Any] = {
+        "fusion": "both",
+        "train__lr": 0.01,
+        "models__both__spectral": "tone",
+        "models__speech__speech": "mel",
+        "backbones__mel__n_mels": 64,
+        "backbones__tone__dim": 4,
+    }
+    rows = shown(experiment("a", 0.5, **changes)).rows
+    assert rows[0].differing == {
+        "train.lr": 0.01,
+        "models.both.spectral": "tone",
+        "backbones.tone.dim": 4,
+    }
+    assert rows[0].fusion == "both"
+
+
+def test_scores_of_other_test_sets_are_not_compared() -> None:
+    other: dict[str, Any] = {"corpora__tones__protocol": "speaker_folds"}
+    rows = shown(
+        experiment("a", 0.5),
+        experiment("b", 0.9, **other),
+        experiment("c", 0.9, corpora__tones__shard_seconds=9.0),
+        experiment("d", 0.8, corpus="more"),
+    )
+    found = groups(rows, "uar", tests=False)
+    assert [names(group) for group in found] == [["c", "a", "workspace"], ["d"], ["b"]]
+    assert [group.settings for group in found] == [
+        {"protocol": "official"},
+        {},
+        {"protocol": "speaker_folds"},
+    ]
+    text = as_text(found, rows, "uar")
+    assert "tones (protocol=speaker_folds)" in text
+
+
+def test_what_has_no_results_is_listed_with_its_reason() -> None:
+    """One in the queue carries the numbers of the commit it starts from: they are not its own."""
+    broken = experiment("c", 0.9)
+    broken["revs"][0]["data"]["metrics"]["reports/metrics.json"] = {
+        "error": {"type": "FileNotFoundError", "msg": "not in the cache\nat all"}
+    }
+    rows = shown(
+        experiment("a", 0.5, doing="success"),
+        experiment("b", 0.9, doing="queued"),
+        experiment("d", 0.9, doing="Failed"),
+        broken,
+    )
+    assert [row.name for row in rows.rows] == ["a", "workspace"]
+    assert rows.without[:2] == ("b: queued", "d: failed")
+    assert rows.without[2].startswith("c: no metrics at hand (not in the cache); `dvc exp pull")
+    assert "no results: b: queued" in as_text(groups(rows, "uar", tests=False), rows, "uar")
+
+
+def test_an_unknown_metric_is_told_with_those_there_are() -> None:
+    with pytest.raises(ParamsError, match=r"'uarr'.*'weighted_f1'.*'nll'"):
+        groups(shown(experiment("a", 0.5)), "uarr")
+    nothing = Shown((), ("b: queued",))
+    assert "no experiment has results" in as_text(groups(nothing, "uar"), nothing, "uar")
+
+
+def test_the_command_prints_a_table_without_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(board)
+    called = []
+    base = state("0123456789" * 4, PARAMS, {"data": numbers(0.3)})
+    content = [{**base, "experiments": [experiment("a", 0.6, train__lr=0.1)]}]
+
+    def output(words: list[str]) -> str:
+        called.append(words)
+        return json.dumps(content)
+
+    monkeypatch.setattr("pipeline.board.dvc_output", output)
+    words = ("--metric", "uar", "--quick")
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    header, first, second, *_ = done.output.splitlines()[1:]
+    assert header.split()[:5] == ["name", "fusion", "regime", "corpus", "UAR"]
+    assert first.split() == [
+        *("*", "a", "speech", "cached", "tones", "0.600", "0.550", "–", "0.650"),
+        *("2", "6", "train.lr=0.1"),
+    ]
+    assert second.split()[0] == "0123456"
+    assert "a" * 8 not in done.output
+    done = CliRunner().invoke(app, [*words, "--json", "--all-commits"], catch_exceptions=False)
+    (group,) = json.loads(done.output)["groups"]
+    assert group["rows"][0]["interval"] == pytest.approx([0.55, 0.65])
+    why = {"basis": "interval", "why": "not asked for"}
+    assert group["rows"][1]["against_best"] == {"best": False, "tie": False, **why}
+    assert called == [["exp", "show", "--json"], ["exp", "show", "--json", "--all-commits"]]
+    with pytest.raises(ParamsError, match="--sort 'hash'"):
+        CliRunner().invoke(app, ["--sort", "hash"], catch_exceptions=False)
+
+
+def test_json_says_which_way_is_better() -> None:
+    found = Row("a", "a", "speech", "cached", "tones", numbers(0.5), {}, ())
+    rows = Shown((found,), ())
+    group = Group("tones", {}, rows.rows, [Verdict(best=True, tie=None, basis="none")])
+    assert json.loads(as_json([group], rows, "nll"))["better"] == "lower"
+    assert json.loads(as_json([group], rows, "uar"))["better"] == "higher"
