@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from features.cache import Access, CacheReader, CacheWriter, shard_name
-from features.gather import empty
+from features.gather import empty, fill
 from features.shard import Row
 from features.stream import Stream, StreamSpec
 
@@ -176,7 +176,7 @@ class Heronry:
 
 
 class Gather:
-    """The bound: all frames in one array in memory."""
+    """The bound: all frames in one array in memory, by the loops that our reader fills with."""
 
     def __init__(self, rows: Rows) -> None:
         self.frames = torch.from_numpy(np.concatenate(list(rows.values())))
@@ -184,16 +184,12 @@ class Gather:
         self.spans = dict(zip(rows, zip([0, *stops], stops, strict=False), strict=True))
 
     def batch(self, ids: Sequence[str], dtype: torch.dtype) -> Stream:
-        """A padded batch, in memory from where our reader has it."""
-        spans = [self.spans[id] for id in ids]
-        lengths = torch.tensor([stop - start for start, stop in spans])
-        shape = (len(ids), int(lengths.max()), self.frames.shape[1])
-        values = empty(shape, dtype)
-        for row, (start, stop) in zip(values, spans, strict=True):
-            row[: stop - start] = self.frames[start:stop]
-            if stop - start < shape[1]:
-                row[stop - start :] = 0
-        return Stream(values, torch.arange(shape[1]) < lengths[:, None])
+        """A padded batch."""
+        rows = [self.frames[slice(*self.spans[id])] for id in ids]
+        lengths = [len(row) for row in rows]
+        values = empty((len(rows), max(lengths), self.frames.shape[1]), dtype)
+        fill(rows, values)
+        return Stream(values, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
 
     def packed(self, ids: Sequence[str]) -> NDArray[np.float16]:
         """The frames of a batch end to end."""

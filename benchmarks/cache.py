@@ -24,7 +24,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,8 +38,6 @@ from benchmarks._contenders import PEERS, Contender, Gather, Heronry, Rows, Setu
 from benchmarks._page_cache import disk_bytes, evicted
 from benchmarks._rounds import interleave, ratio
 from features.cache import Access
-from features.gather import clear_padding, copy_rows, empty
-from features.stream import Stream
 
 BATCH = 32
 GOALS = {
@@ -48,19 +46,6 @@ GOALS = {
     "npy_per_utterance": 4,
     "pt_per_utterance": 8,
 }
-
-
-class InMemory(Gather):
-    """The bound, by the loops that our reader copies and clears with."""
-
-    def batch(self, ids: Sequence[str], dtype: torch.dtype) -> Stream:
-        """A padded batch."""
-        rows = [self.frames[slice(*self.spans[id])] for id in ids]
-        lengths = [len(row) for row in rows]
-        values = empty((len(rows), max(lengths), rows[0].shape[1]), dtype)
-        copy_rows(rows, values)
-        clear_padding(lengths, values)
-        return Stream(values, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
 
 
 def main(
@@ -125,7 +110,7 @@ def make(folder: Path, rows: Rows) -> dict[str, Callable[[], Contender]]:
         kind.write(folder / name, rows)
     os.sync()  # pages that are not yet on the disk cannot be dropped
     ours = folder / "heronry"
-    gather = InMemory(rows)
+    gather = Gather(rows)
     return {
         "heronry": lambda: Heronry(ours, "map"),
         "heronry_read": lambda: Heronry(ours, "read"),
