@@ -33,6 +33,7 @@ from pipeline.live_setup import (
 )
 from pipeline.model_card import write_model_card
 from pipeline.params import ModelEntry, Params, own_problems
+from pipeline.ranks import ALONE, Ranks
 from pipeline.resume import forget
 from pipeline.run_record import describe, job_of, jobs_of, tell_dropped
 from pipeline.train import check_splits
@@ -45,7 +46,13 @@ DECODERS = 4  # threads at most that prepare batches beside an accelerator
 
 
 def finetune_model(
-    params: Params, fusion: str, corpus: str, *, device: str, threads: int | None = None
+    params: Params,
+    fusion: str,
+    corpus: str,
+    *,
+    device: str,
+    threads: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Train `models.<fusion>` with its backbones on `corpus`; returns the run folder.
 
@@ -55,6 +62,7 @@ def finetune_model(
         corpus: Entry of `corpora`; its manifest, labels and caches lie below the current folder.
         device: Where to compute.
         threads: That decode ahead; None: one on a CPU, which the networks fill.
+        ranks: Processes that train each model together; the first one writes.
 
     A run that was killed goes on where it was; it ends with the same files.
 
@@ -68,21 +76,28 @@ def finetune_model(
     if found:
         raise ParamsError("\n".join(found))
     out = Path("runs", REGIME, corpus, fusion)
-    shutil.rmtree(out, ignore_errors=True)
+    if ranks.is_first:
+        shutil.rmtree(out, ignore_errors=True)
+    device = ranks.device or device
     card = read_json(Path("data", corpus, "labels", "card.json"))
     entries = live_entries(params, model)
-    examples = _examples(params, model, corpus, card, device, threads)
+    examples = _examples(params, model, corpus, card, device, threads, ranks)
     cached = {slot: reader.folder for slot, reader in examples.cached.readers.items()}
     slots = _slots(model, entries, examples)  # hashes weights before they change
     started = time.monotonic()
     job = job_of(params, model, examples, cached, title=f"fine-tune {fusion}", device=device)
     kept = tune_folder(params, model, examples, slots, device)
+    _check_same(ranks, kept)
     tuning = TuneJob(job, entries, examples, params.tuning(), corpus, kept=kept)
     size = _run_all(tuning, list(jobs_of(job, out, params.seeds_of(model), card)))
+    if not ranks.is_first:
+        return out
     run = describe(params, model, card, examples, regime=REGIME)
     run |= {"e2e": vars(params.tuning()), "corpus": corpus, "slots": slots}
     run |= {"parameters": size.trained, "parameters_total": size.total}
     run |= {"train_seconds": round(time.monotonic() - started, 1)}
+    if ranks.count > 1:
+        run |= {"processes": ranks.count, "sharded": ranks.sharded}
     run["environment"] = environment(device)
     write_json(out / "run.json", run)
     write_model_card(out, run, card)
@@ -97,6 +112,7 @@ def _examples(
     card: Mapping[str, Any],
     device: str,
     threads: int | None,
+    ranks: Ranks,
 ) -> LiveExamples:
     """What can be used, in every split of every fold."""
     labels = read_labels(Path("data", corpus, "labels"))
@@ -108,8 +124,10 @@ def _examples(
     examples = live_examples(params, model, cached, manifest, entries)
     if threads is None:
         threads = 1 if device == "cpu" else min(DECODERS, available_cores())
-    examples = replace(examples, threads=threads, pinned=device.startswith("cuda")).usable()
-    tell_dropped(f"fine-tune {model.name} on {corpus}", examples, len(labels))
+    pinned = device.startswith("cuda")
+    examples = replace(examples, threads=threads, pinned=pinned, ranks=ranks).usable()
+    if ranks.is_first:
+        tell_dropped(f"fine-tune {model.name} on {corpus}", examples, len(labels))
     check_splits(examples, int(card["folds"]))
     return examples
 
@@ -118,9 +136,21 @@ def _run_all(tuning: TuneJob, jobs: list[Job]) -> Size:
     """One training after the other; the sizes of all are the same."""
     shown, sizes = LiveLines(), set()
     for number, job in enumerate(jobs):
-        tell = partial(shown.show, number)
+        tell = partial(shown.show, number) if tuning.examples.ranks.is_first else None
         sizes.add(run_tune_job(replace(tuning, job=job), tell, every=shown.every))
     return sizes.pop()
+
+
+def _check_same(ranks: Ranks, kept: Path) -> None:
+    """Refuse hosts that differ in params.yaml, labels, caches, weights, libraries or sources."""
+    names = ranks.gather(kept.name)
+    others = [number for number, name in enumerate(names) if name != names[0]]
+    if others:
+        raise ParamsError(
+            f"the processes {others} of {ranks.count} have other settings, data, checkpoints, "
+            "libraries or sources than process 0; expected the same on all hosts: the same commit, "
+            "`dvc pull` or `dvc checkout`, and the same packages"
+        )
 
 
 def _slots(

@@ -23,9 +23,10 @@ from pipeline.data import Examples, join
 from pipeline.example_source import ExampleSource
 from pipeline.fusion._model import FusionModel
 from pipeline.metrics import MONITORS
+from pipeline.ranks import ranks_of
 from pipeline.resident import placed
 from pipeline.resume import Keeper
-from pipeline.runs import HISTORY, PREDICTIONS
+from pipeline.runs import HISTORY, PREDICTIONS, SCORED
 from pipeline.train_params import TrainParams
 from pipeline.training import Fitted, evaluate, fit
 from pipeline.training_state import Epoch, Training
@@ -203,10 +204,14 @@ def write_history(job: Job, fitted: Fitted) -> None:
 
 def write_predictions(job: Job, model: FusionModel, examples: ExampleSource) -> None:
     """Write `predictions.csv` of a job: its validation and test split."""
+    if not ranks_of(examples).is_first:  # computes its share of them, and writes nothing
+        for split in SCORED:
+            evaluate(model, examples, examples.split(job.fold, split))
+        return
     with (job.out / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*PREDICTIONS, *(f"p_{name}" for name in job.classes)])
-        for split in ("valid", "test"):
+        for split in SCORED:
             labels = examples.split(job.fold, split)
             rows = evaluate(model, examples, labels).probabilities
             for label, row in zip(labels, rows, strict=True):

@@ -2,7 +2,8 @@
 
 Decoding, resampling and tokenising (`Backbone.prepare`) is done by threads ahead of the device;
 most of it happens outside of Python's lock. Batches come in the order in which they are asked for,
-so that the number of threads changes no result.
+so that the number of threads changes no result. Where several processes train together, each makes
+its own share of every batch.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from features.backbones._backbone import Backbone, Inputs, padded_seconds
-from features.errors import ManifestError, UtteranceError
+from features.errors import HeronryError, ManifestError, UtteranceError
 from features.manifest import Label, Utterance
 from features.progress import progress
 from features.stream import StreamSpec
@@ -23,6 +25,10 @@ from pipeline.batch import Batch
 from pipeline.data import Examples
 from pipeline.example_source import Rows, even_counts
 from pipeline.left_out import describe
+from pipeline.micro_batches import StandIn
+from pipeline.ranks import ALONE, Ranks
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class LiveExamples:
         batch_seconds: Padded seconds at which a batch closes; None: at a number of rows.
         threads: That prepare batches.
         pinned: Whether batches are made in page-locked memory, from which a GPU copies by itself.
+        ranks: Processes that share the rows of each batch.
     """
 
     cached: Examples
@@ -46,6 +53,7 @@ class LiveExamples:
     batch_seconds: float | None = None
     threads: int = 1
     pinned: bool = False
+    ranks: Ranks = ALONE
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -75,11 +83,11 @@ class LiveExamples:
 
     def batch(self, labels: Sequence[Label]) -> Batch:
         """What the backbones get of some utterances, and their cached streams."""
-        return self._live(self.cached.batch(labels))
+        return self._shared(self.cached.batch, labels)
 
     def dialogue_batch(self, dialogues: Sequence[Sequence[Label]]) -> Batch:
         """The same of some dialogues; for the backbones their turns one after the other."""
-        return self._live(self.cached.dialogue_batch(dialogues))
+        return self._shared(self.cached.dialogue_batch, dialogues)
 
     def length(self, label: Label) -> float:
         """Seconds of an utterance, or of the window that it is padded to.
@@ -137,18 +145,23 @@ class LiveExamples:
                 f"{len(unknown)} labels are about utterances that the manifest lacks, such as "
                 f"{unknown[:3]}; expected both from one `prepare`: run `dvc repro`"
             )
-        with ThreadPoolExecutor(self.threads) as pool:
-            tried = progress(
-                pool.map(self._reasons, self.labels),
-                total=len(self.labels),
-                what="reading",
-                unit="utterance",
-            )
-            found = {label.id: why for label, why in zip(self.labels, tried, strict=True) if why}
+        found: dict[str, dict[str, str]] = {}
+        for reasons in self.ranks.together(self._tried, (HeronryError,)):
+            found |= reasons
+        found = {label.id: found[label.id] for label in self.labels if label.id in found}
         dropped = {**self.cached.dropped, **{id: describe(why) for id, why in found.items()}}
         kept = [label for label in self.labels if label.id not in found]
         cached = dataclasses.replace(self.cached, labels=kept, dropped=dropped)
         return dataclasses.replace(self, cached=cached)
+
+    def _tried(self) -> dict[str, dict[str, str]]:
+        """Reasons by slot of those of this process's share that cannot be used."""
+        labels = self.ranks.share(self.labels)
+        with ThreadPoolExecutor(self.threads) as pool:
+            tried: Iterator[dict[str, str]] = pool.map(self._reasons, labels)
+            if self.ranks.is_first:
+                tried = progress(tried, total=len(labels), what="reading", unit="utterance")
+            return {label.id: why for label, why in zip(labels, tried, strict=True) if why}
 
     def _reasons(self, label: Label) -> dict[str, str]:
         """Why an utterance cannot be used, by slot."""
@@ -160,6 +173,12 @@ class LiveExamples:
                 reasons[slot] = error.reason
         return reasons
 
+    def _shared(self, make: Callable[[Sequence[Row]], Batch], rows: Sequence[Row]) -> Batch:
+        """This process's share of some rows; of none the first row, to stand in."""
+        own = self.ranks.share(rows)
+        batch = self._live(make(own or rows[:1]))
+        return batch if own else StandIn(**vars(batch))
+
     def _live(self, batch: Batch) -> Batch:
         inputs = {slot: self._inputs(slot, batch.ids) for slot in self.backbones}
         return dataclasses.replace(batch, inputs=inputs)
@@ -167,7 +186,7 @@ class LiveExamples:
     def _inputs(self, slot: str, ids: Sequence[str]) -> Inputs:
         backbone = self.backbones[slot]
         utterances = [self.utterances[id] for id in ids]
-        if backbone.reads == "text":
+        if backbone.reads != "audio":
             with self._one_at_a_time:  # a tokenizer's padding is a state of it
                 inputs = backbone.prepare(utterances)
         else:

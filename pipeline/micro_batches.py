@@ -33,6 +33,11 @@ def to_stderr(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
+@dataclass(frozen=True)
+class StandIn(Batch):
+    """A row that another process computes too, and counts: there are fewer rows than processes."""
+
+
 @dataclass
 class Fitting:
     """What fits at once, as far as that is known.
@@ -41,10 +46,13 @@ class Fitting:
         limit: Padded numbers of the smallest batch that did not fit; None: all did. Batches of that
             size or larger are cut beforehand.
         say: Told of the first one that did not.
+        cuts: Whether batches may be cut; not where networks are in parts, since all processes
+            compute as many batches then (`pipeline.ranks_sharding`).
     """
 
     limit: int | None = None
     say: Callable[[str], None] = to_stderr
+    cuts: bool = True
 
     def attempt(
         self, batches: Sequence[Batch], compute: Callable[[Batch], Result]
@@ -80,7 +88,12 @@ class Fitting:
 
     def parts(self, batch: Batch) -> Iterator[Batch]:
         """The batch, or its halves, or theirs: the largest that may fit."""
-        if self.limit is None or padded_size(batch) < self.limit or rows(batch) == 1:
+        if (
+            not self.cuts
+            or self.limit is None
+            or padded_size(batch) < self.limit
+            or rows(batch) == 1
+        ):
             yield batch
             return
         middle = rows(batch) // 2
@@ -88,6 +101,12 @@ class Fitting:
         yield from self.parts(between(batch, middle, rows(batch)))
 
     def _too_large(self, part: Batch, reason: str) -> None:
+        if not self.cuts:
+            raise TooLargeError(
+                f"{len(part.ids)} utterances do not fit the memory of the device ({reason}), and "
+                "with --use_fsdp a batch is not cut; expected smaller ones: divide "
+                "`train.batch_size` and multiply `train.accumulate`, or use more processes"
+            )
         if rows(part) == 1:
             raise TooLargeError(
                 f"the utterances {list(part.ids)} alone do not fit the memory of the device "

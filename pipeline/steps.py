@@ -13,6 +13,8 @@ from torch import Tensor
 from features.errors import HeronryError
 from pipeline.batch import Batch
 from pipeline.fusion._model import FusionModel
+from pipeline.micro_batches import StandIn, TooLargeError
+from pipeline.ranks_parts import whole
 from pipeline.train_params import TrainParams
 from pipeline.training_state import Tick, Training, Within
 
@@ -21,6 +23,9 @@ SMALLEST_SCALE = 2.0**-14  # of a float16 loss: after 30 steps in a row that had
 
 class NotFiniteError(HeronryError):
     """A loss or a gradient is no finite number; the weights are those before it."""
+
+
+FAULTS = (NotFiniteError, TooLargeError)  # what the share of one process may bring to light
 
 
 class Micro(NamedTuple):
@@ -33,6 +38,22 @@ class Micro(NamedTuple):
 
     loss: float
     size: float
+
+
+class Part(NamedTuple):
+    """What one process adds to an optimiser step.
+
+    Attributes:
+        micros: Of its batches.
+        ids: Their utterances.
+        limit: As that of its `Fitting`.
+        fault: Why it cannot go on.
+    """
+
+    micros: list[Micro]
+    ids: tuple[str, ...]
+    limit: int | None
+    fault: HeronryError | None
 
 
 def make_optimizer(model: FusionModel, params: TrainParams) -> torch.optim.Optimizer:
@@ -54,6 +75,9 @@ def make_optimizer(model: FusionModel, params: TrainParams) -> torch.optim.Optim
 class Step:
     """One optimiser step: batches whose gradients add up, then the update.
 
+    Where several processes train together, each adds its share of every batch. They agree at the
+    end of the step, so that a fault in one ends all.
+
     Args:
         training: Changed by it.
         clip_norm: Largest norm of the gradient.
@@ -64,6 +88,7 @@ class Step:
         self._device = device_of(training.model)
         self._batches: list[Batch] = []
         self._micros: list[Micro] = []
+        self._fault: HeronryError | None = None
 
     def __bool__(self) -> bool:
         """Whether there is any batch."""
@@ -80,6 +105,16 @@ class Step:
             TooLargeError: If a single row of the batch does not fit.
         """
         self._batches.append(batch)
+        try:
+            self._add(batch)
+        except FAULTS as error:
+            # In parts, the others wait within their backward pass for what does not fit here.
+            ranks = self.training.ranks
+            if ranks.count == 1 or (ranks.sharded and isinstance(error, TooLargeError)):
+                raise
+            self._fault = self._fault or error
+
+    def _add(self, batch: Batch) -> None:
         again = [batch]
         while (micros := self.training.fitting.attempt(again, self._micro)) is None:
             self.training.optimizer.zero_grad(set_to_none=True)
@@ -88,16 +123,28 @@ class Step:
 
     def finish(self, within: Within) -> None:
         """Update the weights, note that in the epoch, and begin the next step."""
-        size = sum(micro.size for micro in self._micros)
-        ids = tuple(itertools.chain.from_iterable(batch.ids for batch in self._batches))
+        micros, ids = self._all()
+        size = sum(micro.size for micro in micros)
         update(self.training, size, self.clip_norm, ids)
         before = within.total
-        for micro in self._micros:
+        for micro in micros:
             within.total += micro.loss * micro.size
         within.seen += size
         within.batches += len(self._batches)
         self._batches, self._micros = [], []
         self.training.tick(Tick(ids, (within.total - before) / size))
+
+    def _all(self) -> tuple[list[Micro], tuple[str, ...]]:
+        """What all processes add to this step, and its utterances."""
+        own = (batch.ids for batch in self._batches if not isinstance(batch, StandIn))
+        fitting, ranks = self.training.fitting, self.training.ranks
+        ids = tuple(itertools.chain.from_iterable(own))
+        parts = ranks.gather(Part(self._micros, ids, fitting.limit, self._fault))
+        ranks.check([part.fault for part in parts])
+        # What did not fit in one process is cut in all from now on, and so after a restart.
+        fitting.limit = min((p.limit for p in parts if p.limit is not None), default=None)
+        micros = [micro for part in parts for micro in part.micros]
+        return micros, tuple(id for part in parts for id in part.ids)
 
     def _micro(self, part: Batch) -> Micro:
         return micro_step(self.training, part.to(self._device))
@@ -115,10 +162,13 @@ def micro_step(training: Training, batch: Batch) -> Micro:
     prediction = model(batch)
     loss = model.loss(prediction, batch)
     value = float(loss.detach())
+    size = model.criterion.size(scored(batch, prediction.logits)[1])
+    if isinstance(batch, StandIn):
+        size = 0.0
+    # Also if it is not finite: where networks are in parts, others wait for the backward pass.
+    training.scaler.scale(loss * size).backward()  # type: ignore[no-untyped-call]
     if not math.isfinite(value):
         raise _not_finite("training loss", value, batch.ids)
-    size = model.criterion.size(scored(batch, prediction.logits)[1])
-    training.scaler.scale(loss * size).backward()  # type: ignore[no-untyped-call]
     return Micro(value, size)
 
 
@@ -137,12 +187,13 @@ def update(training: Training, size: float, clip_norm: float, ids: Sequence[str]
         NotFiniteError: If the gradient is not finite, or overflows with any scale.
     """
     scaler = training.scaler
-    scaler.unscale_(training.optimizer)
     parameters = list(training.model.parameters())
+    training.ranks.add_up(parameters)
+    scaler.unscale_(training.optimizer)
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad.div_(size)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+    norm = whole(torch.nn.utils.clip_grad_norm_(parameters, clip_norm))
     unusable = scaler.get_scale() < SMALLEST_SCALE if scaler.is_enabled() else not norm.isfinite()
     if unusable:
         raise _not_finite("gradient's norm", float(norm), ids)

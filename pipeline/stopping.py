@@ -18,23 +18,30 @@ class StoppedError(HeronryError):
 class Wish:
     """Whether somebody wants this process to stop.
 
+    Args:
+        launched: Whether a launcher passes signals on, so that the same one may come twice.
+
     Attributes:
         asked: Whether they do.
     """
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, *, launched: bool = False) -> None:
+        self.asked, self._launched = False, launched
 
     def ask(self, _number: int, _frame: FrameType | None) -> None:
-        """A signal handler; after the first signal the next one ends the process at once."""
+        """A signal handler; after the first signal the next one ends the process at once.
+
+        That of a launcher does not: it ends by itself those that take too long.
+        """
         self.asked = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if not self._launched:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
-def until_asked() -> Iterator[Wish]:
+def until_asked(*, launched: bool = False) -> Iterator[Wish]:
     """Turn SIGTERM into a wish while the context lasts; threads other than the main one cannot."""
-    wish = Wish()
+    wish = Wish(launched=launched)
     if threading.current_thread() is not threading.main_thread():
         yield wish
         return

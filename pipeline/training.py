@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -25,10 +27,11 @@ from pipeline.example_source import ExampleSource
 from pipeline.fusion._model import FusionModel
 from pipeline.losses import make_criterion
 from pipeline.metrics import validation_scores
-from pipeline.micro_batches import Fitting
+from pipeline.micro_batches import Fitting, StandIn
+from pipeline.ranks import ranks_of
 from pipeline.sampling import class_counts, draw, sampler_weights
 from pipeline.schedules import Schedule
-from pipeline.steps import Step, device_of, make_optimizer, scored
+from pipeline.steps import FAULTS, Step, device_of, make_optimizer, scored
 from pipeline.train_params import TrainParams
 from pipeline.training_state import Epoch, Tick, Training, Watcher, put_back
 
@@ -129,10 +132,13 @@ def begin(
     generator = np.random.default_rng(seed)
     scaler = torch.amp.GradScaler(device_of(model).type, enabled=model.scales_loss)
     optimizer = make_optimizer(model, params)
-    return Training(model, optimizer, schedule, generator, scaler=scaler)
+    ranks = ranks_of(examples)
+    fitting = Fitting(cuts=not ranks.sharded)
+    return Training(
+        model, optimizer, schedule, generator, scaler=scaler, fitting=fitting, ranks=ranks
+    )
 
 
-@torch.inference_mode()
 def evaluate(
     model: FusionModel,
     examples: ExampleSource,
@@ -140,20 +146,25 @@ def evaluate(
     *,
     ticked: Callable[[Tick], None] | None = None,
 ) -> Scored:
-    """Probabilities and loss of some utterances, in eval mode; `ticked` is told of each batch."""
+    """Probabilities and loss of some utterances, in eval mode; `ticked` is told of each batch.
+
+    Processes that share the rows of each batch all have the result.
+    """
     model.eval()
-    fitting, device = Fitting(), device_of(model)
+    ranks = ranks_of(examples)
+    fitting = Fitting(cuts=not ranks.sharded)
     rows: list[NDArray[np.float64]] = [np.empty(0)] * len(labels)
     total = size = 0.0
     for places, batch in ordered_batches(examples, labels, EVALUATION_BATCH, unit=model.unit):
-        parts = fitting.all(batch, lambda part: _scored(model, part.to(device)))
-        for _, loss, weight in parts:
-            total, size = total + loss * weight, size + weight
-        probabilities = np.concatenate([part.probabilities for part in parts])
-        for place, row in zip(places, probabilities, strict=True):
-            rows[place] = row
+        where = {labels[place].id: place for place in places}
+        found = ranks.together(partial(_parts, model, fitting, batch), FAULTS)
+        parts = list(chain.from_iterable(found))
+        for part in parts:
+            total, size = total + part.loss * part.size, size + part.size
+            for id, row in zip(part.ids, part.probabilities, strict=True):
+                rows[where[id]] = row
         if ticked is not None:
-            ticked(Tick(batch.ids, None))
+            ticked(Tick(tuple(id for part in parts for id in part.ids), None))
     return Scored(np.stack(rows), total / size)
 
 
@@ -188,18 +199,29 @@ def train_epoch(
 
 
 class _Part(NamedTuple):
-    """What a model makes of a batch: probabilities `[N, K]`, mean loss, and what it is over."""
+    """What a model makes of N rows: probabilities `[N, K]`, mean loss, and what it is over."""
 
+    ids: tuple[str, ...]
     probabilities: NDArray[np.float64]
     loss: float
     size: float
+
+
+def _parts(model: FusionModel, fitting: Fitting, batch: Batch) -> list[_Part]:
+    """A batch in the parts that fit; what only stands in is computed, and is no part of it."""
+    device = device_of(model)
+    # What networks in parts have put together may be used by training, as no inference tensor may.
+    with torch.inference_mode(mode=fitting.cuts), torch.no_grad():
+        parts = fitting.all(batch, lambda part: _scored(model, part.to(device)))
+    return [] if isinstance(batch, StandIn) else parts
 
 
 def _scored(model: FusionModel, batch: Batch) -> _Part:
     prediction = model(batch)
     logits, truth = scored(batch, prediction.logits)
     loss = float(model.loss(prediction, batch))
-    return _Part(logits.double().softmax(1).cpu().numpy(), loss, model.criterion.size(truth))
+    probabilities = logits.double().softmax(1).cpu().numpy()
+    return _Part(batch.ids, probabilities, loss, model.criterion.size(truth))
 
 
 def _augmented(

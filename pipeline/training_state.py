@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from pipeline.fusion._model import FusionModel
 from pipeline.micro_batches import Fitting
+from pipeline.ranks import ALONE, Ranks
+from pipeline.ranks_parts import part, whole
 from pipeline.schedules import Schedule
 from pipeline.train_params import TrainParams
 
@@ -86,6 +88,7 @@ class Training:
         scaler: Of the loss, where the model asks for that.
         within: Of the epoch under way; None between two epochs.
         fitting: What fits the device's memory.
+        ranks: Processes that train the model together.
         ticked: Told of steps and of validation batches; what one raises ends the training.
     """
 
@@ -101,6 +104,7 @@ class Training:
     )
     within: Within | None = None
     fitting: Fitting = field(default_factory=Fitting)
+    ranks: Ranks = ALONE
     ticked: list[Callable[[Tick], None]] = field(default_factory=list)
 
     def ended(self, params: TrainParams) -> bool:
@@ -117,7 +121,7 @@ class Training:
             self.best = epoch.epoch
             # A device's memory is for what is computed with.
             state = changing(self.model)
-            self.best_weights = {name: value.to("cpu", copy=True) for name, value in state.items()}
+            self.best_weights = {n: whole(value).to("cpu", copy=True) for n, value in state.items()}
 
     def start(self) -> Within:
         """The epoch under way; if there is none, that which begins now."""
@@ -154,6 +158,10 @@ def changing(model: nn.Module) -> dict[str, Tensor]:
 
 def put_back(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load what `changing` returned; the rest stays as it is."""
+    now = model.state_dict()
+    state = {
+        name: part(value, now[name]) if name in now else value for name, value in state.items()
+    }
     found = model.load_state_dict(state, strict=False)
     wrong = [*found.unexpected_keys, *(set(found.missing_keys) & changing(model).keys())]
     assert not wrong, wrong

@@ -26,9 +26,12 @@ from pipeline.fusion._inputs import InputSettings
 from pipeline.jobs import Job, Tell, Watch, repeatable, write_history, write_predictions
 from pipeline.live import LiveExamples
 from pipeline.micro_batches import TooLargeError
+from pipeline.ranks_parts import whole
+from pipeline.ranks_sharding import spread
 from pipeline.steps import NotFiniteError
 from pipeline.stopping import until_asked
 from pipeline.training import Fitted, fit
+from pipeline.training_state import changing, put_back
 from pipeline.tune_params import TuneParams
 from pipeline.tune_watch import Speed, TuneWatch
 from pipeline.warm_start import warm_start
@@ -71,6 +74,8 @@ class Size(NamedTuple):
 def run_tune_job(tuning: TuneJob, tell: Tell | None = None, *, every: float = 30.0) -> Size:
     """Train, predict, export, and write the files of the job's folder.
 
+    Of several processes all train and predict, and the first one writes.
+
     Args:
         tuning: What to train.
         tell: Told how far it is; None: nobody.
@@ -80,19 +85,24 @@ def run_tune_job(tuning: TuneJob, tell: Tell | None = None, *, every: float = 30
         StoppedError: If SIGTERM came; the training is saved.
         HeronryError: If the loss is not finite, or an utterance does not fit the memory.
     """
-    job = tuning.job
+    job, ranks = tuning.job, tuning.examples.ranks
     watch = Watch(job, tell)
     with repeatable(job.device, threads=torch.get_num_threads()), full_float32():
-        backbones = {slot: entry.build() for slot, entry in tuning.entries.items()}
-        examples = dataclasses.replace(tuning.examples, backbones=backbones)
-        torch.manual_seed(job.seed)
-        model, trained = _model(tuning, examples)
+        model, examples = _made(tuning)
+        trained = _count(model, trained=True)
+        spread(model, ranks)
+        ranks.draw_apart(job.seed)
         fitted = _fitted(tuning, model, examples, tell, every)
+        if ranks.sharded:
+            model, examples = _whole_again(tuning, model)
         model.merge()
-        write_model(tuning, model, examples)
-        write_history(job, fitted)
+        if ranks.is_first:
+            write_model(tuning, model, examples)
+            write_history(job, fitted)
         write_predictions(job, model, examples)
-        _export(tuning, model, examples)
+        if ranks.is_first:
+            _export(tuning, model, examples)
+        ranks.wait()
     kept = fitted.history[fitted.best - 1]
     watch.tell(f"kept epoch {fitted.best}, {watch.score(kept)}", done=True)
     return Size(trained, _count(model))
@@ -105,9 +115,10 @@ def _fitted(
     job, params = tuning.job, tuning.params
     folder = tuning.kept and tuning.kept / f"seed_{job.seed}_fold_{job.fold}"
     speed = Speed(examples.utterances)
-    with until_asked() as wish:
+    ranks = examples.ranks
+    with until_asked(launched=ranks.count > 1) as wish:
         watch = TuneWatch(job, folder, params, wish=wish, speed=speed, tell=tell, every=every)
-        events = [EventFiles(job.out / EVENTS)] if params.tensorboard else []
+        events = [EventFiles(job.out / EVENTS)] if params.tensorboard and ranks.is_first else []
         try:
             return fit(
                 model,
@@ -149,14 +160,24 @@ def full_float32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, matmul
 
 
-def _model(tuning: TuneJob, examples: LiveExamples) -> tuple[EndToEnd, int]:
-    """The model, and how many of its parameters are trained."""
+def _made(tuning: TuneJob) -> tuple[EndToEnd, LiveExamples]:
+    """The model as it is before training, and what its backbones read."""
     job = tuning.job
+    backbones = {slot: entry.build() for slot, entry in tuning.entries.items()}
+    examples = dataclasses.replace(tuning.examples, backbones=backbones)
+    torch.manual_seed(job.seed)
     fusion = make_model(job.kind, job.args, examples.specs, len(job.classes), inputs=job.inputs)
     if tuning.params.init is not None:
         warm_start(fusion, Path(tuning.params.init), job, _description(job, examples))
-    model = EndToEnd(fusion, examples.backbones, tuning.params).to(job.device)
-    return model, _count(model, trained=True)
+    return EndToEnd(fusion, examples.backbones, tuning.params).to(job.device), examples
+
+
+def _whole_again(tuning: TuneJob, model: EndToEnd) -> tuple[EndToEnd, LiveExamples]:
+    """The model that was trained in parts, each process with all of it."""
+    weights = {name: whole(value).cpu() for name, value in changing(model).items()}
+    made, examples = _made(tuning)
+    put_back(made, weights)
+    return made, examples
 
 
 def _description(job: Job, examples: LiveExamples) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -21,13 +21,12 @@ from safetensors import safe_open
 from features.files import file_sha256
 from pipeline.live import LiveExamples
 from pipeline.params import ModelEntry, Params
+from pipeline.ranks_state import gathered, put_gathered
 from pipeline.resume import (
     NAME,
     UNREADABLE,
     folder_of,
-    put_running,
     read_state,
-    running,
     shard_checksums,
     write_state,
 )
@@ -36,6 +35,14 @@ from pipeline.training_state import Epoch, Training, Within
 STEP, BEST = "step_*.safetensors", "best_*.safetensors"
 # Keys of `e2e` that decide no number.
 FREE = ("save_seconds", "keep", "tensorboard", "init")
+
+
+class Found(NamedTuple):
+    """A checkpoint: what `gathered` gave, facts, and the weights of the best epoch."""
+
+    tensors: dict[str, torch.Tensor]
+    facts: dict[str, Any]
+    best: dict[str, torch.Tensor]
 
 
 def tune_folder(
@@ -102,20 +109,32 @@ class Checkpoints:
     def restore(self, training: Training) -> bool:
         """Put a training where it was saved last, and torch's generators with it.
 
-        A file that cannot be read is left out: then it is the one before.
+        A file that cannot be read is left out: then it is the one before. Of several processes the
+        first one reads, and the others get what it has read.
 
         Returns:
             Whether there was anything to take up.
         """
+        ranks = training.ranks
+        found = self._newest() if ranks.is_first else None
+        facts = ranks.from_first(None if found is None else found.facts)
+        if facts is None:
+            return False
+        tensors = ranks.tensors_from_first({} if found is None else found.tensors)
+        best = ranks.tensors_from_first({} if found is None else found.best)
+        _restore(training, facts, tensors, best)
+        return True
+
+    def _newest(self) -> Found | None:
+        """The newest checkpoint that can be read; others go."""
         for path in reversed(self._steps()):
             found = read_state(path)
             best = None if found is None else self._best(found[1]["best"])
             if found is not None and best is not None:
-                _restore(training, found[1], found[0], best)
                 self._tidy(upto=path)
-                return True
+                return Found(*found, best)
         self._tidy(upto=None)
-        return False
+        return None
 
     def due(self) -> bool:
         """Whether it is time for another one."""
@@ -124,17 +143,22 @@ class Checkpoints:
     def save(self, training: Training, *, ended: bool = False) -> bool:
         """Save a training between two steps, or one that has ended: then the others go.
 
+        Of several processes the first one writes; all have to call this.
+
         Returns:
             Whether it could be written; if not, those before it are still there.
         """
         if self.folder is None:
             return False
+        tensors = {} if ended else gathered(training)
+        if not training.ranks.is_first:
+            return True
         path = self.folder / STEP.replace("*", f"{training.schedule.step:08d}")
         try:
             best = self._best_path(training.best)
             if training.best and not best.exists():
                 write_state(best, training.best_weights, {})
-            write_state(path, {} if ended else running(training), _facts(training, ended=ended))
+            write_state(path, tensors, _facts(training, ended=ended))
         except OSError as error:
             self._told_of(error)
             return False
@@ -212,7 +236,7 @@ def _restore(
     training.scaler.load_state_dict(facts["scaler"])
     training.fitting.limit = facts["limit"]
     if not facts["ended"]:
-        put_running(training, tensors)
+        put_gathered(training, tensors)
 
 
 def _best_of(path: Path) -> int:

@@ -6,12 +6,14 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from features.manifest import Utterance
 from pipeline.jobs import Job, Tell, Watch
+from pipeline.micro_batches import to_stderr
 from pipeline.stopping import StoppedError, Wish
 from pipeline.training_state import Tick, Training
 from pipeline.tune_params import TuneParams
@@ -93,12 +95,14 @@ class TuneWatch:
             done, within = len(training.history), training.within
             more = "" if within is None else f" and {within.batches} batches of the next"
             self.say(f"goes on after epoch {done}{more}")
-        training.fitting.say = self.say
+        number = training.ranks.number
+        # Others show nothing, but this is about the memory of each.
+        training.fitting.say = partial(_say_as, number) if number else self.say
         training.ticked.append(self.tick)
         self._speed.begin()
 
     def tick(self, tick: Tick) -> None:
-        """After a step, or a batch of the validation split.
+        """After a step, or a batch of the validation split; all processes stop if one is to.
 
         Raises:
             StoppedError: If that is wished; the training is saved.
@@ -110,20 +114,26 @@ class TuneWatch:
         if self._speed.passed >= self.every:
             self._line.tell(self._text(training, tick))
             self._speed.begin()
-        if self.wish.asked:
+        asked, due = zip(*training.ranks.gather((self.wish.asked, self._due())), strict=True)
+        if any(asked):
             self._stop(training)
-        elif self.checkpoints.due():
+        elif any(due):
             self.checkpoints.save(training)
 
     def epoch_ended(self, training: Training, *, ended: bool) -> None:
         """Tell of an epoch, and keep the training if it is time, or if it has ended."""
         self._lasting.epoch_ended(training, ended=ended)
-        if ended or self.checkpoints.due():
+        if training.ranks.from_first(ended or self._due()):
             self.checkpoints.save(training, ended=ended)
 
     def say(self, text: str) -> None:
         """Show a line that stays."""
         self._lasting.tell(text)
+
+    def _due(self) -> bool:
+        """Whether it is time for a checkpoint, by the clock of the first process."""
+        training = self._training
+        return training is not None and training.ranks.is_first and self.checkpoints.due()
 
     def _text(self, training: Training, tick: Tick) -> str:
         params, within = self.job.params, training.within
@@ -152,6 +162,10 @@ def peak_bytes(device: str) -> int:
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_BYTES
+
+
+def _say_as(number: int, text: str) -> None:
+    to_stderr(f"process {number}: {text}")
 
 
 def _lasting(tell: Tell) -> Tell:
