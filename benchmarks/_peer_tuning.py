@@ -157,6 +157,7 @@ def train_peer(task: TuneTask, ids: Sequence[Sequence[str]] | None = None) -> Ti
         )
         if isinstance(trainer, GivenTrainer) and ids is not None:
             trainer.given = [[place[id] for id in step] for step in ids]
+        trainer.remove_callback(transformers.PrinterCallback)  # standard output is the result's
         trainer.train()
     return timer
 
