@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from features.shard import Shard, read_shard
 from features.shard_structure import check_structure
 from pipeline.params import Params
 from pipeline.store_survey import stored_backbones, stored_trainings
+from pipeline.text_columns import aligned
 
 HEADER = (
     *("corpus", "backbone", "size", "utterances", "rejected"),
@@ -166,23 +166,6 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Cells in columns as wide as their widest, but for the last cell of each row.
-
-    >>> aligned([["a", "bc"], ["def", "g"]])
-    ['a    bc', 'def  g']
-    """
-    table = [list(row) for row in rows]
-    widths: dict[int, int] = {}
-    for row in table:
-        for column, cell in enumerate(row[:-1]):
-            widths[column] = max(widths.get(column, 0), len(cell))
-    return [
-        "  ".join([*(c.ljust(widths[i]) for i, c in enumerate(row[:-1])), row[-1]]).rstrip()
-        for row in table
-    ]
 
 
 def _look_at(folder: Path, params: Params, needed: dict[str, tuple[str, ...]]) -> CacheFolder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from textwrap import wrap
 
@@ -12,6 +12,7 @@ from pipeline.metrics import MONITORS
 from pipeline.paired_tests import FEWEST
 from pipeline.report_html import document, element, section, table
 from pipeline.statistics import DRAWS, FEW_CLUSTERS, Interval
+from pipeline.text_columns import aligned
 
 NAMES = dict(zip(MONITORS, ("accuracy (WA)", "UAR", "macro F1", "weighted F1"), strict=True))
 _WIDTH = 100
@@ -45,7 +46,8 @@ def as_text(found: Comparison) -> str:
         for note in part.notes:
             lines += wrap(_plain(note), _WIDTH, initial_indent="  ", subsequent_indent="  ")
         if part.rows:
-            lines += [f"  {line}" for line in _aligned([part.header, *part.rows])]
+            cells = [[_plain(cell) for cell in row] for row in (part.header, *part.rows)]
+            lines += [f"  {line}" for line in aligned(cells)]
     return "\n".join(lines[1:])
 
 
@@ -202,12 +204,3 @@ def _p(value: float) -> str:
 def _plain(text: str) -> str:
     """Text from files must not steer a terminal."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    cells = [[_plain(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]

@@ -14,6 +14,7 @@ from features.locations import corpus_root, root_variable
 from features.plugins import load
 from features.records import read_json
 from pipeline.params import Params
+from pipeline.text_columns import aligned
 
 SHOWN_FOLDS = 5
 LISTED = 20  # differences and reasons that are printed
@@ -24,7 +25,7 @@ _COLUMNS = ("corpus", "kind", "prepared", "root", "utterances", "classes", "hour
 def overview(params: Params) -> list[str]:
     """A line for each entry of `corpora`, below a header."""
     rows = [_COLUMNS, *(_row(name, mapping) for name, mapping in params.corpora.items())]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def describe(params: Params, name: str) -> list[str]:
@@ -38,13 +39,13 @@ def describe(params: Params, name: str) -> list[str]:
     entry = corpus_entry(name, params.corpora[name])
     path = _card_path(name)
     card = read_json(path) if path.exists() else _known(entry)
-    told = [f"{name}: {card.get('title')}", "", *_aligned(_facts(entry, card, path))]
+    told = [f"{name}: {card.get('title')}", "", *aligned(_facts(entry, card, path))]
     told += _listed("Differences from the published counts", card.get("differences"))
     reasons = card.get("rejected_reasons") or {}
     told += _listed("Rejected", [f"{count}: {reason}" for reason, count in reasons.items()])
     told += _listed("Leaks between the splits", card.get("leaks"))
     for fold, counts in enumerate((card.get("counts") or [])[:SHOWN_FOLDS]):
-        told += ["", f"Fold {fold}", *_indented(_aligned(_fold(card, fold, counts)))]
+        told += ["", f"Fold {fold}", *_indented(aligned(_fold(card, fold, counts)))]
     more = int(card.get("folds", 0)) - SHOWN_FOLDS
     return told + ([f"and {more} more folds, in {path}"] if more > 0 else [])
 
@@ -198,18 +199,6 @@ def _listed(title: str, found: Sequence[str] | None) -> list[str]:
 
 def _indented(lines: Iterable[str]) -> list[str]:
     return [f"  {line}" for line in lines]
-
-
-def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Cells in columns as wide as their widest, but for the last cell of each row."""
-    table = [list(row) for row in rows]
-    widths: dict[int, int] = {}
-    for row in table:
-        for column, cell in enumerate(row[:-1]):
-            widths[column] = max(widths.get(column, 0), len(cell))
-    return [
-        "  ".join([*(c.ljust(widths[i]) for i, c in enumerate(row[:-1])), row[-1]]) for row in table
-    ]
 
 
 def _card_path(name: str) -> Path:
