@@ -106,6 +106,8 @@ class Extractor:
             return
         threads = torch.get_num_threads()
         going: deque[tuple[Prepared, Future[list[Result]]]] = deque()
+        # This thread too, which prepares inputs: parallel loops would wait for cores in use.
+        torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(lanes, "lane", torch.set_num_threads, (1,)) as pool:
                 for item in items:

@@ -79,7 +79,7 @@ class CED(Networked):
 
     reads: Reads = "audio"
     files = FILES
-    cpu_batch_seconds = 40.0  # 25 tokens a second: a short clip alone is a small matrix
+    cpu_batch_seconds = 80.0  # 25 tokens a second: a short clip alone is a small matrix
 
     def __init__(
         self,

@@ -160,7 +160,8 @@ class CED(nn.Module):
         embedded = self.patch_embed(self.normalized(mel, frames))
         times = embedded.shape[-1]
         embedded = embedded + self.time_pos_embed[..., :times] + self.freq_pos_embed
-        states = [embedded.flatten(2).transpose(1, 2)]
+        # Contiguous, or every sum and norm after it would walk a transposed layout.
+        states = [embedded.flatten(2).transpose(1, 2).contiguous()]
         takes_part = torch.arange(times, device=mel.device) < patches[:, None]
         # Without a mask attention has faster kernels.
         mask = None if bool(takes_part.all()) else takes_part.repeat(1, BANDS)[:, None, None]
