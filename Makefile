@@ -29,7 +29,7 @@ run: $(INSTALLED)  ## Reproduce the demo and show the report
 	$(BIN)/python -m pipeline show
 
 test: $(INSTALLED) lint  ## All tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fast: $(INSTALLED)  ## Tests that take less than a second or so each
 	$(BIN)/pytest -n 2 -m "not slow and not dvc and not browser"

@@ -24,6 +24,18 @@ settings.load_profile("default")
 ManifestMaker = Callable[..., Manifest]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the longest tests first, so that no process is left alone with one at the end."""
+    long = ("embedded", "dvc"), ("slow",)
+    ranks: dict[Path, int] = {}
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        rank = next((n for n, names in enumerate(long) if marks & set(names)), len(long))
+        ranks[item.path] = min(rank, ranks.get(item.path, rank))
+    items.sort(key=lambda item: ranks[item.path])
+
+
 @pytest.fixture(autouse=True)
 def private_store(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
