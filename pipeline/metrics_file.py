@@ -7,6 +7,7 @@ with the test rows of all folds pooled. Keys in this order, absent where there i
   accuracy: it is 1 - 2 (1 - accuracy) / K). Each with `_low` and `_high` (95 % interval), `_sd`
   (over seeds), `_fold_mean` and `_fold_sd` (mean and standard deviation over folds, for several).
 - `f1_<class>`.
+- `valid_<metric>`: of the validation split, mean over trained models. Search for settings by these.
 - `majority_<metric>`, `chance_<metric>`, `prior_<metric>`: guessing (pipeline.baselines).
 - `nll`, `brier`, `ece`, `ece_adaptive`, then the same with `_scaled`, after the temperature
   scaling on validation rows; `temperature`, the mean over trained models.
@@ -25,6 +26,7 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.metrics import MONITORS, keys
 from pipeline.report import Baselines, Calibration, Grouping, Interval, Report, Summary
+from pipeline.summaries import validation_means
 
 DECIMALS = 6
 Pairs = Iterator[tuple[str, float | None]]
@@ -55,6 +57,8 @@ def _pairs(report: Report) -> Pairs:
         yield from _summary(name, summary)
     for key, of_class in zip(report.f1_names, report.classes, strict=True):
         yield key, of_class.f1
+    for name, value in validation_means(report.run).items():
+        yield f"valid_{name}", value
     yield from _baselines(report.baselines)
     yield from _calibration(report.calibration)
     for grouping in report.groupings:

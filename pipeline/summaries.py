@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pipeline.metrics import (
+    MONITORS,
     Counts,
     Floats,
     Matrices,
@@ -121,6 +122,20 @@ def job_scores(run: RunFolder, by_job: Counts, calibration: Calibration) -> tupl
         JobScores(job.seed, job.fold, int(matrix.sum()), _at(scores(matrix), ()), temperature)
         for job, matrix, temperature in zip(run.jobs, by_job, temperatures, strict=True)
     )
+
+
+def validation_means(run: RunFolder) -> dict[str, float]:
+    """Metrics of the validation rows, means over trained models; empty if one has none.
+
+    They chose the epoch and are too high for that, but settings may be compared by them, as by
+    test scores they may not.
+    """
+    valid = [(job.labels[~job.test], job.predictions[~job.test]) for job in run.jobs]
+    if not all(len(labels) for labels, _ in valid):
+        return {}
+    matrices = np.stack([confusion(*of, len(run.classes)) for of in valid])
+    found = scores(matrices)
+    return {name: float(found[name].mean()) for name in MONITORS}
 
 
 def _at(values: Mapping[str, Floats], index: int | tuple[()]) -> dict[str, float]:

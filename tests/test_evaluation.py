@@ -67,6 +67,19 @@ def test_scores_pool_folds_and_average_seeds(fake: FakeRun) -> None:
         assert found[f"f1_{name}"] == pytest.approx(value, abs=1e-6)
 
 
+def test_validation_scores_are_means_over_trained_models(fake: FakeRun) -> None:
+    found = metrics_of(fake)
+    jobs = [
+        [row for row in rows_of(fake.predictions(seed, fold)) if row["split"] == "valid"]
+        for seed in fake.seeds
+        for fold in range(fake.folds)
+    ]
+    pairs = [([r["label"] for r in rows], [r["prediction"] for r in rows]) for rows in jobs]
+    each = [oracle.balanced_accuracy_score(*pair) for pair in pairs]
+    assert len(set(each)) > 1
+    assert found["valid_uar"] == pytest.approx(np.mean(each), abs=1e-6)
+
+
 def test_majority_is_that_of_each_folds_training_split(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path, folds=3, each=5).write()
     dropped = json.loads((fake.run / "run.json").read_text(encoding="utf-8"))["dropped"]
@@ -96,6 +109,7 @@ def test_metrics_are_flat_numbers_in_a_fixed_order(fake: FakeRun) -> None:
     ends = ("", "_low", "_high", "_sd", "_fold_mean", "_fold_sd")
     expected = [name + end for name in SUMMARIES for end in ends]
     expected += [f"f1_{name}" for name in CLASSES]
+    expected += [f"valid_{name}" for name in MONITORS]
     expected += [f"{kind}_{name}" for kind in ("majority", "chance", "prior") for name in MONITORS]
     proper = ["nll", "brier", "ece", "ece_adaptive"]
     expected += [*proper, *(f"{name}_scaled" for name in proper), "temperature"]
