@@ -57,8 +57,8 @@ def _pairs(report: Report) -> Pairs:
         yield from _summary(name, summary)
     for key, of_class in zip(report.f1_names, report.classes, strict=True):
         yield key, of_class.f1
-    for name, value in validation_means(report.run).items():
-        yield f"valid_{name}", value
+    for name, mean in validation_means(report.run).items():
+        yield f"valid_{name}", mean
     yield from _baselines(report.baselines)
     yield from _calibration(report.calibration)
     for grouping in report.groupings:
