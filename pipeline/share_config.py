@@ -124,7 +124,11 @@ def _write(remote: Remote, *, force: bool) -> None:
 
     _check_free(remote, force=force)
     try:
-        config = Config.from_cwd()
+        config = Config.from_cwd(validate=False)
+        if force and LOCAL.is_file():
+            # Before the rest: of another kind of remote, DVC would take these for mistakes.
+            with config.edit("local", validate=False) as content:
+                content["remote"][remote.name] = {}
         with config.edit("repo") as content:
             kept = {} if force else content["remote"].get(remote.name, {})
             content["remote"][remote.name] = {**kept, **remote.shared}
@@ -133,9 +137,8 @@ def _write(remote: Remote, *, force: bool) -> None:
             _check_ignored()
             LOCAL.touch(mode=0o600)
             LOCAL.chmod(0o600)
-        if remote.local or LOCAL.is_file():
             with config.edit("local") as content:
-                kept = {} if force else content["remote"].get(remote.name, {})
+                kept = content["remote"].get(remote.name, {})
                 content["remote"][remote.name] = {**kept, **remote.local}
     except ConfigError as error:
         raise ShareError(

@@ -202,3 +202,15 @@ def test_a_head_that_no_prepare_wrote(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="is not JSON"):
         read_json(tmp_path / "corpus.json")
     assert dataclasses.is_dataclass(Manifest)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"id,why\n", b"id,reason\nu0\n", b"id,reason\nu0,a,b\n", b"id,reason\n\xff,x\n"],
+)
+def test_a_table_of_rejects_that_no_extraction_wrote(content: bytes, shard: Path) -> None:
+    reader = CacheReader(shard.parent)
+    assert reader.rejected == {}
+    (shard.parent / REJECTED).write_bytes(content)
+    with pytest.raises(ManifestError, match=r"rejected\.csv is no table .*or pull it again"):
+        _ = reader.rejected
