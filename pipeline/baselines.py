@@ -21,8 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import fftconvolve
-from scipy.stats import binom
 
 from pipeline.metrics import Floats, scores
 from pipeline.statistics import Scores
@@ -91,6 +89,10 @@ def expected_scores(guess: Floats, test: Floats) -> dict[str, float]:
 
 def _expected_f1(guess: Floats, of_class: Floats, items: Floats) -> float:
     """Expected F1 of one class; per fold its probability, its items, and all items, `[F]`."""
+    # They take a second to import, for which every command of `python -m pipeline` would wait.
+    from scipy.signal import fftconvolve
+    from scipy.stats import binom
+
     support, expected = of_class.sum(), 0.0
     for fold in np.flatnonzero(of_class * guess):
         others = items - (np.arange(len(items)) == fold)
