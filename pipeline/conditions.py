@@ -5,15 +5,18 @@
 the text of another one, so that the words are natural and say nothing: what the score then loses
 is what it owed to the words. `asr_text` gives each the words that a speech recogniser heard, as far
 as the corpus tells them: others keep their reference (`pipeline.recognised` counts them). Nothing
-is trained again.
+is trained again. End-to-end training reads the changed texts anew (`pipeline.live_conditions`); all
+else is the same for both regimes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,8 +25,10 @@ from torch import Tensor
 from features.cache import CacheReader
 from features.manifest import Label
 from features.stream import Stream
+from pipeline.batch import Batch
 from pipeline.data import Examples
 from pipeline.dialogues import stack_turns
+from pipeline.example_source import ExampleSource
 from pipeline.fusion._model import FusionModel
 from pipeline.run_extras import CONDITIONS
 from pipeline.training import evaluate
@@ -31,12 +36,37 @@ from pipeline.training import evaluate
 TEXT = "text"  # the slot
 
 
-@dataclass(frozen=True)
-class Altered(Examples):
-    """Examples whose batches come without a slot's features, or with others.
+class Changed(ExampleSource, Protocol):
+    """Examples under a condition; the features of the slot `without`, if any, are to be zeroed."""
+
+    @property
+    def without(self) -> str:
+        """A slot, or nothing."""
+        ...
+
+
+class Change(NamedTuple):
+    """A condition.
 
     Attributes:
+        name: As in conditions.csv.
         without: A slot whose features are zeroed; empty: none.
+        swapped: By slot: id of the utterance that each one gets its features from.
+        recognised: Whether recognised words replace the text.
+    """
+
+    name: str
+    without: str = ""
+    swapped: Mapping[str, Mapping[str, str]] = {}
+    recognised: bool = False
+
+
+@dataclass(frozen=True)
+class Altered(Examples):
+    """Examples whose batches come with other features, or are to be used without a slot's.
+
+    Attributes:
+        without: A slot whose features are to be zeroed; empty: none.
         swapped: By slot: id of the utterance that each one gets its features from.
         heard: Features of recognised words, for the text slot; None: those of the reference.
     """
@@ -48,39 +78,52 @@ class Altered(Examples):
     def _stream(self, slot: str, ids: Sequence[str]) -> Stream:
         if slot == TEXT and self.heard is not None:
             return _preferring(self.heard, self.readers[slot], ids)
-        return self._changed(slot, super()._stream(slot, self._sources(slot, ids)))
+        return super()._stream(slot, self._sources(slot, ids))
 
     def _turns(self, slot: str, ids: Sequence[str], mask: Tensor) -> Stream:
         if slot == TEXT and self.heard is not None:
             return stack_turns(_preferring(self.heard, self.readers[slot], ids), mask)
-        return self._changed(slot, super()._turns(slot, self._sources(slot, ids), mask))
+        return super()._turns(slot, self._sources(slot, ids), mask)
 
     def _sources(self, slot: str, ids: Sequence[str]) -> Sequence[str]:
         source = self.swapped.get(slot)
         return ids if source is None else [source[id] for id in ids]
 
-    def _changed(self, slot: str, stream: Stream) -> Stream:
-        if slot != self.without:
-            return stream
-        return Stream(torch.zeros_like(stream.values), stream.mask)
+
+def changes(
+    slots: Sequence[str], test: Sequence[Label], seed: int, *, recognised: bool
+) -> Iterator[Change]:
+    """The conditions that fit a model's slots.
+
+    A model of one slot has nothing left without it, and gets none of the first kind.
+
+    Args:
+        slots: Of the model.
+        test: Labels of the test split.
+        seed: Decides who gets whose text.
+        recognised: Whether there are recognised words.
+    """
+    if len(slots) > 1:
+        for slot in slots:
+            yield Change(f"without_{slot}", without=slot)
+    if TEXT in slots and len(test) > 1:
+        yield Change("shuffled_text", swapped={TEXT: _deranged(test, seed)})
+    if TEXT in slots and recognised:
+        yield Change("asr_text", recognised=True)
 
 
 def conditions(
     examples: Examples, test: Sequence[Label], seed: int, heard: CacheReader | None = None
 ) -> Iterator[tuple[str, Altered]]:
-    """The conditions that fit a model's slots, with the examples of each.
+    """The conditions of a model on caches, with the examples of each.
 
-    A model of one slot has nothing left without it, and gets none of the first kind. Without
-    features of recognised words (`heard`) there is no `asr_text`.
+    Without features of recognised words (`heard`) there is no `asr_text`.
     """
     plain = Altered(**{each.name: getattr(examples, each.name) for each in fields(examples)})
-    if len(examples.readers) > 1:
-        for slot in examples.readers:
-            yield f"without_{slot}", replace(plain, without=slot)
-    if TEXT in examples.readers and len(test) > 1:
-        yield "shuffled_text", replace(plain, swapped={TEXT: _deranged(test, seed)})
-    if TEXT in examples.readers and heard is not None:
-        yield "asr_text", replace(plain, heard=heard)
+    for change in changes(list(examples.readers), test, seed, recognised=heard is not None):
+        reader = heard if change.recognised else None
+        changed = replace(plain, without=change.without, swapped=change.swapped, heard=reader)
+        yield change.name, changed
 
 
 def write_conditions(
@@ -92,7 +135,7 @@ def write_conditions(
     *,
     asr: Path | None = None,
 ) -> None:
-    """Predict the test split under each condition.
+    """Predict the test split from caches under each condition.
 
     Args:
         path: A CSV file of the columns `run_extras.CONDITIONS`.
@@ -103,13 +146,61 @@ def write_conditions(
         asr: Cache folder of recognised words; None: there are none.
     """
     heard = None if asr is None else CacheReader(asr)
+    write_guesses(path, model, conditions(examples, test, seed, heard), test)
+
+
+def write_guesses(
+    path: Path,
+    model: FusionModel,
+    changed: Iterable[tuple[str, Changed]],
+    test: Sequence[Label],
+    *,
+    fusion: FusionModel | None = None,
+    writes: bool = True,
+) -> None:
+    """Predict the test split under conditions.
+
+    Args:
+        path: A CSV file of the columns `run_extras.CONDITIONS`.
+        model: Trained.
+        changed: Examples by condition.
+        test: Labels of the test split.
+        fusion: The part of the model that gets the features of all slots; None: the model itself.
+        writes: Whether this process writes; of several that share the rows, all predict.
+    """
+    rows = []
+    for name, examples in changed:
+        with _zeroed(fusion or model, examples.without):
+            guesses = evaluate(model, examples, test).probabilities.argmax(1)
+        names = (examples.classes[int(guess)] for guess in guesses)
+        rows += [
+            [label.id, name, label.label, guess] for label, guess in zip(test, names, strict=True)
+        ]
+    if not writes:
+        return
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(CONDITIONS)
-        for name, altered in conditions(examples, test, seed, heard):
-            guesses = evaluate(model, altered, test).probabilities.argmax(1)
-            for label, guess in zip(test, guesses, strict=True):
-                writer.writerow([label.id, name, label.label, examples.classes[int(guess)]])
+        writer.writerows(rows)
+
+
+@contextlib.contextmanager
+def _zeroed(fusion: FusionModel, slot: str) -> Iterator[None]:
+    """Let a model get zeros in place of a slot's features; masks stay as they are."""
+
+    def zero(_: Any, given: tuple[Batch]) -> tuple[Batch]:
+        streams = dict(given[0].streams)
+        streams[slot] = Stream(torch.zeros_like(streams[slot].values), streams[slot].mask)
+        return (replace(given[0], streams=streams),)
+
+    if not slot:
+        yield
+        return
+    hook = fusion.register_forward_pre_hook(zero)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _preferring(first: CacheReader, second: CacheReader, ids: Sequence[str]) -> Stream:

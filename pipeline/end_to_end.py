@@ -71,11 +71,17 @@ class EndToEnd(FusionModel):
 
     def forward(self, batch: Batch) -> Prediction:
         """The fusion's prediction on the streams of all slots."""
-        live = {slot: self._stream(slot, batch) for slot in self.backbones}
-        prediction: Prediction = self.fusion(
-            replace(batch, streams={**live, **batch.streams}, inputs={})
-        )
+        streams = self.streams(batch)
+        if self.unit == "dialogue":
+            assert batch.labels is not None
+            turns = batch.labels != UNSCORED
+            streams |= {slot: stack_turns(streams[slot], turns) for slot in self.backbones}
+        prediction: Prediction = self.fusion(replace(batch, streams=streams, inputs={}))
         return prediction
+
+    def streams(self, batch: Batch) -> dict[str, Stream]:
+        """What the backbones make of utterances, `[B, T, D]`, and the streams of the batch."""
+        return {slot: self._stream(slot, batch) for slot in self.backbones} | dict(batch.streams)
 
     def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
         """The fusion's loss, by the criterion that this model was given."""
@@ -104,16 +110,13 @@ class EndToEnd(FusionModel):
             tuned.merge()
 
     def _stream(self, slot: str, batch: Batch) -> Stream:
-        """Frames `[B, T, D]` in float32, or turns `[B, N, D]`."""
+        """Frames `[B, T, D]` in float32."""
         inputs = batch.inputs[slot]
         with self._computing(slot, next(iter(inputs.tensors.values())).device):
             stream = self.backbones[slot](inputs)
-        if stream.values.is_floating_point():
-            stream = Stream(stream.values.float(), stream.mask)
-        if self.unit == "utterance":
+        if not stream.values.is_floating_point():
             return stream
-        assert batch.labels is not None
-        return stack_turns(stream, batch.labels != UNSCORED)
+        return Stream(stream.values.float(), stream.mask)
 
     @contextlib.contextmanager
     def _computing(self, slot: str, device: torch.device) -> Iterator[None]:

@@ -23,6 +23,7 @@ from pipeline.environment import environment
 from pipeline.job_pool import available_cores
 from pipeline.jobs import Job
 from pipeline.live import LiveExamples
+from pipeline.live_conditions import live_recognised
 from pipeline.live_lines import LiveLines
 from pipeline.live_setup import (
     cached_slots,
@@ -88,12 +89,15 @@ def finetune_model(
     job = job_of(params, model, examples, cached, title=f"fine-tune {fusion}", device=device)
     kept = tune_folder(params, model, examples, slots, device)
     _check_same(ranks, kept)
-    tuning = TuneJob(job, entries, examples, params.tuning(), corpus, kept=kept)
+    asr = live_recognised(params, model, examples, slots["text"])
+    heard = asr is not None
+    tuning = TuneJob(job, entries, examples, params.tuning(), corpus, kept=kept, recognised=heard)
     size = _run_all(tuning, list(jobs_of(job, out, params.seeds_of(model), card)))
     if not ranks.is_first:
         return out
     run = describe(params, model, card, examples, regime=REGIME)
     run |= {"e2e": vars(params.tuning()), "corpus": corpus, "slots": slots}
+    run |= {"asr": asr} if asr else {}
     run |= {"parameters": size.trained, "parameters_total": size.total}
     run |= {"train_seconds": round(time.monotonic() - started, 1)}
     if ranks.count > 1:

@@ -94,9 +94,16 @@ class LiveExamples:
 
         Where nothing hears it, those that its text would take.
         """
-        utterance, backbones = self.utterances[label.id], self.backbones.values()
-        hearing = [backbone for backbone in backbones if backbone.reads == "audio"]
-        return max(padded_seconds(backbone, utterance) for backbone in hearing or backbones)
+        slots = self.backbones
+        hearing = [slot for slot in slots if self.backbones[slot].reads == "audio"]
+        return max(
+            padded_seconds(self.backbones[slot], self.read(slot, label.id))
+            for slot in hearing or slots
+        )
+
+    def read(self, slot: str, id: str) -> Utterance:  # noqa: ARG002  others read by slot
+        """The utterance that a slot's backbone reads for an id: its own."""
+        return self.utterances[id]
 
     def typical(self, size: int) -> int:
         """Rows of a usual batch."""
@@ -185,7 +192,7 @@ class LiveExamples:
 
     def _inputs(self, slot: str, ids: Sequence[str]) -> Inputs:
         backbone = self.backbones[slot]
-        utterances = [self.utterances[id] for id in ids]
+        utterances = [self.read(slot, id) for id in ids]
         if backbone.reads != "audio":
             with self._one_at_a_time:  # a tokenizer's padding is a state of it
                 inputs = backbone.prepare(utterances)

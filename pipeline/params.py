@@ -42,8 +42,7 @@ class ModelEntry:
         prosody: Backbone of the F0 slot.
         spectral: Backbone of the spectral slot.
         asr: Backbone of recognised words, on which the trained model is tested too, in place of
-            the text slot's; or `none`. It must be the text slot's but for what it reads. The
-            regime e2e has no such test.
+            the text slot's; or `none`. It must be the text slot's but for what it reads.
         seeds: Number of seeds, 0 to seeds - 1.
         args: Keywords of the plug-in's constructor.
         inputs: What happens to the streams before it: `pipeline.fusion._inputs`; None: nothing.

@@ -4,7 +4,8 @@ These are the unimodal baselines of every report. A probe is a multinomial logis
 standardised vectors, one an utterance: the mean over time of real-valued streams, the share of
 frames in each bin of others. It is trained on the training split and its strength of
 regularisation (C = 1, the library's default) is not tuned, so nothing is selected on anything.
-It has no seed, so that each fold has one, whatever the number of seeds.
+It has no seed, so that each fold has one, whatever the number of seeds. After end-to-end training
+it reads the features of the tuned backbones (`pipeline.live_probes`), which differ by seed.
 
 Legend: N utterances, D width, K classes.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +43,23 @@ def write_probes(path: Path, examples: Examples, fold: int) -> None:
         fold: Whose training split is fitted, and whose test split is predicted.
     """
     train, test = examples.split(fold, "train"), examples.split(fold, "test")
+    found = {slot: probe(examples, slot, train, test) for slot in examples.readers}
+    write_rows(path, examples.classes, test, found)
+
+
+def write_rows(
+    path: Path,
+    classes: Sequence[str],
+    test: Sequence[Label],
+    found: Mapping[str, NDArray[np.float64]],
+) -> None:
+    """Write the probabilities `[N, K]` that probes give the test utterances, by slot."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*PROBES, *(f"p_{name}" for name in examples.classes)])
-        for slot in examples.readers:
-            rows = probe(examples, slot, train, test)
+        writer.writerow([*PROBES, *(f"p_{name}" for name in classes)])
+        for slot, rows in found.items():
             for label, row in zip(test, rows, strict=True):
-                guess = examples.classes[int(row.argmax())]
+                guess = classes[int(row.argmax())]
                 writer.writerow([label.id, slot, label.label, guess, *(f"{p:.9g}" for p in row)])
 
 
@@ -56,17 +67,28 @@ def probe(
     examples: Examples, slot: str, train: Sequence[Label], test: Sequence[Label]
 ) -> NDArray[np.float64]:
     """Probabilities `[N, K]` of the test utterances; a class without training rows gets 0."""
-    inputs, targets = vectors(examples, slot, train), [label.label for label in train]
-    result = np.zeros((len(test), len(examples.classes)))
+    targets = [label.label for label in train]
+    inputs = vectors(examples, slot, train), vectors(examples, slot, test)
+    return probabilities(*inputs, targets, examples.classes)
+
+
+def probabilities(
+    train: NDArray[np.float64],
+    test: NDArray[np.float64],
+    targets: Sequence[str],
+    classes: Sequence[str],
+) -> NDArray[np.float64]:
+    """Of a probe that is fitted to vectors `[M, D]` and their labels, on vectors `[N, D]`."""
+    result = np.zeros((len(test), len(classes)))
     if len(set(targets)) == 1:
-        result[:, examples.classes.index(targets[0])] = 1.0
+        result[:, classes.index(targets[0])] = 1.0
         return result
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(inputs, targets)
-    columns = [examples.classes.index(name) for name in model.classes_]
-    result[:, columns] = model.predict_proba(vectors(examples, slot, test))
+        model.fit(train, targets)
+    columns = [classes.index(name) for name in model.classes_]
+    result[:, columns] = model.predict_proba(test)
     return result
 
 
@@ -76,13 +98,15 @@ def vectors(examples: Examples, slot: str, labels: Sequence[Label]) -> NDArray[n
     reader = examples.readers[slot]
     ids = [label.id for label in labels]
     parts = [
-        _reduced(reader.batch(ids[start : start + _CHUNK]), reader.spec)
+        time_averages(reader.batch(ids[start : start + _CHUNK]), reader.spec)
         for start in range(0, len(ids), _CHUNK)
     ]
     return np.concatenate(parts)
 
 
-def _reduced(stream: Stream, spec: StreamSpec) -> NDArray[np.float64]:
+def time_averages(stream: Stream, spec: StreamSpec) -> NDArray[np.float64]:
+    """`[B, D]` of frames, or the share `[B, bins]` of frames in each bin."""
+    stream = stream.to("cpu")
     if spec.bins is None:
         mean: NDArray[np.float64] = Stream(stream.values.double(), stream.mask).mean().numpy()
         return mean

@@ -68,7 +68,7 @@ def _shard(model: EndToEnd, ranks: Ranks) -> None:
     mesh = init_device_mesh(torch.device(ranks.device).type, (ranks.count,))
     for slot, tuned in model.tuned.items():
         modules = dict(tuned.network.named_modules())
-        for name in tuned.parts.blocks if _in_one_pass(model.backbones[slot]) else ():
+        for name in tuned.parts.blocks if in_one_pass(model.backbones[slot]) else ():
             fully_shard(modules[name], mesh=mesh, reshard_after_forward=again)
         _leave_nothing_out(tuned.network)
     fully_shard(model, mesh=mesh)
@@ -78,7 +78,7 @@ def _shard(model: EndToEnd, ranks: Ranks) -> None:
             module.set_force_sum_reduction_for_comms(enable=True)
 
 
-def _in_one_pass(backbone: Backbone) -> bool:
+def in_one_pass(backbone: Backbone) -> bool:
     """Whether a backbone is known to call its network once a batch, whatever the batch."""
     inner = backbone.backbone if isinstance(backbone, Pooled) else backbone
     return any(getattr(inner, name, False) for name in ONE_PASS)

@@ -9,7 +9,7 @@ score; run.json counts them under `asr`, beside the word error rate of the other
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from features.manifest import Label
 from features.records import REJECTED, read_rejected
 from pipeline.asr_entry import differences
 from pipeline.data import Examples, join
+from pipeline.example_source import ExampleSource
 from pipeline.lexical import TEXT
 from pipeline.params import ModelEntry, Params
 from pipeline.word_errors import word_errors
@@ -58,18 +59,38 @@ def recognised(
             f"{folder} holds no test utterance: {model.name} is not tested on recognised words\n"
         )
         return None
-    pairs = [(x.text, x.asr) for x in heard if x.text is not None and x.asr is not None]
-    counted = word_errors(pairs)
-    record = {
+    facts = {
         "backbone": model.asr,
         "spec": reader.spec.to_dict(),
         "provenance": dict(reader.provenance),
-        "tested": len(_tested(examples)),
-        "recognised": len(heard),
-        "word_errors": counted.errors,
-        "words": counted.words,
     }
-    return Recognised(folder, record)
+    return Recognised(folder, counted(facts, examples, heard))
+
+
+def counted(
+    facts: Mapping[str, Any], examples: ExampleSource, heard: Sequence[Label]
+) -> dict[str, Any]:
+    """`Recognised.record` of a model.
+
+    Args:
+        facts: `backbone`, `spec`, `provenance`.
+        examples: All that can be used.
+        heard: Test utterances that have recognised words.
+    """
+    pairs = [(x.text, x.asr) for x in heard if x.text is not None and x.asr is not None]
+    found = word_errors(pairs)
+    return {
+        **facts,
+        "tested": len(tested(examples)),
+        "recognised": len(heard),
+        "word_errors": found.errors,
+        "words": found.words,
+    }
+
+
+def tested(examples: ExampleSource) -> list[Label]:
+    """The test utterances of all folds."""
+    return [label for label in examples.labels if "test" in label.splits]
 
 
 def _heard(
@@ -80,12 +101,8 @@ def _heard(
         return None, []
     found = join({TEXT: folder}, examples.labels, examples.classes, verify=True)
     _check(model, found.readers[TEXT], examples.readers[TEXT])
-    heard = [label for label in _tested(examples) if label.id not in found.dropped]
+    heard = [label for label in tested(examples) if label.id not in found.dropped]
     return found.readers[TEXT], heard
-
-
-def _tested(examples: Examples) -> list[Label]:
-    return [label for label in examples.labels if "test" in label.splits]
 
 
 def _is_bare(folder: Path, labels: Sequence[Label]) -> bool:

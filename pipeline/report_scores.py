@@ -104,6 +104,11 @@ def _explained(report: Report) -> Iterator[str]:
             "Linear probe: logistic regression on the time average of one slot's features, trained "
             "on the training split alone. It is what one modality is worth without fusion."
         )
+        if report.run.regime == "e2e":
+            yield (
+                "The features are those of the tuned networks, which have seen the labels of the "
+                "training split: for what the pretrained features are worth, see a run on caches."
+            )
     else:
         yield "Linear probes on single slots: this run holds none; training again adds them."
     yield "Prior: expected score of guessing classes as often as they occur in training."

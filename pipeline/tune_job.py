@@ -19,12 +19,15 @@ from torch import nn
 from features.backbone_entry import BackboneEntry
 from features.backbones._backbone import Backbone
 from pipeline.checkpoint import make_model, save_model
+from pipeline.conditions import write_guesses
 from pipeline.end_to_end import EndToEnd
 from pipeline.event_files import EVENTS, EventFiles, Watchers
 from pipeline.exported import BACKBONES, export, exportable
 from pipeline.fusion._inputs import InputSettings
 from pipeline.jobs import Job, Tell, Watch, repeatable, write_history, write_predictions
 from pipeline.live import LiveExamples
+from pipeline.live_conditions import live_conditions
+from pipeline.live_probes import write_live_probes
 from pipeline.micro_batches import TooLargeError
 from pipeline.ranks_parts import whole
 from pipeline.ranks_sharding import spread
@@ -49,6 +52,7 @@ class TuneJob:
         corpus: Name of the corpus.
         kept: Where the half-done trainings of the run are kept (`pipeline.tune_resume`); None:
             nowhere.
+        recognised: Whether the trained model is tested on recognised words.
     """
 
     job: Job
@@ -57,6 +61,7 @@ class TuneJob:
     params: TuneParams
     corpus: str
     kept: Path | None = None
+    recognised: bool = False
 
 
 class Size(NamedTuple):
@@ -100,6 +105,7 @@ def run_tune_job(tuning: TuneJob, tell: Tell | None = None, *, every: float = 30
             write_model(tuning, model, examples)
             write_history(job, fitted)
         write_predictions(job, model, examples)
+        _write_extras(tuning, model, examples)
         if ranks.is_first:
             _export(tuning, model, examples)
         ranks.wait()
@@ -147,6 +153,16 @@ def write_model(tuning: TuneJob, model: EndToEnd, examples: LiveExamples) -> Non
         classes=job.classes,
         inputs=job.inputs,
     )
+
+
+def _write_extras(tuning: TuneJob, model: EndToEnd, examples: LiveExamples) -> None:
+    """What the report says beside the model's own scores: worse conditions, and probes."""
+    job, first = tuning.job, examples.ranks.is_first
+    test = examples.split(job.fold, "test")
+    changed = live_conditions(examples, test, job.seed, recognised=tuning.recognised)
+    path = job.out / "conditions.csv"
+    write_guesses(path, model, changed, test, fusion=model.fusion, writes=first)
+    write_live_probes(job.out / "probes.csv", model, examples, job.fold)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import yaml
 from pipeline.params import Params
 from tests.checkpoints import speech_encoder
 from tests.conftest import tone
-from tests.test_finetune import RUN, Tones, cached, params_of
+from tests.tuned_tones import RUN, Tones, cached, params_of
 
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
 ACCELERATE += ["--num_machines", "1", "--main_process_port", "0"]

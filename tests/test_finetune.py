@@ -7,57 +7,30 @@ import dataclasses
 import json
 import shutil
 import sys
-import warnings
-import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 import yaml
 from safetensors.torch import load_file
 
 from features.errors import ManifestError, ParamsError
-from features.extraction import extract
 from features.records import read_rows
 from features.seen import TRAINED_ON, TrainedOn
 from pipeline.checkpoint import load_model
 from pipeline.evaluation import evaluate
 from pipeline.finetune import finetune_model
 from pipeline.leak_gate import LEAKS
-from pipeline.live_setup import check_live_leaks, read_manifest
-from pipeline.params import Params, all_problems, read_params
+from pipeline.live_setup import check_live_leaks
+from pipeline.params import all_problems, read_params
 from pipeline.train import train_model
 from stages.e2e.__main__ import main
-from tests.checkpoints import speech_encoder, text_encoder
 from tests.conftest import tone
-from tests.small_corpus import HEAD, SmallCorpus
+from tests.tuned_tones import RUN, Tones, cached, params_of, results
 
-RUN = Path("runs/e2e/mine/m")
 FILES = {"history.csv", "predictions.csv", "model.safetensors", "model.json"}
-LABELS = ("happy", "sad")
-HERTZ = {"happy": 700.0, "sad": 140.0}
-SPLITS = ("train", "train", "train", "train", "valid", "test")
-
-
-class Tones(SmallCorpus):
-    """Six speakers who say eight things; the voice tells the class, high or low."""
-
-    def write(self) -> None:
-        rows = []
-        for speaker, split in enumerate(SPLITS):
-            for number in range(8):
-                label, name = LABELS[number % 2], f"{speaker}_{number}"
-                self.audio(f"{name}.wav", hertz=HERTZ[label] + 10 * speaker + number)
-                words = f"this is utterance number {name}"
-                rows.append(f"{name}.wav,{words},,,{label},s{speaker},,{split},{name}")
-        (self.root / "manifest.csv").write_text("\n".join([HEAD, *rows]) + "\n")
-
-    def audio(self, name: str, seconds: float = 0.25, hertz: float = 200.0) -> None:
-        length = seconds + zlib.crc32(name.encode()) % 5 / 50
-        soundfile.write(self.root / name, tone(hertz, length), 16_000)
+FILES |= {"conditions.csv", "probes.csv"}
 
 
 @pytest.fixture
@@ -66,44 +39,6 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tones:
     made.write()
     made.prepare()
     return made
-
-
-def params_of(folder: Path, *, text: str = "words", **e2e: Any) -> Params:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        backbones = {
-            "none": {},
-            "tone": {"dim": 8, "version": 2},
-            "words": {"kind": "text_encoder", **text_encoder.VARIANTS["bert"](folder / "bert")},
-            "voice": {
-                "kind": "speech_encoder",
-                **speech_encoder.VARIANTS["hubert_group"](folder / "hubert"),
-            },
-        }
-    model = {
-        "kind": "concat",
-        "text": text,
-        "speech": "voice",
-        "prosody": "tone",
-        "seeds": 1,
-        "args": {"d_model": 16, "dropout": 0.1},
-        "train": {"epochs": 6, "batch_size": 8, "lr": 3e-3, "schedule": "constant"},
-    }
-    return Params(
-        "m", "e2e", "mine", None, {}, {"mine": {"kind": "manifest"}}, backbones, {"m": model}, e2e
-    )
-
-
-def cached(params: Params, store: Path, *names: str) -> None:
-    for name in names:
-        entry = dataclasses.replace(params.backbone(name), store_dtype="float32")
-        extract(read_manifest("mine"), entry, Path("cache/mine", name), store=store)
-
-
-def results() -> dict[str, bytes]:
-    """All but run.json, which holds seconds."""
-    files = (path for path in RUN.rglob("*") if path.is_file() and path.name != "run.json")
-    return {path.relative_to(RUN).as_posix(): path.read_bytes() for path in files}
 
 
 def accuracy(run: Path) -> float:
@@ -140,32 +75,6 @@ def test_it_learns_repeats_itself_and_ends_in_a_report(tmp_path: Path, private_s
     fusion, classes = load_model(folder)
     assert classes == list(report.run.classes)
     assert set(load_file(folder / "model.safetensors")) == set(fusion.state_dict())
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("corpus")
-def test_it_begins_with_the_fusion_of_a_cached_run(tmp_path: Path, private_store: Path) -> None:
-    """With everything frozen but the fusion at rate 0, so that what is saved is what it began with.
-
-    Then the predictions are those of the cached run as well.
-    """
-    frozen = {slot: {"tune": "frozen"} for slot in ("text", "speech")}
-    params = params_of(tmp_path, slots=frozen, init="runs/cached/mine/m")
-    cached(params, private_store, "words", "voice", "tone")
-    before = train_model(params, "m", "mine", device="cpu", workers=1)
-    still = {"epochs": 1, "warmup_steps": 10**9}
-    finetune_model(dataclasses.replace(params, train=still), "m", "mine", device="cpu")
-    name = "seed_0/fold_0/model.safetensors"
-    old, new = load_file(before / name), load_file(RUN / name)
-    assert old.keys() == new.keys()
-    for key, value in old.items():
-        assert torch.allclose(value, new[key], rtol=0, atol=1e-9), key
-    assert not (RUN / "seed_0/fold_0/backbones").exists()
-    shares = []
-    for run in (before, RUN):
-        with (run / "seed_0/fold_0/predictions.csv").open() as file:
-            shares.append([float(row["p_happy"]) for row in csv.DictReader(file)])
-    assert shares[0] == pytest.approx(shares[1], abs=1e-5)
 
 
 @pytest.mark.slow

@@ -6,19 +6,23 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from features import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
 from features.backbones._backbone import Inputs
 from features.errors import CacheError, HeronryError, ManifestError
-from features.manifest import Utterance
+from features.manifest import Label, Utterance
 from features.stream import StreamSpec
 from pipeline.batch import Batch
 from pipeline.batch_rows import batch_count
 from pipeline.data import Examples, ordered_batches, shuffled_batches
+from pipeline.live import LiveExamples
 from tests.conftest import ManifestMaker
 from tests.small_live import CLASSES, cached_of, entry_of, labels_of, live_of
 
@@ -64,6 +68,38 @@ def test_a_batch_closes_at_its_seconds(make_manifest: ManifestMaker) -> None:
     assert sizes == [2, 2, 1, 1, 1, 1]  # 0.3 0.31, 0.35 0.4, 0.5, ...
     assert batch_count(live, live.labels, 64) == len(sizes)
     assert live.typical(64) == round(1.0 / np.mean(SECONDS))
+
+
+class Silent(Slow):
+    """Reads nothing."""
+
+    def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
+        return Inputs(tuple(u.id for u in utterances), {"x": torch.zeros(len(utterances))})
+
+
+@given(
+    st.lists(st.floats(0.1, 30.0), min_size=1, max_size=60),
+    st.integers(1, 9),
+    st.none() | st.floats(1.0, 200.0),
+)
+def test_no_batch_takes_more_than_random_rows_may(
+    seconds: list[float], size: int, limit: float | None
+) -> None:
+    """Activations grow with padded seconds: those of a batch that holds the longest clip bound all.
+
+    That is what batches of `size` in random order come to, sooner or later. A limit that is less
+    bounds them by itself, except that the longest clip comes alone.
+    """
+    rows = [Utterance(f"u{n}", "x.wav", seconds=each) for n, each in enumerate(seconds)]
+    labels = [Label(u.id, CLASSES[0], "s", splits=("train",)) for u in rows]
+    cached = Examples({}, labels, CLASSES, {})
+    silent: Any = {"speech": Silent()}
+    live = LiveExamples(cached, silent, {u.id: u for u in rows}, size, limit)
+    bound = size * max(seconds) if limit is None else max(limit, max(seconds))
+    generator = np.random.default_rng(0)
+    for batch in shuffled_batches(live, labels, size, generator):
+        own = [seconds[int(id[1:])] for id in batch.ids]
+        assert len(own) * max(own) <= bound * (1 + 1e-12)
 
 
 def test_seconds_of_dialogues_are_those_of_all_turns(make_manifest: ManifestMaker) -> None:

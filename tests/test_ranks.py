@@ -42,7 +42,7 @@ from tests.launched import (
 )
 from tests.small_live import entry_of, live_of, tuned_model
 from tests.small_live import without_dropout as dropout_off
-from tests.test_finetune import RUN, results
+from tests.tuned_tones import RUN, results
 
 SECONDS = [0.3, 0.5, 0.4, 0.35, 0.42]
 
@@ -55,7 +55,8 @@ def test_two_processes_show_the_loss_curve_of_one(
     params = without_dropout(small_params(tmp_path, monkeypatch, private_store), tmp_path)
     finetune_model(params, "m", "mine", device="cpu")
     alone = json.loads((RUN / "run.json").read_text())
-    history, predictions = table("history.csv"), table("predictions.csv")
+    tables = {name: table(name) for name in ("history.csv", "predictions.csv", "conditions.csv")}
+    history = tables["history.csv"]
     files = results().keys()
     losses = [float(loss) for loss in history[HISTORY.index("train_loss") :: len(HISTORY)][1:]]
     assert losses == sorted(losses, reverse=True)
@@ -69,8 +70,8 @@ def test_two_processes_show_the_loss_curve_of_one(
         assert (run["processes"], run["sharded"]) == (2, sharded)
         for key in ("dropped", "utterances", "parameters", "parameters_total", "slots"):
             assert run[key] == alone[key], key
-        assert difference(table("history.csv"), history) < CLOSE
-        assert difference(table("predictions.csv"), predictions) < CLOSE
+        for name, expected in tables.items():
+            assert difference(table(name), expected) < CLOSE, name
         assert results().keys() == files | {"leaks.json"}
         speech = load_file(RUN / "seed_0/fold_0/backbones/speech/model.safetensors")
         assert all(bool(value.isfinite().all()) for value in speech.values())

@@ -28,7 +28,7 @@ from tests.launched import (
     table,
     without_dropout,
 )
-from tests.test_finetune import RUN, results
+from tests.tuned_tones import RUN, results
 
 CHILD = """
 import sys

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from pipeline.params import Params
-from tests.test_finetune import RUN, Tones, cached, params_of, results
 from tests.test_training_resume import Server, group
+from tests.tuned_tones import RUN, Tones, cached, params_of, results
 
 CHILD = """
 import json, os, sys

@@ -41,6 +41,7 @@ class Emotion2vec(Networked):
 
     reads: Reads = "audio"
     files = FILES
+    one_pass = True
 
     def __init__(
         self,

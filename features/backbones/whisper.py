@@ -49,6 +49,7 @@ class Whisper(Networked):
     """
 
     reads: Reads = "audio"
+    one_pass = True  # all windows of a batch at once
 
     def __init__(
         self,
