@@ -114,7 +114,8 @@ class CacheReader(Mapping[str, NDArray[Any]]):
 
     def __init__(self, folder: Path, *, verify: bool = False, access: Access = "auto") -> None:
         self.folder = folder
-        self.shards = [read_shard(path) for path in sorted(folder.glob("*.h5"))]
+        paths = sorted(folder.glob("*.h5"), key=lambda path: (len(path.name), path.name))
+        self.shards = [read_shard(path) for path in paths]
         if not self.shards:
             raise CacheError(
                 f"{folder} holds no shards; expected shard-00000.h5 ...: run `dvc repro` or "

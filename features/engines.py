@@ -6,9 +6,10 @@ The results are the same: a shard's batches are formed inside of it, wherever th
 from __future__ import annotations
 
 import importlib
+import itertools
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.queues import Queue
 from typing import Literal
 
@@ -17,6 +18,7 @@ from features.recipe import Recipe, Tally
 from features.shard_plan import PlannedShard
 
 Engine = Literal["local", "ray"]
+SHARDS_A_DEVICE = 2  # handed out to each, so that none waits for work
 
 
 def run_shards(
@@ -54,12 +56,19 @@ def _run_in_processes(
     for device in devices:
         names.put(device)
     given = (extractor.recipe, names, extractor.store.reserved)
+    left = iter(shards)
+    running: dict[Future[Tally], int] = {}  # with the number of utterances
     with ProcessPoolExecutor(len(devices), context, _start, given) as pool:
-        futures = {pool.submit(_finish, shard): shard for shard in shards}
         try:
-            for future in as_completed(futures):
-                tell.add(future.result())
-                yield from (1 for _ in futures[future].utterances)
+            while True:
+                for shard in itertools.islice(left, len(devices) * SHARDS_A_DEVICE - len(running)):
+                    running[pool.submit(_finish, shard)] = len(shard.utterances)
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    count = running.pop(future)
+                    tell.add(future.result())
+                    yield from (1 for _ in range(count))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

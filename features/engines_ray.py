@@ -39,22 +39,22 @@ def run_on_ray(extractor: Extractor, shards: Sequence[PlannedShard], tell: Tally
     compute = ray.remote(num_cpus=1, num_gpus=int(cuda), max_retries=RETRIES)(_compute)
     slots = int(ray.cluster_resources().get("GPU" if cuda else "CPU", 1))
     device = "cuda" if cuda else "cpu"
-    left = list(reversed(shards))
+    left, room = iter(shards), max(1, slots) * TASKS_A_SLOT
     running: dict[Any, tuple[PlannedShard, PlannedShard]] = {}
-    while left or running:
-        while left and len(running) < max(1, slots) * TASKS_A_SLOT:
-            shard = left.pop()
+    while True:
+        while len(running) < room and (shard := next(left, None)) is not None:
             missing = extractor.missing(shard)
             if missing is None:
                 yield from extractor.run([shard], tell)
             else:
                 running[compute.remote(extractor.recipe, device, missing)] = (shard, missing)
-        if running:
-            (done,), _ = ray.wait(list(running))
-            shard, part = running.pop(done)
-            content, tally = _result(ray, done)
-            tell.add(tally)
-            yield from _take_in(extractor, shard, part, content)
+        if not running:
+            return
+        (done,), _ = ray.wait(list(running))
+        shard, part = running.pop(done)
+        content, tally = _result(ray, done)
+        tell.add(tally)
+        yield from _take_in(extractor, shard, part, content)
 
 
 def _result(ray: Any, reference: Any) -> tuple[bytes, Tally]:

@@ -25,7 +25,8 @@ from features.recipe import Recipe, Tally
 from features.records import REJECTED, SEEN, write_rejected, write_seen
 from features.seen import find_seen, trained_on
 from features.shard import read_shard
-from features.shard_plan import content_of, plan_shards
+from features.shard_plan import ShardPlan, lacks
+from features.store import WorkStore
 
 
 @dataclass
@@ -105,41 +106,45 @@ def extract_with(
 ) -> Extraction:
     """`extract` with a backbone that is loaded already, into the empty folder `out`."""
     known = trained_on(extractor.entry)  # first, since hours would be in vain if it is malformed
+    plan = ShardPlan.of(manifest, extractor.backbone.reads)
     with extractor.store.locked(shared=options.part is not None):
-        tell = _compute(extractor, manifest, options)
+        tell = _compute(extractor, plan, options)
         if options.part is not None:
             return tell
-        _deliver(extractor, manifest, out, tell)
+        deliver(extractor.store, plan, out, tell)
     if known is not None:
         tell.seen = find_seen(manifest, known)
         write_seen(out / SEEN, tell.seen)
     return tell
 
 
-def _compute(extractor: Extractor, manifest: Manifest, options: Options) -> Extraction:
+def _compute(extractor: Extractor, plan: ShardPlan, options: Options) -> Extraction:
     tell, store, entry = Extraction(), extractor.store, extractor.entry
-    planned = list(plan_shards(manifest, extractor.backbone.reads))
     if extractor.budget:  # batches: see `reserve`
-        store.reserve(shard.fingerprint for shard in planned)
+        store.reserve(cut.fingerprint for cut in plan.cuts)
     if options.part is not None:
-        planned = planned[options.part[0] :: options.part[1]]
-    todo = [shard for shard in planned if not store.has(shard.fingerprint)]
-    tell.linked = len(planned) - len(todo)
+        plan = plan[options.part[0] :: options.part[1]]
+    todo = plan.only(lambda cut: not store.has(cut.fingerprint))
+    tell.linked = len(plan) - len(todo)
     if options.announce is not None:
-        options.announce(forecast(planned, store, entry, extractor.backbone))
+        options.announce(forecast(plan, store, entry, extractor.backbone))
     steps = run_shards(extractor, todo, options.devices, options.engine, tell)
-    total = sum(len(shard.utterances) for shard in todo)
+    total = sum(cut.utterances for cut in todo.cuts)
     for _ in progress(steps, total=total, what=f"extract {entry.name}", unit="utterance"):
         pass
     return tell
 
 
-def _deliver(extractor: Extractor, manifest: Manifest, out: Path, tell: Extraction) -> None:
-    reads, store = extractor.backbone.reads, extractor.store
-    rejected = {u.id: f"has no {reads}" for u in manifest if content_of(u, reads) is None}
-    for shard in plan_shards(manifest, reads):
-        rejected |= read_shard(store.path(shard.fingerprint)).rejected
-        store.deliver(shard.fingerprint, out / shard_name(shard.number))
-    order = {utterance.id: number for number, utterance in enumerate(manifest)}
-    tell.rejected = dict(sorted(rejected.items(), key=lambda item: order[item[0]]))
+def deliver(store: WorkStore, plan: ShardPlan, out: Path, tell: Extraction) -> None:
+    """Put all finished shards of a plan into `out`, and list what was rejected in `tell`."""
+    rejected: dict[str, str] = {}
+    for cut in plan.cuts:
+        rejected |= read_shard(store.path(cut.fingerprint)).rejected
+        store.deliver(cut.fingerprint, out / shard_name(cut.number))
+    lacking = f"has no {plan.reads}"
+    for utterance in plan.manifest:  # in its order
+        if lacks(utterance, plan.reads):
+            tell.rejected[utterance.id] = lacking
+        elif utterance.id in rejected:
+            tell.rejected[utterance.id] = rejected[utterance.id]
     write_rejected(out / REJECTED, tell.rejected)

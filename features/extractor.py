@@ -25,7 +25,7 @@ from features.manifest import Utterance
 from features.recipe import Recipe, Tally
 from features.runner import Result, Runner
 from features.shard import Row
-from features.shard_plan import PlannedShard
+from features.shard_plan import PlannedShard, seconds_of
 from features.store import WorkStore
 
 IN_FLIGHT = 4  # batches and shards that may wait to be kept and written
@@ -145,8 +145,7 @@ class Extractor:
     def _workers(self, shards: Sequence[PlannedShard]) -> int:
         if self.recipe.workers is not None:
             return self.recipe.workers
-        seconds = sum(u.seconds or 0.0 for shard in shards for u in shard.utterances)
-        return default_workers(self.backbone, self.device, seconds)
+        return default_workers(self.backbone, self.device, seconds_of(shards))
 
     def _line_up(
         self,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.backbone_entry import BackboneEntry
-from features.backbones._backbone import CHARACTERS_A_SECOND, Backbone
-from features.manifest import Utterance
-from features.shard_plan import PlannedShard
+from features.backbones._backbone import Backbone
+from features.shard_plan import Cut, ShardPlan
 from features.store import WorkStore
 from features.stream import StreamSpec
 
 CHARACTERS_A_TOKEN = 4.5  # of English under a subword vocabulary
 SPECIAL_TOKENS = 2
+PARTS = 16
 BYTES = {"float16": 2, "float32": 4, "int16": 2}
 
 
@@ -51,49 +55,66 @@ class Forecast:
 
 
 def forecast(
-    planned: Sequence[PlannedShard], store: WorkStore, entry: BackboneEntry, backbone: Backbone
+    plan: ShardPlan, store: WorkStore, entry: BackboneEntry, backbone: Backbone
 ) -> Forecast:
     """What it takes to make the shards of a corpus.
 
     Args:
-        planned: All of them.
+        plan: All of them; those that are not finished are loaded, one at a time.
         store: Where finished ones are.
         entry: The backbone, as params.yaml describes it.
         backbone: The same, built.
     """
-    finished, new, copied = 0, {}, 0
-    for shard in planned:
-        if store.path(shard.fingerprint).exists():
-            finished += 1
-            continue
+    todo = plan.only(lambda cut: not store.path(cut.fingerprint).exists())
+    # Contents are compared by 64 bits of their hash, which take a twentieth of the memory.
+    contents, lengths = array("Q"), array("f")
+    for shard in todo:
         for utterance, content in zip(shard.utterances, shard.contents, strict=True):
-            if content in new or store.holds(content):
-                copied += 1
-            else:
-                new[content] = utterance
-    utterances = [utterance for shard in planned for utterance in shard.utterances]
-    pooled, spec = entry.pooling != "frames", backbone.spec
-    frames = len(utterances) if pooled else sum(_frames(u, spec) for u in utterances)
+            if not store.holds(content):
+                contents.append(int(content[:16], 16))
+                lengths.append(utterance.seconds or 0.0)
+    new, seconds = _distinct(np.frombuffer(contents, np.uint64), np.frombuffer(lengths, np.float32))
     return Forecast(
-        shards=len(planned),
-        finished=finished,
-        compute=len(new),
-        copy=copied,
-        seconds=_seconds(new.values()),
-        bytes=round(frames * spec.dim * BYTES[entry.stored_as(backbone)]),
+        shards=len(plan),
+        finished=len(plan) - len(todo),
+        compute=new,
+        copy=sum(cut.utterances for cut in todo.cuts) - new,
+        seconds=seconds,
+        bytes=cache_bytes(
+            plan.cuts,
+            backbone.spec,
+            pooled=entry.pooling != "frames",
+            dtype=entry.stored_as(backbone),
+        ),
     )
 
 
-def _seconds(utterances: Iterable[Utterance]) -> float:
-    return sum(utterance.seconds or 0.0 for utterance in utterances)
+def _distinct(hashes: NDArray[np.uint64], lengths: NDArray[np.float32]) -> tuple[int, float]:
+    """How many hashes differ, and the sum of the length of the first of each.
+
+    A part of the hashes at a time, by one of their bytes: to sort all of them takes more memory
+    than they do.
+    """
+    byte, count, total = hashes.view(np.uint8)[::8], 0, 0.0
+    for number in range(PARTS):
+        part = byte % PARTS == number
+        _, first = np.unique(hashes[part], return_index=True)
+        count += len(first)
+        total += float(lengths[part][first].sum(dtype=np.float64))
+    return count, total
 
 
-def _frames(utterance: Utterance, spec: StreamSpec) -> float:
-    """About how many frames an utterance has: by its duration, or by its text."""
-    if spec.hop_seconds is not None:
-        seconds = utterance.seconds or len(utterance.text or "") / CHARACTERS_A_SECOND
-        return seconds / spec.hop_seconds
-    return len(utterance.text or "") / CHARACTERS_A_TOKEN + SPECIAL_TOKENS
+def cache_bytes(cuts: Iterable[Cut], spec: StreamSpec, *, pooled: bool, dtype: str) -> int:
+    """About how large their features are: by the duration of the audio, or by the text."""
+    frames = 0.0
+    for cut in cuts:
+        if pooled:
+            frames += cut.utterances
+        elif spec.hop_seconds is not None:
+            frames += cut.spoken_seconds / spec.hop_seconds
+        else:
+            frames += cut.characters / CHARACTERS_A_TOKEN + SPECIAL_TOKENS * cut.utterances
+    return round(frames * spec.dim * BYTES[dtype])
 
 
 def _size(count: int) -> str:

@@ -8,77 +8,20 @@ corpus, or splitting it in another way, leaves every cached feature valid. Layou
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Self
 
 from features.errors import ManifestError
+from features.manifest_rows import ManifestRows
 from features.records import check_unique, read_json, read_rows, write_json, write_rows
+from features.utterance import Utterance as Utterance
+from features.utterance import check_id, path_under
 
 SPLITS = ("train", "valid", "test", "unused")
 UTTERANCES_FORMAT = "heronry-utterances"
 UTTERANCES_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One stretch of speech and/or its words.
-
-    Attributes:
-        id: Unique in the corpus; no control characters.
-        audio: POSIX path relative to the corpus root (absolute after `Manifest.located`), or None.
-        sha256: Hexadecimal SHA-256 of the audio file, or None without audio.
-        text: Transcript, or None.
-        start: Seconds into the file at which the utterance begins; None for its beginning.
-        stop: Seconds into the file at which it ends; None for its end.
-        seconds: Duration in seconds, or None without audio.
-        bytes: Size of the file, for `python -m pipeline check`.
-        asr: What a speech recogniser heard, beside the reference in `text`; None where not given.
-    """
-
-    id: str
-    audio: str | None = None
-    sha256: str | None = None
-    text: str | None = None
-    start: float | None = None
-    stop: float | None = None
-    seconds: float | None = None
-    bytes: int | None = None
-    asr: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_id(self.id)
-        if self.audio is None and self.text is None:
-            raise ManifestError(f"utterance {self.id!r} has neither audio nor text; expected one")
-        if self.start is not None and self.stop is not None and not 0 <= self.start < self.stop:
-            raise ManifestError(
-                f"utterance {self.id!r}: start {self.start} and stop {self.stop}; "
-                "expected 0 <= start < stop, in seconds"
-            )
-
-    @property
-    def audio_content(self) -> str | None:
-        """Hash of what an audio backbone reads: file and span; None without audio."""
-        if self.audio is None:
-            return None
-        return _digest([self.sha256, self.start, self.stop])
-
-    @property
-    def text_content(self) -> str | None:
-        """Hash of what a text backbone reads; None without text."""
-        return None if self.text is None else _digest([self.text])
-
-    @property
-    def asr_content(self) -> str | None:
-        """Hash of what a backbone of recognised words reads; None without them."""
-        return None if self.asr is None else _digest([self.asr])
-
-    def words(self, reads: str) -> str | None:
-        """The recognised words for a backbone that reads `asr`, for all others the reference."""
-        return self.asr if reads == "asr" else self.text
 
 
 @dataclass(frozen=True)
@@ -120,7 +63,7 @@ class Label:
     asr: str | None = None
 
     def __post_init__(self) -> None:
-        _check_id(self.id)
+        check_id(self.id)
         wrong = sorted(set(self.splits) - set(SPLITS))
         if wrong:
             raise ManifestError(
@@ -134,7 +77,8 @@ class Manifest(Sequence[Utterance]):
 
     Attributes:
         corpus: Name in params.yaml.
-        utterances: In corpus order; new ones are appended, so that old shards stay as they are.
+        utterances: In corpus order; new ones are appended, so that old shards stay as they are. A
+            tuple, or what parses the rows of a file as they are asked for.
         kind: Plug-in of the corpus.
         generated: Whether the audio lies beside the manifest rather than under a user's root.
         shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
@@ -142,14 +86,16 @@ class Manifest(Sequence[Utterance]):
     """
 
     corpus: str
-    utterances: tuple[Utterance, ...]
+    utterances: Sequence[Utterance]
     kind: str = "manifest"
     generated: bool = False
     shard_seconds: float = 3600.0
     shard_characters: int = 500_000
 
     def __post_init__(self) -> None:
-        check_unique((u.id for u in self.utterances), f"corpus {self.corpus!r}")
+        rows = self.utterances
+        doubtful = rows.suspects() if isinstance(rows, ManifestRows) else rows
+        check_unique((u.id for u in doubtful), f"corpus {self.corpus!r}")
         for name in ("shard_seconds", "shard_characters"):
             if not getattr(self, name) > 0:
                 raise ManifestError(f"{name} is {getattr(self, name)}; expected a number above 0")
@@ -169,9 +115,11 @@ class Manifest(Sequence[Utterance]):
         Raises:
             ManifestError: If a path leaves the root.
         """
-        return dataclasses.replace(
-            self, utterances=tuple(_locate(utterance, root) for utterance in self.utterances)
-        )
+        rows = self.utterances
+        if isinstance(rows, ManifestRows):
+            return dataclasses.replace(self, utterances=rows.located(root))
+        found = (dataclasses.replace(each, audio=path_under(root, each)) for each in rows)
+        return dataclasses.replace(self, utterances=tuple(found))
 
     def write(self, folder: Path) -> None:
         """Write `corpus.json` and `manifest.jsonl` into `folder`."""
@@ -187,7 +135,7 @@ class Manifest(Sequence[Utterance]):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read and validate what `write` wrote.
+        """Validate what `write` wrote; the rows stay in the file (features/manifest_rows.py).
 
         Raises:
             ManifestError: If a file is missing or malformed, naming the line.
@@ -199,7 +147,7 @@ class Manifest(Sequence[Utterance]):
                 f"{folder / 'corpus.json'} says format and version {found}; expected "
                 f"{(UTTERANCES_FORMAT, UTTERANCES_VERSION)}: run `dvc repro` to prepare it again"
             )
-        rows = tuple(read_rows(folder / "manifest.jsonl", Utterance))
+        rows = ManifestRows.scan(folder / "manifest.jsonl")
         try:
             return cls(utterances=rows, **head)
         except TypeError as error:
@@ -211,26 +159,3 @@ def read_labels(folder: Path) -> list[Label]:
     labels = list(read_rows(folder / "labels.jsonl", Label))
     check_unique((label.id for label in labels), str(folder / "labels.jsonl"))
     return labels
-
-
-def _locate(utterance: Utterance, root: Path) -> Utterance:
-    if utterance.audio is None:
-        return utterance
-    path = PurePosixPath(utterance.audio)
-    if path.is_absolute() or ".." in path.parts:
-        raise ManifestError(
-            f"utterance {utterance.id!r}: audio path {utterance.audio!r}; "
-            "expected a relative one below the corpus root"
-        )
-    return dataclasses.replace(utterance, audio=str(root / path))
-
-
-def _digest(parts: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
-
-
-def _check_id(id: str) -> None:
-    if not isinstance(id, str) or not id or not id.isprintable() or id != id.strip():
-        raise ManifestError(
-            f"utterance id {id!r}; expected printable text without spaces at its ends"
-        )

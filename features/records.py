@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 from features.errors import ManifestError
 from features.files import replacing
@@ -31,29 +32,39 @@ def check_unique(ids: Iterable[str], where: str) -> None:
 
 def write_rows(path: Path, rows: Iterable[Any]) -> None:
     """Write records as JSON, one a line; None fields are left out."""
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            fields = {
-                key: value for key, value in dataclasses.asdict(row).items() if value is not None
-            }
-            file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
+    with replacing(path) as temporary:  # the rows may come from the very file
+        with temporary.open("w", encoding="utf-8") as file:
+            for row in rows:
+                fields = {key: value for key, value in vars(row).items() if value is not None}
+                file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
+        temporary.chmod(0o644)
 
 
 def read_rows(path: Path, record: type[Row]) -> Iterator[Row]:
     """Read records written by `write_rows`, naming the line of any that is malformed."""
-    names = {field.name for field in dataclasses.fields(record)}  # type: ignore[arg-type]
-    with _opened(path) as file:
+    parse = row_parser(path, record)
+    with opened(path) as file:
         for number, line in enumerate(file, 1):
-            try:
-                fields = json.loads(line)
+            yield parse(number, line)
+
+
+def row_parser(path: Path, record: type[Row]) -> Callable[[int, bytes], Row]:
+    """A function from the number of a line (from 1) of `path`, and the line, to its record."""
+    names = {field.name for field in dataclasses.fields(record)}  # type: ignore[arg-type]
+
+    def parse(number: int, line: bytes) -> Row:
+        try:
+            fields = json.loads(line.decode())
+            if not names.issuperset(fields):
                 unknown = sorted(set(fields) - names)
-                if unknown:
-                    raise ManifestError(f"unknown field {unknown[0]!r}; expected {sorted(names)}")
-                if "splits" in fields:
-                    fields["splits"] = tuple(fields["splits"])
-                yield record(**fields)
-            except (ValueError, TypeError, RecursionError, ManifestError) as error:
-                raise ManifestError(f"{path}, line {number}: {error}") from error
+                raise ManifestError(f"unknown field {unknown[0]!r}; expected {sorted(names)}")
+            if "splits" in fields:
+                fields["splits"] = tuple(fields["splits"])
+            return record(**fields)
+        except (ValueError, TypeError, RecursionError, ManifestError) as error:
+            raise ManifestError(f"{path}, line {number}: {error}") from error
+
+    return parse
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -64,7 +75,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, or raise `ManifestError` saying what is wrong with the file."""
-    with _opened(path) as file:
+    with opened(path) as file:
         try:
             value = json.load(file)
         except (ValueError, RecursionError) as error:
@@ -74,14 +85,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> BinaryIO:
+    """A file of an earlier stage, to be read; `ManifestError` if it cannot be."""
     try:
-        return path.open(encoding="utf-8")
+        return path.open("rb")
     except OSError as error:
         raise ManifestError(
             f"cannot read {path} ({error.strerror}); expected the output of an earlier stage: "
             "run `dvc repro`"
         ) from error
+
+
+def _text(path: Path) -> TextIO:
+    return io.TextIOWrapper(opened(path), encoding="utf-8")
 
 
 def write_rejected(path: Path, rejected: Mapping[str, str]) -> None:
@@ -90,9 +106,22 @@ def write_rejected(path: Path, rejected: Mapping[str, str]) -> None:
 
 
 def read_rejected(path: Path) -> dict[str, str]:
-    """Reasons by id, as `write_rejected` wrote them."""
-    with _opened(path) as file:
-        return {row["id"]: row["reason"] for row in csv.DictReader(file)}
+    """Reasons by id, as `write_rejected` wrote them.
+
+    Raises:
+        ManifestError: If the file is cut short or foreign.
+    """
+    try:
+        with _text(path) as file:
+            header, *rows = csv.reader(file)
+        if header != ["id", "reason"]:
+            raise ValueError(f"its first line is {header}")
+        return dict(rows)  # raises where a row has more or fewer than two
+    except (ValueError, csv.Error) as error:
+        raise ManifestError(
+            f"{path} is no table of id,reason ({error}); expected the output of extraction: delete "
+            f"{path.parent} and run `dvc repro`, or pull it again"
+        ) from error
 
 
 def write_seen(path: Path, seen: Mapping[str, str]) -> None:
@@ -107,7 +136,7 @@ def read_seen(path: Path) -> dict[str, str]:
         ManifestError: If the file is cut short or foreign: to read it as empty would let through
             what it was written to stop.
     """
-    with _opened(path) as file:
+    with _text(path) as file:
         rows = list(csv.reader(file))
     if tuple(rows[:1][0] if rows else ()) != _SEEN_HEADER or any(len(row) != 2 for row in rows):
         raise ManifestError(

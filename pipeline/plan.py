@@ -13,7 +13,7 @@ from features.extractor import Extractor
 from features.forecast import Forecast, forecast
 from features.manifest import Manifest
 from features.recipe import Recipe
-from features.shard_plan import content_of, plan_shards
+from features.shard_plan import ShardPlan, content_of
 from pipeline.params import Params
 
 LONGEST = 40  # characters of a setting's value that are shown whole
@@ -64,7 +64,7 @@ def plan(params: Params, store: Path, backbones: list[str] | None = None) -> lis
 def _step(params: Params, name: str, manifest: Manifest, store: Path) -> Step:
     entry = params.backbone(name)
     extractor = Extractor(Recipe(entry, store))
-    planned = list(plan_shards(manifest, extractor.backbone.reads))
+    planned = ShardPlan.of(manifest, extractor.backbone.reads)
     expected = forecast(planned, extractor.store, entry, extractor.backbone)
     reason = _reason(Path("cache", params.corpus, name), manifest, extractor)
     return Step(name, expected, reason)

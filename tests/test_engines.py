@@ -170,7 +170,7 @@ def test_equal_audio_is_computed_once(
 ) -> None:
     first = make_manifest(SECONDS)
     again = tuple(dataclasses.replace(u, id=f"{u.id} again") for u in first)
-    both = dataclasses.replace(first, utterances=first.utterances + again, shard_seconds=100.0)
+    both = dataclasses.replace(first, utterances=(*first.utterances, *again), shard_seconds=100.0)
     Counting.seen = []
     monkeypatch.setattr("features.backbones.tone.build", Counting)
     tell = extract(both, TONE, tmp_path / "out", store=tmp_path / "store")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
@@ -71,7 +71,7 @@ def set_params(**tone: object) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(PARAMS | backbones))
 
 
-def prepared(manifest: Manifest, utterances: tuple[Utterance, ...], **changes: float) -> None:
+def prepared(manifest: Manifest, utterances: Sequence[Utterance], **changes: float) -> None:
     """Write the manifest as a later run of `prepare` would."""
     changed = dataclasses.replace(manifest, utterances=utterances, **changes)  # type: ignore[arg-type]
     changed.write(Path("data/tones/utterances"))
