@@ -17,7 +17,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 RUN useradd --create-home --uid 10001 heron
-USER heron
+USER 10001
 WORKDIR /home/heron/heronry
 
 # What changes least comes first, so that an edit of the code does not install torch again.

@@ -34,11 +34,12 @@ test: $(INSTALLED) lint  ## All tests
 fast: $(INSTALLED)  ## Tests that take less than a second or so each
 	$(BIN)/pytest -n 2 -m "not slow and not dvc and not browser"
 
-lint: $(INSTALLED)  ## Format, lint, types, layers
+lint: $(INSTALLED)  ## Format, lint, types, layers, Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 format: $(INSTALLED)  ## Put the code into its format
 	$(BIN)/ruff format .
