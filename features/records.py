@@ -18,6 +18,7 @@ Row = TypeVar("Row")
 REJECTED = "rejected.csv"
 SEEN = "seen.csv"  # in a cache folder: utterances that the checkpoint was trained on
 _SEEN_HEADER = ("id", "why")
+_REJECTED_HEADER = ("id", "reason")
 
 
 def check_unique(ids: Iterable[str], where: str) -> None:
@@ -102,7 +103,7 @@ def _text(path: Path) -> TextIO:
 
 def write_rejected(path: Path, rejected: Mapping[str, str]) -> None:
     """Write `id,reason` rows, in the given order."""
-    _write_pairs(path, ("id", "reason"), rejected)
+    _write_pairs(path, _REJECTED_HEADER, rejected)
 
 
 def read_rejected(path: Path) -> dict[str, str]:
@@ -111,17 +112,7 @@ def read_rejected(path: Path) -> dict[str, str]:
     Raises:
         ManifestError: If the file is cut short or foreign.
     """
-    try:
-        with _text(path) as file:
-            header, *rows = csv.reader(file)
-        if header != ["id", "reason"]:
-            raise ValueError(f"its first line is {header}")
-        return dict(rows)  # raises where a row has more or fewer than two
-    except (ValueError, csv.Error) as error:
-        raise ManifestError(
-            f"{path} is no table of id,reason ({error}); expected the output of extraction: delete "
-            f"{path.parent} and run `dvc repro`, or pull it again"
-        ) from error
+    return _read_pairs(path, _REJECTED_HEADER)
 
 
 def write_seen(path: Path, seen: Mapping[str, str]) -> None:
@@ -136,14 +127,7 @@ def read_seen(path: Path) -> dict[str, str]:
         ManifestError: If the file is cut short or foreign: to read it as empty would let through
             what it was written to stop.
     """
-    with _text(path) as file:
-        rows = list(csv.reader(file))
-    if tuple(rows[:1][0] if rows else ()) != _SEEN_HEADER or any(len(row) != 2 for row in rows):
-        raise ManifestError(
-            f"{path} is no table of {','.join(_SEEN_HEADER)}; expected the output of extraction: "
-            f"delete {path.parent} and run `dvc repro`"
-        )
-    return dict(rows[1:])
+    return _read_pairs(path, _SEEN_HEADER)
 
 
 def _write_pairs(path: Path, header: tuple[str, str], rows: Mapping[str, str]) -> None:
@@ -153,3 +137,17 @@ def _write_pairs(path: Path, header: tuple[str, str], rows: Mapping[str, str]) -
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows([header, *rows.items()])
         temporary.chmod(0o644)
+
+
+def _read_pairs(path: Path, header: tuple[str, str]) -> dict[str, str]:
+    try:
+        with _text(path) as file:
+            first, *rows = csv.reader(file)
+        if tuple(first) != header:
+            raise ValueError(f"its first line is {first}")
+        return dict(rows)  # raises where a row has more or fewer than two
+    except (ValueError, csv.Error) as error:
+        raise ManifestError(
+            f"{path} is no table of {','.join(header)} ({error}); expected the output of "
+            f"extraction: delete {path.parent} and run `dvc repro`, or pull it again"
+        ) from error

@@ -156,9 +156,11 @@ def test_backbones_without_a_checkpoint_have_seen_nothing() -> None:
     assert trained_on(BackboneEntry("none", "none")) is None
 
 
-@pytest.mark.parametrize("content", ["", "id,reason\n", "id,why\na\n", "a,b,c\n"])
+@pytest.mark.parametrize(
+    "content", ["", "id,reason\n", "id,why\na\n", "a,b,c\n", "id,why\nca\xe9,seen\n"]
+)
 def test_a_table_that_is_none_lets_nothing_through(tmp_path: Path, content: str) -> None:
-    (tmp_path / SEEN).write_text(content)
+    (tmp_path / SEEN).write_bytes(content.encode("latin-1"))  # the last is no UTF-8
     with pytest.raises(ManifestError, match=r"seen\.csv is no table of id,why"):
         read_seen(tmp_path / SEEN)
 
