@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from hypothesis import HealthCheck, settings
 
 from features.files import file_sha256
 from features.manifest import Manifest, Utterance
+
+# No test asks a model hub: each name that is not there would be asked for some 20 s, with pauses.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 RATE = 16_000
 settings.register_profile(

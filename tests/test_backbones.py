@@ -122,6 +122,7 @@ def ragged(backbone: Backbone, make_manifest: ManifestMaker) -> list[Utterance]:
     return [*utterances, utterances[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["frames", "mean", "first"])
 @pytest.mark.parametrize(("kind", "variant"), cases())
 def test_batched_equals_single(
@@ -203,6 +204,7 @@ def test_processes_that_prepare_get_no_network(
     assert all(torch.equal(ours.tensors[name], theirs.tensors[name]) for name in ours.tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "variant"), cases(has_layers))
 def test_a_stack_holds_its_layers_side_by_side(
     kind: str, variant: str, bench: Bench, make_manifest: ManifestMaker

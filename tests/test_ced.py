@@ -158,6 +158,7 @@ def test_states_are_those_of_the_reference(full: CED, vectors: dict[str, Any]) -
     close(states[12][0].flatten(0, 1), vectors["tokens_3s"], 1e-4)
 
 
+@pytest.mark.slow
 def test_embeddings_are_those_of_the_reference(full: CED, vectors: dict[str, Any]) -> None:
     """Alone and in one batch, whose padding must not show."""
     names = ("3s", "12s", "05s")

@@ -120,6 +120,7 @@ def test_different_numbers_of_seeds_are_told(tmp_path: Path) -> None:
     assert "Runs have different numbers of seeds" in said(*names)
 
 
+@pytest.mark.slow
 def test_json_holds_every_record(tmp_path: Path) -> None:
     names = [run.write(tmp_path / f"{k}.csv") for k, run in enumerate((WEAK, GOOD, WEAK))]
     found = json.loads(said(*names, "--json", "--all-pairs", "--permutations", "2000"))

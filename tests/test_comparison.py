@@ -164,6 +164,7 @@ def test_interval_equals_scoring_the_drawn_utterances(tmp_path: Path) -> None:
     assert (change.interval.low, change.interval.high) == pytest.approx(tuple(expected))
 
 
+@pytest.mark.slow
 def test_all_pairs_are_corrected_together(tmp_path: Path) -> None:
     runs = WEAK, WEAK.with_(draw=5), GOOD.with_(skill=0.9)
     three = compared(tmp_path, *runs, settings=Settings(all_pairs=True, permutations=2000))

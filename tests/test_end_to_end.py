@@ -123,6 +123,7 @@ TUNINGS = {
 SHARED = ("albert", "two_layers_frozen")  # its layers are one block
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "tuning"),
     [case for case in itertools.product(sorted(FAMILIES), TUNINGS) if case != SHARED],

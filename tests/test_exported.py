@@ -47,6 +47,7 @@ def trained(entry: BackboneEntry, manifest: Manifest, **settings: Any) -> Backbo
     return live.backbones[slot]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize("tune", ["full", "lora"])
 def test_read_back_it_gives_the_same_stream(

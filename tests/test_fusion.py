@@ -160,6 +160,7 @@ def test_no_slot_at_all_is_an_error(kind: str) -> None:
         make_model(kind, SMALL[kind], {}, CLASSES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALL)
 def test_learns_a_separable_problem(kind: str) -> None:
     specs = specs_of(kind)

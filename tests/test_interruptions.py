@@ -177,6 +177,7 @@ def test_full_disk_then_resume(interrupted: Path, server: Server) -> None:
     assert content(interrupted / "out") == content(interrupted / "reference")
 
 
+@pytest.mark.slow
 def test_no_space_left_in_the_middle(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
 

@@ -202,6 +202,7 @@ def test_mcnemar_of_equal_runs_is_1() -> None:
     assert mcnemar(right, right).p == 1.0
 
 
+@pytest.mark.slow
 @settings(max_examples=25)  # statsmodels collects garbage at each call
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_the_step_down_method(p: list[float]) -> None:

@@ -103,6 +103,7 @@ def test_size_is_the_public_one(kind: str) -> None:
     assert fusion_golden.parameters_total(kind) == PARAMETERS[kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mask_padding", [True, False])
 def test_logits_and_taps_equal_the_public_code(kind: str, mask_padding: bool) -> None:
@@ -120,6 +121,7 @@ def test_logits_and_taps_equal_the_public_code(kind: str, mask_padding: bool) ->
         assert difference <= 2e-5, f"{tap}: {difference}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_masked_batch_equals_the_public_code_on_each_item_alone(kind: str) -> None:
     model = public_model(kind)
@@ -130,6 +132,7 @@ def test_a_masked_batch_equals_the_public_code_on_each_item_alone(kind: str) -> 
     assert torch.allclose(pooled, torch.from_numpy(expected["pooled_ragged"]), rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_masks_padding_takes_part_as_in_the_public_code(kind: str) -> None:
     """The whole batch, its last frames declared padding: unmasked they count as they are."""

@@ -21,6 +21,7 @@ def fake(tmp_path: Path) -> FakeRun:
     return FakeRun(tmp_path, folds=3).write()
 
 
+@pytest.mark.slow
 def test_same_input_same_bytes(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path).write()
     for name in ("first", "second"):
@@ -56,6 +57,7 @@ def _stage(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_stage_writes_reports_and_prints_the_headline(tmp_path: Path) -> None:
     FakeRun(tmp_path).write()
     done = _stage(tmp_path, "cached", "fake", "blend")

@@ -174,6 +174,7 @@ def test_a_peak_is_decoded_to_its_centre(above: float, height: float) -> None:
 # Checkpoints
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["flat", "wrapped"])
 @pytest.mark.parametrize("named", ["folder", "file"])
 def test_both_public_forms_load(tmp_path: Path, form: str, named: str) -> None:

@@ -44,6 +44,7 @@ def frames_of(backbone: SpeechEncoder, utterances: list[Utterance]) -> list[torc
         return backbone(backbone.prepare(utterances)).unpad()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", speech_encoder.VARIANTS)
 def test_states_are_those_of_transformers_bit_for_bit(
     variant: str, folders: dict[str, Path], make_manifest: ManifestMaker

@@ -238,6 +238,7 @@ def test_dialogues_refuse_what_is_for_utterances(
         training.begin(Turns(), dialogues, dialogues.labels, params, seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "train",
     [

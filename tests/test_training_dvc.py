@@ -55,7 +55,7 @@ def test_repro_after_a_kill_goes_on(tmp_path: Path) -> None:
     said = project.run("dvc", "repro", "-q")
     epochs = [int(number) for number in re.findall(r"goes on after epoch (\d+)", said)]
     assert epochs
-    assert min(epochs) > 10
+    assert all(0 < epoch < EPOCHS for epoch in epochs)
     runs = [each.root / "runs/cached/tones/speech" for each in (whole, project)]
     names = sorted(path.relative_to(runs[0]) for path in runs[0].rglob("seed_*/*/*"))
     assert len(names) == 2 * 5 + 1  # probes have no seed: the first one's folder holds them

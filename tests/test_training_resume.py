@@ -125,6 +125,7 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [1, 4, 9])
 @pytest.mark.parametrize(
     ("make", "train"),
@@ -290,6 +291,7 @@ def test_what_nobody_came_back_to_is_forgotten(tmp_path: Path) -> None:
     forget(tmp_path / "never there")
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_a_run_that_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private_store: Path
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_norm_belongs_where_it_is_computed(tmp_path: Path) -> None:
     assert anatomy(network_of("whisper", tmp_path)).top == ("layer_norm",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_merged_adapters_equal_unmerged(
     family: str, tmp_path: Path, make_manifest: ManifestMaker
