@@ -187,6 +187,7 @@ def test_networks_are_frozen_and_their_numbers_have_an_identity(
         first.data.copy_(saved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "variant"), cases())
 def test_processes_that_prepare_get_no_network(
     kind: str, variant: str, bench: Bench, make_manifest: ManifestMaker

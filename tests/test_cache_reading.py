@@ -49,6 +49,7 @@ def mapped(folder: Path) -> bool:
     return str(folder) in Path("/proc/self/maps").read_text()
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=4).filter(any),
     st.randoms(use_true_random=False),

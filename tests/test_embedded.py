@@ -40,6 +40,7 @@ def test_unknown_or_altered_packages_are_refused(monkeypatch: pytest.MonkeyPatch
         embedded.package_folder(name)
 
 
+@pytest.mark.slow
 def test_whisper_is_converted_completely_and_upcast_exactly() -> None:
     from safetensors.numpy import load_file
 

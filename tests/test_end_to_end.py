@@ -91,6 +91,7 @@ def test_live_equals_cached(
     assert float(moved) < 20 * BOUND_16 * float(whole.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FEW)
 def test_without_a_rate_an_epoch_changes_nothing(
     family: str, tmp_path: Path, make_manifest: ManifestMaker

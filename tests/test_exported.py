@@ -64,6 +64,7 @@ def test_read_back_it_gives_the_same_stream(
     assert float((before.values - live.values).abs().max()) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [1, [0, 2]])
 @pytest.mark.parametrize("family", ["bert", "hubert_layer", "whisper", "albert"])
 def test_the_layer_is_the_same_setting(

@@ -53,6 +53,7 @@ def test_the_text_slot_alone_reads_other_words(live: LiveExamples) -> None:
         assert all(torch.equal(heard[key], own[key]) for key in own)
 
 
+@pytest.mark.slow
 def test_predictions_are_those_on_caches(
     tmp_path: Path, private_store: Path, make_manifest: ManifestMaker
 ) -> None:

@@ -90,6 +90,7 @@ def test_bf16_trains(kind: str) -> None:
     assert close(found.detach().float(), expected.detach(), 0.1)
 
 
+@pytest.mark.slow
 def test_emotions_that_another_turn_gives_away_are_learned() -> None:
     """One turn of each dialogue tells the emotion of all: only context brings it to the rest."""
     torch.manual_seed(0)

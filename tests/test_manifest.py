@@ -40,6 +40,7 @@ def rows(*ids: str) -> tuple[Utterance, ...]:
     return tuple(Utterance(id, audio=f"{id}.wav", sha256="0" * 64, **SIZES) for id in ids)
 
 
+@pytest.mark.slow
 @given(st.lists(utterances(), unique_by=lambda utterance: utterance.id))
 def test_a_manifest_is_read_as_it_was_written(written: list[Utterance]) -> None:
     manifest = Manifest("c", tuple(written), kind="k", generated=True, shard_seconds=5.5)

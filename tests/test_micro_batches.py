@@ -73,6 +73,7 @@ def gradients(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in named if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("most", [1, 2, 3, 5])
 def test_gradients_of_parts_are_that_of_the_whole(

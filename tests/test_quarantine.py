@@ -77,6 +77,7 @@ def test_repair_takes_the_same_damage_from_the_store_and_keeps_its_bytes(store: 
     assert ".quarantine" not in output
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("manifest")
 def test_repair_keeps_a_sound_shard_of_the_store(store: Path) -> None:
     path = HERE / "shard-00001.h5"

@@ -32,6 +32,7 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
         assert first == (tmp_path / "second" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_tables_are_joined_in_order_of_seed_and_fold(fake: FakeRun) -> None:
     head = json.loads((fake.run / "run.json").read_text(encoding="utf-8"))
     edit_json(fake.run / "run.json", seeds=head["seeds"][::-1])
@@ -68,6 +69,7 @@ def test_stage_writes_reports_and_prints_the_headline(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "reports").iterdir()} == set(FILES)
 
 
+@pytest.mark.slow
 def test_stage_fails_with_a_message_and_no_traceback(tmp_path: Path) -> None:
     FakeRun(tmp_path).write()
     done = _stage(tmp_path, "cached", "fake", "other")

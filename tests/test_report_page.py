@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import pytest
 
 from features.records import write_json
 from pipeline.evaluation import evaluate
@@ -66,6 +67,7 @@ def document_of(fake: FakeRun, **card: Any) -> Document:
     return Document(page(evaluate(fake.run, fake.data)))
 
 
+@pytest.mark.slow
 def test_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path).write()
     metrics = evaluate(fake.run, fake.data).metrics
@@ -98,6 +100,7 @@ def test_a_bare_card_will_do(tmp_path: Path) -> None:
     assert "leaks between splits not stated" in found.text
 
 
+@pytest.mark.slow
 def test_absent_classes_are_named(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path, classes=("a", "b"), each=20).write(classes=["a", "b", "zebra"])
     for seed in fake.seeds:
@@ -115,6 +118,7 @@ def test_a_model_without_epochs_has_no_curves(tmp_path: Path) -> None:
     assert "Training loss" not in found.text
 
 
+@pytest.mark.slow
 def test_many_dropped_utterances_are_counted(tmp_path: Path) -> None:
     found = document_of(FakeRun(tmp_path, dropped=24).write())
     assert "24 without features" in found.text
@@ -123,6 +127,7 @@ def test_many_dropped_utterances_are_counted(tmp_path: Path) -> None:
     assert "and 4 more" in found.text
 
 
+@pytest.mark.slow
 def test_data_cannot_become_markup(tmp_path: Path) -> None:
     classes = (EVIL, '"><img src=x onerror=alert(1)>', "$\\frac{$", "怒", "&lt;b&gt;")
     fake = FakeRun(tmp_path, classes, speaker_name=EVIL + "{}", each=20, told=True, extras=True)
@@ -155,6 +160,7 @@ def test_the_page_asks_for_nothing_and_knows_no_date(tmp_path: Path) -> None:
     assert "default-src 'none'" in html
 
 
+@pytest.mark.slow
 def test_ids_of_the_page_are_unique_and_all_references_known(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path).write()
     html = page(evaluate(fake.run, fake.data))
@@ -164,6 +170,7 @@ def test_ids_of_the_page_are_unique_and_all_references_known(tmp_path: Path) -> 
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', html)) <= ids.keys()
 
 
+@pytest.mark.slow
 def test_plots_take_their_colours_from_the_page(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path).write()
     html = page(evaluate(fake.run, fake.data))
@@ -175,6 +182,7 @@ def test_plots_take_their_colours_from_the_page(tmp_path: Path) -> None:
     assert re.findall(r"#[0-9a-f]{6}\b(?!\")", body) == []
 
 
+@pytest.mark.slow
 def test_a_users_matplotlib_settings_do_not_matter(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path).write()
     report = evaluate(fake.run, fake.data)
@@ -184,6 +192,7 @@ def test_a_users_matplotlib_settings_do_not_matter(tmp_path: Path) -> None:
         assert mpl.rcParams["font.size"] == 30
 
 
+@pytest.mark.slow
 def test_the_page_can_be_read_without_seeing_it(tmp_path: Path) -> None:
     """Headings in order; tables and plots have names; what scrolls can be reached by keyboard."""
     whole = whole_run(tmp_path)

@@ -114,6 +114,7 @@ def test_curves_are_told_in_words(whole: Report) -> None:
     assert f"{np.mean(kept):.3f} in those kept" in found
 
 
+@pytest.mark.slow
 def test_calibration_before_and_after(whole: Report) -> None:
     found, of = words(calibration_of(whole.calibration)), whole.calibration
     assert of.after is not None

@@ -154,9 +154,11 @@ def _covered(draw_of: str, *, repetitions: int) -> float:
     return held / repetitions
 
 
+@pytest.mark.slow
 def test_intervals_over_speakers_cover_the_truth() -> None:
     assert 0.90 <= _covered("speakers", repetitions=300) <= 0.985
 
 
+@pytest.mark.slow
 def test_intervals_over_utterances_would_not() -> None:
     assert _covered("utterances", repetitions=60) < 0.8

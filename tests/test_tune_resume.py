@@ -242,6 +242,7 @@ def test_a_full_disk_neither_stops_a_training_nor_loses_a_checkpoint(
     assert results(make("again").job.out) == results(make("whole").job.out)
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_the_step_and_saves(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run_tune_job(dataclasses.replace(make("whole"), kept=None))
     before = signal.getsignal(signal.SIGTERM)

@@ -47,6 +47,7 @@ def measured(entry: BackboneEntry, folder: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENTRIES)
 def test_numbers_move_only_with_the_version(name: str, tmp_path: Path) -> None:
     entry = read_params(PARAMS).backbone(name)
