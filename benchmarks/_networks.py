@@ -52,12 +52,12 @@ def write_speech(folder: Path, model: str, *, normalize: bool, **settings: Any) 
     return {"checkpoint": str(folder)}
 
 
-def _whisper(folder: Path, size: str) -> dict[str, Any]:
-    """An encoder; the decoder beside it is a token one, since nobody runs it here."""
+def whisper_config(size: str) -> Any:
+    """Of an encoder of real size; the decoder beside it is a token one, since nobody runs it."""
     import transformers
 
     sizes = WHISPER[size]
-    config = transformers.WhisperConfig(
+    return transformers.WhisperConfig(
         d_model=sizes["d_model"],
         encoder_layers=sizes["layers"],
         encoder_attention_heads=sizes["heads"],
@@ -67,9 +67,15 @@ def _whisper(folder: Path, size: str) -> dict[str, Any]:
         decoder_attention_heads=sizes["heads"],
         decoder_ffn_dim=16,
     )
+
+
+def _whisper(folder: Path, size: str) -> dict[str, Any]:
+    import transformers
+
+    config = whisper_config(size)
     with quiet():
         _save(transformers.WhisperModel(config), folder)
-    transformers.WhisperFeatureExtractor(feature_size=sizes["bands"]).save_pretrained(folder)
+    transformers.WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(folder)
     return {"checkpoint": str(folder)}
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._networks import WHISPER
+from benchmarks._networks import whisper_config
 from features import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
 from features.forecast import cache_bytes
 from features.manifest import Manifest
@@ -86,7 +86,7 @@ def _row(name: str, measured: dict[str, Row], hours: float) -> Row:
         "pooled_gb": None if spec.bins else round(pooled, 3),
         "shards": -(-full // 1),
         "gflop_a_second": round(flops / CLIP_SECONDS / 1e9, 2),
-        "two_core_hours": round(hours * 3600 / rate / 3600, 1),
+        "two_core_hours": round(hours / rate, 1),
         "rate_of": LIKE.get(name, name),
         "gpu_hours_estimated": round(clips * flops / (PEAK * FRACTION) / 3600, 3),
     }
@@ -112,18 +112,9 @@ def _counted(name: str) -> float:
             network = transformers.HubertModel(config)
             inputs = torch.zeros(1, round(CLIP_SECONDS * RATE))
         elif name == "whisper-large-v3":
-            sizes = WHISPER["large-v3"]
-            config = transformers.WhisperConfig(
-                d_model=sizes["d_model"],
-                encoder_layers=sizes["layers"],
-                encoder_attention_heads=sizes["heads"],
-                encoder_ffn_dim=sizes["ffn"],
-                num_mel_bins=sizes["bands"],
-                decoder_layers=1,
-                decoder_attention_heads=sizes["heads"],
-            )
+            config = whisper_config("large-v3")
             network = transformers.WhisperModel(config).encoder
-            inputs = torch.zeros(1, sizes["bands"], WINDOW)
+            inputs = torch.zeros(1, config.num_mel_bins, WINDOW)
         else:
             return 0.0
     network.eval()

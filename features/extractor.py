@@ -99,12 +99,12 @@ class Extractor:
         On a CPU batches are computed side by side, each with one thread: faster than one batch
         with all of them, and what is stored does not depend on the number of cores.
         """
-        lanes = min(MAX_LANES, torch.get_num_threads())
         if not self._side_by_side() or module_of(self.backbone) is None:
             for item in items:
                 yield _checked(item), self.runner.launch(item)
             return
         threads = torch.get_num_threads()
+        lanes = min(MAX_LANES, threads)
         going: deque[tuple[Prepared, Future[list[Result]]]] = deque()
         # This thread too, which prepares inputs: parallel loops would wait for cores in use.
         torch.set_num_threads(1)

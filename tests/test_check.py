@@ -81,8 +81,7 @@ def test_same_size_other_content_is_seen_by_the_deep_check(corpus: Manifest) -> 
 
 
 @pytest.mark.usefixtures("corpus")
-def test_slots_and_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_slots_and_checkpoints() -> None:
     backbones = {"tone": {}, "none": {}, "far": {"kind": "text_encoder", "checkpoint": "no/where"}}
     models = {"m": {"kind": "heron", "text": "far", "prosody": "tone"}}
     found = check(params(backbones=backbones, models=models))

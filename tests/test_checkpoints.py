@@ -29,11 +29,6 @@ class Evil:
         return os.system, (f"touch {self.trace}",)
 
 
-@pytest.fixture(autouse=True)
-def without_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
 def same(found: dict[str, torch.Tensor]) -> bool:
     return set(found) == set(WEIGHTS) and all(torch.equal(found[k], WEIGHTS[k]) for k in found)
 
