@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks._our_tuning import CLASSES, TuneTask
-from features.backbones._backbone import module_of
 from features.manifest import Label
 from features.stream import Stream
 from pipeline.batch import Batch
@@ -117,14 +116,9 @@ class Timer(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 def make_peer(task: TuneTask) -> Peer:
-    """The same weights as ours."""
-    examples = task.examples()
-    fusion = copy.deepcopy(task.model(examples).fusion)
-    network = module_of(examples.backbones["speech"])
-    assert network is not None
-    for parameter in network.parameters():
-        parameter.requires_grad = True
-    return Peer(network, fusion)
+    """The network of the same checkpoint as transformers makes it, and a copy of our head."""
+    network = transformers.AutoModel.from_pretrained(str(task.entry.options["checkpoint"]))
+    return Peer(network, copy.deepcopy(task.model(task.examples()).fusion))
 
 
 def train_peer(task: TuneTask, ids: Sequence[Sequence[str]] | None = None) -> Timer:

@@ -12,6 +12,8 @@ are lengths in a batch keeps its blocks together: its parameters are put togethe
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -68,7 +70,7 @@ def _shard(model: EndToEnd, ranks: Ranks) -> None:
     mesh = init_device_mesh(torch.device(ranks.device).type, (ranks.count,))
     for slot, tuned in model.tuned.items():
         modules = dict(tuned.network.named_modules())
-        for name in tuned.parts.blocks if in_one_pass(model.backbones[slot]) else ():
+        for name in tuned.parts.blocks if hold_to_one_pass(model.backbones[slot]) else ():
             fully_shard(modules[name], mesh=mesh, reshard_after_forward=again)
         _leave_nothing_out(tuned.network)
     fully_shard(model, mesh=mesh)
@@ -78,10 +80,17 @@ def _shard(model: EndToEnd, ranks: Ranks) -> None:
             module.set_force_sum_reduction_for_comms(enable=True)
 
 
-def in_one_pass(backbone: Backbone) -> bool:
-    """Whether a backbone is known to call its network once a batch, whatever the batch."""
-    inner = backbone.backbone if isinstance(backbone, Pooled) else backbone
-    return any(getattr(inner, name, False) for name in ONE_PASS)
+def hold_to_one_pass(backbone: Backbone) -> bool:
+    """Make a backbone call its network once a batch, whatever the batch; whether it can.
+
+    On a CPU some would compute clips of similar lengths together, which the processes' shares of a
+    batch have each in their own way.
+    """
+    inner: Any = backbone.backbone if isinstance(backbone, Pooled) else backbone
+    if not any(getattr(inner, name, False) for name in ONE_PASS):
+        return False
+    inner.one_pass = True
+    return True
 
 
 def _leave_nothing_out(network: nn.Module) -> None:

@@ -14,7 +14,7 @@ import pytest
 from features.backbone_entry import backbone_entry
 from pipeline.finetune import finetune_model
 from pipeline.ranks_launch import LAUNCH
-from pipeline.ranks_sharding import in_one_pass
+from pipeline.ranks_sharding import hold_to_one_pass
 from tests.checkpoints import emotion2vec, speech_encoder, whisper
 from tests.launched import (
     ACCELERATE,
@@ -40,7 +40,7 @@ KINDS = {
 @pytest.mark.parametrize("name", KINDS)
 def test_blocks_of_masked_networks_are_cut(name: str, tmp_path: Path) -> None:
     kind, write = KINDS[name]
-    assert in_one_pass(backbone_entry(name, {"kind": kind, **write(tmp_path)}).build())
+    assert hold_to_one_pass(backbone_entry(name, {"kind": kind, **write(tmp_path)}).build())
 
 
 def test_a_network_that_is_called_once_a_length_keeps_its_blocks(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_network_that_is_called_once_a_length_keeps_its_blocks(tmp_path: Path)
         warnings.simplefilter("ignore")
         options = speech_encoder.VARIANTS["data2vec"](tmp_path)
     entry = backbone_entry("sound", {"kind": "speech_encoder", **options, "pooling": "mean"})
-    assert not in_one_pass(entry.build())
+    assert not hold_to_one_pass(entry.build())
 
 
 @pytest.mark.slow

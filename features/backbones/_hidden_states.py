@@ -1,4 +1,4 @@
-"""Hidden states of transformers' networks, and batches in which no padding may stand."""
+"""Hidden states of transformers' networks, and batches that are better computed in parts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from features.backbones._audio import SAMPLE_RATE
 from features.backbones._layers import Layers
 from features.errors import CheckpointError
+
+SIMILAR = SAMPLE_RATE  # samples by which clips may differ that a CPU computes side by side
 
 
 def hidden_states(network: Any, layers: Layers, *, ends: bool, **inputs: Any) -> Tensor:
@@ -38,16 +41,42 @@ def hidden_states(network: Any, layers: Layers, *, ends: bool, **inputs: Any) ->
     return layers.pick(states)
 
 
-def in_equal_lengths(lengths: Tensor, compute: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """Values `[B, T, D]` of a network that padding would reach, computed in groups without any.
+def in_parts(lengths: Tensor, compute: Callable[[Tensor], Tensor], *, differing: int = 0) -> Tensor:
+    """Values `[B, T, D]` of a batch, computed in groups of rows that are about as long.
 
     Args:
         lengths: `[B]`, of the inputs.
-        compute: From the rows `[b]` of a group and their length to values `[b, t, D]`.
+        compute: From the rows `[b]` of a group, the longest first, to values `[b, t, D]`.
+        differing: How much shorter than its longest a row of a group may be.
     """
+    order = lengths.argsort(descending=True, stable=True).tolist()
+    groups: list[list[int]] = []
+    for row in order:
+        if groups and lengths[groups[-1][0]] - lengths[row] <= differing:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
     found: dict[int, Tensor] = {}
-    for length in sorted(set(lengths.tolist())):
-        rows = (lengths == length).nonzero()[:, 0]
-        found.update(zip(rows.tolist(), compute(rows, length), strict=True))
+    for group in groups:
+        found.update(zip(group, compute(lengths.new_tensor(group)), strict=True))
     values = [found[row] for row in range(len(lengths))]
     return torch.nn.utils.rnn.pad_sequence(values, batch_first=True)
+
+
+def clips_in_parts(
+    samples: Tensor,
+    lengths: Tensor,
+    compute: Callable[[Tensor, Tensor], Tensor],
+    *,
+    differing: int = SIMILAR,
+) -> Tensor:
+    """`in_parts` of waveforms `[B, L]`: little of what is computed is padding.
+
+    On a CPU that is faster than the batch. A part costs what adding its gradients costs, which is
+    about that of a second of audio, however large the network.
+    """
+    return in_parts(
+        lengths,
+        lambda rows: compute(samples[rows, : int(lengths[rows[0]])], lengths[rows]),
+        differing=differing,
+    )

@@ -46,8 +46,6 @@ class MaskedGroupNorm(nn.GroupNorm):
         """Normalise `[B, C, T]`; frames of padding come out as some finite number."""
         if self.lengths is None:
             return super().forward(input)
-        if input.device.type == "cpu":
-            return self._each(input, self.lengths.tolist())
         batch, channels, time = input.shape
         grouped = input.float().view(batch, self.num_groups, channels // self.num_groups, time)
         frames = torch.arange(time, device=input.device)
@@ -58,11 +56,3 @@ class MaskedGroupNorm(nn.GroupNorm):
         variance = (centred * mask).square().sum((2, 3), keepdim=True) / count
         normed: Tensor = (centred * (variance + self.eps).rsqrt()).flatten(1, 2)
         return normed * self.weight[:, None] + self.bias[:, None] if self.affine else normed
-
-    def _each(self, input: Tensor, lengths: list[int]) -> Tensor:
-        """One clip after the other: less memory is touched than by all of them at once."""
-        normed = torch.zeros_like(input, dtype=torch.float32)
-        for place, length in enumerate(lengths):
-            one = input[place : place + 1, :, :length].float()
-            normed[place : place + 1, :, :length] = super().forward(one)
-        return normed

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
+from features.backbones._hidden_states import clips_in_parts
 from features.backbones._layers import LayerChoice, choose_layers, freeze
 from features.checkpoints import Checkpoint, weights_sha256
 from features.manifest import Utterance
 from features.networks.emotion2vec import build as build_network
+from features.networks.emotion2vec_layers import frame_count
 from features.stream import Stream
 
 FILES = ("emotion2vec_base.pt", "model.pt", "model.safetensors")
@@ -41,7 +43,8 @@ class Emotion2vec(Networked):
 
     reads: Reads = "audio"
     files = FILES
-    one_pass = True
+    maskable = True
+    one_pass = False  # whether the network is to be called once a batch on a CPU too
 
     def __init__(
         self,
@@ -68,8 +71,16 @@ class Emotion2vec(Networked):
 
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, D]`: 49 frames of the first second, 50 of each further one."""
-        states, mask = self.network(inputs.tensors["samples"], inputs.tensors["lengths"])
-        return Stream(self.layers.pick(states) * mask[..., None], mask)
+        samples, lengths = inputs.tensors["samples"], inputs.tensors["lengths"]
+        if self.one_pass or samples.device.type != "cpu":
+            values = self._states(samples, lengths)
+        else:
+            values = clips_in_parts(samples, lengths, self._states)
+        mask = torch.arange(values.shape[1], device=values.device) < frame_count(lengths)[:, None]
+        return Stream(values * mask[..., None], mask)
+
+    def _states(self, samples: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return self.layers.pick(self.network(samples, lengths)[0])
 
     def provenance(self) -> dict[str, Any]:
         """Checkpoint, layers, normalisation and hash of the weights."""

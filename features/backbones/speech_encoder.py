@@ -14,7 +14,6 @@ SpecAugment and LayerDrop, devices of the pretraining, are off.
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -24,9 +23,9 @@ from torch import Tensor, nn
 
 from features.backbones._audio import SAMPLE_RATE, padded, waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
-from features.backbones._hidden_states import hidden_states, in_equal_lengths
+from features.backbones._front_convolutions import FrontConvolutions
+from features.backbones._hidden_states import SIMILAR, clips_in_parts, hidden_states
 from features.backbones._layers import LayerChoice, choose_layers, freeze, keep_first
-from features.backbones._masked_norm import MaskedGroupNorm
 from features.checkpoints import Checkpoint, extractor_settings, weights_sha256
 from features.errors import CheckpointError
 from features.manifest import Utterance
@@ -66,14 +65,14 @@ class SpeechEncoder(Networked):
             network.encoder.layers = keep_first(network.encoder.layers, self.layers.deepest)
             if getattr(config, "do_stable_layer_norm", False):
                 network.encoder.layer_norm = nn.Identity()  # follows the last layer alone
-        _mask_first_norm(network)
+        network.feature_extractor = FrontConvolutions(network.feature_extractor.conv_layers)
         freeze(network)
         # Their positional convolutions would turn padding into something else than zeros.
         self.maskable = config.model_type != "data2vec-audio" and not getattr(
             config, "conv_pos_batch_norm", False
         )
-        self.convolutions = tuple(zip(config.conv_kernel, config.conv_stride, strict=True))
-        self.min_samples, hop = _reach(self.convolutions)
+        self.one_pass = False  # whether the network is to be called once a batch on a CPU too
+        self.min_samples, hop = _reach(config.conv_kernel, config.conv_stride)
         self.spec = self.layers.spec(config.hidden_size, hop_seconds=hop / SAMPLE_RATE)
         self.trainable = True
 
@@ -88,13 +87,12 @@ class SpeechEncoder(Networked):
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, L * D]`."""
         samples, lengths = inputs.tensors["samples"], inputs.tensors["lengths"]
-        if bool((lengths == samples.shape[1]).all()):
-            values = self._states(samples)
-        elif self.maskable:
-            values = self._masked(samples, lengths)
+        if self.maskable and (self.one_pass or samples.device.type != "cpu"):
+            values = self._states(samples, lengths)
         else:
-            values = in_equal_lengths(lengths, lambda rows, n: self._states(samples[rows, :n]))
-        frames = self._frames(lengths, len(self.convolutions))
+            differing = SIMILAR if self.maskable else 0
+            values = clips_in_parts(samples, lengths, self._states, differing=differing)
+        frames = self._convolutions().frames(lengths)
         mask = torch.arange(values.shape[1], device=samples.device) < frames[:, None]
         return Stream(values * mask[..., None], mask)
 
@@ -107,28 +105,24 @@ class SpeechEncoder(Networked):
             "weights_sha256": weights_sha256(self.network),
         }
 
-    def _states(self, samples: Tensor, mask: Tensor | None = None) -> Tensor:
+    def _states(self, samples: Tensor, lengths: Tensor) -> Tensor:
+        """Hidden states of clips, `[B, T, L * D]`; those of padding hold no meaning."""
+        if bool((lengths == samples.shape[1]).all()):
+            return self._of(samples)
+        mask = torch.arange(samples.shape[1], device=samples.device) < lengths[:, None]
+        with self._convolutions().clips(lengths), warnings.catch_warnings():
+            # transformers' WavLM hands torch a boolean mask beside its real-valued position bias.
+            warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
+            return self._of(samples, mask.long())
+
+    def _of(self, samples: Tensor, mask: Tensor | None = None) -> Tensor:
         return hidden_states(
             self.network, self.layers, ends=True, input_values=samples, attention_mask=mask
         )
 
-    def _masked(self, samples: Tensor, lengths: Tensor) -> Tensor:
-        mask = torch.arange(samples.shape[1], device=samples.device) < lengths[:, None]
+    def _convolutions(self) -> FrontConvolutions:
         network: Any = self.network
-        norm = getattr(network.feature_extractor.conv_layers[0], "layer_norm", None)
-        with contextlib.ExitStack() as stack:
-            if isinstance(norm, MaskedGroupNorm):
-                stack.enter_context(norm.frames(self._frames(lengths, 1)))
-            # transformers' WavLM hands torch a boolean mask beside its real-valued position bias.
-            stack.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
-            return self._states(samples, mask.long())
-
-    def _frames(self, lengths: Tensor, convolutions: int) -> Tensor:
-        """Frames after the first few convolutions of clips with `lengths` samples, `[B]`."""
-        for kernel, stride in self.convolutions[:convolutions]:
-            lengths = (lengths - kernel) // stride + 1
-        return lengths
+        return network.feature_extractor  # type: ignore[no-any-return]
 
 
 def _load(source: Checkpoint) -> Any:
@@ -167,17 +161,10 @@ def _front_end(source: Checkpoint) -> Any:
     return front_end
 
 
-def _mask_first_norm(network: Any) -> None:
-    """Put a masked norm in the place of the first layer's group norm, if it has one."""
-    first = network.feature_extractor.conv_layers[0]
-    if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
-        first.layer_norm = MaskedGroupNorm.like(first.layer_norm)
-
-
-def _reach(convolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:
+def _reach(kernels: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
     """Samples that one frame is made of, and samples from one frame to the next."""
     samples, hop = 1, 1
-    for kernel, stride in reversed(convolutions):
+    for kernel, stride in reversed(list(zip(kernels, strides, strict=True))):
         samples, hop = (samples - 1) * stride + kernel, hop * stride
     return samples, hop
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
-from features.backbones._hidden_states import hidden_states, in_equal_lengths
+from features.backbones._hidden_states import hidden_states, in_parts
 from features.backbones._layers import LayerChoice, Layers, choose_layers, freeze, keep_first
 from features.checkpoints import Checkpoint, tokenizer_sha256, weights_sha256
 from features.errors import CheckpointError, ParamsError, UtteranceError
@@ -105,7 +105,7 @@ class TextEncoder(Networked):
         if self.masked:
             values = hidden_states(self.network, self.layers, ends=self.ends, **inputs.tensors)
         else:
-            values = in_equal_lengths(mask.sum(1), lambda rows, t: self._group(inputs, rows, t))
+            values = in_parts(mask.sum(1), lambda rows: self._group(inputs, rows))
         return Stream(values * mask[..., None], mask)
 
     def provenance(self) -> dict[str, Any]:
@@ -118,7 +118,8 @@ class TextEncoder(Networked):
             "weights_sha256": weights_sha256(self.network),
         }
 
-    def _group(self, inputs: Inputs, rows: Tensor, length: int) -> Tensor:
+    def _group(self, inputs: Inputs, rows: Tensor) -> Tensor:
+        length = int(inputs.tensors["attention_mask"][rows[0]].sum())
         tensors = {name: tensor[rows, :length] for name, tensor in inputs.tensors.items()}
         return hidden_states(self.network, self.layers, ends=self.ends, **tensors)
 

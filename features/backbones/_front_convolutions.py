@@ -1,0 +1,69 @@
+"""The convolutions of wav2vec 2.0's family, told where each clip of a batch ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from features.backbones._masked_norm import MaskedGroupNorm
+from features.networks.clip_by_clip import clip_by_clip, one_by_one
+
+Count = TypeVar("Count", int, Tensor)
+
+
+class FrontConvolutions(nn.Module):
+    """What stands in the place of a network's `feature_extractor`, with its layers and their names.
+
+    Without lengths its numbers are those of transformers' bit for bit. Lengths are state of the
+    module, since the network above it cannot hand them down; one network therefore computes one
+    batch at a time.
+
+    Args:
+        conv_layers: Of transformers' feature encoder; a group norm of the first one is replaced.
+    """
+
+    lengths: Tensor | None = None
+
+    def __init__(self, conv_layers: nn.ModuleList) -> None:
+        super().__init__()
+        self.conv_layers = conv_layers
+        first: Any = conv_layers[0]
+        if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
+            first.layer_norm = MaskedGroupNorm.like(first.layer_norm)
+
+    @contextlib.contextmanager
+    def clips(self, lengths: Tensor) -> Iterator[None]:
+        """Within this context, clip i has `lengths[i]` samples, `[B]`; what follows is padding."""
+        self.lengths = lengths
+        try:
+            yield
+        finally:
+            self.lengths = None
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """`[B, C, T]` of waveforms `[B, L]`; frames of padding come out as some finite number."""
+        if one_by_one(samples):
+            frames = self.frames(samples.shape[1])
+            return clip_by_clip(self._together, samples, self.lengths, frames)
+        norm = getattr(self.conv_layers[0], "layer_norm", None)
+        if self.lengths is None or not isinstance(norm, MaskedGroupNorm):
+            return self._together(samples)
+        with norm.frames(self.frames(self.lengths, layers=1)):
+            return self._together(samples)
+
+    def frames(self, samples: Count, *, layers: int | None = None) -> Count:
+        """How many frames the first layers, or all, make of so many samples."""
+        for layer in self.conv_layers[:layers]:
+            convolution: Any = layer.conv
+            (kernel,), (stride,) = convolution.kernel_size, convolution.stride
+            samples = (samples - kernel) // stride + 1
+        return samples
+
+    def _together(self, samples: Tensor) -> Tensor:
+        values = samples[:, None]
+        for layer in self.conv_layers:
+            values = layer(values)
+        return values
