@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from features.backbone_entry import backbone_entry
-from features.backbones import _front_convolutions
+from features.backbones import _front_convolutions, _positional_convolution
 from features.backbones._hidden_states import in_parts
 from features.manifest import Utterance
 from features.networks import emotion2vec as emotion2vec_network
 from features.networks.clip_by_clip import clip_by_clip
+from features.networks.fourier_convolution import fourier_convolution
 from tests.checkpoints import emotion2vec, speech_encoder
 from tests.conftest import ManifestMaker
 
@@ -72,6 +73,29 @@ def test_parts_equal_one_pass_as_a_gpu_makes_it(
     for module in (_front_convolutions, emotion2vec_network):
         monkeypatch.setattr(module, "one_by_one", lambda _: False)
     close(states_and_gradients(backbone, clips), in_its_parts)
+
+
+@pytest.mark.parametrize("name", ["hubert_group", "wavlm_group"])
+def test_training_with_transforms_equals_training_with_convolutions(
+    name: str, tmp_path: Path, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = maskable(name, tmp_path)
+    convolved = states_and_gradients(backbone, clips)
+    calls: list[tuple[int, ...]] = []
+
+    def counting(frames: Tensor, *args: Any, **options: Any) -> Tensor:
+        calls.append(tuple(frames.shape))
+        return fourier_convolution(frames, *args, **options)
+
+    monkeypatch.setattr(_positional_convolution, "fourier_convolution", counting)
+    monkeypatch.setattr(_positional_convolution, "WORTH_IT", 100)
+    close(states_and_gradients(backbone, clips), convolved)
+    assert [shape[::2] for shape in calls] == [(3, 154)]  # the part of fewer frames is not worth it
+    with torch.no_grad():
+        backbone(backbone.prepare(clips))
+    with torch.autocast("cpu", torch.bfloat16):
+        backbone(backbone.prepare(clips))
+    assert len(calls) == 1
 
 
 def test_clips_are_convolved_without_their_padding() -> None:
