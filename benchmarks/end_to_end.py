@@ -23,6 +23,7 @@ end of its last step: without loading weights, validation and checkpoints.
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -124,7 +125,7 @@ def memory(task: TuneTask, own: TuneTask, steps: Steps, rounds: int) -> dict[str
         "peer_own_batches": partial(alone, peak_of, train_peer, task),
     }
     with mock.patch.dict(os.environ, GIVING_BACK):
-        peaks = interleave(turns, rounds)
+        peaks = interleave(turns, rounds, quiet=math.inf)
     ours, peers = ((peaks[who], peaks[f"{who}_own_batches"]) for who in ("ours", "peer"))
     return {
         "memory": {"same_batches": ratio(ours[0], peers[0]), "epoch": ratio(ours[1], peers[1])},
