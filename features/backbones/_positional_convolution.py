@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from features.networks.fourier_convolution import WORTH_IT, fourier_convolution
 
@@ -42,11 +44,16 @@ class PositionalConvolution(nn.Module):
         return positions
 
     def _by_fourier(self, frames: Tensor) -> Tensor:
+        """Transforms are made again for the backward pass: kept, they would be the peak's 2 %."""
         conv: Any = self.conv
         (padding,) = conv.padding
-        return fourier_convolution(
-            frames, conv.weight, conv.bias, groups=conv.groups, padding=padding
+        made: Tensor = checkpoint(
+            partial(fourier_convolution, groups=conv.groups, padding=padding),
+            *(frames, conv.weight, conv.bias),
+            use_reentrant=False,
+            preserve_rng_state=False,
         )
+        return made
 
 
 def _worth_it(frames: Tensor) -> bool:
