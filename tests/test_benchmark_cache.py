@@ -28,7 +28,7 @@ def test_small_run_prints_all_ratios(tmp_path: Path) -> None:
     app.command()(main)
     words = ["--json", "--small", "--rounds", "1", "--folder", str(tmp_path)]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
-    result = json.loads(done.output)
+    result = json.loads(done.stdout)
     for section in ("frames", "pooled"):
         for part in ("warm_float32", "warm_float16"):
             assert set(result[section][part]) == PEERS | {"heronry_seconds"}
