@@ -1,141 +1,88 @@
-"""A batch of clips whole, in parts, or clip by clip: the same states, and the same gradients."""
+"""Shards shared out by hand, as over the tasks of a cluster's array."""
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
-from features.backbone_entry import backbone_entry
-from features.backbones import _front_convolutions, _positional_convolution
-from features.backbones._hidden_states import in_parts
-from features.manifest import Utterance
-from features.networks import emotion2vec as emotion2vec_network
-from features.networks.clip_by_clip import clip_by_clip
-from features.networks.fourier_convolution import fourier_convolution
-from tests.checkpoints import emotion2vec, speech_encoder
+from features.backbone_entry import BackboneEntry
+from features.errors import ParamsError
+from features.extraction import Options, extract
+from features.manifest import Manifest
+from stages.extract.__main__ import _part as part_of
 from tests.conftest import ManifestMaker
 
-SECONDS = [1.0, 3.1, 0.025, 2.4, 3.1]  # in parts: both of 3.1 and 2.4, then 1.0 and 0.025
-MASKABLE = {
-    name: ("speech_encoder", speech_encoder.VARIANTS[name])
-    for name in ("hubert_group", "wav2vec2_layer", "wavlm_group")
-} | {"emotion2vec": ("emotion2vec", emotion2vec.VARIANTS["wrapped"])}
+TONE = BackboneEntry("tone", "tone")
+PARTS = 3
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture
-def clips(make_manifest: ManifestMaker) -> list[Utterance]:
-    return list(make_manifest(SECONDS))
+def manifest(make_manifest: ManifestMaker) -> Manifest:
+    return make_manifest([0.2 + 0.01 * n for n in range(8)], shard_seconds=0.3)
 
 
-def maskable(name: str, folder: Path) -> Any:
-    torch.manual_seed(0)
-    kind, write = MASKABLE[name]
-    backbone: Any = backbone_entry(name, {"kind": kind, **write(folder)}).build()
-    backbone.network.requires_grad_(requires_grad=True)
-    return backbone
+@pytest.fixture
+def expected(manifest: Manifest, tmp_path: Path) -> dict[str, bytes]:
+    extract(manifest, TONE, tmp_path / "whole", store=tmp_path / "store of the whole")
+    return content(tmp_path / "whole")
 
 
-def states_and_gradients(backbone: Any, clips: list[Utterance]) -> list[Tensor]:
-    """Frames of each clip, and the gradient of the sum of their squares by each parameter."""
-    backbone.network.zero_grad()
-    frames = backbone(backbone.prepare(clips)).unpad()
-    sum((one.square().sum() for one in frames), torch.zeros(())).backward()
-    gradients = [p.grad.clone() for p in backbone.network.parameters() if p.grad is not None]
-    return [one.detach() for one in frames] + gradients
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_parts_are_the_whole(
+    manifest: Manifest, expected: dict[str, bytes], tmp_path: Path, order: Sequence[int]
+) -> None:
+    out, store, computed = tmp_path / "out", tmp_path / "store", 0
+    for number in order:
+        options = Options(part=(number, PARTS))
+        computed += extract(manifest, TONE, out, store=store, options=options).computed
+        assert not out.exists()
+    assert computed == len(manifest)
+    whole = extract(manifest, TONE, out, store=store)
+    assert (whole.computed, whole.copied) == (0, 0)
+    assert content(out) == expected
 
 
-def close(ours: list[Tensor], theirs: list[Tensor]) -> None:
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        assert one.shape == other.shape
-        assert float((one - other).abs().max()) <= 2e-5 * max(1.0, float(other.abs().max()))
+def test_a_part_leaves_what_is_there(manifest: Manifest, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    extract(manifest, TONE, out, store=tmp_path / "store")
+    before = content(out)
+    options = Options(part=(1, PARTS))
+    assert extract(manifest, TONE, out, store=tmp_path / "other", options=options).computed > 0
+    assert content(out) == before
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MASKABLE)
-def test_parts_equal_one_pass_as_a_gpu_makes_it(
-    name: str, tmp_path: Path, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
+def test_parts_at_the_same_time(
+    manifest: Manifest, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
-    backbone = maskable(name, tmp_path)
-    calls: list[int] = []
-    backbone.network.register_forward_pre_hook(
-        lambda _, args, kwargs: calls.append(len((*args, *kwargs.values())[0])), with_kwargs=True
-    )
-    in_its_parts = states_and_gradients(backbone, clips)
-    assert calls == [3, 2]
-    backbone.one_pass = True
-    close(states_and_gradients(backbone, clips), in_its_parts)
-    assert calls == [3, 2, 5]
-    for module in (_front_convolutions, emotion2vec_network):
-        monkeypatch.setattr(module, "one_by_one", lambda _: False)
-    close(states_and_gradients(backbone, clips), in_its_parts)
+    context = multiprocessing.get_context("spawn")
+    arguments = [(manifest, tmp_path, number) for number in range(PARTS)]
+    children = [context.Process(target=extract_part, args=each) for each in arguments]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    assert [child.exitcode for child in children] == [0] * PARTS
+    whole = extract(manifest, TONE, tmp_path / "out", store=tmp_path / "store")
+    assert whole.computed == 0
+    assert content(tmp_path / "out") == expected
 
 
-@pytest.mark.parametrize("name", ["hubert_group", "wavlm_group"])
-def test_training_with_transforms_equals_training_with_convolutions(
-    name: str, tmp_path: Path, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backbone = maskable(name, tmp_path)
-    convolved = states_and_gradients(backbone, clips)
-    calls: list[tuple[int, ...]] = []
-
-    def counting(frames: Tensor, *args: Any, **options: Any) -> Tensor:
-        calls.append(tuple(frames.shape))
-        return fourier_convolution(frames, *args, **options)
-
-    monkeypatch.setattr(_positional_convolution, "fourier_convolution", counting)
-    monkeypatch.setattr(_positional_convolution, "WORTH_IT", 100)
-    close(states_and_gradients(backbone, clips), convolved)
-    # Once more for the backward pass; of the part of fewer frames it is not worth it.
-    assert [shape[::2] for shape in calls] == [(3, 154)] * 2
-    with torch.no_grad():
-        backbone(backbone.prepare(clips))
-    with torch.autocast("cpu", torch.bfloat16):
-        backbone(backbone.prepare(clips))
-    assert len(calls) == 2
+def extract_part(manifest: Manifest, folder: Path, number: int) -> None:
+    options = Options(part=(number, PARTS))
+    extract(manifest, TONE, folder / "out", store=folder / "store", options=options)
 
 
-def test_clips_are_convolved_without_their_padding() -> None:
-    torch.manual_seed(0)
-    layer = torch.nn.Conv1d(1, 4, 10, stride=5)
-    samples, lengths = torch.randn(3, 100), torch.tensor([100, 10, 55])
-    seen: list[int] = []
-
-    def convolve(clip: Tensor) -> Tensor:
-        seen.append(clip.shape[1])
-        made: Tensor = layer(clip[:, None])
-        return made
-
-    values = clip_by_clip(convolve, samples, lengths, 21)
-    assert seen == [100, 10, 55]
-    together = layer(samples[:, None])
-    assert values.shape == (3, 4, 21)  # wider than 100 samples make
-    for row, frames in enumerate((19, 1, 10)):
-        assert torch.allclose(values[row, :, :frames], together[row, :, :frames], atol=1e-6)
-        assert bool((values[row, :, frames:] == 0).all())
-    assert torch.allclose(clip_by_clip(convolve, samples, None, 19), together, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("differing", "groups"),
-    [(0, [[9, 9], [7], [4], [1]]), (2, [[9, 9, 7], [4], [1]]), (9, [[9, 9, 7, 4, 1]])],
-)
-def test_rows_that_are_about_as_long_are_computed_together(
-    differing: int, groups: list[list[int]]
-) -> None:
-    lengths = torch.tensor([4, 9, 1, 7, 9])
-    seen: list[list[int]] = []
-
-    def compute(rows: Tensor) -> Tensor:
-        seen.append(lengths[rows].tolist())
-        values = torch.arange(int(lengths[rows[0]]), dtype=torch.float32)
-        return values[None, :, None] + 10.0 * rows[:, None, None]
-
-    values = in_parts(lengths, compute, differing=differing)
-    assert seen == groups
-    for row, length in enumerate(lengths.tolist()):
-        assert values[row, :length, 0].tolist() == [10.0 * row + n for n in range(length)]
+def test_how_a_part_is_named() -> None:
+    assert part_of("1/8") == (0, 8)
+    assert part_of("8/8") == (7, 8)
+    for wrong in ("0/8", "9/8", "1", "a/b", "1/8/2", "-1/8"):
+        with pytest.raises(ParamsError, match="expected K/N with K from 1 to N"):
+            part_of(wrong)
