@@ -7,7 +7,6 @@ defaults. The network, its weights and the head above it are ours.
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import time
 from collections.abc import Sequence
@@ -116,9 +115,9 @@ class Timer(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 def make_peer(task: TuneTask) -> Peer:
-    """The network of the same checkpoint as transformers makes it, and a copy of our head."""
+    """The network of the same checkpoint as transformers makes it, and our head."""
     network = transformers.AutoModel.from_pretrained(str(task.entry.options["checkpoint"]))
-    return Peer(network, copy.deepcopy(task.model(task.examples()).fusion))
+    return Peer(network, task.model(task.examples()).fusion)
 
 
 def train_peer(task: TuneTask, ids: Sequence[Sequence[str]] | None = None) -> Timer:

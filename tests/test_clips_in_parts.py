@@ -130,9 +130,9 @@ def test_rows_that_are_about_as_long_are_computed_together(
     lengths = torch.tensor([4, 9, 1, 7, 9])
     seen: list[list[int]] = []
 
-    def compute(rows: Tensor) -> Tensor:
+    def compute(rows: Tensor, longest: int) -> Tensor:
         seen.append(lengths[rows].tolist())
-        values = torch.arange(int(lengths[rows[0]]), dtype=torch.float32)
+        values = torch.arange(longest, dtype=torch.float32)
         return values[None, :, None] + 10.0 * rows[:, None, None]
 
     values = in_parts(lengths, compute, differing=differing)

@@ -41,26 +41,29 @@ def hidden_states(network: Any, layers: Layers, *, ends: bool, **inputs: Any) ->
     return layers.pick(states)
 
 
-def in_parts(lengths: Tensor, compute: Callable[[Tensor], Tensor], *, differing: int = 0) -> Tensor:
+def in_parts(
+    lengths: Tensor, compute: Callable[[Tensor, int], Tensor], *, differing: int = 0
+) -> Tensor:
     """Values `[B, T, D]` of a batch, computed in groups of rows that are about as long.
 
     Args:
         lengths: `[B]`, of the inputs.
-        compute: From the rows `[b]` of a group, the longest first, to values `[b, t, D]`.
+        compute: From the rows `[b]` of a group and the longest length to values `[b, t, D]`.
         differing: How much shorter than its longest a row of a group may be.
     """
-    order = lengths.argsort(descending=True, stable=True).tolist()
+    every = lengths.tolist()
     groups: list[list[int]] = []
-    for row in order:
-        if groups and lengths[groups[-1][0]] - lengths[row] <= differing:
+    for row in sorted(range(len(every)), key=lambda row: -every[row]):
+        if groups and every[groups[-1][0]] - every[row] <= differing:
             groups[-1].append(row)
         else:
             groups.append([row])
     found: dict[int, Tensor] = {}
     for group in groups:
-        found.update(zip(group, compute(lengths.new_tensor(group)), strict=True))
-    values = [found[row] for row in range(len(lengths))]
-    return torch.nn.utils.rnn.pad_sequence(values, batch_first=True)
+        values = compute(lengths.new_tensor(group), every[group[0]])
+        found.update(zip(group, values, strict=True))
+    ordered = [found[row] for row in range(len(every))]
+    return torch.nn.utils.rnn.pad_sequence(ordered, batch_first=True)
 
 
 def clips_in_parts(
@@ -77,6 +80,6 @@ def clips_in_parts(
     """
     return in_parts(
         lengths,
-        lambda rows: compute(samples[rows, : int(lengths[rows[0]])], lengths[rows]),
+        lambda rows, longest: compute(samples[rows, :longest], lengths[rows]),
         differing=differing,
     )

@@ -105,7 +105,7 @@ class TextEncoder(Networked):
         if self.masked:
             values = hidden_states(self.network, self.layers, ends=self.ends, **inputs.tensors)
         else:
-            values = in_parts(mask.sum(1), lambda rows: self._group(inputs, rows))
+            values = in_parts(mask.sum(1), lambda rows, t: self._group(inputs, rows, t))
         return Stream(values * mask[..., None], mask)
 
     def provenance(self) -> dict[str, Any]:
@@ -118,8 +118,7 @@ class TextEncoder(Networked):
             "weights_sha256": weights_sha256(self.network),
         }
 
-    def _group(self, inputs: Inputs, rows: Tensor) -> Tensor:
-        length = int(inputs.tensors["attention_mask"][rows[0]].sum())
+    def _group(self, inputs: Inputs, rows: Tensor, length: int) -> Tensor:
         tensors = {name: tensor[rows, :length] for name, tensor in inputs.tensors.items()}
         return hidden_states(self.network, self.layers, ends=self.ends, **tensors)
 
