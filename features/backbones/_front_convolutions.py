@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from features.backbones._masked_norm import MaskedGroupNorm
+from features.backbones._told_lengths import ToldLengths
 from features.networks.clip_by_clip import clip_by_clip, one_by_one
 
 Count = TypeVar("Count", int, Tensor)
 
 
-class FrontConvolutions(nn.Module):
+class FrontConvolutions(ToldLengths):
     """What stands in the place of a network's `feature_extractor`, with its layers and their names.
 
-    Without lengths its numbers are those of transformers' bit for bit. Lengths are state of the
-    module, since the network above it cannot hand them down; one network therefore computes one
-    batch at a time.
+    Without lengths its numbers are those of transformers' bit for bit.
 
     Args:
         conv_layers: Of transformers' feature encoder; a group norm of the first one is replaced.
     """
-
-    lengths: Tensor | None = None
 
     def __init__(self, conv_layers: nn.ModuleList) -> None:
         super().__init__()
@@ -33,15 +28,6 @@ class FrontConvolutions(nn.Module):
         first: Any = conv_layers[0]
         if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
             first.layer_norm = MaskedGroupNorm.like(first.layer_norm)
-
-    @contextlib.contextmanager
-    def clips(self, lengths: Tensor) -> Iterator[None]:
-        """Within this context, clip i has `lengths[i]` samples, `[B]`; what follows is padding."""
-        self.lengths = lengths
-        try:
-            yield
-        finally:
-            self.lengths = None
 
     def forward(self, samples: Tensor) -> Tensor:
         """`[B, C, T]` of waveforms `[B, L]`; frames of padding come out as some finite number."""
@@ -51,7 +37,7 @@ class FrontConvolutions(nn.Module):
         norm = getattr(self.conv_layers[0], "layer_norm", None)
         if self.lengths is None or not isinstance(norm, MaskedGroupNorm):
             return self._together(samples)
-        with norm.frames(self.frames(self.lengths, layers=1)):
+        with norm.told(self.frames(self.lengths, layers=1)):
             return self._together(samples)
 
     def frames(self, samples: Count, *, layers: int | None = None) -> Count:

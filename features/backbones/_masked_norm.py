@@ -8,23 +8,20 @@ has the statistics of its own frames, so that it is normalised as it would be al
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from features.backbones._told_lengths import ToldLengths
 
-class MaskedGroupNorm(nn.GroupNorm):
+
+class MaskedGroupNorm(ToldLengths, nn.GroupNorm):
     """A group norm that can be told how many frames of each clip exist.
 
     Without lengths it is `nn.GroupNorm` itself, so that what is not padded equals transformers bit
-    for bit. Lengths are state of the module, since the network above it cannot hand them down;
-    one network therefore computes one batch at a time.
+    for bit.
     """
-
-    lengths: Tensor | None = None
 
     @classmethod
     def like(cls, norm: nn.GroupNorm) -> Self:
@@ -32,15 +29,6 @@ class MaskedGroupNorm(nn.GroupNorm):
         masked = cls(norm.num_groups, norm.num_channels, eps=norm.eps, affine=norm.affine)
         masked.weight, masked.bias = norm.weight, norm.bias
         return masked
-
-    @contextlib.contextmanager
-    def frames(self, lengths: Tensor) -> Iterator[None]:
-        """Within this context, clip i has `lengths[i]` frames, `[B]`; what follows is padding."""
-        self.lengths = lengths
-        try:
-            yield
-        finally:
-            self.lengths = None
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise `[B, C, T]`; frames of padding come out as some finite number."""

@@ -112,7 +112,7 @@ class SpeechEncoder(Networked):
         if bool((lengths == samples.shape[1]).all()):
             return self._of(samples)
         mask = torch.arange(samples.shape[1], device=samples.device) < lengths[:, None]
-        with self._convolutions().clips(lengths), warnings.catch_warnings():
+        with self._convolutions().told(lengths), warnings.catch_warnings():
             # transformers' WavLM hands torch a boolean mask beside its real-valued position bias.
             warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
             return self._of(samples, mask.long())
