@@ -61,6 +61,11 @@ def make_card(
         **_contents(survey, splits, corpus.classes),
         "rejected": len(survey.rejected),
         "rejected_reasons": count_reasons(survey.causes.values()),
+        "noticed": len(survey.noticed),
+        "noticed_reasons": count_reasons(
+            notice for notices in survey.noticed.values() for notice in notices.split("; ")
+        ),
+        "warnings": list(survey.warnings),
         "allow_leak": list(entry.allow_leak),
         "leaks": lines(leaks, scripted=bool(getattr(corpus, "scripted", False))),
         "leak_verdict": [leak.to_dict() for leak in leaks],

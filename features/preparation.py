@@ -25,7 +25,15 @@ from features.locations import corpus_root, hashes_root, root_variable
 from features.manifest import Label, Manifest
 from features.plugins import load
 from features.protocols import assign, only_fold
-from features.records import REJECTED, check_unique, write_json, write_rejected, write_rows
+from features.records import (
+    NOTICED,
+    REJECTED,
+    check_unique,
+    write_json,
+    write_noticed,
+    write_rejected,
+    write_rows,
+)
 from features.survey import Survey, look_at
 
 LISTED = 20  # rejected utterances that a message quotes
@@ -40,12 +48,14 @@ class Prepared:
         hours: Of audio in `utterances`.
         utterances: Number of rows there, labelled or not.
         rejected: Reasons by id.
+        noticed: Notices by id, of utterances that are used.
     """
 
     card: Mapping[str, Any]
     hours: float
     utterances: int
     rejected: Mapping[str, str]
+    noticed: Mapping[str, str]
 
 
 def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
@@ -73,7 +83,9 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
     corpus: Corpus = factory(root, **entry.options)
     items = _items(name, corpus, root)
     survey = look_at(items, root, memory=None if generated else hashes_root() / f"{name}.jsonl")
+    survey.warnings += getattr(corpus, "warnings", ())
     write_rejected(labels / REJECTED, survey.rejected)
+    write_noticed(labels / NOTICED, survey.noticed)
     if not survey.labelled:
         raise ManifestError(_verdict(name, survey, len(items), labels))
     Manifest(
@@ -96,7 +108,7 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
     if len(survey.bad_audio) > entry.allow_rejected:
         raise ManifestError(_verdict(name, survey, len(items), labels))
     seconds = sum(utterance.seconds or 0.0 for utterance in survey.utterances)
-    return Prepared(card, seconds / 3600, len(survey.utterances), survey.rejected)
+    return Prepared(card, seconds / 3600, len(survey.utterances), survey.rejected, survey.noticed)
 
 
 def _items(name: str, corpus: Corpus, root: Path) -> list[Item]:

@@ -16,9 +16,11 @@ from features.files import replacing
 
 Row = TypeVar("Row")
 REJECTED = "rejected.csv"
+NOTICED = "noticed.csv"  # beside it: utterances that are used, though not wholly as they were given
 SEEN = "seen.csv"  # in a cache folder: utterances that the checkpoint was trained on
 _SEEN_HEADER = ("id", "why")
 _REJECTED_HEADER = ("id", "reason")
+_NOTICED_HEADER = ("id", "notice")
 
 
 def check_unique(ids: Iterable[str], where: str) -> None:
@@ -113,6 +115,20 @@ def read_rejected(path: Path) -> dict[str, str]:
         ManifestError: If the file is cut short or foreign.
     """
     return _read_pairs(path, _REJECTED_HEADER)
+
+
+def write_noticed(path: Path, noticed: Mapping[str, str]) -> None:
+    """Write `id,notice` rows, in the given order: what is used, and what was cut or odd of it."""
+    _write_pairs(path, _NOTICED_HEADER, noticed)
+
+
+def read_noticed(path: Path) -> dict[str, str]:
+    """Notices by id, as `write_noticed` wrote them; empty where an older release wrote none.
+
+    Raises:
+        ManifestError: If the file is cut short or foreign.
+    """
+    return _read_pairs(path, _NOTICED_HEADER) if path.exists() else {}
 
 
 def write_seen(path: Path, seen: Mapping[str, str]) -> None:

@@ -26,6 +26,8 @@ class Survey:
         causes: The same without the name of the audio file, which differs from item to item.
         bad_audio: Ids of those rejected for their audio.
         facts: Of the audio files of `utterances`, by path.
+        noticed: What was mended, cut or odd of items that are used, by id.
+        warnings: What concerns the corpus as a whole.
     """
 
     utterances: list[Utterance] = field(default_factory=list)
@@ -34,6 +36,8 @@ class Survey:
     causes: dict[str, str] = field(default_factory=dict)
     bad_audio: list[str] = field(default_factory=list)
     facts: dict[str, FileFacts] = field(default_factory=dict)
+    noticed: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def contents(self) -> dict[str, str]:
@@ -55,6 +59,10 @@ class Survey:
         """List an item with its reason."""
         self.rejected[item.id] = reason
         self.causes[item.id] = reason.removeprefix(f"{item.audio}: ")
+
+    def notice(self, id: str, notice: str) -> None:
+        """List what is to be known of an item that is used."""
+        self.noticed[id] = "; ".join(filter(None, (self.noticed.get(id), notice)))
 
 
 def look_at(items: Sequence[Item], root: Path, *, memory: Path | None) -> Survey:
@@ -83,6 +91,8 @@ def look_at(items: Sequence[Item], root: Path, *, memory: Path | None) -> Survey
             reason = "it has no label"
         if reason is None:
             survey.labelled.append(item)
+            for notice in item.notices:
+                survey.notice(item.id, notice)
         else:
             survey.reject(item, reason)
     return survey

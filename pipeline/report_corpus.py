@@ -21,17 +21,25 @@ def corpus_of(card: Mapping[str, Any], leaks: Leaks) -> Iterator[Markup]:
     told |= dict(_audio(card))
     told["splits (SHA-256)"] = element("code", _or_dash(card.get("splits_sha256")))
     told["rejected"] = _or_dash(card.get("rejected"))
+    told["noticed"] = _or_dash(card.get("noticed"))
     told["leaks between splits"] = leaks.verdict
     yield facts(told)
+    warnings = card.get("warnings") or []
+    if warnings:
+        yield element("ul", *(element("li", line) for line in warnings[:_LISTED]), style="note")
     yield from leaks_of(leaks)
     yield from _published(card)
     yield from _label_map(card)
     yield from _splits(card)
-    reasons = card.get("rejected_reasons") or {}
+    yield from _reasons("Rejected utterances", card.get("rejected_reasons"))
+    yield from _reasons("Utterances used with a notice", card.get("noticed_reasons"))
+
+
+def _reasons(what: str, reasons: Mapping[str, int] | None) -> Iterator[Markup]:
     if reasons:
         rows = [[reason, f"{count:,}"] for reason, count in list(reasons.items())[:_LISTED]]
-        whole = table(["Reason", "Utterances"], rows, style="words", caption="Rejected utterances")
-        yield folded("Rejected utterances, by reason", whole)
+        whole = table(["Reason", "Utterances"], rows, style="words", caption=what)
+        yield folded(f"{what}, by reason", whole)
 
 
 def _audio(card: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

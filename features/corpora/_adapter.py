@@ -14,6 +14,7 @@ class Item:
     Fields are those of `Utterance` and `Label`. `label=None` says why in `reject`. `split` is the
     corpus's own (train, valid, test), where it has one. `session` groups speakers where the
     protocol leaves sessions out. `asr` is what a speech recogniser heard, where the corpus says so.
+    `notices` say what was mended or ignored of an utterance that is used, a line each.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Item:
     session: str | None = None
     reject: str | None = None
     asr: str | None = None
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Corpus(Protocol):
     - `label_map: Mapping[str, str | None]`: the corpus's own labels to classes; None: left out.
     - `scripted: bool`: all speakers read the same few sentences, so that the words carry no label.
     - `disclaimer: str`: what every report on this corpus must say.
+    - `warnings: Sequence[str]`: what was ignored of its tables as a whole, once items were read.
     """
 
     source: ClassVar[Source]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import typer
@@ -19,12 +20,8 @@ def main(corpus: str) -> None:
         raise ParamsError(f"corpora: no entry {corpus!r}; expected one of {sorted(corpora)}")
     out = Path("data", corpus)
     done = prepare(corpus, corpus_entry(corpus, corpora[corpus]), out)
-    for id, reason in list(done.rejected.items())[:LISTED]:
-        typer.echo(f"  rejected {id}: {reason}", err=True)
-    if len(done.rejected) > LISTED:
-        typer.echo(f"  {len(done.rejected)} rejected in all, by reason:", err=True)
-        for reason, count in list(done.card["rejected_reasons"].items())[:LISTED]:
-            typer.echo(f"  {count}: {reason}", err=True)
+    _list("rejected", done.rejected, done.card["rejected_reasons"])
+    _list("noticed", done.noticed, done.card["noticed_reasons"])
     speakers = "; ".join(
         ", ".join(f"{count} {split}" for split, count in fold.items())
         for fold in done.card["speakers"]
@@ -32,12 +29,24 @@ def main(corpus: str) -> None:
     typer.echo(
         f"{out}: {done.utterances} utterances, {done.hours:.2f} hours, "
         f"{len(done.card['classes'])} classes, speakers by fold: {speakers}; "
-        f"{len(done.rejected)} rejected"
+        f"{len(done.rejected)} rejected, {len(done.noticed)} noticed"
     )
+    for warning in done.card["warnings"][:LISTED]:
+        typer.echo(f"  warning: {warning}", err=True)
     for difference in done.card["differences"][:LISTED]:
         typer.echo(f"  differs from the published counts: {difference}", err=True)
     for leak in done.card["leaks"]:
         typer.echo(f"  warning: {leak}", err=True)
+
+
+def _list(what: str, told: Mapping[str, str], reasons: Mapping[str, int]) -> None:
+    """The first of what is told of utterances, and how often each reason stands, if more do."""
+    for id, reason in list(told.items())[:LISTED]:
+        typer.echo(f"  {what} {id}: {reason}", err=True)
+    if len(told) > LISTED:
+        typer.echo(f"  {len(told)} {what} in all, by reason:", err=True)
+        for reason, count in list(reasons.items())[:LISTED]:
+            typer.echo(f"  {count}: {reason}", err=True)
 
 
 if __name__ == "__main__":
