@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from features.arguments import problems
 from features.backbone_entry import BackboneEntry, backbone_entry, backbone_problems
 from features.errors import ParamsError
@@ -23,7 +21,7 @@ from pipeline.checkpoint import FUSIONS
 from pipeline.fusion._inputs import InputSettings
 from pipeline.train_params import TrainParams
 from pipeline.tune_params import TuneParams, tune_problems
-from pipeline.yaml_scalars import read_yaml
+from pipeline.yaml_scalars import read_params_file
 
 SLOTS = ("text", "speech", "nonverbal", "prosody", "spectral")
 REGIMES = ("cached", "e2e")
@@ -114,16 +112,7 @@ def read_params(path: Path) -> Params:
     Raises:
         ParamsError: If the file is missing or no YAML, or has unknown or missing keys.
     """
-    try:
-        raw = read_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ParamsError(
-            f"cannot read {path} ({error.strerror}); run this in the project's folder"
-        ) from error
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is no YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ParamsError(f"{path} holds {type(raw).__name__}; expected a mapping")
+    raw = read_params_file(path)
     found = problems(Params, raw, path.name)
     if found:
         raise ParamsError("\n".join(found))

@@ -7,9 +7,12 @@ YAML 1.2, so that `-S train.lr=5e-5` would come back as a string.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import IO, Any
 
 import yaml
+
+from features.errors import ParamsError
 
 SCALARS = (
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", "~nN\0"),
@@ -55,6 +58,25 @@ def read_yaml(source: str | IO[str]) -> Any:
     {'lr': 5e-05, 'answer': 'no', 'epochs': 20, 'fusion': None}
     """
     return yaml.load(source, _Loader)  # a SafeLoader
+
+
+def read_params_file(path: Path) -> dict[str, Any]:
+    """params.yaml as a plain mapping, unchecked; for stages that must start in no time.
+
+    Raises:
+        ParamsError: If the file is missing, no YAML or no mapping.
+    """
+    try:
+        raw = read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParamsError(
+            f"cannot read {path} ({error.strerror}); run this in the project's folder"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is no YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{path} holds {type(raw).__name__}; expected a mapping")
+    return raw
 
 
 def _float(text: str) -> float:
