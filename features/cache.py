@@ -23,7 +23,7 @@ from features.errors import CacheError
 from features.files import replacing
 from features.gather import Extent, gather
 from features.memory import available_bytes
-from features.records import REJECTED, read_rejected
+from features.records import REJECTED, read_rejected, reasons_line
 from features.shard import Row, Shard, read_shard, write_shard
 from features.shard_structure import check_structure
 from features.stream import Stream, StreamSpec
@@ -117,10 +117,11 @@ class CacheReader(Mapping[str, NDArray[Any]]):
         paths = sorted(folder.glob("*.h5"), key=lambda path: (len(path.name), path.name))
         self.shards = [read_shard(path) for path in paths]
         if not self.shards:
+            if self.rejected:
+                raise CacheError(f"{folder} holds no features: {no_features(self.rejected)}")
             raise CacheError(
                 f"{folder} holds no shards; expected shard-00000.h5 ...: run `dvc repro` or "
                 "`dvc pull`"
-                + (f"; see {folder / REJECTED}" if (folder / REJECTED).exists() else "")
             )
         for shard in self.shards:
             check_structure(shard)
@@ -208,6 +209,16 @@ class CacheReader(Mapping[str, NDArray[Any]]):
                     f"{shard.path} and {first.path.name} come from different backbones or "
                     "settings; delete the folder and run `dvc repro`"
                 )
+
+
+def no_features(rejected: Mapping[str, str]) -> str:
+    """What is to be said of a cache all of whose utterances were rejected."""
+    reasons = reasons_line(rejected.values())
+    return (
+        f"all {len(rejected)} utterances were rejected: {reasons}; expected "
+        "some with features: correct the corpus and run `dvc repro`, or give the slot a backbone "
+        "that reads what the corpus has, or `none`"
+    )
 
 
 def shard_name(number: int) -> str:

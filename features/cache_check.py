@@ -13,14 +13,14 @@ from pathlib import Path
 
 from features.backbone_entry import PACKAGE
 from features.backbones._backbone import Reads
-from features.cache import shard_name
+from features.cache import no_features, shard_name
 from features.errors import HeronryError, ParamsError
 from features.manifest import Manifest
 from features.plugins import load
 from features.progress import progress
 from features.records import REJECTED, SEEN, read_rejected
 from features.shard_check import NAME, Fault, ShardFacts, check_shard, named, shard_number
-from features.shard_plan import PlannedShard, content_of, plan_shards
+from features.shard_plan import PlannedShard, content_of, lacking, plan_shards
 from features.shard_probe import unopenable
 
 SLACK_FRAMES = 2  # at the edges of an utterance, where backbones differ
@@ -70,6 +70,7 @@ def check_cache(folder: Path) -> CacheFacts:
     _check_rejected(found)
     _check_sequence(found)
     _check_ids(found)
+    _check_any(found)
     return found
 
 
@@ -95,7 +96,7 @@ def check_against(cache: CacheFacts, manifest: Manifest) -> Iterator[Fault]:
     stale = [s.ids[i] for s, i in rows if s.contents[i] != content_of(known[s.ids[i]], reads)]
     if stale:
         yield Fault(where, f"is older than what the manifest says of: {named(stale)}")
-    # Nothing at all to read in the corpus, which rejected.csv says of each utterance, is no fault.
+    # Nothing at all to read in the corpus, which rejected.csv says of each utterance: told already.
     if not (missing or extra or stale) and (cache.shards or unusable):
         yield from _cut_faults(cache, plan)
     off = [
@@ -162,6 +163,14 @@ def _check_rejected(found: CacheFacts) -> None:
         found.rejected = read_rejected(path)
     except (HeronryError, KeyError, ValueError) as error:
         found.faults.append(Fault(path, f"cannot be read ({error!r})", "quarantine"))
+
+
+def _check_any(found: CacheFacts) -> None:
+    """A cache without features is of no use, however well formed; but of words heard by none."""
+    empty = not found.unusable and not any(shard.ids for shard in found.shards)
+    if empty and found.rejected and set(found.rejected.values()) != {lacking("asr")}:
+        text = f"holds no features: {no_features(found.rejected)}"
+        found.faults.append(Fault(found.folder, text, "own"))
 
 
 def _check_sequence(found: CacheFacts) -> None:

@@ -7,7 +7,6 @@ it.
 from __future__ import annotations
 
 import dataclasses
-import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 from features.corpora._adapter import Corpus, Item, Published
 from features.corpus_entry import CorpusEntry
 from features.leaks import Leak, lines
+from features.records import count_reasons
 from features.split_counts import (
     count_classes,
     count_genders,
@@ -26,7 +26,6 @@ from features.split_counts import (
 from features.survey import Survey
 
 PARTIAL = 0.9  # share of the published utterances below which single counts say nothing
-_VARYING = re.compile(r"\S*/\S+|\d+(?:\.\d+)?")  # paths and numbers within a reason
 
 
 def make_card(
@@ -108,20 +107,6 @@ def differences(labelled: Sequence[Item], published: Published | None) -> list[s
             elif had[value] != wanted[value]:
                 told.append(f"{name} {value}: {had[value]} of {wanted[value]}")
     return told
-
-
-def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
-    """Utterances by reason, most frequent first.
-
-    Reasons that differ in numbers and paths alone are one; those are replaced by an ellipsis.
-    """
-    found: dict[str, list[str]] = {}
-    for reason in reasons:
-        found.setdefault(_VARYING.sub("…", reason), []).append(reason)
-    counted = {
-        told[0] if len(set(told)) == 1 else shape: len(told) for shape, told in found.items()
-    }
-    return dict(sorted(counted.items(), key=lambda pair: -pair[1]))
 
 
 def _contents(

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from features.backbone_entry import BackboneEntry
-from features.cache import shard_name
+from features.cache import no_features, shard_name
 from features.engines import Engine, run_shards
+from features.errors import CacheError
 from features.extractor import Extractor
 from features.forecast import Forecast, forecast
 from features.manifest import Manifest
@@ -25,7 +26,7 @@ from features.recipe import Recipe, Tally
 from features.records import REJECTED, SEEN, write_rejected, write_seen
 from features.seen import find_seen, trained_on
 from features.shard import read_shard
-from features.shard_plan import ShardPlan, lacks
+from features.shard_plan import ShardPlan, lacking, lacks
 from features.store import WorkStore
 
 
@@ -35,11 +36,13 @@ class Extraction(Tally):
 
     Attributes:
         linked: Shards that were there already.
+        utterances: Of the corpus.
         rejected: Reasons by id.
         seen: Why utterances count as seen in the checkpoint's training, by id; None: unknown.
     """
 
     linked: int = 0
+    utterances: int = 0
     rejected: dict[str, str] = field(default_factory=dict)
     seen: dict[str, str] | None = None
 
@@ -87,7 +90,8 @@ def extract(
 
     Raises:
         HeronryError: If nothing can be trusted: a missing file, one that changed since `prepare`, a
-            missing checkpoint, a full disk. Finished shards stay in the store.
+            missing checkpoint, a full disk; or if no utterance can be used. Finished shards stay in
+            the store, and nothing in `out`.
     """
     options = options or Options()
     if options.part is None:
@@ -98,7 +102,12 @@ def extract(
             write_rejected(out / REJECTED, {})
         return Extraction()
     recipe = Recipe(entry, store, options.batch_seconds, options.workers)
-    return extract_with(Extractor(recipe, options.devices[0]), manifest, out, options)
+    try:
+        return extract_with(Extractor(recipe, options.devices[0]), manifest, out, options)
+    except BaseException:
+        if options.part is None:  # DVC leaves the outputs of a stage that failed where they are
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def extract_with(
@@ -136,15 +145,22 @@ def _compute(extractor: Extractor, plan: ShardPlan, options: Options) -> Extract
 
 
 def deliver(store: WorkStore, plan: ShardPlan, out: Path, tell: Extraction) -> None:
-    """Put all finished shards of a plan into `out`, and list what was rejected in `tell`."""
+    """Put all finished shards of a plan into `out`, and list what was rejected in `tell`.
+
+    Raises:
+        CacheError: If that is every utterance: such a cache must not pass for a finished one.
+    """
     rejected: dict[str, str] = {}
     for cut in plan.cuts:
         rejected |= read_shard(store.path(cut.fingerprint)).rejected
         store.deliver(cut.fingerprint, out / shard_name(cut.number))
-    lacking = f"has no {plan.reads}"
     for utterance in plan.manifest:  # in its order
+        tell.utterances += 1
         if lacks(utterance, plan.reads):
-            tell.rejected[utterance.id] = lacking
+            tell.rejected[utterance.id] = lacking(plan.reads)
         elif utterance.id in rejected:
             tell.rejected[utterance.id] = rejected[utterance.id]
+    useless = tell.rejected and len(tell.rejected) == tell.utterances
+    if useless and (plan.cuts or plan.reads != "asr"):  # recognised words are never a must
+        raise CacheError(f"{out}: {no_features(tell.rejected)}")
     write_rejected(out / REJECTED, tell.rejected)

@@ -177,7 +177,7 @@ class Extractor:
 
     def _keep(self, pending: _Pending, item: Prepared, results: list[Result], tell: Tally) -> None:
         """Round what came back; runs in a thread of its own."""
-        contents = pending.contents
+        contents, before = pending.contents, len(pending.rejected)
         pending.rejected |= {contents[id]: reason for id, reason in item.rejected.items()}
         for result in results:
             for utterance, values in zip(result.utterances, result.wait().unpad(), strict=True):
@@ -194,6 +194,7 @@ class Extractor:
                 pending.rows[content] = row
                 tell.computed += 1
                 tell.seconds += utterance.seconds or 0.0
+        tell.failed += len(pending.rejected) - before
 
     def _write(self, pending: _Pending, kept: Future[None]) -> None:
         """Seal a shard once its last batch was kept; runs in the writer's thread."""

@@ -15,17 +15,20 @@ class Tally:
     Attributes:
         computed: Utterances that went through the backbone.
         copied: Utterances copied from other shards in the work store, or from their like.
+        failed: Utterances that were tried, and rejected.
         seconds: Seconds of audio that went through the backbone.
     """
 
     computed: int = 0
     copied: int = 0
+    failed: int = 0
     seconds: float = 0.0
 
     def add(self, more: Tally) -> None:
         """Sum up."""
         self.computed += more.computed
         self.copied += more.copied
+        self.failed += more.failed
         self.seconds += more.seconds
 
 

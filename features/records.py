@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ SEEN = "seen.csv"  # in a cache folder: utterances that the checkpoint was train
 _SEEN_HEADER = ("id", "why")
 _REJECTED_HEADER = ("id", "reason")
 _NOTICED_HEADER = ("id", "notice")
+_VARYING = re.compile(r"\S*/\S+|\d+(?:\.\d+)?")  # paths and numbers within a reason
+_REASONS = 5  # that one line tells
 
 
 def check_unique(ids: Iterable[str], where: str) -> None:
@@ -115,6 +118,31 @@ def read_rejected(path: Path) -> dict[str, str]:
         ManifestError: If the file is cut short or foreign.
     """
     return _read_pairs(path, _REJECTED_HEADER)
+
+
+def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
+    """Utterances by reason, most frequent first.
+
+    Reasons that differ in numbers and paths alone are one; those are replaced by an ellipsis.
+    """
+    found: dict[str, list[str]] = {}
+    for reason in reasons:
+        found.setdefault(_VARYING.sub("…", reason), []).append(reason)
+    counted = {
+        told[0] if len(set(told)) == 1 else shape: len(told) for shape, told in found.items()
+    }
+    return dict(sorted(counted.items(), key=lambda pair: -pair[1]))
+
+
+def reasons_line(reasons: Iterable[str]) -> str:
+    """The most frequent reasons on one line, each with how many utterances have it.
+
+    >>> reasons_line(["has no text", "has 12 samples", "has 7 samples"])
+    'has … samples (2), has no text (1)'
+    """
+    counted = [f"{reason} ({count})" for reason, count in count_reasons(reasons).items()]
+    more = [f"and {len(counted) - _REASONS} other reasons"] if len(counted) > _REASONS else []
+    return ", ".join(counted[:_REASONS] + more)
 
 
 def write_noticed(path: Path, noticed: Mapping[str, str]) -> None:

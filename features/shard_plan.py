@@ -43,6 +43,11 @@ def lacks(utterance: Utterance, reads: Reads) -> bool:
     return (utterance.audio if reads == "audio" else utterance.words(reads)) is None
 
 
+def lacking(reads: Reads) -> str:
+    """The reason of those that have nothing for a backbone."""
+    return f"has no {reads}"
+
+
 def plan_shards(manifest: Manifest, reads: Reads) -> Iterator[PlannedShard]:
     """Cut the manifest into shards by cumulative seconds of audio (characters for text).
 

@@ -13,8 +13,9 @@ import yaml
 
 from features import shard_check, shard_probe
 from features.backbones.tone import Tone
-from features.cache import DEVIATION, shard_name
+from features.cache import DEVIATION, CacheReader, shard_name
 from features.cache_check import check_cache
+from features.errors import CacheError
 from features.files import link_or_copy
 from features.manifest import Manifest
 from features.records import REJECTED, write_rejected
@@ -291,6 +292,23 @@ def test_rejected_ids_are_accounted_for() -> None:
     assert f"{path}: is missing" in said()
     path.write_bytes(b"\xff\xfe")
     assert f"{path}: cannot be read" in said()
+
+
+def test_a_cache_all_of_whose_utterances_were_rejected(manifest: Manifest) -> None:
+    """As an earlier release left it, which took it for finished."""
+    for shard in HERE.glob("*.h5"):
+        shard.unlink()
+    for reason, told in (("has no text", "has no text (8)"), ("has 7 samples", "samples (8)")):
+        write_rejected(HERE / REJECTED, {u.id: reason for u in manifest})
+        lines = said()
+        assert f"bad  {HERE}: holds no features: all 8 utterances were rejected: has " in lines
+        assert told in lines
+        assert lines.count("\n") == 1
+        with pytest.raises(CacheError, match="all 8 utterances were rejected") as caught:
+            CacheReader(HERE)
+        assert "dvc pull" not in str(caught.value)
+    write_rejected(HERE / REJECTED, {u.id: "has no asr" for u in manifest})
+    assert doctor().exit_code == 0  # recognised words are never a must
 
 
 @pytest.mark.usefixtures("manifest")

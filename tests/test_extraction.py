@@ -114,6 +114,26 @@ def test_bad_audio_is_rejected_with_its_reason(
         assert len(reader) == len(SECONDS) - 1
 
 
+def test_nothing_usable_fails_and_leaves_no_cache_behind(
+    make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
+    heard = make_manifest(SECONDS)
+    mute = dataclasses.replace(
+        heard, utterances=tuple(Utterance(id=u.id, text=u.text) for u in heard)
+    )
+    short = make_manifest([0.01, 0.012], folder="short", start=50)
+    for manifest, reason in ((mute, r"has no audio \(8\)"), (short, r"samples.*\(2\)")):
+        for _ in range(2):  # the second time from the store
+            (tmp_path / "out").mkdir(exist_ok=True)
+            (tmp_path / "out" / "of an earlier run.h5").touch()
+            with pytest.raises(CacheError, match=f"utterances were rejected: .*{reason}"):
+                run(manifest, tmp_path / "out", tmp_path / "store")
+            assert not (tmp_path / "out").exists()
+    both = dataclasses.replace(heard, utterances=(*heard.utterances, *short.utterances))
+    tell = run(both, tmp_path / "out", tmp_path / "store")
+    assert (tell.utterances, len(tell.rejected)) == (10, 2)
+
+
 @pytest.mark.parametrize("damage", ["gone", "changed"])
 def test_missing_or_changed_files_stop_the_run_and_keep_finished_shards(
     make_manifest: ManifestMaker, tmp_path: Path, damage: str

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.corpora._adapter import Item, Published
-from features.corpus_card import count_reasons, differences
+from features.corpus_card import differences
+from features.records import count_reasons
 
 
 def items_of(**counts: int) -> list[Item]:

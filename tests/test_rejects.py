@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,29 @@ def test_the_stage_lists_rejects_and_strict_fails_after_all_is_done(
         assert all(f"rejected {name}: " in told.err for name in BAD)
         assert {path.name: path.read_bytes() for path in out.iterdir()} == before
         monkeypatch.setenv("HERONRY_STORE", str(mixed_corpus / "another store"))
+
+
+def test_one_reason_for_most_is_told_aloud(
+    mixed_corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = mixed_corpus / "data/mixed/utterances"
+    manifest = Manifest.read(folder)
+    given = list(manifest)
+    rows = [replace(u, audio=None) if u.id != "clipped" else u for u in given]
+    replace(manifest, utterances=tuple(rows)).write(folder)
+    assert stage(monkeypatch) in (0, None)
+    most = f"{len(rows) - 1} of {len(rows)} utterances were rejected for one reason: has no audio"
+    assert f"warning: {most}" in capsys.readouterr().err
+    bad = [u for u in given if u.id in BAD]
+    replace(manifest, utterances=(*(u for u in rows if u.audio), *bad)).write(folder)
+    assert stage(monkeypatch) in (0, None)
+    told = capsys.readouterr().err
+    assert f"none of the {len(bad)} utterances that were tried now could be used" in told
+    replace(manifest, utterances=tuple(bad)).write(folder)
+    assert stage(monkeypatch) == 1
+    told = capsys.readouterr().err
+    assert f"error: cache/mixed/tone: all {len(bad)} utterances were rejected" in told
+    assert not (mixed_corpus / "cache/mixed/tone").exists()
 
 
 def test_prepare_lists_what_a_header_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,9 @@ from features.errors import CacheError, ParamsError
 from features.extraction import Extraction, Options, extract
 from features.locations import corpus_root, devices, store_root
 from features.manifest import Manifest
+from features.records import count_reasons
 from pipeline.params import read_params
-from stages._run import run
+from stages._run import list_told, run
 
 
 def main(  # noqa: PLR0913  each is an option
@@ -84,8 +85,18 @@ def _report(tell: Extraction, out: Path, seconds: float) -> None:
     if tell.seconds:
         line += f" ({tell.seconds / seconds:.1f} seconds of audio a second)"
     typer.echo(line)
-    for id, reason in list(tell.rejected.items())[:20]:
-        typer.echo(f"  rejected {id}: {reason}", err=True)
+    reasons = count_reasons(tell.rejected.values())
+    list_told("rejected", tell.rejected, reasons)
+    most, count = next(iter(reasons.items()), ("", 0))
+    if count * 2 > tell.utterances > 0:
+        part = f"{count} of {tell.utterances} utterances"
+        typer.echo(f"warning: {part} were rejected for one reason: {most}", err=True)
+    if tell.failed > 1 and not tell.computed:
+        typer.echo(
+            f"warning: none of the {tell.failed} utterances that were tried now could be used; the "
+            "features that are there come from earlier runs",
+            err=True,
+        )
 
 
 if __name__ == "__main__":

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import typer
 
 from features.errors import ParamsError
-from features.preparation import LISTED, corpus_entry, prepare
+from features.preparation import corpus_entry, prepare
 from pipeline.params import read_params
-from stages._run import run
+from stages._run import LISTED, list_told, run
 
 
 def main(corpus: str) -> None:
@@ -20,8 +19,8 @@ def main(corpus: str) -> None:
         raise ParamsError(f"corpora: no entry {corpus!r}; expected one of {sorted(corpora)}")
     out = Path("data", corpus)
     done = prepare(corpus, corpus_entry(corpus, corpora[corpus]), out)
-    _list("rejected", done.rejected, done.card["rejected_reasons"])
-    _list("noticed", done.noticed, done.card["noticed_reasons"])
+    list_told("rejected", done.rejected, done.card["rejected_reasons"])
+    list_told("noticed", done.noticed, done.card["noticed_reasons"])
     speakers = "; ".join(
         ", ".join(f"{count} {split}" for split, count in fold.items())
         for fold in done.card["speakers"]
@@ -37,16 +36,6 @@ def main(corpus: str) -> None:
         typer.echo(f"  differs from the published counts: {difference}", err=True)
     for leak in done.card["leaks"]:
         typer.echo(f"  warning: {leak}", err=True)
-
-
-def _list(what: str, told: Mapping[str, str], reasons: Mapping[str, int]) -> None:
-    """The first of what is told of utterances, and how often each reason stands, if more do."""
-    for id, reason in list(told.items())[:LISTED]:
-        typer.echo(f"  {what} {id}: {reason}", err=True)
-    if len(told) > LISTED:
-        typer.echo(f"  {len(told)} {what} in all, by reason:", err=True)
-        for reason, count in list(reasons.items())[:LISTED]:
-            typer.echo(f"  {count}: {reason}", err=True)
 
 
 if __name__ == "__main__":
