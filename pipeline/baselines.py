@@ -12,6 +12,11 @@ expectation, taking one item of class k after the other,
 
 where g without item i is a sum of independent binomials, one a fold, as q is that of the fold.
 
+Macro F1 is the mean over the classes that the labels or the guesses hold. A class that the labels
+lack counts where some item guesses it, with probability 1 - prod_i (1 - q_i); the sum of the F1 is
+divided by the expected number of classes. That is the expectation where every class is in the
+labels, or is sure to be guessed or never is, and close to it elsewhere.
+
 Legend: F folds, K classes, N items.
 """
 
@@ -76,12 +81,13 @@ def expected_scores(guess: Floats, test: Floats) -> dict[str, float]:
     support, total, size = test.sum(0), test.sum(), test.shape[1]
     hits = (guess * test).sum(0)
     present = support > 0
+    guessed = 1 - ((1 - guess) ** test.sum(1, keepdims=True)).prod(0)
     accuracy = hits.sum() / total
     f1 = np.array([_expected_f1(guess[:, k], test[:, k], test.sum(1)) for k in range(size)])
     return {
         "accuracy": float(accuracy),
         "uar": float((hits[present] / support[present]).mean()),
-        "macro_f1": float(f1.mean()),
+        "macro_f1": float(f1.sum() / np.where(present, 1, guessed).sum()),
         "weighted_f1": float((f1 * support).sum() / total),
         "ovr_accuracy": float(1 - 2 * (1 - accuracy) / size),
     }

@@ -15,7 +15,7 @@ from features.manifest import Label
 from pipeline.common_rows import CommonRows, Compared, common_rows
 from pipeline.comparison_records import Change, ClassChange, Comparison, Pair, RunScore, RunScores
 from pipeline.flips import SHOWN, flips
-from pipeline.metrics import MONITORS, Floats, Matrices, grouped_confusion, per_class, scores
+from pipeline.metrics import MONITORS, Floats, Matrices, class_values, grouped_confusion, scores
 from pipeline.paired_tests import FEWEST, PERMUTATIONS, holm, mcnemar, permutation_test
 from pipeline.run_sources import read_run
 from pipeline.statistics import percentile_interval, resample
@@ -83,12 +83,9 @@ def compare_rows(rows: CommonRows, settings: Settings, labels: Mapping[str, Labe
 
 def _statistic(matrices: Matrices) -> dict[str, Floats]:
     """Metrics and those of each class, which are NaN where a draw lacks the class."""
-    classes = per_class(matrices)
-    found = {name: value for name, value in scores(matrices).items() if name in MONITORS}
-    there = classes.support > 0
-    for k in range(matrices.shape[-1]):
-        for name, values in (("recall", classes.recall), ("f1", classes.f1)):
-            found[f"{name} {k}"] = np.where(there[..., k], values[..., k], np.nan)
+    found = _headline(matrices)
+    for name, values in zip(("recall", "f1"), class_values(matrices), strict=True):
+        found |= {f"{name} {k}": values[..., k] for k in range(matrices.shape[-1])}
     return found
 
 
@@ -121,9 +118,8 @@ def _pair(
     totals = [{k: v.mean(-1) for k, v in _statistic(run.matrices.sum(1)).items()} for run in runs]
 
     def change(name: str) -> Change:
-        first, second = (float(np.nan_to_num(of[name])) for of in totals)
-        known = bool(draws[0]) and not np.isnan(totals[0][name])
-        apart = draws[1][name] - draws[0][name] if known else None
+        first, second = (float(of[name]) for of in totals)
+        apart = draws[1][name] - draws[0][name] if draws[0] else None
         interval = None if apart is None else percentile_interval(apart)
         return Change(first, second, second - first, interval)
 
@@ -131,6 +127,7 @@ def _pair(
     classes = (
         ClassChange(name, int(support[k]), change(f"recall {k}"), change(f"f1 {k}"))
         for k, name in enumerate(rows.classes)
+        if support[k]
     )
     unit = rows.unit if rows.clusters >= FEWEST else "utterance"
     test = permutation_test(

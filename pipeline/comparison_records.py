@@ -81,7 +81,7 @@ class Pair:
         p_holm: By metric, p of `test` adjusted over all pairs.
         mcnemar: Of the votes of the seeds.
         mcnemar_holm: Its p, adjusted over all pairs.
-        classes: In order.
+        classes: Those of the common rows, in order.
         flips: Utterances whose vote changed.
     """
 

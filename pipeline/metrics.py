@@ -4,6 +4,11 @@ Legend: N items, K classes; `...` any leading axes (seeds, folds, bootstrap draw
 A confusion matrix `[..., K, K]` counts items with the true class in rows, the predicted one in
 columns. A ratio whose denominator is 0 counts as 0, as scikit-learn does with `zero_division=0`.
 All values are fractions in [0, 1].
+
+Subsets (a fold, a draw of the bootstrap, a group of people) may lack classes. One rule holds for
+all of them, the default of scikit-learn: macro F1 is the mean over the classes that occur in the
+labels or in the predictions of the subset, UAR that over the classes that occur in its labels. So a
+perfect subset scores 1 whatever it holds.
 """
 
 from __future__ import annotations
@@ -20,6 +25,9 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Matrices = NDArray[Any]
 """Counts `[..., K, K]` as integers, or as floats where draws weight them."""
+
+_NOTHING = 1e-9
+"""Of a class: sums of fractions (means over seeds, swapped between runs) may miss 0 by rounding."""
 
 MONITORS = ("accuracy", "uar", "macro_f1", "weighted_f1")
 """Metrics that the epoch to keep may be selected on, and that every report opens with."""
@@ -111,7 +119,7 @@ def uar(matrices: Matrices) -> Floats:
     Equals scikit-learn's `balanced_accuracy_score`.
     """
     classes = per_class(matrices)
-    return _ratio(classes.recall.sum(-1), (classes.support > 0).sum(-1))
+    return _ratio(classes.recall.sum(-1), (classes.support > _NOTHING).sum(-1))
 
 
 def uar_all(matrices: Matrices) -> Floats:
@@ -120,7 +128,17 @@ def uar_all(matrices: Matrices) -> Floats:
 
 
 def macro_f1(matrices: Matrices) -> Floats:
-    """Mean F1 over all K classes, `[...]`, whether they occur or not.
+    """Mean F1 over the classes that occur in the labels or in the predictions, `[...]`.
+
+    Equals scikit-learn's `f1_score(average="macro")`. A class that is predicted and absent from
+    the labels counts as 0; one that is in neither says nothing of the predictions and is left out.
+    """
+    occurring = matrices.sum(-1) + matrices.sum(-2) > _NOTHING
+    return _ratio(per_class(matrices).f1.sum(-1), occurring.sum(-1))
+
+
+def macro_f1_all(matrices: Matrices) -> Floats:
+    """Mean F1 over all K classes, `[...]`; one that occurs on neither side counts as 0.
 
     This is also the mean of the F1 scores of the K one-vs-rest decisions, for the same counts.
     """
@@ -175,6 +193,17 @@ def scores(matrices: Matrices) -> dict[str, Floats]:
         "weighted_f1": weighted_f1(matrices),
         "ovr_accuracy": ovr_accuracy(matrices),
     }
+
+
+def class_values(matrices: Matrices) -> tuple[Floats, Floats]:
+    """Recall and F1 of each class, `[..., K]`; NaN where the labels lack the class.
+
+    A mean of classes may take a class as 0 that is predicted and absent; said of the class itself
+    0 would be no statement about how it is recognised.
+    """
+    found = per_class(matrices)
+    absent = found.support <= _NOTHING
+    return np.where(absent, np.nan, found.recall), np.where(absent, np.nan, found.f1)
 
 
 def row_shares(matrices: Matrices) -> Floats:
@@ -246,5 +275,5 @@ def _indices(name: str, values: ArrayLike, below: int) -> Counts:
 def _ratio(top: Any, bottom: Any) -> Floats:
     top, bottom = np.asarray(top, np.float64), np.asarray(bottom, np.float64)
     ratio: Floats = np.zeros(np.broadcast(top, bottom).shape)
-    np.divide(top, bottom, out=ratio, where=bottom > 0)
+    np.divide(top, bottom, out=ratio, where=bottom > _NOTHING)
     return ratio

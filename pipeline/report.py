@@ -84,14 +84,14 @@ class Summary:
 class ClassScores:
     """Metrics of one class, means over seeds; `support` counts its test rows of one seed.
 
-    A class with a support of 0 is absent from the test labels: it leaves UAR, and counts as 0 in
-    macro F1.
+    A class with a support of 0 is absent from the test labels: it has no recall and no F1, leaves
+    UAR, and counts in macro F1, as 0, only if it was predicted.
     """
 
     name: str
     precision: float
-    recall: float
-    f1: float
+    recall: float | None
+    f1: float | None
     f1_interval: Interval | None
     ovr_accuracy: float
     support: int

@@ -110,8 +110,8 @@ def classes_of(report: Report) -> Iterator[Markup]:
     if absent:
         yield element(
             "p",
-            f"Absent from the test labels: {', '.join(absent)}. UAR leaves absent classes out; "
-            "macro F1 counts them as 0.",
+            f"Absent from the test labels: {', '.join(absent)}. UAR and macro F1 leave such a "
+            "class out; if it was predicted all the same, it counts as 0 in macro F1.",
             style="note",
         )
 

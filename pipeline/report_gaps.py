@@ -19,9 +19,9 @@ def gaps_of(report: Report) -> Iterator[Markup]:
     """Groups by gender, duration and session, and single speakers."""
     yield quiet(
         f"Groups of fewer than {MINIMUM_UTTERANCES} test utterances are not scored, and those of "
-        f"fewer than {MINIMUM_SPEAKERS} speakers have no interval and enter no gap. UAR is over "
-        "the classes that a group has, and macro F1 counts a class that it lacks as 0, so that "
-        "groups with other classes are hard to compare, by macro F1 least of all. "
+        f"fewer than {MINIMUM_SPEAKERS} speakers have no interval and enter no gap. A group is "
+        "scored over the classes that it has (as above), so that groups with other classes are "
+        "hard to compare. "
         "The interval of a gap's size takes the highest and the lowest group of each draw: it "
         "never reaches below 0, and of many groups it lies too high. So a gap is credible where "
         "the interval of the difference of the two lies above 0; of more than two groups these "

@@ -9,6 +9,12 @@ from pipeline.report_format import NAMES, few, gauge, many, number, span, with_s
 from pipeline.report_html import Markup, element, quiet, table
 from pipeline.statistics import DRAWS
 
+SUBSETS = (
+    "What lacks a class (a fold, a draw, a group, this test split) is scored without it, as "
+    "scikit-learn does: UAR is over the classes of its labels, macro F1 over those of its labels "
+    "and predictions, so that one predicted and absent counts as 0 there. "
+)
+
 
 def scores_of(report: Report) -> Iterator[Markup]:
     """The metrics, the baselines, and one-vs-rest accuracy beside accuracy."""
@@ -33,7 +39,7 @@ def interval_note(report: Report) -> str:
     )
     return (
         f"Intervals: percentile bootstrap over {many(clusters.number, clusters.unit)}, {DRAWS} "
-        f"draws, 95 %; a draw that lacks some class lowers macro F1. The spread over seeds is not "
+        f"draws, 95 %. The spread over seeds is not "
         f"in them.{few(clusters.number, clusters.unit)}{shared}"
     )
 
@@ -65,13 +71,14 @@ def _row(found: Summary, *, several: bool) -> list[object]:
 def _reading(report: Report) -> Iterator[str]:
     run = report.run
     yield "UAR is the mean recall over classes, WA the share of utterances that are right. "
+    yield SUBSETS
     if len(run.seeds) > 1:
         yield f"A score is the mean over {len(run.seeds)} seeds. "
     if run.folds > 1:
         yield (
             f"Pooled: the test predictions of all {run.folds} folds are scored together, which is "
             "the score meant wherever nothing else is said. Mean over folds: every fold is scored "
-            "by itself, and these scores averaged; a fold that lacks a class has another UAR. "
+            "by itself, and these scores averaged. "
         )
     yield interval_note(report)
 

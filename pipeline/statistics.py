@@ -84,13 +84,14 @@ def bootstrap(
         seed: Of the generator; the same seed gives the same intervals.
 
     Returns:
-        An interval for each name; empty if there are fewer than two clusters, since one cluster
-        says nothing about another, and an interval of width zero would claim certainty.
+        An interval for each name but those that are NaN in every draw; empty if there are fewer
+        than two clusters, since one cluster says nothing about another, and an interval of width
+        zero would claim certainty.
     """
     if matrices.shape[1] < 2:
         return {}
     values = resample(matrices, statistic, draws=draws, seed=seed)
-    return {name: percentile_interval(of) for name, of in values.items()}
+    return {n: percentile_interval(of) for n, of in values.items() if not np.isnan(of).all()}
 
 
 def resample(
@@ -103,9 +104,9 @@ def resample(
     results on the same clusters are paired, draw by draw: their difference is that of two models,
     or of two groups of utterances, among the same speakers.
 
-    Every draw is scored by the metric's own definition: a class that no drawn cluster holds leaves
-    `uar`, a mean over present classes, and counts as 0 in `macro_f1`, a mean over all. So rare
-    classes widen the interval of macro F1 downwards. A draw without any item is NaN.
+    Every draw is scored as any subset is (`pipeline.metrics`): a class that no drawn cluster holds
+    is left out. What a draw says nothing of is NaN: all of it where the draw holds no item, the
+    values of a class that its labels lack.
 
     Args:
         matrices: `[S, C, K, K]` of `cluster_confusions`.
@@ -120,7 +121,7 @@ def resample(
 
 
 def percentile_interval(values: Floats) -> Interval:
-    """The middle 95 % of the draws `[D]` that are not NaN."""
+    """The middle 95 % of the draws `[D]` that are not NaN, of which there must be one."""
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     low, high = np.quantile(values[~np.isnan(values)], tails)
     return Interval(float(low), float(high))

@@ -5,7 +5,7 @@ A group of fewer than `MINIMUM_UTTERANCES` is listed and not scored; one of fewe
 
 Draws are those of the whole run (`pipeline.statistics.resample`), so that groups are compared
 within each draw; a draw without any utterance of a group is left out of what is said about it.
-Groups may lack classes: UAR is over those that they have, macro F1 counts a missing one as 0.
+Groups may lack classes: each is scored over those that it has, as any subset (`pipeline.metrics`).
 
 Legend: U test utterances, R test rows, D draws.
 """

@@ -14,6 +14,7 @@ from pipeline.metrics import (
     Counts,
     Floats,
     Matrices,
+    class_values,
     confusion,
     f1_names,
     ovr_accuracies,
@@ -39,7 +40,7 @@ def intervals_of(rows: Rows) -> Intervals:
     names = f1_names(rows.classes)
 
     def statistic(of: Matrices) -> dict[str, Floats]:
-        return scores(of) | dict(zip(names, np.moveaxis(per_class(of).f1, -1, 0), strict=True))
+        return scores(of) | dict(zip(names, np.moveaxis(class_values(of)[1], -1, 0), strict=True))
 
     return bootstrap(rows.matrices(), statistic)
 
@@ -87,12 +88,13 @@ def class_scores(
 ) -> tuple[ClassScores, ...]:
     """Of every class; see `summaries`."""
     found, decisions = per_class(confusions), ovr_accuracies(confusions)
+    recall, f1 = class_values(confusions)
     return tuple(
         ClassScores(
             name=name,
             precision=float(found.precision[:, k].mean()),
-            recall=float(found.recall[:, k].mean()),
-            f1=float(found.f1[:, k].mean()),
+            recall=_known(recall[:, k]),
+            f1=_known(f1[:, k]),
             f1_interval=intervals.get(key),
             ovr_accuracy=float(decisions[:, k].mean()),
             support=int(found.support[0, k]),
@@ -136,6 +138,11 @@ def validation_means(run: RunFolder) -> dict[str, float]:
     matrices = np.stack([confusion(*of, len(run.classes)) for of in valid])
     found = scores(matrices)
     return {name: float(found[name].mean()) for name in MONITORS}
+
+
+def _known(of_seeds: Floats) -> float | None:
+    """The mean; None where the labels, which all seeds share, lack the class."""
+    return None if np.isnan(of_seeds).any() else float(of_seeds.mean())
 
 
 def _at(values: Mapping[str, Floats], index: int | tuple[()]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,7 @@ def test_classes_equal_scikit_learn(fake: FakeRun) -> None:
         assert found.recall == pytest.approx(recall[k], abs=1e-12)
         assert found.f1 == pytest.approx(f1[k], abs=1e-12)
         assert found.support == support[k]
+        assert found.f1 is not None
         assert found.f1_interval is not None
         assert found.f1_interval.low < found.f1 < found.f1_interval.high
     whole = np.sum([oracle.confusion_matrix(*pair, labels=CLASSES) for pair in pairs], 0)
@@ -214,8 +216,44 @@ def test_one_seed_has_no_spread_and_one_speaker_no_interval(tmp_path: Path) -> N
 def test_a_perfect_model_is_perfect(tmp_path: Path) -> None:
     found = metrics_of(FakeRun(tmp_path, skill=1.0).write())
     assert {found[name] for name in SUMMARIES} == {1.0}
-    # macro F1 is over all classes, and a draw of speakers may lack one
-    assert {found[f"{name}_low"] for name in SUMMARIES if name != "macro_f1"} == {1.0}
+    assert {found[f"{name}_low"] for name in SUMMARIES} == {1.0}
+
+
+def test_a_perfect_fold_that_lacks_a_class_is_perfect(tmp_path: Path) -> None:
+    """Speakers 0 and 1 only say "angry": pooled, averaged over folds, and drawn."""
+    fake = FakeRun(tmp_path, skill=1.0, folds=3, speakers=6)
+    said = [
+        replace(label, label="angry") if label.speaker in ("speaker 0", "speaker 1") else label
+        for label in fake.labels()
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeRun, "labels", lambda _: said)
+        found = metrics_of(fake.write())
+    ends = ("", "_low", "_high", "_fold_mean")
+    assert {found[f"{name}{end}"] for name in MONITORS for end in ends} == {1.0}
+    assert {found[f"f1_{name}"] for name in CLASSES} == {1.0}
+    assert {found[f"valid_{name}"] for name in MONITORS} == {1.0}
+
+
+def test_a_class_that_the_test_split_lacks_is_left_out(tmp_path: Path) -> None:
+    """Nobody says "sad" in the test split, and the model says so at times all the same."""
+    fake = FakeRun(tmp_path, extras=True, each=20)
+    said = [
+        replace(label, label="angry") if label.splits == ("test",) else label
+        for label in fake.labels()
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeRun, "labels", lambda _: said)
+        report = evaluate(fake.write().run, fake.data)
+    pairs = [pooled(fake, seed) for seed in fake.seeds]
+    expected = np.mean([oracle.f1_score(*pair, average="macro") for pair in pairs])
+    assert report.metrics["macro_f1"] == pytest.approx(expected, abs=1e-6)
+    assert report.metrics["probe_speech_macro_f1"] == 1  # it is right, and says no other class
+    absent = [found for found in report.classes if found.name != "angry"]
+    assert [(found.support, found.recall, found.f1, found.f1_interval) for found in absent] == [
+        (0, None, None, None)
+    ] * 3
+    assert [name for name in report.metrics if name.startswith("f1_")] == ["f1_angry"]
 
 
 def test_f1_names_stay_apart() -> None:

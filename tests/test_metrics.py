@@ -22,8 +22,8 @@ SUMMARIES = {
     "uar_over_classes_present_in_labels": metrics.uar,
     "uar_over_all_classes_absent_count_zero": metrics.uar_all,
     "balanced_accuracy_score": metrics.uar,
-    "macro_f1_all_classes": metrics.macro_f1,
-    "avg_binary_f1": metrics.macro_f1,
+    "macro_f1_all_classes": metrics.macro_f1_all,
+    "avg_binary_f1": metrics.macro_f1_all,
     "weighted_f1": metrics.weighted_f1,
     "avg_binary_accuracy": metrics.ovr_accuracy,
     "binary_accuracy_per_class": metrics.ovr_accuracies,
@@ -64,9 +64,9 @@ def test_golden_per_class(case: str, name: str) -> None:
 
 @given(problems())
 def test_agrees_with_scikit_learn(problem: tuple[list[int], list[int], int]) -> None:
+    """Also where a subset lacks classes: macro F1 is scikit-learn's without `labels`."""
     labels, predictions, classes = problem
     values = metrics.validation_scores(labels, predictions, classes)
-    among = {"labels": range(classes), "zero_division": 0}
     present = sorted(set(labels))
     assert tuple(values) == metrics.MONITORS
     assert values == pytest.approx(
@@ -74,11 +74,35 @@ def test_agrees_with_scikit_learn(problem: tuple[list[int], list[int], int]) -> 
             "accuracy": oracle.accuracy_score(labels, predictions),
             # balanced_accuracy_score itself warns when a predicted class is absent from the labels
             "uar": oracle.recall_score(labels, predictions, labels=present, average="macro"),
-            "macro_f1": oracle.f1_score(labels, predictions, average="macro", **among),
-            "weighted_f1": oracle.f1_score(labels, predictions, average="weighted", **among),
+            "macro_f1": oracle.f1_score(labels, predictions, average="macro"),
+            "weighted_f1": oracle.f1_score(labels, predictions, average="weighted"),
         },
         abs=1e-12,
     )
+    recall, f1 = metrics.class_values(metrics.confusion(labels, predictions, classes))
+    held = {"labels": present, "average": None}
+    np.testing.assert_allclose(recall[present], oracle.recall_score(labels, predictions, **held))
+    np.testing.assert_allclose(f1[present], oracle.f1_score(labels, predictions, **held))
+    assert (
+        set(np.flatnonzero(~np.isnan(f1))) == set(np.flatnonzero(~np.isnan(recall))) == set(present)
+    )
+
+
+@given(problems(), st.integers(1, 7))
+def test_means_over_seeds_and_swaps_do_not_make_classes(
+    problem: tuple[list[int], list[int], int], parts: int
+) -> None:
+    """What is left of a class in floats, after fractions were added and taken away, is nothing."""
+    whole = metrics.confusion(*problem).astype(np.float64)
+    residue = whole + 0.1 / parts + 0.2 / parts - 0.3 / parts
+    for name, value in metrics.scores(whole).items():
+        assert metrics.scores(residue)[name] == pytest.approx(float(value), abs=1e-6)
+
+
+@given(problems())
+def test_a_perfect_subset_scores_one(problem: tuple[list[int], list[int], int]) -> None:
+    labels, _, classes = problem
+    assert set(metrics.validation_scores(labels, labels, classes).values()) == {1.0}
 
 
 @given(problems())
