@@ -65,7 +65,7 @@ def problems(
         if key in parameters:
             if not _matches(value, hints.get(key, Any)):
                 expected = _describe(hints[key])
-                found.append(f"{place}: given {_REPR.repr(value)}; expected {expected}")
+                found.append(f"{place}: given {quoted(value)}; expected {expected}")
         elif not takes_any or key in skip:
             found.append(f"{place}: {_unknown(str(key), [*parameters, *also])}")
     for name, parameter in parameters.items():
@@ -73,6 +73,11 @@ def problems(
             place = f"{where}.{name}" if where else name
             found.append(f"{place}: given nothing; expected {_describe(hints.get(name, Any))}")
     return found
+
+
+def quoted(value: Any) -> str:
+    """A value as messages show it: cut to a few dozen characters or entries."""
+    return _REPR.repr(value)
 
 
 def _unknown(key: str, valid: Iterable[str]) -> str:

@@ -17,9 +17,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from features.arguments import quoted
 from features.errors import ParamsError
+from features.yaml_scalars import read_yaml_file
 
 LOCAL_FILE = "heronry.local.yaml"
 LOCAL_KEYS = ("checkpoints", "roots")
@@ -82,7 +82,7 @@ def checkpoint_folder() -> Path | None:
     if not given:
         return None
     if not isinstance(given, str):
-        raise ParamsError(f"checkpoints in {_local_file()} is {given!r}; expected a path")
+        raise ParamsError(f"checkpoints in {_local_file()} is {quoted(given)}; expected a path")
     folder = _absolute(given)
     if not folder.is_dir():
         raise ParamsError(
@@ -178,22 +178,21 @@ def _local() -> dict[str, Any]:
     path = _local_file()
     if not path.exists():
         return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is not YAML ({error}); mend or remove it") from error
+    content = read_yaml_file(path)
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ParamsError(f"{path} holds {content!r}; expected the keys {list(LOCAL_KEYS)}")
+        raise ParamsError(f"{path} holds {quoted(content)}; expected the keys {list(LOCAL_KEYS)}")
     unknown = [key for key in content if key not in LOCAL_KEYS]
     if unknown:
-        raise ParamsError(f"{path}: unknown key {unknown[0]!r}; expected {list(LOCAL_KEYS)}")
+        raise ParamsError(f"{path}: unknown key {quoted(unknown[0])}; expected {list(LOCAL_KEYS)}")
     return content
 
 
 def _local_roots() -> dict[str, str]:
     roots = _local().get("roots") or {}
     if not isinstance(roots, dict) or not all(isinstance(path, str) for path in roots.values()):
-        raise ParamsError(f"roots in {_local_file()} is {roots!r}; expected a path for each corpus")
+        raise ParamsError(
+            f"roots in {_local_file()} is {quoted(roots)}; expected a path for each corpus"
+        )
     return roots

@@ -14,9 +14,9 @@ from typing import Annotated
 import typer
 
 from features.errors import HeronryError, ParamsError
+from features.yaml_scalars import read_yaml_file
 from pipeline.dvc_command import EXTRACT, PREPARE, run_dvc, shown
 from pipeline.params import REGIMES, Params, read_params
-from pipeline.yaml_scalars import read_yaml
 
 _STAGES = dict(zip(REGIMES, ("train", "e2e"), strict=True))
 _CACHE = re.compile(r"cache/\$\{corpus\}/\$\{item\.(\w+)\}")
@@ -80,7 +80,7 @@ def _cached_slots(regime: str) -> list[str]:
         raise ParamsError(f"regime: given {regime!r}; expected one of {list(REGIMES)}")
     stage = _STAGES[regime]
     path = Path("stages", stage, "dvc.yaml")
-    stages = read_yaml(path.read_text(encoding="utf-8"))["stages"]
+    stages = read_yaml_file(path)["stages"]
     matches = map(_CACHE.fullmatch, stages[stage]["do"]["deps"])
     return [match[1] for match in matches if match]
 

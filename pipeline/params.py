@@ -16,12 +16,12 @@ from features.backbone_entry import BackboneEntry, backbone_entry, backbone_prob
 from features.errors import ParamsError
 from features.plugins import load
 from features.preparation import corpus_problems
+from features.yaml_scalars import read_params_file
 from pipeline.asr_entry import asr_problems
 from pipeline.checkpoint import FUSIONS
 from pipeline.fusion._inputs import InputSettings
 from pipeline.train_params import TrainParams
 from pipeline.tune_params import TuneParams, tune_problems
-from pipeline.yaml_scalars import read_params_file
 
 SLOTS = ("text", "speech", "nonverbal", "prosody", "spectral")
 REGIMES = ("cached", "e2e")

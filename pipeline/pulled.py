@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import CacheError
+from features.yaml_scalars import read_yaml_file
 from pipeline.share_config import unverified
-from pipeline.yaml_scalars import read_yaml
+
+LOCK_BYTES = 1 << 26  # of a lock file, at most
 
 
 def check_pulled(folders: Iterable[Path]) -> None:
@@ -94,7 +96,7 @@ def _locked() -> dict[str, str]:
     for stage in ("prepare", "extract"):
         path = Path("stages", stage, "dvc.lock")
         if path.is_file():
-            content: Any = read_yaml(path.read_text(encoding="utf-8"))
+            content: Any = read_yaml_file(path, most=LOCK_BYTES)
             entries = (content or {}).get("stages", {}).values()
             found |= {out["path"]: out["md5"] for entry in entries for out in entry["outs"]}
     return found

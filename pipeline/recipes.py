@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from features.arguments import quoted
 from features.errors import ParamsError
-from pipeline.yaml_scalars import read_yaml
+from features.yaml_scalars import read_yaml_file
 
 FOLDER = Path("recipes")
 KEYS = {"source", "expected", "cost", "overrides"}
@@ -24,10 +25,13 @@ def read_recipe(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     if not path.is_file():
         known = sorted(p.stem for p in folder.glob("*.yaml"))
         raise ParamsError(f"no recipe {name!r} in {folder}; expected one of {known}")
-    recipe = read_yaml(path.read_text(encoding="utf-8"))
+    recipe = read_yaml_file(path)
     if not isinstance(recipe, dict) or set(recipe) != KEYS:
-        raise ParamsError(f"{path} has the keys {list(recipe)}; expected {sorted(KEYS)}")
-    overrides: dict[str, Any] = recipe["overrides"]
+        given = list(recipe) if isinstance(recipe, dict) else recipe
+        raise ParamsError(f"{path} holds {quoted(given)}; expected the keys {sorted(KEYS)}")
+    overrides = recipe["overrides"]
+    if not isinstance(overrides, dict):
+        raise ParamsError(f"{path}: overrides: given {quoted(overrides)}; expected a mapping")
     return overrides
 
 

@@ -112,7 +112,10 @@ def test_a_root_that_is_no_corpus(
         ("- a\n", r"holds \['a'\]; expected the keys"),
         ("roots: [a]\n", "expected a path for each corpus"),
         ("roots: {ravdess: 5}\n", "expected a path for each corpus"),
-        ("roots: {a: [\n", "is not YAML"),
+        ("roots: {a: [\n", "heronry.local.yaml is no YAML: line 2: "),
+        ("roots: {a: !!python/name:os.system x}", "line 1: the tag !!python/name"),
+        ("roots: {1: x}", "line 1: the key 1; expected text"),
+        ("roots: " + "[1, " * 5000, "line 1: more than 40 levels"),
     ],
 )
 def test_a_wrong_local_file(project: Path, text: str, message: str) -> None:

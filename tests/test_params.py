@@ -13,9 +13,9 @@ import pytest
 
 from features.errors import ParamsError
 from features.plugins import load
+from features.yaml_scalars import read_yaml
 from pipeline.params import Params, all_problems, read_params
 from pipeline.train_params import TrainParams
-from pipeline.yaml_scalars import read_yaml
 
 SHIPPED = Path(__file__).parent.parent / "params.yaml"
 
@@ -150,23 +150,64 @@ def test_all_mistakes_at_once(raw: dict[str, Any]) -> None:
     assert len(all_problems(Params(**raw))) == 3
 
 
+def nested_aliases(per_line: int, lines: int) -> str:
+    each = [f"b{n}: &b{n} [{', '.join([f'*b{n - 1}'] * per_line) or 1}]" for n in range(1, lines)]
+    return "\n".join(["b0: &b0 [1]", *each])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fusion: [", "is no YAML"),
+        ("fusion: [", "is no YAML: line 1: "),
         ("- heron", "holds list"),
-        ("fusion: heron\nfusion: concat", "key 'fusion' occurs twice"),
+        ("fusion: heron\nfusion: concat", "line 2: key 'fusion' occurs twice"),
         ("fusion: heron", "params.yaml"),
         ("colour: red", "colour"),
+        (b"fusion: heron\n# caf\xe9\n", "is no YAML: line 2: the byte 0xe9 is no UTF-8"),
+        ("fusion: heron".encode("utf-16"), "line 1: the byte 0xff is no UTF-8"),
+        (b"a: 1\nb: \x00", "line 2: a character that YAML has not"),
+        ("a: " + "[" * 500, "line 1: more than 40 levels of nesting"),
+        ("- " * 5000, "line 1: more than 40 levels of nesting"),
+        (nested_aliases(1, 50), "line 39: more than 40 levels of nesting"),
+        (nested_aliases(10, 12), "line 6: aliases that stand for more than 100000 values"),
+        ("a: &a\n- *a", r"line 2: the alias \*a inside of what it stands for"),
+        ("a: *b", "line 1: found undefined alias 'b'"),
+        ("a: 1\nb: !!python/object:os.system x", "line 2: the tag !!python/object:os.system"),
+        ("a: !!binary aGVs", "line 1: the tag !!binary"),
+        ("a: !!int x", "line 1: the tag !!int"),
+        ("a: ! x", "line 1: the tag !; "),
+        ("a:\n  1: x", "line 2: the key 1; expected text"),
+        ("true: x", "line 1: the key true; expected text"),
+        ("null: x", "line 1: the key null; expected text"),
+        ("[a, b]: x", r"line 1: the key \(sequence\); expected text"),
+        ("a: &a {b: 1}\nc:\n  <<: *a", "line 3: the merge key <<"),
+        ("a: " + "9" * 5000, "line 1: an integer of 5000 digits"),
+        ("a: -" + "9" * 20, "line 1: an integer of 21 digits"),
+        (r'a: "\ud800"', "line 1: half of a surrogate pair"),
+        (r'a: "\UFFFFFFFF"', "is no YAML: "),
+        ("%YAML 1" + "9" * 5000 + ".1\n---\na: 1", "is no YAML: "),
+        ("a: 1\n---\nb: 2", "line 2: expected a single document"),
+        ("a: 1\n" * 200_000, "holds more than 524288 bytes"),
+        ("a: *" + "x" * 10_000, "undefined alias"),
+        ("x" * 500 + ": 1\n" + "x" * 500 + ": 2", "occurs twice"),
     ],
 )
-def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
+def test_broken_files(tmp_path: Path, text: str | bytes, message: str) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(text)
-    with pytest.raises(ParamsError, match=message):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ParamsError, match=message) as caught:
         read_params(path)
-    with pytest.raises(ParamsError, match="cannot read"):
-        read_params(tmp_path / "nothing.yaml")
+    assert len(str(caught.value)) < len(str(tmp_path)) + 1000
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing.yaml", tmp_path):
+        with pytest.raises(ParamsError, match="cannot read"):
+            read_params(path)
+
+
+def test_aliases_of_bounded_size_are_read() -> None:
+    assert read_yaml("a: &a {b: [1, 2]}\nc: [*a, *a]")["c"] == [{"b": [1, 2]}] * 2
 
 
 @pytest.mark.parametrize(
