@@ -18,7 +18,13 @@ from typing import Self
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from features.backbones._backbone import Backbone, Inputs, Pooled, module_of, padded_seconds
+from features.backbones._backbone import (
+    Backbone,
+    Inputs,
+    innermost,
+    module_of,
+    padded_seconds,
+)
 from features.errors import HeronryError, UtteranceError
 from features.manifest import Utterance
 
@@ -92,7 +98,7 @@ def default_batch_seconds(backbone: Backbone, device: torch.device) -> float:
     """
     if device.type != "cpu":
         return BATCH_SECONDS
-    inner = backbone.backbone if isinstance(backbone, Pooled) else backbone
+    inner = innermost(backbone)
     return float(getattr(inner, "cpu_batch_seconds", 0.0))
 
 

@@ -23,7 +23,7 @@ from features.errors import CacheError
 from features.files import replacing
 from features.gather import Extent, gather
 from features.memory import available_bytes
-from features.records import REJECTED, read_rejected, reasons_line
+from features.records import NOTICED, REJECTED, read_noticed, read_rejected, reasons_line
 from features.shard import Row, Shard, read_shard, write_shard
 from features.shard_structure import check_structure
 from features.stream import Stream, StreamSpec
@@ -159,6 +159,11 @@ class CacheReader(Mapping[str, NDArray[Any]]):
         """Reasons by id of the utterances that could not be extracted."""
         path = self.folder / REJECTED
         return read_rejected(path) if path.exists() else {}
+
+    @property
+    def noticed(self) -> dict[str, str]:
+        """Notices by id of utterances whose features leave out a part of them."""
+        return read_noticed(self.folder / NOTICED)
 
     def __getitem__(self, id: str) -> NDArray[Any]:
         extent = self._extents[id]

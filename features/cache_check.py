@@ -18,7 +18,7 @@ from features.errors import HeronryError, ParamsError
 from features.manifest import Manifest
 from features.plugins import load
 from features.progress import progress
-from features.records import REJECTED, SEEN, read_rejected
+from features.records import NOTICED, REJECTED, SEEN, read_rejected
 from features.shard_check import NAME, Fault, ShardFacts, check_shard, named, shard_number
 from features.shard_plan import PlannedShard, content_of, lacking, plan_shards
 from features.shard_probe import unopenable
@@ -64,7 +64,7 @@ def check_cache(folder: Path) -> CacheFacts:
             else:
                 found.faults += shard
                 found.unusable.add(shard_number(path))
-        elif path.name not in (REJECTED, SEEN):
+        elif path.name not in (REJECTED, NOTICED, SEEN):
             found.faults.append(Fault(path, "does not belong into a cache", "move"))
     found.shards.sort(key=lambda shard: shard.number)
     _check_rejected(found)

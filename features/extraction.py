@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from features.backbone_entry import BackboneEntry
+from features.backbones._backbone import notices
 from features.cache import no_features, shard_name
 from features.engines import Engine, run_shards
 from features.errors import CacheError
@@ -23,7 +24,7 @@ from features.forecast import Forecast, forecast
 from features.manifest import Manifest
 from features.progress import progress
 from features.recipe import Recipe, Tally
-from features.records import REJECTED, SEEN, write_rejected, write_seen
+from features.records import NOTICED, REJECTED, SEEN, write_noticed, write_rejected, write_seen
 from features.seen import find_seen, trained_on
 from features.shard import read_shard
 from features.shard_plan import ShardPlan, lacking, lacks
@@ -38,12 +39,14 @@ class Extraction(Tally):
         linked: Shards that were there already.
         utterances: Of the corpus.
         rejected: Reasons by id.
+        noticed: Notices by id: what of an utterance the features leave out.
         seen: Why utterances count as seen in the checkpoint's training, by id; None: unknown.
     """
 
     linked: int = 0
     utterances: int = 0
     rejected: dict[str, str] = field(default_factory=dict)
+    noticed: dict[str, str] = field(default_factory=dict)
     seen: dict[str, str] | None = None
 
 
@@ -121,6 +124,9 @@ def extract_with(
         if options.part is not None:
             return tell
         deliver(extractor.store, plan, out, tell)
+    told = notices(extractor.backbone, manifest)  # of all, copied and linked features too
+    tell.noticed = {id: notice for id, notice in told if id not in tell.rejected}
+    write_noticed(out / NOTICED, tell.noticed)
     if known is not None:
         tell.seen = find_seen(manifest, known)
         write_seen(out / SEEN, tell.seen)

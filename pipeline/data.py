@@ -70,6 +70,13 @@ class Examples:
         """Streams by slot."""
         return {slot: reader.spec for slot, reader in self.readers.items()}
 
+    @property
+    def noticed(self) -> dict[str, dict[str, str]]:
+        """By slot the notices by id of utterances that are used, though not wholly."""
+        return {
+            slot: of_labels(reader.noticed, self.labels) for slot, reader in self.readers.items()
+        }
+
     def split(self, fold: int, name: str) -> list[Label]:
         """Labels of one split of one fold.
 
@@ -138,6 +145,11 @@ class Examples:
 
     def _ready(self, batch: Batch) -> Batch:
         return pinned(batch) if self.pinned else batch
+
+
+def of_labels(told: Mapping[str, str], labels: Sequence[Label]) -> dict[str, str]:
+    """What is told of utterances by id, of those of some labels alone."""
+    return {label.id: told[label.id] for label in labels if label.id in told}
 
 
 def join(

@@ -35,6 +35,11 @@ class ExampleSource(Protocol):
         ...
 
     @property
+    def noticed(self) -> Mapping[str, Mapping[str, str]]:
+        """By slot the notices by id of utterances that are used, though not wholly."""
+        ...
+
+    @property
     def specs(self) -> dict[str, StreamSpec]:
         """Streams by slot."""
         ...

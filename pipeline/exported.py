@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from features.backbone_entry import BackboneEntry
-from features.backbones._backbone import Backbone, Pooled, module_of
+from features.backbones._backbone import Backbone, innermost, module_of
 from features.checkpoint_files import CONTENT, WEIGHTS
 from features.files import file_sha256
 from features.manifest import Utterance
@@ -31,7 +31,7 @@ def exportable(backbone: Backbone) -> bool:
     """Whether a folder can be written that the kind of this backbone reads."""
     network = module_of(backbone)
     return network is not None and (
-        hasattr(network, "config") or WEIGHTS in getattr(_inner(backbone), "files", ())
+        hasattr(network, "config") or WEIGHTS in getattr(innermost(backbone), "files", ())
     )
 
 
@@ -60,7 +60,7 @@ def export(
     if hasattr(network, "config"):
         network.config.architectures = [type(network).__name__]
         network.config.save_pretrained(folder)
-    _save_front_end(folder, _inner(backbone))
+    _save_front_end(folder, innermost(backbone))
     write_trained_on(folder, corpus, trained)
     before = trained_on(entry)
     if before:
@@ -85,7 +85,7 @@ def _whole(entry: BackboneEntry, backbone: Backbone) -> nn.Module:
     """
     network = module_of(backbone)
     assert network is not None
-    layers = getattr(_inner(backbone), "layers", None)
+    layers = getattr(innermost(backbone), "layers", None)
     if layers is None or layers.whole:
         return network
     last = dataclasses.replace(entry, pooling="frames", options={**entry.options, "layer": -1})
@@ -105,7 +105,3 @@ def _save_front_end(folder: Path, backbone: Any) -> None:
     front_end: Any = getattr(backbone, "front_end", None)
     if hasattr(front_end, "save_pretrained"):
         front_end.save_pretrained(folder)
-
-
-def _inner(backbone: Backbone) -> Any:
-    return backbone.backbone if isinstance(backbone, Pooled) else backbone

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from features.backbones._backbone import Backbone, Inputs, padded_seconds
+from features.backbones._backbone import Backbone, Inputs, notices, padded_seconds
 from features.errors import HeronryError, ManifestError, UtteranceError
 from features.manifest import Label, Utterance
 from features.progress import progress
@@ -70,6 +70,15 @@ class LiveExamples:
     def dropped(self) -> Mapping[str, str]:
         """Reasons by id of those that a slot cannot use."""
         return self.cached.dropped
+
+    @property
+    def noticed(self) -> dict[str, dict[str, str]]:
+        """By slot what its backbone, or its cache, leaves out of utterances that are used."""
+        live = {
+            slot: dict(notices(backbone, (self.read(slot, label.id) for label in self.labels)))
+            for slot, backbone in self.backbones.items()
+        }
+        return live | self.cached.noticed
 
     @property
     def specs(self) -> dict[str, StreamSpec]:

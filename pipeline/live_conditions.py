@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from features.backbones._backbone import notices
 from features.manifest import Label, Utterance
 from pipeline.conditions import TEXT, Change, changes
 from pipeline.live import LiveExamples
@@ -76,7 +77,11 @@ def live_recognised(
                 "on them\n"
             )
         return None
-    return counted({**text, "backbone": model.asr}, examples, heard)
+    own = (examples.utterances[label.id] for label in heard)
+    read = (dataclasses.replace(utterance, text=utterance.asr) for utterance in own)
+    noticed = dict(notices(examples.backbones[TEXT], read))
+    facts = {**text, "backbone": model.asr, **({"noticed": noticed} if noticed else {})}
+    return counted(facts, examples, heard)
 
 
 def _has(examples: LiveExamples, label: Label) -> bool:

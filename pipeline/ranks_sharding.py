@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from features.backbones._backbone import Backbone, Pooled
+from features.backbones._backbone import Backbone, innermost
 from features.errors import ParamsError
 from pipeline.end_to_end import EndToEnd
 from pipeline.ranks import Ranks
@@ -86,7 +86,7 @@ def hold_to_one_pass(backbone: Backbone) -> bool:
     On a CPU some would compute clips of similar lengths together, which the processes' shares of a
     batch have each in their own way.
     """
-    inner: Any = backbone.backbone if isinstance(backbone, Pooled) else backbone
+    inner: Any = innermost(backbone)
     if not any(getattr(inner, name, False) for name in ONE_PASS):
         return False
     inner.one_pass = True

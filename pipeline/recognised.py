@@ -19,7 +19,7 @@ from features.errors import ParamsError
 from features.manifest import Label
 from features.records import REJECTED, read_rejected
 from pipeline.asr_entry import differences
-from pipeline.data import Examples, join
+from pipeline.data import Examples, join, of_labels
 from pipeline.example_source import ExampleSource
 from pipeline.lexical import TEXT
 from pipeline.params import ModelEntry, Params
@@ -34,7 +34,8 @@ class Recognised:
         folder: Cache of the recognised words.
         record: Under `asr` in run.json: `backbone`, `spec`, `provenance`; `tested`, the test
             utterances of all folds, and `recognised`, those of them that have recognised words;
-            of these with a reference, `word_errors` among `words`.
+            of these with a reference, `word_errors` among `words`; `noticed`, what is left out of
+            recognised words, by id, if anything is.
     """
 
     folder: Path
@@ -59,10 +60,12 @@ def recognised(
             f"{folder} holds no test utterance: {model.name} is not tested on recognised words\n"
         )
         return None
+    noticed = of_labels(reader.noticed, heard)
     facts = {
         "backbone": model.asr,
         "spec": reader.spec.to_dict(),
         "provenance": dict(reader.provenance),
+        **({"noticed": noticed} if noticed else {}),
     }
     return Recognised(folder, counted(facts, examples, heard))
 

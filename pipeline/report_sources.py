@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from features.records import read_json
+from features.records import count_reasons, read_json
 from pipeline.left_out import groups
 from pipeline.model_card import NAME as MODEL_CARD
 from pipeline.report_format import NONE
@@ -66,11 +66,16 @@ def cache_hash(provenance: Mapping[str, Any]) -> str:
 
 
 def dropped_of(run: RunFolder) -> Iterator[Markup]:
-    """What has no features in some slot, and why."""
-    dropped = run.dropped
-    if not dropped:
+    """What has no features in some slot, and why; and what is used in part."""
+    if run.dropped:
+        yield from _left_out(run)
+    else:
         yield element("p", "None: every labelled utterance has features in all slots.")
-        return
+    yield from _in_part(run)
+
+
+def _left_out(run: RunFolder) -> Iterator[Markup]:
+    dropped = run.dropped
     yield element(
         "p",
         f"{len(dropped)} without features in some slot, of "
@@ -84,6 +89,28 @@ def dropped_of(run: RunFolder) -> Iterator[Markup]:
     yield table(["Utterance", "Reason"], named, style="words", caption="One by one")
     if len(dropped) > LISTED:
         yield quiet(f"and {len(dropped) - LISTED} more, in run.json")
+
+
+def _in_part(run: RunFolder) -> Iterator[Markup]:
+    head = _head(run)
+    told: dict[str, dict[str, str]] = dict(head.get("noticed") or {})
+    heard = (head.get("asr") or {}).get("noticed")
+    told |= {"asr": heard} if heard else {}
+    if not told:
+        return
+    count = len({id for noticed in told.values() for id in noticed})
+    yield element(
+        "p", f"{count} used though not wholly: a slot's features leave out a part of them."
+    )
+    reasons = {slot: count_reasons(noticed.values()) for slot, noticed in told.items()}
+    rows = [[slot, what, many] for slot, counts in reasons.items() for what, many in counts.items()]
+    yield table(["Slot", "Notice", "Utterances"], rows[:LISTED], style="words", caption="In part")
+    named = [[id, slot, what] for slot, noticed in told.items() for id, what in noticed.items()]
+    yield table(
+        ["Utterance", "Slot", "Notice"], named[:LISTED], style="words", caption="One by one"
+    )
+    if len(named) > LISTED:
+        yield quiet(f"and {len(named) - LISTED} more, in run.json")
 
 
 def settings_of(run: RunFolder) -> Iterator[Markup]:

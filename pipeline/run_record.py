@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from features.records import reasons_line
 from pipeline.example_source import ExampleSource
 from pipeline.fusion._inputs import InputSettings
 from pipeline.jobs import Job
@@ -64,6 +65,7 @@ def describe(
     params: Params, model: ModelEntry, card: Card, examples: ExampleSource, *, regime: str
 ) -> dict[str, Any]:
     """The part of run.json that is known before training, but for the corpus and its slots."""
+    noticed = {slot: dict(told) for slot, told in examples.noticed.items() if told}
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -77,6 +79,7 @@ def describe(
         "train": vars(params.training(model)),
         "utterances": len(examples.labels),
         "dropped": dict(examples.dropped),
+        **({"noticed": noticed} if noticed else {}),
         **({"inputs": inputs_of(model)} if inputs_of(model) else {}),
     }
 
@@ -87,7 +90,11 @@ def inputs_of(model: ModelEntry) -> dict[str, Any]:
 
 
 def tell_dropped(doing: str, examples: ExampleSource, utterances: int) -> None:
-    """Say on standard error which of the corpus's `utterances` are left out, if any are."""
+    """Say on standard error which of the corpus's `utterances` are not used, or not wholly."""
     if examples.dropped:
         told = message(examples.dropped, examples.specs, utterances)
         sys.stderr.write(f"{doing}: {told}\n")
+    for slot, noticed in examples.noticed.items():
+        if noticed:
+            told = reasons_line(noticed.values())
+            sys.stderr.write(f"{doing}: {len(noticed)} used in part by {slot}: {told}\n")

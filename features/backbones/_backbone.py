@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal, Protocol, Self
 
 import torch
@@ -15,6 +16,7 @@ from features.stream import Stream, StreamSpec
 
 Reads = Literal["audio", "text", "asr", "nothing"]
 CHARACTERS_A_SECOND = 15.0  # of English, spoken
+AT_ONCE = 1000  # utterances whose notices are asked for together
 
 
 @dataclass(frozen=True)
@@ -146,13 +148,32 @@ def padded_seconds(backbone: Backbone, utterance: Utterance) -> float:
     seconds = utterance.seconds if backbone.reads == "audio" else None
     if seconds is None:
         seconds = len(utterance.words(backbone.reads) or "") / CHARACTERS_A_SECOND
-    inner = backbone.backbone if isinstance(backbone, Pooled) else backbone
-    window = float(getattr(inner, "window_seconds", 0.0))
+    window = float(getattr(innermost(backbone), "window_seconds", 0.0))
     return max(1.0, math.ceil(seconds / window)) * window if window else seconds
+
+
+def notices(backbone: Backbone, utterances: Iterable[Utterance]) -> Iterator[tuple[str, str]]:
+    """What a backbone does not use of utterances that it does use: ids, each with a notice.
+
+    A backbone that cuts its inputs has a method `noticed(utterances) -> list[str | None]`, which
+    is cheap: it is asked about whole corpora, also where all features are there already.
+    """
+    tell = getattr(innermost(backbone), "noticed", None)
+    if tell is None:
+        return
+    remaining = iter(utterances)
+    while some := list(islice(remaining, AT_ONCE)):
+        for utterance, notice in zip(some, tell(some), strict=True):
+            if notice is not None:
+                yield utterance.id, notice
+
+
+def innermost(backbone: Backbone) -> Backbone:
+    """The backbone itself, where its frames are pooled."""
+    return backbone.backbone if isinstance(backbone, Pooled) else backbone
 
 
 def module_of(backbone: Backbone) -> nn.Module | None:
     """The network inside a backbone (None for signal processing), to move, freeze or train it."""
-    inner = backbone.backbone if isinstance(backbone, Pooled) else backbone
-    network = getattr(inner, "network", None)
+    network = getattr(innermost(backbone), "network", None)
     return network if isinstance(network, nn.Module) else None

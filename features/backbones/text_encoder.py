@@ -99,6 +99,27 @@ class TextEncoder(Networked):
         )
         return Inputs(tuple(u.id for u in utterances), dict(tokens))
 
+    def noticed(self, utterances: Sequence[Utterance]) -> list[str | None]:
+        """What the network does not get of each text: tokens over the limit, and unknown ones."""
+        texts = [utterance.words(self.reads) or "" for utterance in utterances]
+        # Not `verbose`: of long ones transformers would warn.
+        rows: list[list[int]] = self.tokenizer(
+            texts, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )["input_ids"]
+        return [self._notice(row) for row in rows]
+
+    def _notice(self, tokens: list[int]) -> str | None:
+        words, told = "recognised words" if self.reads == "asr" else "text", []
+        if len(tokens) > self.max_tokens:
+            told.append(
+                f"the {len(tokens)} tokens of its {words} are cut to the {self.max_tokens} that "
+                "the encoder takes"
+            )
+        unknown = tokens[: self.max_tokens].count(self.tokenizer.unk_token_id)
+        if unknown:
+            told.append(f"{unknown} tokens of its {words} are unknown to the tokenizer")
+        return "; ".join(told) or None
+
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, L * D]`: one vector a token, special ones included."""
         mask = inputs.tensors["attention_mask"].bool()

@@ -80,7 +80,7 @@ def _part(given: str) -> tuple[int, int]:
 def _report(tell: Extraction, out: Path, seconds: float) -> None:
     line = (
         f"{out}: {tell.computed} utterances computed, {tell.copied} copied, {tell.linked} shards "
-        f"reused, {len(tell.rejected)} rejected, {seconds:.1f} s"
+        f"reused, {len(tell.rejected)} rejected, {len(tell.noticed)} noticed, {seconds:.1f} s"
     )
     if tell.seconds:
         line += f" ({tell.seconds / seconds:.1f} seconds of audio a second)"
@@ -97,6 +97,7 @@ def _report(tell: Extraction, out: Path, seconds: float) -> None:
             "features that are there come from earlier runs",
             err=True,
         )
+    list_told("noticed", tell.noticed, count_reasons(tell.noticed.values()))
 
 
 if __name__ == "__main__":
