@@ -25,6 +25,7 @@ from features.backbones._backbone import (
     module_of,
     padded_seconds,
 )
+from features.devices import entered
 from features.errors import HeronryError, UtteranceError
 from features.manifest import Utterance
 
@@ -115,11 +116,16 @@ def default_workers(backbone: Backbone, device: torch.device, seconds: float) ->
 
 
 def prepare_ahead(
-    backbone: Backbone, batches: Iterable[Sequence[Utterance]], *, workers: int, pin: bool
+    backbone: Backbone,
+    batches: Iterable[Sequence[Utterance]],
+    *,
+    workers: int,
+    device: torch.device,
 ) -> Iterator[Prepared]:
     """Each batch prepared, in order, `workers` processes working ahead (0: none, in line).
 
-    `batches` is asked for more only as the workers need it.
+    `batches` is asked for more only as the workers need it. For a GPU they are in page-locked
+    memory.
     """
     context = multiprocessing.get_context("forkserver") if workers else None
     if context is not None:
@@ -130,9 +136,16 @@ def prepare_ahead(
         sampler=_Order(batches),
         num_workers=workers,
         multiprocessing_context=context,
-        pin_memory=pin,
+        pin_memory=device.type == "cuda",
     )
-    yield from loader
+    with entered(device):  # the loader's thread that locks pages is on the device of now
+        prepared = iter(loader)
+    while True:
+        with entered(device):
+            item = next(prepared, None)
+        if item is None:
+            return
+        yield item
 
 
 class _Batches(Dataset[Prepared]):

@@ -74,7 +74,7 @@ class Extractor:
             self.backbone,
             self._line_up(shards, lined_up, tell),
             workers=self._workers(shards),
-            pin=self.device.type == "cuda",
+            device=self.device,
         )
         waiting: deque[Future[None]] = deque()
         with ThreadPoolExecutor(1) as keeper, ThreadPoolExecutor(1) as writer:

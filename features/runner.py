@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from features.backbones._backbone import Backbone, Inputs, module_of
 from features.batches import Prepared
+from features.devices import Arrival, entered, fetched
 from features.errors import CacheError
 from features.manifest import Utterance
 from features.stream import Stream
@@ -26,7 +26,7 @@ class Result:
 
     utterances: tuple[Utterance, ...]
     stream: Stream
-    arrived: Any = None
+    arrived: Arrival | None = None
 
     def wait(self) -> Stream:
         """The stream, arrived."""
@@ -54,12 +54,13 @@ class Runner:
         """Start a batch on the device; its streams are on their way when this returns."""
         if item.inputs is None:
             return []
-        self._move()
         results, start = [], 0
-        for stream in self._streams(item.inputs):
-            stop = start + len(stream.mask)
-            results.append(self._bring(item.utterances[start:stop], stream))
-            start = stop
+        with entered(self.device):
+            self._move()
+            for stream in self._streams(item.inputs):
+                stop = start + len(stream.mask)
+                results.append(self._bring(item.utterances[start:stop], stream))
+                start = stop
         return results
 
     @torch.inference_mode()
@@ -70,11 +71,12 @@ class Runner:
         """
         if item.inputs is None or self.dtype == "float32" or self.backbone.spec.bins is not None:
             return None
-        self._move()
         first = item.inputs.first()
-        exact = self._run(first, "float32").values
-        difference = (self._run(first, self.dtype).values.float() - exact).abs().max()
-        return float(difference / exact.abs().max().clamp(min=1e-30))
+        with entered(self.device):
+            self._move()
+            exact = self._run(first, "float32").values
+            difference = (self._run(first, self.dtype).values.float() - exact).abs().max()
+            return float(difference / exact.abs().max().clamp(min=1e-30))
 
     def _move(self) -> None:
         if self.device.type == "cuda":
@@ -120,12 +122,5 @@ class Runner:
             return self.backbone(moved)
 
     def _bring(self, utterances: tuple[Utterance, ...], stream: Stream) -> Result:
-        if self.device.type != "cuda":
-            return Result(utterances, stream.to("cpu"))
-        values, mask = (
-            torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
-            for tensor in (stream.values, stream.mask)
-        )
-        arrived: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrived.record()
+        (values, mask), arrived = fetched((stream.values, stream.mask), self.device)
         return Result(utterances, Stream(values, mask), arrived)

@@ -12,6 +12,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from features.devices import moved
+
 
 @dataclass(frozen=True)
 class StreamSpec:
@@ -81,6 +83,6 @@ class Stream:
         """The stream on another device; `dtype` converts real-valued frames only."""
         kind = dtype if self.values.is_floating_point() else None
         return type(self)(
-            self.values.to(device, kind, non_blocking=True),
-            self.mask.to(device, non_blocking=True),
+            moved(self.values, device, kind),
+            moved(self.mask, device),
         )

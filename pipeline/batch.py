@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from features.backbones._backbone import Inputs
+from features.devices import moved
 from features.stream import Stream
 
 
@@ -40,7 +41,7 @@ class Batch:
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
         streams = {slot: stream.to(device) for slot, stream in self.streams.items()}
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
+        labels = None if self.labels is None else moved(self.labels, device)
         inputs = {slot: given.to(device) for slot, given in self.inputs.items()}
         return replace(self, streams=streams, labels=labels, inputs=inputs)
 

@@ -128,8 +128,9 @@ def _examples(
     examples = live_examples(params, model, cached, manifest, entries)
     if threads is None:
         threads = 1 if device == "cpu" else min(DECODERS, available_cores())
-    pinned = device.startswith("cuda")
-    examples = replace(examples, threads=threads, pinned=pinned, ranks=ranks).usable()
+    # Trying them needs no page-locked memory, whose device has not been entered here.
+    examples = replace(examples, threads=threads, ranks=ranks).usable()
+    examples = replace(examples, pinned=device.startswith("cuda"))
     if ranks.is_first:
         tell_dropped(f"fine-tune {model.name} on {corpus}", examples, len(labels))
     check_splits(examples, int(card["folds"]))

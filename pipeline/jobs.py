@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 
+from features.devices import entered
 from features.manifest import Label
 from pipeline.checkpoint import make_model, save_model
 from pipeline.conditions import write_conditions
@@ -168,7 +169,7 @@ class Watch:
 
 @contextlib.contextmanager
 def repeatable(device: str, *, threads: int = 1) -> Iterator[None]:
-    """So many threads, and only algorithms that give the same numbers again.
+    """On the device, so many threads, and only algorithms that give the same numbers again.
 
     On a GPU that is asked of cuBLAS, and an operation without such an algorithm warns.
     """
@@ -183,7 +184,8 @@ def repeatable(device: str, *, threads: int = 1) -> Iterator[None]:
     torch.use_deterministic_algorithms(mode=True, warn_only=not on_cpu)
     memory.fill_uninitialized_memory = False  # it costs, and finds bugs only
     try:
-        yield
+        with entered(device):
+            yield
     finally:
         memory.fill_uninitialized_memory = filled
         torch.use_deterministic_algorithms(mode=strict, warn_only=lenient)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from features.backbones._backbone import Backbone, Inputs, notices, padded_seconds
+from features.devices import device_threads
 from features.errors import HeronryError, ManifestError, UtteranceError
 from features.manifest import Label, Utterance
 from features.progress import progress
@@ -139,7 +140,7 @@ class LiveExamples:
 
     def made(self, make: Callable[[Rows], Batch], groups: Sequence[Rows]) -> Iterator[Batch]:
         """In order, `threads` batches ahead of the caller."""
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="heronry-live") as pool:
+        with device_threads(self.threads, "heronry-live") as pool:
             coming: deque[Future[Batch]] = deque()
             for group in groups:
                 coming.append(pool.submit(make, group))

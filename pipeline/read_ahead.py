@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from features.devices import device_threads
 from features.stream import Stream
 from pipeline.batch import Batch
 
@@ -24,7 +24,7 @@ def read_ahead(make: Callable[[Rows], Batch], groups: Sequence[Rows]) -> Iterato
     Three batches are held at a time: that in use, the next one, and the one that is being read.
     What `make` raises is raised when its batch is due.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="heronry-read-ahead") as reader:
+    with device_threads(1, "heronry-read-ahead") as reader:
         coming = [reader.submit(make, group) for group in groups[:1]]
         for group in groups[1:]:
             ready = coming.pop().result()

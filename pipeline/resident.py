@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from features.cache import CacheReader
+from features.devices import moved
 from features.memory import available_bytes
 from features.stream import Stream
 from pipeline.data import Examples
@@ -54,7 +55,7 @@ class ResidentFrames:
         """Some utterances: values `[B, T, D]` (bins `[B, T]`) and mask, as `CacheReader.batch`."""
         rows = [self.rows[id] for id in ids]
         longest = max((self.lengths[row] for row in rows), default=0)
-        picked = torch.tensor(rows, dtype=torch.int64).to(self.offsets.device, non_blocking=True)
+        picked = moved(torch.tensor(rows, dtype=torch.int64), self.offsets.device)
         first, last = self.offsets[picked], self.offsets[picked + 1]
         places = first[:, None] + torch.arange(longest, device=first.device)
         mask = places < last[:, None]
@@ -69,7 +70,7 @@ class ResidentFrames:
         """
         rows = torch.full(mask.shape, len(self.rows))
         rows[mask] = torch.tensor([self.rows[id] for id in ids], dtype=torch.int64)
-        places = self.offsets[rows.to(self.offsets.device, non_blocking=True)]
+        places = self.offsets[moved(rows, self.offsets.device)]
         return Stream(self._at(places), mask.to(places.device))
 
     def _at(self, places: Tensor) -> Tensor:

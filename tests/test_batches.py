@@ -77,6 +77,9 @@ class Small(Tone):
     cpu_batch_seconds = 20.0
 
 
+CPU = torch.device("cpu")
+
+
 def test_on_a_cpu_the_backbone_says_how_much_is_worth_a_batch() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert default_batch_seconds(Tone(), cpu) == 0
@@ -92,7 +95,7 @@ def test_prepared_in_order_wherever(make_manifest: ManifestMaker, workers: int) 
     rows[3] = Utterance("words", text="no audio")
     batches = [rows[i : i + 3] for i in range(0, 20, 3)]
     backbone = Tone()
-    found = list(prepare_ahead(backbone, batches, workers=workers, pin=False))
+    found = list(prepare_ahead(backbone, batches, workers=workers, device=CPU))
     for batch, item in zip(batches, found, strict=True):
         expected = prepare(backbone, batch)
         assert item.utterances == expected.utterances
@@ -107,7 +110,7 @@ def test_prepared_in_order_wherever(make_manifest: ManifestMaker, workers: int) 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_what_stops_an_extraction_is_handed_over(workers: int) -> None:
     gone = [Utterance("gone", audio="/nowhere/at/all.wav", seconds=1.0)]
-    (item,) = prepare_ahead(Tone(), [gone], workers=workers, pin=False)
+    (item,) = prepare_ahead(Tone(), [gone], workers=workers, device=CPU)
     assert isinstance(item.error, ManifestError)
     assert "/nowhere/at/all.wav" in str(item.error)
 
@@ -121,7 +124,7 @@ def test_batches_are_asked_for_only_as_needed(make_manifest: ManifestMaker) -> N
             asked += 1
             yield [utterance]
 
-    next(prepare_ahead(Tone(), batches(), workers=0, pin=False))
+    next(prepare_ahead(Tone(), batches(), workers=0, device=CPU))
     assert asked <= 2
 
 

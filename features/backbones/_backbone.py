@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from features.devices import moved
 from features.manifest import Utterance
 from features.stream import Stream, StreamSpec
 
@@ -48,10 +49,7 @@ class Inputs:
 
     def to(self, device: torch.device | str) -> Self:
         """The same inputs on another device."""
-        moved = {
-            name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()
-        }
-        return type(self)(self.ids, moved)
+        return type(self)(self.ids, {name: moved(t, device) for name, t in self.tensors.items()})
 
 
 class Backbone(Protocol):

@@ -1,0 +1,192 @@
+"""Copies from a device are read when they have arrived, whichever of several devices it is."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import features
+from features import devices
+from features.backbones._backbone import Inputs
+from features.backbones.tone import Tone
+from features.batches import prepare, prepare_ahead
+from features.devices import device_threads, entered, fetched, moved
+from features.runner import Runner
+from features.stream import Stream
+from pipeline.batch import Batch
+from pipeline.jobs import repeatable
+from tests.conftest import ManifestMaker
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+class FakeGpus:
+    """Devices whose copies are made only when somebody waits for their stream."""
+
+    def __init__(self) -> None:
+        self.current = 0
+        self.queues: dict[int, list[Callable[[], Any]]] = {0: [], 1: []}
+
+    @contextlib.contextmanager
+    def device(self, place: torch.device) -> Iterator[None]:
+        before, self.current = self.current, place.index
+        try:
+            yield
+        finally:
+            self.current = before
+
+    def current_stream(self, place: torch.device) -> int:
+        return place.index
+
+    def Event(self) -> FakeEvent:  # noqa: N802  as in torch.cuda
+        return FakeEvent(self)
+
+
+class FakeEvent:
+    def __init__(self, gpus: FakeGpus) -> None:
+        self.gpus, self.stream = gpus, gpus.current
+
+    def record(self, stream: int | None = None) -> None:
+        self.stream = self.gpus.current if stream is None else stream
+
+    def synchronize(self) -> None:
+        while self.gpus.queues[self.stream]:
+            self.gpus.queues[self.stream].pop(0)()
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
+    """Two of them; what is on the second is in truth in the computer's memory."""
+    fake = FakeGpus()
+
+    class Landing(Tensor):
+        def copy_(self, source: Tensor, non_blocking: bool = False) -> Tensor:
+            assert non_blocking
+            fake.queues[1].append(lambda: self.fill_from(source))
+            return self
+
+        @torch.inference_mode()
+        def fill_from(self, source: Tensor) -> None:
+            Tensor.copy_(self, source)
+
+    monkeypatch.setattr(torch, "get_device_module", lambda _: fake)
+    monkeypatch.setattr(devices, "_page_locked", lambda t: torch.zeros_like(t).as_subclass(Landing))
+    monkeypatch.setattr(Inputs, "to", lambda self, _: self)
+    return fake
+
+
+def test_results_of_the_second_device_are_read_when_they_are_there(
+    gpus: FakeGpus, make_manifest: ManifestMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    class Watched(Tone):
+        def __call__(self, inputs: Inputs) -> Stream:
+            seen.append(gpus.current)
+            return super().__call__(inputs)
+
+    monkeypatch.setattr(Runner, "_move", lambda _: None)
+    backbone = Watched()
+    item = prepare(backbone, list(make_manifest([0.2, 0.3])))
+    assert item.inputs is not None
+    expected = Tone()(item.inputs)
+    runner = Runner(backbone, torch.device("cuda:1"), "float32")
+    (result,) = runner.launch(item)
+    assert not result.stream.mask.any()  # still on its way
+    stream = result.wait()
+    assert torch.equal(stream.values, expected.values)
+    assert torch.equal(stream.mask, expected.mask)
+    assert seen == [1]
+    assert gpus.current == 0
+
+
+def test_whatever_uses_a_device_has_entered_it(
+    gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Page-locked memory, and the threads that ask for it, belong to the device in use."""
+    second, seen = torch.device("cuda:1"), list[Any]()
+    monkeypatch.setattr(
+        "features.batches.DataLoader", lambda *_, **__: iter(lambda: seen.append(gpus.current), 1)
+    )
+    assert list(prepare_ahead(Tone(), [], workers=0, device=second)) == []
+    with repeatable("cuda:1"):
+        seen.append(gpus.current)
+    assert (seen, gpus.current) == ([1, 1], 0)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda index: seen.append((index, threading.get_ident()))
+    )
+    with device_threads(1) as pool:
+        own = pool.submit(threading.get_ident).result()
+    assert seen[-1] == (1, own)
+    with entered("cpu"), entered("cuda"):  # none, and the one that is current
+        assert gpus.current == 0
+
+
+def test_copies_to_the_host_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def to(tensor: Tensor, place: Any, *_: Any, non_blocking: bool = False) -> Tensor:
+        asked.append((str(place), non_blocking))
+        return tensor
+
+    monkeypatch.setattr(Tensor, "to", to)
+    tensor = torch.zeros(2, 3)
+    stream = Stream(tensor, tensor)
+    batch = Batch({"speech": stream}, tensor, (), {"text": Inputs((), {"tokens": tensor})})
+    for place in ("cpu", "mps", "xpu", "cuda:1"):
+        batch.to(place)
+        assert asked == [(place, place == "cuda:1")] * 4
+        asked.clear()
+    for place in ("mps", "xpu"):
+        copies, arrived = fetched((tensor,), torch.device(place))
+        assert (len(copies), arrived) == (1, None)
+        assert asked.pop() == ("cpu", False)
+
+
+def test_copies_that_nobody_waits_for_are_made_in_one_place() -> None:
+    root = Path(features.__file__).parents[1]
+    found = [
+        path.relative_to(root).as_posix()
+        for folder in ("features", "pipeline", "stages")
+        for path in (root / folder).rglob("*.py")
+        if "non_blocking" in path.read_text(encoding="utf-8")
+    ]
+    assert found == ["features/devices.py"]
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_gpu_s_results_are_there_when_they_are_read() -> None:
+    """Behind a queue of products that takes the device a while."""
+    for number in range(torch.cuda.device_count()):
+        place = torch.device("cuda", number)
+        with entered(place):
+            large = torch.randn(4096, 4096, device=place)
+            for _ in range(20):
+                large = large @ large / 4096
+            ones = torch.ones(1 << 20, device=place) + large[0, 0] * 0
+            copies, arrived = fetched((ones,), place)
+            assert arrived is not None
+        arrived.synchronize()  # outside, as the thread that keeps results does
+        assert bool((copies[0] == 1).all())
+        assert copies[0].is_pinned()
+        assert bool((moved(ones * 2, "cpu") == 2).all())
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_device_is_entered_and_left() -> None:
+    last = torch.cuda.device_count() - 1
+    with entered(f"cuda:{last}"), device_threads(1) as pool:
+        assert torch.cuda.current_device() == last
+        assert pool.submit(torch.cuda.current_device).result() == last
+    assert torch.cuda.current_device() == 0
