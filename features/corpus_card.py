@@ -14,8 +14,15 @@ from typing import Any
 
 from features.corpora._adapter import Corpus, Item, Published
 from features.corpus_entry import CorpusEntry
+from features.label_checks import (
+    contradictions,
+    label_lines,
+    lacking_classes,
+    similar_classes,
+    split_lines,
+)
 from features.leaks import Leak, lines
-from features.records import count_reasons
+from features.records import group_reasons
 from features.split_counts import (
     count_classes,
     count_genders,
@@ -25,6 +32,7 @@ from features.split_counts import (
 )
 from features.survey import Survey
 
+IDS = 5  # of each reason that the card names
 PARTIAL = 0.9  # share of the published utterances below which single counts say nothing
 
 
@@ -46,6 +54,7 @@ def make_card(
         splits: Of each labelled utterance, one split per fold.
         leaks: What crosses them.
     """
+    counts = count_classes(survey.labelled, splits, corpus.classes)
     return {
         "corpus": name,
         "kind": entry.kind,
@@ -57,14 +66,22 @@ def make_card(
         **({} if entry.fold is None else {"fold": entry.fold}),  # the only one
         "splits_sha256": splits_sha256(survey.labelled, splits),
         "differences": differences(survey.labelled, getattr(corpus, "published", None)),
-        **_contents(survey, splits, corpus.classes),
+        "counts": counts,
+        **_contents(survey, splits),
         "rejected": len(survey.rejected),
-        "rejected_reasons": count_reasons(survey.causes.values()),
-        "noticed": len(survey.noticed),
-        "noticed_reasons": count_reasons(
-            notice for notices in survey.noticed.values() for notice in notices.split("; ")
+        **_by_reason("rejected", survey.causes.items()),
+        "noticed": len(survey.notices),
+        **_by_reason(
+            "noticed", ((id, told) for id, notices in survey.notices.items() for told in notices)
         ),
-        "warnings": list(survey.warnings),
+        "similar_classes": [list(pair) for pair in similar_classes(corpus.classes)],
+        "lacking": lacking_classes(counts),
+        "contradictions": len(contradictions(survey.labelled, survey.spans)),
+        "warnings": [
+            *survey.warnings,
+            *split_lines(survey.labelled, entry.protocol),
+            *label_lines(survey.labelled, counts, survey.spans),
+        ],
         "allow_leak": list(entry.allow_leak),
         "leaks": lines(leaks, scripted=bool(getattr(corpus, "scripted", False))),
         "leak_verdict": [leak.to_dict() for leak in leaks],
@@ -109,15 +126,21 @@ def differences(labelled: Sequence[Item], published: Published | None) -> list[s
     return told
 
 
-def _contents(
-    survey: Survey, splits: Sequence[tuple[str, ...]], classes: Sequence[str]
-) -> dict[str, Any]:
+def _by_reason(what: str, told: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """How many utterances have each reason, and the ids of the first of them."""
+    grouped = group_reasons(told)
+    return {
+        f"{what}_reasons": {reason: len(ids) for reason, ids in grouped.items()},
+        f"{what}_ids": {reason: ids[:IDS] for reason, ids in grouped.items()},
+    }
+
+
+def _contents(survey: Survey, splits: Sequence[tuple[str, ...]]) -> dict[str, Any]:
     labelled, seconds = survey.labelled, survey.seconds
     known = [seconds[item.id] for item in labelled if item.id in seconds]
     by_split = sum_seconds(labelled, splits, seconds)
     return {
         "utterances": len(labelled),
-        "counts": count_classes(labelled, splits, classes),
         "speakers": count_speakers(labelled, splits),
         "genders": count_genders(labelled, splits),
         "seconds": by_split,

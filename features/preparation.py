@@ -8,6 +8,7 @@ corpus card and the list of what was rejected and why. Layout: docs/design.md.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from features.corpus_entry import CorpusEntry as CorpusEntry
 from features.corpus_entry import corpus_entry as corpus_entry
 from features.corpus_entry import corpus_problems as corpus_problems
 from features.errors import ManifestError
+from features.label_checks import contradictions, label_faults
 from features.leaks import find_leaks, gate
 from features.locations import corpus_root, hashes_root, root_variable
 from features.manifest import Label, Manifest
@@ -81,9 +83,12 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     corpus: Corpus = factory(root, **entry.options)
-    items = _items(name, corpus, root)
+    items = read_items(name, entry, corpus, root)
     survey = look_at(items, root, memory=None if generated else hashes_root() / f"{name}.jsonl")
     survey.warnings += getattr(corpus, "warnings", ())
+    for same in contradictions(survey.labelled, survey.spans):
+        for item in same:
+            survey.notice(item.id, "the same recording (or turn) stands under another label too")
     write_rejected(labels / REJECTED, survey.rejected)
     write_noticed(labels / NOTICED, survey.noticed)
     if not survey.labelled:
@@ -111,26 +116,40 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
     return Prepared(card, seconds / 3600, len(survey.utterances), survey.rejected, survey.noticed)
 
 
-def _items(name: str, corpus: Corpus, root: Path) -> list[Item]:
-    items, classes = list(corpus.items()), tuple(corpus.classes)
-    if not items:
+def read_items(name: str, entry: CorpusEntry, corpus: Corpus, root: Path) -> list[Item]:
+    """All items of a corpus.
+
+    Args:
+        name: The corpus.
+        entry: Its entry.
+        corpus: Its adapter.
+        root: Where it looks for them.
+
+    Raises:
+        ManifestError: Listing what is wrong with them as a whole: none at all, ids that repeat,
+            labels outside the classes, or that cannot be classes.
+    """
+    found, classes = list(corpus.items()), tuple(corpus.classes)
+    if not found:
         raise ManifestError(
             f"corpus {name!r} is empty: nothing of it was found in {root}; expected at least one "
             f"utterance: set {root_variable(name)} to the folder that holds it"
         )
-    check_unique((item.id for item in items), f"corpus {name!r}")
+    check_unique((item.id for item in found), f"corpus {name!r}")
+    labels = Counter(item.label for item in found if item.label is not None)
+    faults = label_faults(labels, listed=bool(entry.options.get("classes")))
     if len(classes) < 2 or len(set(classes)) < len(classes):
-        raise ManifestError(
-            f"corpus {name!r} has the classes {list(classes)}; expected two or more, each once"
-        )
-    outside = [item for item in items if item.label is not None and item.label not in classes]
+        faults.append(f"it has the classes {list(classes)}; expected two or more, each once")
+    outside = [item for item in found if item.label is not None and item.label not in classes]
     if outside:
         listed = ", ".join(f"{item.id}: {item.label!r}" for item in outside[:5])
-        raise ManifestError(
-            f"corpus {name!r}: {len(outside)} labels are not among its classes, such as {listed}; "
-            f"expected one of {list(classes)}: correct them, or corpora.{name}.classes"
+        faults.append(
+            f"{len(outside)} labels are not among its classes, such as {listed}; expected one of "
+            f"{list(classes)}: correct them, or corpora.{name}.classes"
         )
-    return items
+    if faults:
+        raise ManifestError("\n".join(f"corpus {name!r}: {fault}" for fault in faults))
+    return found
 
 
 def _labels(survey: Survey, splits: Sequence[tuple[str, ...]]) -> Iterator[Label]:

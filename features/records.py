@@ -121,17 +121,25 @@ def read_rejected(path: Path) -> dict[str, str]:
 
 
 def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
-    """Utterances by reason, most frequent first.
+    """Utterances by reason, as `group_reasons` groups them."""
+    grouped = group_reasons(("", reason) for reason in reasons)
+    return {reason: len(ids) for reason, ids in grouped.items()}
+
+
+def group_reasons(told: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Ids by reason, the most frequent first, from pairs of an id and its reason.
 
     Reasons that differ in numbers and paths alone are one; those are replaced by an ellipsis.
     """
-    found: dict[str, list[str]] = {}
-    for reason in reasons:
-        found.setdefault(_VARYING.sub("…", reason), []).append(reason)
-    counted = {
-        told[0] if len(set(told)) == 1 else shape: len(told) for shape, told in found.items()
+    found: dict[str, list[tuple[str, str]]] = {}
+    for id, reason in told:
+        found.setdefault(_VARYING.sub("…", reason), []).append((id, reason))
+    grouped = {
+        next(iter(reasons)) if len(reasons) == 1 else shape: [id for id, _ in pairs]
+        for shape, pairs in found.items()
+        if (reasons := {reason for _, reason in pairs})
     }
-    return dict(sorted(counted.items(), key=lambda pair: -pair[1]))
+    return dict(sorted(grouped.items(), key=lambda pair: -len(pair[1])))
 
 
 def reasons_line(reasons: Iterable[str]) -> str:

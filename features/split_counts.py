@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from features.corpora._adapter import Item
-from features.manifest import SPLITS
+from features.manifest import SPLITS, Label
+
+Row = TypeVar("Row", Item, Label, Item | Label)
 
 UNKNOWN = "unknown"  # gender that the corpus does not state
 
 
 def count_classes(
-    items: Sequence[Item], splits: Sequence[Sequence[str]], classes: Sequence[str]
+    items: Sequence[Item | Label], splits: Sequence[Sequence[str]], classes: Sequence[str]
 ) -> list[dict[str, dict[str, int]]]:
     """Utterances by split and class, in each fold; every class is named, zeros included."""
     return [
@@ -74,11 +77,9 @@ def splits_sha256(items: Sequence[Item], splits: Sequence[Sequence[str]]) -> str
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _folds(
-    items: Sequence[Item], splits: Sequence[Sequence[str]]
-) -> Iterator[dict[str, list[Item]]]:
+def _folds(items: Sequence[Row], splits: Sequence[Sequence[str]]) -> Iterator[dict[str, list[Row]]]:
     for column in zip(*splits, strict=True):
-        held: dict[str, list[Item]] = {
+        held: dict[str, list[Row]] = {
             split: [] for split in SPLITS if split != "unused" or split in column
         }
         for item, split in zip(items, column, strict=True):

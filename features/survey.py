@@ -26,7 +26,7 @@ class Survey:
         causes: The same without the name of the audio file, which differs from item to item.
         bad_audio: Ids of those rejected for their audio.
         facts: Of the audio files of `utterances`, by path.
-        noticed: What was mended, cut or odd of items that are used, by id.
+        notices: What was mended, cut or odd of items that are used, by id.
         warnings: What concerns the corpus as a whole.
     """
 
@@ -36,7 +36,7 @@ class Survey:
     causes: dict[str, str] = field(default_factory=dict)
     bad_audio: list[str] = field(default_factory=list)
     facts: dict[str, FileFacts] = field(default_factory=dict)
-    noticed: dict[str, str] = field(default_factory=dict)
+    notices: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -48,6 +48,20 @@ class Survey:
     def seconds(self) -> dict[str, float]:
         """Duration of the utterances that have audio, by id."""
         return {u.id: u.seconds for u in self.utterances if u.seconds is not None}
+
+    @property
+    def noticed(self) -> dict[str, str]:
+        """The notices of each item as one text, by id."""
+        return {id: "; ".join(told) for id, told in self.notices.items()}
+
+    @property
+    def spans(self) -> dict[str, tuple[str, float, float]]:
+        """Content of the audio file and the span of it, by id: equal for equal recordings."""
+        return {
+            u.id: (u.sha256, u.start or 0.0, round(u.seconds or 0.0, 3))
+            for u in self.utterances
+            if u.sha256 is not None
+        }
 
     def use(self, utterance: Utterance, file: FileFacts | str | None) -> None:
         """Take an utterance that can be extracted, with the facts of its audio."""
@@ -62,7 +76,7 @@ class Survey:
 
     def notice(self, id: str, notice: str) -> None:
         """List what is to be known of an item that is used."""
-        self.noticed[id] = "; ".join(filter(None, (self.noticed.get(id), notice)))
+        self.notices.setdefault(id, []).append(notice)
 
 
 def look_at(items: Sequence[Item], root: Path, *, memory: Path | None) -> Survey:

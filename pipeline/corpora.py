@@ -41,8 +41,9 @@ def describe(params: Params, name: str) -> list[str]:
     card = read_json(path) if path.exists() else _known(entry)
     told = [f"{name}: {card.get('title')}", "", *aligned(_facts(entry, card, path))]
     told += _listed("Differences from the published counts", card.get("differences"))
-    reasons = card.get("rejected_reasons") or {}
-    told += _listed("Rejected", [f"{count}: {reason}" for reason, count in reasons.items()])
+    told += _listed("Rejected", _reasons(card, "rejected"))
+    told += _listed("Used with a notice", _reasons(card, "noticed"))
+    told += _listed("Warnings", card.get("warnings"))
     told += _listed("Leaks between the splits", card.get("leaks"))
     for fold, counts in enumerate((card.get("counts") or [])[:SHOWN_FOLDS]):
         told += ["", f"Fold {fold}", *_indented(aligned(_fold(card, fold, counts)))]
@@ -140,7 +141,8 @@ def _label_facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for note in published["notes"]:
             yield "  note", note
     if "counts" in card:
-        yield "at hand", f"{_size(card)} labelled utterances, {card.get('rejected', 0)} rejected"
+        listed = (f"{card.get(key, 0)} {key}" for key in ("rejected", "noticed"))
+        yield "at hand", f"{_size(card)} labelled utterances, {', '.join(listed)}"
 
 
 def _told(counts: Mapping[str, int]) -> str:
@@ -195,6 +197,15 @@ def _listed(title: str, found: Sequence[str] | None) -> list[str]:
         return []
     more = [f"and {len(found) - LISTED} more"] if len(found) > LISTED else []
     return ["", title, *_indented([*found[:LISTED], *more])]
+
+
+def _reasons(card: Mapping[str, Any], key: str) -> list[str]:
+    """A line for each reason: how many utterances have it, and the first of them."""
+    ids = card.get(f"{key}_ids") or {}
+    return [
+        f"{count}: {reason}" + (f" ({', '.join(ids[reason])})" if reason in ids else "")
+        for reason, count in (card.get(f"{key}_reasons") or {}).items()
+    ]
 
 
 def _indented(lines: Iterable[str]) -> list[str]:

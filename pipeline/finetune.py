@@ -36,7 +36,7 @@ from pipeline.model_card import write_model_card
 from pipeline.params import ModelEntry, Params, own_problems
 from pipeline.ranks import ALONE, Ranks
 from pipeline.resume import forget
-from pipeline.run_record import describe, job_of, jobs_of, tell_dropped
+from pipeline.run_record import describe, job_of, jobs_of, tell_dropped, tell_labels
 from pipeline.train import check_splits
 from pipeline.tune_job import Size, TuneJob, run_tune_job
 from pipeline.tune_resume import tune_folder
@@ -134,6 +134,8 @@ def _examples(
     if ranks.is_first:
         tell_dropped(f"fine-tune {model.name} on {corpus}", examples, len(labels))
     check_splits(examples, int(card["folds"]))
+    if ranks.is_first:
+        tell_labels(f"fine-tune {model.name} on {corpus}", examples)
     return examples
 
 

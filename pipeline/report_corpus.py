@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.report_format import NONE, many
@@ -24,22 +24,34 @@ def corpus_of(card: Mapping[str, Any], leaks: Leaks) -> Iterator[Markup]:
     told["noticed"] = _or_dash(card.get("noticed"))
     told["leaks between splits"] = leaks.verdict
     yield facts(told)
-    warnings = card.get("warnings") or []
-    if warnings:
-        yield element("ul", *(element("li", line) for line in warnings[:_LISTED]), style="note")
+    yield from _warnings(card.get("warnings") or [])
     yield from leaks_of(leaks)
     yield from _published(card)
     yield from _label_map(card)
     yield from _splits(card)
-    yield from _reasons("Rejected utterances", card.get("rejected_reasons"))
-    yield from _reasons("Utterances used with a notice", card.get("noticed_reasons"))
+    yield from _reasons("Rejected utterances", card, "rejected")
+    yield from _reasons("Utterances used with a notice", card, "noticed")
 
 
-def _reasons(what: str, reasons: Mapping[str, int] | None) -> Iterator[Markup]:
+def _warnings(lines: Sequence[str]) -> Iterator[Markup]:
+    if lines:
+        yield element("p", "What is odd about the corpus as it was prepared:", style="note")
+        yield element("ul", *(element("li", line) for line in lines[:_LISTED]))
+    if len(lines) > _LISTED:
+        yield quiet(f"and {len(lines) - _LISTED} more, in card.json")
+
+
+def _reasons(what: str, card: Mapping[str, Any], key: str) -> Iterator[Markup]:
+    reasons, ids = card.get(f"{key}_reasons") or {}, card.get(f"{key}_ids") or {}
     if reasons:
-        rows = [[reason, f"{count:,}"] for reason, count in list(reasons.items())[:_LISTED]]
-        whole = table(["Reason", "Utterances"], rows, style="words", caption=what)
-        yield folded(f"{what}, by reason", whole)
+        rows = [
+            [reason, f"{count:,}", ", ".join(ids.get(reason, ()))]
+            for reason, count in list(reasons.items())[:_LISTED]
+        ]
+        header = ["Reason", "Utterances", "Such as"]
+        yield folded(f"{what}, by reason", table(header, rows, style="words", caption=what))
+        if len(reasons) > _LISTED:
+            yield quiet(f"and {len(reasons) - _LISTED} more reasons, in {key}.csv of the labels")
 
 
 def _audio(card: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from features.label_checks import class_lines, lacking_classes, lacking_lines, named
 from features.records import reasons_line
+from features.split_counts import count_classes
 from pipeline.example_source import ExampleSource
 from pipeline.fusion._inputs import InputSettings
 from pipeline.jobs import Job
@@ -17,6 +19,7 @@ from pipeline.params import ModelEntry, Params
 from pipeline.runs import FORMAT, VERSION
 
 Card = Mapping[str, Any]
+LISTED = 20  # warnings that a log quotes
 
 
 def job_of(
@@ -98,3 +101,17 @@ def tell_dropped(doing: str, examples: ExampleSource, utterances: int) -> None:
         if noticed:
             told = reasons_line(noticed.values())
             sys.stderr.write(f"{doing}: {len(noticed)} used in part by {slot}: {told}\n")
+
+
+def tell_labels(doing: str, examples: ExampleSource) -> None:
+    """Say on standard error which classes are trained, and what is odd about them.
+
+    Told of the labels as they are used: with what was left out, a split may lose a class.
+    """
+    labels = examples.labels
+    counts = count_classes(labels, [label.splits for label in labels], examples.classes)
+    lines = [*class_lines(counts), *lacking_lines(lacking_classes(counts))]
+    told = [f"{doing}: {len(examples.classes)} classes, {named(examples.classes)}"]
+    told += [f"  warning: {line}" for line in lines[:LISTED]]
+    told += [f"  and {len(lines) - LISTED} more warnings"] if len(lines) > LISTED else []
+    sys.stderr.write("\n".join(told) + "\n")

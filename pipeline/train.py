@@ -21,7 +21,7 @@ from pipeline.probes import write_probes
 from pipeline.recognised import recognised
 from pipeline.resident import release, resident_part
 from pipeline.resume import forget, run_folder
-from pipeline.run_record import describe, inputs_of, job_of, jobs_of, tell_dropped
+from pipeline.run_record import describe, inputs_of, job_of, jobs_of, tell_dropped, tell_labels
 
 
 def train_model(
@@ -50,6 +50,7 @@ def train_model(
     examples = join(filled_slots(params, model, corpus), labels, card["classes"], verify=True)
     tell_dropped(f"train {fusion} on {corpus}", examples, len(labels))
     check_splits(examples, int(card["folds"]))
+    tell_labels(f"train {fusion} on {corpus}", examples)
     heard = recognised(params, model, corpus, examples)
     started = time.monotonic()
     kept = _kept(params, model, examples, device)

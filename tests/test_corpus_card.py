@@ -25,6 +25,12 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallCorpus:
     return SmallCorpus(tmp_path, monkeypatch)
 
 
+LACKING = [
+    "valid has no utterance of the class 'sad': the epoch that is kept is chosen without it",
+    "test has no utterance of the class 'happy': it is not tested",
+]
+
+
 def test_the_card(mine: SmallCorpus) -> None:
     mine.four()
     card = mine.prepare().card
@@ -56,6 +62,14 @@ def test_the_card(mine: SmallCorpus) -> None:
         "hours": [{"train": 0.0001, "valid": 0.0001, "test": 0.0001}],
         "rejected": 0,
         "rejected_reasons": {},
+        "rejected_ids": {},
+        "noticed": 0,
+        "noticed_reasons": {},
+        "noticed_ids": {},
+        "similar_classes": [],
+        "lacking": [{"valid": ["sad"], "test": ["happy"]}],
+        "contradictions": 0,
+        "warnings": LACKING,
         "allow_leak": [],
         "leaks": [],
         "leak_verdict": [],
@@ -196,10 +210,16 @@ def test_the_stage(mine: SmallCorpus, capsys: pytest.CaptureFixture[str]) -> Non
     said = capsys.readouterr()
     assert said.out == (
         "data/mine: 3 utterances, 0.00 hours, 2 classes, speakers by fold: 1 train, 1 valid, "
-        "1 test; 1 rejected\n"
+        "1 test; 1 rejected, 0 noticed\n"
+        "classes: 'happy', 'sad'\n"
     )
     assert said.err == (
         "  rejected 1: 1.wav: there is no such file below the corpus root\n"
+        "  warning: one utterance alone has the class 'sad': it cannot be both learnt and tested\n"
+        "  warning: train has no utterance of the class 'sad': a model cannot learn it, and what "
+        "is tested of it counts as wrong\n"
+        f"  warning: {LACKING[0]}\n"
+        f"  warning: {LACKING[1]}\n"
         "  warning: speaker: 1 of 2 occur in more than one split (fold 0), such as "
         "s0 (train, test)\n"
     )

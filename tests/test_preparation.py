@@ -24,6 +24,7 @@ def test_what_is_written(mine: SmallCorpus) -> None:
     assert sorted(mine.written()) == [
         "labels/card.json",
         "labels/labels.jsonl",
+        "labels/noticed.csv",
         "labels/rejected.csv",
         "utterances/corpus.json",
         "utterances/manifest.jsonl",

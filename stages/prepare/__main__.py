@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
 from features.errors import ParamsError
+from features.label_checks import named
 from features.preparation import corpus_entry, prepare
 from pipeline.params import read_params
 from stages._run import LISTED, list_told, run
@@ -30,12 +32,18 @@ def main(corpus: str) -> None:
         f"{len(done.card['classes'])} classes, speakers by fold: {speakers}; "
         f"{len(done.rejected)} rejected, {len(done.noticed)} noticed"
     )
-    for warning in done.card["warnings"][:LISTED]:
-        typer.echo(f"  warning: {warning}", err=True)
-    for difference in done.card["differences"][:LISTED]:
-        typer.echo(f"  differs from the published counts: {difference}", err=True)
+    typer.echo(f"classes: {named(done.card['classes'])}")
+    _tell("warning", done.card["warnings"])
+    _tell("differs from the published counts", done.card["differences"])
     for leak in done.card["leaks"]:
         typer.echo(f"  warning: {leak}", err=True)
+
+
+def _tell(what: str, lines: Sequence[str]) -> None:
+    for line in lines[:LISTED]:
+        typer.echo(f"  {what}: {line}", err=True)
+    if len(lines) > LISTED:
+        typer.echo(f"  and {len(lines) - LISTED} more, in card.json", err=True)
 
 
 if __name__ == "__main__":
