@@ -8,7 +8,7 @@ corpus, or splitting it in another way, leaves every cached feature valid. Layou
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -94,7 +94,12 @@ class Manifest(Sequence[Utterance]):
 
     def __post_init__(self) -> None:
         rows = self.utterances
-        doubtful = rows.suspects() if isinstance(rows, ManifestRows) else rows
+        doubtful: Iterable[Utterance] = rows
+        if isinstance(rows, ManifestRows):  # whose rows were checked when the file was read
+            doubtful = rows.suspects()
+        else:
+            for each in rows:
+                each.check_hashed()
         check_unique((u.id for u in doubtful), f"corpus {self.corpus!r}")
         for name in ("shard_seconds", "shard_characters"):
             if not getattr(self, name) > 0:

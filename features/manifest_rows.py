@@ -58,6 +58,10 @@ class ManifestRows(Sequence[Utterance]):
         with opened(path) as file:
             for number, line in enumerate(file):
                 utterance = parse(number + 1, line)
+                try:
+                    utterance.check_hashed()
+                except ManifestError as error:
+                    raise ManifestError(f"{path}, line {number + 1}: {error}") from error
                 if number % STRIDE == 0:
                     starts.append(offset)
                 offset += len(line)

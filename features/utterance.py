@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,18 +46,46 @@ class Utterance:
                 raise ManifestError(f"utterance {self.id!r}: {name} is {value!r}; expected text")
         if self.audio is None and self.text is None:
             raise ManifestError(f"utterance {self.id!r} has neither audio nor text; expected one")
-        if self.start is not None and self.stop is not None and not 0 <= self.start < self.stop:
+        for name in ("start", "stop", "seconds"):
+            self._check_time(name, getattr(self, name))
+        if self.start is not None and self.stop is not None and not self.start < self.stop:
             raise ManifestError(
                 f"utterance {self.id!r}: start {self.start} and stop {self.stop}; "
                 "expected 0 <= start < stop, in seconds"
             )
 
+    def _check_time(self, name: str, value: Any) -> None:
+        if value is None:
+            return
+        if type(value) not in (float, int) or not 0 <= value < math.inf:
+            raise ManifestError(
+                f"utterance {self.id!r}: {name} is {value!r}; expected a number of seconds of at "
+                "least 0"
+            )
+
     @property
     def audio_content(self) -> str | None:
-        """Hash of what an audio backbone reads: file and span; None without audio."""
+        """Hash of what an audio backbone reads: file and span; None without audio.
+
+        Raises:
+            ManifestError: If there is audio whose SHA-256 is not known.
+        """
         if self.audio is None:
             return None
+        self.check_hashed()
         return _digest([self.sha256, self.start, self.stop])
+
+    def check_hashed(self) -> None:
+        """Refuse audio that nothing identifies: all such would share the features of the first.
+
+        Raises:
+            ManifestError: If there is audio without its SHA-256.
+        """
+        if self.audio is not None and not self.sha256:
+            raise ManifestError(
+                f"utterance {self.id!r}: audio {self.audio!r} without sha256; expected the "
+                "SHA-256 of the file, by which its features are known: run `prepare` again"
+            )
 
     @property
     def text_content(self) -> str | None:

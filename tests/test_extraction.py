@@ -17,6 +17,7 @@ from features.backbones.tone import Tone
 from features.cache import CacheReader
 from features.errors import CacheError, ManifestError
 from features.extraction import Extraction, extract
+from features.files import file_sha256
 from features.manifest import Manifest, Utterance
 from features.shard import write_shard
 from features.stream import Stream
@@ -103,7 +104,7 @@ def test_bad_audio_is_rejected_with_its_reason(
     path = Path(manifest.utterances[2].audio or "")
     path.write_bytes(b"no audio at all")
     rows = list(manifest.utterances)
-    rows[2] = dataclasses.replace(rows[2], sha256=None)
+    rows[2] = dataclasses.replace(rows[2], sha256=file_sha256(path))
     rows.append(Utterance(id="words only", text="hello"))
     broken = dataclasses.replace(manifest, utterances=tuple(rows))
     for _ in range(2):  # the second time from the store: the reasons must still be told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +18,7 @@ from features.records import read_json, write_rows
 
 SIZES: dict[str, Any] = {"bytes": 3}
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+NO_TIMES: tuple[Any, ...] = (math.nan, math.inf, -math.inf, -0.5, "1", True)
 IDS = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1)
 
 
@@ -28,7 +30,7 @@ def utterances(draw: st.DrawFn) -> Utterance:
     return Utterance(
         id=draw(IDS),
         audio=audio,
-        sha256=draw(st.none() | TEXTS),
+        sha256=draw(st.none() if audio is None else TEXTS),
         text=draw(TEXTS if audio is None else st.none() | TEXTS),
         start=start if spanned else None,
         stop=start + length if spanned else None,
@@ -98,7 +100,7 @@ def test_located_makes_paths_absolute(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("audio", ["../a.wav", "/a.wav", "x/../../a.wav"])
 def test_a_path_that_leaves_the_root(tmp_path: Path, audio: str) -> None:
-    manifest = Manifest("c", (Utterance("a", audio=audio),))
+    manifest = Manifest("c", (Utterance("a", audio=audio, sha256="0"),))
     with pytest.raises(ManifestError, match="expected a relative one below the corpus root"):
         manifest.located(tmp_path)
 
@@ -114,11 +116,23 @@ def test_wrong_ids(id: Any) -> None:
 def test_wrong_rows() -> None:
     with pytest.raises(ManifestError, match="neither audio nor text"):
         Utterance("a")
-    for start, stop in ((2.0, 1.0), (1.0, 1.0), (-1.0, 1.0)):
+    for start, stop in ((2.0, 1.0), (1.0, 1.0)):
         with pytest.raises(ManifestError, match="expected 0 <= start < stop"):
             Utterance("a", text="hm", start=start, stop=stop)
+    for name, value in ((n, v) for n in ("start", "stop", "seconds") for v in NO_TIMES):
+        with pytest.raises(ManifestError, match=f"{name} is .*expected a number of seconds"):
+            Utterance("a", text="hm", **{name: value})
     with pytest.raises(ManifestError, match="split 'dev'; expected one of"):
         Label("a", "happy", "s", splits=("train", "dev"))
+
+
+def test_audio_that_nothing_identifies() -> None:
+    """Features are known by content: those of rows without a hash would all be the first one's."""
+    utterance = Utterance("a", audio="a.wav", seconds=1.0)
+    with pytest.raises(ManifestError, match="without sha256"):
+        _ = utterance.audio_content
+    with pytest.raises(ManifestError, match="without sha256"):
+        Manifest("c", (utterance,))
 
 
 def test_wrong_manifests() -> None:
@@ -137,6 +151,9 @@ def test_wrong_manifests() -> None:
         ("[]", "line 2"),
         ('{"id": "b"}', "line 2: utterance 'b' has neither audio nor text"),
         ('{"text": "hm"}', "line 2.*id"),
+        ('{"id": "b", "audio": "b.wav"}', r"line 2: .*'b\.wav' without sha256.*run `prepare`"),
+        ('{"id": "b", "audio": "b.wav", "sha256": ""}', "line 2: .*without sha256"),
+        ('{"id": "b", "text": "hm", "start": NaN}', "line 2: .*start is nan"),
         ('{"id": "b", "text": "hm", "label": "sad"}', "line 2: unknown field 'label'"),
         ('{"id": "a", "text": "hm"}', "occur more than once"),
     ],

@@ -18,6 +18,7 @@ from features.backbones.tone import Tone
 from features.cache import CacheReader
 from features.errors import ManifestError
 from features.extraction import Options, extract
+from features.files import file_sha256
 from features.forecast import forecast
 from features.manifest import Manifest, Utterance
 from features.manifest_rows import ManifestRows
@@ -121,7 +122,7 @@ def test_a_malformed_line_is_named_before_anything_is_done(line: bytes, tmp_path
 
 
 def test_a_manifest_that_changes_under_an_extraction_stops_it(tmp_path: Path) -> None:
-    rows = tuple(Utterance(f"u{n}", audio=f"{n}.wav", seconds=2.0) for n in range(10))
+    rows = tuple(Utterance(f"u{n}", f"{n}.wav", f"{n}", seconds=2.0) for n in range(10))
     Manifest("c", rows, **CUT).write(tmp_path)
     lazy = Manifest.read(tmp_path)
     plan = ShardPlan.of(lazy, "audio")
@@ -146,9 +147,10 @@ def test_features_are_those_of_a_manifest_in_memory(
     make_manifest: ManifestMaker, tmp_path: Path
 ) -> None:
     made = make_manifest([0.5, 1.0, 0.3, 1.2, 0.8])
-    Path(made[3].audio or "").write_bytes(b"no audio at all")
+    bad = Path(made[3].audio or "")
+    bad.write_bytes(b"no audio at all")
     rows = [dataclasses.replace(u, audio=Path(u.audio or "").name) for u in made]
-    rows[3] = dataclasses.replace(rows[3], sha256=None)
+    rows[3] = dataclasses.replace(rows[3], sha256=file_sha256(bad))
     rows[2:2] = [Utterance("z", text="words"), Utterance("a", text="words")]
     held = dataclasses.replace(made, utterances=tuple(rows))
     held.write(tmp_path / "data")
@@ -185,7 +187,7 @@ def test_numbers_of_shards_may_outgrow_their_zeros(
 
 def test_reading_and_planning_take_few_bytes_an_utterance(tmp_path: Path) -> None:
     def peak(count: int) -> int:
-        rows = (Utterance(f"utterance {n}", audio=f"{n}.wav", seconds=0.1) for n in range(count))
+        rows = (Utterance(f"utterance {n}", f"{n}.wav", f"{n}", seconds=0.1) for n in range(count))
         Manifest("c", tuple(rows), **CUT).write(tmp_path)
         tracemalloc.start()
         plan = ShardPlan.of(Manifest.read(tmp_path).located(tmp_path), "audio")

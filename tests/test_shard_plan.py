@@ -50,7 +50,10 @@ def test_text_is_cut_by_characters_and_ignores_audio() -> None:
 
 
 def test_utterances_without_the_modality_are_left_out() -> None:
-    rows = (Utterance(id="a", text="hello"), Utterance(id="b", audio="b.wav", seconds=1.0))
+    rows = (
+        Utterance(id="a", text="hello"),
+        Utterance(id="b", audio="b.wav", sha256="0", seconds=1.0),
+    )
     manifest = Manifest("c", rows)
     for reads, expected in (("text", ["a"]), ("audio", ["b"])):
         shards = list(plan_shards(manifest, reads))  # type: ignore[arg-type]
