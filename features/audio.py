@@ -1,17 +1,19 @@
 """Audio files: headers, hashes, and samples as one channel at one rate.
 
-Decoding is libsndfile's (WAV, FLAC, OGG, MP3 and more), by content rather than by file name;
-resampling is in `features.resampling`. soundfile is imported on first use. Clipped samples are kept
-as they are, and so is what lies beyond full scale in a file of floats.
+Decoding is libsndfile's (WAV, FLAC, OGG, MP3 and more), by content rather than by file name, block
+by block, so that an hour takes the memory of its result; resampling is in `features.resampling`.
+soundfile is imported on first use. Clipped samples are kept as they are, and so is what lies beyond
+full scale in a file of floats.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,18 +22,36 @@ from numpy.typing import NDArray
 
 from features.audio_container import SLACK_SECONDS, find_fault
 from features.errors import HeronryError, ManifestError, UtteranceError
-from features.resampling import resamplable, resample
+from features.files import Identity, identity, open_regular, settled
+from features.resampling import resamplable, resampled
 
 SAMPLE_RATE_HZ = 16_000
 _BLOCK = 2**20  # samples: a header that promises too much must not ask for all the memory
 _MP3_FRAME = 1152  # samples; an encoder may count its header among the frames
 _UNKNOWN_FRAMES = 2**62
-# A pointer file of git-LFS is text of about 130 bytes that begins like this.
-_LFS_BEGIN = b"version https://git-lfs"
+_REMEMBERED = 2**16  # hashes of this process: 20 MB
+_MAGICS = (  # place, bytes, what to say
+    (0, b"version https://git-lfs", "a git-LFS pointer, not audio: run `git lfs pull`"),
+    (0, b"<!DOCTYPE", "a web page, not audio: download it again"),
+    (0, b"<html", "a web page, not audio: download it again"),
+)
+_FFMPEG = (
+    (4, b"ftyp", "MPEG-4 audio or video (m4a, mp4)"),
+    (0, b"\x1aE\xdf\xa3", "WebM or Matroska"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media (wma, asf)"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"\xff\xf1", "AAC"),
+    (0, b"\xff\xf9", "AAC"),
+)
 _AGAIN = (
     "if the corpus root is right, `prepare` must run again: "
     "dvc repro -f stages/prepare/dvc.yaml:prepare@<corpus>"
 )
+
+Samples = NDArray[np.float32]
+# Hashed once a process however many spans are cut. Threads may hash one at the same time: a lock
+# would make them wait for each other's disk, and a process forked meanwhile inherits it locked.
+_hashed: dict[Identity, str] = {}
 
 
 @dataclass(frozen=True)
@@ -82,7 +102,7 @@ def read_audio(
     start: float | None = None,
     stop: float | None = None,
     sha256: str | None = None,
-) -> NDArray[np.float32]:
+) -> Samples:
     """Decode an audio file, or a span of it, to the mean of its channels at `sample_rate_hz`.
 
     Args:
@@ -91,8 +111,8 @@ def read_audio(
         sample_rate_hz: Rate of the result.
         start: Seconds at which to begin; None for the beginning.
         stop: Seconds at which to end, at most the end of the file; None for that.
-        sha256: What the file must hash to. Not checked for a span, since that would read all of
-            a long recording for each of its utterances.
+        sha256: What the file must hash to. It is read for that once a process, and again when
+            its size, times or inode have become others.
 
     Returns:
         `[samples]`, full scale at 1.
@@ -101,32 +121,59 @@ def read_audio(
         ManifestError: If the file is missing, or not the one that was hashed.
         UtteranceError: If it is no audio, is truncated, holds no samples (in the span) or values
             that are not finite. Whether a whole file is what its container promises is not asked
-            for a span, as above.
+            for a span, since that would read all of a long recording for each of its utterances.
     """
     path, id = Path(path), id or Path(path).name
-    with _file(path) as file:
-        source: BinaryIO = file
-        whole = start is None and stop is None
-        if whole:
-            content = file.read()
-            if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-                raise ManifestError(
-                    f"audio file {path} has changed since `prepare` (expected SHA-256 {sha256}): "
-                    f"{_AGAIN}"
-                )
-            source = io.BytesIO(content)
-        with _decoder(source, id, whole=whole) as decoder:
-            samples = _decode(decoder, id, start=start, stop=stop)
-            rate_hz = decoder.samplerate
-    if not np.isfinite(samples).all():
-        raise UtteranceError(id, "the audio holds samples that are not finite")
-    mono = samples.mean(axis=1, dtype=np.float32)
-    return mono if rate_hz == sample_rate_hz else resample(mono, rate_hz, sample_rate_hz)
+    whole = start is None and stop is None
+    with (
+        _file(path) as file,
+        _unchanged(file, path, sha256),
+        _decoder(file, id, whole=whole) as decoder,
+    ):
+        first, last = _bounds(decoder, id, start, stop)
+        blocks: Iterable[Samples] = _mono(decoder, id, first, last)
+        if decoder.samplerate != sample_rate_hz:
+            blocks = resampled(blocks, decoder.samplerate, sample_rate_hz)
+        return _joined(list(blocks))
 
 
-def _decode(
-    decoder: Any, id: str, *, start: float | None, stop: float | None
-) -> NDArray[np.float32]:
+@contextlib.contextmanager
+def _unchanged(file: BufferedReader, path: Path, sha256: str | None) -> Iterator[None]:
+    """Hold a file to its hash, before it is used and while it is."""
+    if sha256 is None:
+        yield
+        return
+    before = os.fstat(file.fileno())
+    found = _hashed.get(identity(before))
+    if found is None:
+        found = _digest(file)
+        if settled(before):
+            if len(_hashed) >= _REMEMBERED:
+                _hashed.clear()
+            _hashed[identity(before)] = found
+    if found != sha256:
+        raise _changed(path, sha256)
+    try:
+        yield
+    finally:  # another link to a file is a change of its inode, too, and none of its content
+        if identity(os.fstat(file.fileno())) != identity(before) and _digest(file) != sha256:
+            raise _changed(path, sha256)
+
+
+def _digest(file: BufferedReader) -> str:
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(0)
+    return digest
+
+
+def _changed(path: Path, sha256: str) -> ManifestError:
+    return ManifestError(
+        f"audio file {path} has changed since `prepare` (expected SHA-256 {sha256}): {_AGAIN}"
+    )
+
+
+def _bounds(decoder: Any, id: str, start: float | None, stop: float | None) -> tuple[int, int]:
     rate_hz, frames = decoder.samplerate, decoder.frames
     first = 0 if start is None else round(start * rate_hz)
     last = frames if stop is None else min(round(stop * rate_hz), frames)
@@ -135,34 +182,52 @@ def _decode(
             id,
             f"the span from {start} to {stop} s holds no samples of {frames / rate_hz:.3f} s",
         )
+    return first, last
+
+
+def _mono(decoder: Any, id: str, first: int, last: int) -> Iterator[Samples]:
+    for block in _decoded(decoder, id, first, last):
+        if not np.isfinite(block).all():
+            raise UtteranceError(id, "the audio holds samples that are not finite")
+        yield block.mean(axis=1, dtype=np.float32)
+
+
+def _decoded(decoder: Any, id: str, first: int, last: int) -> Iterator[Samples]:
+    """`[block, channels]` from sample `first` until `last`."""
+    rate_hz, here = decoder.samplerate, first
     try:
         if first:
             decoder.seek(first)
-        blocks = list(_blocks(decoder, last - first))
+        while here < last:
+            block = decoder.read(min(last - here, _BLOCK), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            here += len(block)
+            yield block
     except RuntimeError as error:
         raise UtteranceError(id, f"the audio cannot be decoded ({_reason(error)})") from error
-    if not blocks:
+    if here == first:
         raise UtteranceError(id, "the audio holds no samples")
-    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     slack = _MP3_FRAME if decoder.format == "MP3" else SLACK_SECONDS * rate_hz
-    if len(samples) < last - first - slack:
-        end = (first + len(samples)) / rate_hz
+    if here < last - slack:
         raise UtteranceError(
             id,
-            f"the audio ends after {end:.3f} s of {last / rate_hz:.3f} s: it is truncated or "
-            "damaged",
+            f"the audio ends after {here / rate_hz:.3f} s of {last / rate_hz:.3f} s: it is "
+            "truncated or damaged",
         )
-    return samples
 
 
-def _blocks(decoder: Any, frames: int) -> Iterator[NDArray[np.float32]]:
-    """`[block, channels]` until `frames` have been read or there are no more."""
-    while frames > 0:
-        block = decoder.read(min(frames, _BLOCK), dtype="float32", always_2d=True)
-        if not len(block):
-            return
-        yield block
-        frames -= len(block)
+def _joined(blocks: list[Samples]) -> Samples:
+    """All of them in one, each let go once it is copied."""
+    if len(blocks) == 1:
+        return blocks[0]
+    whole, end = np.empty(sum(map(len, blocks)), np.float32), 0
+    blocks.reverse()
+    while blocks:
+        block = blocks.pop()
+        whole[end : end + len(block)] = block
+        end += len(block)
+    return whole
 
 
 def _reach_the_end(decoder: Any, id: str) -> None:
@@ -179,9 +244,9 @@ def _reach_the_end(decoder: Any, id: str) -> None:
 
 
 @contextlib.contextmanager
-def _file(path: Path) -> Iterator[BinaryIO]:
+def _file(path: Path) -> Iterator[BufferedReader]:
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except OSError as error:
         raise ManifestError(
             f"cannot read audio file {path} ({error.strerror}); expected it there since the "
@@ -194,14 +259,11 @@ def _file(path: Path) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def _decoder(file: BinaryIO, id: str, *, whole: bool) -> Iterator[Any]:
     soundfile = _soundfile()
-    begin = file.read(len(_LFS_BEGIN))
-    if begin == _LFS_BEGIN:
-        raise UtteranceError(
-            id, "the file is a git-LFS pointer, not audio: run `git lfs pull` where it came from"
-        )
-    if not begin:
-        raise UtteranceError(id, "the file is empty")
+    begin = file.read(32)
     file.seek(0)
+    other = _other_content(begin)
+    if other:
+        raise UtteranceError(id, f"the file is {other}")
     try:
         decoder = soundfile.SoundFile(file)
     except (RuntimeError, TypeError) as error:  # TypeError: a name in .raw, which has no header
@@ -218,6 +280,22 @@ def _decoder(file: BinaryIO, id: str, *, whole: bool) -> Iterator[Any]:
         if decoder.frames < 1:
             raise UtteranceError(id, "the audio holds no samples")
         yield decoder
+
+
+def _other_content(begin: bytes) -> str | None:
+    """What a file is that begins so, if it is known to be nothing that libsndfile decodes."""
+    if not begin:
+        return "empty"
+    for place, magic, what in _MAGICS:
+        if begin[place:].lower().startswith(magic.lower()):
+            return what
+    for place, magic, what in _FFMPEG:
+        if begin[place:].startswith(magic):
+            return (
+                f"{what}, which is not decoded here: convert it by `ffmpeg -i FILE FILE.wav`, and "
+                "name that"
+            )
+    return None
 
 
 def _check_header(decoder: Any, id: str) -> None:

@@ -12,6 +12,7 @@ from features.backbones._backbone import Backbone, Pooled, Reads
 from features.entries import entry_problems, split_entry
 from features.errors import ParamsError
 from features.plugins import load
+from features.resampling import IDENTITY as RESAMPLING
 
 PACKAGE = "features.backbones"
 # Options that say where weights are; the backbone's own provenance says which they are.
@@ -59,8 +60,9 @@ class BackboneEntry:
         return Pooled(backbone, self.pooling)
 
     def settings(self) -> dict[str, Any]:
-        """What params.yaml says of the numbers: the part of provenance that needs no weights."""
+        """What decides the numbers beside the weights: params.yaml, and how audio is resampled."""
         return {
+            **({"resampling": RESAMPLING} if self.reads == "audio" else {}),
             "kind": self.kind,
             "options": {k: v for k, v in self.options.items() if k not in LOCATING},
             "pooling": self.pooling,

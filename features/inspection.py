@@ -1,7 +1,7 @@
 """Hashing and probing the files of a corpus, remembering what did not change.
 
-What is remembered lies in the user's cache directory and is believed only while path, size and
-modification time of a file stay as they were.
+What is remembered lies in the work store and is believed only while path, size, inode and both
+times of a file stay as they were: a copy that keeps its time of modification changes the other.
 """
 
 from __future__ import annotations
@@ -18,13 +18,10 @@ from pathlib import Path
 
 from features.audio import probe
 from features.errors import ManifestError, UtteranceError
-from features.files import file_sha256, replacing
+from features.files import SETTLED_NS, file_sha256, identity, replacing
 from features.progress import progress
 
-SETTLED_NS = 2_000_000_000
-
-
-_Key = tuple[str, int, int]  # absolute path, size, modification time
+_Key = tuple[str, int, int, int, int]  # of FileFacts, its first fields
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,9 @@ class FileFacts:
     Attributes:
         path: Absolute path.
         bytes: Size.
-        modified_ns: Modification time in nanoseconds.
+        inode: Its number in the file system.
+        modified_ns: When its content changed, in nanoseconds.
+        changed_ns: When its content, name or rights changed.
         sha256: Hexadecimal SHA-256.
         seconds: Duration.
         sample_rate_hz: Samples per second and channel.
@@ -43,7 +42,9 @@ class FileFacts:
 
     path: str
     bytes: int
+    inode: int
     modified_ns: int
+    changed_ns: int
     sha256: str
     seconds: float
     sample_rate_hz: int
@@ -77,7 +78,7 @@ def inspect_files(
 def _inspect(path: Path, known: Mapping[_Key, FileFacts]) -> FileFacts | str:
     try:
         status = path.stat()
-        key = (str(path), status.st_size, status.st_mtime_ns)
+        key = _key(path, status)
         if key in known:
             return known[key]
         sha256, info = file_sha256(path), probe(path)
@@ -91,6 +92,11 @@ def _inspect(path: Path, known: Mapping[_Key, FileFacts]) -> FileFacts | str:
         return f"the file cannot be read ({getattr(cause, 'strerror', cause)})"
 
 
+def _key(path: Path, status: os.stat_result) -> _Key:
+    _, inode, size, modified_ns, changed_ns = identity(status)
+    return str(path), size, inode, modified_ns, changed_ns
+
+
 def _recall(memory: Path) -> dict[_Key, FileFacts]:
     known = {}
     try:
@@ -102,7 +108,7 @@ def _recall(memory: Path) -> dict[_Key, FileFacts]:
             fact = FileFacts(**json.loads(line))
         except (ValueError, TypeError):
             continue  # of another version: the file is read again
-        known[(fact.path, fact.bytes, fact.modified_ns)] = fact
+        known[fact.path, fact.bytes, fact.inode, fact.modified_ns, fact.changed_ns] = fact
     return known
 
 
@@ -116,7 +122,7 @@ def _remember(
     lines = [
         json.dumps(dataclasses.asdict(fact)) + "\n"
         for fact in latest.values()
-        if fact.modified_ns < settled_ns
+        if max(fact.modified_ns, fact.changed_ns) < settled_ns
     ]
     # What cannot be remembered costs time on the next run, and nothing else.
     with contextlib.suppress(OSError), replacing(memory) as temporary:

@@ -12,6 +12,7 @@ The environment wins. Relative paths count from the project root.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -109,9 +110,10 @@ def converted_root() -> Path:
     return cache_root() / "converted"
 
 
-def hashes_root() -> Path:
-    """Folder of what `prepare` remembers about files that have not changed."""
-    return cache_root() / "hashes"
+def hashes_file(corpus: str, root: Path) -> Path:
+    """What `prepare` remembers about files that have not changed, of a corpus at one root."""
+    place = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
+    return store_root() / "hashes" / f"{corpus}-{place}.jsonl"
 
 
 def device() -> str:

@@ -23,7 +23,7 @@ from features.corpus_entry import corpus_problems as corpus_problems
 from features.errors import ManifestError
 from features.label_checks import contradictions, label_faults
 from features.leaks import find_leaks, gate
-from features.locations import corpus_root, hashes_root, root_variable
+from features.locations import corpus_root, hashes_file, root_variable
 from features.manifest import Label, Manifest
 from features.plugins import load
 from features.protocols import assign, only_fold
@@ -84,7 +84,7 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
         folder.mkdir(parents=True)
     corpus: Corpus = factory(root, **entry.options)
     items = read_items(name, entry, corpus, root)
-    survey = look_at(items, root, memory=None if generated else hashes_root() / f"{name}.jsonl")
+    survey = look_at(items, root, memory=None if generated else hashes_file(name, root))
     survey.warnings += getattr(corpus, "warnings", ())
     for same in contradictions(survey.labelled, survey.spans):
         for item in same:

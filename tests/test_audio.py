@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from features import audio
 from features.audio import probe, read_audio
 from features.errors import HeronryError, ManifestError, UtteranceError
 from features.inspection import FileFacts, inspect_files
@@ -119,6 +121,78 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
         read_audio(path, sha256=sha256)
 
 
+def aged(path: Path, seconds: float = 3600.0) -> None:
+    """As if it had been written some time ago."""
+    changed_ns = path.stat().st_mtime_ns - round(seconds * 1e9)
+    os.utime(path, ns=(changed_ns, changed_ns))
+
+
+@pytest.mark.parametrize("seconds", [0.5, 0.7])
+@pytest.mark.parametrize("replaced", ["in place", "by another file"])
+def test_a_span_of_a_changed_file_is_refused(tmp_path: Path, seconds: float, replaced: str) -> None:
+    """Also while a process runs, and if size and time of modification are the old ones."""
+    path, other = tmp_path / "a.wav", tmp_path / "b.wav"
+    soundfile.write(path, tone(16_000), 16_000)
+    aged(path)
+    right, times = path.read_bytes(), path.stat()
+    sha256 = hashlib.sha256(right).hexdigest()
+    expected = read_audio(path, start=0.1, stop=0.3)
+    for _ in range(2):
+        found = read_audio(path, start=0.1, stop=0.3, sha256=sha256)
+        np.testing.assert_array_equal(found, expected)
+        soundfile.write(other, tone(16_000, seconds, amplitude=0.4), 16_000)
+        if replaced == "in place":
+            path.write_bytes(other.read_bytes())
+        else:
+            other.rename(path)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        with pytest.raises(ManifestError, match=r"a\.wav has changed since `prepare`.*dvc repro"):
+            read_audio(path, start=0.1, stop=0.3, sha256=sha256)
+        path.write_bytes(right)  # the right one is back: another change of the same file
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_a_recording_is_hashed_once_for_all_of_its_spans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(16_000), 16_000)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    hashed: list[str] = []
+    digest = audio._digest
+
+    def count(file: BufferedReader) -> str:
+        hashed.append(digest(file))
+        return hashed[-1]
+
+    monkeypatch.setattr(audio, "_hashed", {})
+    monkeypatch.setattr(audio, "settled", lambda _: True)
+    monkeypatch.setattr(audio, "_digest", count)
+    for n in range(40):
+        read_audio(path, start=n / 100, stop=n / 100 + 0.1, sha256=sha256)
+    assert len(hashed) == 1
+    path.with_name("b.wav").hardlink_to(path)  # changes its inode, not its content
+    read_audio(path, start=0.1, sha256=sha256)
+    assert len(hashed) == 2
+
+
+def test_a_recording_that_changes_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(16_000), 16_000)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    joined = audio._joined
+
+    def meanwhile(blocks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        path.write_bytes(path.read_bytes()[:-2] + b"xy")
+        return joined(blocks)
+
+    monkeypatch.setattr(audio, "_joined", meanwhile)
+    with pytest.raises(ManifestError, match=r"a\.wav has changed"):
+        read_audio(path, sha256=sha256)
+
+
 def test_a_missing_file_is_no_bad_utterance(tmp_path: Path) -> None:
     for read in (probe, read_audio):
         with pytest.raises(ManifestError, match=r"cannot read audio file .*gone\.wav.*dvc repro"):
@@ -204,12 +278,12 @@ def test_inspection_gives_facts_or_a_reason(tmp_path: Path) -> None:
     assert facts["d.wav"] == "there is no such file below the corpus root"
 
 
-def remembered(tmp_path: Path) -> tuple[Path, Path]:
-    """A file of an hour ago, and a memory in which its hash has been replaced by a mark."""
+@pytest.fixture
+def remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A file, and a memory in which its hash has been replaced by a mark."""
     path, memory = tmp_path / "a.wav", tmp_path / "hashes" / "x.jsonl"
     soundfile.write(path, tone(16_000), 16_000)
-    hour_ago_ns = path.stat().st_mtime_ns - 3600 * 10**9
-    os.utime(path, ns=(hour_ago_ns, hour_ago_ns))
+    monkeypatch.setattr("features.inspection.SETTLED_NS", -(10**12))  # as if it were old
     inspect_files(tmp_path, ["a.wav"], memory=memory)
     (row,) = [json.loads(line) for line in memory.read_text().splitlines()]
     memory.write_text("not JSON\n" + json.dumps(row | {"sha256": "mark"}) + "\n")
@@ -221,20 +295,26 @@ def sha_of(found: FileFacts | str) -> str:
     return found.sha256
 
 
-def test_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
-    _, memory = remembered(tmp_path)
+def test_an_unchanged_file_is_not_read_again(tmp_path: Path, remembered: tuple[Path, Path]) -> None:
+    _, memory = remembered
     assert sha_of(inspect_files(tmp_path, ["a.wav"], memory=memory)["a.wav"]) == "mark"
 
 
-def test_a_file_of_another_time_or_size_is_read_again(tmp_path: Path) -> None:
-    path, memory = remembered(tmp_path)
-    status = path.stat()
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert sha_of(inspect_files(tmp_path, ["a.wav"], memory=memory)["a.wav"]) != "mark"
-    path, memory = remembered(tmp_path)
-    modified_ns = path.stat().st_mtime_ns
-    path.write_bytes(path.read_bytes() + b"\0")
-    os.utime(path, ns=(modified_ns, modified_ns))
+@pytest.mark.parametrize("change", ["size", "modified", "content", "replaced"])
+def test_a_file_that_is_another_is_read_again(
+    tmp_path: Path, remembered: tuple[Path, Path], change: str
+) -> None:
+    """The last two keep size and time of modification, as a copy that keeps times may."""
+    path, memory = remembered
+    times, content = path.stat(), path.read_bytes()
+    other = content[:-2] + b"xy"
+    if change == "replaced":
+        (tmp_path / "new").write_bytes(other)
+        (tmp_path / "new").rename(path)
+    elif change != "modified":
+        path.write_bytes({"size": content + b"\0", "content": other}[change])
+    later_ns = 1 if change == "modified" else 0
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns + later_ns))
     assert sha_of(inspect_files(tmp_path, ["a.wav"], memory=memory)["a.wav"]) != "mark"
 
 
@@ -245,8 +325,10 @@ def test_a_file_written_just_now_is_not_remembered(tmp_path: Path) -> None:
     assert memory.read_text() == ""
 
 
-def test_memory_keeps_files_it_is_not_asked_about(tmp_path: Path) -> None:
-    path, memory = remembered(tmp_path)
+def test_memory_keeps_files_it_is_not_asked_about(
+    tmp_path: Path, remembered: tuple[Path, Path]
+) -> None:
+    path, memory = remembered
     inspect_files(tmp_path, [], memory=memory)
     assert str(path) in memory.read_text()
 

@@ -151,9 +151,14 @@ def test_user_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = tmp_path / "cache" / "heronry"
     assert locations.store_root() == base / "store"
     assert locations.converted_root() == base / "converted"
-    assert locations.hashes_root() == base / "hashes"
     monkeypatch.setenv("HERONRY_STORE", str(tmp_path / "s"))
     assert locations.store_root() == tmp_path / "s"
+    roots = [tmp_path / "one", tmp_path / "two"]
+    first, second = (locations.hashes_file("mine", root) for root in roots)
+    assert first.parent == tmp_path / "s" / "hashes"
+    assert first != second
+    assert first == locations.hashes_file("mine", roots[0])
+    assert first != locations.hashes_file("other", roots[0])
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert locations.converted_root() == tmp_path / "home/.cache/heronry/converted"

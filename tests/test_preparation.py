@@ -78,6 +78,7 @@ def test_relabelling_and_another_protocol_leave_the_utterances_alone(mine: Small
 def test_files_that_have_not_changed_are_not_hashed_again(
     mine: SmallCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("features.inspection.SETTLED_NS", -(10**12))  # as if they were old
     mine.four()
     mine.prepare()
     first = mine.written()
