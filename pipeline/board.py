@@ -10,13 +10,21 @@ from typing import Annotated, Any
 import typer
 
 from features.errors import ParamsError
-from pipeline.board_page import as_text
-from pipeline.board_rows import Row, Shown, ascends, check_metric, read_shown
+from pipeline.board_page import as_text, notes
+from pipeline.board_rows import Row, Shown, ascends, check_metric, read_shown, tested
 from pipeline.board_ties import Verdict, as_dict, judge
+from pipeline.common_rows import UNIT
 from pipeline.dvc_command import dvc_output
+from pipeline.rows import UNITS
+
+_Test = tuple[tuple[str, str], ...]
+_HASH = 7  # letters that are shown
 
 SORTS = ("metric", "name", "fusion", "regime", "seeds", "seconds")
-_METRIC = "A number of reports/metrics.json, such as uar; ranks and marks ties."
+_METRIC = (
+    "A number of reports/metrics.json that ranks, such as valid_uar. Scores of the test split rank "
+    "too, but the best of many by them is partly luck."
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,8 @@ class Group:
 
     Attributes:
         corpus: Its name.
-        settings: Those of the corpus in which this group differs from another of its name.
+        settings: Those of the corpus in which this group differs from another of its name; the
+            hash of what is scored where none is known.
         rows: Best first, or in the order asked for.
         verdicts: One a row.
     """
@@ -38,7 +47,7 @@ class Group:
 
 def board(
     *,
-    metric: Annotated[str, typer.Option(help=_METRIC)] = "weighted_f1",
+    metric: Annotated[str, typer.Option(help=_METRIC)] = "valid_weighted_f1",
     sort: Annotated[str, typer.Option(help=f"Order of rows: {', '.join(SORTS)}.")] = "metric",
     all_commits: Annotated[
         bool, typer.Option("--all-commits", help="Not just the experiments of the last commit.")
@@ -46,19 +55,36 @@ def board(
     quick: Annotated[
         bool, typer.Option("--quick", help="Read no predictions: ties by intervals alone.")
     ] = False,
+    unit: Annotated[str | None, typer.Option(help=f"{UNIT} For the test of ties.")] = None,
     as_object: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
-    """List the experiments, best first, marking those not significantly worse than the best."""
+    """List the experiments, best on validation first, marking those that test no worse."""
     if sort not in SORTS:
         raise ParamsError(f"--sort {sort!r}; expected one of {list(SORTS)}")
+    if unit not in (None, *UNITS):
+        raise ParamsError(f"--unit {unit!r}; expected one of {list(UNITS)}")
     words = ["exp", "show", "--json", *(["--all-commits"] if all_commits else [])]
     shown = read_shown(json.loads(dvc_output(words)))
-    found = groups(shown, metric, sort=sort, tests=not quick)
+    found = groups(shown, metric, sort=sort, tests=not quick, unit=unit)
     typer.echo(as_json(found, shown, metric) if as_object else as_text(found, shown, metric))
 
 
-def groups(shown: Shown, metric: str, *, sort: str = "metric", tests: bool = True) -> list[Group]:
+def groups(
+    shown: Shown,
+    metric: str,
+    *,
+    sort: str = "metric",
+    tests: bool = True,
+    unit: str | None = None,
+) -> list[Group]:
     """The rows by what they are scored on, as a score on another test set says nothing here.
+
+    Args:
+        shown: All rows.
+        metric: What ranks.
+        sort: One of `SORTS`.
+        tests: Whether to read predictions.
+        unit: "speaker" or "dialogue", for the test of ties; None: as `compare`.
 
     Raises:
         ParamsError: If no row has the metric.
@@ -70,13 +96,12 @@ def groups(shown: Shown, metric: str, *, sort: str = "metric", tests: bool = Tru
     found = []
     for test, rows in sorted(sets.items(), key=lambda pair: (-len(pair[1]), pair[0])):
         ranked = sorted(rows, key=lambda row: _rank(row, metric))
-        verdicts = judge(ranked, metric, tests=tests)
+        verdicts = judge(ranked, metric, tests=tests, unit=unit)
         pairs = list(zip(ranked, verdicts, strict=True))
         if sort != "metric":
             pairs.sort(key=lambda pair: _key(pair[0], sort))
-        found.append(
-            Group(rows[0].corpus, _peculiar(test, sets), *map(list, zip(*pairs, strict=True)))
-        )
+        settings = _peculiar(test, sets)
+        found.append(Group(rows[0].corpus, settings, *map(list, zip(*pairs, strict=True))))
     return found
 
 
@@ -84,10 +109,11 @@ def as_json(found: Sequence[Group], shown: Shown, metric: str) -> str:
     """All there is, unrounded."""
 
     def record(row: Row, verdict: Verdict) -> dict[str, Any]:
-        interval = row.interval(metric)
+        interval = row.interval(tested(metric))
         return {
             **{key: getattr(row, key) for key in ("name", "rev", "fusion", "regime", "corpus")},
-            metric: row.metrics.get(metric),
+            **({"note": row.note} if row.note else {}),
+            **{name: row.metrics.get(name) for name in dict.fromkeys((metric, tested(metric)))},
             "interval": None if interval is None else [interval.low, interval.high],
             "seeds": row.metrics.get("seeds"),
             "seconds": row.metrics.get("train_seconds"),
@@ -102,6 +128,7 @@ def as_json(found: Sequence[Group], shown: Shown, metric: str) -> str:
             {
                 "corpus": group.corpus,
                 "settings": group.settings,
+                "notes": list(notes(group, metric)),
                 "rows": [record(*pair) for pair in zip(group.rows, group.verdicts, strict=True)],
             }
             for group in found
@@ -123,9 +150,17 @@ def _key(row: Row, sort: str) -> tuple[Any, str]:
     return (row.metrics.get(number, 0) if number else getattr(row, sort)), row.name
 
 
-def _peculiar(
-    test: tuple[tuple[str, str], ...], sets: Mapping[tuple[tuple[str, str], ...], Any]
-) -> dict[str, str]:
+def _peculiar(test: _Test, sets: Mapping[_Test, Sequence[Row]]) -> dict[str, str]:
     """Settings of a test set in which others of the same corpus differ from it."""
-    alike = [other for other in sets if dict(other)["corpus"] == dict(test)["corpus"]]
-    return {key: value for key, value in test if any((key, value) not in other for other in alike)}
+    others = [of for of in sets if dict(of)["corpus"] == dict(test)["corpus"] and of != test]
+    mine, theirs = _settings(sets[test]), [_settings(sets[other]) for other in others]
+    found = {k: v for k, v in mine.items() if any(other.get(k, "") != v for other in theirs)}
+    if others and not found and "test" in dict(test):
+        return {"test": dict(test)["test"][:_HASH]}
+    return found
+
+
+def _settings(rows: Sequence[Row]) -> Mapping[str, str]:
+    """Of a corpus, as far as they are known: rows of one test set have them in common."""
+    known = [row.settings.items() for row in rows if row.settings]
+    return dict(sorted(set(known[0]).intersection(*known[1:]))) if known else {}

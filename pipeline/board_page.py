@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.board_rows import Row, Shown, ascends
+from pipeline.board_rows import Row, Shown, ascends, tested
 from pipeline.board_ties import LEVEL, Verdict
-from pipeline.report_format import NAMES, NONE, number, span
+from pipeline.report_format import NAMES, NONE, number, same_people, span
 
 if TYPE_CHECKING:
     from pipeline.board import Group
@@ -23,7 +23,7 @@ def as_text(found: Sequence[Group], shown: Shown, metric: str) -> str:
     for group in found:
         settings = ", ".join(f"{key}={value}" for key, value in group.settings.items())
         lines += [f"{group.corpus}{f' ({settings})' if settings else ''}", *_table(group, metric)]
-        lines += [*_notes(group.verdicts), ""]
+        lines += [*notes(group, metric), ""]
     if not found:
         lines += ["no experiment has results; `dvc exp run -S fusion=...` makes one", ""]
     if ascends(metric):
@@ -33,7 +33,8 @@ def as_text(found: Sequence[Group], shown: Shown, metric: str) -> str:
 
 
 def _table(group: Group, metric: str) -> Iterator[str]:
-    header = ["", "name", "fusion", "regime", "corpus", NAMES.get(metric, metric), "95 % interval"]
+    scores = [_title(name) for name in dict.fromkeys((metric, tested(metric)))]
+    header = ["", "name", "fusion", "regime", "corpus", *scores, "95 % interval"]
     rows = [[*header, "seeds", "seconds", "differing settings"]]
     for row, verdict in zip(group.rows, group.verdicts, strict=True):
         rows.append([mark(verdict), *_cells(row, metric)])
@@ -49,25 +50,57 @@ def _table(group: Group, metric: str) -> Iterator[str]:
 
 def _cells(row: Row, metric: str) -> list[str]:
     counts = (row.metrics.get(key) for key in ("seeds", "train_seconds"))
-    value = row.metrics.get(metric)
+    values = [row.metrics.get(name) for name in dict.fromkeys((metric, tested(metric)))]
     return [
         *(row.name, row.fusion, row.regime, row.corpus),
-        f"{value:,g}" if value is not None and abs(value) > 1 else number(value),
-        span(row.interval(metric)),
+        *(f"{v:,g}" if v is not None and abs(v) > 1 else number(v) for v in values),
+        span(row.interval(tested(metric))),
         *(NONE if count is None else f"{count:,.0f}" for count in counts),
         ", ".join(f"{name}={_short(value)}" for name, value in row.differing.items()),
     ]
 
 
+def _title(metric: str) -> str:
+    """Of a column."""
+    name = NAMES.get(tested(metric), metric)
+    return name if metric == tested(metric) else f"valid. {name}"
+
+
 def mark(verdict: Verdict) -> str:
-    """One sign: * best, = and ~ ties, ? unknown, nothing where it is worse."""
+    """One sign: * best, = and ~ ties, + better on test, ? unknown, nothing where it is worse."""
     if verdict.best:
         return "*"
+    if verdict.ahead and verdict.tie is False:
+        return "+"
     return "" if verdict.tie is False else _MARKS[verdict.basis]
 
 
-def _notes(verdicts: Sequence[Verdict]) -> Iterator[str]:
+def notes(group: Group, metric: str) -> Iterator[str]:
+    """What the marks, the intervals and the ranks of a group are to be taken for."""
+    yield from (f"{row.name}: {row.note}" for row in group.rows if row.note)
+    if metric != tested(metric):
+        yield f"Ranked by {metric}; marks and intervals are of {tested(metric)} on the test split"
+    elif metric in NAMES:
+        yield f"Ranked by the test split, where the best of many is partly luck: see valid_{metric}"
+    yield from _of_verdicts(group.verdicts)
+    yield from _of_people(group)
+
+
+def _of_people(group: Group) -> Iterator[str]:
+    """Whether intervals and p tell of other people."""
+    shared = max(
+        *(verdict.shared for verdict in group.verdicts),
+        *(int(row.metrics.get("shared_speakers", 0)) for row in group.rows),
+    )
+    told = same_people(shared, "dialogue", p=any(v.p is not None for v in group.verdicts))
+    if told:
+        yield f"{told} `--unit speaker` tests with whole people"
+
+
+def _of_verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
     bases = {verdict.basis for verdict in verdicts if not verdict.best}
+    if any(mark(verdict) == "+" for verdict in verdicts):
+        yield "+ better than * on the test split all the same"
     if "test" in bases:
         swapped = sorted({verdict.swapped for verdict in verdicts if verdict.swapped})
         yield (

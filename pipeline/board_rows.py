@@ -1,19 +1,25 @@
 """The experiments that `dvc exp show` knows, as rows of a table without hashes.
 
+Whose results a row holds is read from metrics.json (`pipeline.whose`): params.yaml of a workspace,
+of a commit, or of what `dvc exp save` kept, may have been edited after they were made. metrics.json
+of an older release names nobody; then params.yaml is believed of an experiment that was run, and
+the others stand as unknown.
+
 `dvc exp show --json` is read rather than DVC's Python interface: the latter flattens all names into
 one table and writes numbers as text, and what lies below it changes between versions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from features.errors import ParamsError
 from pipeline.metrics import MONITORS
 from pipeline.recipes import settings
 from pipeline.statistics import Interval
+from pipeline.whose import Whose
 
 METRICS_FILE, PARAMS_FILE = "reports/metrics.json", "params.yaml"
 COLUMNS = ("fusion", "regime", "corpus")
@@ -21,6 +27,8 @@ _NO_SCORE = ("shard_seconds", "shard_characters", "allow_rejected")  # of a corp
 _LOWER = ("nll", "brier", "ece", "train_seconds", "parameters", "dropped")
 _LOWER_ENDS = ("_sd", "_gap_gender")
 _HASH = 40
+UNKNOWN = "?"
+_VALID = "valid_"
 
 
 @dataclass(frozen=True)
@@ -33,10 +41,13 @@ class Row:
         fusion: Entry of `models`; and so on for regime and corpus.
         regime: cached or e2e.
         corpus: Entry of `corpora`.
-        metrics: Content of metrics.json.
+        metrics: Numbers of metrics.json.
         differing: Settings that are not those of the commit it started from, as far as they
             concern this experiment.
-        test: What decides which utterances are scored: the corpus and its settings.
+        test: What was scored: rows are compared where it is the same. By a hash, or by the corpus
+            and its settings where metrics.json has none.
+        settings: Those of the corpus, if params.yaml can be believed.
+        note: What params.yaml selects instead, where that is something else.
     """
 
     name: str
@@ -47,6 +58,8 @@ class Row:
     metrics: Mapping[str, float]
     differing: Mapping[str, Any]
     test: tuple[tuple[str, str], ...]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
     def interval(self, metric: str) -> Interval | None:
         """The 95 % interval of a metric, if metrics.json has it."""
@@ -81,12 +94,12 @@ def read_shown(shown: Sequence[Mapping[str, Any]]) -> Shown:
         for found in _experiments(commit):
             if isinstance(found, str):
                 without.append(found)
-            elif row := _row(*found, params):
+            elif row := _row(*found, params, ran=True):
                 rows.append(row)
             else:
                 without.append(_missing(*found))
         name = commit.get("name") or commit["rev"]
-        if row := _row(name[:7] if len(name) == _HASH else name, commit, {}):
+        if row := _row(name[:7] if len(name) == _HASH else name, commit, {}, ran=False):
             commits.append(row)
     # The workspace comes first in what DVC shows, and is the copy of any other.
     return Shown(tuple(_each_once([*rows, *reversed(commits)])), tuple(without))
@@ -97,13 +110,22 @@ def ascends(metric: str) -> bool:
     return metric.startswith(_LOWER) or metric.endswith(_LOWER_ENDS)
 
 
+def tested(metric: str) -> str:
+    """The score of the test split that belongs to one of validation; of any other, itself.
+
+    >>> tested("valid_uar"), tested("uar"), tested("nll")
+    ('uar', 'uar', 'nll')
+    """
+    return metric.removeprefix(_VALID)
+
+
 def check_metric(rows: Sequence[Row], metric: str) -> None:
     """Raise `ParamsError` if no row has a metric."""
     if rows and not any(metric in row.metrics for row in rows):
-        known = sorted({name for row in rows for name in row.metrics} - set(MONITORS))
+        usual = [*(f"{_VALID}{name}" for name in MONITORS), *MONITORS]
+        known = sorted({name for row in rows for name in row.metrics} - set(usual))
         raise ParamsError(
-            f"--metric {metric!r}: no experiment has it; expected one of {list(MONITORS)}, or of "
-            f"{known}"
+            f"--metric {metric!r}: no experiment has it; expected one of {usual}, or of {known}"
         )
 
 
@@ -117,19 +139,32 @@ def _experiments(commit: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
         yield (name, state) if doing == "success" else f"{name}: {doing}"
 
 
-def _row(name: str, state: Mapping[str, Any], base: Mapping[str, Any]) -> Row | None:
+def _row(name: str, state: Mapping[str, Any], base: Mapping[str, Any], *, ran: bool) -> Row | None:
+    """A row; `ran` says that DVC ran this with its params.yaml. None where there are no results."""
     params = _content(state, "params", PARAMS_FILE)
     metrics = _content(state, "metrics", METRICS_FILE)
     if not metrics or not params:
         return None
+    whose, note = Whose.read(metrics), ""
     fusion, regime, corpus = (str(params.get(key)) for key in COLUMNS)
+    if whose is not None:
+        selected = f"{fusion} on {corpus}, {regime}"
+        if whose.line() != selected:
+            ran, note = False, f"of {whose.line()}; params.yaml selects {selected}"
+        fusion, regime, corpus = whose.run_fusion, whose.run_regime, whose.run_corpus
+    elif not ran:
+        fusion = regime = corpus = UNKNOWN
+        note = "does not say whose results these are; `dvc repro` evaluates again and names them"
     entry = params.get("corpora", {}).get(corpus) or {}
-    test = [("corpus", corpus), *((k, str(v)) for k, v in entry.items() if k not in _NO_SCORE)]
+    told = {key: str(value) for key, value in entry.items() if key not in _NO_SCORE} if ran else {}
+    scored = told if whose is None else {"test": whose.test_sha256}
     return Row(
         *(name, state["rev"], fusion, regime, corpus),
         metrics={key: value for key, value in metrics.items() if isinstance(value, int | float)},
-        differing=_differing(params, base) if base else {},
-        test=tuple(sorted(test)),
+        differing=_differing(params, base) if base and ran else {},
+        test=tuple(sorted({"corpus": corpus, **scored}.items())),
+        settings=told,
+        note=note,
     )
 
 
@@ -163,9 +198,10 @@ def _missing(name: str, state: Mapping[str, Any]) -> str:
 
 
 def _each_once(rows: Sequence[Row]) -> Iterator[Row]:
-    seen = set()
+    seen: set[Hashable] = set()
     for row in rows:
-        run = (row.fusion, row.regime, row.test, tuple(sorted(row.metrics.items())))
-        if run not in seen:
-            seen.add(run)
+        numbers = tuple(sorted(row.metrics.items()))
+        run = (row.fusion, row.regime, row.test, numbers)
+        if run not in seen and not (row.fusion == UNKNOWN and numbers in seen):
+            seen |= {run, numbers}
             yield row

@@ -2,7 +2,8 @@
 
 Where the predictions of both are at hand, by the paired permutation test of `pipeline.comparison`
 (whole speakers or dialogues are swapped), its p adjusted for all rows of the table by Holm's
-method. Else by the 95 % intervals: a row ties if its interval overlaps that of the best. The two
+method. Else by the 95 % intervals: a row ties if its interval overlaps that of the best. Both are
+of the test split, whatever ranks: a row that validates worse than the best may test better. The two
 are not alike: intervals that do not overlap mean a difference, but overlapping ones do not mean
 that there is none, since a paired test takes out what utterances have in common.
 
@@ -16,11 +17,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from features.errors import HeronryError
-from pipeline.board_rows import Row
+from pipeline.board_rows import Row, ascends, tested
 from pipeline.common_rows import common_rows
 from pipeline.comparison import Settings, compare_rows
 from pipeline.metrics import MONITORS
-from pipeline.paired_tests import PermutationTest, holm
+from pipeline.paired_tests import holm
 from pipeline.run_sources import PredictedRun, read_run
 from pipeline.tables import RunError
 
@@ -34,11 +35,13 @@ class Verdict:
 
     Attributes:
         best: It is the best.
-        tie: Not significantly worse; None: nothing is known.
+        tie: Neither significantly worse nor better; None: nothing is known.
+        ahead: Significantly better on the test split, though it ranks below the best.
         basis: What that rests on.
         p: Of the paired test.
         p_holm: Adjusted for all tests of the table.
         swapped: What the test swapped, such as "12 speakers".
+        shared: How many speakers are in several dialogues, where dialogues were drawn or swapped.
         why: Why there is no test.
     """
 
@@ -48,6 +51,8 @@ class Verdict:
     p: float | None = None
     p_holm: float | None = None
     swapped: str | None = None
+    ahead: bool = False
+    shared: int = 0
     why: str | None = None
 
 
@@ -56,6 +61,7 @@ def judge(
     metric: str,
     *,
     tests: bool = True,
+    unit: str | None = None,
     read: Callable[[str], PredictedRun] = read_run,
 ) -> list[Verdict]:
     """Compare rows of one test set with the first of them.
@@ -64,25 +70,24 @@ def judge(
         rows: Best first.
         metric: By which they are ranked.
         tests: Whether to read predictions.
+        unit: "speaker" or "dialogue", swapped as a whole; None: as `compare`.
         read: Predictions of a revision.
     """
     if metric not in rows[0].metrics:
         return [Verdict(best=False, tie=None, basis="none", why=f"no {metric}")] * len(rows)
     verdicts = [Verdict(best=True, tie=None, basis="none")]
     best: PredictedRun | HeronryError | None = None
+    score = tested(metric)
     for row in rows[1:]:
-        tested: PermutationTest | str = "not asked for"
-        if metric not in MONITORS:
-            tested = f"there is no paired test of {metric}"
+        found: Verdict | str = "not asked for"
+        if score not in MONITORS:
+            found = f"there is no paired test of {score}"
         elif tests:
             best = best or _read(rows[0], read)
-            tested = _test(best, row, read)
-        if isinstance(tested, str):
-            verdicts.append(_by_interval(rows[0], row, metric, tested))
-        else:
-            swapped = f"{tested.units} {tested.unit}s"
-            p = tested.p[metric]
-            verdicts.append(Verdict(best=False, tie=None, basis="test", p=p, swapped=swapped))
+            found = _test(best, _read(row, read), score, unit)
+        if isinstance(found, str):
+            found = _by_interval(rows[0], row, score, found)
+        verdicts.append(found)
     return _adjusted(verdicts)
 
 
@@ -91,7 +96,7 @@ def _adjusted(verdicts: Sequence[Verdict]) -> list[Verdict]:
     adjusted = holm([verdicts[k].p or 0.0 for k in places]) if places else []
     found = list(verdicts)
     for k, p in zip(places, adjusted, strict=True):
-        found[k] = replace(found[k], p_holm=p, tie=p >= LEVEL)
+        found[k] = replace(found[k], p_holm=p, tie=p >= LEVEL, ahead=found[k].ahead and p < LEVEL)
     return found
 
 
@@ -100,23 +105,37 @@ def _by_interval(best: Row, row: Row, metric: str, why: str) -> Verdict:
     if first is None or second is None:
         return Verdict(best=False, tie=None, basis="none", why=f"{why}, and no interval")
     overlap = first.low <= second.high and second.low <= first.high
-    return Verdict(best=False, tie=overlap, basis="interval", why=why)
+    ahead = second.high < first.low if ascends(metric) else second.low > first.high
+    shared = int(max(each.metrics.get("shared_speakers", 0) for each in (best, row)))
+    found = Verdict(best=False, tie=overlap, basis="interval", why=why)
+    return replace(found, ahead=ahead, shared=shared)
 
 
 def _test(
-    best: PredictedRun | HeronryError, row: Row, read: Callable[[str], PredictedRun]
-) -> PermutationTest | str:
-    """The test, or why there is none."""
+    best: PredictedRun | HeronryError,
+    other: PredictedRun | HeronryError,
+    score: str,
+    unit: str | None,
+) -> Verdict | str:
+    """By the test, its p not yet adjusted; or why there is none."""
     if isinstance(best, HeronryError):
         return f"of the best: {best}"
-    other = _read(row, read)
     if isinstance(other, HeronryError):
         return str(other)
     try:
-        rows = common_rows([best, other])
+        rows = common_rows([best, other], unit=unit)
     except HeronryError as error:
         return str(error)
-    return compare_rows(rows, Settings(flips=0), {}).pairs[0].test
+    pair = compare_rows(rows, Settings(flips=0, unit=unit), {}).pairs[0]
+    return Verdict(
+        best=False,
+        tie=None,
+        basis="test",
+        p=pair.test.p[score],
+        swapped=f"{pair.test.units} {pair.test.unit}s",
+        ahead=pair.changes[score].value > 0,
+        shared=rows.shared_speakers,
+    )
 
 
 def _read(row: Row, read: Callable[[str], PredictedRun]) -> PredictedRun | HeronryError:
@@ -128,4 +147,9 @@ def _read(row: Row, read: Callable[[str], PredictedRun]) -> PredictedRun | Heron
 
 def as_dict(verdict: Verdict) -> Mapping[str, Any]:
     """For JSON, without what there is not."""
-    return {key: value for key, value in vars(verdict).items() if value is not None}
+    left_out = {"ahead": False, "shared": 0}
+    return {
+        key: value
+        for key, value in vars(verdict).items()
+        if value is not None and left_out.get(key) != value
+    }

@@ -19,13 +19,18 @@ import numpy as np
 from features.errors import ParamsError
 from features.manifest import Label
 from pipeline.metrics import Counts, Floats
-from pipeline.rows import Ints, cluster_unit
+from pipeline.rows import UNITS, Ints, cluster_unit, shared_speakers
 from pipeline.run_sources import Item, Key, PredictedRun
 from pipeline.statistics import cluster_confusions
 from pipeline.subgroups import MINIMUM_UTTERANCES
 from pipeline.tables import RunError
 
 _SHOWN = 3
+UNIT = (
+    "Drawn and swapped as a whole: speaker or dialogue. Default: dialogues of conversations, else "
+    "speakers. Where a few people speak in all dialogues, `speaker` alone tells of others."
+)
+"""Of the option --unit."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Compared:
     Attributes:
         tag: A, B, ... in the order given.
         name: As the user gave it.
+        whose: Which run it is; None where its files do not say.
         seeds: S.
         predictions: `[S, U]`.
         votes: `[U]`, the class that most seeds predict; a tie goes to the higher mean probability.
@@ -65,6 +71,7 @@ class Compared:
 
     tag: str
     name: str
+    whose: str | None
     seeds: int
     predictions: Ints
     votes: Ints
@@ -79,8 +86,11 @@ class CommonRows:
     Attributes:
         classes: K names, in the order of the first run.
         items: U, in the order of the first run.
-        unit: "speaker" or "dialogue", what is drawn and swapped: `pipeline.rows.cluster_unit`.
+        unit: "speaker" or "dialogue", what is drawn and swapped: `pipeline.rows.cluster_unit`,
+            unless it was asked for.
         clusters: C.
+        speakers: How many people say the utterances.
+        shared_speakers: Those of them who speak in several clusters (`pipeline.rows.Clusters`).
         cluster: `[U]` below C.
         labels: `[U]` below K.
         runs: Two or more.
@@ -91,21 +101,26 @@ class CommonRows:
     items: tuple[Item, ...]
     unit: str
     clusters: int
+    speakers: int
+    shared_speakers: int
     cluster: Ints
     labels: Ints
     runs: tuple[Compared, ...]
     left_out: tuple[LeftOut, ...]
 
 
-def common_rows(runs: Sequence[PredictedRun], *, least: int = MINIMUM_UTTERANCES) -> CommonRows:
+def common_rows(
+    runs: Sequence[PredictedRun], *, unit: str | None = None, least: int = MINIMUM_UTTERANCES
+) -> CommonRows:
     """Bring runs to the rows that all of them predicted.
 
     Args:
         runs: Two or more.
+        unit: "speaker" or "dialogue"; None: `pipeline.rows.cluster_unit` decides.
         least: Fewer common rows are an error.
 
     Raises:
-        ParamsError: If there are too few or too many runs.
+        ParamsError: If there are too few or too many runs, or the unit is not known of each row.
         RunError: If classes differ or too few rows are common.
     """
     if not 2 <= len(runs) <= len(ascii_uppercase):
@@ -128,8 +143,9 @@ def common_rows(runs: Sequence[PredictedRun], *, least: int = MINIMUM_UTTERANCES
         )
     items = tuple(first.items[key] for key in keys)
     labels = [Label(item.id, item.label, item.speaker, item.dialogue) for item in items]
-    unit = cluster_unit(labels)
-    names, cluster = np.unique([str(getattr(x, unit)) for x in labels], return_inverse=True)
+    unit = cluster_unit(labels) if unit is None else _checked(unit, labels)
+    clusters = [str(getattr(label, unit)) for label in labels]
+    names, cluster = np.unique(clusters, return_inverse=True)
     truth = np.array([first.classes.index(item.label) for item in items], np.int64)
     groups = _Groups(first.classes, truth, cluster.astype(np.int64), len(names))
     return CommonRows(
@@ -137,11 +153,25 @@ def common_rows(runs: Sequence[PredictedRun], *, least: int = MINIMUM_UTTERANCES
         items=items,
         unit=unit,
         clusters=len(names),
+        speakers=len({item.speaker for item in items}),
+        shared_speakers=shared_speakers(labels, clusters),
         cluster=groups.cluster,
         labels=truth,
         runs=tuple(_compared(tag, run, keys, groups) for tag, run in tagged.items()),
         left_out=left_out,
     )
+
+
+def _checked(unit: str, labels: Sequence[Label]) -> str:
+    if unit not in UNITS:
+        raise ParamsError(f"--unit {unit!r}; expected one of {list(UNITS)}")
+    lacking = [label.id for label in labels if getattr(label, unit) is None]
+    if lacking:
+        raise ParamsError(
+            f"--unit {unit}: {len(lacking)} test rows have no {unit}, such as {lacking[0]!r}; "
+            "expected one of each: use another unit"
+        )
+    return unit
 
 
 @dataclass(frozen=True)
@@ -171,7 +201,7 @@ def _compared(tag: str, run: PredictedRun, keys: Sequence[Key], groups: _Groups)
     )
     # a vote is 1 and a mean probability at most 1, so that probability decides ties alone
     votes = (2 * counts + shares).argmax(1)
-    return Compared(tag, run.name, seeds, ours, votes, shares, confusions)
+    return Compared(tag, run.name, run.whose, seeds, ours, votes, shares, confusions)
 
 
 def _like(run: PredictedRun, key: Key, item: Item) -> bool:

@@ -11,6 +11,7 @@ import typer
 
 from features.errors import ParamsError
 from features.files import replacing
+from pipeline.common_rows import UNIT
 from pipeline.compare_page import as_html, as_text, sections
 from pipeline.comparison import Settings, compare_runs
 from pipeline.comparison_records import Comparison
@@ -20,7 +21,7 @@ from pipeline.paired_tests import LEAST_PERMUTATIONS, PERMUTATIONS
 _RUNS = "A run folder, predictions.csv or .parquet, a DVC experiment or revision, or `workspace`."
 
 
-def compare(
+def compare(  # noqa: PLR0913  each is an option
     runs: Annotated[list[str], typer.Argument(metavar="RUN", help=_RUNS)],
     *,
     all_pairs: Annotated[bool, typer.Option(help="Not just the first with each other.")] = False,
@@ -30,12 +31,15 @@ def compare(
     permutations: Annotated[int, typer.Option(min=LEAST_PERMUTATIONS)] = PERMUTATIONS,
     seed: Annotated[int, typer.Option(min=0, help="Of the permutations.")] = 0,
     as_object: Annotated[bool, typer.Option("--json", help="Print JSON, not tables.")] = False,
+    unit: Annotated[str | None, typer.Option(help=UNIT)] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page to this file.")] = None,
 ) -> None:
     """Compare runs on the test utterances that all of them predicted, with paired tests."""
     if len(runs) < 2:
         raise ParamsError(f"compare: given only {runs[0]!r}; expected two or more runs")
-    settings = Settings(all_pairs=all_pairs, flips=flips, permutations=permutations, seed=seed)
+    settings = Settings(
+        all_pairs=all_pairs, flips=flips, permutations=permutations, seed=seed, unit=unit
+    )
     found = compare_runs(runs, settings)
     if html is not None:
         write_page(html, found)

@@ -10,6 +10,7 @@ from pipeline.comparison_records import Change, Comparison, Pair
 from pipeline.flips import Flip
 from pipeline.metrics import MONITORS
 from pipeline.paired_tests import FEWEST
+from pipeline.report_format import many, same_people
 from pipeline.report_html import document, element, section, table
 from pipeline.statistics import DRAWS, FEW_CLUSTERS, Interval
 from pipeline.text_columns import aligned
@@ -34,7 +35,7 @@ def sections(found: Comparison) -> list[Section]:
     """Everything that is said, in order."""
     parts = [_runs(found), _scores(found)]
     for pair in found.pairs:
-        parts += [_metrics(found, pair), _classes(pair), _flips(pair)]
+        parts += [_metrics(found, pair), _classes(found, pair), _flips(pair)]
     return parts
 
 
@@ -65,8 +66,8 @@ def as_html(found: Comparison) -> str:
 def _runs(found: Comparison) -> Section:
     folds = f" of {found.folds} folds, pooled" if found.folds > 1 else ""
     notes = [
-        f"{found.utterances} test utterances{folds}, by {found.clusters} {found.unit}s, that every "
-        f"run predicted; {len(found.classes)} classes.",
+        f"{found.utterances} test utterances{folds}, by {_people(found)}, that every run "
+        f"predicted; {len(found.classes)} classes.",
         *(each.line() for each in found.left_out),
     ]
     if len({run.seeds for run in found.runs}) > 1:
@@ -74,8 +75,10 @@ def _runs(found: Comparison) -> Section:
             "Runs have different numbers of seeds: a mean of fewer seeds varies more, and the "
             "permutation test holds approximately."
         )
-    rows = tuple((run.tag, run.name, str(run.seeds)) for run in found.runs)
-    return Section("Runs", tuple(notes), ("", "run", "seeds"), rows)
+    rows = tuple(
+        (run.tag, run.name, run.whose or "not stated", str(run.seeds)) for run in found.runs
+    )
+    return Section("Runs", tuple(notes), ("", "run", "of", "seeds"), rows)
 
 
 def _scores(found: Comparison) -> Section:
@@ -87,6 +90,7 @@ def _scores(found: Comparison) -> Section:
         notes.append(f"One {found.unit} says nothing of another, so there are no intervals.")
     elif found.clusters < FEW_CLUSTERS:
         notes.append(f"Intervals over fewer than {FEW_CLUSTERS} {found.unit}s are too narrow.")
+    notes += _shared(found)
     rows = tuple(
         (NAMES[name] if k == 0 else "", run.tag, f"{s.value:.3f}", _range(s.interval), _sd(s.sd))
         for name in MONITORS
@@ -108,6 +112,7 @@ def _metrics(found: Comparison, pair: Pair) -> Section:
             f"Above 0 speaks for {pair.second}. Interval: paired bootstrap, each draw of "
             f"{found.unit}s scores both runs.",
             *_of_test(found, pair),
+            *_shared(found),
         ),
         ("", *_header(pair), "p", f"p, Holm of {len(found.pairs)}"),
         rows,
@@ -124,7 +129,7 @@ def _of_test(found: Comparison, pair: Pair) -> Iterator[str]:
         f"{test.permutations} {ways} swaps, so p cannot be below {_p(test.smallest)}. Holm: "
         "adjusted over the pairs compared, each metric by itself."
     )
-    if test.unit != found.unit:
+    if test.unit == "utterance":
         least = 2.0 ** (1 - found.clusters)
         yield (
             f"Utterances are swapped, since {found.clusters} {found.unit}s are fewer than {FEWEST} "
@@ -133,7 +138,18 @@ def _of_test(found: Comparison, pair: Pair) -> Iterator[str]:
         )
 
 
-def _classes(pair: Pair) -> Section:
+def _people(found: Comparison) -> str:
+    several = f"{many(found.speakers, 'speaker')} in " if found.unit != "speaker" else ""
+    return several + many(found.clusters, found.unit)
+
+
+def _shared(found: Comparison) -> Iterator[str]:
+    told = same_people(found.shared_speakers, found.unit, p=True)
+    if told:
+        yield f"{told} --unit speaker draws and swaps whole people."
+
+
+def _classes(found: Comparison, pair: Pair) -> Section:
     rows = tuple(
         (each.name, str(each.support), *_change(each.recall), *_change(each.f1))
         for each in pair.classes
@@ -143,7 +159,10 @@ def _classes(pair: Pair) -> Section:
     named += (*(f"F1 {cell}" for cell in header[:2]), *header[2:])
     return Section(
         f"{pair.second} minus {pair.first}, by class",
-        ("n: test utterances. Intervals as above, not adjusted for the number of classes.",),
+        (
+            "n: test utterances. Intervals as above, not adjusted for the number of classes.",
+            *_shared(found),
+        ),
         ("class", "n", *named),
         rows,
     )

@@ -31,12 +31,15 @@ class Settings:
         flips: How many changed utterances to list in each direction.
         permutations: At most, of the permutation test.
         seed: Of the permutations; draws of the bootstrap are those of the report.
+        unit: "speaker" or "dialogue", drawn and swapped as a whole; None: as the report, and
+            utterances are swapped where there are too few to reject anything.
     """
 
     all_pairs: bool = False
     flips: int = SHOWN
     permutations: int = PERMUTATIONS
     seed: int = 0
+    unit: str | None = None
 
 
 def compare_runs(names: Sequence[str], settings: Settings | None = None) -> Comparison:
@@ -50,8 +53,9 @@ def compare_runs(names: Sequence[str], settings: Settings | None = None) -> Comp
         RunError: If a run cannot be read, or they have too little in common.
         ParamsError: If a run is not known, or there are too few.
     """
+    settings = settings or Settings()
     found = [read_run(name) for name in names]
-    return compare_rows(common_rows(found), settings or Settings(), known_labels(found))
+    return compare_rows(common_rows(found, unit=settings.unit), settings, known_labels(found))
 
 
 def compare_rows(rows: CommonRows, settings: Settings, labels: Mapping[str, Label]) -> Comparison:
@@ -75,6 +79,8 @@ def compare_rows(rows: CommonRows, settings: Settings, labels: Mapping[str, Labe
         classes=rows.classes,
         unit=rows.unit,
         clusters=rows.clusters,
+        speakers=rows.speakers,
+        shared_speakers=rows.shared_speakers,
         runs=tuple(_scores(run, of) for run, of in zip(rows.runs, draws, strict=True)),
         pairs=_adjusted(pairs),
         left_out=rows.left_out,
@@ -105,7 +111,7 @@ def _scores(run: Compared, draws: Mapping[str, Floats]) -> RunScores:
         sd = float(of_seeds.std(ddof=1)) if run.seeds > 1 else None
         interval = percentile_interval(draws[name]) if draws else None
         found[name] = RunScore(float(of_seeds.mean()), interval, sd)
-    return RunScores(run.tag, run.name, run.seeds, found)
+    return RunScores(run.tag, run.name, run.whose, run.seeds, found)
 
 
 def _pair(
@@ -129,7 +135,7 @@ def _pair(
         for k, name in enumerate(rows.classes)
         if support[k]
     )
-    unit = rows.unit if rows.clusters >= FEWEST else "utterance"
+    unit = rows.unit if settings.unit or rows.clusters >= FEWEST else "utterance"
     test = permutation_test(
         (_units(rows, runs[0], unit), _units(rows, runs[1], unit)),
         *(_headline, unit),

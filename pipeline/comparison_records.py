@@ -34,10 +34,11 @@ class RunScore:
 
 @dataclass(frozen=True)
 class RunScores:
-    """A run, and its scores by metric."""
+    """A run, whose it is (None where its files do not say), and its scores by metric."""
 
     tag: str
     name: str
+    whose: str | None
     seeds: int
     scores: Mapping[str, RunScore]
 
@@ -106,6 +107,9 @@ class Comparison:
         classes: K names.
         unit: "speaker" or "dialogue".
         clusters: C.
+        speakers: How many people say the utterances.
+        shared_speakers: Those of them who speak in several clusters. If there are some, intervals
+            and p are about other clusters of these people, and too sure of other people.
         runs: In the order given.
         pairs: The first run with each other one, or all pairs.
         left_out: Rows that not all runs predicted alike.
@@ -116,6 +120,8 @@ class Comparison:
     classes: tuple[str, ...]
     unit: str
     clusters: int
+    speakers: int
+    shared_speakers: int
     runs: tuple[RunScores, ...]
     pairs: tuple[Pair, ...]
     left_out: tuple[LeftOut, ...]

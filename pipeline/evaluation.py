@@ -22,7 +22,7 @@ from pipeline.calibration import calibrate
 from pipeline.lexical import lexical_groupings, lexically_neutral
 from pipeline.metrics import f1_names, row_shares
 from pipeline.metrics_file import headline, metrics_of
-from pipeline.predictions import write_predictions
+from pipeline.predictions import write_csv_predictions, write_parquet_predictions
 from pipeline.report import Report
 from pipeline.report_page import page
 from pipeline.rows import Rows
@@ -40,6 +40,7 @@ from pipeline.summaries import (
     summaries,
 )
 from pipeline.tables import write_csv
+from pipeline.whose import Whose
 from pipeline.worst_errors import worst_errors
 
 __all__ = ["Report", "evaluate", "headline", "write_report"]
@@ -71,8 +72,10 @@ def write_report(report: Report, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     jobs = report.run.jobs
-    write_json(folder / "metrics.json", report.metrics)
-    write_predictions(folder, [job.table for job in jobs])
+    tables = [job.table for job in jobs]
+    whose = Whose.of_run(report.run, report.labels, write_csv_predictions(folder, tables)).to_dict()
+    write_parquet_predictions(folder, tables, whose)
+    write_json(folder / "metrics.json", whose | dict(report.metrics))
     history = [row for job in jobs for row in job.history.rows]
     write_csv(folder / "history.csv", jobs[0].history.header, history)
     names = report.run.classes
@@ -99,6 +102,7 @@ def _report(run: RunFolder, card: Mapping[str, Any], labels: Sequence[Label]) ->
     return Report(
         run=run,
         card=card,
+        labels=tuple(labels),
         metrics={},
         f1_names=f1_names(run.classes),
         intervals=intervals,

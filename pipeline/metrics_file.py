@@ -1,4 +1,4 @@
-"""`reports/metrics.json`: one flat object of numbers, rounded to `DECIMALS`, for `dvc metrics`.
+"""`reports/metrics.json`: one flat object, numbers rounded to `DECIMALS`, for `dvc metrics`.
 
 `<metric>` is accuracy (WA), uar, macro_f1 or weighted_f1. Scores are fractions, means over seeds
 with the test rows of all folds pooled. Keys in this order, absent where there is nothing to say:
@@ -16,31 +16,39 @@ with the test rows of all folds pooled. Keys in this order, absent where there i
 - `speaker_accuracy_min`, `speaker_accuracy_median`, `speaker_accuracy_max`.
 - `probe_<slot>_<metric>`: a linear probe on one slot alone.
 - `condition_<name>_<metric>` and `condition_<name>_<metric>_delta` (minus the model itself).
-- `parameters`, `utterances` (test), `speakers`, `clusters`, `dropped`, `seeds`, `folds`,
-  `train_seconds`.
+- `parameters`, `utterances` (test), `speakers`, `clusters` (what intervals are drawn over: speakers
+  or dialogues), `shared_speakers` (those who speak in several clusters: if there are some,
+  intervals are too narrow for other people), `dropped`, `seeds`, `folds`, `train_seconds`.
+
+Before them stands whose they are, as text: `pipeline.whose`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pipeline.metrics import MONITORS, keys
 from pipeline.report import Baselines, Calibration, Grouping, Interval, Report, Summary
+from pipeline.report_format import same_people
 from pipeline.summaries import validation_means
+from pipeline.whose import Whose
 
 DECIMALS = 6
 Pairs = Iterator[tuple[str, float | None]]
 
 
 def metrics_of(report: Report) -> dict[str, float]:
-    """Content of metrics.json; `report.metrics` is not looked at."""
+    """The numbers of metrics.json; `report.metrics` is not looked at."""
     pairs = dict(_pairs(report))
     return {name: round(value, DECIMALS) for name, value in pairs.items() if value is not None}
 
 
-def headline(metrics: Mapping[str, float]) -> str:
+def headline(metrics: Mapping[str, Any]) -> str:
     """The main metrics of metrics.json as a plain-text table, without a final line break."""
-    lines = [f"{'test split':<12} {'score':>6}  {'95 % interval':<14}  {'sd':>6}  {'majority':>8}"]
+    whose = Whose.read(metrics)
+    lines = [whose.line()] if whose else []
+    lines += [f"{'test split':<12} {'score':>6}  {'95 % interval':<14}  {'sd':>6}  {'majority':>8}"]
     for name in MONITORS:
         low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
         interval = "-" if low is None or high is None else f"{low:.3f} - {high:.3f}"
@@ -49,6 +57,8 @@ def headline(metrics: Mapping[str, float]) -> str:
             f"{name:<12} {metrics[name]:>6.3f}  {interval:<14}  {_or_dash(sd):>6}  "
             f"{_or_dash(majority):>8}"
         )
+    shared = metrics.get("shared_speakers", 0)  # where speakers are drawn, nobody is in several
+    lines += [same_people(shared, "dialogue")] if shared else []
     return "\n".join(lines)
 
 
@@ -73,6 +83,7 @@ def _pairs(report: Report) -> Pairs:
         "utterances": int(report.confusions[0].sum()),
         "speakers": report.speakers,
         "clusters": report.clusters.number,
+        "shared_speakers": report.clusters.shared_speakers,
         "dropped": len(run.dropped),
         "seeds": len(run.seeds),
         "folds": run.folds,

@@ -62,7 +62,8 @@ def model_card(
     title = card.get("title") or run["corpus"]
     sections = [
         f"# {run['fusion']} on {title}",
-        f"A `{run['kind']}` model with {run['parameters']:,} trainable parameters that tells "
+        f"A `{run['kind']}` model (regime `{run['regime']}`, entry `{run['fusion']}` of `models`) "
+        f"with {run['parameters']:,} trainable parameters that tells "
         f"{len(run['classes'])} emotions apart: {', '.join(run['classes'])}. "
         f"Trainings: {len(run['seeds']) * run['folds']} (seeds: "
         f"{', '.join(map(str, run['seeds']))}; folds: {run['folds']}).",

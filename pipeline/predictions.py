@@ -3,41 +3,58 @@
 Both hold the same rows, those of all seeds and folds: id, speaker, dialogue, split (valid or
 test), fold, seed, label, prediction, and p_<class>. The CSV file is the runs' own text; Parquet
 has types (fold int32, seed int64, p_<class> float64, the rest text; a row without a dialogue is
-null there).
+null there). The schema's metadata of the Parquet file names the run (`pipeline.whose`).
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from features.files import replacing
+from features.files import file_sha256, replacing
 from pipeline.runs import PREDICTIONS
 from pipeline.tables import AGAIN, RunError, Table, write_csv
+from pipeline.whose import Whose
+
+CSV, PARQUET = "predictions.csv", "predictions.parquet"
 
 
-def write_predictions(folder: Path, tables: Sequence[Table]) -> None:
-    """Write both files into `folder`; equal tables give equal bytes.
+def write_csv_predictions(folder: Path, tables: Sequence[Table]) -> str:
+    """Write predictions.csv into `folder`; returns its SHA-256.
 
     Args:
         folder: Exists.
         tables: predictions.csv of every job, with the same columns.
     """
+    write_csv(folder / CSV, tables[0].header, (row for table in tables for row in table.rows))
+    return file_sha256(folder / CSV)
+
+
+def write_parquet_predictions(
+    folder: Path, tables: Sequence[Table], whose: Mapping[str, str]
+) -> None:
+    """Write predictions.parquet into `folder`; equal arguments give equal bytes.
+
+    Args:
+        folder: Exists.
+        tables: As `write_csv_predictions`.
+        whose: Names the run, for the metadata.
+    """
     rows = [row for table in tables for row in table.rows]
     header = tables[0].header
-    write_csv(folder / "predictions.csv", header, rows)
     columns = list(zip(*rows, strict=True))
     arrays = [
         pa.array(_parsed(name, cells), _type(name))
         for name, cells in zip(header, columns, strict=True)
     ]
-    with replacing(folder / "predictions.parquet") as temporary:
-        pq.write_table(pa.table(arrays, names=list(header)), temporary, compression="zstd")
+    table = pa.table(arrays, names=list(header)).replace_schema_metadata(dict(whose))
+    with replacing(folder / PARQUET) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
         temporary.chmod(0o644)
 
 
@@ -61,6 +78,12 @@ def read_predictions(path: Path) -> pa.Table:
             f"{path}: columns {names}; expected {list(PREDICTIONS)}, then p_<class>: {AGAIN}"
         )
     return found
+
+
+def named_in(path: Path) -> Whose | None:
+    """The run that a Parquet file names; None if it names none."""
+    metadata = pq.read_schema(path).metadata or {}
+    return Whose.read({key.decode(): value.decode() for key, value in metadata.items()})
 
 
 def _read_csv(path: Path) -> pa.Table:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from features.manifest import Label
 from pipeline.baselines import Baselines
 from pipeline.calibration import Calibration, CalibrationScores, ReliabilityBin
 from pipeline.metrics import Counts, Floats
@@ -125,7 +126,8 @@ class Report:
     Attributes:
         run: What was read.
         card: card.json of the corpus.
-        metrics: Content of metrics.json: pipeline.metrics_file.
+        labels: Those of the whole corpus.
+        metrics: The numbers of metrics.json: pipeline.metrics_file.
         f1_names: Key in `metrics` of the F1 of each class.
         intervals: By key in `metrics`, F1 of classes included; empty for one cluster.
         confusions: `[S, K, K]` counts of the test rows of all folds, true classes in rows.
@@ -149,6 +151,7 @@ class Report:
 
     run: RunFolder
     card: Mapping[str, Any]
+    labels: tuple[Label, ...]
     metrics: Mapping[str, float]
     f1_names: tuple[str, ...]
     intervals: Intervals

@@ -73,6 +73,23 @@ def few(clusters: int, unit: str) -> str:
     return f" Only {many(clusters, unit)}: the true interval is likely wider."
 
 
+def same_people(shared: int, unit: str, *, p: bool = False) -> str:
+    """A warning where speakers recur in several of what is drawn; empty otherwise.
+
+    Args:
+        shared: How many speakers do.
+        unit: What is drawn, such as "dialogue".
+        p: Whether p are shown too.
+    """
+    if not shared:
+        return ""
+    tests = " and p too small" if p else ""
+    return (
+        f"Some {unit}s share speakers ({many(shared, 'speaker')} in several), so that intervals "
+        f"are too narrow{tests} for other people."
+    )
+
+
 def gauge(value: float, interval: Interval | None, tick: float | None = None) -> Markup:
     """Score (dot), interval (bar) and something to compare it with (tick), from 0 to 1."""
     place = [4 + WIDTH * x for x in (value, interval.low, interval.high)] if interval else []

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pipeline.report import Group, Report, Scores, Summary
-from pipeline.report_format import NAMES, few, gauge, many, number, span, with_span
+from pipeline.report_format import (
+    NAMES,
+    few,
+    gauge,
+    many,
+    number,
+    same_people,
+    span,
+    with_span,
+)
 from pipeline.report_html import Markup, element, quiet, table
 from pipeline.statistics import DRAWS
 
@@ -31,16 +40,11 @@ def interval_note(report: Report) -> str:
     clusters = report.clusters
     if not report.intervals:
         return f"No intervals: all test utterances are of one {clusters.unit}."
-    shared = (
-        f" Some {clusters.unit}s share speakers ({many(clusters.shared_speakers, 'speaker')} in "
-        "several), so that intervals are too narrow for other people."
-        if clusters.shared_speakers
-        else ""
-    )
+    shared = same_people(clusters.shared_speakers, clusters.unit)
     return (
         f"Intervals: percentile bootstrap over {many(clusters.number, clusters.unit)}, {DRAWS} "
         f"draws, 95 %. The spread over seeds is not "
-        f"in them.{few(clusters.number, clusters.unit)}{shared}"
+        f"in them.{few(clusters.number, clusters.unit)} {shared}".rstrip()
     )
 
 

@@ -21,6 +21,8 @@ from pipeline.statistics import cluster_confusions
 
 Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+UNITS = ("speaker", "dialogue")
+"""Of what may be drawn as a whole."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Rows:
         return cls(
             classes=run.classes,
             utterances=utterances,
-            clusters=Clusters(unit, len(distinct), _shared(utterances, names)),
+            clusters=Clusters(unit, len(distinct), shared_speakers(utterances, names)),
             seeds=len(run.seeds),
             utterance=utterance,
             cluster=cluster.astype(np.int64)[utterance],
@@ -144,7 +146,8 @@ def cluster_unit(utterances: Sequence[Label]) -> str:
     return "dialogue" if 2 * several > len(voices) else "speaker"
 
 
-def _shared(utterances: Sequence[Label], clusters: Sequence[str]) -> int:
+def shared_speakers(utterances: Sequence[Label], clusters: Sequence[str]) -> int:
+    """How many speakers have utterances in several clusters, given the cluster of each."""
     places: defaultdict[str, set[str]] = defaultdict(set)
     for label, cluster in zip(utterances, clusters, strict=True):
         places[label.speaker].add(cluster)

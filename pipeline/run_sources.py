@@ -8,11 +8,15 @@ A run is named by what holds its predictions:
 - anything else: a DVC experiment or a Git revision, whose `reports/predictions.csv` DVC reads from
   its cache, or from the remote where one is set.
 
+Whose they are is told by the files: run.json of a run folder, metrics.json beside the predictions
+of a report, the metadata of a Parquet file; never by what params.yaml selects now.
+
 Legend: R rows of all splits, I test rows of one seed (utterance and fold), S seeds, K classes.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,15 +27,18 @@ from typing import Any
 import numpy as np
 
 from features.errors import ParamsError
+from features.files import file_sha256
+from features.records import read_json
 from pipeline.metrics import Floats
-from pipeline.predictions import read_predictions
+from pipeline.predictions import CSV, PARQUET, named_in, read_predictions
 from pipeline.rows import Ints
 from pipeline.runs import PREDICTIONS, SCORED, RunFolder
 from pipeline.tables import RunError
+from pipeline.whose import Whose
 
-REPORT = "reports/predictions.csv"
+REPORT, METRICS = "reports/predictions.csv", "metrics.json"
 WORKSPACE = "workspace"
-_FILES = ("predictions.csv", "predictions.parquet")
+_FILES = (CSV, PARQUET)
 
 Key = tuple[int, str]
 """Fold and id: an utterance may be tested in several folds, each time by another model."""
@@ -63,6 +70,7 @@ class PredictedRun:
         untested: Rows of the valid split.
         dropped: Reasons by id of utterances that the run left out; empty where it does not say.
         labels: `data/<corpus>/labels` of a run folder, if it is there.
+        whose: The run, such as "spectral on mine, cached"; None where the files do not say.
     """
 
     name: str
@@ -75,6 +83,7 @@ class PredictedRun:
     untested: frozenset[Key]
     dropped: Mapping[str, str]
     labels: Path | None
+    whose: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,7 @@ class _Columns:
     probabilities: Floats
     dropped: Mapping[str, str] = field(default_factory=dict)
     labels: Path | None = None
+    whose: str | None = None
 
 
 def read_run(name: str) -> PredictedRun:
@@ -131,11 +141,14 @@ def _of_folder(path: Path) -> _Columns:
     shares = np.concatenate([job.probabilities for job in run.jobs])
     parents = path.absolute().parents
     labels = parents[min(3, len(parents) - 1)] / "data" / run.corpus / "labels"
-    return _Columns(run.classes, values, shares, run.dropped, labels if labels.is_dir() else None)
+    told = labels if labels.is_dir() else None
+    whose = f"{run.fusion} on {run.corpus}, {run.regime}"
+    return _Columns(run.classes, values, shares, run.dropped, told, whose)
 
 
 def _of_file(path: Path) -> _Columns:
     table = read_predictions(path)
+    whose = _whose(path)
     shares = [name for name in table.column_names if name not in PREDICTIONS]
     values = table.select(list(PREDICTIONS)).to_pydict()
     for name, cells in values.items():
@@ -146,7 +159,29 @@ def _of_file(path: Path) -> _Columns:
     _check_words(path, values, classes)
     if not np.isfinite(probabilities).all():
         raise RunError(f"{path}: some p_<class> are not finite; expected probabilities")
-    return _Columns(classes, values, probabilities)
+    return _Columns(classes, values, probabilities, whose=whose.line() if whose else None)
+
+
+def _whose(path: Path) -> Whose | None:
+    """The run that a report's predictions are of; None where nothing says so.
+
+    Raises:
+        RunError: If metrics.json beside them is of other predictions.
+    """
+    beside = path.with_name(METRICS)
+    told = named_in(path) if path.suffix == ".parquet" else None
+    if path.name not in _FILES or not beside.is_file():
+        return told
+    found = Whose.read(read_json(beside))
+    if found is None:
+        return told
+    same = found == told if told else file_sha256(path) == found.predictions_sha256
+    if not same and (told or path.name == CSV):
+        raise RunError(
+            f"{path} is not what {beside} was computed from ({found.line()}); expected files of "
+            "one report: run `dvc repro`, or `python -m stages.evaluate` again"
+        )
+    return found
 
 
 def _check_words(path: Path, values: Mapping[str, Any], classes: Sequence[str]) -> None:
@@ -164,7 +199,12 @@ def _of_revision(rev: str) -> _Columns:
 
     try:
         with dvc.api.open(REPORT, rev=rev, mode="rb") as file:
-            content = file.read()
+            content = {CSV: file.read()}
+        with (
+            contextlib.suppress(DvcException, OSError),  # reports that do not name their run
+            dvc.api.open(f"reports/{METRICS}", rev=rev, mode="rb") as file,
+        ):
+            content[METRICS] = file.read()
     except (RevError, SCMError) as error:
         raise ParamsError(
             f"{rev}: neither a folder or file here nor an experiment or revision ({error}); "
@@ -177,12 +217,12 @@ def _of_revision(rev: str) -> _Columns:
             f"`dvc exp pull <remote> {rev}` or, for a commit, `dvc fetch`"
         ) from error
     with TemporaryDirectory() as folder:
-        path = Path(folder, "predictions.csv")
-        path.write_bytes(content)
+        for name, found in content.items():
+            Path(folder, name).write_bytes(found)
         try:
-            return _of_file(path)
+            return _of_file(Path(folder, CSV))
         except RunError as error:
-            raise RunError(str(error).replace(str(path), f"{REPORT} of {rev}")) from error
+            raise RunError(str(error).replace(folder, f"{rev}: reports")) from error
 
 
 def _arranged(name: str, columns: _Columns) -> PredictedRun:
@@ -220,6 +260,7 @@ def _arranged(name: str, columns: _Columns) -> PredictedRun:
         ),
         dropped=columns.dropped,
         labels=columns.labels,
+        whose=columns.whose,
     )
 
 

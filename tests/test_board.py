@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.board import Group, as_json, board, groups
 from pipeline.board_page import as_text
 from pipeline.board_rows import Row, Shown, ascends, read_shown
 from pipeline.board_ties import Verdict
+from pipeline.whose import Whose
 
 PARAMS: dict[str, Any] = {
     "fusion": "speech",
@@ -44,6 +46,14 @@ def numbers(value: float, width: float = 0.05, **more: float) -> dict[str, float
     return scores | {"seeds": 2, "train_seconds": 10.0 * value, "nll": 1 - value, **more}
 
 
+def named(metrics: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """The content of metrics.json, which says that `params` were selected when it was made."""
+    scored = {k: v for k, v in params["corpora"][params["corpus"]].items() if k == "protocol"}
+    test = hashlib.sha256(f"{params['corpus']} {scored}".encode()).hexdigest()
+    whose = Whose(params["regime"], params["corpus"], params["fusion"], test, "0" * 64)
+    return whose.to_dict() | metrics
+
+
 def state(rev: str, params: Any, metrics: Any, name: str | None = None) -> dict[str, Any]:
     return {
         "rev": rev,
@@ -59,7 +69,8 @@ def state(rev: str, params: Any, metrics: Any, name: str | None = None) -> dict[
 
 
 def experiment(name: str, value: float, doing: str | None = None, **changes: Any) -> dict[str, Any]:
-    found = state(name * 8, changed(**changes), {"data": numbers(value)}, name)
+    params = changed(**changes)
+    found = state(name * 8, params, {"data": named(numbers(value), params)}, name)
     executor = None if doing is None else {"state": doing, "name": "dvc-task", "local": None}
     return {"revs": [found], "executor": executor, "name": name}
 
@@ -67,7 +78,7 @@ def experiment(name: str, value: float, doing: str | None = None, **changes: Any
 def shown(*experiments: dict[str, Any], workspace: float = 0.1) -> Shown:
     """What DVC shows: a workspace, a commit without results, and its experiments."""
     base = state("0" * 40, PARAMS, {"error": {"msg": "no file", "type": "FileNotFound"}}, "main")
-    here = state("workspace", PARAMS, {"data": numbers(workspace)})
+    here = state("workspace", PARAMS, {"data": named(numbers(workspace), PARAMS)})
     return read_shown([here, {**base, "experiments": list(experiments)}])
 
 
@@ -91,6 +102,79 @@ def test_best_comes_first_and_less_is_better_where_it_is() -> None:
 def test_an_experiment_goes_before_the_workspace_it_was_applied_to() -> None:
     rows = shown(experiment("a", 0.5), workspace=0.5).rows
     assert [row.name for row in rows] == ["a"]
+
+
+def test_rows_are_named_by_their_results_not_by_what_params_select_now() -> None:
+    """The workspace after an edit, a commit of one, and an experiment that was saved with one."""
+    params = changed(fusion="both", corpus="more")
+    results = named(numbers(0.4), PARAMS)
+    here, commit = (state(rev, params, {"data": results}) for rev in ("workspace", "1" * 40))
+    saved = state("a" * 8, params, {"data": named(numbers(0.5), PARAMS)}, "a")
+    experiments = [{"revs": [saved], "executor": None, "name": "a"}, experiment("b", 0.6)]
+    rows = read_shown([here, {**commit, "experiments": experiments}])
+    (group,) = groups(rows, "uar", tests=False)
+    assert [row.name for row in group.rows] == ["b", "a", "1111111"]
+    assert {(row.fusion, row.regime, row.corpus) for row in group.rows} == {
+        ("speech", "cached", "tones")
+    }
+    assert {row.name: dict(row.differing) for row in group.rows}["a"] == {}
+    text = as_text([group], rows, "uar")
+    note = "a: of speech on tones, cached; params.yaml selects both on more, cached"
+    assert note in text
+    content = json.loads(as_json([group], rows, "uar"))["groups"][0]
+    assert content["rows"][1]["note"] == note.removeprefix("a: ")
+
+
+def test_old_results_that_name_nobody_are_not_given_to_anybody() -> None:
+    """Of an experiment that DVC ran, its own params.yaml tells; of workspace and commit nothing."""
+    here, commit = (
+        state(rev, PARAMS, {"data": numbers(value)})
+        for rev, value in (("workspace", 0.4), ("1" * 40, 0.5))
+    )
+    ran = state("a" * 8, changed(fusion="both"), {"data": numbers(0.4)}, "a")
+    experiments = [{"revs": [ran], "executor": None, "name": "a"}]
+    rows = read_shown([here, {**commit, "experiments": experiments}]).rows
+    # the workspace is what `dvc exp apply a` left there
+    assert [(row.name, row.fusion, row.corpus) for row in rows] == [
+        ("a", "both", "tones"),
+        ("1111111", "?", "?"),
+    ]
+    assert "`dvc repro`" in rows[1].note
+
+
+def test_validation_ranks_and_the_test_split_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(board)
+    experiments = [experiment("a", 0.5), experiment("b", 0.7), experiment("c", 0.52)]
+    validated = {"a": 0.8, "b": 0.6, "c": 0.7}
+    for each in experiments:
+        data = each["revs"][0]["data"]["metrics"]["reports/metrics.json"]["data"]
+        scores = {k.replace("uar", "weighted_f1"): v for k, v in data.items() if "uar" in k}
+        data |= {**scores, "valid_weighted_f1": validated[each["name"]], "shared_speakers": 3}
+    base = state("0" * 40, PARAMS, {"error": {"msg": "no file", "type": "FileNotFound"}})
+    content = [{**base, "experiments": experiments}]
+    monkeypatch.setattr("pipeline.board.dvc_output", lambda _: json.dumps(content))
+    text = CliRunner().invoke(app, ["--quick"], catch_exceptions=False).output
+    header, *lines = text.splitlines()[1:]
+    assert "valid. Weighted F1  Weighted F1  95 % interval" in header
+    assert [line.split()[:7] for line in lines[:3]] == [
+        ["*", "a", "speech", "cached", "tones", "0.800", "0.500"],
+        ["~", "c", "speech", "cached", "tones", "0.700", "0.520"],
+        ["+", "b", "speech", "cached", "tones", "0.600", "0.700"],
+    ]
+    assert "Ranked by valid_weighted_f1; marks and intervals are of weighted_f1" in text
+    assert "+ better than * on the test split all the same" in text
+    assert "share speakers (3 speakers in several), so that intervals are too narrow for" in text
+    found = json.loads(CliRunner().invoke(app, ["--quick", "--json"]).output)["groups"][0]
+    assert found["rows"][2]["against_best"]["ahead"] is True
+    assert found["rows"][0]["valid_weighted_f1"] == 0.8
+    assert found["rows"][0]["interval"] == pytest.approx([0.45, 0.55])
+    assert any("share speakers" in note for note in found["notes"])
+    text = CliRunner().invoke(app, ["--quick", "--metric", "weighted_f1"]).output
+    assert text.splitlines()[2].split()[:2] == ["*", "b"]
+    assert "Ranked by the test split, where the best of many is partly luck" in text
+    with pytest.raises(ParamsError, match="--unit 'people'"):
+        CliRunner().invoke(app, ["--unit", "people"], catch_exceptions=False)
 
 
 def test_only_what_an_experiment_changed_and_reads_is_shown() -> None:
@@ -149,7 +233,7 @@ def test_what_has_no_results_is_listed_with_its_reason() -> None:
 
 
 def test_an_unknown_metric_is_told_with_those_there_are() -> None:
-    with pytest.raises(ParamsError, match=r"'uarr'.*'weighted_f1'.*'nll'"):
+    with pytest.raises(ParamsError, match=r"'uarr'.*'valid_weighted_f1'.*'nll'"):
         groups(shown(experiment("a", 0.5)), "uarr")
     nothing = Shown((), ("b: queued",))
     assert "no experiment has results" in as_text(groups(nothing, "uar"), nothing, "uar")
@@ -159,7 +243,7 @@ def test_the_command_prints_a_table_without_hashes(monkeypatch: pytest.MonkeyPat
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(board)
     called = []
-    base = state("0123456789" * 4, PARAMS, {"data": numbers(0.3)})
+    base = state("0123456789" * 4, PARAMS, {"data": named(numbers(0.3), PARAMS)})
     content = [{**base, "experiments": [experiment("a", 0.6, train__lr=0.1)]}]
 
     def output(words: list[str]) -> str:

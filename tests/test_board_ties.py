@@ -69,6 +69,27 @@ def test_the_paired_test_decides_where_predictions_are_at_hand(tmp_path: Path) -
     assert lines == [["*", "good"], ["=", "like"], ["weak"], ["~", "gone"]]
 
 
+def test_the_unit_that_is_asked_for_is_swapped_and_shared_speakers_are_told(
+    tmp_path: Path,
+) -> None:
+    """Three people in all of twelve dialogues; the model ranked below tests better."""
+    paths = {}
+    for k, (name, skill) in enumerate({"a": 0.2, "b": 0.9}.items()):
+        cells = FakePredictions(skill=skill, draw=k).rows()
+        for each in cells:
+            number = int(each[0][1:])
+            each[1:3] = [f"s{number % 3}", f"d{number // 5}"]
+        paths[name] = FakePredictions().write(tmp_path / f"{name}.csv", cells)
+    rows = [row("a", 0.6), row("b", 0.5)]
+    found = judge(rows, "uar", read=lambda rev: read_run(paths[rev]))
+    assert (found[1].swapped, found[1].shared, mark(found[1])) == ("12 dialogues", 3, "+")
+    text = as_text([Group("tones", {}, rows, found)], Shown(tuple(rows), ()), "uar")
+    assert "too narrow and p too small for other people. `--unit speaker` tests with" in text
+    found = judge(rows, "uar", unit="speaker", read=lambda rev: read_run(paths[rev]))
+    assert (found[1].swapped, found[1].shared, found[1].p) == ("3 speakers", 0, 0.25)
+    assert found[1].tie is True
+
+
 def test_runs_that_have_too_little_in_common_fall_back(tmp_path: Path) -> None:
     one = FakePredictions().write(tmp_path / "a.csv")
     other = FakePredictions(classes=("sad", "happy", "angry"), speakers=1, each=2)

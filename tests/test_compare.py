@@ -22,12 +22,12 @@ from pipeline.__main__ import app as commands
 from pipeline.compare import as_json, compare
 from pipeline.compare_page import as_html, as_text
 from pipeline.comparison import Settings, compare_runs
+from pipeline.evaluation import evaluate, write_report
 from pipeline.metrics import MONITORS
-from pipeline.predictions import read_predictions, write_predictions
+from pipeline.predictions import read_predictions
 from pipeline.run_sources import PredictedRun, read_run
-from pipeline.runs import RunFolder
 from pipeline.tables import RunError
-from tests.fake_run import FakeRun
+from tests.fake_run import FakeRun, edit_json
 from tests.predicted_runs import FakePredictions
 
 WEAK = FakePredictions(skill=0.4, draw=1)
@@ -60,11 +60,11 @@ def same(one: PredictedRun, other: PredictedRun) -> bool:
 def test_a_run_folder_and_its_report_hold_the_same(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path, folds=3, told=True).write()
     reports = tmp_path / "reports"
-    reports.mkdir()
-    write_predictions(reports, [job.table for job in RunFolder.read(fake.run).jobs])
+    write_report(evaluate(fake.run, fake.data), reports)
     folder = read_run(str(fake.run))
     assert (folder.seeds, len(folder.items), folder.labels) == ((0, 1), 106, fake.data)
     assert len(folder.dropped) == 2
+    assert folder.whose == "blend on fake, cached"
     for name in ("reports", "workspace", "reports/predictions.csv", "reports/predictions.parquet"):
         assert same(read_run(name), folder)
     (reports / "predictions.csv").unlink()
@@ -72,6 +72,66 @@ def test_a_run_folder_and_its_report_hold_the_same(tmp_path: Path) -> None:
     found = compare_runs([str(fake.run), "workspace"], replace(FAST, flips=3))
     assert found.unit == "dialogue"
     assert found.left_out == ()
+
+
+def test_whose_results_reports_holds_is_told_and_checked(tmp_path: Path) -> None:
+    """By the files themselves, whatever params.yaml selects, and not if they are of two runs."""
+    one, other = (FakeRun(tmp_path / name, speakers=24, skill=0.5) for name in "ab")
+    reports = tmp_path / "reports"
+    write_report(evaluate(one.write().run, one.data), reports)
+    (tmp_path / "params.yaml").write_text("fusion: heron\ncorpus: demo\nregime: e2e\n")
+    other.write(fusion="stirred", seeds=[0])
+    text = said("workspace", str(other.run))
+    assert "blend on fake, cached" in text
+    assert "stirred on fake, cached" in text
+    assert "heron" not in text
+    (tmp_path / "away").mkdir()
+    (reports / "predictions.csv").rename(tmp_path / "away/predictions.csv")
+    assert read_run("away/predictions.csv").whose is None  # a CSV file alone does not say it
+    assert read_run("reports").whose == "blend on fake, cached"
+    for changes in ({"run_fusion": "heron"}, {"predictions_sha256": "0" * 64}):
+        content = (reports / "metrics.json").read_bytes()
+        edit_json(reports / "metrics.json", **changes)
+        with pytest.raises(RunError, match=r"predictions.parquet is not what .*metrics.json was"):
+            read_run("workspace")
+        (reports / "metrics.json").write_bytes(content)
+    (tmp_path / "away/predictions.csv").rename(reports / "predictions.csv")
+    assert read_run("workspace").whose == "blend on fake, cached"
+    with (reports / "predictions.csv").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    with pytest.raises(RunError, match=r"predictions.csv is not what .*metrics.json was computed"):
+        read_run("workspace")
+
+
+def test_a_handful_of_people_in_all_dialogues_is_told(tmp_path: Path) -> None:
+    """In text, JSON and HTML, with the unit that tells of other people."""
+    names = []
+    for k, run in enumerate((WEAK, GOOD)):
+        rows = [[*r[:1], f"s{n % 4}", f"d{n // 5 % 12}", *r[3:]] for n, r in enumerate(run.rows())]
+        by_id = {row[0]: row[1:3] for row in rows}
+        rows = [[row[0], *by_id[row[0]], *row[3:]] for row in rows]
+        names.append(run.write(tmp_path / f"{k}.csv", rows))
+    told = (
+        "Some dialogues share speakers (4 speakers in several), so that intervals are too narrow "
+        "and p too small for other people."
+    )
+    text = " ".join(said(*names, "--html", "page.html").split())
+    assert "by 4 speakers in 12 dialogues, that every run predicted" in text
+    assert text.count(told) == 3  # scores, differences, classes
+    assert told in (tmp_path / "page.html").read_text(encoding="utf-8")
+    found = json.loads(said(*names, "--json"))
+    assert (found["unit"], found["clusters"]) == ("dialogue", 12)
+    assert (found["speakers"], found["shared_speakers"]) == (4, 4)
+    assert told in " ".join(found["about"]["Scores"])
+    whole = json.loads(said(*names, "--json", "--unit", "speaker"))
+    assert (whole["unit"], whole["clusters"], whole["shared_speakers"]) == ("speaker", 4, 0)
+    test = whole["pairs"][0]["test"]
+    assert (test["unit"], test["units"], test["smallest"]) == ("speaker", 4, 2**-3)
+    assert told not in str(whole)
+    with pytest.raises(ParamsError, match=r"--unit 'people'; expected one of"):
+        said(*names, "--unit", "people")
+    with pytest.raises(ParamsError, match="60 test rows have no dialogue, such as 'u000'"):
+        said(WEAK.write(tmp_path / "a.csv"), GOOD.write(tmp_path / "b.csv"), "--unit", "dialogue")
 
 
 def test_dropped_utterances_are_told_with_their_reason(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from sklearn.preprocessing import label_binarize
 from features.manifest import read_labels
 from pipeline.evaluation import evaluate, headline
 from pipeline.metrics import MONITORS, f1_names
-from pipeline.predictions import read_predictions, write_predictions
+from pipeline.predictions import read_predictions
 from tests.fake_run import CLASSES, FakeRun
+from tests.test_predictions import write_predictions
 
 ROOT = Path(__file__).parent.parent
 SUMMARIES = (*MONITORS, "ovr_accuracy")
@@ -113,8 +114,8 @@ def test_metrics_are_flat_numbers_in_a_fixed_order(fake: FakeRun) -> None:
     proper = ["nll", "brier", "ece", "ece_adaptive"]
     expected += [*proper, *(f"{name}_scaled" for name in proper), "temperature"]
     expected += [f"speaker_accuracy_{end}" for end in ("min", "median", "max")]
-    expected += ["parameters", "utterances", "speakers", "clusters", "dropped", "seeds", "folds"]
-    assert list(found) == [*expected, "train_seconds"]
+    expected += ["parameters", "utterances", "speakers", "clusters", "shared_speakers", "dropped"]
+    assert list(found) == [*expected, "seeds", "folds", "train_seconds"]
     assert all(re.fullmatch(r"\w+", name) and name == name.lower() for name in found)
     assert all(np.isfinite(value) and round(value, 6) == value for value in found.values())
     tested = 9 * 12 - 2

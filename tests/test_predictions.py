@@ -7,9 +7,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.predictions import read_predictions, write_predictions
+from pipeline.predictions import (
+    named_in,
+    read_predictions,
+    write_csv_predictions,
+    write_parquet_predictions,
+)
 from pipeline.runs import PREDICTIONS, RunFolder
 from pipeline.tables import RunError, Table
+from pipeline.whose import Whose
 from tests.fake_run import CLASSES, FakeRun
 
 
@@ -21,12 +27,21 @@ def small(**changes: str) -> Table:
     return Table(Path("p.csv"), tuple(first), (tuple(first.values()), second), (2, 3))
 
 
+WHOSE = Whose("cached", "mine", "spectral", "ab", "cd")
+
+
+def write_predictions(folder: Path, tables: list[Table]) -> None:
+    write_csv_predictions(folder, tables)
+    write_parquet_predictions(folder, tables, WHOSE.to_dict())
+
+
 def test_both_files_hold_the_same_typed_rows(tmp_path: Path) -> None:
     run = RunFolder.read(FakeRun(tmp_path, folds=3).write().run)
     write_predictions(tmp_path, [job.table for job in run.jobs])
     text = read_predictions(tmp_path / "predictions.csv")
     binary = read_predictions(tmp_path / "predictions.parquet")
     assert text.equals(binary)
+    assert named_in(tmp_path / "predictions.parquet") == WHOSE
     assert text.num_rows == sum(len(job.table.rows) for job in run.jobs)
     types = {name: pa.string() for name in PREDICTIONS} | {"fold": pa.int32(), "seed": pa.int64()}
     types |= {f"p_{name}": pa.float64() for name in CLASSES}
