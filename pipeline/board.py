@@ -11,7 +11,7 @@ import typer
 
 from features.errors import ParamsError
 from pipeline.board_page import as_text, notes
-from pipeline.board_rows import Row, Shown, ascends, check_metric, read_shown, tested
+from pipeline.board_rows import Row, Shown, ascends, check_metric, read_shown, reported
 from pipeline.board_ties import Verdict, as_dict, judge
 from pipeline.common_rows import UNIT
 from pipeline.dvc_command import dvc_output
@@ -109,11 +109,11 @@ def as_json(found: Sequence[Group], shown: Shown, metric: str) -> str:
     """All there is, unrounded."""
 
     def record(row: Row, verdict: Verdict) -> dict[str, Any]:
-        interval = row.interval(tested(metric))
+        interval = row.interval(reported(metric))
         return {
             **{key: getattr(row, key) for key in ("name", "rev", "fusion", "regime", "corpus")},
             **({"note": row.note} if row.note else {}),
-            **{name: row.metrics.get(name) for name in dict.fromkeys((metric, tested(metric)))},
+            **{name: row.metrics.get(name) for name in dict.fromkeys((metric, reported(metric)))},
             "interval": None if interval is None else [interval.low, interval.high],
             "seeds": row.metrics.get("seeds"),
             "seconds": row.metrics.get("train_seconds"),

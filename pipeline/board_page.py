@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.board_rows import Row, Shown, ascends, tested
+from pipeline.board_rows import Row, Shown, ascends, reported
 from pipeline.board_ties import LEVEL, Verdict
 from pipeline.report_format import NAMES, NONE, number, same_people, span
 
@@ -33,7 +33,7 @@ def as_text(found: Sequence[Group], shown: Shown, metric: str) -> str:
 
 
 def _table(group: Group, metric: str) -> Iterator[str]:
-    scores = [_title(name) for name in dict.fromkeys((metric, tested(metric)))]
+    scores = [_title(name) for name in dict.fromkeys((metric, reported(metric)))]
     header = ["", "name", "fusion", "regime", "corpus", *scores, "95 % interval"]
     rows = [[*header, "seeds", "seconds", "differing settings"]]
     for row, verdict in zip(group.rows, group.verdicts, strict=True):
@@ -50,11 +50,11 @@ def _table(group: Group, metric: str) -> Iterator[str]:
 
 def _cells(row: Row, metric: str) -> list[str]:
     counts = (row.metrics.get(key) for key in ("seeds", "train_seconds"))
-    values = [row.metrics.get(name) for name in dict.fromkeys((metric, tested(metric)))]
+    values = [row.metrics.get(name) for name in dict.fromkeys((metric, reported(metric)))]
     return [
         *(row.name, row.fusion, row.regime, row.corpus),
         *(f"{v:,g}" if v is not None and abs(v) > 1 else number(v) for v in values),
-        span(row.interval(tested(metric))),
+        span(row.interval(reported(metric))),
         *(NONE if count is None else f"{count:,.0f}" for count in counts),
         ", ".join(f"{name}={_short(value)}" for name, value in row.differing.items()),
     ]
@@ -62,8 +62,8 @@ def _cells(row: Row, metric: str) -> list[str]:
 
 def _title(metric: str) -> str:
     """Of a column."""
-    name = NAMES.get(tested(metric), metric)
-    return name if metric == tested(metric) else f"valid. {name}"
+    name = NAMES.get(reported(metric), metric)
+    return name if metric == reported(metric) else f"valid. {name}"
 
 
 def mark(verdict: Verdict) -> str:
@@ -78,8 +78,8 @@ def mark(verdict: Verdict) -> str:
 def notes(group: Group, metric: str) -> Iterator[str]:
     """What the marks, the intervals and the ranks of a group are to be taken for."""
     yield from (f"{row.name}: {row.note}" for row in group.rows if row.note)
-    if metric != tested(metric):
-        yield f"Ranked by {metric}; marks and intervals are of {tested(metric)} on the test split"
+    if metric != reported(metric):
+        yield f"Ranked by {metric}; marks and intervals are of {reported(metric)} on the test split"
     elif metric in NAMES:
         yield f"Ranked by the test split, where the best of many is partly luck: see valid_{metric}"
     yield from _of_verdicts(group.verdicts)

@@ -110,10 +110,10 @@ def ascends(metric: str) -> bool:
     return metric.startswith(_LOWER) or metric.endswith(_LOWER_ENDS)
 
 
-def tested(metric: str) -> str:
+def reported(metric: str) -> str:
     """The score of the test split that belongs to one of validation; of any other, itself.
 
-    >>> tested("valid_uar"), tested("uar"), tested("nll")
+    >>> reported("valid_uar"), reported("uar"), reported("nll")
     ('uar', 'uar', 'nll')
     """
     return metric.removeprefix(_VALID)
@@ -148,7 +148,7 @@ def _row(name: str, state: Mapping[str, Any], base: Mapping[str, Any], *, ran: b
     whose, note = Whose.read(metrics), ""
     fusion, regime, corpus = (str(params.get(key)) for key in COLUMNS)
     if whose is not None:
-        selected = f"{fusion} on {corpus}, {regime}"
+        selected = f"{fusion} on {corpus} ({regime})"
         if whose.line() != selected:
             ran, note = False, f"of {whose.line()}; params.yaml selects {selected}"
         fusion, regime, corpus = whose.run_fusion, whose.run_regime, whose.run_corpus

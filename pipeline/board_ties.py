@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from features.errors import HeronryError
-from pipeline.board_rows import Row, ascends, tested
+from pipeline.board_rows import Row, ascends, reported
 from pipeline.common_rows import common_rows
 from pipeline.comparison import Settings, compare_rows
 from pipeline.metrics import MONITORS
@@ -77,7 +77,7 @@ def judge(
         return [Verdict(best=False, tie=None, basis="none", why=f"no {metric}")] * len(rows)
     verdicts = [Verdict(best=True, tie=None, basis="none")]
     best: PredictedRun | HeronryError | None = None
-    score = tested(metric)
+    score = reported(metric)
     for row in rows[1:]:
         found: Verdict | str = "not asked for"
         if score not in MONITORS:

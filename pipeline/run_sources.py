@@ -70,7 +70,7 @@ class PredictedRun:
         untested: Rows of the valid split.
         dropped: Reasons by id of utterances that the run left out; empty where it does not say.
         labels: `data/<corpus>/labels` of a run folder, if it is there.
-        whose: The run, such as "spectral on mine, cached"; None where the files do not say.
+        whose: The run, such as "spectral on mine (cached)"; None where the files do not say.
     """
 
     name: str
@@ -142,7 +142,7 @@ def _of_folder(path: Path) -> _Columns:
     parents = path.absolute().parents
     labels = parents[min(3, len(parents) - 1)] / "data" / run.corpus / "labels"
     told = labels if labels.is_dir() else None
-    whose = f"{run.fusion} on {run.corpus}, {run.regime}"
+    whose = f"{run.fusion} on {run.corpus} ({run.regime})"
     return _Columns(run.classes, values, shares, run.dropped, told, whose)
 
 

@@ -61,4 +61,4 @@ class Whose:
 
     def line(self) -> str:
         """For people."""
-        return f"{self.run_fusion} on {self.run_corpus}, {self.run_regime}"
+        return f"{self.run_fusion} on {self.run_corpus} ({self.run_regime})"

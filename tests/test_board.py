@@ -119,7 +119,7 @@ def test_rows_are_named_by_their_results_not_by_what_params_select_now() -> None
     }
     assert {row.name: dict(row.differing) for row in group.rows}["a"] == {}
     text = as_text([group], rows, "uar")
-    note = "a: of speech on tones, cached; params.yaml selects both on more, cached"
+    note = "a: of speech on tones (cached); params.yaml selects both on more (cached)"
     assert note in text
     content = json.loads(as_json([group], rows, "uar"))["groups"][0]
     assert content["rows"][1]["note"] == note.removeprefix("a: ")

@@ -64,7 +64,7 @@ def test_a_run_folder_and_its_report_hold_the_same(tmp_path: Path) -> None:
     folder = read_run(str(fake.run))
     assert (folder.seeds, len(folder.items), folder.labels) == ((0, 1), 106, fake.data)
     assert len(folder.dropped) == 2
-    assert folder.whose == "blend on fake, cached"
+    assert folder.whose == "blend on fake (cached)"
     for name in ("reports", "workspace", "reports/predictions.csv", "reports/predictions.parquet"):
         assert same(read_run(name), folder)
     (reports / "predictions.csv").unlink()
@@ -82,13 +82,13 @@ def test_whose_results_reports_holds_is_told_and_checked(tmp_path: Path) -> None
     (tmp_path / "params.yaml").write_text("fusion: heron\ncorpus: demo\nregime: e2e\n")
     other.write(fusion="stirred", seeds=[0])
     text = said("workspace", str(other.run))
-    assert "blend on fake, cached" in text
-    assert "stirred on fake, cached" in text
+    assert "blend on fake (cached)" in text
+    assert "stirred on fake (cached)" in text
     assert "heron" not in text
     (tmp_path / "away").mkdir()
     (reports / "predictions.csv").rename(tmp_path / "away/predictions.csv")
     assert read_run("away/predictions.csv").whose is None  # a CSV file alone does not say it
-    assert read_run("reports").whose == "blend on fake, cached"
+    assert read_run("reports").whose == "blend on fake (cached)"
     for changes in ({"run_fusion": "heron"}, {"predictions_sha256": "0" * 64}):
         content = (reports / "metrics.json").read_bytes()
         edit_json(reports / "metrics.json", **changes)
@@ -96,7 +96,7 @@ def test_whose_results_reports_holds_is_told_and_checked(tmp_path: Path) -> None
             read_run("workspace")
         (reports / "metrics.json").write_bytes(content)
     (tmp_path / "away/predictions.csv").rename(reports / "predictions.csv")
-    assert read_run("workspace").whose == "blend on fake, cached"
+    assert read_run("workspace").whose == "blend on fake (cached)"
     with (reports / "predictions.csv").open("a", encoding="utf-8") as file:
         file.write("\n")
     with pytest.raises(RunError, match=r"predictions.csv is not what .*metrics.json was computed"):

@@ -97,6 +97,7 @@ def test_equal_trainings_have_equal_cards(tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_a_corpus_card_lacks_is_said() -> None:
     run = {
         "fusion": "m",
+        "regime": "cached",
         "corpus": "c",
         "kind": "concat",
         "parameters": 1234,
