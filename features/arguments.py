@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 import reprlib
 import types
 import typing
@@ -78,6 +79,43 @@ def problems(
 def quoted(value: Any) -> str:
     """A value as messages show it: cut to a few dozen characters or entries."""
     return _REPR.repr(value)
+
+
+def completed(target: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords with the defaults of those left out, so that equal calls are equal however spelled.
+
+    Args:
+        target: Function or class.
+        given: Keywords without `problems`.
+
+    >>> def layer(*, width: int, dropout: float = 0.1, sizes: tuple[int, ...] = (1, 2)): ...
+    >>> completed(layer, {"width": 8, "dropout": 0})
+    {'dropout': 0.0, 'sizes': [1, 2], 'width': 8}
+    """
+    hints = _hints(target)
+    defaults = {p.name: p.default for p in _keywords(target) if p.default is not Parameter.empty}
+    values = {**defaults, **given}
+    return {name: _plain(values[name], hints.get(name, Any)) for name in sorted(values)}
+
+
+def _plain(value: Any, hint: Any) -> Any:
+    """A value as JSON has it, and a number for which a float is expected as a float."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        hint = next((choice for choice in arguments if _matches(value, choice)), Any)
+        return value if hint is Any else _plain(value, hint)
+    if hint is float and isinstance(value, int):
+        return float(value)
+    if isinstance(value, float):
+        return value + 0.0  # of two zeros one
+    if isinstance(value, Mapping):
+        of = arguments[1] if len(arguments) > 1 else Any
+        return {key: _plain(each, of) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        fixed = origin is tuple and Ellipsis not in arguments
+        hints = arguments if fixed else arguments[:1] * len(value)
+        return [_plain(each, of) for each, of in itertools.zip_longest(value, hints, fillvalue=Any)]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _unknown(key: str, valid: Iterable[str]) -> str:

@@ -6,9 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from features.arguments import completed
 from features.backbones._backbone import Backbone, Pooled, Reads
+from features.backbones._layers import DEPTH, choose_layers
+from features.cache import DEVIATION
 from features.entries import entry_problems, split_entry
 from features.errors import ParamsError
 from features.plugins import load
@@ -17,6 +21,7 @@ from features.resampling import IDENTITY as RESAMPLING
 PACKAGE = "features.backbones"
 # Options that say where weights are; the backbone's own provenance says which they are.
 LOCATING = ("checkpoint", "revision", "package")
+SETTINGS = ("kind", "pooling", "compute_dtype", "version")  # of an entry, besides its options
 
 
 @dataclass(frozen=True)
@@ -59,24 +64,68 @@ class BackboneEntry:
             )
         return Pooled(backbone, self.pooling)
 
+    def keywords(self) -> dict[str, Any]:
+        """The options with the defaults of those left out: equal settings, however spelled."""
+        return completed(load(PACKAGE, self.kind), self.options)
+
     def settings(self) -> dict[str, Any]:
-        """What decides the numbers beside the weights: params.yaml, and how audio is resampled."""
-        return {
-            **({"resampling": RESAMPLING} if self.reads == "audio" else {}),
-            "kind": self.kind,
-            "options": {k: v for k, v in self.options.items() if k not in LOCATING},
-            "pooling": self.pooling,
-            "compute_dtype": self.compute_dtype,
-            "version": self.version,
-        }
+        """What decides the numbers beside weights and options, and how audio is resampled."""
+        resampling = {"resampling": RESAMPLING} if self.reads == "audio" else {}
+        return {**resampling, **{name: getattr(self, name) for name in SETTINGS}}
 
     def provenance(self, backbone: Backbone) -> dict[str, Any]:
-        """All that decides the numbers: goes into each shard and into the fingerprint."""
+        """All that decides the numbers: goes into each shard and into the fingerprint.
+
+        What the backbone says of itself under the name of an option stands for that option:
+        `layer: -1` and `layer: 12` of twelve layers are the same.
+        """
+        own = backbone.provenance()
+        options = self.keywords()
         return {
             **self.settings(),
+            "options": {k: v for k, v in options.items() if k not in (*LOCATING, *own)},
             "store_dtype": self.stored_as(backbone),
-            **backbone.provenance(),
+            **own,
         }
+
+    def differences(self, recorded: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Settings in which features of that provenance are not this entry's.
+
+        Weights are not loaded. Where they would have to be asked (`revision: null`, an option that
+        is left to them), there is no difference.
+
+        Returns:
+            By name: what was recorded, and what the entry says.
+        """
+        stored = "int16" if recorded.get("store_dtype") == "int16" else self.store_dtype
+        told = recorded.get("options")
+        recorded_options = told if isinstance(told, Mapping) else {}
+        pairs = {name: (recorded.get(name), now) for name, now in self.settings().items()}
+        pairs["store_dtype"] = recorded.get("store_dtype"), stored
+        options = self.keywords()
+        for name in sorted({*options, *recorded_options} - {*LOCATING}):
+            was, now = recorded_options.get(name), options.get(name)
+            if name in recorded and name not in recorded_options:
+                was, now = recorded[name], self._resolved(name, now, recorded)
+            pairs[name] = was, now
+        if "checkpoint" in recorded:
+            name = str(options.get("checkpoint"))
+            # A local folder is recorded by its name alone: features.checkpoints.
+            named = recorded["checkpoint"] in (name, Path(name).name)
+            pairs["checkpoint"] = recorded["checkpoint"], recorded["checkpoint"] if named else name
+        if options.get("revision") is not None and "revision" in recorded:
+            pairs["revision"] = recorded["revision"], options["revision"]
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    def _resolved(self, name: str, value: Any, recorded: Mapping[str, Any]) -> Any:
+        """What an option comes to with the weights that a provenance is of."""
+        if name != "layer" or not isinstance(recorded.get(DEPTH), int):
+            return recorded[name] if value is None else value
+        first = getattr(load(PACKAGE, self.kind), "first_layer", 0)
+        try:
+            return choose_layers(value, recorded[DEPTH], "", first=first).provenance()[name]
+        except ParamsError:  # no such layer: `build` tells
+            return value
 
     def stored_as(self, backbone: Backbone) -> str:
         """The dtype of the frames in the cache."""
@@ -87,6 +136,24 @@ def fingerprint(provenance: Mapping[str, Any]) -> str:
     """Folder name of a backbone's shards in the work store."""
     text = json.dumps(provenance, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def provenance_differences(
+    old: Mapping[str, Any], new: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Where two provenances differ, by dotted name; what is measured in each shard is left out."""
+    left, right = _flat(old), _flat(json.loads(json.dumps(new)))  # as shards have it
+    names = (left.keys() | right.keys()) - {DEVIATION}
+    pairs = {name: (left.get(name), right.get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = isinstance(value, Mapping)
+        flat |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return flat
 
 
 def backbone_entry(name: str, mapping: Mapping[str, Any]) -> BackboneEntry:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
-from features.backbone_entry import PACKAGE, BackboneEntry
+from features.backbone_entry import BackboneEntry
 from features.backbones._backbone import Reads
 from features.errors import ParamsError
-from features.plugins import load
 
 if TYPE_CHECKING:
     from pipeline.params import ModelEntry, Params
@@ -60,6 +58,4 @@ def _reads(params: Params, name: str) -> Reads | None:
 
 def _settings(entry: BackboneEntry) -> dict[str, Any]:
     """Every setting of an entry, defaults included, but for its kind."""
-    parameters = inspect.signature(load(PACKAGE, entry.kind)).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return {**defaults, **entry.options, **{name: getattr(entry, name) for name in SHARED}}
+    return {**entry.keywords(), **{name: getattr(entry, name) for name in SHARED}}

@@ -113,5 +113,4 @@ def _extracted(folder: Path, entry: BackboneEntry) -> bool:
         found = CacheReader(folder).provenance
     except HeronryError:
         return False  # there is none, or none to rely on: extraction will need the weights
-    settings = entry.settings()
-    return all(found.get(key) == settings[key] for key in settings)
+    return not entry.differences(found)

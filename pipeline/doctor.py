@@ -7,15 +7,11 @@ under its name is only seen by `weights`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
-from features.backbone_entry import BackboneEntry
-from features.backbones._backbone import Backbone
+from features.backbone_entry import BackboneEntry, provenance_differences
 from features.cache_check import CacheFacts, check_against, check_cache
 from features.errors import HeronryError, ManifestError, ParamsError
 from features.locations import store_root
@@ -179,25 +175,20 @@ def _stale(cache: CacheFacts, entry: BackboneEntry, *, weights: bool) -> Iterato
         if shard.provenance != cache.shards[0].provenance:
             return  # they disagree among each other: that is told already
     first = cache.shards[0]
-    # What stands in params.yaml itself needs no more of a backbone than this.
-    backbone = cast(Backbone, SimpleNamespace(spec=first.spec, provenance=dict))
+    differing = entry.differences(first.provenance)
     if weights:
         try:
             backbone = entry.build()
         except HeronryError as error:
             yield Fault(cache.folder, f"its weights cannot be compared: {error}", "own")
-            weights = False
-    if backbone.spec != first.spec:
-        yield Fault(cache.folder, f"is stale: frames were {first.spec}, are {backbone.spec}")
-    expected: dict[str, Any] = json.loads(json.dumps(entry.provenance(backbone)))
-    recorded = {k: v for k, v in first.provenance.items() if weights or k in expected}
-    differing = [
-        f"{key} was {recorded.get(key)!r}, is {expected.get(key)!r}"
-        for key in sorted({**recorded, **expected})
-        if recorded.get(key) != expected.get(key)
-    ]
+        else:
+            if backbone.spec != first.spec:
+                text = f"is stale: frames were {first.spec}, are {backbone.spec}"
+                yield Fault(cache.folder, text)
+            differing = provenance_differences(first.provenance, entry.provenance(backbone))
     if differing:
-        yield Fault(cache.folder, f"is stale: {'; '.join(differing)}")
+        told = [f"{key} was {was!r}, is {now!r}" for key, (was, now) in sorted(differing.items())]
+        yield Fault(cache.folder, f"is stale: {'; '.join(told)}")
 
 
 def _names(folder: Path) -> tuple[str, str]:

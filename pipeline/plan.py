@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from features.cache import DEVIATION, CacheReader
+from features.backbone_entry import provenance_differences
+from features.cache import CacheReader
 from features.errors import CacheError, ManifestError
 from features.extractor import Extractor
 from features.forecast import Forecast, forecast
@@ -75,7 +75,8 @@ def _reason(folder: Path, manifest: Manifest, extractor: Extractor) -> str:
         reader = CacheReader(folder)
     except CacheError as error:
         return f"{folder} is not there yet" if not folder.exists() else str(error)
-    changed = _differences(reader.provenance, extractor.provenance)
+    differing = provenance_differences(reader.provenance, extractor.provenance)
+    changed = [f"{key} {_short(a)} -> {_short(b)}" for key, (a, b) in sorted(differing.items())]
     if changed:
         return f"settings differ from those of {folder}: {'; '.join(changed)}"
     reads = extractor.backbone.reads
@@ -94,26 +95,6 @@ def _reason(folder: Path, manifest: Manifest, extractor: Extractor) -> str:
     return f"{folder} is up to date" if same else "the order of the corpus changed"
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Settings that differ, such as `layer -1 -> 2`; nested ones by their dotted name."""
-    left, right = _flat(old), _flat(new)
-    keys = sorted((left.keys() | right.keys()) - {DEVIATION})
-    return [
-        f"{key} {_short(left.get(key))} -> {_short(right.get(key))}"
-        for key in keys
-        if left.get(key) != right.get(key)
-    ]
-
-
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= LONGEST else f"{text[:12]}..."
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-        )
-    return flat

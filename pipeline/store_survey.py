@@ -7,7 +7,6 @@ says. Where that leaves a doubt (a checkpoint that changed under its name), a sh
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -95,17 +94,7 @@ def stored_trainings(store: Path) -> Iterator[tuple[Path, tuple[StoredFile, ...]
 
 def describes(entry: BackboneEntry, provenance: Mapping[str, Any]) -> bool:
     """Whether shards of that provenance may be what an entry asks for."""
-    settings = json.loads(json.dumps(entry.settings()))
-    if any(provenance.get(key) != value for key, value in settings.items()):
-        return False
-    if provenance.get("store_dtype") not in (entry.store_dtype, "int16"):
-        return False
-    checkpoint, revision = (entry.options.get(key) for key in ("checkpoint", "revision"))
-    # A local folder is recorded by its name alone: features.checkpoints.
-    names = (None, checkpoint, Path(str(checkpoint)).name)
-    if checkpoint is not None and provenance.get("checkpoint") not in names:
-        return False
-    return revision is None or provenance.get("revision") in (None, revision)
+    return not entry.differences(provenance)
 
 
 def _entries(params: Params) -> Iterator[BackboneEntry]:

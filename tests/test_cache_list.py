@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from features.manifest import Manifest
 from features.records import REJECTED, write_rejected
+from features.resampling import IDENTITY
 from features.shard import read_shard
 from pipeline.__main__ import app
 from pipeline.cache_list import holdings, size, users
@@ -164,6 +165,7 @@ def test_an_entry_describes_what_it_would_make(change: dict[str, object], same: 
         "checkpoint": "wavlm",
         "revision": "main",
         "weights_sha256": "0",
+        "resampling": IDENTITY,
     }
     assert describes(params.backbone("w"), provenance) is same
 

@@ -241,7 +241,7 @@ def test_numbers_of_frames_that_do_not_fit_the_hop(manifest: Manifest) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"dim": 9}, "options was {}, is {'dim': 9}"),
+        ({"dim": 9}, "dim was 8, is 9"),
         ({"version": 2}, "version was 1, is 2"),
         ({"pooling": "mean"}, "pooling was 'frames', is 'mean'"),
         ({"store_dtype": "float32"}, "store_dtype was 'float16', is 'float32'"),

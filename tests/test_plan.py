@@ -81,7 +81,7 @@ def test_a_setting_that_changed_is_named(manifest: Manifest) -> None:
     run(manifest)
     step = planned(dim=5, version=3)
     assert step.forecast.compute == 5
-    assert "options.dim None -> 5" in step.reason
+    assert "options.dim 8 -> 5" in step.reason
     assert "version 1 -> 3" in step.reason
 
 

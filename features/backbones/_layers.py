@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from features.errors import ParamsError
 from features.stream import StreamSpec
 
+DEPTH = "depth"  # key of provenance: number of layers that the network has
 LayerChoice = int | list[int] | Literal["all"]
 
 
@@ -51,26 +52,34 @@ class Layers:
         count = len(self.numbers)
         return StreamSpec(dim=count * width, hop_seconds=hop_seconds, layers=count)
 
-    def provenance(self) -> int | list[int]:
-        """The numbers, for the record: one, or a list."""
-        return self.numbers[0] if len(self.numbers) == 1 else list(self.numbers)
+    def provenance(self) -> dict[str, Any]:
+        """The numbers, for the record: one, or a list; and what negative ones count from."""
+        numbers = self.numbers[0] if len(self.numbers) == 1 else list(self.numbers)
+        return {"layer": numbers, DEPTH: self.total}
 
 
-def choose_layers(choice: LayerChoice, total: int, checkpoint: str) -> Layers:
+def choose_layers(choice: LayerChoice, total: int, checkpoint: str, *, first: int = 0) -> Layers:
     """The layers that `choice` names of a network with `total` of them.
+
+    Args:
+        choice: As in params.yaml.
+        total: Number of layers.
+        checkpoint: For messages.
+        first: The lowest number that there is: 1 where the input of the first layer is not given.
 
     Raises:
         ParamsError: If a number is out of range or named twice, or the list is empty.
     """
-    wanted = list(range(total + 1)) if choice == "all" else choice
+    wanted = list(range(first, total + 1)) if choice == "all" else choice
     numbers = [wanted] if isinstance(wanted, int) else list(wanted)
-    for number in numbers:
-        if not -total - 1 <= number <= total:
+    resolved = tuple(number + total + 1 if number < 0 else number for number in numbers)
+    for number, found in zip(numbers, resolved, strict=True):
+        if not first <= found <= total:
             raise ParamsError(
-                f"layer {number} of {checkpoint!r}; expected {-total - 1} to {total} "
-                f"(it has {total} layers; 0 is their input)"
+                f"layer {number} of {checkpoint!r}; expected {first} to {total} or "
+                f"{first - total - 1} to -1 (it has {total} layers; 0 is their input"
+                f"{', which is not given' * first})"
             )
-    resolved = tuple(number % (total + 1) for number in numbers)
     if not resolved or len(set(resolved)) < len(resolved):
         raise ParamsError(
             f"layer {choice!r} of {checkpoint!r}; expected a number, or a list of different ones"

@@ -133,7 +133,7 @@ class CED(Networked):
         """Checkpoint, layers, dynamic range, chunks and hash of the weights."""
         return {
             **self.source.provenance(),
-            "layer": self.layers.provenance(),
+            **self.layers.provenance(),
             "top_db": TOP_DB,
             "chunk_frames": CHUNK,
             "weights_sha256": weights_sha256(self.network),

@@ -86,7 +86,7 @@ class Emotion2vec(Networked):
         """Checkpoint, layers, normalisation and hash of the weights."""
         return {
             **self.source.provenance(),
-            "layer": self.layers.provenance(),
+            **self.layers.provenance(),
             "normalize": "clip",
             "weights_sha256": weights_sha256(self.network),
         }

@@ -102,7 +102,7 @@ class SpeechEncoder(Networked):
         """Checkpoint, revision, layer, front end and hash of the weights."""
         return {
             **self.source.provenance(),
-            "layer": self.layers.provenance(),
+            **self.layers.provenance(),
             "front_end": extractor_settings(self.front_end),
             "weights_sha256": weights_sha256(self.network),
         }

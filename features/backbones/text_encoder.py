@@ -133,7 +133,7 @@ class TextEncoder(Networked):
         """Checkpoint, revision, layer, tokenizer and hash of the weights."""
         return {
             **self.source.provenance(),
-            "layer": self.layers.provenance(),
+            **self.layers.provenance(),
             "max_tokens": self.max_tokens,
             "tokenizer_sha256": self.tokenizer_sha256,
             "weights_sha256": weights_sha256(self.network),

@@ -123,7 +123,7 @@ class Whisper(Networked):
         """Checkpoint, revision, layer, front end and hash of the encoder's weights."""
         return {
             **self.source.provenance(),
-            "layer": self.layers.provenance(),
+            **self.layers.provenance(),
             "pad": self.pad,
             "long": self.long,
             "front_end": extractor_settings(self.front_end),

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
-from features.backbones._layers import LayerChoice, Layers, choose_layers, freeze
+from features.backbones._layers import LayerChoice, choose_layers, freeze
 from features.checkpoint_files import read_tensors
 from features.checkpoints import Checkpoint, weights_sha256
-from features.errors import CheckpointError, ParamsError
+from features.errors import CheckpointError
 from features.files import file_sha256
 from features.manifest import Utterance
 from features.stream import Stream
@@ -53,6 +53,7 @@ class Xeus(Networked):
 
     reads: Reads = "audio"
     files = WEIGHTS
+    first_layer = 1
 
     def __init__(
         self,
@@ -69,7 +70,8 @@ class Xeus(Networked):
         self.config_sha256 = file_sha256(config)
         network = _built(task, config)
         _load(network, read_tensors(weights, wrappers=WRAPPERS), checkpoint)
-        self.layers = _blocks_only(layer, len(network.encoder.encoders), checkpoint)
+        total = len(network.encoder.encoders)
+        self.layers = choose_layers(layer, total, checkpoint, first=self.first_layer)
         self.final_norm = final_norm
         network.encoder.encoders = network.encoder.encoders[: self.layers.deepest]
         freeze(network)
@@ -105,7 +107,7 @@ class Xeus(Networked):
         """Checkpoint, layers, hashes of the configuration and of the weights."""
         return {
             **self.source.provenance(),
-            "layer": self.layers.provenance(),
+            **self.layers.provenance(),
             "final_norm": self.final_norm,
             "use_mask": False,
             "config_sha256": self.config_sha256,
@@ -178,19 +180,6 @@ def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
             f"missing {missing[:3]}, {len(names.unexpected_keys)} unexpected "
             f"{names.unexpected_keys[:3]}; expected xeus_checkpoint_new.pth and its config.yaml"
         )
-
-
-def _blocks_only(choice: LayerChoice, total: int, checkpoint: str) -> Layers:
-    """The chosen layers, of which 0 cannot be one."""
-    layers = choose_layers(
-        list(range(1, total + 1)) if choice == "all" else choice, total, checkpoint
-    )
-    if 0 in layers.numbers:
-        raise ParamsError(
-            f"layer 0 of {checkpoint!r}; expected 1 to {total} or -{total} to -1: ESPnet gives "
-            "the outputs of the blocks, not their input"
-        )
-    return layers
 
 
 build: BackboneFactory = Xeus
