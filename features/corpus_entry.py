@@ -27,7 +27,8 @@ class CorpusEntry:
         fold: The only one of the protocol's folds to make, from 0; None: all of them.
         split_seed: Decides between groups of speakers of the same size.
         allow_leak: What may cross the splits all the same.
-        allow_rejected: How many utterances with unusable audio are borne.
+        allow_rejected: How many utterances that cannot be used are borne (not counted are those
+            without a label).
         shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
         shard_characters: A shard of a text backbone closes once it holds this many characters.
         options: Keywords of the plug-in's constructor.

@@ -71,7 +71,7 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
     Raises:
         ParamsError: If the root is not set, missing or empty, or the protocol does not fit.
         ManifestError: If the corpus is empty, ids repeat, a label is not among the classes, or the
-            splits leak. Also if more than `allow_rejected` utterances have unusable audio: then
+            splits leak. Also if more than `allow_rejected` utterances cannot be used: then
             everything has been written, and the others are ready for use.
     """
     factory = load(PACKAGE, entry.kind)
@@ -110,7 +110,7 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
     card = make_card(name, entry, corpus, survey, splits, leaks)
     write_rows(labels / "labels.jsonl", _labels(survey, splits))
     write_json(labels / "card.json", card)
-    if len(survey.bad_audio) > entry.allow_rejected:
+    if len(survey.faults) > entry.allow_rejected:
         raise ManifestError(_verdict(name, survey, len(items), labels))
     seconds = sum(utterance.seconds or 0.0 for utterance in survey.utterances)
     return Prepared(card, seconds / 3600, len(survey.utterances), survey.rejected, survey.noticed)
@@ -175,14 +175,16 @@ def _labels(survey: Survey, splits: Sequence[tuple[str, ...]]) -> Iterator[Label
 
 
 def _verdict(name: str, survey: Survey, total: int, labels: Path) -> str:
-    worst = survey.bad_audio or list(survey.rejected)
+    worst = (
+        survey.faults if survey.labelled else [*dict.fromkeys([*survey.faults, *survey.rejected])]
+    )
     listed = [f"{id}: {survey.rejected[id]}" for id in worst[:LISTED]]
     if len(worst) > LISTED:
         listed.append(f"and {len(worst) - LISTED} more")
     what = f"corpus {name!r}: {len(worst)} of {total} utterances cannot be used"
     remedy = f"Correct the files or {root_variable(name)}"
     if survey.labelled:
-        remedy += f", or go on without them: corpora.{name}.allow_rejected: {len(survey.bad_audio)}"
+        remedy += f", or go on without them: corpora.{name}.allow_rejected: {len(survey.faults)}"
     return "\n  ".join([f"{what}; all are listed in {labels / REJECTED}:", *listed]) + (
         f"\n{remedy}"
     )

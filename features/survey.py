@@ -24,7 +24,7 @@ class Survey:
         labelled: What can be trained and tested on.
         rejected: Reasons by id.
         causes: The same without the name of the audio file, which differs from item to item.
-        bad_audio: Ids of those rejected for their audio.
+        faults: Ids of those rejected for something broken or missing, such as their audio.
         facts: Of the audio files of `utterances`, by path.
         notices: What was mended, cut or odd of items that are used, by id.
         warnings: What concerns the corpus as a whole.
@@ -34,7 +34,7 @@ class Survey:
     labelled: list[Item] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
     causes: dict[str, str] = field(default_factory=dict)
-    bad_audio: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     facts: dict[str, FileFacts] = field(default_factory=dict)
     notices: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -69,10 +69,12 @@ class Survey:
         if utterance.audio is not None and isinstance(file, FileFacts):
             self.facts[utterance.audio] = file
 
-    def reject(self, item: Item, reason: str) -> None:
-        """List an item with its reason."""
+    def reject(self, item: Item, reason: str, *, fault: bool) -> None:
+        """List an item with its reason, and whether that is something broken or missing."""
         self.rejected[item.id] = reason
         self.causes[item.id] = reason.removeprefix(f"{item.audio}: ")
+        if fault:
+            self.faults.append(item.id)
 
     def notice(self, id: str, notice: str) -> None:
         """List what is to be known of an item that is used."""
@@ -96,19 +98,20 @@ def look_at(items: Sequence[Item], root: Path, *, memory: Path | None) -> Survey
             try:
                 survey.use(_utterance(item, files), files.get(item.audio or ""))
             except UtteranceError as error:
-                survey.reject(item, error.reason)
-                survey.bad_audio.append(item.id)
+                survey.reject(item, error.reason, fault=True)
                 continue
         elif reason is None:
-            reason = "it has neither audio nor text"
+            survey.reject(item, "it has neither audio nor text", fault=True)
+            continue
+        left_out = item.left_out
         if reason is None and item.label is None:
-            reason = "it has no label"
+            reason, left_out = "it has no label", True
         if reason is None:
             survey.labelled.append(item)
             for notice in item.notices:
                 survey.notice(item.id, notice)
         else:
-            survey.reject(item, reason)
+            survey.reject(item, reason, fault=not left_out)
     return survey
 
 

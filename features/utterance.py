@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ class Utterance:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise ManifestError(f"utterance {self.id!r}: {name} is {value!r}; expected text")
+            if value is not None:
+                check_text(f"utterance {self.id!r}: {name}", value)
         if self.audio is None and self.text is None:
             raise ManifestError(f"utterance {self.id!r} has neither audio nor text; expected one")
         for name in ("start", "stop", "seconds"):
@@ -129,6 +132,18 @@ def check_id(id: str) -> None:
         raise ManifestError(
             f"utterance id {id!r}; expected printable text without spaces at its ends"
         )
+
+
+def check_text(what: str, text: str) -> None:
+    """Raise `ManifestError` for what cannot be written as UTF-8 text: half a character, or NUL."""
+    try:
+        if "\0" not in text:
+            text.encode()
+            return
+        fault = "NUL (U+0000)"
+    except UnicodeEncodeError as error:
+        fault = f"half a character (U+{ord(text[error.start]):04X})"
+    raise ManifestError(f"{what} holds {fault}; expected whole characters: {reprlib.repr(text)}")
 
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode

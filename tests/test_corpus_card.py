@@ -107,7 +107,7 @@ class Made:
             yield Item(f"m{number}", label, f"s{number}", audio=name, split=split, sentence="hm")
         yield Item("m7", "sad", "s7")
         yield Item("m8", None, "s8", text="hm")
-        yield Item("m9", None, "s9", reject="withdrawn")
+        yield Item("m9", None, "s9", reject="withdrawn", left_out=True)
 
 
 def test_a_generated_corpus_keeps_its_audio_beside_the_manifest(
@@ -115,7 +115,7 @@ def test_a_generated_corpus_keeps_its_audio_beside_the_manifest(
 ) -> None:
     monkeypatch.delenv("HERONRY_MINE_ROOT")
     monkeypatch.setattr("features.preparation.load", lambda *_: Made)
-    entry = CorpusEntry("mine", "made", options={"utterances": 4})
+    entry = CorpusEntry("mine", "made", allow_rejected=1, options={"utterances": 4})
     prepare("mine", entry, mine.out)
     first = mine.written()
     done = prepare("mine", entry, mine.out)

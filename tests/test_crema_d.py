@@ -105,6 +105,7 @@ def test_votes_are_those_of_the_voice_and_ties_are_left_out(tmp_path: Path) -> N
         "voice vote 'Q'; expected one of A, D, F, H, N, S",
         "summaryTable.csv has no row for it",
     ]
+    assert [item.left_out for item in items] == [False] * 6 + [True, False, False]
     # Without a label it can be extracted all the same.
     assert [item.label for item in items[6:]] == [None] * 3
     assert all(item.audio and item.text and item.speaker for item in items)
@@ -123,7 +124,7 @@ def test_the_silent_recording_is_rejected(tmp_path: Path, labels: str) -> None:
     summary(clips(tmp_path, "1076_MTI_SAD_XX.wav"), {"1076_MTI_SAD_XX": "N"})
     item = only(tmp_path, labels=labels)
     assert (item.id, item.label, item.audio) == ("1076_MTI_SAD_XX", None, None)
-    assert item.reject == "the published recording is silent"
+    assert (item.reject, item.left_out) == ("the published recording is silent", True)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +142,7 @@ def test_what_is_no_clip_of_the_corpus_is_rejected(tmp_path: Path, name: str, re
     item = only(clips(tmp_path, name))
     assert item.reject is not None
     assert item.reject.startswith(reason)
+    assert not item.left_out
     assert (item.id, item.label, item.audio, item.text) == (f"AudioWAV/{name}", None, None, None)
 
 

@@ -120,7 +120,7 @@ def test_prepared_one_speaker_is_left_out_at_a_time(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HERONRY_EMODB_ROOT", str(root))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    entry = corpus_entry("emodb", {"kind": "emodb", "protocol": "leave_one_speaker_out"})
+    entry = corpus_entry("emodb", {"protocol": "leave_one_speaker_out", "allow_rejected": 1})
     done = prepare("emodb", entry, tmp_path / "data")
     assert (done.utterances, done.card["folds"]) == (140, 10)
     assert list(done.rejected) == ["wav/99a01Fa.wav"]

@@ -135,7 +135,10 @@ def test_label_maps(
             assert (item.label, item.reject) == (corpus.label_map[code], None)
         else:
             assert item.label is corpus.label_map.get(code) is None
-            assert item.reject == f"label {code} is not among the classes of {labels}"
+            wrong = f"; expected one of {', '.join(CODES)}"
+            other = f" is not among the classes of {labels}"
+            assert item.reject == f"label {code}{other if code in CODES else wrong}"
+        assert item.left_out == (code in CODES and code not in kept)
 
 
 def test_excited_is_happy_in_four_classes_only(tmp_path: Path) -> None:
@@ -358,7 +361,7 @@ def test_other_labels_leave_the_utterances_as_they_are(release: Path, tmp_path: 
 
 def test_prepare_without_audio(release: Path, tmp_path: Path) -> None:
     assert release.is_dir()
-    settings = {"labels": "six_class", "audio": False}
+    settings = {"labels": "six_class", "audio": False, "allow_rejected": 10}
     done = prepared(tmp_path / "data", protocol="leave_one_session_out", **settings)
     manifest = Manifest.read(tmp_path / "data" / "utterances")
     assert {row.audio for row in manifest} == {None}

@@ -17,7 +17,7 @@ from features.manifest import Label, Manifest, Utterance, read_labels
 from features.records import read_json, write_rows
 
 SIZES: dict[str, Any] = {"bytes": 3}
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 NO_TIMES: tuple[Any, ...] = (math.nan, math.inf, -math.inf, -0.5, "1", True)
 IDS = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1)
 

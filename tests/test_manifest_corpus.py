@@ -148,12 +148,12 @@ def test_a_pattern_of_tables_that_are_named_for_their_splits(tmp_path: Path) -> 
     ("column", "value", "message"),
     [
         ("start", "soon", "start 'soon'; expected a number from 0"),
-        ("stop", "nan", "stop 'nan'; expected a number from 0"),
+        ("stop", "1_0", "stop '1_0'; expected a number from 0"),
         ("start", "-1", "start '-1'; expected a number from 0"),
         ("start", "inf", "start 'inf'; expected a number from 0"),
         ("stop", "0.5", "utterance 'u1': start 0.5 and stop 0.5; expected 0 <= start < stop"),
         ("turn", "1.5", "turn '1.5'; expected an integer from 0"),
-        ("split", "dev", "split 'dev'; expected one of ('train', 'valid', 'test', 'unused')"),
+        ("split", "devel", "split 'devel'; expected one of ('train', 'valid', 'test', 'unused')"),
         ("speaker", "", "speaker is empty; expected who speaks"),
         ("audio", "../a.wav", "path '../a.wav'; expected a relative one"),
         ("audio", "/etc/a.wav", "path '/etc/a.wav'; expected a relative one"),
@@ -212,7 +212,7 @@ def test_malformed_json_lines(tmp_path: Path) -> None:
 
 def test_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_bytes("audio,label,speaker\nä.wav,x,1\n".encode("latin-1"))
-    with pytest.raises(ManifestError, match=r"manifest\.csv is not UTF-8 text.*save it as UTF-8"):
+    with pytest.raises(ManifestError, match=r"\.csv, line 2 is not UTF-8 text.*save it as UTF-8"):
         list(ManifestCorpus(tmp_path).items())
 
 

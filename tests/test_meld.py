@@ -134,9 +134,26 @@ def test_curly_quotes_and_nothing_else(tmp_path: Path, encoding: str) -> None:
 
 
 def test_control_characters_in_place_of_quotes(tmp_path: Path) -> None:
-    text = "I\u0092m \u0093fine\u0094, \u0091k?"
-    write_table(tmp_path, "train", ((text, "Ross", "joy", "positive", 0, 0),))
-    assert items(tmp_path)["train_dia0_utt0"].text == "I'm \"fine\", 'k?"
+    texts = (
+        "I\u0092m \u0093fine\u0094, \u0091k?",
+        "Well\x85",
+        "caf\u00c3\u00a9 don\u00e2\u20ac\u2122t",
+    )
+    rows = tuple((text, "Ross", "joy", "positive", 0, n) for n, text in enumerate(texts))
+    write_table(tmp_path, "train", rows)
+    found = list(items(tmp_path).values())
+    assert [item.text for item in found] == ["I'm \"fine\", 'k?", "Well…", "café don't"]
+    controls = "Utterance has characters U+0080 to U+009F: read as Windows-1252"
+    mended = "Utterance was encoded as UTF-8 twice: mended"
+    assert [item.notices for item in found] == [(controls,), (controls,), (mended,)]
+
+
+def test_one_stray_byte_does_not_spoil_the_other_lines(tmp_path: Path) -> None:
+    rows = (("café", "Ross", "joy", "positive", 0, 0), ("it#s", "Ross", "joy", "positive", 0, 1.0))
+    write_table(tmp_path, "train", rows)  # type: ignore[arg-type]
+    table = tmp_path / "train_sent_emo.csv"
+    table.write_bytes(table.read_bytes().replace(b"#", b"\x92"))
+    assert [item.text for item in Meld(tmp_path).items()] == ["café", "it's"]
 
 
 def test_the_bad_clips_count_where_text_alone_is_used(tmp_path: Path) -> None:
@@ -155,7 +172,7 @@ def test_the_bad_clips_are_rejected_where_audio_is_used(tmp_path: Path) -> None:
         for id, reason in BAD_CLIPS.items():
             item = found[id]
             assert (item.label, item.audio, item.text) == (None, None, None)
-            assert item.reject == reason
+            assert (item.reject, item.left_out) == (reason, True)
 
 
 def test_one_folder_of_clips_is_enough_to_ask_for_all(tmp_path: Path) -> None:
@@ -170,7 +187,7 @@ def test_a_video_without_its_sound_says_what_to_run(tmp_path: Path) -> None:
     clip.with_suffix(".wav").unlink()
     clip.with_suffix(".mp4").touch()
     item = items(tmp_path)["train_dia0_utt1"]
-    assert (item.label, item.audio) == (None, None)
+    assert (item.label, item.audio, item.left_out) == (None, None, False)
     assert item.reject == (
         "train_splits/dia0_utt1.mp4 has no sound file beside it: "
         "run ffmpeg -i train_splits/dia0_utt1.mp4 -vn train_splits/dia0_utt1.wav"
@@ -207,6 +224,7 @@ def test_rows_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
         ("Hi", "Ross", "joy", "positive", "x", 1),
         ("Hi", "", "joy", "positive", 0, 2),
         ("Hi", "Ross", "", "", 0, 3),
+        ("Hi\0", "Ross", "joy", "positive", 0, 4),
     )
     write_table(tmp_path, "dev", rows)
     assert {id: item.reject for id, item in items(tmp_path).items()} == {
@@ -216,7 +234,11 @@ def test_rows_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
         "dev_sent_emo.csv row 4": "dialogue '0', utterance '2', speaker ''; "
         "expected two numbers and a name",
         "dev_dia0_utt3": "label none is not among the classes of emotion",
+        "dev_sent_emo.csv row 6": "Utterance holds NUL (U+0000); expected whole characters: "
+        "'Hi\\x00'",
     }
+    left_out = [id for id, item in items(tmp_path).items() if item.left_out]
+    assert left_out == ["dev_dia0_utt3"]
     assert items(tmp_path, labels="sentiment")["dev_dia0_utt0"].label == "positive"
 
 

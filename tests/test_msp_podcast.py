@@ -110,6 +110,7 @@ def test_letters_of_eight_classes(release: Release) -> None:
         "label X (no agreement) is not among the classes of eight_class",
     ]
     assert [item.label for item in found[8:]] == [None, None]
+    assert [item.left_out for item in found] == [False] * 8 + [True] * 2
     assert all(item.audio for item in found)
     assert (corpus.variant, corpus.label_map["O"], corpus.label_map["C"]) == (
         "eight_class",
@@ -162,7 +163,7 @@ def test_test3_has_no_labels_whether_it_is_in_the_table_or_not(release: Release)
     names = ["0002_0001", "test3_0002", "test3_0001"]
     assert list(found)[1:] == [f"MSP-PODCAST_{name}" for name in names]
     for item in list(found.values())[1:]:
-        assert (item.label, item.reject) == (None, "no label published")
+        assert (item.label, item.reject, item.left_out) == (None, "no label published", True)
         assert item.audio == f"Audios/{item.id}.wav"
     assert found["MSP-PODCAST_test3_0001"].text == "Who knows."
     sessions = [item.session for item in found.values()]
@@ -222,6 +223,7 @@ def test_a_bad_row_loses_nothing_else(release: Release) -> None:
         ("MSP-PODCAST_0001_0004", None),
     ]
     assert [item.label for item in found] == [None] * 5 + ["happy"]
+    assert not any(item.left_out for item in found)
     assert found[3].audio is None
 
 

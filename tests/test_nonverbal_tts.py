@@ -91,7 +91,7 @@ def test_an_index_may_be_missing_or_count_within_its_split(tmp_path: Path) -> No
 def test_a_clip_without_emotion_is_kept_and_rejected(tmp_path: Path, emotion: str | None) -> None:
     tree(tmp_path, train=[row(0, Emotion=emotion), row(1)])
     first, second = NonverbalTts(tmp_path).items()
-    assert (first.label, first.reject) == (None, "it has no emotion")
+    assert (first.label, first.reject, first.left_out) == (None, "it has no emotion", True)
     assert first.audio is not None
     assert first.text == "Well, no."
     assert (second.label, second.reject) == ("happy", None)
@@ -102,14 +102,16 @@ def test_a_clip_without_emotion_is_kept_and_rejected(tmp_path: Path, emotion: st
     [
         ({"Emotion": "bored"}, "label 'bored' is not among the classes of NonverbalTTS"),
         ({"speaker_id": None}, "it has no speaker"),
+        ({"Result": "a\0b"}, "Result holds NUL (U+0000); expected whole characters: 'a\\x00b'"),
         ({"audio": audio(None)}, "its cell holds no audio"),
         ({"audio": None}, "its cell holds no audio"),
     ],
 )
 def test_a_bad_row_is_rejected_alone(tmp_path: Path, cells: dict[str, Any], reason: str) -> None:
     tree(tmp_path, train=[row(0), row(1, **cells), row(2)])
-    reasons = [item.reject for item in NonverbalTts(tmp_path).items()]
-    assert reasons == [None, reason, None]
+    found = list(NonverbalTts(tmp_path).items())
+    assert [item.reject for item in found] == [None, reason, None]
+    assert not any(item.left_out for item in found)
 
 
 def test_eight_classes_as_in_the_prompt_of_heron(tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ def test_what_the_text_shows_is_a_choice_and_reported(tmp_path: Path) -> None:
         corpus_entry("nonverbal_tts", {"events": "tag"})
 
 
-@pytest.mark.parametrize("result", [None, "null", "", LAUGH], ids=repr)
+@pytest.mark.parametrize("result", [None, "NaN", "", LAUGH], ids=repr)
 def test_a_clip_without_words_has_no_text(tmp_path: Path, result: str | None) -> None:
     item = only(tree(tmp_path, train=[row(0, Result=result)]))
     assert (item.text, item.reject) == (None, None)

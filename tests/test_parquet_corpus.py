@@ -293,6 +293,24 @@ def test_a_row_without_audio_is_rejected_alone(tmp_path: Path) -> None:
     assert found[5].audio == "there.wav"
 
 
+def test_what_the_reader_rejects_counts_against_allow_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = tmp_path / "root", tmp_path / "out"
+    rows = [row(n, audio=audio(None, "/nowhere/a.wav")) if n % 3 == 2 else row(n) for n in range(9)]
+    rows.append(row(9, emotion=-1))  # without a label: left out, and no fault
+    write_parquet(root / "data/all.parquet", rows, names=NAMES)
+    monkeypatch.setenv("HERONRY_HUB_ROOT", str(root))
+    options = {"kind": "manifest", "file": "data", "columns": COLUMNS, "protocol": "speaker_split"}
+    for allowed in (0, 2):
+        entry = corpus_entry("hub", options | {"allow_rejected": allowed})
+        with pytest.raises(ManifestError, match=r"3 of 10 utterances cannot be used[^$]*/nowhere"):
+            prepare("hub", entry, out)
+    prepared = prepare("hub", corpus_entry("hub", options | {"allow_rejected": 3}), out)
+    assert len(prepared.rejected) == 4
+    assert prepared.utterances == 7
+
+
 def test_undecodable_audio_is_listed_by_prepare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def test_order_is_that_of_the_paths_and_both_formats_are_taken(tmp_path: Path) -
 def test_what_is_not_a_speech_clip_is_rejected(tmp_path: Path, name: str, reason: str) -> None:
     item = only(tree(tmp_path, f"Actor_03/{name}"))
     assert item.reject == reason
+    assert item.left_out == reason.endswith(("a song", "a video"))
     assert (item.id, item.label, item.audio, item.text) == (f"Actor_03/{name}", None, None, None)
 
 

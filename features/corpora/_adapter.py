@@ -11,8 +11,10 @@ from typing import Any, ClassVar, Protocol
 class Item:
     """One utterance as an adapter finds it, before hashing, probing and splitting.
 
-    Fields are those of `Utterance` and `Label`. `label=None` says why in `reject`. `split` is the
-    corpus's own (train, valid, test), where it has one. `session` groups speakers where the
+    Fields are those of `Utterance` and `Label`. `label=None` says why in `reject`. That
+    counts against `allow_rejected` as something broken or missing, unless `left_out` says that
+    nothing is wrong (no label published, a label outside the label map, a tie of votes). `split`
+    is the corpus's own (train, valid, test), where it has one. `session` groups speakers where the
     protocol leaves sessions out. `asr` is what a speech recogniser heard, where the corpus says so.
     `notices` say what was mended or ignored of an utterance that is used, a line each.
     """
@@ -31,6 +33,7 @@ class Item:
     split: str | None = None
     session: str | None = None
     reject: str | None = None
+    left_out: bool = False
     asr: str | None = None
     notices: tuple[str, ...] = ()
 

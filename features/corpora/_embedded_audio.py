@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -56,11 +57,16 @@ def unpack(items: Sequence[Item], shard: Shard, column: str, root: Path) -> Iter
         try:
             yield dataclasses.replace(item, audio=_file(item, cell, root))
         except UtteranceError as error:
-            yield dataclasses.replace(item, label=None, audio=None, text=None, reject=error.reason)
+            without: dict[str, Any] = dict.fromkeys(("label", "audio", "text"))
+            yield dataclasses.replace(item, **without, reject=error.reason, left_out=False)
 
 
 def _file(item: Item, cell: Any, root: Path) -> str:
     content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, "")
+    if not isinstance(content, bytes | None) or not isinstance(path, str | None):
+        raise UtteranceError(
+            item.id, f"its cell holds {reprlib.repr(cell)}; expected a file's bytes"
+        )
     if content:
         return _store(content, item, root)
     if not path:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +106,6 @@ class Shard:
     def _plain(self, column: str, row: Mapping[str, Any]) -> Any:
         """A cell as text or a number, with the name in place of a class's integer."""
         cell = row[column]
-        if isinstance(cell, float) and math.isnan(cell):
-            return None  # what pandas writes for a missing value
         names = self._class_names.get(column)
         if names is None or not isinstance(cell, int) or cell == -1:
             return None if names and cell == -1 else cell
@@ -157,7 +154,8 @@ class Shard:
 
         try:
             yield
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        # ValueError and OverflowError: of cells that Python cannot hold, such as times.
+        except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
             what = "Parquet" if self.path.suffix == ".parquet" else "an Arrow stream"
             reason, remedy = str(error).partition("\n")[0], "fetch it again"
             if _begins(self.path, _LFS_BEGIN):
@@ -170,7 +168,7 @@ class Shard:
 def _json(content: bytes, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"the JSON that describes {path} cannot be read ({error})") from error
     return value if isinstance(value, dict) else {}
 

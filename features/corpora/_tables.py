@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from features.corpora._cells import is_missing
 from features.errors import ManifestError
 
 COLUMNS = (
@@ -115,10 +116,10 @@ class TextTable:
     def _cells(self, row: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
         cells = {ours: row.get(theirs) for ours, theirs in chosen.items()}
         if self.folder is None:
-            return cells if self.split is None else with_split(cells, self.split)
+            return with_split(cells, self.split)
         audio = cells.get("audio")
         # One that begins with / stays so, to be refused with the other paths that leave the root.
-        if isinstance(audio, str) and audio.strip():
+        if isinstance(audio, str) and not is_missing(audio):
             cells["audio"] = audio = str(PurePosixPath(self.folder, audio.strip()))
         folder = str(PurePosixPath(str(audio or "")).parent)
         return with_split(cells, self.split or split_of(folder))
@@ -135,7 +136,7 @@ def choose_columns(
         names: The table's.
     """
     given = columns or {}
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = _twice(names)
     faults = [f"columns {twice} occur twice; expected each once"] if twice else []
     faults += [
         f"columns.{ours} names {theirs!r}, which is none of its columns {list(names)}"
@@ -167,11 +168,8 @@ def lacking_columns(chosen: Mapping[str, str], names: Sequence[str]) -> list[str
 
 
 def with_split(cells: dict[str, Any], split: str | None) -> dict[str, Any]:
-    """Cells with their split under our name for it, or else that of their file."""
-    own = cells.get("split")
-    if isinstance(own, str):
-        own = SPLIT_NAMES.get(own.strip().lower(), own.strip())
-    return cells | {"split": split if own in (None, "") else own}
+    """Cells with the split of their file, unless they name one themselves."""
+    return cells | {"split": split} if is_missing(cells.get("split")) else cells
 
 
 def split_of(place: str) -> str | None:
@@ -217,16 +215,29 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from _jsonl(file) if path.suffix == ".jsonl" else _csv(file)
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+        line = _undecodable(path.read_bytes())
+        raise ManifestError(
+            f"{path}, line {line} is not UTF-8 text ({error.reason}); save it as UTF-8"
+        ) from error
+
+
+def _undecodable(content: bytes) -> int:
+    """Number of the first line that is not UTF-8."""
+    for number, line in enumerate(content.split(b"\n"), 1):
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            return number
+    return 1
 
 
 def _csv(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
     reader = csv.reader(file, strict=True)
-    header = [name.strip() for name in next(reader, [])]
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        yield 1, f"columns {twice} occur twice in the header; expected each once"
     try:
+        header = [name.strip() for name in next(reader, [])]
+        twice = _twice(header)
+        if twice:
+            yield 1, f"columns {twice} occur twice in the header; expected each once"
         for cells in reader:
             if len(cells) == len(header):
                 yield reader.line_num, dict(zip(header, cells, strict=True))
@@ -234,7 +245,8 @@ def _csv(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 fault = f"{len(cells)} cells; expected {len(header)} as in the header"
                 yield reader.line_num, fault
     except csv.Error as error:
-        yield reader.line_num, f"not CSV ({error}); the rest was not read"
+        remedy = "is a quotation mark left open?" if "limit" in str(error) else ""
+        yield reader.line_num, f"not CSV ({error}); the rest was not read{remedy and ': '}{remedy}"
 
 
 def _jsonl(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -242,8 +254,25 @@ def _jsonl(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except ValueError as error:
+            row = json.loads(line, object_pairs_hook=_Object)
+        except (ValueError, RecursionError) as error:
             yield number, f"not JSON ({error}); expected one object a line"
             continue
-        yield number, row if isinstance(row, dict) else "not a JSON object; expected one a line"
+        if not isinstance(row, _Object):
+            yield number, "not a JSON object; expected one a line"
+        elif row.twice:
+            yield number, f"{row.twice} occur twice in it; expected each once"
+        else:
+            yield number, row
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that knows which of its names occur twice, of which only the last is kept."""
+
+    def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.twice = _twice([name for name, _ in pairs])
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    return [] if len(set(names)) == len(names) else sorted({n for n in names if names.count(n) > 1})

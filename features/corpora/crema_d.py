@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from features.corpora._adapter import CorpusFactory, Item, Published, Source
+from features.corpora._cells import identity
 from features.errors import ManifestError
 from features.records import check_unique
 
@@ -51,6 +52,7 @@ LEVELS = ("LO", "MD", "HI", "XX", "X")  # X: 1040_ITH_SAD_X alone, a slip for XX
 ACTORS = range(1001, 1092)
 SILENT = "1076_MTI_SAD_XX"
 MEDIA = (".flac", ".wav")
+TIE = "the voice vote is a tie"
 LFS_BEGIN = "version https://git-lfs"
 _NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})", re.ASCII)
 _INTENDED_COUNTS = Published(
@@ -158,7 +160,8 @@ def _item(path: Path, genders: Mapping[str, str], votes: Mapping[str, str] | Non
     if reason is not None:
         return Item(place, None, actor, reject=reason)
     if path.stem == SILENT:
-        return Item(path.stem, None, actor, reject="the published recording is silent")
+        reason = "the published recording is silent"
+        return Item(path.stem, None, actor, reject=reason, left_out=True)
     label: str | None = INTENDED[emotion]
     if votes is not None:
         name = path.stem + "X" if level == "X" else path.stem
@@ -172,6 +175,7 @@ def _item(path: Path, genders: Mapping[str, str], votes: Mapping[str, str] | Non
         gender=genders.get(actor),
         sentence=sentence,
         reject=reason,
+        left_out=reason == TIE,
     )
 
 
@@ -194,12 +198,12 @@ def _voted(vote: str | None) -> tuple[str | None, str | None]:
     if vote in VOTED:
         return VOTED[vote], None
     if ":" in vote:
-        return None, "the voice vote is a tie"
+        return None, TIE
     return None, f"voice vote {vote!r}; expected one of {', '.join(VOTED)}"
 
 
 def _columns(path: Path, first: str, second: str) -> list[tuple[str, str]]:
-    """Two columns of a CSV table, stripped; rows without the first are left out."""
+    """Two columns of a CSV table; rows without the first are left out."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restval="")
@@ -215,7 +219,8 @@ def _columns(path: Path, first: str, second: str) -> list[tuple[str, str]]:
         )
     if {first, second} - set(found):
         raise ManifestError(f"{path} has the columns {found}; expected {first} and {second}")
-    return [(row[first].strip(), row[second].strip()) for row in rows if row[first].strip()]
+    cells = ((identity(first, row[first]), identity(second, row[second])) for row in rows)
+    return [(one, other or "") for one, other in cells if one is not None]
 
 
 build: CorpusFactory = CremaD

@@ -33,6 +33,7 @@ from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from features.corpora._adapter import CorpusFactory, Item, Published, Source
+from features.corpora._cells import decoded, words
 from features.errors import ManifestError
 
 Labels = Literal["four_class", "four_class_without_excited", "six_class"]
@@ -85,9 +86,11 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
         ),
     }
 )
-_LABEL_LINE = re.compile(r"\[\s*([\d.]+)\s*-\s*([\d.]+)\s*\]\s+(\S+)\s+([a-z]{3})\s+\[.*\]")
+_LABEL_LINE = re.compile(
+    r"\[\s*(\d+\.?\d*)\s*-\s*(\d+\.?\d*)\s*\]\s+(\S+)\s+([a-z]{3})\s+\[.*\]", re.ASCII
+)
 _TRANSCRIPT_LINE = re.compile(r"(\S+)\s+\[[^\]]*\]:(.*)")
-_ID = re.compile(r"((Ses0[1-5])[FM]_(?:impro|(script\d+_\d+))\w*)_([FM])\d+")
+_ID = re.compile(r"((Ses0[1-5])[FM]_(?:impro|(script\d+_\d+))\w*)_([FM])\d+", re.ASCII)
 _TAG = re.compile(r"\[[^\]]*\]|[^\w\s]")
 _GENDERS = {"F": "female", "M": "male"}
 
@@ -184,15 +187,22 @@ class Iemocap:
                 else:
                     unread.append(_unread(file.relative_to(self._root), number, line))
         for turn, (_, _, id, code) in enumerate(sorted(turns)):
-            yield self._item(id, code, turn, texts.get(id), folder=file.parents[2].name)
+            try:
+                yield self._item(id, code, turn, texts.get(id, ""), folder=file.parents[2].name)
+            except ManifestError as error:
+                yield Item(id, None, "", reject=str(error))
         yield from unread
 
-    def _item(self, id: str, code: str, turn: int, text: str | None, *, folder: str) -> Item:
+    def _item(self, id: str, code: str, turn: int, line: str, *, folder: str) -> Item:
         match = _ID.fullmatch(id)
         assert match is not None, id
         dialogue, session, script, letter = match.groups()
+        notes: list[str] = []
+        text = words("text", line, notes)
         label, reject = self._map.get(code), None
-        if label is None:
+        if code not in CODES:
+            reject = f"label {code}; expected one of {', '.join(CODES)}"
+        elif label is None:
             reject = f"label {code} is not among the classes of {self._labels}"
         elif script and self._improvised_only:
             label, reject = None, f"it is from a play ({script}), and improvised_only is set"
@@ -209,6 +219,8 @@ class Iemocap:
             split=_erc_split(session) if self._erc_split else None,
             session=session,
             reject=reject,
+            left_out=reject is not None and code in CODES,
+            notices=tuple(notes),
         )
 
 
@@ -226,18 +238,14 @@ def _transcripts(file: Path) -> dict[str, str]:
     if not file.is_file():
         return {}
     matches = (_TRANSCRIPT_LINE.fullmatch(line) for line in _lines(file))
-    found = [(match[1], match[2].strip()) for match in matches if match]
-    return {id: text for id, text in reversed(found) if text}  # of two lines the first
+    found = [(match[1], match[2]) for match in matches if match]
+    return {id: text for id, text in reversed(found) if text.strip(" \t")}  # of two lines the first
 
 
 def _lines(file: Path) -> list[str]:
-    """Lines without the space around them; what is not UTF-8 is taken for Windows-1252."""
-    content = file.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("cp1252", errors="replace")
-    return [line.strip() for line in re.split(r"\r\n|\r|\n", text)]
+    """Lines without the space around them; those that are not UTF-8 are Windows-1252."""
+    # U+0085 is no space but what is left of an ellipsis.
+    return [line.strip(" \t") for line in re.split(r"\r\n|\r|\n", decoded(file.read_bytes()))]
 
 
 def _unread(file: Path, number: int, line: str) -> Item:

@@ -1,6 +1,7 @@
 """Any corpus that tables describe: one row an utterance, in a file or folder below its root.
 
-Columns (of a CSV file its header names them, in any order; empty or null is unknown):
+Columns (of a CSV file its header names them, in any order; empty, null, NaN and what `_cells` lists
+besides is unknown):
 
     id        unique name; default: `audio` without its suffix, else the row's number in its split
               (the latter in Parquet and Arrow only)
@@ -14,7 +15,7 @@ Columns (of a CSV file its header names them, in any order; empty or null is unk
     turn      position in the dialogue, from 0
     gender    of the speaker
     sentence  identity of a scripted sentence
-    split     train, valid, test or unused: for `protocol: official`
+    split     train, valid, test or unused, or one of `SPLIT_NAMES`: for `protocol: official`
     asr       what a speech recogniser heard, beside the reference in `text`
 
 Required are `label`, `speaker`, and `audio` or `text`. The data and its licence are the user's own.
@@ -36,7 +37,6 @@ is rejected, and the rest goes on; all other problems are listed together, and r
 from __future__ import annotations
 
 import functools
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,10 +44,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from features.corpora._adapter import CorpusFactory, Item, Source
+from features.corpora._cells import identity, is_missing, number, path, words
 from features.corpora._embedded_audio import FOLDER, unpack
 from features.corpora._layouts import find_tables
 from features.corpora._parquet import Shard
-from features.corpora._tables import COLUMNS, Reading, TextTable, check_relative, raise_faults
+from features.corpora._tables import (
+    COLUMNS,
+    SPLIT_NAMES,
+    Reading,
+    TextTable,
+    check_relative,
+    raise_faults,
+)
 from features.errors import ManifestError, ParamsError
 from features.manifest import SPLITS, Utterance
 
@@ -95,7 +103,9 @@ class ManifestCorpus:
         if unknown:
             raise ParamsError(f"columns: given {unknown}; expected some of {list(COLUMNS)}")
         self._root, self._file, self._columns = root, file, columns
-        self._given = None if classes is None else tuple(classes)
+        self._given = None
+        if classes is not None:
+            self._given = tuple(identity("classes", c, known=classes) or "" for c in classes)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -133,10 +143,12 @@ class ManifestCorpus:
                 if table.reading.numbered:
                     cells = _numbered(cells, numbers, embedded=bool(table.reading.embedded))
                 try:
-                    table.items.append(_item(cells))
+                    table.items.append(_item(cells, row.cells.get("id"), self._given or ()))
                     table.places.append(row.place)
                 except ManifestError as error:
-                    faults.append(f"{row.place}: {error}")
+                    id = row.cells.get("id")
+                    named = "" if is_missing(id) or repr(id) in str(error) else f" (id {id!r})"
+                    faults.append(f"{row.place}: {error}{named}")
             tables.append(table)
         return tables, faults
 
@@ -150,67 +162,87 @@ class ManifestCorpus:
 def _numbered(cells: dict[str, Any], numbers: Counter[str], *, embedded: bool) -> dict[str, Any]:
     """Cells with an id by the row's number in its split, where nothing else names the row."""
     split = str(cells.get("split") or "row")
-    number = numbers[split]
+    split = SPLIT_NAMES.get(split.strip().lower(), split.strip())
+    count = numbers[split]
     numbers[split] += 1
-    if cells.get("id") in (None, "") and not cells.get("audio"):
-        cells = cells | {"id": f"{split}-{number:06d}"}
+    if is_missing(cells.get("id")) and is_missing(cells.get("audio")):
+        cells = cells | {"id": f"{split}-{count:06d}"}
     return cells | {"audio": FOLDER} if embedded else cells
 
 
-def _item(row: Mapping[str, Any]) -> Item:
-    text = {name: _text(name, row.get(name)) for name in COLUMNS}
-    if text["speaker"] is None:
-        raise ManifestError("speaker is empty; expected who speaks, since splits rest on it")
-    audio = text["audio"]
-    if audio is not None:
-        check_relative(audio)
-        audio = str(PurePosixPath(audio))
-    id = text["id"] or (audio and str(PurePosixPath(audio).with_suffix("")))
+def _item(row: Mapping[str, Any], given_id: Any, classes: Sequence[str]) -> Item:
+    notes: list[str] = []
+    if is_missing(given_id) and _spelt(given_id):
+        notes.append(f"id {given_id!r} is read as missing")
+    label = identity("label", row.get("label"), notes, known=classes)
+    id, dialogue, gender, sentence = (
+        identity(name, row.get(name), notes) for name in ("id", "dialogue", "gender", "sentence")
+    )
+    text, asr = (words(name, row.get(name), notes) for name in ("text", "asr"))
+    start, stop, turn = (number(name, row.get(name)) for name in ("start", "stop", "turn"))
+    audio = _audio(row.get("audio"))
+    if id is None and audio is not None:
+        id = identity("id", str(PurePosixPath(audio).with_suffix("")))
     if id is None:
         raise ManifestError("id and audio are empty; expected an id where there is no audio")
-    if text["split"] is not None and text["split"] not in SPLITS:
-        raise ManifestError(f"split {text['split']!r}; expected one of {SPLITS}")
-    start, stop, turn = (_number(name, text[name]) for name in ("start", "stop", "turn"))
     # The same checks as when the written manifest is read, while the line is still known.
-    Utterance(id, audio=audio, text=text["text"], start=start or 0.0, stop=stop)
+    Utterance(id, audio=audio, text=text, start=start or 0.0, stop=stop, asr=asr)
     if turn is not None and not turn.is_integer():
-        raise ManifestError(f"turn {text['turn']!r}; expected an integer from 0")
+        raise ManifestError(f"turn {row.get('turn')!r}; expected an integer from 0")
     return Item(
         id=id,
-        label=text["label"],
-        speaker=text["speaker"],
+        label=label,
+        speaker=_speaker(row.get("speaker"), notes),
         audio=audio,
-        text=text["text"],
+        text=text,
         start=start,
         stop=stop,
-        dialogue=text["dialogue"],
+        dialogue=dialogue,
         turn=None if turn is None else int(turn),
-        gender=text["gender"],
-        sentence=text["sentence"],
-        split=text["split"],
-        reject=None if text["label"] else "it has no label",
-        asr=text["asr"],
+        gender=gender,
+        sentence=sentence,
+        split=_split(row.get("split")),
+        reject=_unlabelled(row.get("label")) if label is None else None,
+        left_out=label is None,
+        asr=asr,
+        notices=tuple(notes),
     )
 
 
-def _text(name: str, value: Any) -> str | None:
-    if value is None:
+def _audio(cell: Any) -> str | None:
+    audio = path("audio", cell)
+    if audio is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ManifestError(f"{name} is {value!r}; expected text or a number")
-    return str(value).strip() or None
+    check_relative(audio)
+    if not PurePosixPath(audio).name:
+        raise ManifestError(f"audio {audio!r}; expected the path of a file")
+    return str(PurePosixPath(audio))
 
 
-def _number(name: str, value: str | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise ManifestError(f"{name} {value!r}; expected a number from 0")
-    return number
+def _speaker(cell: Any, notes: list[str]) -> str:
+    speaker = identity("speaker", cell, notes)
+    if speaker is None:
+        given = f"{cell!r}, which is read as missing" if _spelt(cell) else "empty"
+        raise ManifestError(f"speaker is {given}; expected who speaks, since splits rest on it")
+    return speaker
+
+
+def _split(cell: Any) -> str | None:
+    given = identity("split", cell)
+    split = None if given is None else SPLIT_NAMES.get(given.lower(), given)
+    if split is not None and split not in SPLITS:
+        raise ManifestError(f"split {given!r}; expected one of {SPLITS}")
+    return split
+
+
+def _unlabelled(cell: Any) -> str:
+    if _spelt(cell):
+        return f"its label {cell!r} is read as missing; if it is a class, name it in `classes`"
+    return "it has no label"
+
+
+def _spelt(cell: Any) -> bool:
+    return isinstance(cell, str) and bool(cell.strip())
 
 
 def _repeated(items: Sequence[Item], places: Sequence[str]) -> list[str]:

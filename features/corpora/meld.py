@@ -21,8 +21,8 @@ such as test dia38_utt4 and dia220_utt0, which last minutes: they are kept, as i
 Two are rejected where audio is used, and used where text alone is: `BAD_CLIPS`.
 
 Dialogues are numbered in each split anew, so that ids hold the split: `train_dia0_utt0`. Curly
-quotation marks become ' and ", from U+2018, U+2019, U+201C, U+201D and from U+0091 to U+0094, as
-which some copies of the tables have them; nothing else of the text is changed.
+quotation marks become ' and ". Some copies of the tables have characters of Windows-1252 as control
+characters or as single bytes, or text that was encoded twice: `_cells` reads them.
 
 Protocol: `official`. It needs `allow_leak: [speaker]`: 82 of the 304 names occur in more than one
 split, the six friends in all. A name is not always one person (All, Both, Woman). By their times
@@ -43,6 +43,7 @@ from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple
 
 from features.corpora._adapter import CorpusFactory, Item, Published, Source
+from features.corpora._cells import decoded, identity, words
 from features.errors import ManifestError
 
 Labels = Literal["emotion", "sentiment"]
@@ -76,7 +77,7 @@ BAD_CLIPS = MappingProxyType(
 )
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")
 SOUND = (".wav", ".flac")
-_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d\u0091\u0092\u0093\u0094", "''\"\"''\"\"")
+_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 
 
 class _Folder(NamedTuple):
@@ -154,7 +155,11 @@ class Meld:
             )
         for split, table in tables.items():
             for number, row in enumerate(_rows(table), 2) if table else ():
-                yield self._item(split, row, f"{split}_sent_emo.csv row {number}")
+                place = f"{split}_sent_emo.csv row {number}"
+                try:
+                    yield self._item(split, row, place)
+                except ManifestError as error:
+                    yield Item(place, None, "", reject=str(error))
 
     def _find(self, name: str, split: str) -> Path | None:
         places = (self._root / name, self._root / split / name)
@@ -178,27 +183,34 @@ class Meld:
         }
 
     def _item(self, split: str, row: Mapping[str, str], place: str) -> Item:
-        dialogue, utterance = row["Dialogue_ID"], row["Utterance_ID"]
-        speaker = row["Speaker"]
+        notes: list[str] = []
+        dialogue, utterance, speaker, given = (
+            identity(name, row[name], notes) or ""
+            for name in ("Dialogue_ID", "Utterance_ID", "Speaker", self._labels.capitalize())
+        )
         if not (dialogue.isdecimal() and utterance.isdecimal() and speaker):
             given = f"dialogue {dialogue!r}, utterance {utterance!r}, speaker {speaker!r}"
             return Item(place, None, "", reject=f"{given}; expected two numbers and a name")
         clip = f"dia{int(dialogue)}_utt{int(utterance)}"
-        id, given = f"{split}_{clip}", row[self._labels.capitalize()]
+        id, text = f"{split}_{clip}", words("Utterance", row["Utterance"], notes)
         audio, reject = self._audio(split, clip)
         usable, label = reject is None, given if given in self.classes else None
+        left_out = reject in BAD_CLIPS.values()
         if usable and label is None:
             reject = f"label {given or 'none'} is not among the classes of {self._labels}"
+            left_out = not given
         return Item(
             id=id,
             label=label if usable else None,
             speaker=speaker,
             audio=audio,
-            text=(row["Utterance"].translate(_QUOTES) or None) if usable else None,
+            text=text.translate(_QUOTES) if usable and text else None,
             dialogue=f"{split}_dia{int(dialogue)}",
             turn=int(utterance),
             split=SPLITS[split][0],
             reject=reject,
+            left_out=left_out,
+            notices=tuple(notes),
         )
 
     def _audio(self, split: str, clip: str) -> tuple[str | None, str | None]:
@@ -216,12 +228,8 @@ class Meld:
 
 
 def _rows(table: Path) -> Iterator[dict[str, str]]:
-    """Rows of a table; what is not UTF-8 is taken for Windows-1252."""
-    content = table.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("cp1252", errors="replace")
+    """Rows of a table; lines that are not UTF-8 are Windows-1252."""
+    text = decoded(table.read_bytes())
     reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
     names = {name: re.sub(r"\s+", "_", name.strip()) for name in reader.fieldnames or ()}
     lacking = [name for name in COLUMNS if name not in names.values()]
@@ -230,8 +238,11 @@ def _rows(table: Path) -> Iterator[dict[str, str]]:
             f"{table} has the columns {list(names)}, not {lacking}; expected a table of MELD as "
             f"published. {Meld.source.obtain}"
         )
-    for row in reader:
-        yield {names[name]: row[name].strip() for name in names}
+    try:
+        for row in reader:
+            yield {ours: row[theirs] for theirs, ours in names.items()}
+    except csv.Error as error:
+        raise ManifestError(f"{table}, line {reader.line_num}: not CSV ({error})") from error
 
 
 build: CorpusFactory = Meld

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from features.corpora._adapter import CorpusFactory, Item, Source
+from features.corpora._cells import identity, words
 from features.errors import ManifestError
 
 EMOTIONS = {
@@ -127,10 +128,20 @@ class MspPodcast:
             listed.add(match[1])
             yield self._item(row, match, audio.name, texts.get(match[1]))
         for path in sorted(audio.glob("MSP-PODCAST_*.wav")):
-            if path.stem not in listed:
-                text, fault = _read(texts.get(path.stem))
-                reason, place = fault or UNLABELLED, f"{audio.name}/{path.name}"
-                yield Item(path.stem, None, "", audio=place, text=text, reject=reason)
+            place = f"{audio.name}/{path.name}"
+            if _NAME.fullmatch(path.stem) is None:
+                yield Item(place, None, "", reject="the name is not MSP-PODCAST_0001_0008.wav")
+            elif path.stem not in listed:
+                text, fault, _ = _read(texts.get(path.stem))
+                yield Item(
+                    id=path.stem,
+                    label=None,
+                    speaker="",
+                    audio=place,
+                    text=text,
+                    reject=fault or UNLABELLED,
+                    left_out=fault is None,
+                )
 
     @functools.cached_property
     def _rows(self) -> tuple[_Row, ...]:
@@ -162,7 +173,7 @@ class MspPodcast:
 
     def _item(self, row: _Row, match: re.Match[str], folder: str, transcript: Path | None) -> Item:
         id, podcast = match.groups()
-        text, fault = _read(transcript)
+        text, fault, notices = _read(transcript)
         split = self._splits.get(row.split.lower())
         if split is None:
             names = ", ".join((*SPLITS, *TEST_SETS))
@@ -178,6 +189,8 @@ class MspPodcast:
             split=split,
             session=f"MSP-PODCAST_{podcast}" if podcast.isdecimal() else None,
             reject=reason,
+            left_out=fault is None and reason is not None and row.letter in ("", *self.label_map),
+            notices=notices,
         )
 
     def _unscored(self, letter: str) -> str | None:
@@ -196,13 +209,16 @@ def _is_unknown(speaker: str) -> bool:
     return speaker.lower() in ("", "unknown")
 
 
-def _read(path: Path | None) -> tuple[str | None, str | None]:
-    """Transcript, and what is wrong with it."""
+def _read(path: Path | None) -> tuple[str | None, str | None, tuple[str, ...]]:
+    """Transcript, what is wrong with it, and what was mended of it."""
+    notes: list[str] = []
     try:
-        text = "" if path is None else path.read_text(encoding="utf-8-sig")
+        text = words("text", "" if path is None else path.read_text(encoding="utf-8-sig"), notes)
     except (OSError, UnicodeDecodeError):
-        return None, "the transcript cannot be read as UTF-8 text"
-    return " ".join(text.split()) or None, None
+        return None, "the transcript cannot be read as UTF-8 text", ()
+    except ManifestError as error:
+        return None, f"the transcript: {error}", ()
+    return text and " ".join(text.split()), None, tuple(notes)
 
 
 def _table(path: Path) -> tuple[_Row, ...]:
@@ -213,7 +229,9 @@ def _table(path: Path) -> tuple[_Row, ...]:
             lacking = [name for name in COLUMNS if name not in found]
             if lacking:
                 raise ManifestError(f"{path} has the columns {found}; expected {lacking} as well")
-            return tuple(_Row(*(row[name].strip() for name in COLUMNS)) for row in reader)
+            return tuple(
+                _Row(*(identity(name, row[name]) or "" for name in COLUMNS)) for row in reader
+            )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(
             f"cannot read {path} ({error}); expected the consensus labels of MSP-Podcast as CSV"

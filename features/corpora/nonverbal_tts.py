@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from features.corpora._adapter import CorpusFactory, Item, Published, Source
+from features.corpora._cells import identity, words
 from features.corpora._embedded_audio import unpack
 from features.corpora._layouts import shards_below
 from features.corpora._parquet import Shard
@@ -64,7 +65,6 @@ LEAK = (
 # Variation selectors, the joiner and skin tones: they change how a sign looks, not what it is.
 _LOOKS = re.compile("[\ufe00-\ufe0f\u200d\U0001f3fb-\U0001f3ff]")
 _PICTOGRAPH = re.compile("[\u2600-\u27bf\U0001f000-\U0001faff]")
-_NOTHING = ("", "none", "null", "nan")
 
 Events = Literal["emoji", "tags", "removed"]
 
@@ -143,7 +143,10 @@ class NonverbalTts:
             items = []
             for row in shard.rows(columns):
                 number = rows[shard.split] = rows.get(shard.split, -1) + 1
-                items.append(self._item(row, shard, number))
+                try:
+                    items.append(self._item(row, shard, number))
+                except ManifestError as error:
+                    items.append(Item(f"{shard.name} row {number}", None, "", reject=str(error)))
             yield from unpack(items, shard, "audio", self._root)
 
     def _shards(self) -> list[Shard]:
@@ -158,10 +161,14 @@ class NonverbalTts:
         )
 
     def _item(self, row: Mapping[str, Any], shard: Shard, number: int) -> Item:
-        index, speaker = _known(row.get("index")), _known(row["speaker_id"])
+        notes: list[str] = []
+        index, speaker, emotion, gender = (
+            identity(name, row.get(name), notes)
+            for name in ("index", "speaker_id", "Emotion", "gender")
+        )
         # An index counts within its split, a speaker is the same in all of them.
         id = f"{shard.split}/{number:05d}" if index is None else f"{shard.split}/{index}"
-        label = (_known(row["Emotion"]) or "").lower() or None
+        label = emotion and emotion.lower()
         reason = None
         if label is None:
             reason = "it has no emotion"
@@ -169,8 +176,7 @@ class NonverbalTts:
             reason = f"label {label!r} is not among the classes of NonverbalTTS"
         elif speaker is None:
             reason = "it has no speaker"
-        text = _known(row["Result"])
-        gender = _known(row.get("gender"))
+        text = words("Result", row["Result"], notes)
         return Item(
             id=id,
             label=None if reason else label,
@@ -179,6 +185,8 @@ class NonverbalTts:
             gender=gender and GENDERS.get(gender.lower(), gender.lower()),
             split=shard.split,
             reject=reason,
+            left_out=reason is not None and label is None,
+            notices=tuple(notes),
         )
 
 
@@ -196,12 +204,6 @@ def transcript(text: str, events: Events) -> str | None:
     elif events == "removed":
         text = re.sub(r"\s+([,.;:!?])", r"\1", _PICTOGRAPH.sub(" ", text))
     return " ".join(text.split()) or None
-
-
-def _known(value: Any) -> str | None:
-    """A cell as text; None where it is null or says so in words."""
-    text = "" if value is None else str(value).strip()
-    return None if text.lower() in _NOTHING else text
 
 
 build: CorpusFactory = NonverbalTts

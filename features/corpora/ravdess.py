@@ -24,7 +24,7 @@ EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "s
 STATEMENTS = {1: "Kids are talking by the door", 2: "Dogs are sitting by the door"}
 ACTORS = 24
 MEDIA = (".flac", ".mp4", ".wav")
-_FIELDS = re.compile(r"-".join([r"(\d\d)"] * 7))
+_FIELDS = re.compile(r"-".join([r"(\d\d)"] * 7), re.ASCII)
 
 
 class Ravdess:
@@ -79,19 +79,20 @@ def _item(path: Path) -> Item:
         return Item(place, None, "", reject="the name is not seven two-digit fields")
     modality, channel, emotion, _, statement, _, actor = map(int, match.groups())
     speaker = f"actor_{actor:02d}"
-    reason = None
     if channel == 2:
-        reason = "vocal channel 02: a song"
-    elif modality in (1, 2) or path.suffix.lower() == ".mp4":
+        return Item(place, None, speaker, reject="vocal channel 02: a song", left_out=True)
+    if modality in (1, 2) or path.suffix.lower() == ".mp4":
         reason = f"modality {modality:02d}: a video"
-    elif (modality, channel) != (3, 1):
-        reason = f"modality {modality:02d} and vocal channel {channel:02d}; expected 03 and 01"
+        return Item(place, None, speaker, reject=reason, left_out=True)
+    fault = None
+    if (modality, channel) != (3, 1):
+        fault = f"modality {modality:02d} and vocal channel {channel:02d}; expected 03 and 01"
     elif emotion not in range(1, len(EMOTIONS) + 1) or statement not in STATEMENTS:
-        reason = f"emotion {emotion:02d} and statement {statement:02d}; expected 01-08 and 01-02"
+        fault = f"emotion {emotion:02d} and statement {statement:02d}; expected 01-08 and 01-02"
     elif actor not in range(1, ACTORS + 1) or speaker != path.parent.name.lower():
-        reason = f"actor {actor:02d} in the folder {path.parent.name}"
-    if reason is not None:
-        return Item(place, None, speaker, reject=reason)
+        fault = f"actor {actor:02d} in the folder {path.parent.name}"
+    if fault is not None:
+        return Item(place, None, speaker, reject=fault)
     return Item(
         id=path.stem,
         label=EMOTIONS[emotion - 1],
