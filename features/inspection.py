@@ -21,6 +21,7 @@ from features.errors import ManifestError, UtteranceError
 from features.files import SETTLED_NS, file_sha256, identity, replacing
 from features.progress import progress
 
+MISSING = "there is no such file below the corpus root"
 _Key = tuple[str, int, int, int, int]  # of FileFacts, its first fields
 
 
@@ -86,7 +87,7 @@ def _inspect(path: Path, known: Mapping[_Key, FileFacts]) -> FileFacts | str:
     except UtteranceError as error:
         return error.reason
     except FileNotFoundError:
-        return "there is no such file below the corpus root"
+        return MISSING
     except (OSError, ManifestError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         return f"the file cannot be read ({getattr(cause, 'strerror', cause)})"

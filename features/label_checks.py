@@ -16,6 +16,7 @@ from features.corpora._adapter import Item
 from features.protocols import USED
 
 NAMED = 10  # classes, pairs or folds that a line names
+COMPARED = 1_000  # classes at most that are compared by pairs: more are no classes
 MANY = 10  # from so many classes on their number is held against that of the utterances
 _SHORTEST_BEGINNING = 3  # letters: `sad` begins `sadness`
 _SHORTEST_TYPO = 5  # letters: too many shorter words are one letter apart, such as sad and mad
@@ -32,11 +33,13 @@ def similar_classes(classes: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs that are equal but for case, spaces, `_`, `-` and Unicode composition, or nearly so.
 
     Nearly: their words are equal but for one, of which one is the beginning of the other (surprise,
-    surprised), or which are one letter apart (surprise, suprise).
+    surprised), or which are one letter apart (surprise, suprise). None of very many.
 
     >>> similar_classes(["Fear", "calm", "fear"]), similar_classes(["sad", "sadness", "mad"])
     ([('Fear', 'fear')], [('sad', 'sadness')])
     """
+    if len(classes) > COMPARED:
+        return []
     words = [_words(name) for name in classes]
     return [
         (classes[one], classes[other])

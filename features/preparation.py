@@ -83,7 +83,10 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     corpus: Corpus = factory(root, **entry.options)
-    items = read_items(name, entry, corpus, root)
+    items = list(corpus.items())
+    faults = item_faults(name, entry, corpus, items, root)
+    if faults:
+        raise ManifestError("\n".join(faults))
     survey = look_at(items, root, memory=None if generated else hashes_file(name, root))
     survey.warnings += getattr(corpus, "warnings", ())
     for same in contradictions(survey.labelled, survey.spans):
@@ -116,40 +119,42 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
     return Prepared(card, seconds / 3600, len(survey.utterances), survey.rejected, survey.noticed)
 
 
-def read_items(name: str, entry: CorpusEntry, corpus: Corpus, root: Path) -> list[Item]:
-    """All items of a corpus.
+def item_faults(
+    name: str, entry: CorpusEntry, corpus: Corpus, items: Sequence[Item], root: Path
+) -> list[str]:
+    """What is wrong with the items of a corpus as a whole, one line each; empty if nothing is.
 
     Args:
         name: The corpus.
         entry: Its entry.
-        corpus: Its adapter.
-        root: Where it looks for them.
-
-    Raises:
-        ManifestError: Listing what is wrong with them as a whole: none at all, ids that repeat,
-            labels outside the classes, or that cannot be classes.
+        corpus: Its adapter, once it has yielded the items, since some learn their classes by that.
+        items: All of them.
+        root: Where they were looked for.
     """
-    found, classes = list(corpus.items()), tuple(corpus.classes)
-    if not found:
-        raise ManifestError(
-            f"corpus {name!r} is empty: nothing of it was found in {root}; expected at least one "
+    where, classes = f"corpus {name!r}", tuple(corpus.classes)
+    if not items:
+        return [
+            f"{where} is empty: nothing of it was found in {root}; expected at least one "
             f"utterance: set {root_variable(name)} to the folder that holds it"
-        )
-    check_unique((item.id for item in found), f"corpus {name!r}")
-    labels = Counter(item.label for item in found if item.label is not None)
-    faults = label_faults(labels, listed=bool(entry.options.get("classes")))
+        ]
+    faults = []
+    try:
+        check_unique((item.id for item in items), where)
+    except ManifestError as error:
+        faults.append(str(error))
     if len(classes) < 2 or len(set(classes)) < len(classes):
-        faults.append(f"it has the classes {list(classes)}; expected two or more, each once")
-    outside = [item for item in found if item.label is not None and item.label not in classes]
+        faults.append(f"{where} has the classes {list(classes)}; expected two or more, each once")
+    labels = Counter(item.label for item in items if item.label is not None)
+    listed = bool(entry.options.get("classes"))
+    faults += [f"{where}: {fault}" for fault in label_faults(labels, listed=listed)]
+    outside = [item for item in items if item.label is not None and item.label not in classes]
     if outside:
-        listed = ", ".join(f"{item.id}: {item.label!r}" for item in outside[:5])
+        quoted = ", ".join(f"{item.id}: {item.label!r}" for item in outside[:5])
         faults.append(
-            f"{len(outside)} labels are not among its classes, such as {listed}; expected one of "
-            f"{list(classes)}: correct them, or corpora.{name}.classes"
+            f"{where}: {len(outside)} labels are not among its classes, such as {quoted}; expected "
+            f"one of {list(classes)}: correct them, or corpora.{name}.classes"
         )
-    if faults:
-        raise ManifestError("\n".join(f"corpus {name!r}: {fault}" for fault in faults))
-    return found
+    return faults
 
 
 def _labels(survey: Survey, splits: Sequence[tuple[str, ...]]) -> Iterator[Label]:

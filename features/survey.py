@@ -90,7 +90,16 @@ def look_at(items: Sequence[Item], root: Path, *, memory: Path | None) -> Survey
         memory: File of remembered hashes; None remembers nothing.
     """
     named = [item.audio for item in items if item.audio is not None]
-    files = inspect_files(root, list(dict.fromkeys(named)), memory=memory)
+    return sort_items(items, inspect_files(root, list(dict.fromkeys(named)), memory=memory))
+
+
+def sort_items(items: Sequence[Item], files: Mapping[str, FileFacts | str]) -> Survey:
+    """Sort items by what can be done with them.
+
+    Args:
+        items: All items of a corpus.
+        files: What is known of the audio files that they name, or why they cannot be used.
+    """
     survey = Survey()
     for item in items:
         reason = item.reject

@@ -37,8 +37,8 @@ app.add_typer(cache, name="cache")
 def check(
     *, deep: Annotated[bool, typer.Option(help="Also hash every audio file.")] = False
 ) -> None:
-    """Validate params, slots, the corpus root and checkpoints; list every problem at once."""
-    found = find_problems(read_params(Path("params.yaml")), deep=deep)
+    """Validate params, slots, the corpus (without its audio) and checkpoints; list all problems."""
+    found = find_problems(read_params(Path("params.yaml")), deep=deep, tell=typer.echo)
     if found:
         raise ParamsError("\n".join([f"{len(found)} problems:", *(f"- {line}" for line in found)]))
     typer.echo("check: params, slots, corpus and checkpoints are in order")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,48 +15,72 @@ from features.cache import CacheReader
 from features.checkpoints import Checkpoint
 from features.errors import HeronryError
 from features.files import file_sha256
+from features.label_checks import named
 from features.locations import corpus_root
 from features.manifest import Manifest
 from features.plugins import load
 from features.preparation import PACKAGE as CORPORA
 from features.preparation import corpus_entry
+from features.records import read_json
+from features.rehearsal import Rehearsal, rehearse
 from features.stream import StreamSpec
 from pipeline.checkpoint import make_model
 from pipeline.params import ModelEntry, Params, all_problems
+from pipeline.slot_reads import odd_slots
 
 
-def check(params: Params, *, deep: bool = False) -> list[str]:
+def check(params: Params, *, deep: bool = False, tell: Callable[[str], object] = len) -> list[str]:
     """Problems with params.yaml and with what the selected experiment needs, one line each.
 
     Args:
         params: params.yaml.
         deep: Also compare the content of every audio file with the manifest, not its size alone.
+        tell: Called with each line on what is no problem: the classes, and what is odd.
     """
     found = all_problems(params)
     wrong = "\n".join(found)
     if params.corpus in params.corpora and f"corpora.{params.corpus}" not in wrong:
-        found += corpus_problems(params, deep=deep)
+        found += corpus_problems(params, deep=deep, tell=tell)
     if params.fusion in params.models and f"models.{params.fusion}" not in wrong:
         model = params.model(params.fusion)
         if not any(f"backbones.{name}" in wrong for name in model.slots.values()):
             found += slot_problems(params, model)
+            for line in odd_slots(params, model, params.corpus):
+                tell(f"warning: {line}")
         for backbone in sorted({*model.slots.values(), model.asr}):
             if f"backbones.{backbone}" not in wrong:
                 found += checkpoint_problems(params, params.backbone(backbone))
     return found
 
 
-def corpus_problems(params: Params, *, deep: bool) -> list[str]:
-    """Whether the selected corpus is where it should be, and still what `prepare` saw."""
+def corpus_problems(params: Params, *, deep: bool, tell: Callable[[str], object]) -> list[str]:
+    """What `prepare` would refuse of the selected corpus, and what changed since it ran."""
     entry = corpus_entry(params.corpus, params.corpora[params.corpus])
-    if load(CORPORA, entry.kind).generated:
-        return []
+    generated = load(CORPORA, entry.kind).generated
+    folder = Path("data", entry.name)
+    card_path = folder / "labels" / "card.json"
+    card: Mapping[str, Any] = {}
+    found, changes = Rehearsal(), []
     try:
-        root = corpus_root(params.corpus)
-        folder = Path("data", params.corpus, "utterances")
-        manifest = Manifest.read(folder).located(root) if folder.exists() else ()
+        card = read_json(card_path) if card_path.exists() else {}
+        root = folder / "utterances" if generated else corpus_root(entry.name)
+        found = rehearse(entry, root)
+        changes = [] if generated else _changes(entry.name, root, deep=deep)
     except HeronryError as error:
-        return [str(error)]
+        unseen = "" if folder.exists() else "; not prepared yet: its tables were not looked at"
+        changes = [f"{error}{unseen}"]
+    classes = found.classes or card.get("classes") or ()
+    if classes:
+        tell(f"corpus {entry.name}: {len(classes)} classes, {named(classes)}")
+    for line in dict.fromkeys([*found.warnings, *(card.get("warnings") or ())]):
+        tell(f"warning: corpus {entry.name}: {line}")
+    return [*found.problems, *changes]
+
+
+def _changes(corpus: str, root: Path, *, deep: bool) -> list[str]:
+    """Whether the files are those that `prepare` saw."""
+    folder = Path("data", corpus, "utterances")
+    manifest = Manifest.read(folder).located(root) if folder.exists() else ()
     changed = []
     for utterance in manifest:
         if utterance.audio is None:
@@ -69,9 +95,9 @@ def corpus_problems(params: Params, *, deep: bool) -> list[str]:
     if not changed:
         return []
     return [
-        f"corpus {params.corpus!r}: {len(changed)} files differ from "
-        f"data/{params.corpus}/utterances, such as: {'; '.join(changed[:3])}. "
-        f"Run `dvc repro --force --single-item stages/prepare/dvc.yaml:prepare@{params.corpus}`"
+        f"corpus {corpus!r}: {len(changed)} files differ from "
+        f"data/{corpus}/utterances, such as: {'; '.join(changed[:3])}. "
+        f"Run `dvc repro --force --single-item stages/prepare/dvc.yaml:prepare@{corpus}`"
     ]
 
 

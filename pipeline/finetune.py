@@ -37,6 +37,7 @@ from pipeline.params import ModelEntry, Params, own_problems
 from pipeline.ranks import ALONE, Ranks
 from pipeline.resume import forget
 from pipeline.run_record import describe, job_of, jobs_of, tell_dropped, tell_labels
+from pipeline.slot_reads import tell_odd_slots
 from pipeline.train import check_splits
 from pipeline.tune_job import Size, TuneJob, run_tune_job
 from pipeline.tune_resume import tune_folder
@@ -77,6 +78,7 @@ def finetune_model(
     if found:
         raise ParamsError("\n".join(found))
     out = Path("runs", REGIME, corpus, fusion)
+    odd = tell_odd_slots(params, model, corpus) if ranks.is_first else {}
     if ranks.is_first:
         shutil.rmtree(out, ignore_errors=True)
     device = ranks.device or device
@@ -97,7 +99,7 @@ def finetune_model(
         return out
     run = describe(params, model, card, examples, regime=REGIME)
     run |= {"e2e": vars(params.tuning()), "corpus": corpus, "slots": slots}
-    run |= {"asr": asr} if asr else {}
+    run |= ({"asr": asr} if asr else {}) | odd
     run |= {"parameters": size.trained, "parameters_total": size.total}
     run |= {"train_seconds": round(time.monotonic() - started, 1)}
     if ranks.count > 1:

@@ -51,6 +51,9 @@ def slots_of(run: RunFolder) -> Iterator[Markup]:
     header = ["Slot", "Backbone", "Features", "Checkpoint", "Revision", "Layer"]
     caption = "Backbones; hashes are cut, and whole on pointing at them and below"
     yield table([*header, "Weights", "Cache"], rows, style="words", caption=caption)
+    warnings = _head(run).get("warnings") or []
+    if warnings:
+        yield element("ul", *(element("li", line) for line in warnings), style="note")
     yield quiet("Cache: hash of all that decides the features, which names them in the work store.")
     yield from origins
 

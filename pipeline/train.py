@@ -22,6 +22,7 @@ from pipeline.recognised import recognised
 from pipeline.resident import release, resident_part
 from pipeline.resume import forget, run_folder
 from pipeline.run_record import describe, inputs_of, job_of, jobs_of, tell_dropped, tell_labels
+from pipeline.slot_reads import tell_odd_slots
 
 
 def train_model(
@@ -43,6 +44,7 @@ def train_model(
     found = own_problems(params)
     if found:
         raise ParamsError("\n".join(found))
+    odd = tell_odd_slots(params, model, corpus)
     out = Path("runs", "cached", corpus, fusion)
     shutil.rmtree(out, ignore_errors=True)
     labels_folder = Path("data", corpus, "labels")
@@ -67,7 +69,7 @@ def train_model(
     out.mkdir(parents=True, exist_ok=True)
     run = describe(params, model, card, examples, regime="cached")
     run |= {"corpus": corpus, "slots": _slots(model, examples)}
-    run |= {"asr": heard.record} if heard else {}
+    run |= ({"asr": heard.record} if heard else {}) | odd
     run |= {"parameters": sizes.pop(), "train_seconds": round(time.monotonic() - started, 1)}
     run["environment"] = environment(device)
     write_json(out / "run.json", run)

@@ -11,7 +11,12 @@ from pipeline.check import check
 from pipeline.params import Params
 from tests.conftest import ManifestMaker
 
-MANIFEST = "id,audio,text,label,speaker\nu0,u0.wav,hello,calm,s0\n"
+MANIFEST = """id,audio,text,label,speaker
+u0,u0.wav,hello,calm,s0
+u1,u1.wav,hello,sad,s1
+u2,,hello,calm,s2
+u3,,hello,sad,s3
+"""
 
 
 def params(**changes: object) -> Params:
@@ -66,7 +71,8 @@ def test_files_that_changed_since_prepare(corpus: Manifest) -> None:
     first, second = (Path(u.audio or "") for u in corpus)
     first.unlink()
     second.write_bytes(second.read_bytes() + b"xx")
-    (found,) = check(params())
+    lacking, found = check(params())
+    assert "1 of 4 utterances cannot be used, such as u0: u0.wav: there is no such file" in lacking
     assert "2 files differ" in found
     assert "is gone" in found
     assert "prepare@mine" in found

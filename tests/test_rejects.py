@@ -267,6 +267,9 @@ def test_training_leaves_out_alike_and_says_so(
         "text: no words; speech: the audio holds samples that are not finite"
     )
     assert run_json["utterances"] == total - len(LEFT_OUT)
+    (odd,) = run_json["warnings"]
+    assert odd.startswith("models.m.text: backbone 'words' reads audio, and the slot text is for")
+    assert f"  warning: {odd}\n" in told
 
     labels = read_labels(tmp_path / "data/mixed/labels")
     scored = {x.id for x in labels if x.splits != ("train",)} - set(LEFT_OUT)
@@ -280,6 +283,7 @@ def test_training_leaves_out_alike_and_says_so(
     assert report.left_out == len([id for id in tested if id in LEFT_OUT]) > 0
     shown = page(report)
     assert f"({report.left_out} left out)" in shown
+    assert "models.m.text: backbone" in shown
     assert f"{len(LEFT_OUT)} without features in some slot, of {total}: left out alike" in shown
     assert '<th scope="row">text</th><td>no words</td><td>2</td>' in shown
 

@@ -83,6 +83,8 @@ class Corpus(Protocol):
     - `label_map: Mapping[str, str | None]`: the corpus's own labels to classes; None: left out.
     - `scripted: bool`: all speakers read the same few sentences, so that the words carry no label.
     - `disclaimer: str`: what every report on this corpus must say.
+    - `preview() -> Iterator[Item]`: the same as `items`, for `check`, where that makes or unpacks
+      audio: nothing is written, and `audio` is None of what would have to be.
     - `warnings: Sequence[str]`: what was ignored of its tables as a whole, once items were read.
     """
 

@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -98,18 +99,12 @@ class Demo:
         """
         planned = plan(self.utterances, self.seed)
         self._ensure(planned)
-        for p in planned:
-            yield Item(
-                id=p.id,
-                label=p.label,
-                speaker=p.speaker.id,
-                audio=f"{FOLDER}/{p.id}.flac",
-                text=p.text,
-                dialogue=p.dialogue,
-                turn=p.turn,
-                gender=p.speaker.gender,
-                split=p.split,
-            )
+        yield from _items(planned)
+
+    def preview(self) -> Iterator[Item]:
+        """The same without their audio, which is not made."""
+        for item in _items(plan(self.utterances, self.seed)):
+            yield replace(item, audio=None)
 
     def _ensure(self, planned: Sequence[Planned]) -> None:
         """Make the audio, unless the same plan and the same code made all that is there."""
@@ -127,6 +122,21 @@ class Demo:
             (folder / stale).unlink(missing_ok=True)
         shas = {name: file_sha256(folder / name) for name in names}
         write_json(folder / STAMP, {"recipe": recipe, "files": shas})
+
+
+def _items(planned: Sequence[Planned]) -> Iterator[Item]:
+    for p in planned:
+        yield Item(
+            id=p.id,
+            label=p.label,
+            speaker=p.speaker.id,
+            audio=f"{FOLDER}/{p.id}.flac",
+            text=p.text,
+            dialogue=p.dialogue,
+            turn=p.turn,
+            gender=p.speaker.gender,
+            split=p.split,
+        )
 
 
 def _stamp(folder: Path) -> tuple[str | None, dict[str, str]]:

@@ -39,7 +39,7 @@ from __future__ import annotations
 import functools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -112,7 +112,9 @@ class ManifestCorpus:
         """Class names in the order of the model's outputs."""
         if self._given is not None:
             return self._given
-        return tuple(sorted({item.label for item in self._items if item.label is not None}))
+        # Rows whose audio cell turned out to be empty bring no class, where cells have been read.
+        items = vars(self).get("_items") or self.preview()
+        return tuple(sorted({item.label for item in items if item.label is not None}))
 
     def items(self) -> Iterator[Item]:
         """All rows, in the order of the tables.
@@ -122,15 +124,31 @@ class ManifestCorpus:
         """
         yield from self._items
 
+    def preview(self) -> Iterator[Item]:
+        """All rows, without the audio that lies inside their tables.
+
+        Raises:
+            ManifestError: As `items`.
+        """
+        for table in self._tables:
+            for item in table.items:
+                inside = table.reading.embedded is not None
+                # Of such a row nothing but its audio may be known: words stand for it.
+                yield replace(item, audio=None, text=item.text or "") if inside else item
+
     @functools.cached_property
     def _items(self) -> tuple[Item, ...]:
+        # Only now, since it may be gigabytes.
+        return tuple(item for table in self._tables for item in self._with_audio(table))
+
+    @functools.cached_property
+    def _tables(self) -> list[_Table]:
         tables, faults = self._read()
         items = [item for table in tables for item in table.items]
         places = [place for table in tables for place in table.places]
         faults += _repeated(items, places) + _outside(items, places, self._given)
         raise_faults(self._root / self._file, faults)
-        # Only now, since it may be gigabytes.
-        return tuple(item for table in tables for item in self._with_audio(table))
+        return tables
 
     def _read(self) -> tuple[list[_Table], list[str]]:
         tables, faults = [], []
