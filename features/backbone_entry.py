@@ -13,6 +13,7 @@ from features.arguments import completed
 from features.backbones._backbone import Backbone, Pooled, Reads
 from features.backbones._layers import DEPTH, choose_layers
 from features.cache import DEVIATION
+from features.checkpoint_files import pinned
 from features.entries import entry_problems, split_entry
 from features.errors import ParamsError
 from features.plugins import load
@@ -91,8 +92,8 @@ class BackboneEntry:
     def differences(self, recorded: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Settings in which features of that provenance are not this entry's.
 
-        Weights are not loaded. Where they would have to be asked (`revision: null`, an option that
-        is left to them), there is no difference.
+        Weights are not loaded. Where they would have to be asked (`revision: null` or a branch, an
+        option that is left to them), there is no difference.
 
         Returns:
             By name: what was recorded, and what the entry says.
@@ -113,7 +114,7 @@ class BackboneEntry:
             # A local folder is recorded by its name alone: features.checkpoints.
             named = recorded["checkpoint"] in (name, Path(name).name)
             pairs["checkpoint"] = recorded["checkpoint"], recorded["checkpoint"] if named else name
-        if options.get("revision") is not None and "revision" in recorded:
+        if pinned(options.get("revision")) and "revision" in recorded:
             pairs["revision"] = recorded["revision"], options["revision"]
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251  what torch raises; nothing is unpickled here
 from typing import Any
@@ -17,16 +20,21 @@ from features.files import file_sha256
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 WEIGHTS = "model.safetensors"
+WRAPPERS = ("model", "state_dict")  # keys under which public checkpoints keep their state dict
+INDEX = ".index.json"  # ends the name of a file that lists parts
+# Of a transformers folder, as transformers prefers them.
+WEIGHT_FILES = (WEIGHTS, WEIGHTS + INDEX, "pytorch_model.bin", "pytorch_model.bin" + INDEX)
 CONTENT = "sha256:"  # begins a revision that is a hash of content
+PINNED = re.compile(rf"[0-9a-f]{{7,40}}|{CONTENT}[0-9a-f]{{64}}")
 UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, KeyError, SafetensorError)
 
 
-def read_tensors(path: Path, *, wrappers: tuple[str, ...] = ("model", "state_dict")) -> Any:
+def read_tensors(path: Path, *, wrappers: tuple[str, ...] = WRAPPERS) -> Any:
     """Named tensors of a weight file.
 
     Args:
         path: A `.safetensors` file, or one that `torch.save` wrote.
-        wrappers: Keys under which public checkpoints keep their state dict.
+        wrappers: Keys under which the state dict may lie.
 
     Raises:
         CheckpointError: If the file is unreadable, holds more than tensors and plain values, or
@@ -58,26 +66,45 @@ def read_tensors(path: Path, *, wrappers: tuple[str, ...] = ("model", "state_dic
     return tensors
 
 
-def check_content(name: str, revision: str | None, path: Path | None) -> None:
-    """Refuse weights that are not those that a revision names by their hash.
+def pinned(revision: str | None) -> bool:
+    """Whether a revision says which weights are meant: a commit or a hash, not a branch or None.
 
-    Args:
-        name: Of the checkpoint.
-        revision: `sha256:` and the hash of model.safetensors; any other is not looked at.
-        path: That file; None: there is none.
+    >>> pinned("c9745ed1d9f207416be6d2e6f8de32d1f16199bf"), pinned("main"), pinned(None)
+    (True, False, False)
+    """
+    return revision is not None and PINNED.fullmatch(revision) is not None
+
+
+def content_of(files: Sequence[Path]) -> str:
+    """What a revision names weights by: the SHA-256 of their file, or of the list of several."""
+    hashes = [file_sha256(path) for path in files]
+    if len(files) == 1:
+        return CONTENT + hashes[0]
+    lines = sorted(f"{hash}  {path.name}\n" for hash, path in zip(hashes, files, strict=True))
+    return CONTENT + hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def parts_of(index: Path) -> list[str]:
+    """Names of the files that hold the weights which an index lists.
 
     Raises:
-        CheckpointError: If it is another file.
+        CheckpointError: If it is no such index, or names files elsewhere.
     """
-    if revision is None or not revision.startswith(CONTENT):
-        return
-    found = None if path is None else CONTENT + file_sha256(path)
-    if found != revision:
+    try:
+        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        names = sorted(set(listed))
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"checkpoint {name!r} has revision {revision}; expected a local folder whose {WEIGHTS} "
-            f"has that hash, found {found}: train it again, or correct `revision` in params.yaml "
-            "so that its features are extracted anew"
+            f"{index} is no index of weights ({type(error).__name__}: {error}); expected an object "
+            'with "weight_map": {name of a weight: name of a file}: download it again'
+        ) from error
+    foreign = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+    if foreign or not names:
+        raise CheckpointError(
+            f"{index} says that weights are in {foreign or 'no file'}; expected names of files "
+            "beside it: download the checkpoint again, from where you trust it"
         )
+    return names
 
 
 def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

@@ -24,12 +24,27 @@ from features import (
     embedded,
     torchaudio_cpu,  # noqa: F401  transformers imports torchaudio
 )
-from features.checkpoint_files import SUFFIXES, UNREADABLE, WEIGHTS, check_content, read_tensors
+from features.checkpoint_files import (
+    CONTENT,
+    INDEX,
+    SUFFIXES,
+    UNREADABLE,
+    WEIGHT_FILES,
+    WRAPPERS,
+    content_of,
+    parts_of,
+    pinned,
+    read_tensors,
+)
 from features.errors import CheckpointError
 from features.files import tensors_sha256
 from features.locations import checkpoint_folder, project_root
 
 PROBE = "I can't believe it's 5 o'clock \u2014 Na\u00efve CAF\u00c9s, laughing: ha-ha!!"
+NETWORK_SETTINGS = (
+    *("act", "bucket", "conv", "eps", "group", "heads", "norm", "position", "relative", "rope"),
+    *("rotary", "scal", "window"),
+)
 EXTRACTOR_SETTINGS = (
     "feature_size",
     "sampling_rate",
@@ -47,8 +62,8 @@ class Checkpoint:
 
     Attributes:
         name: Hub id, or path of a folder or file.
-        revision: Commit of the hub repository; None takes its main branch. Of a local folder
-            `sha256:` and the hash of its model.safetensors, which must be that.
+        revision: Commit of the hub repository; or `sha256:` and the hash of the file of weights,
+            wherever they are, which must be that. None, or a branch, takes what is there.
         package: Package that carries the same weights (see `features.embedded`).
         trust_remote_code: Whether code from the hub repository may run. Never by default.
     """
@@ -76,8 +91,7 @@ class Checkpoint:
         folder = self.folder()
         source = self.name if folder is None else str(folder)
         if folder is None:
-            check_content(self.name, self.revision, None)
-            options |= {} if self.revision is None else {"revision": self.revision}
+            options |= {} if self._commit is None else {"revision": self._commit}
         if self.trust_remote_code:
             options["trust_remote_code"] = True
         try:
@@ -87,7 +101,7 @@ class Checkpoint:
 
     def network(self, loader: Any, **options: Any) -> nn.Module:
         """A network in eval mode, float32, all of whose weights came from the checkpoint."""
-        check_content(self.name, self.revision, self.beside(WEIGHTS, (WEIGHTS,)))
+        self._check_content()
         with _quiet():
             network, info = self.load(
                 loader,
@@ -103,48 +117,74 @@ class Checkpoint:
             )
         return network.eval()  # type: ignore[no-any-return]
 
-    def tensors(self, files: Sequence[str]) -> dict[str, Tensor]:
+    def tensors(
+        self, files: Sequence[str], *, wrappers: tuple[str, ...] = WRAPPERS
+    ) -> dict[str, Tensor]:
         """Named tensors of the weight file, for networks that transformers does not have.
 
         Args:
             files: Names that the file may have in the repository, the preferred one first.
+            wrappers: Keys under which the state dict may lie.
 
         Raises:
             CheckpointError: If it is nowhere or unreadable.
         """
-        check_content(self.name, self.revision, self.beside(WEIGHTS, (WEIGHTS,)))
-        return read_tensors(self.file(files))  # type: ignore[no-any-return]
+        self._check_content(files)
+        return read_tensors(self.file(files), wrappers=wrappers)  # type: ignore[no-any-return]
 
     def file(self, files: Sequence[str]) -> Path:
         """The local path of one of `files`: as named, in a folder, or fetched from the hub."""
         return self._local_file(files) or self._from_hub(files)
 
     def look_for(self, files: Sequence[str] = ()) -> None:
-        """Make sure that the weights can be had, without loading them.
+        """Make sure that the weights can be had and are those meant, without loading them.
 
         Args:
             files: Names that a native network's weight file may have; none: a network of
                 transformers, whose config is read.
 
         Raises:
+            CheckpointError: If they are nowhere, or others.
+        """
+        path = self._weights(files)
+        if path is None:
+            self._look_elsewhere(files)
+        elif _of_weights(path):
+            self._check_content(files)
+
+    def content(self, files: Sequence[str] = ()) -> str:
+        """`sha256:` and the hash of the weights, as `revision` may name them.
+
+        Args:
+            files: Names that a native network's weight file may have; none: of transformers.
+
+        Raises:
             CheckpointError: If they are nowhere.
         """
-        if self._local_file(files) is not None:
-            return
-        if not files:
-            if self.folder() is None:
-                from transformers import AutoConfig
+        path = self._weights(files) or self._from_hub(files or WEIGHT_FILES)
+        if not path.name.endswith(INDEX):
+            return content_of([path])
+        beside = [path.with_name(name) for name in parts_of(path)]
+        return content_of([p if p.is_file() else self._from_hub([p.name]) for p in beside])
 
-                self.load(AutoConfig)
-            return
-        self._from_hub(files, dry_run=True)
+    def content_here(self, files: Sequence[str] = ()) -> str | None:
+        """The same of weights on this machine; None if the hub would have to be asked.
 
-    def provenance(self) -> dict[str, Any]:
-        """Name and revision. The folders of one machine are left out: they change no number."""
+        None also of imported features, whose identity is another: `features.backbones.imported`.
+        """
+        path = self._weights(files)
+        return self.content(files) if path is not None and _of_weights(path) else None
+
+    def provenance(self, files: Sequence[str] = ()) -> dict[str, Any]:
+        """Name and revision. The folders of one machine are left out: they change no number.
+
+        Args:
+            files: As for `content`, which stands for a revision that leaves the weights open.
+        """
         local = any(candidate.exists() for candidate in self._candidates()[:1])
         return {
             "checkpoint": Path(self.name).name if local else self.name,
-            "revision": self.revision,
+            "revision": self.revision if pinned(self.revision) else self.content(files),
         }
 
     def beside(self, name: str, files: Sequence[str] = ()) -> Path | None:
@@ -158,6 +198,47 @@ class Checkpoint:
         folder = self.folder() if weights is None else weights.parent
         path = None if folder is None else folder / name
         return path if path is not None and path.is_file() else None
+
+    @property
+    def _commit(self) -> str | None:
+        """What the hub is asked for."""
+        by_content = self.revision is not None and self.revision.startswith(CONTENT)
+        return None if by_content else self.revision
+
+    def _check_content(self, files: Sequence[str] = ()) -> None:
+        """Refuse weights that are not those that the revision names by their hash."""
+        if self.revision is None or not self.revision.startswith(CONTENT):
+            return
+        found = self.content(files)
+        if found != self.revision:
+            raise CheckpointError(
+                f"checkpoint {self.name!r} has revision {self.revision}; found {found}: put the "
+                f"weights back that have that hash, or write `revision: {found}` into params.yaml "
+                "so that its features are extracted anew"
+            )
+
+    def _look_elsewhere(self, files: Sequence[str]) -> None:
+        """Ask the hub, if there is no folder that should hold the weights."""
+        if files:
+            self._from_hub(files, dry_run=True)
+            return
+        folder = self.folder()
+        if folder is not None:
+            raise CheckpointError(
+                f"{folder} holds no weights; expected one of {', '.join(WEIGHT_FILES)} beside its "
+                f"config.json: put the files of {self.name!r} there"
+            )
+        from transformers import AutoConfig
+
+        self.load(AutoConfig)
+
+    def _weights(self, files: Sequence[str]) -> Path | None:
+        """The weight file on this machine, or the index of several."""
+        if files:
+            return self._local_file(files)
+        folder = self.folder()
+        paths = [] if folder is None else [folder / name for name in WEIGHT_FILES]
+        return next((path for path in paths if path.is_file()), None)
 
     def _local_file(self, files: Sequence[str]) -> Path | None:
         for candidate in self._candidates():
@@ -182,7 +263,7 @@ class Checkpoint:
         for name in files:
             try:
                 found: Any = hf_hub_download(
-                    self.name, name, revision=self.revision, dry_run=dry_run
+                    self.name, name, revision=self._commit, dry_run=dry_run
                 )
                 return Path(found.local_path if dry_run else found)
             except EntryNotFoundError as error:
@@ -200,6 +281,11 @@ class Checkpoint:
             f"  download {what} {self.name!r} from the model hub, put its files into a "
             f"folder {Path(self.name).name!r} below the one that HERONRY_CHECKPOINTS names{package}"
         )
+
+
+def _of_weights(path: Path) -> bool:
+    """Whether a file holds weights, or lists files that do."""
+    return path.suffix in SUFFIXES or path.name.endswith(INDEX)
 
 
 @contextlib.contextmanager
@@ -232,6 +318,15 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     probe = tokenizer(PROBE)["input_ids"]
     settings = json.dumps([sorted(tokenizer.get_vocab().items()), probe])
     return hashlib.sha256(settings.encode()).hexdigest()
+
+
+def network_settings(network: Any) -> dict[str, Any]:
+    """What of config.json decides the numbers and does not show in the weights.
+
+    By parts of names, since each family has its own; sizes are those of the weights.
+    """
+    told = network.config.to_dict()
+    return {name: told[name] for name in sorted(told) if any(p in name for p in NETWORK_SETTINGS)}
 
 
 def extractor_settings(extractor: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from features.errors import CacheError
 from features.extractor import Extractor
 from features.forecast import Forecast, forecast
 from features.manifest import Manifest
+from features.pins import check_pinned
 from features.progress import progress
 from features.recipe import Recipe, Tally
 from features.records import NOTICED, REJECTED, SEEN, write_noticed, write_rejected, write_seen
@@ -117,6 +118,7 @@ def extract_with(
     extractor: Extractor, manifest: Manifest, out: Path, options: Options
 ) -> Extraction:
     """`extract` with a backbone that is loaded already, into the empty folder `out`."""
+    check_pinned(extractor.entry, extractor.provenance)
     known = trained_on(extractor.entry)  # first, since hours would be in vain if it is malformed
     plan = ShardPlan.of(manifest, extractor.backbone.reads)
     with extractor.store.locked(shared=options.part is not None):

@@ -18,6 +18,7 @@ from features.files import file_sha256
 from features.label_checks import named
 from features.locations import corpus_root
 from features.manifest import Manifest
+from features.pins import leaves_weights_open, open_weights
 from features.plugins import load
 from features.preparation import PACKAGE as CORPORA
 from features.preparation import corpus_entry
@@ -124,19 +125,25 @@ def _likely_spec(entry: BackboneEntry) -> StreamSpec:
 def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
     """Whether the weights of a backbone can be had, unless its features are there already."""
     name, revision, package = (entry.options.get(k) for k in ("checkpoint", "revision", "package"))
-    if name is None or _extracted(Path("cache", params.corpus, entry.name), entry):
+    if name is None:
         return []
-    try:
+    made = _extracted(Path("cache", params.corpus, entry.name), entry)
+    found, content = [], made.get("revision")
+    if not made:
+        checkpoint = Checkpoint(str(name), revision, package)
         files = getattr(load(BACKBONES, entry.kind), "files", ())
-        Checkpoint(str(name), revision, package).look_for(files)
-    except HeronryError as error:
-        return [f"backbones.{entry.name}: {error}"]
-    return []
+        try:
+            checkpoint.look_for(files)
+            content = checkpoint.content_here(files) if leaves_weights_open(entry) else None
+        except HeronryError as error:
+            found = [f"backbones.{entry.name}: {error}"]
+    return [*found, open_weights(entry, content)] if leaves_weights_open(entry) else found
 
 
-def _extracted(folder: Path, entry: BackboneEntry) -> bool:
+def _extracted(folder: Path, entry: BackboneEntry) -> Mapping[str, Any]:
+    """The provenance of features that are there and what the entry says; else nothing."""
     try:
         found = CacheReader(folder).provenance
     except HeronryError:
-        return False  # there is none, or none to rely on: extraction will need the weights
-    return not entry.differences(found)
+        return {}  # there is none, or none to rely on: extraction will need the weights
+    return {} if entry.differences(found) else found

@@ -11,6 +11,7 @@ from features.errors import ParamsError
 from features.leaks import find_seen_leak, gate, lines
 from features.locations import corpus_root
 from features.manifest import Manifest, read_labels
+from features.pins import check_pinned, leaves_weights_open
 from features.records import read_json
 from features.seen import find_seen, trained_on
 from pipeline.data import Examples
@@ -79,9 +80,13 @@ def live_examples(
         manifest: With located audio.
         entries: Backbones of the live slots; they are built.
     """
+    backbones = {slot: entry.build() for slot, entry in entries.items()}
+    for slot, entry in entries.items():
+        if leaves_weights_open(entry):
+            check_pinned(entry, backbones[slot].provenance())
     return LiveExamples(
         cached=cached,
-        backbones={slot: entry.build() for slot, entry in entries.items()},
+        backbones=backbones,
         utterances={utterance.id: utterance for utterance in manifest},
         batch_size=params.training(model).batch_size,
         batch_seconds=params.tuning().batch_seconds,

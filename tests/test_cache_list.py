@@ -149,7 +149,8 @@ def test_looking_is_no_use(private_store: Path) -> None:
         ({"pooling": "mean"}, False),
         ({"store_dtype": "float32"}, False),
         ({"layer": 3}, False),
-        ({"revision": "abc"}, False),
+        ({"revision": "0123abc"}, False),
+        ({"revision": "main"}, True),
     ],
 )
 def test_an_entry_describes_what_it_would_make(change: dict[str, object], same: bool) -> None:
@@ -163,7 +164,7 @@ def test_an_entry_describes_what_it_would_make(change: dict[str, object], same: 
         "store_dtype": "float16",
         "version": 1,
         "checkpoint": "wavlm",
-        "revision": "main",
+        "revision": "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
         "weights_sha256": "0",
         "resampling": IDENTITY,
     }

@@ -91,9 +91,10 @@ def test_slots_and_checkpoints() -> None:
     backbones = {"tone": {}, "none": {}, "far": {"kind": "text_encoder", "checkpoint": "no/where"}}
     models = {"m": {"kind": "heron", "text": "far", "prosody": "tone"}}
     found = check(params(backbones=backbones, models=models))
-    assert len(found) == 2
+    assert len(found) == 3
     assert "no place for the prosody slot" in found[0]
     assert "cannot load checkpoint 'no/where'" in found[1]
+    assert "backbones.far.revision: given None, which leaves open" in found[2]
 
 
 @pytest.mark.usefixtures("corpus")

@@ -89,12 +89,12 @@ def test_a_file_is_found_by_path_in_a_folder_and_below_the_named_one(
         checkpoint = Checkpoint(name)
         checkpoint.look_for(names)
         assert same(checkpoint.tensors(names))
-        assert str(tmp_path) not in str(checkpoint.provenance())
+        assert str(tmp_path) not in str(checkpoint.provenance(names))
     with pytest.raises(CheckpointError, match=r"download model.safetensors or rmvpe.pt"):
         Checkpoint("somebody/rmvpe").look_for(names)
     monkeypatch.setenv("HERONRY_CHECKPOINTS", str(tmp_path / "all"))
     assert same(Checkpoint("somebody/rmvpe").tensors(names))
-    assert Checkpoint("somebody/rmvpe").provenance()["checkpoint"] == "somebody/rmvpe"
+    assert Checkpoint("somebody/rmvpe").provenance(names)["checkpoint"] == "somebody/rmvpe"
 
 
 def test_missing_weights_are_told_before_and_when_loading() -> None:

@@ -112,6 +112,7 @@ def test_no_block_is_dropped_in_training(
 
 
 def test_provenance_tells_what_decides_the_numbers(entry: dict[str, Any]) -> None:
+    entry |= {"revision": "0123abc"}
     first = Xeus(**entry).provenance()
     assert first == Xeus(**entry).provenance()
     assert first["checkpoint"] == "xeus"

@@ -132,7 +132,7 @@ class CED(Networked):
     def provenance(self) -> dict[str, Any]:
         """Checkpoint, layers, dynamic range, chunks and hash of the weights."""
         return {
-            **self.source.provenance(),
+            **self.source.provenance(FILES),
             **self.layers.provenance(),
             "top_db": TOP_DB,
             "chunk_frames": CHUNK,

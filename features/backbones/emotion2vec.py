@@ -85,7 +85,7 @@ class Emotion2vec(Networked):
     def provenance(self) -> dict[str, Any]:
         """Checkpoint, layers, normalisation and hash of the weights."""
         return {
-            **self.source.provenance(),
+            **self.source.provenance(FILES),
             **self.layers.provenance(),
             "normalize": "clip",
             "weights_sha256": weights_sha256(self.network),

@@ -123,7 +123,7 @@ class F0(Networked):
             return {"estimator": f"WORLD {self.method}", "scale": SCALE}
         return {
             "estimator": "RMVPE",
-            **self.source.provenance(),
+            **self.source.provenance(FILES),
             "mel": f"{rmvpe.N_MELS} bands, each {rmvpe_audio.HOP} samples",
             "threshold": self.threshold,
             "scale": SCALE,

@@ -27,7 +27,12 @@ from features.backbones._front_convolutions import FrontConvolutions
 from features.backbones._hidden_states import SIMILAR, clips_in_parts, hidden_states
 from features.backbones._layers import LayerChoice, choose_layers, freeze, keep_first
 from features.backbones._positional_convolution import PositionalConvolution
-from features.checkpoints import Checkpoint, extractor_settings, weights_sha256
+from features.checkpoints import (
+    Checkpoint,
+    extractor_settings,
+    network_settings,
+    weights_sha256,
+)
 from features.errors import CheckpointError
 from features.manifest import Utterance
 from features.stream import Stream
@@ -104,6 +109,7 @@ class SpeechEncoder(Networked):
             **self.source.provenance(),
             **self.layers.provenance(),
             "front_end": extractor_settings(self.front_end),
+            "network": network_settings(self.network),
             "weights_sha256": weights_sha256(self.network),
         }
 

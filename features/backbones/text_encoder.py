@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
 from features.backbones._hidden_states import hidden_states, in_parts
 from features.backbones._layers import LayerChoice, Layers, choose_layers, freeze, keep_first
-from features.checkpoints import Checkpoint, tokenizer_sha256, weights_sha256
+from features.checkpoints import Checkpoint, network_settings, tokenizer_sha256, weights_sha256
 from features.errors import CheckpointError, ParamsError, UtteranceError
 from features.manifest import Utterance
 from features.stream import Stream
@@ -136,6 +136,7 @@ class TextEncoder(Networked):
             **self.layers.provenance(),
             "max_tokens": self.max_tokens,
             "tokenizer_sha256": self.tokenizer_sha256,
+            "network": network_settings(self.network),
             "weights_sha256": weights_sha256(self.network),
         }
 

@@ -22,7 +22,12 @@ from features.backbones._audio import HOP, SAMPLE_RATE, waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
 from features.backbones._hidden_states import hidden_states
 from features.backbones._layers import LayerChoice, choose_layers, freeze, keep_first
-from features.checkpoints import Checkpoint, extractor_settings, weights_sha256
+from features.checkpoints import (
+    Checkpoint,
+    extractor_settings,
+    network_settings,
+    weights_sha256,
+)
 from features.errors import CheckpointError, UtteranceError
 from features.manifest import Utterance
 from features.stream import Stream
@@ -127,6 +132,7 @@ class Whisper(Networked):
             "pad": self.pad,
             "long": self.long,
             "front_end": extractor_settings(self.front_end),
+            "network": network_settings(self.network),
             "weights_sha256": weights_sha256(self.network),
         }
 

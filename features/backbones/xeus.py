@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
 from features.backbones._layers import LayerChoice, choose_layers, freeze
-from features.checkpoint_files import read_tensors
 from features.checkpoints import Checkpoint, weights_sha256
 from features.errors import CheckpointError
 from features.files import file_sha256
@@ -69,7 +68,7 @@ class Xeus(Networked):
         config = _config_beside(weights, self.source)
         self.config_sha256 = file_sha256(config)
         network = _built(task, config)
-        _load(network, read_tensors(weights, wrappers=WRAPPERS), checkpoint)
+        _load(network, self.source.tensors(WEIGHTS, wrappers=WRAPPERS), checkpoint)
         total = len(network.encoder.encoders)
         self.layers = choose_layers(layer, total, checkpoint, first=self.first_layer)
         self.final_norm = final_norm
@@ -106,7 +105,7 @@ class Xeus(Networked):
     def provenance(self) -> dict[str, Any]:
         """Checkpoint, layers, hashes of the configuration and of the weights."""
         return {
-            **self.source.provenance(),
+            **self.source.provenance(WEIGHTS),
             **self.layers.provenance(),
             "final_norm": self.final_norm,
             "use_mask": False,
