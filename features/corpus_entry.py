@@ -29,6 +29,7 @@ class CorpusEntry:
         allow_leak: What may cross the splits all the same.
         allow_rejected: How many utterances that cannot be used are borne (not counted are those
             without a label).
+        follow_links: Whether audio is read where links below the root lead out of it.
         shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
         shard_characters: A shard of a text backbone closes once it holds this many characters.
         options: Keywords of the plug-in's constructor.
@@ -42,6 +43,7 @@ class CorpusEntry:
     split_seed: int = 0
     allow_leak: tuple[LeakKind, ...] = ()
     allow_rejected: int = 0
+    follow_links: bool = False
     shard_seconds: float = 3600.0
     shard_characters: int = 500_000
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -87,7 +87,8 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
     faults = item_faults(name, entry, corpus, items, root)
     if faults:
         raise ManifestError("\n".join(faults))
-    survey = look_at(items, root, memory=None if generated else hashes_file(name, root))
+    memory = None if generated else hashes_file(name, root)
+    survey = look_at(items, root, memory=memory, follow_links=generated or entry.follow_links)
     survey.warnings += getattr(corpus, "warnings", ())
     for same in contradictions(survey.labelled, survey.spans):
         for item in same:

@@ -19,8 +19,9 @@ from features.leaks import find_leaks, gate
 from features.plugins import load
 from features.preparation import item_faults
 from features.protocols import assign, only_fold
+from features.root_paths import RootPaths
 from features.split_counts import count_classes
-from features.survey import Survey, sort_items
+from features.survey import Survey, path_faults, sort_items
 
 ENDLESS_SECONDS = 1e9  # of a file that was not opened
 QUOTED = 5  # rejected utterances that a problem quotes
@@ -56,7 +57,11 @@ def rehearse(entry: CorpusEntry, root: Path) -> Rehearsal:
     problems = item_faults(entry.name, entry, corpus, items, root)
     if not items:
         return Rehearsal(problems=tuple(problems))
-    survey = sort_items(items, look_for(root, (i.audio for i in items if i.audio is not None)))
+    paths = RootPaths(root)
+    named = list(dict.fromkeys(item.audio for item in items if item.audio is not None))
+    files = path_faults(named, paths, follow_links=entry.follow_links)
+    files |= look_for(root, [name for name in named if name not in files])
+    survey = sort_items(items, files, paths)
     survey.warnings += getattr(corpus, "warnings", ())
     if len(survey.faults) > entry.allow_rejected or not survey.labelled:
         problems.append(_unusable(entry.name, survey, len(items)))

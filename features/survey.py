@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from features.corpora._adapter import Item
-from features.errors import UtteranceError
-from features.inspection import FileFacts, inspect_files
+from features.errors import ManifestError, UtteranceError
+from features.inspection import MISSING, FileFacts, inspect_files
 from features.manifest import Utterance
+from features.root_paths import RootPaths
+from features.utterance import check_text
 
 # A transcript's last stop often lies a little after the end of the recording.
 OVERHANG_SECONDS = 0.5
+OUTSIDE = (
+    "a link leads out of the corpus root; expected audio below it: copy it there, or set "
+    "follow_links: true in the entry of the corpus"
+)
 
 
 @dataclass
@@ -69,9 +75,16 @@ class Survey:
         if utterance.audio is not None and isinstance(file, FileFacts):
             self.facts[utterance.audio] = file
 
-    def reject(self, item: Item, reason: str, *, fault: bool) -> None:
-        """List an item with its reason, and whether that is something broken or missing."""
-        self.rejected[item.id] = reason
+    def reject(self, item: Item, reason: str, *, fault: bool, hint: str = "") -> None:
+        """List an item with its reason.
+
+        Args:
+            item: What is left out.
+            reason: Why.
+            fault: Whether that is something broken or missing.
+            hint: What to do about it, where that differs from item to item.
+        """
+        self.rejected[item.id] = reason + hint
         self.causes[item.id] = reason.removeprefix(f"{item.audio}: ")
         if fault:
             self.faults.append(item.id)
@@ -81,24 +94,49 @@ class Survey:
         self.notices.setdefault(id, []).append(notice)
 
 
-def look_at(items: Sequence[Item], root: Path, *, memory: Path | None) -> Survey:
+def look_at(
+    items: Sequence[Item], root: Path, *, memory: Path | None, follow_links: bool = False
+) -> Survey:
     """Hash and probe what the items name, and sort the items by what can be done with them.
 
     Args:
         items: All items of a corpus.
         root: Folder that their audio paths count from.
         memory: File of remembered hashes; None remembers nothing.
+        follow_links: Whether audio is read where links lead out of that folder.
     """
-    named = [item.audio for item in items if item.audio is not None]
-    return sort_items(items, inspect_files(root, list(dict.fromkeys(named)), memory=memory))
+    paths = RootPaths(root)
+    named = list(dict.fromkeys(item.audio for item in items if item.audio is not None))
+    files = path_faults(named, paths, follow_links=follow_links)
+    files |= inspect_files(root, [name for name in named if name not in files], memory=memory)
+    return sort_items(items, files, paths)
 
 
-def sort_items(items: Sequence[Item], files: Mapping[str, FileFacts | str]) -> Survey:
+def path_faults(
+    names: Iterable[str], paths: RootPaths, *, follow_links: bool
+) -> dict[str, FileFacts | str]:
+    """The reasons, by path, of those that are not looked at."""
+    found: dict[str, FileFacts | str] = {}
+    for name in names:
+        try:
+            check_text("its path", name)
+        except ManifestError as error:
+            found[name] = str(error)
+            continue
+        if not follow_links and paths.leads_to(name):
+            found[name] = OUTSIDE
+    return found
+
+
+def sort_items(
+    items: Sequence[Item], files: Mapping[str, FileFacts | str], paths: RootPaths
+) -> Survey:
     """Sort items by what can be done with them.
 
     Args:
         items: All items of a corpus.
         files: What is known of the audio files that they name, or why they cannot be used.
+        paths: Of the corpus root, to name the file that a path may mean.
     """
     survey = Survey()
     for item in items:
@@ -107,7 +145,9 @@ def sort_items(items: Sequence[Item], files: Mapping[str, FileFacts | str]) -> S
             try:
                 survey.use(_utterance(item, files), files.get(item.audio or ""))
             except UtteranceError as error:
-                survey.reject(item, error.reason, fault=True)
+                name = item.audio or ""
+                hint = paths.hint(name) if files.get(name) == MISSING else ""
+                survey.reject(item, error.reason, fault=True, hint=hint)
                 continue
         elif reason is None:
             survey.reject(item, "it has neither audio nor text", fault=True)
@@ -132,9 +172,10 @@ def _utterance(item: Item, files: Mapping[str, FileFacts | str]) -> Utterance:
         raise UtteranceError(item.id, f"{item.audio}: {file}")
     begin, end = item.start or 0.0, file.seconds if item.stop is None else item.stop
     if begin >= min(end, file.seconds) or end > file.seconds + OVERHANG_SECONDS:
-        raise UtteranceError(
-            item.id, f"{item.audio}: the span {begin} to {end} s is not within {file.seconds:.3f} s"
-        )
+        reason = f"{item.audio}: the span {begin} to {end} s is not within {file.seconds:.3f} s"
+        if 100 <= end <= 1000 * file.seconds and float(end).is_integer():
+            reason += "; expected seconds: are these milliseconds?"
+        raise UtteranceError(item.id, reason)
     return Utterance(
         id=item.id,
         audio=item.audio,

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from features.corpora._adapter import Item
 from features.corpora._cells import decoded, identity, number, path, words
 from features.corpora.manifest import ManifestCorpus
+from features.corpora.meld import Meld
 from features.errors import ManifestError
+from features.survey import look_at
 from features.utterance import Utterance
 
 Rows = list[dict[str, Any]]
@@ -295,3 +297,90 @@ def test_ids_that_are_equal_when_composed_repeat(tmp_path: Path) -> None:
     rows = [row(id=name) for name in ("Zo\u00eb", "Zoe\u0308", "7", 7.0)]
     with pytest.raises(ManifestError, match=r"'Zoë' occurs in lines \[1, 2\](.|\n)*'7' occurs"):
         items(tmp_path, write_jsonl, rows)
+
+
+@pytest.mark.parametrize(
+    ("cell", "seconds"),
+    [
+        ("00:01:02.5", "in seconds: 62.5"),
+        ("0:01:02,5", "in seconds: 62.5"),
+        ("1:02", "in seconds: 62, if it is minutes and seconds"),
+        ("1,5", "in seconds: 1.5"),
+        ("1500 ms", "in seconds: 1.5"),
+        ("2s", "in seconds: 2"),
+    ],
+)
+def test_times_in_other_forms_are_told_in_seconds(cell: str, seconds: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        number("start", cell)
+    assert str(caught.value) == f"start {cell!r}; expected a number from 0, {seconds}"
+
+
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_other_separators_are_named(tmp_path: Path, sign: str, name: str) -> None:
+    header, cells = sign.join(row()), sign.join(row().values())
+    (tmp_path / "manifest.csv").write_text(f"{header}\n{cells}\n{cells}, no\n")
+    with pytest.raises(ManifestError, match=f"separated by {name}.*expected commas") as caught:
+        list(ManifestCorpus(tmp_path).items())
+    assert str(caught.value).count("\n") == 1
+    (tmp_path / "train_sent_emo.csv").write_text(f"{header}\n{cells}\n")
+    with pytest.raises(ManifestError, match=f"separated by {name}"):
+        list(Meld(tmp_path).items())
+
+
+@pytest.mark.parametrize(
+    "cell", [[0.1, 0.2], {"array": [0.1], "path": "a.wav", "sampling_rate": 8}]
+)
+def test_decoded_audio_says_what_to_do(tmp_path: Path, cell: Any) -> None:
+    for write in (write_jsonl, write_parquet):
+        file = write(tmp_path, [row(audio=cell), row(id="u2", audio=cell)])
+        with pytest.raises(ManifestError, match=r"samples of decoded audio.*Audio\(decode=False"):
+            list(ManifestCorpus(tmp_path, file=file).items())
+
+
+def test_ids_that_begin_anew_in_each_split(tmp_path: Path) -> None:
+    rows = [row(id=f"{n % 2}", split=("train", "test")[n // 2], audio=f"{n}.wav") for n in range(4)]
+    with pytest.raises(
+        ManifestError, match="2 ids begin anew in each split, such as '0' in"
+    ) as caught:
+        items(tmp_path, write_csv, rows)
+    assert str(caught.value).endswith("put the split into them, such as train-0")
+
+
+def test_files_that_macos_leaves_beside_others_match_no_pattern(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    for name in ("train.csv", "._train.csv"):
+        (tmp_path / "lists" / name).write_bytes(b"\0\5\x16\7" if name[0] == "." else b"")
+        if name[0] != ".":
+            write_csv(tmp_path / "lists", [row()])
+            (tmp_path / "lists/rows.csv").rename(tmp_path / "lists" / name)
+    for pattern in ("lists/*.csv", "*/*train*"):
+        assert len(list(ManifestCorpus(tmp_path, file=pattern).items())) == 1
+
+
+def test_a_folder_written_by_datasets_with_odd_files_beside(tmp_path: Path) -> None:
+    deep = "[" * 100_000
+    for name, content in (
+        ("dataset_dict.json", '{"splits": 5}'),
+        ("dataset_dict.json", deep),
+        ("state.json", '{"_data_files": 5}'),
+        ("state.json", deep),
+    ):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ManifestError, match=name):
+            list(ManifestCorpus(tmp_path, file=".").items())
+        (tmp_path / name).unlink()
+    table = pa.table({"label": [0], "speaker": ["s"], "text": ["hm"], "id": ["u1"]})
+    path = tmp_path / "rows.parquet"
+    pq.write_table(table.replace_schema_metadata({"huggingface": deep}), path)
+    with pytest.raises(ManifestError, match=r"the JSON that describes .*rows\.parquet"):
+        list(ManifestCorpus(tmp_path, file="rows.parquet").items())
+
+
+def test_nul_in_the_path_of_a_cell_is_rejected(tmp_path: Path) -> None:
+    audio = {"bytes": None, "path": "a\0.wav"}
+    pq.write_table(pa.Table.from_pylist([row(audio=audio)]), tmp_path / "rows.parquet")
+    found = list(ManifestCorpus(tmp_path, file="rows.parquet").items())
+    survey = look_at(found, tmp_path, memory=None)
+    assert "holds NUL (U+0000)" in survey.rejected["u1"]
+    assert survey.faults == ["u1"]

@@ -40,6 +40,8 @@ EXACT_DIGITS = 15  # of an integer that is written as a float
 _WHOLE = re.compile(r"(-?)(0|[1-9][0-9]*)\.0+")
 _ROUNDED = re.compile(r"-?[0-9](\.[0-9]+)?[eE]\+[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_CLOCK = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-9]+(?:[.,][0-9]+)?)")
+_UNIT = re.compile(r"([0-9]+\.?[0-9]*) *(s|sec|seconds|ms|msec|milliseconds)?")
 
 _UPPER = range(0x80, 0x100)
 _WINDOWS = {b: bytes([b]).decode("cp1252", errors="ignore") or chr(b) for b in _UPPER}
@@ -138,8 +140,23 @@ def number(name: str, value: Any) -> float | None:
         return None
     found = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not 0 <= found < math.inf:
-        raise ManifestError(f"{name} {text!r}; expected a number from 0")
+        raise ManifestError(f"{name} {text!r}; expected a number from 0{_seconds_hint(text)}")
     return found
+
+
+def _seconds_hint(text: str) -> str:
+    """How to write a time that is none in seconds, where it can be read as one."""
+    clock = _CLOCK.fullmatch(text)
+    if clock:
+        hours, minutes, rest = clock.groups()
+        seconds = int(hours or 0) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))
+        meant = "" if hours else ", if it is minutes and seconds"
+        return f", in seconds: {seconds:g}{meant}"
+    unit = _UNIT.fullmatch(text.replace(",", "."))
+    if unit is None:
+        return ""
+    scale = 1000 if unit[2] and unit[2].startswith("m") else 1
+    return f", in seconds: {float(unit[1]) / scale:g}"
 
 
 def is_missing(value: Any) -> bool:

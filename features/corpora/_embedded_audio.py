@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,9 +17,12 @@ from urllib.parse import quote
 
 from features.corpora._adapter import Item
 from features.corpora._parquet import Shard
+from features.corpora._tables import DECODED
 from features.errors import ManifestError, UtteranceError
 from features.files import file_sha256, replacing
 from features.progress import progress
+from features.root_paths import RootPaths
+from features.utterance import leaves_root
 
 FOLDER = "heronry_audio"
 MAX_NAME = 150  # characters: a file system takes 255 bytes, some of them for the temporary name
@@ -52,40 +54,48 @@ def unpack(items: Sequence[Item], shard: Shard, column: str, root: Path) -> Iter
         ManifestError: If the shard cannot be read or a file not be written.
     """
     cells = (row[column] for row in shard.rows([column]))
+    paths = RootPaths(root)
     pairs = zip(items, cells, strict=True)
     for item, cell in progress(pairs, total=len(items), what="unpack", unit="clip"):
         try:
-            yield dataclasses.replace(item, audio=_file(item, cell, root))
+            yield dataclasses.replace(item, audio=_file(item, cell, root, paths))
         except UtteranceError as error:
             without: dict[str, Any] = dict.fromkeys(("label", "audio", "text"))
             yield dataclasses.replace(item, **without, reject=error.reason, left_out=False)
 
 
-def _file(item: Item, cell: Any, root: Path) -> str:
+def _file(item: Item, cell: Any, root: Path, paths: RootPaths) -> str:
     content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, "")
     if not isinstance(content, bytes | None) or not isinstance(path, str | None):
-        raise UtteranceError(
-            item.id, f"its cell holds {reprlib.repr(cell)}; expected a file's bytes"
-        )
+        raise UtteranceError(item.id, f"its cell holds {DECODED}")
     if content:
         return _store(content, item, root)
     if not path:
         raise UtteranceError(item.id, "its cell holds no audio")
-    try:
-        place = Path(root, path).resolve().relative_to(root.resolve())
-    except (ValueError, OSError) as error:
-        raise UtteranceError(
-            item.id, f"its cell holds no audio but the path {path!r}, which is not below the root"
-        ) from error
-    return place.as_posix()
+    for folder in (root, root.resolve()):  # whether links lead out is asked of all paths alike
+        place = folder / path
+        if place.is_relative_to(folder) and not leaves_root(str(place.relative_to(folder))):
+            return place.relative_to(folder).as_posix()
+    raise UtteranceError(
+        item.id,
+        f"its cell holds no audio but the path {path!r}, which is not below the root"
+        f"{paths.hint(path)}",
+    )
 
 
 def _store(content: bytes, item: Item, root: Path) -> str:
     name = safe_name(item.id) + suffix_of(content)
     place = PurePosixPath(FOLDER, item.split or "all", name)
     path = root / place
+    real = root.resolve() / place.parent
+    if real.resolve() != real:
+        raise ManifestError(
+            f"{FOLDER} below the corpus root {root}, or a folder in it, is a link to "
+            f"{real.resolve()}; expected a folder of its own, since audio is written there: remove "
+            "the link, or point the root to a copy elsewhere"
+        )
     try:
-        if not _holds(path, content):
+        if path.is_symlink() or not _holds(path, content):
             with replacing(path) as temporary:
                 temporary.write_bytes(content)
                 temporary.chmod(0o644)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from features.corpora._parquet import Shard
 from features.corpora._tables import TextTable, check_relative, split_of
 from features.errors import ManifestError
 from features.records import read_json
+from features.root_paths import held
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 _EXPECTED = (
@@ -37,13 +39,25 @@ def find_tables(root: Path, file: str) -> list[TextTable | Shard]:
     if path.is_dir():
         tables = [*_saved(root, path)] or _described(root, path) or [*shards_below(root, path)]
     else:
-        found = root.glob(file) if any(sign in file for sign in "*?[") else ()
+        found = _matching(root, file) if any(sign in file for sign in "*?[") else ()
         tables = [_table(root, path) for path in sorted(found) if path.is_file()]
     if tables:
         return tables
-    held = sorted(found.name for found in (path if path.is_dir() else root).iterdir())[:5]
-    where = f"in the folder {path}" if path.is_dir() else f"{file!r} in {root}"
-    raise ManifestError(f"there is no table {where}, which holds {held}; {_EXPECTED}")
+    if path.is_dir():
+        raise ManifestError(
+            f"there is no table in the folder {path}, which holds {held(path)}; {_EXPECTED}"
+        )
+    raise ManifestError(
+        f"there is no table {file!r} in {root}, which holds {held(root, file)}; {_EXPECTED}"
+    )
+
+
+def _matching(root: Path, pattern: str) -> Iterator[Path]:
+    """Paths that match, but for hidden ones, among them the `._` files of macOS."""
+    for path in root.glob(pattern):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if not hidden or any(part.startswith(".") for part in PurePosixPath(pattern).parts):
+            yield path
 
 
 def shards_below(root: Path, folder: Path) -> list[Shard]:
@@ -70,7 +84,7 @@ def _saved(root: Path, folder: Path) -> Iterator[Shard]:
     """What `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote into a folder."""
     listing = folder / "dataset_dict.json"
     if listing.is_file():
-        for split in read_json(listing).get("splits", ()):
+        for split in _list(read_json(listing), "splits", listing):
             check_relative(str(split))
             yield from _saved(root, folder / str(split))
         return
@@ -85,11 +99,18 @@ def _saved(root: Path, folder: Path) -> Iterator[Shard]:
         )
     info = folder / "dataset_info.json"
     split = split_of(str(content.get("_split") or "")) or split_of(_name(root, folder))
-    for entry in content.get("_data_files") or ():
+    for entry in _list(content, "_data_files", state):
         file = str(entry.get("filename") if isinstance(entry, dict) else entry)
         check_relative(file)
         path = folder / file
         yield Shard(path, _name(root, path), split, info if info.is_file() else None)
+
+
+def _list(content: Mapping[str, Any], key: str, path: Path) -> list[Any]:
+    value = content.get(key) or []
+    if not isinstance(value, list):
+        raise ManifestError(f"{path}: {key} is {value!r}; expected a list, as `datasets` writes it")
+    return value
 
 
 def _name(root: Path, path: Path) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from features.corpora._tables import (
+    DECODED,
     Reading,
     Row,
     choose_columns,
@@ -61,7 +62,18 @@ class Shard:
         from pyarrow import types
 
         kind = self._schema.field(column).type
-        return bool(types.is_struct(kind) or types.is_binary(kind) or types.is_large_binary(kind))
+        kinds = (types.is_struct, types.is_binary, types.is_large_binary, types.is_nested)
+        return any(holds(kind) for holds in kinds)
+
+    def _decoded(self, column: str) -> bool:
+        """Whether a column holds neither files nor their paths but samples or the like."""
+        from pyarrow import types
+
+        kind = self._schema.field(column).type
+        if not types.is_struct(kind):
+            return bool(types.is_nested(kind))
+        names = {kind.field(number).name for number in range(kind.num_fields)}
+        return "bytes" not in names and ("array" in names or "path" not in names)
 
     def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The cells of these columns, row by row, as they are stored.
@@ -91,6 +103,9 @@ class Shard:
                 return reading
             if "audio" in chosen and self.embeds(chosen["audio"]):
                 reading.embedded = chosen.pop("audio")
+                if self._decoded(reading.embedded):
+                    reading.faults = [f"{self.name}: {reading.embedded} holds {DECODED}"]
+                    return reading
             for number, row in enumerate(self.rows(list(dict.fromkeys(chosen.values())))):
                 place = f"{self.name} row {number}"
                 try:

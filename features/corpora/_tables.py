@@ -22,6 +22,10 @@ COLUMNS = (
     "sentence", "split", "asr",
 )  # fmt: skip
 FILE_NAME = "file_name"  # what an audiofolder calls its column of paths
+DECODED = (
+    "samples of decoded audio, not a file; expected the file's bytes or path: cast the column by "
+    "`dataset.cast_column('audio', Audio(decode=False))` and save it again, or write WAV files"
+)
 LISTED = 20  # problems that a message quotes
 # What others call the splits; our names are the values.
 SPLIT_NAMES = {
@@ -235,6 +239,9 @@ def _csv(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
     reader = csv.reader(file, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
+        if separator(header):
+            yield 1, f"one column {header[0]!r}{separator(header)}; the rest was not read"
+            return
         twice = _twice(header)
         if twice:
             yield 1, f"columns {twice} occur twice in the header; expected each once"
@@ -264,6 +271,14 @@ def _jsonl(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
             yield number, f"{row.twice} occur twice in it; expected each once"
         else:
             yield number, row
+
+
+def separator(header: Sequence[str]) -> str:
+    """A hint to append to a message where the header of a CSV table is cut by another sign."""
+    for sign, name in ((";", "semicolons (;)"), ("\t", "tabs"), ("|", "bars (|)")):
+        if len(header) == 1 and sign in header[0]:
+            return f": its cells are separated by {name}; expected commas: save it so"
+    return ""
 
 
 class _Object(dict[str, Any]):

@@ -15,6 +15,7 @@ which `voice_vote` needs. The table calls the clip 1040_ITH_SAD_X by the name 10
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,8 +23,11 @@ from typing import ClassVar, Literal
 
 from features.corpora._adapter import CorpusFactory, Item, Published, Source
 from features.corpora._cells import identity
+from features.corpora._tables import separator
 from features.errors import ManifestError
+from features.files import open_regular
 from features.records import check_unique
+from features.root_paths import held
 
 INTENDED = {
     "ANG": "anger",
@@ -123,10 +127,9 @@ class CremaD:
         """
         folder = self._root / "AudioWAV"
         if not folder.is_dir():
-            found = sorted(path.name for path in self._root.iterdir())[:5]
             raise ManifestError(
-                f"{self._root} holds no folder AudioWAV but {found}; expected the root of "
-                f"CREMA-D: {self.source.obtain}"
+                f"{self._root} holds no folder AudioWAV but {held(self._root, 'AudioWAV')}; "
+                f"expected the root of CREMA-D: {self.source.obtain}"
             )
         genders = self._genders()
         votes = None if self._labels == "intended" else self._votes()
@@ -205,7 +208,7 @@ def _voted(vote: str | None) -> tuple[str | None, str | None]:
 def _columns(path: Path, first: str, second: str) -> list[tuple[str, str]]:
     """Two columns of a CSV table; rows without the first are left out."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restval="")
             found = list(reader.fieldnames or [])
             rows = [] if {first, second} - set(found) else list(reader)
@@ -218,8 +221,13 @@ def _columns(path: Path, first: str, second: str) -> list[tuple[str, str]]:
             f"{path} is a git-LFS pointer, not a table: run `git lfs pull` where it came from"
         )
     if {first, second} - set(found):
-        raise ManifestError(f"{path} has the columns {found}; expected {first} and {second}")
-    cells = ((identity(first, row[first]), identity(second, row[second])) for row in rows)
+        raise ManifestError(
+            f"{path} has the columns {found}; expected {first} and {second}{separator(found)}"
+        )
+    try:
+        cells = [(identity(first, row[first]), identity(second, row[second])) for row in rows]
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {error}") from error
     return [(one, other or "") for one, other in cells if one is not None]
 
 

@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from features.corpora._adapter import CorpusFactory, Item, Published, Source
 from features.errors import ManifestError
+from features.root_paths import held
 
 EMOTIONS = {
     "W": "anger",
@@ -88,10 +89,9 @@ class EmoDB:
         """
         folder = self._root / "wav"
         if not folder.is_dir():
-            found = sorted(path.name for path in self._root.iterdir())[:5]
             raise ManifestError(
-                f"{self._root} holds no folder wav but {found}; expected the root of EmoDB: "
-                f"{self.source.obtain}"
+                f"{self._root} holds no folder wav but {held(self._root, 'wav')}; expected the "
+                f"root of EmoDB: {self.source.obtain}"
             )
         for path in sorted(folder.iterdir()):
             # macOS leaves a `._` file beside each file that it copies.

@@ -35,6 +35,7 @@ from typing import ClassVar, Literal
 from features.corpora._adapter import CorpusFactory, Item, Published, Source
 from features.corpora._cells import decoded, words
 from features.errors import ManifestError
+from features.root_paths import held
 
 Labels = Literal["four_class", "four_class_without_excited", "six_class"]
 CODES = ("ang", "dis", "exc", "fea", "fru", "hap", "neu", "oth", "sad", "sur", "xxx")
@@ -158,14 +159,15 @@ class Iemocap:
         """
         sessions = sorted(path for path in self._root.glob("Session[1-5]") if path.is_dir())
         if not sessions:
-            found = sorted(path.name for path in self._root.iterdir())[:5]
             raise ManifestError(
-                f"{self._root} holds no folder Session1 to Session5 but {found}; expected "
+                f"{self._root} holds no folder Session1 to Session5 but "
+                f"{held(self._root, 'Session1')}; expected "
                 f"IEMOCAP_full_release as it is unpacked: {self.source.obtain}"
             )
         for session in sessions:
             # macOS leaves a `._` file beside each file that it copies.
-            files = sorted((session / "dialog" / "EmoEvaluation").glob("Ses*.txt"))
+            found = (session / "dialog" / "EmoEvaluation").glob("Ses*.txt")
+            files = sorted(path for path in found if path.is_file())
             if not files:
                 raise ManifestError(
                     f"{session} holds no label files dialog/EmoEvaluation/Ses*.txt; expected one "

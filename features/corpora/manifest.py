@@ -50,6 +50,7 @@ from features.corpora._layouts import find_tables
 from features.corpora._parquet import Shard
 from features.corpora._tables import (
     COLUMNS,
+    DECODED,
     SPLIT_NAMES,
     Reading,
     TextTable,
@@ -58,6 +59,7 @@ from features.corpora._tables import (
 )
 from features.errors import ManifestError, ParamsError
 from features.manifest import SPLITS, Utterance
+from features.root_paths import RootPaths
 
 
 @dataclass
@@ -153,6 +155,7 @@ class ManifestCorpus:
     def _read(self) -> tuple[list[_Table], list[str]]:
         tables, faults = [], []
         numbers: Counter[str] = Counter()
+        paths = RootPaths(self._root)
         for source in find_tables(self._root, self._file):
             table = _Table(source, source.read(self._columns))
             faults += table.reading.faults
@@ -161,7 +164,7 @@ class ManifestCorpus:
                 if table.reading.numbered:
                     cells = _numbered(cells, numbers, embedded=bool(table.reading.embedded))
                 try:
-                    table.items.append(_item(cells, row.cells.get("id"), self._given or ()))
+                    table.items.append(_item(cells, row.cells.get("id"), self._given or (), paths))
                     table.places.append(row.place)
                 except ManifestError as error:
                     id = row.cells.get("id")
@@ -188,7 +191,7 @@ def _numbered(cells: dict[str, Any], numbers: Counter[str], *, embedded: bool) -
     return cells | {"audio": FOLDER} if embedded else cells
 
 
-def _item(row: Mapping[str, Any], given_id: Any, classes: Sequence[str]) -> Item:
+def _item(row: Mapping[str, Any], given_id: Any, classes: Sequence[str], paths: RootPaths) -> Item:
     notes: list[str] = []
     if is_missing(given_id) and _spelt(given_id):
         notes.append(f"id {given_id!r} is read as missing")
@@ -198,7 +201,7 @@ def _item(row: Mapping[str, Any], given_id: Any, classes: Sequence[str]) -> Item
     )
     text, asr = (words(name, row.get(name), notes) for name in ("text", "asr"))
     start, stop, turn = (number(name, row.get(name)) for name in ("start", "stop", "turn"))
-    audio = _audio(row.get("audio"))
+    audio = _audio(row.get("audio"), paths)
     if id is None and audio is not None:
         id = identity("id", str(PurePosixPath(audio).with_suffix("")))
     if id is None:
@@ -227,11 +230,16 @@ def _item(row: Mapping[str, Any], given_id: Any, classes: Sequence[str]) -> Item
     )
 
 
-def _audio(cell: Any) -> str | None:
+def _audio(cell: Any, paths: RootPaths) -> str | None:
+    if isinstance(cell, list | dict):
+        raise ManifestError(f"audio holds {DECODED}")
     audio = path("audio", cell)
     if audio is None:
         return None
-    check_relative(audio)
+    try:
+        check_relative(audio)
+    except ManifestError as error:
+        raise ManifestError(f"{error}{paths.hint(audio)}") from error
     if not PurePosixPath(audio).name:
         raise ManifestError(f"audio {audio!r}; expected the path of a file")
     return str(PurePosixPath(audio))
@@ -264,10 +272,20 @@ def _spelt(cell: Any) -> bool:
 
 
 def _repeated(items: Sequence[Item], places: Sequence[str]) -> list[str]:
+    held = _places((item.id for item in items), places)
+    repeated = {id: at for id, at in held.items() if len(at) > 1}
+    splits = dict(zip(places, (item.split for item in items), strict=True))
+    if len(repeated) > 1 and all(
+        len({splits[a] for a in at}) == len(at) for at in repeated.values()
+    ):
+        (id, at), *_ = repeated.items()
+        return [
+            f"{len(repeated)} ids begin anew in each split, such as {id!r} in {_first(at)}; "
+            f"expected each id once: put the split into them, such as {splits[at[0]]}-{id}"
+        ]
     return [
         f"id {id!r} occurs in {_first(at)}; expected each id once: give the rows `id`s"
-        for id, at in _places((item.id for item in items), places).items()
-        if len(at) > 1
+        for id, at in repeated.items()
     ]
 
 

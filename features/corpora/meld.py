@@ -37,14 +37,16 @@ import csv
 import functools
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple
 
 from features.corpora._adapter import CorpusFactory, Item, Published, Source
 from features.corpora._cells import decoded, identity, words
+from features.corpora._tables import separator
 from features.errors import ManifestError
+from features.root_paths import held
 
 Labels = Literal["emotion", "sentiment"]
 # by the corpus's name of a split: ours, and where its clips lie
@@ -146,12 +148,14 @@ class Meld:
         Raises:
             ManifestError: If there is no table, or one without the columns that are needed.
         """
-        tables = {split: self._find(f"{split}_sent_emo.csv", split) for split in SPLITS}
+        tables = {
+            split: self._find(f"{split}_sent_emo.csv", split, Path.is_file) for split in SPLITS
+        }
         if not any(tables.values()):
-            found = sorted(path.name for path in self._root.iterdir())[:5]
             raise ManifestError(
                 f"{self._root} holds none of {[f'{split}_sent_emo.csv' for split in SPLITS]} but "
-                f"{found}; expected the root of MELD: {self.source.obtain}"
+                f"{held(self._root, 'train_sent_emo.csv')}; expected the root of MELD: "
+                f"{self.source.obtain}"
             )
         for split, table in tables.items():
             for number, row in enumerate(_rows(table), 2) if table else ():
@@ -161,14 +165,16 @@ class Meld:
                 except ManifestError as error:
                     yield Item(place, None, "", reject=str(error))
 
-    def _find(self, name: str, split: str) -> Path | None:
+    def _find(self, name: str, split: str, fits: Callable[[Path], bool]) -> Path | None:
         places = (self._root / name, self._root / split / name)
-        return next((place for place in places if place.exists()), None)
+        return next((place for place in places if fits(place)), None)
 
     @functools.cached_property
     def _clips(self) -> dict[str, _Folder] | None:
         """Folders of clips by split; None without audio."""
-        found = {split: self._find(folder, split) for split, (_, folder) in SPLITS.items()}
+        found = {
+            split: self._find(folder, split, Path.is_dir) for split, (_, folder) in SPLITS.items()
+        }
         use = any(found.values()) if self._wanted is None else self._wanted
         if not use:
             return None
@@ -236,7 +242,7 @@ def _rows(table: Path) -> Iterator[dict[str, str]]:
     if lacking:
         raise ManifestError(
             f"{table} has the columns {list(names)}, not {lacking}; expected a table of MELD as "
-            f"published. {Meld.source.obtain}"
+            f"published{separator(list(names))}. {Meld.source.obtain}"
         )
     try:
         for row in reader:

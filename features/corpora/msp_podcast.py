@@ -28,7 +28,9 @@ from typing import ClassVar, Literal
 
 from features.corpora._adapter import CorpusFactory, Item, Source
 from features.corpora._cells import identity, words
+from features.corpora._tables import SPLIT_NAMES, separator
 from features.errors import ManifestError
+from features.root_paths import held
 
 EMOTIONS = {
     "A": "angry",
@@ -148,14 +150,14 @@ class MspPodcast:
         folder = self._folder("labels", "label")
         path = next((folder / name for name in TABLES if (folder / name).is_file()), None)
         if path is None:
-            found = sorted(path.name for path in folder.iterdir())[:5]
+            found = held(folder, *TABLES)
             raise ManifestError(f"{folder} holds no {' or '.join(TABLES)} but {found}; add it")
         return _table(path)
 
     @property
     def _texts(self) -> dict[str, Path]:
         folder = self._folders.get("transcripts")
-        return {} if folder is None else {path.stem: path for path in folder.glob("*.txt")}
+        return {} if folder is None else {p.stem: p for p in folder.glob("*.txt") if p.is_file()}
 
     @functools.cached_property
     def _folders(self) -> dict[str, Path]:
@@ -165,7 +167,7 @@ class MspPodcast:
         for name in names:
             if name in self._folders:
                 return self._folders[name]
-        found = sorted(path.name for path in self._root.iterdir())[:5]
+        found = held(self._root, *names)
         raise ManifestError(
             f"{self._root} holds no folder {' or '.join(map(str.title, names))} but {found}; "
             f"expected the root of MSP-Podcast: {self.source.obtain}"
@@ -174,7 +176,10 @@ class MspPodcast:
     def _item(self, row: _Row, match: re.Match[str], folder: str, transcript: Path | None) -> Item:
         id, podcast = match.groups()
         text, fault, notices = _read(transcript)
-        split = self._splits.get(row.split.lower())
+        named = row.split.lower()
+        split = self._splits.get(named) or {"train": "train", "valid": "valid"}.get(
+            SPLIT_NAMES.get(named, "")
+        )
         if split is None:
             names = ", ".join((*SPLITS, *TEST_SETS))
             fault = f"Split_Set {row.split!r}; expected one of {names}"
@@ -221,6 +226,13 @@ def _read(path: Path | None) -> tuple[str | None, str | None, tuple[str, ...]]:
     return text and " ".join(text.split()), None, tuple(notes)
 
 
+def _row(row: Mapping[str, str], place: str) -> _Row:
+    try:
+        return _Row(*(identity(name, row[name]) or "" for name in COLUMNS))
+    except ManifestError as error:
+        raise ManifestError(f"{place}: {error}") from error
+
+
 def _table(path: Path) -> tuple[_Row, ...]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -228,10 +240,10 @@ def _table(path: Path) -> tuple[_Row, ...]:
             found = list(reader.fieldnames or [])
             lacking = [name for name in COLUMNS if name not in found]
             if lacking:
-                raise ManifestError(f"{path} has the columns {found}; expected {lacking} as well")
-            return tuple(
-                _Row(*(identity(name, row[name]) or "" for name in COLUMNS)) for row in reader
-            )
+                raise ManifestError(
+                    f"{path} has the columns {found}; expected {lacking} as well{separator(found)}"
+                )
+            return tuple(_row(row, f"{path}, line {reader.line_num}") for row in reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(
             f"cannot read {path} ({error}); expected the consensus labels of MSP-Podcast as CSV"

@@ -31,6 +31,7 @@ from features.corpora._embedded_audio import unpack
 from features.corpora._layouts import shards_below
 from features.corpora._parquet import Shard
 from features.errors import ManifestError
+from features.root_paths import held
 
 CLASSES = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised", "other")
 REQUIRED = ("audio", "Result", "Emotion", "speaker_id")
@@ -154,7 +155,7 @@ class NonverbalTts:
             shards = [s for s in shards_below(self._root, self._root / name) if s.split is not None]
             if shards:
                 return shards
-        found = sorted(path.name for path in self._root.iterdir())[:5]
+        found = held(self._root, "default", "data")
         raise ManifestError(
             f"{self._root} holds no default/train/*.parquet but {found}; expected the root of "
             f"NonverbalTTS: {self.source.obtain}"

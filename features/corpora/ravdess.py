@@ -19,6 +19,7 @@ from typing import ClassVar
 
 from features.corpora._adapter import CorpusFactory, Item, Published, Source
 from features.errors import ManifestError
+from features.root_paths import held
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 STATEMENTS = {1: "Kids are talking by the door", 2: "Dogs are sitting by the door"}
@@ -59,10 +60,10 @@ class Ravdess:
         """
         folders = sorted(path for path in self._root.glob("Actor_[0-9][0-9]") if path.is_dir())
         if not folders:
-            found = sorted(path.name for path in self._root.iterdir())[:5]
             raise ManifestError(
-                f"{self._root} holds no folder Actor_01 to Actor_{ACTORS} but {found}; expected "
-                f"the root of RAVDESS: {self.source.obtain}"
+                f"{self._root} holds no folder Actor_01 to Actor_{ACTORS} but "
+                f"{held(self._root, 'Actor_01')}; expected the root of RAVDESS: "
+                f"{self.source.obtain}"
             )
         for folder in folders:
             for path in sorted(folder.iterdir()):
