@@ -237,10 +237,10 @@ def class_lines(folds: Sequence[Mapping[str, Mapping[str, int]]]) -> list[str]:
             f"classes that differ in spelling alone, or nearly: {listed}{more}; each is a class of "
             "its own: give them one name if they are one"
         )
-    if len(counts) > MANY and all(map(_NUMBER.fullmatch, counts)):
+    if len(counts) > 2 and all(map(_NUMBER.fullmatch, counts)):
         told.append(
-            f"all {len(counts)} classes are numbers, {named(counts)}: ratings would be taken for "
-            "classes without an order"
+            f"all {len(counts)} classes are numbers, {named(counts)}: if these are ratings, their "
+            "order is lost; if they stand for classes, names would say which"
         )
     single = [name for name, count in counts.items() if count == 1]
     if single:

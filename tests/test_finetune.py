@@ -140,7 +140,9 @@ def test_clips_that_cannot_be_read_are_left_out(
     assert list(run["dropped"]) == ["0_0"]
     assert run["dropped"]["0_0"].startswith("speech: has 320 samples")
     assert run["utterances"] == 47
-    assert "1 of 48 utterances are left out" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "1 of 48 utterances are left out" in told
+    assert "fine-tune m on mine: 2 classes, " in told
     rows = read_rows(RUN / "seed_0/fold_0/backbones/text" / TRAINED_ON, TrainedOn)
     assert "0_0" not in {row.id for row in rows}
 
