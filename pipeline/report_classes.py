@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from features.label_checks import lacking_classes, lacking_lines
 from pipeline.metrics import MONITORS, Floats
 from pipeline.report import Report, Scores
 from pipeline.report_format import NAMES, NONE, number, span, spread
@@ -90,7 +91,7 @@ def _matrix(
 
 
 def classes_of(report: Report) -> Iterator[Markup]:
-    """Precision, recall, F1 and support of each class."""
+    """Precision, recall, F1 and support of each class, and which splits lack one."""
     header = ["Class", "Precision", "Recall", "F1", "95 % interval of F1"]
     yield table(
         [*header, "One-vs-rest accuracy", "Support"],
@@ -114,6 +115,9 @@ def classes_of(report: Report) -> Iterator[Markup]:
             "class out; if it was predicted all the same, it counts as 0 in macro F1.",
             style="note",
         )
+    lacking = lacking_lines(lacking_classes(report.card.get("counts") or []))
+    if lacking:
+        yield element("ul", *(element("li", line) for line in lacking), style="note")
 
 
 def jobs_of(report: Report) -> Iterator[Markup]:

@@ -104,6 +104,14 @@ def test_classes(whole: Report) -> None:
         assert f"{of.ovr_accuracy:.3f} {of.support}" in found
 
 
+def test_splits_that_lack_a_class_are_named_beside_its_score(bare: Report) -> None:
+    (counts,) = bare.card["counts"]
+    lacking = {**counts, "train": counts["train"] | {"sad": 0}}
+    found = words(classes_of(replace(bare, card={**bare.card, "counts": [lacking]})))
+    assert "train has no utterance of the class 'sad': a model cannot learn it" in found
+    assert "has no utterance" not in words(classes_of(bare))
+
+
 def test_curves_are_told_in_words(whole: Report) -> None:
     kept = [
         job.history.numbers("train_loss")[job.history.numbers("best") == 1]
