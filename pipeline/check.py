@@ -28,6 +28,7 @@ from features.stream import StreamSpec
 from pipeline.checkpoint import make_model
 from pipeline.params import ModelEntry, Params, all_problems
 from pipeline.slot_reads import odd_slots
+from pipeline.warm_start import beginning_of
 
 
 def check(params: Params, *, deep: bool = False, tell: Callable[[str], object] = len) -> list[str]:
@@ -51,6 +52,8 @@ def check(params: Params, *, deep: bool = False, tell: Callable[[str], object] =
         for backbone in sorted({*model.slots.values(), model.asr}):
             if f"backbones.{backbone}" not in wrong:
                 found += checkpoint_problems(params, params.backbone(backbone))
+    if params.regime == "e2e" and "e2e." not in wrong:
+        found += beginning_problems(params)
     return found
 
 
@@ -138,6 +141,17 @@ def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
         except HeronryError as error:
             found = [f"backbones.{entry.name}: {error}"]
     return [*found, open_weights(entry, content)] if leaves_weights_open(entry) else found
+
+
+def beginning_problems(params: Params) -> list[str]:
+    """Whether the run that end-to-end training begins with is there, and the one that is meant."""
+    init = params.tuning().beginning
+    try:
+        if init is not None:
+            beginning_of(init)
+    except HeronryError as error:
+        return [str(error)]
+    return []
 
 
 def _extracted(folder: Path, entry: BackboneEntry) -> Mapping[str, Any]:

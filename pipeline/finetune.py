@@ -41,7 +41,7 @@ from pipeline.slot_reads import tell_odd_slots
 from pipeline.train import check_splits
 from pipeline.tune_job import Size, TuneJob, run_tune_job
 from pipeline.tune_resume import tune_folder
-from pipeline.warm_start import check_same_splits
+from pipeline.warm_start import beginning_of, check_same_splits
 
 REGIME = "e2e"
 DECODERS = 4  # threads at most that prepare batches beside an accelerator
@@ -122,9 +122,9 @@ def _examples(
 ) -> LiveExamples:
     """What can be used, in every split of every fold."""
     labels = read_labels(Path("data", corpus, "labels"))
-    init = params.tuning().init
+    init = params.tuning().beginning
     if init is not None:
-        check_same_splits(Path(init), corpus, labels, int(card["folds"]))
+        check_same_splits(beginning_of(init), corpus, labels, int(card["folds"]))
     cached = join(cached_slots(params, model, corpus), labels, card["classes"], verify=True)
     entries, manifest = live_entries(params, model), read_manifest(corpus)
     examples = live_examples(params, model, cached, manifest, entries)

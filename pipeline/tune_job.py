@@ -37,7 +37,7 @@ from pipeline.training import Fitted, fit
 from pipeline.training_state import changing, put_back
 from pipeline.tune_params import TuneParams
 from pipeline.tune_watch import Speed, TuneWatch
-from pipeline.warm_start import warm_start
+from pipeline.warm_start import beginning_of, warm_start
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,9 @@ def _made(tuning: TuneJob) -> tuple[EndToEnd, LiveExamples]:
     examples = dataclasses.replace(tuning.examples, backbones=backbones)
     torch.manual_seed(job.seed)
     fusion = make_model(job.kind, job.args, examples.specs, len(job.classes), inputs=job.inputs)
-    if tuning.params.init is not None:
-        warm_start(fusion, Path(tuning.params.init), job, _description(job, examples))
+    init = tuning.params.beginning
+    if init is not None:
+        warm_start(fusion, beginning_of(init), job, _description(job, examples))
     return EndToEnd(fusion, examples.backbones, tuning.params).to(job.device), examples
 
 

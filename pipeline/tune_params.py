@@ -56,6 +56,19 @@ class LoraParams:
 
 
 @dataclass(frozen=True)
+class InitRun:
+    """The run whose fusions training begins with.
+
+    Attributes:
+        run: Its folder; relative ones count from the project, also where DVC runs a copy of it.
+        sha256: Of its fusions, which must be those: `pipeline.warm_start.fusions_sha256`.
+    """
+
+    run: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class TuneParams:
     """The keys of `e2e`.
 
@@ -68,7 +81,7 @@ class TuneParams:
         tensorboard: Whether event files are written.
         save_seconds: Time between two checkpoints of a training.
         keep: How many of them are kept.
-        init: Run folder whose fusions training begins with; None: fresh ones.
+        init: Keys of `InitRun`; None: fresh fusions.
         lora: Keys of `LoraParams`, for all slots with `tune: lora`.
         slots: Keys of `SlotTuning` for each of text, speech, nonverbal.
     """
@@ -80,7 +93,7 @@ class TuneParams:
     tensorboard: bool = False
     save_seconds: float = 600.0
     keep: int = 2
-    init: str | None = None
+    init: Mapping[str, Any] | None = None
     lora: Mapping[str, Any] = field(default_factory=dict)
     slots: Mapping[str, Any] = field(default_factory=dict)
 
@@ -94,6 +107,11 @@ class TuneParams:
         """The settings of the adapters."""
         return LoraParams(**self.lora)
 
+    @property
+    def beginning(self) -> InitRun | None:
+        """The run that training begins with."""
+        return None if self.init is None else InitRun(**self.init)
+
     def of(self, slot: str) -> SlotTuning:
         """The settings of a slot."""
         return SlotTuning(**self.slots.get(slot, {}))
@@ -101,7 +119,14 @@ class TuneParams:
 
 def tune_problems(given: Mapping[str, Any], where: str = "e2e") -> list[str]:
     """Everything that is wrong with the section, one line each."""
+    init = given.get("init")
+    if isinstance(init, str):  # before the hash was asked for
+        return [
+            f"{where}.init: given {init!r}; expected {{run: {init or 'RUN'}, sha256: ...}}: with "
+            "`sha256: null` e2e and `python -m pipeline check` say the hash to write"
+        ]
     found = problems(TuneParams, given, where)
+    found += [] if init is None else _of_record(InitRun, init, f"{where}.init")
     found += _of_record(LoraParams, given.get("lora", {}), f"{where}.lora")
     slots = given.get("slots", {})
     for slot, settings in slots.items() if isinstance(slots, Mapping) else ():
@@ -146,5 +171,5 @@ _RANGES: dict[str, _Range] = {
     "freeze_layers": (lambda x: x >= 0, "0 or more"),
     "layer_decay": (lambda x: 0 < x <= 1, "above 0, and at most 1"),
     "targets": (lambda x: len(x) > 0, "null, or at least one name"),
-    "init": (lambda x: x != "", "null, or a run folder such as runs/cached/demo/heron"),
+    "run": (lambda x: x != "", "a run folder such as runs/cached/demo/heron"),
 }

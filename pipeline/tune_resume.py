@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import safe_open
 
-from features.files import file_sha256
 from pipeline.live import LiveExamples
 from pipeline.params import ModelEntry, Params
 from pipeline.ranks_state import gathered, put_gathered
@@ -62,7 +61,6 @@ def tune_folder(
         device: Where to compute; its kind counts, not its number.
     """
     tuning = dataclasses.asdict(params.tuning())
-    init = tuning["init"] and sorted(Path(tuning["init"]).glob("seed_*/fold_*/model.*"))
     told = (examples.utterances[label.id] for label in examples.labels)
     facts = {
         "regime": "e2e",
@@ -71,7 +69,7 @@ def tune_folder(
         "inputs": dict(model.inputs or {}),
         "train": dataclasses.asdict(params.training(model)),
         "e2e": {name: value for name, value in tuning.items() if name not in FREE},
-        "init": [(path.parts[-3:], file_sha256(path)) for path in init or ()],
+        "init": (tuning["init"] or {}).get("sha256"),
         "classes": list(examples.classes),
         "labels": [dataclasses.asdict(label) for label in examples.labels],
         "utterances": [(u.id, u.sha256, u.text, u.start, u.stop, u.seconds) for u in told],

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from features.errors import ManifestError, ParamsError
+from features.files import file_sha256
+from features.locations import project_root
 from features.manifest import Label
 from features.records import read_json
 from pipeline.checkpoint import load_model
 from pipeline.fusion._model import FusionModel
 from pipeline.jobs import Job
 from pipeline.runs import SCORED
+from pipeline.tune_params import InitRun
 
 KEYS = ("kind", "args", "specs", "classes", "inputs")  # of model.json
 
@@ -45,6 +49,41 @@ def warm_start(fusion: FusionModel, init: Path, job: Job, description: Mapping[s
                 "take a run of the same model on the same backbones"
             )
     fusion.load_state_dict(load_model(folder)[0].state_dict())
+
+
+def beginning_of(init: InitRun) -> Path:
+    """The folder of the run that training begins with; its fusions are those that are meant.
+
+    Raises:
+        ParamsError: If it is not there, or its fusions are not those that `e2e.init.sha256` names.
+    """
+    folder = project_root() / Path(init.run).expanduser()
+    found = fusions_sha256(folder)
+    if found is None:
+        raise ParamsError(
+            f"e2e.init.run: given {init.run!r}, and {folder} holds no trained fusion "
+            "(seed_*/fold_*/model.safetensors); expected a run folder such as "
+            "runs/cached/demo/heron: train it, `dvc pull` it, or set `e2e.init: null`"
+        )
+    if init.sha256 != found:
+        raise ParamsError(
+            f"e2e.init.sha256: given {init.sha256}; the fusions in {folder} have {found}: write "
+            f"`init: {{run: {init.run}, sha256: {found}}}` to begin with these, so that DVC sees "
+            "when they change"
+        )
+    return folder
+
+
+def fusions_sha256(folder: Path) -> str | None:
+    """Identity of the fusions of all seeds and folds of a run; None if there is none.
+
+    The SHA-256 of a line `hash  seed_0/fold_0/model.safetensors` for each of their files, by name.
+    """
+    paths = sorted(folder.glob("seed_*/fold_*/model.*"))
+    if not any(path.suffix == ".safetensors" for path in paths):
+        return None
+    lines = [f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def check_same_splits(init: Path, corpus: str, labels: Sequence[Label], folds: int) -> None:

@@ -25,6 +25,7 @@ from pipeline.leak_gate import LEAKS
 from pipeline.live_setup import check_live_leaks
 from pipeline.params import all_problems, read_params
 from pipeline.train import train_model
+from pipeline.warm_start import fusions_sha256
 from stages.e2e.__main__ import main
 from tests.conftest import tone
 from tests.tuned_tones import RUN, Tones, cached, params_of, results
@@ -80,11 +81,16 @@ def test_it_learns_repeats_itself_and_ends_in_a_report(tmp_path: Path, private_s
 @pytest.mark.slow
 @pytest.mark.usefixtures("corpus")
 def test_what_does_not_fit_is_refused_as_a_beginning(tmp_path: Path, private_store: Path) -> None:
-    params = params_of(tmp_path, init="runs/cached/mine/m")
+    init: dict[str, str | None] = {"run": "runs/cached/mine/m", "sha256": None}
+    params = params_of(tmp_path, init=init)
     cached(params, private_store, "words", "voice", "tone")
     short = dataclasses.replace(params, train={"epochs": 1})
     before = train_model(short, "m", "mine", device="cpu", workers=1)
 
+    hash = fusions_sha256(before)
+    with pytest.raises(ParamsError, match=rf"write `init: .run: {init['run']}, sha256: {hash}.`"):
+        finetune_model(short, "m", "mine", device="cpu")
+    init["sha256"] = hash
     with pytest.raises(ParamsError, match=r"e2e.init: given .* no seed 1, fold 0"):
         finetune_model(dataclasses.replace(short, seeds=2), "m", "mine", device="cpu")
 

@@ -20,6 +20,7 @@ from pipeline.params import Params
 from pipeline.report_robustness import robustness_of
 from pipeline.report_scores import scores_of
 from pipeline.train import train_model
+from pipeline.warm_start import fusions_sha256
 from tests.test_report_sections import words
 from tests.tuned_tones import RUN, Tones, cached, params_of
 
@@ -50,9 +51,11 @@ def test_a_run_that_trains_nothing_tells_what_the_cached_one_tells(
     corpus.write()
     corpus.prepare()
     frozen = {slot: {"tune": "frozen"} for slot in ("text", "speech")}
-    params = with_recognised(params_of(tmp_path, slots=frozen, init=str(CACHED)))
+    init: dict[str, str | None] = {"run": str(CACHED)}
+    params = with_recognised(params_of(tmp_path, slots=frozen, init=init))
     cached(params, private_store, "words", "voice", "tone", "heard")
     assert train_model(params, "m", "mine", device="cpu", workers=1) == CACHED
+    init["sha256"] = fusions_sha256(CACHED)
     still = dataclasses.replace(params, train={"epochs": 1, "warmup_steps": 10**9})
     finetune_model(still, "m", "mine", device="cpu")
 

@@ -301,10 +301,9 @@ def test_all_that_decides_the_numbers_names_the_folder(
     words = {u.id: dataclasses.replace(u, text=f"{u.text}!") for u in manifest}
     sound = {u.id: dataclasses.replace(u, sha256="0" * 64) for u in manifest}
     labels = labels_of(manifest, ("train", "test"))
-    init = tmp_path / "run" / "seed_0" / "fold_0"
-    init.mkdir(parents=True)
-    (init / "model.safetensors").write_bytes(b"weights")
-    begun = replaced(params, e2e={"init": str(tmp_path / "run")})
+    begun, others = (
+        replaced(params, e2e={"init": {"run": "run", "sha256": hash}}) for hash in ("0", "1")
+    )
     found = [
         folder(),
         folder(replaced(params, models={"m": model | {"args": {"d_model": 9}}})),
@@ -313,6 +312,7 @@ def test_all_that_decides_the_numbers_names_the_folder(
         folder(replaced(params, e2e={"precision": "bfloat16"})),
         folder(replaced(params, e2e={"slots": {"text": {"tune": "lora"}}})),
         folder(begun),
+        folder(others),
         folder(examples=replaced(live, utterances=words)),
         folder(examples=replaced(live, utterances=sound)),
         folder(examples=replaced(live, cached=replaced(live.cached, labels=labels))),
@@ -320,7 +320,7 @@ def test_all_that_decides_the_numbers_names_the_folder(
         folder(device="cuda"),
     ]
     assert len(set(found)) == len(found)
-    (init / "model.safetensors").write_bytes(b"others")
-    assert folder(begun) not in found
+    moved = replaced(params, e2e={"init": {"run": "moved", "sha256": "0"}})
+    assert folder(moved) == folder(begun)
     free = {"save_seconds": 1.0, "keep": 5, "tensorboard": True}
     assert folder(replaced(params, e2e=free)) == folder()

@@ -1,0 +1,77 @@
+"""The run that end-to-end training begins with is found anywhere, and is the one meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from features.errors import ParamsError
+from pipeline.check import beginning_problems
+from pipeline.params import Params
+from pipeline.tune_params import InitRun, TuneParams, tune_problems
+from pipeline.warm_start import beginning_of, fusions_sha256
+
+RUN = "runs/cached/mine/m"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of two folds, seen from the project's folder."""
+    monkeypatch.chdir(tmp_path)
+    for fold in range(2):
+        folder = tmp_path / RUN / "seed_0" / f"fold_{fold}"
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights %d" % fold)
+        (folder / "model.json").write_text("{}")
+        (folder / "history.csv").write_text("no part of it")
+    return tmp_path / RUN
+
+
+def test_it_is_known_by_its_fusions(run: Path) -> None:
+    hash = fusions_sha256(run)
+    assert beginning_of(InitRun(RUN, hash)) == run == beginning_of(InitRun(str(run), hash))
+    (run / "seed_0/fold_1/history.csv").write_text("trained again, with the same result")
+    beginning_of(InitRun(RUN, hash))
+    first, second = (run / "seed_0" / fold / "model.safetensors" for fold in ("fold_0", "fold_1"))
+    content = first.read_bytes(), second.read_bytes()
+    for path, other in ((first, content[1]), (second, content[0])):
+        path.write_bytes(other)  # each file is there still, in the other's place
+    with pytest.raises(
+        ParamsError, match=f"write `init: .run: {RUN}, sha256: {fusions_sha256(run)}"
+    ):
+        beginning_of(InitRun(RUN, hash))
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize("hash", [None, "0" * 64, ""])
+def test_a_hash_that_is_missing_or_wrong_is_refused_with_the_one_to_write(
+    hash: str | None, run: Path
+) -> None:
+    params = Params("m", "e2e", "mine", 1, {}, {}, {}, {}, {"init": {"run": RUN, "sha256": hash}})
+    (told,) = beginning_problems(params)
+    assert f"e2e.init.sha256: given {hash}" in told
+    assert f"sha256: {fusions_sha256(run)}}}`" in told
+
+
+@pytest.mark.parametrize("given", ["elsewhere", "runs"])
+def test_a_folder_without_fusions_is_refused(given: str, run: Path) -> None:
+    with pytest.raises(ParamsError, match=rf"e2e.init.run: given '{given}', and {run.parents[3]}/"):
+        beginning_of(InitRun(given, None))
+
+
+def test_dvcs_copy_of_the_project_begins_with_the_projects_run(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = run.parents[3] / ".dvc/tmp/exps/tmpxyz"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    assert beginning_of(InitRun(RUN, fusions_sha256(run))) == run
+
+
+def test_the_earlier_spelling_says_how_it_is_written_now() -> None:
+    (told,) = tune_problems({"init": RUN})
+    assert f"given '{RUN}'; expected {{run: {RUN}, sha256: ...}}" in told
+    assert tune_problems({"init": {"run": ""}})[0].startswith("e2e.init.run: given ;")
+    assert "e2e.init.rnu: given an unknown key" in tune_problems({"init": {"rnu": RUN}})[0]
+    assert TuneParams().beginning is None
