@@ -2,7 +2,8 @@
 
 A constructor's signature is its schema: names, types and defaults are read from it, so that the
 check cannot drift from the code. Types come from YAML: text, numbers, booleans, null, lists and
-mappings. An annotation that is none of these, or cannot be resolved, is not checked.
+mappings; ranges of numbers from `Annotated` (`features.ranges`). An annotation that is none of
+these, or cannot be resolved, is not checked.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from inspect import Parameter
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
+
+from annotated_types import Interval
+
+from features.ranges import in_words, within
 
 _WORDS: dict[Any, str] = {
     bool: "true or false",
@@ -27,8 +32,19 @@ _WORDS: dict[Any, str] = {
     None: "null",
     type(None): "null",
 }
-_REPR = reprlib.Repr()
+
+
+class _Repr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        """An integer; Python refuses to write out one of thousands of digits."""
+        return super().repr_int(x, level) if x.bit_length() < 10_000 else f"<{x.bit_length()} bits>"
+
+
+_REPR = _Repr()
 _REPR.maxstring = _REPR.maxother = 80  # characters of a value that a message quotes
+MOST_UNKNOWN = 20  # unknown keys of a mapping that are named one by one
+MOST_LINES = 100  # problems that one message lists
+MOST_NAMES = 100  # valid names that a message lists
 
 
 def problems(
@@ -59,16 +75,21 @@ def problems(
     """
     parameters = {p.name: p for p in _keywords(target) if p.name not in skip}
     takes_any = any(p.kind is Parameter.VAR_KEYWORD for p in _signature(target))
-    hints = _hints(target)
-    found = []
+    hints = parameter_types(target)
+    found, unknown = [], 0
     for key, value in given.items():
-        place = f"{where}.{key}" if where else str(key)
+        shown = _shown(str(key))
+        place = f"{where}.{shown}" if where else shown
         if key in parameters:
             if not _matches(value, hints.get(key, Any)):
                 expected = _describe(hints[key])
                 found.append(f"{place}: given {quoted(value)}; expected {expected}")
         elif not takes_any or key in skip:
-            found.append(f"{place}: {_unknown(str(key), [*parameters, *also])}")
+            unknown += 1
+            if unknown <= MOST_UNKNOWN:
+                found.append(f"{place}: {_unknown(str(key), [*parameters, *also])}")
+    if unknown > MOST_UNKNOWN:
+        found.append(f"{where}: given {unknown} unknown keys in all")
     for name, parameter in parameters.items():
         if parameter.default is Parameter.empty and name not in given:
             place = f"{where}.{name}" if where else name
@@ -92,7 +113,7 @@ def completed(target: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     >>> completed(layer, {"width": 8, "dropout": 0})
     {'dropout': 0.0, 'sizes': [1, 2], 'width': 8}
     """
-    hints = _hints(target)
+    hints = parameter_types(target)
     defaults = {p.name: p.default for p in _keywords(target) if p.default is not Parameter.empty}
     values = {**defaults, **given}
     return {name: _plain(values[name], hints.get(name, Any)) for name in sorted(values)}
@@ -101,6 +122,8 @@ def completed(target: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(value: Any, hint: Any) -> Any:
     """A value as JSON has it, and a number for which a float is expected as a float."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _plain(value, arguments[0])
     if origin in (Union, types.UnionType):
         hint = next((choice for choice in arguments if _matches(value, choice)), Any)
         return value if hint is Any else _plain(value, hint)
@@ -118,12 +141,39 @@ def _plain(value: Any, hint: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def one_of(given: Any, names: Collection[str]) -> str:
+    """What a message expects in place of a value that is none of some names.
+
+    >>> one_of("heroin", ["heron", "concat"])
+    "one of ['concat', 'heron'] (did you mean 'heron'?)"
+    """
+    listed = sorted(names)
+    shown = listed if len(listed) <= MOST_NAMES else [*listed[:MOST_NAMES], "..."]
+    return f"one of {shown}{_nearest(str(given), listed)}"
+
+
+def in_lines(found: Sequence[str]) -> str:
+    """Problems as one message of bounded length, a line each."""
+    more = len(found) - MOST_LINES
+    return "\n".join([*found[:MOST_LINES], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _nearest(given: str, names: Sequence[str]) -> str:
+    if len(given) > MOST_NAMES or len(names) > MOST_NAMES:
+        return ""  # looking takes time by the product of both
+    close = difflib.get_close_matches(given, names, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
 def _unknown(key: str, valid: Iterable[str]) -> str:
     names = sorted(set(valid))
-    close = difflib.get_close_matches(key, names, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
     listed = f"one of {', '.join(names)}" if names else "no keys here"
-    return f"given an unknown key; expected {listed}{hint}"
+    return f"given an unknown key; expected {listed}{_nearest(key, names)}"
+
+
+def _shown(key: str) -> str:
+    """A key as it is; one that is long, or holds what a terminal would act on, as it is quoted."""
+    return key if len(key) <= _REPR.maxstring and key.isprintable() else quoted(key)
 
 
 def _signature(target: Any) -> list[Parameter]:
@@ -135,14 +185,15 @@ def _keywords(target: Any) -> list[Parameter]:
     return [p for p in _signature(target) if p.kind in named]
 
 
-def _hints(target: Any) -> dict[str, Any]:
+def parameter_types(target: Any) -> dict[str, Any]:
+    """Annotation by parameter of a function, class or dataclass, ranges included."""
     function = target.__init__ if inspect.isclass(target) else target
     namespace = getattr(inspect.unwrap(function), "__globals__", {})
     hints: dict[str, Any] = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
         holder = types.SimpleNamespace(__annotations__={name: annotation})
         try:
-            hints |= typing.get_type_hints(holder, globalns=namespace)
+            hints |= typing.get_type_hints(holder, globalns=namespace, include_extras=True)
         except NameError:
             # One name known only to the type checker must not hide the other parameters.
             continue
@@ -151,6 +202,9 @@ def _hints(target: Any) -> dict[str, Any]:
 
 def _matches(value: Any, hint: Any) -> bool:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        ranges = [each for each in arguments[1:] if isinstance(each, Interval)]
+        return _matches(value, arguments[0]) and all(within(value, each) for each in ranges)
     if origin in (Union, types.UnionType):
         return any(_matches(value, choice) for choice in arguments)
     if origin is Literal:
@@ -191,6 +245,9 @@ def _elements_match(value: Sequence[Any], kind: type, arguments: tuple[Any, ...]
 
 def _describe(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        ranges = [in_words(each) for each in arguments[1:] if isinstance(each, Interval)]
+        return " ".join([_describe(arguments[0]), *ranges])
     if origin in (Union, types.UnionType):
         return " or ".join(_describe(choice) for choice in arguments)
     if origin is Literal:

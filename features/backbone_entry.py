@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from features.arguments import completed
+from features.arguments import completed, in_lines
 from features.backbones._backbone import Backbone, Pooled, Reads
 from features.backbones._layers import DEPTH, choose_layers
 from features.cache import DEVIATION
@@ -17,6 +17,7 @@ from features.checkpoint_files import pinned
 from features.entries import entry_problems, split_entry
 from features.errors import ParamsError
 from features.plugins import load
+from features.ranges import Amount
 from features.resampling import IDENTITY as RESAMPLING
 
 PACKAGE = "features.backbones"
@@ -44,7 +45,7 @@ class BackboneEntry:
     pooling: Literal["frames", "mean", "first"] = "frames"
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     store_dtype: Literal["float16", "float32"] = "float16"
-    version: int = 1
+    version: Amount = 1
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -165,7 +166,7 @@ def backbone_entry(name: str, mapping: Mapping[str, Any]) -> BackboneEntry:
     """
     found = backbone_problems(name, mapping)
     if found:
-        raise ParamsError("\n".join(found))
+        raise ParamsError(in_lines(found))
     common, options = split_entry(BackboneEntry, mapping)
     return BackboneEntry(name, kind=mapping.get("kind", name), options=options, **common)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Interval
+
+from features.arguments import in_lines
 from features.entries import entry_problems, split_entry
 from features.errors import ParamsError
 from features.leaks import LeakKind
 from features.protocols import ProtocolName
+from features.ranges import Amount, Positive, Seed
 
 PACKAGE = "features.corpora"
 
@@ -38,37 +41,20 @@ class CorpusEntry:
     name: str
     kind: str
     protocol: ProtocolName = "official"
-    folds: int = 5
-    fold: int | None = None
-    split_seed: int = 0
+    folds: Annotated[int, Interval(ge=1, le=1000)] = 5
+    fold: Annotated[int, Interval(ge=0, le=999)] | None = None
+    split_seed: Seed = 0
     allow_leak: tuple[LeakKind, ...] = ()
-    allow_rejected: int = 0
+    allow_rejected: Amount = 0
     follow_links: bool = False
-    shard_seconds: float = 3600.0
-    shard_characters: int = 500_000
+    shard_seconds: Positive = 3600.0
+    shard_characters: Annotated[int, Interval(ge=1, le=1_000_000_000)] = 500_000
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def corpus_problems(name: str, mapping: Any) -> list[str]:
     """What is wrong with an entry of `corpora`, one line each; empty if nothing is."""
-    where = f"corpora.{name}"
-    if not re.fullmatch(r"\w[\w-]*", name, re.ASCII):
-        return [f"{where}: given the name {name!r}; expected letters, digits, _ and -"]
-    found = entry_problems(CorpusEntry, PACKAGE, "corpora", name, mapping, skip=("root",))
-    if found:
-        return found
-    common, _ = split_entry(CorpusEntry, mapping)
-    lowest = {"folds": 1, "fold": 0, "allow_rejected": 0}
-    found = [
-        f"{where}.{key}: given {common[key]}; expected {least} or more"
-        for key, least in lowest.items()
-        if common.get(key) is not None and common[key] < least
-    ]
-    return found + [
-        f"{where}.{key}: given {common[key]}; expected a number above 0"
-        for key in ("shard_seconds", "shard_characters")
-        if not common.get(key, 1) > 0
-    ]
+    return entry_problems(CorpusEntry, PACKAGE, "corpora", name, mapping, skip=("root",))
 
 
 def corpus_entry(name: str, mapping: Mapping[str, Any]) -> CorpusEntry:
@@ -79,7 +65,7 @@ def corpus_entry(name: str, mapping: Mapping[str, Any]) -> CorpusEntry:
     """
     found = corpus_problems(name, mapping)
     if found:
-        raise ParamsError("\n".join(found))
+        raise ParamsError(in_lines(found))
     common, options = split_entry(CorpusEntry, mapping)
     common["allow_leak"] = tuple(common.get("allow_leak", ()))
     return CorpusEntry(name, kind=mapping.get("kind", name), options=options, **common)

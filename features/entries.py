@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from features.arguments import problems
+from features.arguments import problems, quoted
+from features.entry_names import name_problems
 from features.errors import ParamsError
 from features.plugins import load
 
@@ -40,10 +41,16 @@ def entry_problems(
         skip: Parameters of the plug-in that the caller supplies.
     """
     where = f"{section}.{name}"
+    found = name_problems(section, name)
+    if found:
+        return found
     if not isinstance(mapping, Mapping):
-        return [f"{where}: given {mapping!r}; expected a mapping such as {{kind: {name}}}"]
+        return [f"{where}: given {quoted(mapping)}; expected a mapping such as {{kind: {name}}}"]
+    kind = mapping.get("kind", name)
+    if not isinstance(kind, str):
+        return [f"{where}.kind: given {quoted(kind)}; expected text"]
     try:
-        build = load(package, str(mapping.get("kind", name)))
+        build = load(package, kind)
     except ParamsError as error:
         return [f"{where}.kind: {error}"]
     common, options = split_entry(record, mapping)

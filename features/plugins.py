@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from typing import Any
 
+from features.arguments import one_of, quoted
 from features.errors import ParamsError
 
 
@@ -29,5 +30,6 @@ def load(package: str, kind: str) -> Any:
     """
     found = kinds(package)
     if kind not in found:
-        raise ParamsError(f"unknown kind {kind!r}; expected one of {found} (files of {package})")
+        expected = f"{one_of(kind, found)} (files of {package})"
+        raise ParamsError(f"unknown kind {quoted(kind)}; expected {expected}")
     return importlib.import_module(f"{package}.{kind}").build

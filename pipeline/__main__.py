@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from features.arguments import in_lines
 from features.errors import HeronryError, ParamsError
 from features.locations import store_root
 from features.records import read_json
@@ -20,7 +21,7 @@ from pipeline.corpora import describe, overview
 from pipeline.doctor import caches, examine
 from pipeline.evaluation import headline
 from pipeline.joined import join
-from pipeline.params import read_params
+from pipeline.params import read_params, read_unchecked
 from pipeline.plan import plan as what_would_run
 from pipeline.quarantine import MENDED
 from pipeline.recipes import command_line, read_recipe
@@ -38,9 +39,10 @@ def check(
     *, deep: Annotated[bool, typer.Option(help="Also hash every audio file.")] = False
 ) -> None:
     """Validate params, slots, the corpus (without its audio) and checkpoints; list all problems."""
-    found = find_problems(read_params(Path("params.yaml")), deep=deep, tell=typer.echo)
+    found = find_problems(read_unchecked(Path("params.yaml")), deep=deep, tell=typer.echo)
     if found:
-        raise ParamsError("\n".join([f"{len(found)} problems:", *(f"- {line}" for line in found)]))
+        lines = in_lines([f"- {line}" for line in found])
+        raise ParamsError(f"{len(found)} problems:\n{lines}")
     typer.echo("check: params, slots, corpus and checkpoints are in order")
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from features.arguments import one_of
 from features.errors import HeronryError, ParamsError
 from features.yaml_scalars import read_yaml_file
 from pipeline.dvc_command import EXTRACT, PREPARE, run_dvc, shown
@@ -38,7 +39,7 @@ def build(
     params = read_params(Path("params.yaml"))
     chosen = corpus or params.corpus
     if chosen not in params.corpora:
-        raise ParamsError(f"corpus {chosen!r}; expected one of {sorted(params.corpora)}")
+        raise ParamsError(f"corpus {chosen!r}; expected {one_of(chosen, params.corpora)}")
     targets = extract_targets(params, models, chosen)
     if dry:
         for target in targets:

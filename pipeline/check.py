@@ -13,6 +13,7 @@ from features.backbone_entry import PACKAGE as BACKBONES
 from features.backbone_entry import BackboneEntry
 from features.cache import CacheReader
 from features.checkpoints import Checkpoint
+from features.entry_names import all_name_problems
 from features.errors import HeronryError
 from features.files import file_sha256
 from features.label_checks import named
@@ -40,6 +41,8 @@ def check(params: Params, *, deep: bool = False, tell: Callable[[str], object] =
         tell: Called with each line on what is no problem: the classes, and what is odd.
     """
     found = all_problems(params)
+    if all_name_problems(params.corpora, params.backbones, params.models):
+        return found  # what follows makes folders and variables of names
     wrong = "\n".join(found)
     if params.corpus in params.corpora and f"corpora.{params.corpus}" not in wrong:
         found += corpus_problems(params, deep=deep, tell=tell)

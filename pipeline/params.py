@@ -6,13 +6,16 @@ default of `TrainParams`; for the number of seeds: `seeds`, then the model's `se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from features.arguments import problems
+from annotated_types import Interval
+
+from features.arguments import in_lines, one_of, problems, quoted
 from features.backbone_entry import BackboneEntry, backbone_entry, backbone_problems
+from features.entry_names import MOST_ENTRIES, all_name_problems, name_problems
 from features.errors import ParamsError
 from features.plugins import load
 from features.preparation import corpus_problems
@@ -25,6 +28,7 @@ from pipeline.tune_params import TuneParams, tune_problems
 
 SLOTS = ("text", "speech", "nonverbal", "prosody", "spectral")
 REGIMES = ("cached", "e2e")
+Seeds = Annotated[int, Interval(ge=1, le=1000)]
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class ModelEntry:
     prosody: str = "none"
     spectral: str = "none"
     asr: str = "none"
-    seeds: int = 3
+    seeds: Seeds = 3
     args: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Any] | None = None
     train: Mapping[str, Any] = field(default_factory=dict)
@@ -73,7 +77,7 @@ class Params:
     fusion: str
     regime: str
     corpus: str
-    seeds: int | None
+    seeds: Seeds | None
     train: Mapping[str, Any]
     corpora: Mapping[str, Any]
     backbones: Mapping[str, Any]
@@ -89,7 +93,7 @@ class Params:
         mapping = _entry(self.models, name, "models")
         found = model_problems(self, name, mapping)
         if found:
-            raise ParamsError("\n".join(found))
+            raise ParamsError(in_lines(found))
         return ModelEntry(name=name, **{"kind": name, **mapping})
 
     def training(self, model: ModelEntry) -> TrainParams:
@@ -107,7 +111,21 @@ class Params:
 
 
 def read_params(path: Path) -> Params:
-    """Read params.yaml and check its top level.
+    """Read params.yaml and check its top level, and the names of all entries.
+
+    Raises:
+        ParamsError: If the file is missing or no YAML, has unknown or missing keys, or entries
+            whose names cannot be used.
+    """
+    params = read_unchecked(path)
+    found = all_name_problems(params.corpora, params.backbones, params.models)
+    if found:
+        raise ParamsError(in_lines(found))
+    return params
+
+
+def read_unchecked(path: Path) -> Params:
+    """Read params.yaml and check its top level alone, for `all_problems` to say the rest.
 
     Raises:
         ParamsError: If the file is missing or no YAML, or has unknown or missing keys.
@@ -115,7 +133,7 @@ def read_params(path: Path) -> Params:
     raw = read_params_file(path)
     found = problems(Params, raw, path.name)
     if found:
-        raise ParamsError("\n".join(found))
+        raise ParamsError(in_lines(found))
     return Params(**raw)
 
 
@@ -125,20 +143,21 @@ def all_problems(params: Params) -> list[str]:
     if found:
         return found  # what follows reads its values
     found = own_problems(params)
+    found += all_name_problems(params.corpora, params.backbones, params.models)
+    if max(map(len, (params.corpora, params.backbones, params.models))) > MOST_ENTRIES:
+        return found
     for key, entries in (("fusion", params.models), ("corpus", params.corpora)):
         if getattr(params, key) not in entries:
-            found.append(
-                f"{key}: given {getattr(params, key)!r}; expected one of {sorted(entries)}"
-            )
+            found.append(_not_one_of(key, getattr(params, key), entries))
     if params.regime not in REGIMES:
-        found.append(f"regime: given {params.regime!r}; expected one of {list(REGIMES)}")
+        found.append(_not_one_of("regime", params.regime, REGIMES))
     for name, mapping in params.corpora.items():
         found += corpus_problems(name, mapping)
     for name, mapping in params.backbones.items():
         found += backbone_problems(name, mapping)
     for name, mapping in params.models.items():
         found += model_problems(params, name, mapping)
-    return found
+    return list(dict.fromkeys(found))  # a name is looked at by itself and with its entry
 
 
 def own_problems(params: Params) -> list[str]:
@@ -146,17 +165,20 @@ def own_problems(params: Params) -> list[str]:
     found = problems(Params, vars(params), "params.yaml")
     if found:
         return found
-    if params.seeds is not None and params.seeds < 1:
-        found.append(f"seeds: given {params.seeds}; expected null or a number above 0")
     globally = {key: value for key, value in params.train.items() if value is not None}
-    return found + _train_problems(globally, "train") + tune_problems(params.e2e)
+    return found + problems(TrainParams, globally, "train") + tune_problems(params.e2e)
 
 
 def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
     """What is wrong with an entry of `models`, one line each."""
     where = f"models.{name}"
+    found = name_problems("models", name)
+    if found:
+        return found
     if not isinstance(mapping, Mapping):
-        return [f"{where}: given {mapping!r}; expected a mapping such as {{kind: concat, ...}}"]
+        return [
+            f"{where}: given {quoted(mapping)}; expected a mapping such as {{kind: concat, ...}}"
+        ]
     given = {"kind": name, **mapping}
     found = problems(ModelEntry, given, where, skip=("name",))
     if found:
@@ -164,32 +186,22 @@ def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
     entry = ModelEntry(name=name, **given)
     for slot, backbone in entry.slots.items():
         if backbone not in params.backbones:
-            found.append(
-                f"{where}.{slot}: given {backbone!r}; expected one of {sorted(params.backbones)}"
-            )
+            found.append(_not_one_of(f"{where}.{slot}", backbone, params.backbones))
     found += asr_problems(params, entry)
-    if entry.seeds < 1:
-        found.append(f"{where}.seeds: given {entry.seeds}; expected a number above 0")
     try:
         build = load(FUSIONS, entry.kind)
     except ParamsError as error:
         return [*found, f"{where}.kind: {error}"]
     found += problems(build, entry.args, f"{where}.args", skip=("specs", "classes"))
     found += problems(InputSettings, entry.inputs or {}, f"{where}.inputs")
-    return found + _train_problems(entry.train, f"{where}.train")
+    return found + problems(TrainParams, entry.train, f"{where}.train")
 
 
-def _train_problems(given: Mapping[str, Any], where: str) -> list[str]:
-    found = problems(TrainParams, given, where)
-    if not found:
-        try:
-            TrainParams(**given)
-        except ParamsError as error:
-            found.append(str(error).replace("train", where, 1))
-    return found
+def _not_one_of(where: str, given: str, names: Collection[str]) -> str:
+    return f"{where}: given {quoted(given)}; expected {one_of(given, names)}"
 
 
 def _entry(entries: Mapping[str, Any], name: str, where: str) -> Any:
     if name not in entries:
-        raise ParamsError(f"{where}: no entry {name!r}; expected one of {sorted(entries)}")
+        raise ParamsError(f"{where}: no entry {quoted(name)}; expected {one_of(name, entries)}")
     return entries[name]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Interval
+
+from features.arguments import problems
 from features.errors import ParamsError
+from features.ranges import Amount, Count, Positive, Probability, Rate, Share
 
 Monitor = Literal["accuracy", "uar", "macro_f1", "weighted_f1"]
+LearningRate = Annotated[float, Interval(gt=0, le=1000)]
 
 
 @dataclass(frozen=True)
@@ -43,48 +46,31 @@ class TrainParams:
         patience: Epochs without a better `monitor` before training stops.
     """
 
-    epochs: int = 20
-    batch_size: int = 8
-    accumulate: int = 1
+    epochs: Count = 20
+    batch_size: Count = 8
+    accumulate: Count = 1
     optimizer: Literal["adamw", "adam"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    lr: float = 5e-5
-    weight_decay: float = 0.01
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: Annotated[float, Interval(ge=1e-30, le=1)] = 1e-8
+    lr: LearningRate = 5e-5
+    weight_decay: Rate = 0.01
     schedule: Literal["plateau", "constant", "cosine"] = "plateau"
-    warmup_steps: int = 0
-    lr_start: float = 0.0
-    lr_end: float = 0.0
+    warmup_steps: Amount = 0
+    lr_start: Rate = 0.0
+    lr_end: Rate = 0.0
     loss: Literal["ce", "weighted_ce", "focal", "weighted_focal"] = "ce"
-    focal_alpha: float = 0.5
-    focal_gamma: float = 2.0
-    label_smoothing: float = 0.0
+    focal_alpha: Positive = 0.5
+    focal_gamma: Rate = 2.0
+    label_smoothing: Share = 0.0
     sampler: Literal["none", "balanced", "to_uniform", "to_distribution"] = "none"
-    seqaug: float = 0.0
-    mixup: float = 0.0
-    clip_norm: float = 1.0
+    seqaug: Probability = 0.0
+    mixup: Rate = 0.0
+    clip_norm: Positive = 1.0
     monitor: Monitor = "weighted_f1"
-    patience: int = 5
+    patience: Count = 5
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))  # a list in YAML
-        for name, (holds, expected) in _RANGES.items():
-            given = getattr(self, name)
-            values = given if isinstance(given, tuple) else (given,)
-            if not all(holds(value) for value in values):
-                raise ParamsError(f"train.{name}: given {given}; expected {expected}")
-
-
-_Range = tuple[Callable[[float], bool], str]
-_POSITIVE: _Range = (lambda x: 0 < x < math.inf, "a finite number above 0")
-_NOT_NEGATIVE: _Range = (lambda x: 0 <= x < math.inf, "a finite number of 0 or more")
-_PROBABILITY: _Range = (lambda x: 0 <= x <= 1, "a number from 0 to 1")
-_BELOW_ONE: _Range = (lambda x: 0 <= x < 1, "0 or more, and below 1")
-_RANGES: dict[str, _Range] = {
-    **dict.fromkeys(("epochs", "batch_size", "accumulate", "lr", "eps"), _POSITIVE),
-    **dict.fromkeys(("clip_norm", "patience", "focal_alpha"), _POSITIVE),
-    **dict.fromkeys(("weight_decay", "warmup_steps", "lr_start", "lr_end"), _NOT_NEGATIVE),
-    **dict.fromkeys(("focal_gamma", "mixup"), _NOT_NEGATIVE),
-    **dict.fromkeys(("betas", "label_smoothing"), _BELOW_ONE),
-    "seqaug": _PROBABILITY,
-}
+        found = problems(TrainParams, vars(self), "train")
+        if found:
+            raise ParamsError("\n".join(found))

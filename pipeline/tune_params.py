@@ -5,13 +5,16 @@ What both regimes share (losses, metrics, schedule, early stopping) is `pipeline
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from features.arguments import problems
+from annotated_types import Interval
+
+from features.arguments import problems, quoted
 from features.errors import ParamsError
+from features.ranges import Amount, Count, Positive, Share, Width
+from pipeline.train_params import LearningRate
 
 LIVE = ("text", "speech", "nonverbal")  # slots whose backbones are part of the model
 
@@ -32,9 +35,9 @@ class SlotTuning:
 
     tune: Literal["full", "lora", "frozen"] = "full"
     freeze_front_end: bool = True
-    freeze_layers: int = 0
-    lr: float | None = None
-    layer_decay: float = 1.0
+    freeze_layers: Amount = 0
+    lr: LearningRate | None = None
+    layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,9 @@ class LoraParams:
             attention, as in the paper.
     """
 
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.05
+    rank: Width = 8
+    alpha: Positive = 16.0
+    dropout: Share = 0.05
     targets: list[str] | None = None
 
 
@@ -88,11 +91,11 @@ class TuneParams:
 
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     gradient_checkpointing: bool = False
-    batch_seconds: float | None = None
-    specaugment: float = 0.0
+    batch_seconds: Positive | None = None
+    specaugment: Share = 0.0
     tensorboard: bool = False
-    save_seconds: float = 600.0
-    keep: int = 2
+    save_seconds: Positive = 600.0
+    keep: Count = 2
     init: Mapping[str, Any] | None = None
     lora: Mapping[str, Any] = field(default_factory=dict)
     slots: Mapping[str, Any] = field(default_factory=dict)
@@ -122,7 +125,7 @@ def tune_problems(given: Mapping[str, Any], where: str = "e2e") -> list[str]:
     init = given.get("init")
     if isinstance(init, str):  # before the hash was asked for
         return [
-            f"{where}.init: given {init!r}; expected {{run: {init or 'RUN'}, sha256: ...}}: with "
+            f"{where}.init: given {quoted(init)}; expected {{run: RUN, sha256: ...}}: with "
             "`sha256: null` e2e and `python -m pipeline check` say the hash to write"
         ]
     found = problems(TuneParams, given, where)
@@ -136,25 +139,25 @@ def tune_problems(given: Mapping[str, Any], where: str = "e2e") -> list[str]:
                 f"{', '.join(LIVE)}"
             )
         elif not isinstance(settings, Mapping):
-            found.append(f"{where}.slots.{slot}: given {settings!r}; expected a mapping")
+            found.append(f"{where}.slots.{slot}: given {quoted(settings)}; expected a mapping")
         else:
             found += _of_record(SlotTuning, settings, f"{where}.slots.{slot}")
-    return found + _out_of_range(given, where, found)
+    return found + _against_rules(given, where, found)
 
 
 def _of_record(record: type, given: Any, where: str) -> list[str]:
     if not isinstance(given, Mapping):
         return []  # said already: it is no mapping
     found = problems(record, given, where)
-    return found + _out_of_range(given, where, found)
+    return found + _against_rules(given, where, found)
 
 
-def _out_of_range(given: Mapping[str, Any], where: str, found: list[str]) -> list[str]:
-    """Values of the right type outside their range; what is `found` wrong is not looked at."""
+def _against_rules(given: Mapping[str, Any], where: str, found: list[str]) -> list[str]:
+    """Values of the right type that are empty; what is `found` wrong is not looked at."""
     wrong = {line.partition(":")[0] for line in found}
     return [
         f"{where}.{name}: given {given[name]}; expected {expected}"
-        for name, (holds, expected) in _RANGES.items()
+        for name, (holds, expected) in _RULES.items()
         if name in given
         and given[name] is not None
         and f"{where}.{name}" not in wrong
@@ -162,14 +165,7 @@ def _out_of_range(given: Mapping[str, Any], where: str, found: list[str]) -> lis
     ]
 
 
-_Range = tuple[Callable[[Any], bool], str]
-_POSITIVE: _Range = (lambda x: 0 < x < math.inf, "a finite number above 0")
-_BELOW_ONE: _Range = (lambda x: 0 <= x < 1, "0 or more, and below 1")
-_RANGES: dict[str, _Range] = {
-    **dict.fromkeys(("batch_seconds", "save_seconds", "keep", "rank", "alpha", "lr"), _POSITIVE),
-    **dict.fromkeys(("specaugment", "dropout"), _BELOW_ONE),
-    "freeze_layers": (lambda x: x >= 0, "0 or more"),
-    "layer_decay": (lambda x: 0 < x <= 1, "above 0, and at most 1"),
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "targets": (lambda x: len(x) > 0, "null, or at least one name"),
     "run": (lambda x: x != "", "a run folder such as runs/cached/demo/heron"),
 }

@@ -36,7 +36,7 @@ def told(name: str, **corpora: Any) -> str:
 def test_a_line_for_each_corpus(mine: SmallCorpus) -> None:
     mine.four()
     mine.prepare()
-    lines = overview(params(demo={"utterances": 8}, odd={"kind": "manifest", "folds": "many"}))
+    lines = overview(params(demo={"utterances": 48}, odd={"kind": "manifest", "folds": "many"}))
     cells = [[cell for cell in line.split("  ") if cell] for line in lines]
     cells = [[cell.strip() for cell in row] for row in cells]
     assert cells == [

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from features.errors import ParamsError
 from features.stream import StreamSpec
 
 DEPTH = "depth"  # key of provenance: number of layers that the network has
-LayerChoice = int | list[int] | Literal["all"]
+_Layer = Annotated[int, Interval(ge=-1000, le=1000)]
+LayerChoice = _Layer | list[_Layer] | Literal["all"]
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,10 +28,13 @@ from features.errors import CheckpointError, ParamsError
 from features.manifest import Utterance
 from features.networks import rmvpe
 from features.pitch import Floats, hz_to_bin, interpolate_unvoiced, resize_nearest
+from features.ranges import Share
 from features.stream import Stream, StreamSpec
 
 MIN_SAMPLES = 1600  # 100 ms: below, WORLD has less than a few periods to look at
 FILES = ("rmvpe.pt", "model.pt", "model.safetensors", "rmvpe.safetensors")
+MOST_BINS = 32_767  # of int16
+Pitch = Annotated[float, Interval(ge=20, le=SAMPLE_RATE // 2)]  # Hz; Harvest takes hours below
 SCALE = "1127 ln(1 + f / 700)"
 
 
@@ -58,17 +62,17 @@ class F0(Networked):
         self,
         *,
         method: Literal["harvest", "dio", "rmvpe"] = "harvest",
-        bins: int = 256,
-        f_min: float = 50.0,
-        f_max: float = 1100.0,
+        bins: Annotated[int, Interval(ge=4, le=MOST_BINS)] = 256,
+        f_min: Pitch = 50.0,
+        f_max: Pitch = 1100.0,
         unvoiced: Literal["interpolate", "bin0"] = "interpolate",
         checkpoint: str | None = None,
         revision: str | None = None,
-        threshold: float = 0.03,
+        threshold: Share = 0.03,
     ) -> None:
-        if not 4 <= bins <= 32767 or not 0 < f_min < f_max:
+        if not 4 <= bins <= MOST_BINS or not 0 < f_min < f_max:
             raise ParamsError(
-                f"f0: bins {bins}, f_min {f_min}, f_max {f_max}; expected 4 <= bins <= 32767 "
+                f"f0: bins {bins}, f_min {f_min}, f_max {f_max}; expected 4 <= bins <= {MOST_BINS} "
                 "and 0 < f_min < f_max"
             )
         if not 0 <= threshold < 1:

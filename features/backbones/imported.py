@@ -15,7 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Interval
 
 from features.backbones._backbone import BackboneFactory, Inputs, Reads
 from features.cache import CacheReader, shard_name
@@ -43,7 +45,11 @@ class Imported:
     files = (shard_name(0),)
 
     def __init__(
-        self, *, checkpoint: str, revision: str | None = None, bins: int | None = None
+        self,
+        *,
+        checkpoint: str,
+        revision: str | None = None,
+        bins: Annotated[int, Interval(ge=1, le=32_767)] | None = None,
     ) -> None:
         first = Checkpoint(checkpoint, revision).beside(shard_name(0), self.files)
         if first is None:

@@ -7,13 +7,15 @@ normalisation, natural logarithm. No weights; a few hundred times faster than re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Interval
 from torch import Tensor
 
 from features.backbones._audio import SAMPLE_RATE, waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Reads
+from features.errors import ParamsError
 from features.manifest import Utterance
 from features.stream import Stream, StreamSpec
 from features.torchaudio_cpu import functional
@@ -38,12 +40,14 @@ class LogMel:
     def __init__(
         self,
         *,
-        n_mels: int = 64,
-        hop: int = 160,
-        n_fft: int = 512,
-        f_min: float = 0.0,
-        f_max: float = 8000.0,
+        n_mels: Annotated[int, Interval(ge=1, le=1024)] = 64,
+        hop: Annotated[int, Interval(ge=1, le=SAMPLE_RATE)] = 160,
+        n_fft: Annotated[int, Interval(ge=WINDOW, le=65_536)] = 512,
+        f_min: Annotated[float, Interval(ge=0, lt=SAMPLE_RATE // 2)] = 0.0,
+        f_max: Annotated[float, Interval(gt=0, le=SAMPLE_RATE // 2)] = 8000.0,
     ) -> None:
+        if f_min >= f_max:
+            raise ParamsError(f"logmel: f_min {f_min}, f_max {f_max}; expected f_min < f_max")
         self.spec = StreamSpec(dim=n_mels, hop_seconds=hop / SAMPLE_RATE)
         self.trainable = False
         self.hop, self.n_fft = hop, n_fft

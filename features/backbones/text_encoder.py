@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
@@ -56,7 +57,7 @@ class TextEncoder(Networked):
         revision: str | None = None,
         package: str | None = None,
         layer: LayerChoice = -1,
-        max_tokens: int | None = None,
+        max_tokens: Annotated[int, Interval(ge=3, le=1_000_000)] | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         from transformers import AutoTokenizer

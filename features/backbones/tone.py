@@ -15,6 +15,7 @@ import torch
 from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Reads
 from features.manifest import Utterance
+from features.ranges import Width
 from features.stream import Stream, StreamSpec
 
 
@@ -27,7 +28,7 @@ class Tone:
 
     reads: Reads = "audio"
 
-    def __init__(self, *, dim: int = 8) -> None:
+    def __init__(self, *, dim: Width = 8) -> None:
         self.spec = StreamSpec(dim=dim, hop_seconds=HOP / SAMPLE_RATE)
         self.trainable = False
         # In double precision, so that the stored values do not depend on the kernels that a

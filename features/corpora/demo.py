@@ -42,16 +42,20 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from annotated_types import Interval
 
 from features.corpora._adapter import CorpusFactory, Item, Source
 from features.corpora._demo_plan import CLASSES, LEAST, Planned, plan
 from features.corpora._demo_synthesis import synthesise
 from features.errors import ManifestError, ParamsError
 from features.files import file_sha256
+from features.ranges import Seed
 from features.records import read_json, write_json
 
 FOLDER = "audio"
+Utterances = Annotated[int, Interval(ge=LEAST, le=100_000)]
 STAMP = "made_from.json"
 
 
@@ -80,7 +84,13 @@ class Demo:
     )
     classes: tuple[str, ...] = CLASSES
 
-    def __init__(self, root: Path, *, utterances: int = 416, seed: int = 0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        utterances: Utterances = 416,
+        seed: Seed = 0,
+    ) -> None:
         whole = isinstance(utterances, int) and not isinstance(utterances, bool)
         if not whole or utterances < LEAST or utterances % len(CLASSES):
             raise ParamsError(

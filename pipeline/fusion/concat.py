@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from features.ranges import Share, Width
 from features.stream import Stream, StreamSpec
 from pipeline.batch import Batch, Prediction
 from pipeline.fusion._layers import (
@@ -47,9 +48,9 @@ class Concat(FusionModel):
         specs: Mapping[str, StreamSpec],
         classes: int,
         *,
-        d_model: int = 512,
-        hidden: int | None = None,
-        dropout: float = 0.5,
+        d_model: Width = 512,
+        hidden: Width | None = None,
+        dropout: Share = 0.5,
         classifier: ClassifierKind = "plain",
         mask_padding: bool = True,
     ) -> None:

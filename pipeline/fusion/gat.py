@@ -15,12 +15,14 @@ arguments; their defaults are the public code. docs/papers.md says where we diff
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from features.errors import ParamsError
+from features.ranges import Heads, Share, Width
 from features.stream import Stream, StreamSpec
 from pipeline.batch import Batch, Prediction
 from pipeline.fusion._gat_layers import ClipBranch, CoExchange, Graphs, MultiheadExchange
@@ -72,17 +74,17 @@ class Gat(FusionModel):
         specs: Mapping[str, StreamSpec],
         classes: int,
         *,
-        d_model: int = 512,
-        gat_layers: int = 1,
-        heads: int = 1,
+        d_model: Width = 512,
+        gat_layers: Annotated[int, Interval(ge=1, le=MOST_LAYERS)] = 1,
+        heads: Heads = 1,
         co_attention: bool = True,
         attention: Literal["co", "multihead"] = "co",
-        encoder_heads: int = 8,
-        f0_embedding: int = 512,
+        encoder_heads: Heads = 8,
+        f0_embedding: Width = 512,
         f0_attention: bool = False,
         classifier: ClassifierKind = "plain",
-        hidden: int | None = None,
-        dropout: float = 0.5,
+        hidden: Width | None = None,
+        dropout: Share = 0.5,
         mask_padding: bool = True,
     ) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from features.errors import ParamsError
+from features.ranges import Heads, Multiple, Share, Width
 from features.stream import Stream, StreamSpec
 from pipeline.batch import Batch, Prediction
 from pipeline.fusion._model import FusionFactory, FusionModel, ModalityDropout, check_slots
@@ -90,12 +91,12 @@ class Heron(FusionModel):
         specs: Mapping[str, StreamSpec],
         classes: int,
         *,
-        d_model: int = 512,
-        heads: int = 8,
-        ffn_mult: int = 4,
-        hidden: int = 256,
-        dropout: float = 0.1,
-        modality_dropout: float = 0.2,
+        d_model: Width = 512,
+        heads: Heads = 8,
+        ffn_mult: Multiple = 4,
+        hidden: Width = 256,
+        dropout: Share = 0.1,
+        modality_dropout: Share = 0.2,
         pool: Literal["mean", "first"] = "mean",
         level1: Literal["cross", "none"] = "cross",
         residual: bool = True,

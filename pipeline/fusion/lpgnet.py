@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from features.errors import ParamsError
+from features.ranges import Count, Heads, Multiple, Rate, Share, Width
 from features.stream import Stream, StreamSpec
 from pipeline.batch import Batch, Prediction
 from pipeline.fusion._lpgnet_layers import (
@@ -78,25 +80,25 @@ class LPGNet(FusionModel):
         specs: Mapping[str, StreamSpec],
         classes: int,
         *,
-        d_model: int = 768,
-        ffn_mult: int = 2,
-        heads: int = 1,
+        d_model: Width = 768,
+        ffn_mult: Multiple = 2,
+        heads: Heads = 1,
         qkv_proj: bool = False,
         global_context: GlobalContextKind = "pooled",
         positional: Literal["none", "sinusoidal"] = "none",
         level: Literal["dialogue", "frame"] = "dialogue",
-        frames_max: int = 512,
+        frames_max: Count = 512,
         inter: bool = True,
         intra: bool = True,
         ffn: bool = True,
         unimodal_gate: bool = True,
         multimodal_gate: bool = True,
-        gamma_task: float = 1.5,
-        gamma_ce: float = 1.0,
-        gamma_kl: float = 0.3,
-        tau: float = 1.0,
+        gamma_task: Annotated[float, Interval(gt=0, le=1000)] = 1.5,
+        gamma_ce: Rate = 1.0,
+        gamma_kl: Rate = 0.3,
+        tau: Annotated[float, Interval(ge=0.001, le=1000)] = 1.0,
         detach_teacher: bool = False,
-        dropout: float = 0.1,
+        dropout: Share = 0.1,
     ) -> None:
         super().__init__()
         check_slots("lpgnet", specs, SLOTS)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from features.ranges import Heads, Share, Width
 from features.stream import StreamSpec
 from pipeline.batch import Batch, Prediction
 from pipeline.fusion._front import PUBLIC_NAMES, Front, check
@@ -39,10 +40,10 @@ class Transformer(FusionModel):
         specs: Mapping[str, StreamSpec],
         classes: int,
         *,
-        d_model: int = 512,
-        heads: int = 1,
-        dropout: float = 0.5,
-        hidden: int | None = None,
+        d_model: Width = 512,
+        heads: Heads = 1,
+        dropout: Share = 0.5,
+        hidden: Width | None = None,
         classifier: ClassifierKind = "plain",
         mask_padding: bool = True,
     ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from features.arguments import one_of
 from features.errors import ParamsError
 from features.label_checks import named
 from features.preparation import corpus_entry, prepare
@@ -18,7 +19,7 @@ def main(corpus: str) -> None:
     """Write data/CORPUS/utterances and data/CORPUS/labels."""
     corpora = read_params(Path("params.yaml")).corpora
     if corpus not in corpora:
-        raise ParamsError(f"corpora: no entry {corpus!r}; expected one of {sorted(corpora)}")
+        raise ParamsError(f"corpora: no entry {corpus!r}; expected {one_of(corpus, corpora)}")
     out = Path("data", corpus)
     done = prepare(corpus, corpus_entry(corpus, corpora[corpus]), out)
     list_told("rejected", done.rejected, done.card["rejected_reasons"])

@@ -1,0 +1,54 @@
+"""Ranges of numeric settings, as annotations: the signature that names a setting bounds it too.
+
+`features.arguments` checks what params.yaml gives against them; pydantic reads the same metadata.
+Bounds are generous: they refuse what cannot be meant, or what no machine could hold or number
+represent, not what would be unwise. None of them lets NaN or infinity pass.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Interval
+
+Count = Annotated[int, Interval(ge=1, le=1_000_000)]  # of epochs, utterances a batch, shards ...
+Amount = Annotated[int, Interval(ge=0, le=1_000_000_000)]  # of what may be none at all
+Width = Annotated[int, Interval(ge=1, le=16_384)]  # of a layer
+Heads = Annotated[int, Interval(ge=1, le=1024)]  # of an attention
+Multiple = Annotated[int, Interval(ge=1, le=64)]  # of a width
+Seed = Annotated[int, Interval(ge=0, le=10**18)]
+Positive = Annotated[float, Interval(gt=0, le=1_000_000_000)]
+Rate = Annotated[float, Interval(ge=0, le=1000)]  # of learning, decay; a loss's weight or exponent
+Share = Annotated[float, Interval(ge=0, lt=1)]  # of what must not vanish altogether: dropout
+Probability = Annotated[float, Interval(ge=0, le=1)]
+
+
+def within(value: float, interval: Interval) -> bool:
+    """Whether a number lies in a range.
+
+    >>> within(0, Interval(ge=0, lt=1)), within(1, Interval(ge=0, lt=1))
+    (True, False)
+    >>> within(float("nan"), Interval(ge=0))
+    False
+    """
+    bounds = [
+        interval.gt is None or value > interval.gt,  # type: ignore[operator]
+        interval.ge is None or value >= interval.ge,  # type: ignore[operator]
+        interval.lt is None or value < interval.lt,  # type: ignore[operator]
+        interval.le is None or value <= interval.le,  # type: ignore[operator]
+    ]
+    return all(bounds)
+
+
+def in_words(interval: Interval) -> str:
+    """A range as messages say it.
+
+    >>> in_words(Interval(ge=1, le=8)), in_words(Interval(gt=0, le=9))
+    ('from 1 to 8', 'above 0, at most 9')
+    >>> in_words(Interval(ge=0, lt=1))
+    'from 0 to below 1'
+    """
+    low = f"from {interval.ge} to" if interval.gt is None else f"above {interval.gt},"
+    if interval.lt is not None:
+        return f"{low} below {interval.lt}"
+    return f"{low} {interval.le}" if interval.gt is None else f"{low} at most {interval.le}"
