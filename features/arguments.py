@@ -19,7 +19,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from annotated_types import Interval
+from annotated_types import Interval, MinLen
 
 from features.ranges import in_words, within
 
@@ -78,7 +78,7 @@ def problems(
     hints = parameter_types(target)
     found, unknown = [], 0
     for key, value in given.items():
-        shown = _shown(str(key))
+        shown = shown_key(str(key))
         place = f"{where}.{shown}" if where else shown
         if key in parameters:
             if not _matches(value, hints.get(key, Any)):
@@ -171,7 +171,7 @@ def _unknown(key: str, valid: Iterable[str]) -> str:
     return f"given an unknown key; expected {listed}{_nearest(key, names)}"
 
 
-def _shown(key: str) -> str:
+def shown_key(key: str) -> str:
     """A key as it is; one that is long, or holds what a terminal would act on, as it is quoted."""
     return key if len(key) <= _REPR.maxstring and key.isprintable() else quoted(key)
 
@@ -203,8 +203,7 @@ def parameter_types(target: Any) -> dict[str, Any]:
 def _matches(value: Any, hint: Any) -> bool:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        ranges = [each for each in arguments[1:] if isinstance(each, Interval)]
-        return _matches(value, arguments[0]) and all(within(value, each) for each in ranges)
+        return _matches(value, arguments[0]) and all(_holds(value, m) for m in arguments[1:])
     if origin in (Union, types.UnionType):
         return any(_matches(value, choice) for choice in arguments)
     if origin is Literal:
@@ -216,6 +215,13 @@ def _matches(value: Any, hint: Any) -> bool:
     if not inspect.isclass(kind) or kind in (Any, object) or typing.is_typeddict(kind):
         return True
     return _is_a(value, kind, arguments)
+
+
+def _holds(value: Any, metadata: object) -> bool:
+    """Whether a value of the right type is as its annotation says further."""
+    if isinstance(metadata, Interval):
+        return within(value, metadata)
+    return not isinstance(metadata, MinLen) or len(value) >= metadata.min_length
 
 
 def _is_a(value: Any, kind: type, arguments: tuple[Any, ...]) -> bool:
@@ -246,8 +252,9 @@ def _elements_match(value: Sequence[Any], kind: type, arguments: tuple[Any, ...]
 def _describe(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        ranges = [in_words(each) for each in arguments[1:] if isinstance(each, Interval)]
-        return " ".join([_describe(arguments[0]), *ranges])
+        ranges = [f" {in_words(each)}" for each in arguments[1:] if isinstance(each, Interval)]
+        ranges += [", not empty" for each in arguments[1:] if isinstance(each, MinLen)]
+        return "".join([_describe(arguments[0]), *ranges])
     if origin in (Union, types.UnionType):
         return " or ".join(_describe(choice) for choice in arguments)
     if origin is Literal:

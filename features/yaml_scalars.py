@@ -36,6 +36,7 @@ SCALARS = (
         "-+.0123456789",
     ),
 )
+_NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 _TEXT = "tag:yaml.org,2002:str"
 
 
@@ -94,10 +95,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_scalar(self, node: ScalarNode | MappingNode) -> Any:
-        """A text; half a surrogate pair, which no file could hold, is an error."""
+        """A text; NUL and half a surrogate pair, which no path can hold, are errors."""
         text = super().construct_scalar(node)
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise _refusal("half of a surrogate pair; expected whole characters", node)
+        if _NO_CHARACTER.search(text):
+            raise _refusal("NUL, or half of a surrogate pair; expected whole characters", node)
         return text
 
     def construct_integer(self, node: ScalarNode) -> int:

@@ -5,13 +5,13 @@ What both regimes share (losses, metrics, schedule, early stopping) is `pipeline
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Interval
+from annotated_types import Interval, MinLen
 
-from features.arguments import problems, quoted
+from features.arguments import one_of, problems, quoted, shown_key
 from features.errors import ParamsError
 from features.ranges import Amount, Count, Positive, Share, Width
 from pipeline.train_params import LearningRate
@@ -55,7 +55,7 @@ class LoraParams:
     rank: Width = 8
     alpha: Positive = 16.0
     dropout: Share = 0.05
-    targets: list[str] | None = None
+    targets: Annotated[list[str], MinLen(1)] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class InitRun:
         sha256: Of its fusions, which must be those: `pipeline.warm_start.fusions_sha256`.
     """
 
-    run: str
+    run: Annotated[str, MinLen(1)]
     sha256: str | None = None
 
 
@@ -124,48 +124,24 @@ def tune_problems(given: Mapping[str, Any], where: str = "e2e") -> list[str]:
     """Everything that is wrong with the section, one line each."""
     init = given.get("init")
     if isinstance(init, str):  # before the hash was asked for
+        shown = quoted(init)
         return [
-            f"{where}.init: given {quoted(init)}; expected {{run: RUN, sha256: ...}}: with "
-            "`sha256: null` e2e and `python -m pipeline check` say the hash to write"
+            f"{where}.init: given {shown}; expected {{run: {shown[1:-1] or 'RUN'}, sha256: ...}}: "
+            "with `sha256: null` e2e and `python -m pipeline check` say the hash to write"
         ]
     found = problems(TuneParams, given, where)
-    found += [] if init is None else _of_record(InitRun, init, f"{where}.init")
-    found += _of_record(LoraParams, given.get("lora", {}), f"{where}.lora")
-    slots = given.get("slots", {})
+    for name, record in (("init", InitRun), ("lora", LoraParams)):
+        if isinstance(given.get(name), Mapping):  # told of already where it is none
+            found += problems(record, given[name], f"{where}.{name}")
+    slots = given.get("slots")
     for slot, settings in slots.items() if isinstance(slots, Mapping) else ():
+        place = f"{where}.slots.{shown_key(slot)}"
         if slot not in LIVE:
             found.append(
-                f"{where}.slots.{slot}: given a slot that is read from its cache; expected one of "
-                f"{', '.join(LIVE)}"
+                f"{place}: given a slot that is read from its cache; expected {one_of(slot, LIVE)}"
             )
         elif not isinstance(settings, Mapping):
-            found.append(f"{where}.slots.{slot}: given {quoted(settings)}; expected a mapping")
+            found.append(f"{place}: given {quoted(settings)}; expected a mapping")
         else:
-            found += _of_record(SlotTuning, settings, f"{where}.slots.{slot}")
-    return found + _against_rules(given, where, found)
-
-
-def _of_record(record: type, given: Any, where: str) -> list[str]:
-    if not isinstance(given, Mapping):
-        return []  # said already: it is no mapping
-    found = problems(record, given, where)
-    return found + _against_rules(given, where, found)
-
-
-def _against_rules(given: Mapping[str, Any], where: str, found: list[str]) -> list[str]:
-    """Values of the right type that are empty; what is `found` wrong is not looked at."""
-    wrong = {line.partition(":")[0] for line in found}
-    return [
-        f"{where}.{name}: given {given[name]}; expected {expected}"
-        for name, (holds, expected) in _RULES.items()
-        if name in given
-        and given[name] is not None
-        and f"{where}.{name}" not in wrong
-        and not holds(given[name])
-    ]
-
-
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "targets": (lambda x: len(x) > 0, "null, or at least one name"),
-    "run": (lambda x: x != "", "a run folder such as runs/cached/demo/heron"),
-}
+            found += problems(SlotTuning, settings, place)
+    return found

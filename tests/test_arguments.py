@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
-from annotated_types import Interval
+from annotated_types import Interval, MinLen
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,6 +144,8 @@ class Options(TypedDict):
             [1, "1"],
             "a number from 0 to below 1 or null",
         ),
+        (Annotated[str, MinLen(1)], ["a"], ["", 1], "text, not empty"),
+        (Annotated[list[str], MinLen(1)], [["a"]], [[], [1]], "a list, each text, not empty"),
         (
             list[Annotated[int, Interval(ge=0, le=1)]],
             [[0, 1]],

@@ -72,6 +72,6 @@ def test_dvcs_copy_of_the_project_begins_with_the_projects_run(
 def test_the_earlier_spelling_says_how_it_is_written_now() -> None:
     (told,) = tune_problems({"init": RUN})
     assert f"given '{RUN}'; expected {{run: {RUN}, sha256: ...}}" in told
-    assert tune_problems({"init": {"run": ""}})[0].startswith("e2e.init.run: given ;")
+    assert tune_problems({"init": {"run": ""}})[0].startswith("e2e.init.run: given '';")
     assert "e2e.init.rnu: given an unknown key" in tune_problems({"init": {"rnu": RUN}})[0]
     assert TuneParams().beginning is None
