@@ -21,12 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.audio_container import SLACK_SECONDS, find_fault
+from features.audio_excess import find_excess
 from features.errors import HeronryError, ManifestError, UtteranceError
 from features.files import Identity, identity, open_regular, settled
+from features.flat_audio import NOT_FINITE, Stretch, find_flat
 from features.resampling import resamplable, resampled
 
 SAMPLE_RATE_HZ = 16_000
 _BLOCK = 2**20  # samples: a header that promises too much must not ask for all the memory
+_LISTENED = 2**16  # what is lost of a block that cannot be decoded to its end
 _MP3_FRAME = 1152  # samples; an encoder may count its header among the frames
 _UNKNOWN_FRAMES = 2**62
 _REMEMBERED = 2**16  # hashes of this process: 20 MB
@@ -92,6 +95,39 @@ def probe(path: Path | str, *, id: str | None = None) -> AudioInfo:
             channels=decoder.channels,
             frames=decoder.frames,
         )
+
+
+def listen(file: BinaryIO, id: str) -> tuple[AudioInfo, tuple[str, ...], tuple[Stretch, ...]]:
+    """Decode all of an audio file once, to know what is to be said of it.
+
+    Args:
+        file: From its beginning; left anywhere.
+        id: What to name in errors.
+
+    Returns:
+        What its header says, what it holds beyond that, and where it has no sound, or none that
+        can be decoded.
+
+    Raises:
+        UtteranceError: If it is no audio, holds no samples, or its container is not whole.
+    """
+    with _decoder(file, id, whole=True) as decoder:
+        rate_hz, frames = decoder.samplerate, decoder.frames
+        info = AudioInfo(frames / rate_hz, rate_hz, decoder.channels, frames)
+        here, faults = 0, []
+
+        def blocks() -> Iterator[Samples]:
+            nonlocal here
+            try:
+                for block in _decoded(decoder, id, 0, frames, size=_LISTENED):
+                    yield block
+                    here += len(block)
+            except UtteranceError as error:
+                faults.append(Stretch(here / rate_hz, info.seconds, error.reason))
+
+        flat = find_flat(blocks(), rate_hz)
+        excess = find_excess(file, info.seconds)
+    return info, () if excess is None else (excess,), (*faults, *flat)
 
 
 def read_audio(
@@ -188,18 +224,18 @@ def _bounds(decoder: Any, id: str, start: float | None, stop: float | None) -> t
 def _mono(decoder: Any, id: str, first: int, last: int) -> Iterator[Samples]:
     for block in _decoded(decoder, id, first, last):
         if not np.isfinite(block).all():
-            raise UtteranceError(id, "the audio holds samples that are not finite")
+            raise UtteranceError(id, NOT_FINITE)
         yield block.mean(axis=1, dtype=np.float32)
 
 
-def _decoded(decoder: Any, id: str, first: int, last: int) -> Iterator[Samples]:
+def _decoded(decoder: Any, id: str, first: int, last: int, size: int = _BLOCK) -> Iterator[Samples]:
     """`[block, channels]` from sample `first` until `last`."""
     rate_hz, here = decoder.samplerate, first
     try:
         if first:
             decoder.seek(first)
         while here < last:
-            block = decoder.read(min(last - here, _BLOCK), dtype="float32", always_2d=True)
+            block = decoder.read(min(last - here, size), dtype="float32", always_2d=True)
             if not len(block):
                 break
             here += len(block)

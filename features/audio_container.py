@@ -1,15 +1,17 @@
 """What an audio file promises against what it holds.
 
 A decoder plays what is left of a file that was cut short, and skips what is damaged, without a
-word. Containers say enough to notice: WAV and AIFF how many bytes of samples follow, MP3 (in the
-Xing header of its first frame) how many bytes there are in all, Ogg which of its pages is the last,
-and a checksum of each. FLAC needs no look from here: its decoder refuses what is incomplete.
+word. Containers say enough to notice: WAV, AIFF, W64, CAF and AU how many bytes of samples follow,
+NIST SPHERE how many samples, MP3 (in the Xing header of its first frame) how many bytes there are
+in all, Ogg which of its pages is the last, and a checksum of each. FLAC needs no look from here:
+its decoder refuses what is incomplete.
 
 Not noticed: an MP3 without a Xing header that ends between two frames, a WAV whose recorder could
-not go back to write its length, and other containers (AU, W64, CAF).
+not go back to write its length, and containers that nobody uses any more. What a file holds beyond
+its promise is in `features.audio_excess`.
 
-Formats: RIFF and EBU Tech 3306 (RF64), AIFF-C, ISO 11172-3 and 13818-3 (MPEG frames), RFC 3533
-(Ogg), id3.org (ID3v2).
+Formats: RIFF and EBU Tech 3306 (RF64), AIFF-C, Sony's W64, Apple's CAF, Sun's AU, NIST SPHERE, ISO
+11172-3 and 13818-3 (MPEG frames), RFC 3533 (Ogg), id3.org (ID3v2).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import BinaryIO
 SLACK_SECONDS = 0.01
 # Recorders that write into a pipe leave one of several large sizes in the header.
 _UNKNOWN_SIZE = 0x7FFF0000
-_CHUNKED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM")
+_UNKNOWN_LONG = 2**63 - 1  # of 64 bits: CAF has -1
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _ALL_BITS = 0xFFFFFFFF
 _KBITS = {  # of layer III, by index
@@ -43,29 +45,25 @@ def find_fault(file: BinaryIO, seconds: float | None) -> str | None:
         file: From its beginning; left anywhere.
         seconds: Duration according to the decoder; None if that refused the file.
     """
-    _skip_id3(file)
+    skip_id3(file)
     begin, magic = file.tell(), file.read(4)
     file.seek(begin)
-    if magic in _CHUNKED:
-        return _chunks_fault(file, seconds)
     if magic == b"OggS":
         return _ogg_fault(file, seconds)
-    if seconds is not None and _Frame.of(magic):
-        return _mp3_fault(file, seconds)
-    return None
+    if Frame.of(magic):
+        return None if seconds is None else _mp3_fault(file, seconds)
+    found = payload(file)
+    return None if found is None else _short(_size(file) - found.begin, found.promised, seconds)
 
 
-def _skip_id3(file: BinaryIO) -> None:
+def skip_id3(file: BinaryIO) -> None:
+    """Go to where the sound's own format begins."""
     file.seek(0)
     head = file.read(10)
     if head[:3] != b"ID3" or len(head) < 10:
         file.seek(0)
         return
-    size = 0
-    for byte in head[6:]:
-        size = size << 7 | byte & 0x7F
-    footer = 10 if head[5] & 0x10 else 0
-    file.seek(10 + size + footer)
+    file.seek(10 + _id3_size(head))
 
 
 def _size(file: BinaryIO) -> int:
@@ -75,20 +73,114 @@ def _size(file: BinaryIO) -> int:
     return size
 
 
-def _chunks_fault(file: BinaryIO, seconds: float | None) -> str | None:
-    order = ">" if file.read(12)[:4] in (b"RIFX", b"FORM") else "<"
-    long_size: int | None = None
-    while len(head := file.read(8)) == 8:
-        name, size = struct.unpack(f"{order}4sI", head)
+@dataclass(frozen=True)
+class _Chunk:
+    name: bytes
+    begin: int
+    size: int
+    end: int  # where the next one begins
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a container of chunks writes their heads.
+
+    Attributes:
+        order: Of the bytes of a size, as `struct` has it.
+        name_bytes: Of a chunk's name, of which the first four say enough.
+        size_bytes: Of its size.
+        inclusive: Whether the size counts the head.
+        alignment: Of the beginnings of chunks.
+    """
+
+    order: str
+    name_bytes: int = 4
+    size_bytes: int = 4
+    inclusive: bool = False
+    alignment: int = 2
+
+    def chunk(self, file: BinaryIO) -> _Chunk | None:
+        """The chunk that begins here; None if that is no head of one."""
+        head = file.read(self.name_bytes + self.size_bytes)
+        if len(head) < self.name_bytes + self.size_bytes:
+            return None
+        size = int.from_bytes(head[self.name_bytes :], "little" if self.order == "<" else "big")
         begin = file.tell()
-        if name == b"ds64":  # RF64: the sizes that 32 bits cannot hold
+        if self.inclusive:
+            size = max(0, size - len(head))
+        return _Chunk(head[:4], begin, size, begin + size + -size % self.alignment)
+
+
+# By what a file begins with: where its first chunk begins, and how chunks are written.
+_LAYOUTS = {
+    b"RIFF": (12, Layout("<")),
+    b"RF64": (12, Layout("<")),
+    b"BW64": (12, Layout("<")),
+    b"RIFX": (12, Layout(">")),
+    b"FORM": (12, Layout(">")),
+    b"caff": (8, Layout(">", size_bytes=8, alignment=1)),
+    b"riff": (40, Layout("<", name_bytes=16, size_bytes=8, inclusive=True, alignment=8)),  # W64
+}
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The samples of a file that says how many bytes of them there are.
+
+    Attributes:
+        begin: Byte at which they begin.
+        promised: How many bytes there are to be; 0 where that is not known.
+        layout: Of the chunks that may follow; None where none do.
+    """
+
+    begin: int
+    promised: int
+    layout: Layout | None = None
+
+
+def payload(file: BinaryIO) -> Payload | None:
+    """Where the samples are to be, from the beginning of the file; None if it does not say so."""
+    file_size = _size(file)
+    start, magic = file.tell(), file.read(4)
+    if magic == b".snd":
+        begin, size = struct.unpack(">II", file.read(8).ljust(8, b"\0"))
+        return Payload(start + begin, 0 if size >= _UNKNOWN_SIZE else size)
+    if magic == b"NIST":
+        file.seek(start)
+        return _nist_payload(file, start)
+    if magic not in _LAYOUTS:
+        return None
+    skipped, layout = _LAYOUTS[magic]
+    file.seek(start + skipped)
+    long_size = 0
+    while chunk := layout.chunk(file):
+        if chunk.name == b"ds64":  # RF64: the sizes that 32 bits cannot hold
             long_size = int.from_bytes(file.read(16)[8:], "little")
-        elif name in (b"data", b"SSND"):
-            if size >= _UNKNOWN_SIZE:
-                size = long_size or 0
-            return _short(_size(file) - begin, size, seconds)
-        file.seek(begin + size + size % 2)
+        elif chunk.name in (b"data", b"SSND"):
+            unknown = chunk.size >= _UNKNOWN_SIZE and layout.size_bytes == 4
+            unknown |= chunk.size >= _UNKNOWN_LONG
+            return Payload(chunk.begin, long_size if unknown else chunk.size, layout)
+        if chunk.end > file_size:
+            break
+        file.seek(chunk.end)
     return None
+
+
+def _nist_payload(file: BinaryIO, start: int) -> Payload | None:
+    """Of a head such as `NIST_1A`, `   1024`, `sample_count -i 32000`, `end_head`."""
+    fields = {}
+    lines = file.read(4096).decode("ascii", "replace").split("\n")
+    for line in lines:
+        name, _, value = line.partition(" -i ")
+        if value.strip().isdigit():
+            fields[name.strip()] = int(value)
+        if line.strip() == "end_head":
+            break
+    try:
+        frame = fields.get("channel_count", 1) * fields["sample_n_bytes"]
+        return Payload(start + int(lines[1]), fields["sample_count"] * frame)
+    except (KeyError, IndexError, ValueError):
+        return None
 
 
 def _short(held: int, promised: int, seconds: float | None) -> str | None:
@@ -137,7 +229,7 @@ def _ogg_checksum(head: bytes, rest: bytes) -> int:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """A frame of MPEG layer III: its length in bytes, and what it decodes to."""
 
     length: int
@@ -145,7 +237,7 @@ class _Frame:
     rate_hz: int
 
     @classmethod
-    def of(cls, head: bytes) -> _Frame | None:
+    def of(cls, head: bytes) -> Frame | None:
         """The frame that these four bytes begin; None if they begin none."""
         if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
             return None
@@ -162,11 +254,11 @@ class _Frame:
 
 def _mp3_fault(file: BinaryIO, seconds: float) -> str | None:
     begin = file.tell()
-    promised = _xing_bytes(file.read(64))
+    promised = xing(file.read(64))
     if promised is not None and _size(file) - begin >= promised:
         return None
     file.seek(begin)
-    frames = list(_mp3_frames(file))
+    frames = list(mp3_frames(file))
     if not frames:
         return "ends within its first frame: it is truncated"
     frame_seconds = frames[0].samples / frames[0].rate_hz
@@ -184,7 +276,7 @@ def _mp3_fault(file: BinaryIO, seconds: float) -> str | None:
     )
 
 
-def _xing_bytes(begin: bytes) -> int | None:
+def xing(begin: bytes) -> int | None:
     """Bytes of the whole MP3 according to its first frame; None where that does not say."""
     place = max(begin.find(b"Xing"), begin.find(b"Info"))
     if place < 0 or len(begin) < place + 16:
@@ -193,12 +285,25 @@ def _xing_bytes(begin: bytes) -> int | None:
     return size if flags & 3 == 3 and size else None
 
 
-def _mp3_frames(file: BinaryIO) -> Iterator[_Frame]:
+def mp3_frames(file: BinaryIO) -> Iterator[Frame]:
+    """All whole frames from here on, also those behind tags in between."""
     begin, size = file.tell(), _size(file)
     for _ in itertools.count():
-        frame = _Frame.of(file.read(4))
-        if frame is None or begin + frame.length > size:
+        head = file.read(10)
+        frame = Frame.of(head[:4])
+        if frame is None and head[:3] == b"ID3" and len(head) == 10:
+            begin += 10 + _id3_size(head)
+        elif frame is None or begin + frame.length > size:
             return
-        yield frame
-        begin += frame.length
+        else:
+            yield frame
+            begin += frame.length
         file.seek(begin)
+
+
+def _id3_size(head: bytes) -> int:
+    """Bytes of an ID3v2 tag that follow its head of ten."""
+    size = 0
+    for byte in head[6:]:
+        size = size << 7 | byte & 0x7F
+    return size + (10 if head[5] & 0x10 else 0)

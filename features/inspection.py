@@ -1,4 +1,4 @@
-"""Hashing and probing the files of a corpus, remembering what did not change.
+"""Hashing and hearing the files of a corpus, remembering what did not change.
 
 What is remembered lies in the work store and is believed only while path, size, inode and both
 times of a file stay as they were: a copy that keeps its time of modification changes the other.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import time
@@ -16,9 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.audio import probe
+from features.audio import listen
 from features.errors import ManifestError, UtteranceError
-from features.files import SETTLED_NS, file_sha256, identity, replacing
+from features.files import SETTLED_NS, identity, open_regular, replacing
+from features.flat_audio import Stretch
 from features.progress import progress
 
 MISSING = "there is no such file below the corpus root"
@@ -39,6 +41,8 @@ class FileFacts:
         seconds: Duration.
         sample_rate_hz: Samples per second and channel.
         channels: Number of channels.
+        notices: What is to be known of it, such as that it holds more than its header says.
+        stretches: Where it has no sound, or none that can be used.
     """
 
     path: str
@@ -50,12 +54,14 @@ class FileFacts:
     seconds: float
     sample_rate_hz: int
     channels: int
+    notices: tuple[str, ...] = ()
+    stretches: tuple[Stretch, ...] = ()
 
 
 def inspect_files(
     root: Path, names: Sequence[str], *, memory: Path | None = None
 ) -> dict[str, FileFacts | str]:
-    """Hash and probe files; a file that cannot be used has the reason in place of its facts.
+    """Hash and decode files; a file that cannot be used has the reason in place of its facts.
 
     Args:
         root: Folder that the names are relative to.
@@ -82,8 +88,7 @@ def _inspect(path: Path, known: Mapping[_Key, FileFacts]) -> FileFacts | str:
         key = _key(path, status)
         if key in known:
             return known[key]
-        sha256, info = file_sha256(path), probe(path)
-        return FileFacts(*key, sha256, info.seconds, info.sample_rate_hz, info.channels)
+        return _read(path)
     except UtteranceError as error:
         return error.reason
     except FileNotFoundError:
@@ -91,6 +96,18 @@ def _inspect(path: Path, known: Mapping[_Key, FileFacts]) -> FileFacts | str:
     except (OSError, ManifestError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         return f"the file cannot be read ({getattr(cause, 'strerror', cause)})"
+
+
+def _read(path: Path) -> FileFacts | str:
+    with open_regular(path) as file:
+        before = os.fstat(file.fileno())
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        info, notices, stretches = listen(file, path.name)
+        if identity(os.fstat(file.fileno())) != identity(before):
+            return "the file changes while it is read: start again once it is written"
+    found = (sha256, info.seconds, info.sample_rate_hz, info.channels)
+    return FileFacts(*_key(path, before), *found, notices, stretches)
 
 
 def _key(path: Path, status: os.stat_result) -> _Key:
@@ -106,8 +123,10 @@ def _recall(memory: Path) -> dict[_Key, FileFacts]:
         return {}
     for line in lines:
         try:
-            fact = FileFacts(**json.loads(line))
-        except (ValueError, TypeError):
+            row = json.loads(line)
+            stretches = tuple(Stretch(*stretch) for stretch in row.pop("stretches"))
+            fact = FileFacts(**row | {"notices": tuple(row["notices"])}, stretches=stretches)
+        except (ValueError, TypeError, KeyError, AttributeError):
             continue  # of another version: the file is read again
         known[fact.path, fact.bytes, fact.inode, fact.modified_ns, fact.changed_ns] = fact
     return known

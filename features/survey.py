@@ -8,6 +8,7 @@ from pathlib import Path
 
 from features.corpora._adapter import Item
 from features.errors import ManifestError, UtteranceError
+from features.flat_audio import judge
 from features.inspection import MISSING, FileFacts, inspect_files
 from features.manifest import Utterance
 from features.root_paths import RootPaths
@@ -157,7 +158,7 @@ def sort_items(
             reason, left_out = "it has no label", True
         if reason is None:
             survey.labelled.append(item)
-            for notice in item.notices:
+            for notice in (*item.notices, *_heard(survey.utterances[-1], survey.facts)):
                 survey.notice(item.id, notice)
         else:
             survey.reject(item, reason, fault=not left_out)
@@ -176,6 +177,9 @@ def _utterance(item: Item, files: Mapping[str, FileFacts | str]) -> Utterance:
         if 100 <= end <= 1000 * file.seconds and float(end).is_integer():
             reason += "; expected seconds: are these milliseconds?"
         raise UtteranceError(item.id, reason)
+    fault, _ = judge(file.stretches, begin, min(end, file.seconds))
+    if fault:
+        raise UtteranceError(item.id, f"{item.audio}: {fault}")
     return Utterance(
         id=item.id,
         audio=item.audio,
@@ -187,3 +191,12 @@ def _utterance(item: Item, files: Mapping[str, FileFacts | str]) -> Utterance:
         bytes=file.bytes,
         asr=item.asr,
     )
+
+
+def _heard(utterance: Utterance, facts: Mapping[str, FileFacts]) -> list[str]:
+    """What its audio file tells of an utterance that is used."""
+    if utterance.audio is None:
+        return []
+    file, begin = facts[utterance.audio], utterance.start or 0.0
+    _, notice = judge(file.stretches, begin, begin + (utterance.seconds or 0.0))
+    return [*file.notices, *([notice] if notice else [])]

@@ -1,0 +1,107 @@
+"""Where a recording has no sound: silence, a constant, channels that cancel, values that are none.
+
+A backbone computes features of these as of anything else. They are found once for each file, in
+windows of 10 ms, whatever spans of it are used afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+WINDOW_SECONDS = 0.01
+SHORTEST_SECONDS = 0.1  # pauses that are kept in mind; digital ones between words are frequent
+SMALLEST = 2.0**-15  # of 16-bit samples: what is no further apart is constant
+CANCELLED = 0.03  # of a channel's range is left in the mean of channels: -30 dB
+
+Samples = NDArray[np.float32]
+_SOUND, _SILENT, _CONSTANT, _CANCELLED, _NO_NUMBER = range(5)
+SILENT = "it is silent: all of its samples are zero"
+CONSTANT = "it has no sound: its samples are constant"
+CANCELLING = "its channels cancel each other: their mean, which is what is used, has no sound"
+NOT_FINITE = "the audio holds samples that are not finite"
+NOTICES = {SILENT, CONSTANT, CANCELLING}
+
+
+class Stretch(NamedTuple):
+    """A part of a recording, in seconds, and what is to be said of it."""
+
+    start: float
+    stop: float
+    what: str
+
+
+def find_flat(blocks: Iterable[Samples], rate_hz: int) -> list[Stretch]:
+    """Stretches without sound of `SHORTEST_SECONDS` or more, and all that is not finite.
+
+    Args:
+        blocks: `[block, channels]` one after the other; seen no later than the next is asked for.
+        rate_hz: Samples per second and channel.
+    """
+    window = max(1, round(rate_hz * WINDOW_SECONDS))
+    kinds = [_kinds(part) for part in _windowed(blocks, window)]
+    return list(_stretches(np.concatenate([*kinds, [_SOUND]]), window / rate_hz))
+
+
+def judge(stretches: Iterable[Stretch], start: float, stop: float) -> tuple[str | None, str | None]:
+    """What keeps a span of a recording from being used, and what is to be said of it if it is."""
+    notice = None
+    for each in stretches:
+        if each.what not in NOTICES:
+            if each.start < stop and each.stop > start:
+                return each.what, None
+        elif each.start <= start + WINDOW_SECONDS and each.stop >= stop - WINDOW_SECONDS:
+            notice = each.what
+    return None, notice
+
+
+def _windowed(blocks: Iterable[Samples], window: int) -> Iterator[Samples]:
+    """`[channels, windows, window]`; the last one is filled up with its last sample."""
+    rest: Samples | None = None
+    for block in blocks:
+        held = block.T if rest is None else np.concatenate([rest, block.T], 1)
+        whole = held.shape[1] // window * window
+        # Copied if need be: to reduce along neighbours is ten times as fast.
+        yield np.ascontiguousarray(held[:, :whole]).reshape(len(held), -1, window)
+        rest = held[:, whole:]
+    if rest is not None and rest.shape[1]:
+        yield np.pad(rest, ((0, 0), (0, window - rest.shape[1])), mode="edge")[:, None]
+
+
+def _kinds(windows: Samples) -> NDArray[np.int8]:
+    """What each window is."""
+    with np.errstate(invalid="ignore"):  # infinite values, which are told of
+        lows, highs = windows.min(2), windows.max(2)
+        spread = (highs - lows).max(0)
+        mono = windows.mean(0, dtype=np.float32) if len(windows) > 1 else windows[0]
+        low, high = mono.min(1), mono.max(1)
+        left = high - low
+    level = np.maximum(np.abs(low), np.abs(high))
+    kinds = np.full(len(level), _SOUND, np.int8)
+    kinds[left <= np.maximum(SMALLEST, CANCELLED * spread)] = _CANCELLED
+    kinds[(left <= SMALLEST) & (spread <= SMALLEST)] = _CONSTANT
+    kinds[(kinds == _CONSTANT) & (level <= SMALLEST)] = _SILENT
+    kinds[~np.isfinite(spread)] = _NO_NUMBER
+    return kinds
+
+
+def _stretches(kinds: NDArray[np.int8], window_seconds: float) -> Iterator[Stretch]:
+    """Of the kinds of all windows, the last of which is a sound of none."""
+    groups = np.array([0, 1, 1, 1, 2])[kinds]
+    edges = [0, *(np.flatnonzero(np.diff(groups)) + 1), len(groups)]
+    for first, last in pairwise(edges):
+        span = (round(first * window_seconds, 4), round(last * window_seconds, 4))
+        if groups[first] == 2:
+            yield Stretch(*span, NOT_FINITE)
+        elif groups[first] and (
+            span[1] - span[0] >= SHORTEST_SECONDS or last - first == len(kinds) - 1
+        ):
+            found = kinds[first:last]
+            if (found == _CANCELLED).any():
+                yield Stretch(*span, CANCELLING)
+            else:
+                yield Stretch(*span, SILENT if (found == _SILENT).all() else CONSTANT)
