@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from features.arguments import quoted
 from features.errors import ManifestError
 
 
@@ -130,7 +130,7 @@ def check_id(id: str) -> None:
     """Raise `ManifestError` unless `id` is printable text without spaces at its ends."""
     if not isinstance(id, str) or not id or not id.isprintable() or id != id.strip():
         raise ManifestError(
-            f"utterance id {id!r}; expected printable text without spaces at its ends"
+            f"utterance id {quoted(id)}; expected printable text without spaces at its ends"
         )
 
 
@@ -143,7 +143,7 @@ def check_text(what: str, text: str) -> None:
         fault = "NUL (U+0000)"
     except UnicodeEncodeError as error:
         fault = f"half a character (U+{ord(text[error.start]):04X})"
-    raise ManifestError(f"{what} holds {fault}; expected whole characters: {reprlib.repr(text)}")
+    raise ManifestError(f"{what} holds {fault}; expected whole characters: {quoted(text)}")
 
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode

@@ -114,6 +114,15 @@ def test_a_bad_row_is_rejected_alone(tmp_path: Path, cells: dict[str, Any], reas
     assert not any(item.left_out for item in found)
 
 
+def test_a_preview_writes_nothing(tmp_path: Path) -> None:
+    corpus = NonverbalTts(tree(tmp_path, train=[row(0), row(1, Emotion=None)], test=[row(2)]))
+    seen = list(corpus.preview())
+    assert not (tmp_path / "heronry_audio").exists()
+    assert [(i.id, i.label, i.speaker) for i in seen] == [
+        (i.id, i.label, i.speaker) for i in corpus.items()
+    ]
+
+
 def test_eight_classes_as_in_the_prompt_of_heron(tmp_path: Path) -> None:
     assert set(CLASSES) == {
         "sad", "neutral", "disgusted", "surprised", "angry", "happy", "other", "fearful"

@@ -22,11 +22,11 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
 import unicodedata
 from collections.abc import Collection
 from typing import Any
 
+from features.arguments import quoted
 from features.errors import ManifestError
 from features.utterance import check_text
 
@@ -90,7 +90,7 @@ def identity(
     if name != "id":  # which must be printable as it is
         text = " ".join(text.split())
         if any(unicodedata.category(char) == "Cc" for char in text):
-            raise ManifestError(f"{name} is {text!r}; expected no control characters in it")
+            raise ManifestError(f"{name} is {quoted(text)}; expected no control characters in it")
     if _WHOLE.fullmatch(text) or _ROUNDED.fullmatch(text):
         whole = text.partition(".")[0]
         if len(whole.lstrip("-")) > EXACT_DIGITS or "+" in text:
@@ -140,7 +140,7 @@ def number(name: str, value: Any) -> float | None:
         return None
     found = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not 0 <= found < math.inf:
-        raise ManifestError(f"{name} {text!r}; expected a number from 0{_seconds_hint(text)}")
+        raise ManifestError(f"{name} {quoted(text)}; expected a number from 0{_seconds_hint(text)}")
     return found
 
 
@@ -187,7 +187,7 @@ def _plain(name: str, value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ManifestError(f"{name} is {reprlib.repr(value)}; expected text or a number")
+        raise ManifestError(f"{name} is {quoted(value)}; expected text or a number")
     if isinstance(value, float) and math.isinf(value):
         raise ManifestError(f"{name} is infinite; expected text or a finite number")
     if isinstance(value, float) and value.is_integer() and abs(value) < 10**EXACT_DIGITS:

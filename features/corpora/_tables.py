@@ -27,6 +27,8 @@ DECODED = (
     "`dataset.cast_column('audio', Audio(decode=False))` and save it again, or write WAV files"
 )
 LISTED = 20  # problems that a message quotes
+LONGEST = 600  # characters of one of them
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # What others call the splits; our names are the values.
 SPLIT_NAMES = {
     name: split
@@ -203,8 +205,15 @@ def raise_faults(path: Path, faults: Sequence[str]) -> None:
     """Raise `ManifestError` listing the faults of a table, if there are any."""
     if faults:
         more = [f"and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
-        listed = "\n  ".join([*faults[:LISTED], *more])
+        listed = "\n  ".join([*map(_cut, faults[:LISTED]), *more])
         raise ManifestError(f"{path}: problems to mend:\n  {listed}")
+
+
+def _cut(fault: str) -> str:
+    """A line without the middle of a long cell that it quotes."""
+    if len(fault) <= LONGEST:
+        return fault
+    return f"{fault[: LONGEST // 2]} ... {fault[-LONGEST // 2 :]}"
 
 
 def _unknown(names: Sequence[str]) -> list[str]:
@@ -219,9 +228,10 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from _jsonl(file) if path.suffix == ".jsonl" else _csv(file)
     except UnicodeDecodeError as error:
-        line = _undecodable(path.read_bytes())
+        content = path.read_bytes()
+        reason = "it begins as UTF-16" if content.startswith(_UTF_16) else error.reason
         raise ManifestError(
-            f"{path}, line {line} is not UTF-8 text ({error.reason}); save it as UTF-8"
+            f"{path}, line {_undecodable(content)} is not UTF-8 text ({reason}); save it as UTF-8"
         ) from error
 
 

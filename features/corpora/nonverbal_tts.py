@@ -20,6 +20,7 @@ gives the emotion away. With them the text takes credit for what HERON wants fro
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -126,6 +127,22 @@ class NonverbalTts:
         Raises:
             ManifestError: If the files are missing or cannot be read, or the root not be written.
         """
+        for shard, items in self._read():
+            yield from unpack(items, shard, "audio", self._root)
+
+    def preview(self) -> Iterator[Item]:
+        """All clips, without the audio that lies inside the tables.
+
+        Raises:
+            ManifestError: As `items`.
+        """
+        for _, items in self._read():
+            for item in items:
+                # Of such a row nothing but its audio may be known: words stand for it.
+                yield dataclasses.replace(item, text=item.text or "")
+
+    def _read(self) -> Iterator[tuple[Shard, list[Item]]]:
+        """The files in their order, with an item for each row."""
         shards = self._shards()
         lacking = [
             f"{shard.name} has the columns {shard.names}"
@@ -148,7 +165,7 @@ class NonverbalTts:
                     items.append(self._item(row, shard, number))
                 except ManifestError as error:
                     items.append(Item(f"{shard.name} row {number}", None, "", reject=str(error)))
-            yield from unpack(items, shard, "audio", self._root)
+            yield shard, items
 
     def _shards(self) -> list[Shard]:
         for name in FOLDERS:
