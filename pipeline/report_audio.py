@@ -10,11 +10,15 @@ from __future__ import annotations
 import base64
 import io
 import os
+from collections.abc import Collection, Mapping
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from features.audio import SAMPLE_RATE_HZ, read_audio
-from features.errors import HeronryError, ParamsError
+from features.errors import HeronryError, ManifestError, ParamsError
 from features.locations import corpus_root
+from features.manifest import Utterance
+from features.records import read_rows
 from pipeline.report import WorstError
 from pipeline.runs import RunFolder
 
@@ -27,14 +31,30 @@ _PREFIX = "data:audio/mpeg;base64,"
 
 def audio_root(run: RunFolder) -> Path | None:
     """Folder that the paths of a corpus's audio start from; None if it is not at hand."""
-    parents = run.path.absolute().parents
-    beside = parents[min(3, len(parents) - 1)] / "data" / run.corpus / "utterances"
+    beside = _utterances(run)
     if (beside / "audio").is_dir():
         return beside
     try:
         return corpus_root(run.corpus)
     except ParamsError:
         return None
+
+
+def audio_hashes(run: RunFolder, ids: Collection[str]) -> dict[str, str]:
+    """SHA-256 of the audio of utterances, where their manifest is at hand."""
+    manifest = _utterances(run) / "manifest.jsonl"
+    if not manifest.is_file():
+        return {}
+    rows = (row for row in read_rows(manifest, Utterance) if row.id in ids)
+    try:
+        return {row.id: row.sha256 for row in islice(rows, len(ids)) if row.sha256}
+    except ManifestError:
+        return {}  # the report is not about the manifest, and prepare tells
+
+
+def _utterances(run: RunFolder) -> Path:
+    parents = run.path.absolute().parents
+    return parents[min(3, len(parents) - 1)] / "data" / run.corpus / "utterances"
 
 
 def wanted() -> bool:
@@ -47,11 +67,19 @@ class Clips:
 
     Args:
         root: Where the corpus lies; None: nowhere.
+        hashes: SHA-256 of the audio, by id: another file would be heard under an old verdict.
         budget_bytes: Of all addresses together.
     """
 
-    def __init__(self, root: Path | None, *, budget_bytes: int = BUDGET_BYTES) -> None:
+    def __init__(
+        self,
+        root: Path | None,
+        *,
+        hashes: Mapping[str, str] | None = None,
+        budget_bytes: int = BUDGET_BYTES,
+    ) -> None:
         self._root, self._budget, self._left = root, budget_bytes, budget_bytes
+        self._hashes = hashes or {}
 
     def find(self, error: WorstError) -> tuple[str, str]:
         """The address of an utterance's sound and an empty reason, or no address and why."""
@@ -63,7 +91,9 @@ class Clips:
         if path.is_absolute() or ".." in path.parts:
             return "", "its path leaves the corpus's folder"
         try:
-            content = _encoded(self._root / path, error)
+            content = _encoded(self._root / path, error, self._hashes.get(error.id))
+        except ManifestError:
+            return "", "its audio is missing, or is no longer that which the model heard"
         except HeronryError:
             return "", "its audio cannot be read on the machine that wrote this page"
         address = _PREFIX + base64.b64encode(content).decode()
@@ -73,10 +103,10 @@ class Clips:
         return address, ""
 
 
-def _encoded(path: Path, error: WorstError) -> bytes:
+def _encoded(path: Path, error: WorstError, sha256: str | None) -> bytes:
     import soundfile
 
-    samples = read_audio(path, id=error.id, start=error.start, stop=error.stop)
+    samples = read_audio(path, id=error.id, start=error.start, stop=error.stop, sha256=sha256)
     file = io.BytesIO()
     soundfile.write(
         file, samples.clip(-1, 1), SAMPLE_RATE_HZ, format="MP3", subtype="MPEG_LAYER_III"

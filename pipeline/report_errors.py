@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.report import Report, WorstError
-from pipeline.report_audio import Clips, audio_root, wanted
+from pipeline.report_audio import Clips, audio_hashes, audio_root, wanted
 from pipeline.report_format import many
 from pipeline.report_html import Markup, element, quiet
 
@@ -22,7 +22,8 @@ def errors_of(report: Report) -> Iterator[Markup]:
         f"wrong by most seeds{shown}. It is often the label that is doubtful there, or the "
         "recording."
     )
-    clips = Clips(audio_root(report.run))
+    hashes = audio_hashes(report.run, {error.id for error in errors.shown})
+    clips = Clips(audio_root(report.run), hashes=hashes)
     sounds = [clips.find(error) if wanted() else ("", "left out") for error in errors.shown]
     yield from _about_sound(report, [reason for _, reason in sounds])
     whole_reason = len({reason for _, reason in sounds}) == 1

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from features.manifest import Utterance
+from features.records import write_rows
 from pipeline.evaluation import evaluate
 from pipeline.report import Report, WorstError
 from pipeline.report_audio import Clips, audio_root
@@ -82,8 +84,9 @@ def test_nothing_outside_the_corpus_is_read(corpus: Path, path: str) -> None:
 def test_what_cannot_be_heard_says_why(corpus: Path) -> None:
     (corpus / "audio/bad.wav").write_bytes(b"RIFF")
     unreadable = "its audio cannot be read on the machine that wrote this page"
-    for name in ("bad.wav", "missing.wav"):
-        assert Clips(corpus).find(replace(ERROR, audio=f"audio/{name}")) == ("", unreadable)
+    assert Clips(corpus).find(replace(ERROR, audio="audio/bad.wav")) == ("", unreadable)
+    missing = Clips(corpus).find(replace(ERROR, audio="audio/missing.wav"))
+    assert missing == ("", "its audio is missing, or is no longer that which the model heard")
     assert Clips(corpus).find(replace(ERROR, start=7.0, stop=8.0)) == ("", unreadable)
     assert Clips(corpus).find(replace(ERROR, audio=None))[1] == "the corpus has no audio of it"
     assert "not on the machine" in Clips(None).find(ERROR)[1]
@@ -98,7 +101,7 @@ def report(tmp_path: Path) -> Report:
 def with_sound(report: Report, missing: int = 0) -> str:
     """The section, after the clips of all but some of the errors were put where they belong."""
     folder = report.run.path.parents[3] / "data/fake/utterances/audio"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     soundfile.write(folder / "x.wav", np.full(1600, 0.1), 16_000)
     shown = tuple(
         replace(
@@ -117,9 +120,20 @@ def test_errors_have_text_speaker_and_a_player(report: Report) -> None:
     assert found.count('<audio controls="" preload="none" src="data:audio/mpeg;base64,') == (
         len(report.errors.shown) - 2
     )
-    assert found.count("no sound: its audio cannot be read") == 2
+    assert found.count("no sound: its audio is missing") == 2
     assert "under its licence (CC0-1.0)" in found
     assert f"“{error.text}”" in found
+
+
+def test_a_recording_that_was_replaced_is_not_played(report: Report) -> None:
+    folder = report.run.path.parents[3] / "data/fake/utterances"
+    folder.mkdir(parents=True)
+    ids = [error.id for error in report.errors.shown]
+    rows = [Utterance(id, "audio/x.wav", "0" * 64) for id in ids[1:]]
+    write_rows(folder / "manifest.jsonl", rows)
+    found = with_sound(report)
+    assert found.count("<audio") == 1
+    assert found.count("no sound: its audio is missing, or is no longer") == len(ids) - 1
 
 
 def test_sound_can_be_left_out(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
