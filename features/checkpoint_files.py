@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from features.errors import CheckpointError
-from features.files import file_sha256
+from features.files import check_regular, file_sha256, read_regular
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 WEIGHTS = "model.safetensors"
@@ -41,6 +41,7 @@ def read_tensors(path: Path, *, wrappers: tuple[str, ...] = WRAPPERS) -> Any:
             no tensors at all.
     """
     try:
+        check_regular(path)
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         else:
@@ -91,7 +92,7 @@ def parts_of(index: Path) -> list[str]:
         CheckpointError: If it is no such index, or names files elsewhere.
     """
     try:
-        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        listed = json.loads(read_regular(index).decode())["weight_map"].values()
         names = sorted(set(listed))
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

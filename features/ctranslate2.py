@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from features.errors import CheckpointError
+from features.files import open_regular
 
 Arrays = dict[str, NDArray[np.generic]]
 VERSION = 6
@@ -31,7 +32,7 @@ def read_ctranslate2(path: Path) -> Arrays:
     Raises:
         CheckpointError: If the file is of another version or ends early.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         try:
             version = _number(file, "<I")
             if version != VERSION:

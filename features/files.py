@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,22 @@ def open_regular(path: Path | str) -> io.BufferedReader:
     except BaseException:
         os.close(handle)
         raise
+
+
+def check_regular(path: Path) -> None:
+    """Raise what `open_regular` would, for libraries that open files by their path."""
+    open_regular(path).close()
+
+
+def read_regular(path: Path) -> bytes:
+    """All bytes of a file; `OSError` where `open_regular` raises it."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def open_text(path: Path, *, encoding: str = "utf-8") -> TextIO:
+    """Open a file of text, line ends as they are; `OSError` where `open_regular` raises it."""
+    return io.TextIOWrapper(open_regular(path), encoding=encoding, newline="")
 
 
 def identity(status: os.stat_result) -> Identity:

@@ -72,7 +72,7 @@ class StoredFrames:
             CacheError: If the file is gone, or is another than the one `start` was read from.
         """
         try:
-            file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise CacheError(
                 f"{self.path} can no longer be opened ({error}); was the cache replaced while it "

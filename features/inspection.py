@@ -19,7 +19,7 @@ from pathlib import Path
 
 from features.audio import listen
 from features.errors import ManifestError, UtteranceError
-from features.files import SETTLED_NS, identity, open_regular, replacing
+from features.files import SETTLED_NS, identity, open_regular, read_regular, replacing
 from features.flat_audio import Stretch
 from features.progress import progress
 
@@ -118,7 +118,7 @@ def _key(path: Path, status: os.stat_result) -> _Key:
 def _recall(memory: Path) -> dict[_Key, FileFacts]:
     known = {}
     try:
-        lines = memory.read_text(encoding="utf-8").splitlines()
+        lines = read_regular(memory).decode().splitlines()
     except (OSError, UnicodeDecodeError):
         return {}
     for line in lines:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO, TypeVar
 
 from features.errors import ManifestError
-from features.files import replacing
+from features.files import open_regular, replacing
 
 Row = TypeVar("Row")
 REJECTED = "rejected.csv"
@@ -94,7 +94,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def opened(path: Path) -> BinaryIO:
     """A file of an earlier stage, to be read; `ManifestError` if it cannot be."""
     try:
-        return path.open("rb")
+        return open_regular(path)
     except OSError as error:
         raise ManifestError(
             f"cannot read {path} ({error.strerror}); expected the output of an earlier stage: "

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import CacheError, DamagedShardError
+from features.files import check_regular
 from features.frames import StoredFrames, identity, raw
 from features.shard_guard import dataset, read_attributes, read_object
 from features.stream import StreamSpec
@@ -172,6 +173,7 @@ def read_shard(path: Path) -> Shard:
         CacheError: If the file is missing, foreign, truncated or of an unknown version.
     """
     try:
+        check_regular(path)
         with h5py.File(path, "r") as file:
             return _parse(path, file)
     except CacheError:

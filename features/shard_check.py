@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from features.cache import DEVIATION, shard_name
 from features.errors import CacheError, DamagedShardError
+from features.files import check_regular
 from features.shard import ADVICE, FORMAT, VERSION, Shard, read_shard
 from features.shard_structure import structure_faults
 from features.stream import StreamSpec
@@ -158,6 +159,7 @@ def _plain(error: CacheError, path: Path) -> str:
 def _remedy(path: Path) -> Remedy:
     """What to do about a file that says that it is no shard, or that cannot be opened."""
     try:
+        check_regular(path)
         with h5py.File(path, "r") as file:
             if (
                 file.attrs.get("format") in (FORMAT, FORMAT.encode())

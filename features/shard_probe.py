@@ -25,6 +25,8 @@ def harmless(file, name, size):  # as features.shard_guard, which may not be fou
     return math.prod(found.shape) * found.dtype.itemsize <= size
 for path in sys.argv[1:]:
     try:
+        if not os.path.isfile(path):  # a pipe would be waited for
+            raise OSError
         size = os.path.getsize(path)
         with h5py.File(path, "r") as file:
             [file.attrs[name] for name in file.attrs if file.attrs.get_id(name).shape == ()]

@@ -20,6 +20,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
 from features.errors import ParamsError
+from features.files import open_regular
 
 MOST_BYTES = 1 << 19  # of a file: PyYAML takes some seconds for so many
 MOST_COPIES = 100_000  # values of a document that aliases add to those written
@@ -153,7 +154,7 @@ def read_yaml_file(path: Path, *, most: int = MOST_BYTES) -> Any:
             needs; with the line.
         OSError: If it cannot be opened.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise ParamsError(f"{path} holds more than {most} bytes; expected a smaller YAML file")

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from features.errors import CacheError
+from features.files import check_regular
 from pipeline.foreign_hdf5 import Hdf5File
 from pipeline.foreign_limits import (
     LARGEST_BYTES,
@@ -222,6 +223,7 @@ class ArrayReader:
     def _open(self, path: Path) -> _Opened:
         if self._last is None or self._last.path != path:
             self._close()
+            check_regular(path)
             file = READERS[path.suffix.lower()](path, self.largest)
             self._last = _Opened(path, file, dict.fromkeys(file.names()))
         return self._last

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from features.errors import CacheError, ParamsError
+from features.files import open_text
 from pipeline.foreign_arrays import PICKLES, READERS, ArrayReader
 
 INDEX = "index.csv"
@@ -89,7 +90,7 @@ def find_places(source: Path, known: Mapping[str, object], reader: ArrayReader) 
 
 def _indexed(index: Path, found: Places) -> Iterator[tuple[str, Place]]:
     try:
-        with index.open(encoding="utf-8", newline="") as file:
+        with open_text(index) as file:
             rows = csv.DictReader(file)
             if not {"id", "file"} <= set(rows.fieldnames or ()):
                 raise ParamsError(

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from features.files import open_text
 from pipeline.metrics import MONITORS
 
 NAME = "model_card.md"
@@ -44,7 +45,7 @@ def kept_epochs(out: Path, seed: int, folds: int) -> list[dict[str, str]]:
     kept = []
     for fold in range(folds):
         path = out / f"seed_{seed}" / f"fold_{fold}" / "history.csv"
-        with path.open(newline="", encoding="utf-8") as file:
+        with open_text(path) as file:
             kept += [row for row in csv.DictReader(file) if row["best"] == "1"]
     return kept
 

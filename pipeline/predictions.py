@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from features.files import file_sha256, replacing
+from features.files import file_sha256, open_text, replacing
 from pipeline.runs import PREDICTIONS
 from pipeline.tables import AGAIN, RunError, Table, write_csv
 from pipeline.whose import Whose
@@ -87,7 +87,7 @@ def named_in(path: Path) -> Whose | None:
 
 
 def _read_csv(path: Path) -> pa.Table:
-    with path.open(encoding="utf-8", newline="") as file:
+    with open_text(path) as file:
         names = next(csv.reader(file), [])
     found = pa_csv.read_csv(
         path,

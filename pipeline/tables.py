@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import HeronryError
+from features.files import open_text
 
 AGAIN = "run `dvc repro` to train it again"
 TOLERANCE = 1e-3
@@ -92,7 +93,7 @@ def read_csv(path: Path, header: Sequence[str]) -> Table:
         RunError: If it cannot be read, or has other columns or ragged rows.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with open_text(path) as file:
             reader = csv.reader(file, strict=True)
             numbered = [(tuple(row), reader.line_num) for row in reader if row]
     except OSError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import ManifestError, ParamsError
-from features.files import file_sha256
+from features.files import file_sha256, open_text
 from features.locations import project_root
 from features.manifest import Label
 from features.records import read_json
@@ -115,5 +115,5 @@ def check_same_splits(init: Path, corpus: str, labels: Sequence[Label], folds: i
 def _scored(path: Path) -> set[str]:
     if not path.is_file():
         return set()
-    with path.open(newline="", encoding="utf-8") as file:
+    with open_text(path) as file:
         return {row["id"] for row in csv.DictReader(file)}

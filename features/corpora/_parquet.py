@@ -29,6 +29,7 @@ from features.corpora._tables import (
     with_split,
 )
 from features.errors import ManifestError
+from features.files import check_regular, open_regular, read_regular
 
 BATCH_ROWS = 16  # of Parquet; an audio cell is about a megabyte
 BUFFER_BYTES = 2**20  # read at once of a column
@@ -134,6 +135,7 @@ class Shard:
         from pyarrow import ipc, parquet
 
         with self._naming_it():
+            check_regular(self.path)
             if self.path.suffix == ".parquet":
                 return parquet.read_schema(self.path)
             with pyarrow.OSFile(str(self.path)) as file:
@@ -145,7 +147,7 @@ class Shard:
         if stored is not None:
             return _class_names(_json(stored, self.path).get("info"))
         if self.info is not None:
-            return _class_names(_json(self.info.read_bytes(), self.info))
+            return _class_names(_json(read_regular(self.info), self.info))
         return {}
 
     def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
@@ -155,9 +157,11 @@ class Shard:
         if self.path.suffix == ".parquet":
             # By its own defaults pyarrow would hold the whole file.
             options = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
+            check_regular(self.path)
             with parquet.ParquetFile(self.path, **options) as file:
                 yield from file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False)
         else:
+            check_regular(self.path)
             # Mapped, so that columns that are not asked for are not read.
             with pyarrow.memory_map(str(self.path)) as file:
                 for batch in ipc.open_stream(file):
@@ -202,7 +206,7 @@ def _class_names(info: Any) -> dict[str, list[str]]:
 
 def _begins(path: Path, magic: bytes) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(len(magic)) == magic
     except OSError:
         return False

@@ -16,6 +16,7 @@ from typing import Any
 
 from features.corpora._cells import is_missing
 from features.errors import ManifestError
+from features.files import open_text, read_regular
 
 COLUMNS = (
     "id", "audio", "text", "start", "stop", "label", "speaker", "dialogue", "turn", "gender",
@@ -225,10 +226,10 @@ def _unknown(names: Sequence[str]) -> list[str]:
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open_text(path, encoding="utf-8-sig") as file:
             yield from _jsonl(file) if path.suffix == ".jsonl" else _csv(file)
     except UnicodeDecodeError as error:
-        content = path.read_bytes()
+        content = read_regular(path)
         reason = "it begins as UTF-16" if content.startswith(_UTF_16) else error.reason
         raise ManifestError(
             f"{path}, line {_undecodable(content)} is not UTF-8 text ({reason}); save it as UTF-8"

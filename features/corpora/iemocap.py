@@ -35,6 +35,7 @@ from typing import ClassVar, Literal
 from features.corpora._adapter import CorpusFactory, Item, Published, Source
 from features.corpora._cells import decoded, words
 from features.errors import ManifestError
+from features.files import read_regular
 from features.root_paths import held
 
 Labels = Literal["four_class", "four_class_without_excited", "six_class"]
@@ -247,7 +248,7 @@ def _transcripts(file: Path) -> dict[str, str]:
 def _lines(file: Path) -> list[str]:
     """Lines without the space around them; those that are not UTF-8 are Windows-1252."""
     # U+0085 is no space but what is left of an ellipsis.
-    return [line.strip(" \t") for line in re.split(r"\r\n|\r|\n", decoded(file.read_bytes()))]
+    return [line.strip(" \t") for line in re.split(r"\r\n|\r|\n", decoded(read_regular(file)))]
 
 
 def _unread(file: Path, number: int, line: str) -> Item:

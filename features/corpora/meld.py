@@ -46,6 +46,7 @@ from features.corpora._adapter import CorpusFactory, Item, Published, Source
 from features.corpora._cells import decoded, identity, words
 from features.corpora._tables import separator
 from features.errors import ManifestError
+from features.files import read_regular
 from features.root_paths import held
 
 Labels = Literal["emotion", "sentiment"]
@@ -235,7 +236,7 @@ class Meld:
 
 def _rows(table: Path) -> Iterator[dict[str, str]]:
     """Rows of a table; lines that are not UTF-8 are Windows-1252."""
-    text = decoded(table.read_bytes())
+    text = decoded(read_regular(table))
     reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
     names = {name: re.sub(r"\s+", "_", name.strip()) for name in reader.fieldnames or ()}
     lacking = [name for name in COLUMNS if name not in names.values()]

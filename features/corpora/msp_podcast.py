@@ -30,6 +30,7 @@ from features.corpora._adapter import CorpusFactory, Item, Source
 from features.corpora._cells import identity, words
 from features.corpora._tables import SPLIT_NAMES, separator
 from features.errors import ManifestError
+from features.files import open_text, read_regular
 from features.root_paths import held
 
 EMOTIONS = {
@@ -218,7 +219,7 @@ def _read(path: Path | None) -> tuple[str | None, str | None, tuple[str, ...]]:
     """Transcript, what is wrong with it, and what was mended of it."""
     notes: list[str] = []
     try:
-        text = words("text", "" if path is None else path.read_text(encoding="utf-8-sig"), notes)
+        text = words("text", "" if path is None else read_regular(path).decode("utf-8-sig"), notes)
     except (OSError, UnicodeDecodeError):
         return None, "the transcript cannot be read as UTF-8 text", ()
     except ManifestError as error:
@@ -235,7 +236,7 @@ def _row(row: Mapping[str, str], place: str) -> _Row:
 
 def _table(path: Path) -> tuple[_Row, ...]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open_text(path, encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="", skipinitialspace=True)
             found = list(reader.fieldnames or [])
             lacking = [name for name in COLUMNS if name not in found]
