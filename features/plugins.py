@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from typing import Any
@@ -10,7 +11,8 @@ from features.arguments import one_of, quoted
 from features.errors import ParamsError
 
 
-def kinds(package: str) -> list[str]:
+@functools.cache
+def kinds(package: str) -> tuple[str, ...]:
     """Names of the plug-ins in a package such as `features.backbones`, sorted.
 
     A module whose name begins with an underscore is shared code, not a plug-in.
@@ -19,7 +21,7 @@ def kinds(package: str) -> list[str]:
     True
     """
     paths = importlib.import_module(package).__path__
-    return sorted(m.name for m in pkgutil.iter_modules(paths) if not m.name.startswith("_"))
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(paths) if not m.name.startswith("_")))
 
 
 def load(package: str, kind: str) -> Any:

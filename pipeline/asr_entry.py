@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from features.backbone_entry import BackboneEntry
+from features.arguments import one_of, quoted, shown_key
+from features.backbone_entry import PACKAGE, BackboneEntry
 from features.backbones._backbone import Reads
 from features.errors import ParamsError
+from features.plugins import kinds, load
 
 if TYPE_CHECKING:
     from pipeline.params import ModelEntry, Params
@@ -21,10 +24,10 @@ def asr_problems(params: Params, model: ModelEntry) -> list[str]:
     """
     where = f"models.{model.name}.asr"
     if _reads(params, model.asr) not in ("asr", "nothing"):
-        fitting = sorted(name for name in params.backbones if _reads(params, name) == "asr")
+        fitting = [name for name in params.backbones if _kind_reads(params, name) == "asr"]
         return [
-            f"{where}: given {model.asr!r}; expected `none` or an entry of `backbones` that reads "
-            f"recognised words, here one of {fitting}"
+            f"{where}: given {quoted(model.asr)}; expected `none` or an entry of `backbones` that "
+            f"reads recognised words, here {one_of(model.asr, fitting)}"
         ]
     try:
         heard, text = params.backbone(model.asr), params.backbone(model.text)
@@ -45,7 +48,15 @@ def asr_problems(params: Params, model: ModelEntry) -> list[str]:
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     """Keys whose values differ, such as `layer (4, not -1)`; empty if none does."""
     keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
-    return ", ".join(f"{key} ({found.get(key)}, not {wanted.get(key)})" for key in keys)
+    pairs = [(key, shown_key(str(found.get(key))), shown_key(str(wanted.get(key)))) for key in keys]
+    return ", ".join(f"{key} ({one}, not {other})" for key, one, other in pairs)
+
+
+def _kind_reads(params: Params, name: str) -> Reads | None:
+    """What the kind of an entry reads, however wrong the entry: asked of all, it must be quick."""
+    entry = params.backbones[name]
+    kind = entry.get("kind", name) if isinstance(entry, Mapping) else None
+    return load(PACKAGE, kind).reads if kind in kinds(PACKAGE) else None
 
 
 def _reads(params: Params, name: str) -> Reads | None:

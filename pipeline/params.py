@@ -92,17 +92,18 @@ class Params:
         """The model entry of that name, or a `ParamsError` listing what is wrong with it."""
         mapping = _entry(self.models, name, "models")
         found = model_problems(self, name, mapping)
-        if found:
-            raise ParamsError(in_lines(found))
+        _refuse(found)
         return ModelEntry(name=name, **{"kind": name, **mapping})
 
     def training(self, model: ModelEntry) -> TrainParams:
         """How the model is trained: its own settings, then the global ones that are not null."""
         globally = {key: value for key, value in self.train.items() if value is not None}
+        _refuse(problems(TrainParams, globally, "train"))
         return TrainParams(**{**model.train, **globally})
 
     def tuning(self) -> TuneParams:
         """How backbones are trained end to end, or a `ParamsError` listing what is wrong."""
+        _refuse(tune_problems(self.e2e))
         return TuneParams(**self.e2e)
 
     def seeds_of(self, model: ModelEntry) -> list[int]:
@@ -118,9 +119,7 @@ def read_params(path: Path) -> Params:
             whose names cannot be used.
     """
     params = read_unchecked(path)
-    found = all_name_problems(params.corpora, params.backbones, params.models)
-    if found:
-        raise ParamsError(in_lines(found))
+    _refuse(all_name_problems(params.corpora, params.backbones, params.models))
     return params
 
 
@@ -131,9 +130,7 @@ def read_unchecked(path: Path) -> Params:
         ParamsError: If the file is missing or no YAML, or has unknown or missing keys.
     """
     raw = read_params_file(path)
-    found = problems(Params, raw, path.name)
-    if found:
-        raise ParamsError(in_lines(found))
+    _refuse(problems(Params, raw, path.name))
     return Params(**raw)
 
 
@@ -195,6 +192,11 @@ def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
     found += problems(build, entry.args, f"{where}.args", skip=("specs", "classes"))
     found += problems(InputSettings, entry.inputs or {}, f"{where}.inputs")
     return found + problems(TrainParams, entry.train, f"{where}.train")
+
+
+def _refuse(found: list[str]) -> None:
+    if found:
+        raise ParamsError(in_lines(found))
 
 
 def _not_one_of(where: str, given: str, names: Collection[str]) -> str:
