@@ -55,7 +55,7 @@ def made(
 def layer_of(batch: Batch, number: int) -> Batch:
     """One layer of the stacks, as if it alone had been extracted."""
     streams = {
-        slot: Stream(x.values.chunk(LAYERS, -1)[number], x.mask)
+        slot: Stream(x.values.chunk(LAYERS, -1)[number].contiguous(), x.mask)
         if x.values.is_floating_point()
         else x
         for slot, x in batch.streams.items()

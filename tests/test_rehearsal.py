@@ -186,7 +186,7 @@ def test_a_generated_corpus_is_not_made(mine: SmallCorpus) -> None:
     (problem,), _ = checked("demo", protocol="leave_one_session_out")
     assert "have no session" in problem
     (problem,), _ = checked("demo", utterances=9)
-    assert "utterances is 9" in problem
+    assert "utterances: given 9; expected an integer from 48" in problem
 
 
 def test_audio_inside_a_table_is_not_unpacked(mine: SmallCorpus) -> None:

@@ -52,7 +52,7 @@ def test_a_fold_alone_is_that_of_all(mine: SmallCorpus, fold: int) -> None:
 def test_folds_that_are_not_there(mine: SmallCorpus) -> None:
     with pytest.raises(ParamsError, match=r"fold 4 of a protocol of 4 here; .* 0 to 3"):
         mine.prepare(**FOLDS, fold=4)
-    with pytest.raises(ParamsError, match="fold: given -1; expected 0 or more"):
+    with pytest.raises(ParamsError, match="fold: given -1; expected an integer from 0"):
         corpus_entry("mine", {"kind": "manifest", "fold": -1})
 
 
