@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, TextIO, TypeVar
 
 from features.errors import ManifestError
 from features.files import open_regular, replacing
+from features.utterance import check_text
 
 Row = TypeVar("Row")
 REJECTED = "rejected.csv"
@@ -64,6 +65,10 @@ def row_parser(path: Path, record: type[Row]) -> Callable[[int, bytes], Row]:
             if not names.issuperset(fields):
                 unknown = sorted(set(fields) - names)
                 raise ManifestError(f"unknown field {unknown[0]!r}; expected {sorted(names)}")
+            if b"\\u" in line:  # by which alone JSON holds half a character, or NUL
+                for name, value in fields.items():
+                    if isinstance(value, str):
+                        check_text(name, value)
             if "splits" in fields:
                 fields["splits"] = tuple(fields["splits"])
             return record(**fields)

@@ -22,6 +22,7 @@ from features.corpora._cells import decoded, identity, number, path, words
 from features.corpora.manifest import ManifestCorpus
 from features.corpora.meld import Meld
 from features.errors import ManifestError
+from features.manifest import read_labels
 from features.survey import look_at
 from features.utterance import Utterance
 
@@ -251,6 +252,15 @@ def test_an_utterance_of_the_manifest_holds_whole_characters() -> None:
     for cells in ({"text": "so \ud83d"}, {"audio": "a\0b"}, {"text": "x", "asr": "\udc80"}):
         with pytest.raises(ManifestError, match=r"utterance 'u1': .* expected whole characters"):
             dataclasses.replace(whole, **cells)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["so \ud83d", "a\0b"])
+def test_a_label_of_an_earlier_stage_holds_whole_characters(tmp_path: Path, text: str) -> None:
+    good = {"id": "u1", "label": "sad", "speaker": "s1", "text": "so \x01"}
+    lines = [json.dumps(row) for row in (good, good | {"id": "u2", "text": text})]
+    (tmp_path / "labels.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ManifestError, match=r"labels\.jsonl, line 2: text holds (half|NUL)"):
+        read_labels(tmp_path)
 
 
 def test_names_of_files_stay_as_they_are() -> None:

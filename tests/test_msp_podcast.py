@@ -195,6 +195,13 @@ def test_there_is_nothing_to_disclaim_where_all_speakers_are_known(release: Rele
     assert MspPodcast(release.table()).disclaimer is None
 
 
+def test_other_names_of_the_splits(release: Release) -> None:
+    for number, name in enumerate(("training", "dev", "VALIDATION")):
+        release.add(f"0001_000{number}", "H", name)
+    splits = [item.split for item in MspPodcast(release.table()).items()]
+    assert splits == ["train", "valid", "valid"]
+
+
 def test_a_bad_row_loses_nothing_else(release: Release) -> None:
     release.add("0001_0001", "Q", "Train")
     release.add("0001_0002", "H", "Holdout")

@@ -27,7 +27,7 @@ from features.corpora._tables import separator
 from features.errors import ManifestError
 from features.files import open_regular
 from features.records import check_unique
-from features.root_paths import held
+from features.root_paths import RootPaths, held
 
 INTENDED = {
     "ANG": "anger",
@@ -213,8 +213,11 @@ def _columns(path: Path, first: str, second: str) -> list[tuple[str, str]]:
             found = list(reader.fieldnames or [])
             rows = [] if {first, second} - set(found) else list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
+        paths = RootPaths(path.parent)
+        hint = paths.hint(path.name) if isinstance(error, FileNotFoundError) else ""
         raise ManifestError(
-            f"cannot read {path} ({error}); expected a table of CREMA-D: {CremaD.source.obtain}"
+            f"cannot read {path} ({error}){hint}; expected a table of CREMA-D: "
+            f"{CremaD.source.obtain}"
         ) from error
     if found and found[0].startswith(LFS_BEGIN):
         raise ManifestError(
