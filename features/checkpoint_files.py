@@ -11,10 +11,10 @@ from pickle import UnpicklingError  # noqa: TID251  what torch raises; nothing i
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from features.checkpoint_door import check_weights
 from features.errors import CheckpointError
 from features.files import check_regular, file_sha256, read_regular
 
@@ -26,7 +26,14 @@ INDEX = ".index.json"  # ends the name of a file that lists parts
 WEIGHT_FILES = (WEIGHTS, WEIGHTS + INDEX, "pytorch_model.bin", "pytorch_model.bin" + INDEX)
 CONTENT = "sha256:"  # begins a revision that is a hash of content
 PINNED = re.compile(rf"[0-9a-f]{{7,40}}|{CONTENT}[0-9a-f]{{64}}")
-UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, KeyError, SafetensorError)
+
+
+REFUSED = re.compile(r"(?:GLOBAL|class|function) ([\w.]+)")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+CONVERT = """\
+  import torch, safetensors.torch; c = torch.load("{path}", "cpu", weights_only=False)
+  safetensors.torch.save_file({{k: v.clone() for k, v in next((c[w] for w in ("model", \
+"state_dict", "module") if w in c), c).items() if torch.is_tensor(v)}}, "{to}")"""
 
 
 def read_tensors(path: Path, *, wrappers: tuple[str, ...] = WRAPPERS) -> Any:
@@ -40,21 +47,23 @@ def read_tensors(path: Path, *, wrappers: tuple[str, ...] = WRAPPERS) -> Any:
         CheckpointError: If the file is unreadable, holds more than tensors and plain values, or
             no tensors at all.
     """
+    check_weights(path)
     try:
         check_regular(path)
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} cannot be read without executing what it contains; expected tensors and plain "
-            "values alone (safetensors, or torch.save of a state dict): convert it where you "
-            f"trust it ({_first_line(error)})"
-        ) from error
     except Exception as error:  # damaged bytes can make the reader fail in any way
+        refused = _refused(path, error) if isinstance(error, UnpicklingError) else ""
+        if refused:
+            raise CheckpointError(
+                f"{path} cannot be read without executing what it contains ({refused}); expected "
+                "tensors and plain values alone: where you trust whoever made it, these two lines "
+                "of Python convert it\n" + CONVERT.format(path=path, to=path.with_name(WEIGHTS))
+            ) from error
         raise CheckpointError(
-            f"{path} is no readable weight file ({_first_line(error)}); expected one of "
+            f"{path} is no readable weight file ({first_line(error)}); expected one of "
             f"{', '.join(SUFFIXES)}: download it again"
         ) from error
     for wrapper in wrappers:
@@ -130,6 +139,18 @@ def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], sourc
     network.load_state_dict(tensors)
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+def _refused(path: Path, error: Exception) -> str:
+    """What torch will not make unless it is told to: types, functions. Empty if none is named."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except Exception:  # a file of before torch 1.6: its own message names the first
+        names = REFUSED.findall(str(error))
+    return ", ".join(sorted(set(names)))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message (two that a colon joins), without the colours of some."""
+    lines = [line.strip() for line in COLOURS.sub("", str(error)).strip().splitlines()]
+    if lines and lines[0].endswith(":"):
+        return " ".join(lines[:2])
     return lines[0] if lines else type(error).__name__

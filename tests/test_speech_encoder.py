@@ -14,7 +14,7 @@ from torch import nn
 from features.backbones._masked_norm import MaskedGroupNorm
 from features.backbones.speech_encoder import SpeechEncoder
 from features.checkpoint_files import read_tensors
-from features.checkpoints import weights_sha256
+from features.checkpoint_identity import weights_sha256
 from features.errors import CheckpointError, ParamsError
 from features.manifest import Utterance
 from tests.checkpoints import speech_encoder, whisper

@@ -141,7 +141,7 @@ def test_front_end_of_another_size_is_refused(tmp_path: Path, checkpoint: str) -
 
 def test_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     text_encoder.write(tmp_path, **text_encoder.SIZES)
-    with pytest.raises(CheckpointError, match=r"cannot load.*preprocessor_config"):
+    with pytest.raises(CheckpointError, match=r"cannot be used.*preprocessor_config"):
         Whisper(checkpoint=str(tmp_path))
 
 

@@ -152,7 +152,14 @@ def test_weights_that_do_not_fit_are_refused(
 
 def test_a_configuration_that_espnet_cannot_use_is_an_error(entry: dict[str, Any]) -> None:
     (Path(entry["checkpoint"]) / "model" / "config.yaml").write_text("encoder: x\n")
-    with pytest.raises(CheckpointError, match=r"cannot build a network.*AttributeError"):
+    with pytest.raises(CheckpointError, match=r"cannot build a network.*KeyError"):
+        Xeus(**entry)
+
+
+def test_a_configuration_that_fetches_parts_is_refused(entry: dict[str, Any]) -> None:
+    path = Path(entry["checkpoint"]) / "model" / "config.yaml"
+    path.write_text(path.read_text().replace("frontend: wav2vec_cnn", "frontend: s3prl"))
+    with pytest.raises(CheckpointError, match=r"'frontend': 's3prl', which ESPnet fetches"):
         Xeus(**entry)
 
 

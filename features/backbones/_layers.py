@@ -14,7 +14,7 @@ import torch
 from annotated_types import Interval
 from torch import Tensor, nn
 
-from features.errors import ParamsError
+from features.errors import CheckpointError, ParamsError
 from features.stream import StreamSpec
 
 DEPTH = "depth"  # key of provenance: number of layers that the network has
@@ -70,8 +70,11 @@ def choose_layers(choice: LayerChoice, total: int, checkpoint: str, *, first: in
         first: The lowest number that there is: 1 where the input of the first layer is not given.
 
     Raises:
+        CheckpointError: If there are none.
         ParamsError: If a number is out of range or named twice, or the list is empty.
     """
+    if total < 1:
+        raise CheckpointError(f"{checkpoint!r} has {total} layers; expected a network with some")
     wanted = list(range(first, total + 1)) if choice == "all" else choice
     numbers = [wanted] if isinstance(wanted, int) else list(wanted)
     resolved = tuple(number + total + 1 if number < 0 else number for number in numbers)

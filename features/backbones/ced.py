@@ -24,7 +24,8 @@ from torch import Tensor
 from features.backbones._audio import waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
 from features.backbones._layers import LayerChoice, choose_layers, freeze
-from features.checkpoints import Checkpoint, weights_sha256
+from features.checkpoint_identity import weights_sha256
+from features.checkpoints import Checkpoint
 from features.manifest import Utterance
 from features.networks.ced import CHUNK, PATCH, TIMES
 from features.networks.ced import build as build_network

@@ -20,7 +20,8 @@ from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
 from features.backbones._hidden_states import clips_in_parts
 from features.backbones._layers import LayerChoice, choose_layers, freeze
-from features.checkpoints import Checkpoint, weights_sha256
+from features.checkpoint_identity import weights_sha256
+from features.checkpoints import Checkpoint
 from features.manifest import Utterance
 from features.networks.emotion2vec import build as build_network
 from features.networks.emotion2vec_layers import frame_count

@@ -23,7 +23,8 @@ from features import rmvpe_audio
 from features.backbones._audio import HOP, SAMPLE_RATE, waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
 from features.backbones._layers import freeze
-from features.checkpoints import Checkpoint, weights_sha256
+from features.checkpoint_identity import weights_sha256
+from features.checkpoints import Checkpoint
 from features.errors import CheckpointError, ParamsError
 from features.manifest import Utterance
 from features.networks import rmvpe

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,18 +28,14 @@ from features.backbones._front_convolutions import FrontConvolutions
 from features.backbones._hidden_states import SIMILAR, clips_in_parts, hidden_states
 from features.backbones._layers import LayerChoice, choose_layers, freeze, keep_first
 from features.backbones._positional_convolution import PositionalConvolution
-from features.checkpoints import (
-    Checkpoint,
-    extractor_settings,
-    network_settings,
-    weights_sha256,
-)
+from features.checkpoint_identity import extractor_settings, network_settings, weights_sha256
+from features.checkpoints import Checkpoint
 from features.errors import CheckpointError
 from features.manifest import Utterance
 from features.stream import Stream
 
 FAMILY = ("hubert", "wav2vec2", "wavlm", "data2vec-audio")  # model types of transformers
-FRONT_END = "preprocessor_config.json"
+FRONT_ENDS = ("preprocessor_config.json", "processor_config.json")  # older and newer
 
 
 class SpeechEncoder(Networked):
@@ -155,17 +152,20 @@ def _front_end(source: Checkpoint) -> Any:
     from transformers import AutoFeatureExtractor
 
     folder = source.folder()
-    if folder is not None and not (folder / FRONT_END).is_file():
+    if folder is not None and not any((folder / name).is_file() for name in FRONT_ENDS):
         raise CheckpointError(
-            f"{folder} holds no {FRONT_END}; expected one, since it says whether the network was "
-            f"trained on normalised clips: put the file of {source.name!r} from the model hub there"
+            f"{folder} holds no {' nor '.join(FRONT_ENDS)}; expected one, since it says whether "
+            f"the network was trained on normalised clips: put the file of {source.name!r} from "
+            "the model hub there"
         )
     front_end = source.load(AutoFeatureExtractor, trust_remote_code=False)
     if not hasattr(front_end, "do_normalize") or front_end.sampling_rate != SAMPLE_RATE:
         raise CheckpointError(
-            f"{FRONT_END} of {source.name!r} is a {type(front_end).__name__}; expected a "
-            f"Wav2Vec2FeatureExtractor of {SAMPLE_RATE} Hz"
+            f"the front end of {source.name!r} ({' or '.join(FRONT_ENDS)}) is a "
+            f"{type(front_end).__name__}; expected a Wav2Vec2FeatureExtractor of {SAMPLE_RATE} Hz"
         )
+    with source.reading():
+        front_end(np.zeros(SAMPLE_RATE, np.float32), sampling_rate=SAMPLE_RATE)
     return front_end
 
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
 from features.backbones._hidden_states import hidden_states, in_parts
 from features.backbones._layers import LayerChoice, Layers, choose_layers, freeze, keep_first
-from features.checkpoints import Checkpoint, network_settings, tokenizer_sha256, weights_sha256
+from features.checkpoint_identity import network_settings, tokenizer_sha256, weights_sha256
+from features.checkpoints import Checkpoint
 from features.errors import CheckpointError, ParamsError, UtteranceError
 from features.manifest import Utterance
 from features.stream import Stream
@@ -65,20 +66,22 @@ class TextEncoder(Networked):
         self.source = Checkpoint(checkpoint, revision, package, trust_remote_code)
         # Passed on in both cases: not told, transformers asks at the terminal.
         self.tokenizer = self.source.load(AutoTokenizer, trust_remote_code=trust_remote_code)
-        if self.tokenizer.pad_token is None:
+        if getattr(self.tokenizer, "pad_token", None) is None:
             raise CheckpointError(
                 f"the tokenizer of {checkpoint!r} has no padding token; expected an encoder's"
             )
-        self.tokenizer.padding_side = "right"
-        # Before its first use: padding and truncation change the tokenizer's own state.
-        self.tokenizer_sha256 = tokenizer_sha256(self.tokenizer)
+        with self.source.reading():
+            self.tokenizer.padding_side = "right"
+            # Before its first use: padding and truncation change the tokenizer's own state.
+            self.tokenizer_sha256 = tokenizer_sha256(self.tokenizer)
         self.network = _load(self.source)
         config: Any = self.network.config
         self.layers = choose_layers(layer, config.num_hidden_layers, checkpoint)
         self.ends = _cut(self.network, self.layers)
         freeze(self.network)
         self.masked = config.model_type in MASKED and not trust_remote_code
-        limit = _position_limit(self.network, self.tokenizer)
+        with self.source.reading():
+            limit = _position_limit(self.network, self.tokenizer)
         self.max_tokens = _max_tokens(max_tokens, limit, checkpoint)
         self.spec = self.layers.spec(config.hidden_size)
         self.trainable = True

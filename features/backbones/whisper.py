@@ -22,12 +22,8 @@ from features.backbones._audio import HOP, SAMPLE_RATE, waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
 from features.backbones._hidden_states import hidden_states
 from features.backbones._layers import LayerChoice, choose_layers, freeze, keep_first
-from features.checkpoints import (
-    Checkpoint,
-    extractor_settings,
-    network_settings,
-    weights_sha256,
-)
+from features.checkpoint_identity import extractor_settings, network_settings, weights_sha256
+from features.checkpoints import Checkpoint
 from features.errors import CheckpointError, UtteranceError
 from features.manifest import Utterance
 from features.stream import Stream
@@ -77,10 +73,12 @@ class Whisper(Networked):
         encoder: Any = self.network
         if self.front_end.feature_size != encoder.config.num_mel_bins:
             raise CheckpointError(
-                f"preprocessor_config.json of {checkpoint!r} has feature_size "
+                f"the front end of {checkpoint!r} (preprocessor_config.json) has feature_size "
                 f"{self.front_end.feature_size}; expected {encoder.config.num_mel_bins}, the mel "
                 "bands of its config.json: download both again"
             )
+        with self.source.reading():
+            self.front_end(np.zeros(HOP, np.float32), sampling_rate=SAMPLE_RATE)
         self.layers = choose_layers(layer, len(encoder.layers), checkpoint)
         if not self.layers.whole:
             encoder.layers = keep_first(encoder.layers, self.layers.deepest)

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
 from features.backbones._layers import LayerChoice, choose_layers, freeze
-from features.checkpoints import Checkpoint, weights_sha256
+from features.checkpoint_identity import weights_sha256
+from features.checkpoints import Checkpoint
 from features.errors import CheckpointError
 from features.files import file_sha256
 from features.manifest import Utterance
@@ -34,6 +35,10 @@ CONFIGS = ("model/config.yaml", "config.yaml")
 WRAPPERS = ("module", "model", "state_dict")
 PARTS = ("frontend.", "normalize.", "preencoder.", "encoder.")  # what inference runs through
 MIN_SAMPLES = 400  # what one frame sees
+FETCHED = (
+    *("avhubert", "beats", "fused", "hubert", "hubert_pretrain", "hugging_face_transformers"),
+    *("s3prl", "torchaudiohubert", "wav2vec2", "whisper"),
+)
 MISBUILT = (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError)
 
 
@@ -146,6 +151,7 @@ def _built(task: Any, config: Path) -> Any:
     so it gets no file of them.
     """
     try:
+        _check_parts(config)
         network, _ = task.build_model_from_file(str(config), None, "cpu")
     except MISBUILT as error:
         raise CheckpointError(
@@ -157,6 +163,17 @@ def _built(task: Any, config: Path) -> Any:
     network.util_modules = nn.ModuleDict()
     network.encoder.layer_drop_rate = 0.0  # in training, a dropped block would shift the numbers
     return network.float().eval()
+
+
+def _check_parts(config: Path) -> None:
+    """Refuse parts that ESPnet fetches from elsewhere, with weights and code of their own."""
+    described = yaml.safe_load(config.read_text(encoding="utf-8"))
+    for name in ("frontend", "preencoder", "encoder"):
+        if described[name] in FETCHED:
+            raise CheckpointError(
+                f"{config} has {name!r}: {described[name]!r}, which ESPnet fetches from elsewhere; "
+                "expected config.yaml of 'espnet/xeus'"
+            )
 
 
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
