@@ -24,9 +24,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from features.files import file_sha256
+from features.labels_folder import CARD, LABELS, read_labelled
 from features.locations import device
-from features.manifest import Label, read_labels
-from features.records import write_rows
+from features.manifest import Label
+from features.records import write_json, write_rows
 from pipeline.evaluation import evaluate
 from pipeline.metrics import confusion, uar
 from pipeline.params import Params, read_params
@@ -80,8 +82,9 @@ def _set_up(corpus: str) -> None:
     shutil.rmtree(WORK, ignore_errors=True)
     source, folder = Path("data", corpus, "labels"), WORK / "data" / corpus / "labels"
     folder.mkdir(parents=True)
-    shutil.copy(source / "card.json", folder)
-    write_rows(folder / "labels.jsonl", shuffled(read_labels(source), SEED))
+    card, labels = read_labelled(source)
+    write_rows(folder / LABELS, shuffled(labels, SEED))
+    write_json(folder / CARD, card | {"labels_sha256": file_sha256(folder / LABELS)})
     (WORK / "cache").symlink_to(Path("cache").resolve())
 
 

@@ -47,6 +47,10 @@ MOST_LINES = 100  # problems that one message lists
 MOST_NAMES = 100  # valid names that a message lists
 
 
+class Record:
+    """Base of dataclasses that stand for a mapping of their fields, as a JSON file holds them."""
+
+
 def problems(
     target: Any,
     given: Mapping[str, Any],
@@ -214,6 +218,9 @@ def _matches(value: Any, hint: Any) -> bool:
         return value is None
     if not inspect.isclass(kind) or kind in (Any, object) or typing.is_typeddict(kind):
         return True
+    if issubclass(kind, Record) and isinstance(value, Mapping):
+        named = {p.name for p in _keywords(kind)}  # a file may say more than is asked of it
+        return not problems(kind, {k: v for k, v in value.items() if k in named}, "")
     return _is_a(value, kind, arguments)
 
 
@@ -264,6 +271,8 @@ def _describe(hint: Any) -> str:
         return _WORDS[kind]
     if not inspect.isclass(kind) or kind in (Any, object):
         return "a value"
+    if issubclass(kind, Record):
+        return f"a mapping of {', '.join(p.name for p in _keywords(kind))}"
     if issubclass(kind, Mapping):
         return f"a mapping to {_describe(arguments[1])}" if arguments else "a mapping"
     if issubclass(kind, Iterable):

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
+from features.arguments import Record
 from features.corpora._adapter import Item
 from features.errors import ManifestError
 from features.manifest import Label
@@ -33,7 +34,7 @@ _SCRIPTED = "all speakers read the same few, so that a model of the text alone m
 
 
 @dataclass(frozen=True)
-class Leak:
+class Leak(Record):
     """Values of one kind that cross splits.
 
     Attributes:

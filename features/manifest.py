@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from features.arguments import problems
 from features.errors import ManifestError
 from features.manifest_rows import ManifestRows
 from features.records import check_unique, read_json, read_rows, write_json, write_rows
 from features.utterance import Utterance as Utterance
-from features.utterance import check_id, path_under
+from features.utterance import check_id, check_time, path_under
 
 SPLITS = ("train", "valid", "test", "unused")
 UTTERANCES_FORMAT = "heronry-utterances"
 UTTERANCES_VERSION = 1
+_AGAIN = "Expected what `prepare` wrote: run `dvc repro` to prepare the corpus again."
+_TEXTS = ("label", "speaker", "dialogue", "gender", "sentence", "session", "text", "audio", "asr")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,19 @@ class Label:
 
     def __post_init__(self) -> None:
         check_id(self.id)
+        for name in _TEXTS:
+            value = getattr(self, name)
+            required = name in ("label", "speaker")
+            if not (isinstance(value, str) and (value or not required)) and (
+                value is not None or required
+            ):
+                raise ManifestError(f"utterance {self.id!r}: {name} is {value!r}; expected text")
+        for name in ("start", "stop", "seconds"):
+            check_time(self.id, name, getattr(self, name))
+        if self.turn is not None and type(self.turn) is not int:
+            raise ManifestError(
+                f"utterance {self.id!r}: turn is {self.turn!r}; expected an integer"
+            )
         wrong = sorted(set(self.splits) - set(SPLITS))
         if wrong:
             raise ManifestError(
@@ -145,18 +161,19 @@ class Manifest(Sequence[Utterance]):
         Raises:
             ManifestError: If a file is missing or malformed, naming the line.
         """
-        head = read_json(folder / "corpus.json")
+        path = folder / "corpus.json"
+        head = read_json(path)
         found = (head.pop("format", None), head.pop("version", None))
         if found != (UTTERANCES_FORMAT, UTTERANCES_VERSION):
             raise ManifestError(
-                f"{folder / 'corpus.json'} says format and version {found}; expected "
+                f"{path} says format and version {found}; expected "
                 f"{(UTTERANCES_FORMAT, UTTERANCES_VERSION)}: run `dvc repro` to prepare it again"
             )
+        wrong = problems(cls, head, "", skip=["utterances"])
+        if wrong:
+            raise ManifestError("\n".join(f"{path}: {line}" for line in wrong) + f"\n{_AGAIN}")
         rows = ManifestRows.scan(folder / "manifest.jsonl")
-        try:
-            return cls(utterances=rows, **head)
-        except TypeError as error:
-            raise ManifestError(f"{folder / 'corpus.json'}: {error}") from error
+        return cls(utterances=rows, **head)
 
 
 def read_labels(folder: Path) -> list[Label]:

@@ -21,7 +21,9 @@ from features.corpus_entry import CorpusEntry as CorpusEntry
 from features.corpus_entry import corpus_entry as corpus_entry
 from features.corpus_entry import corpus_problems as corpus_problems
 from features.errors import ManifestError
+from features.files import file_sha256
 from features.label_checks import contradictions, label_faults
+from features.labels_folder import CARD, LABELS
 from features.leaks import find_leaks, gate
 from features.locations import corpus_root, hashes_file, root_variable
 from features.manifest import Label, Manifest
@@ -112,8 +114,9 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
     leaks = find_leaks(survey.labelled, splits, survey.contents)
     gate(leaks, entry.allow_leak, corpus=name)
     card = make_card(name, entry, corpus, survey, splits, leaks)
-    write_rows(labels / "labels.jsonl", _labels(survey, splits))
-    write_json(labels / "card.json", card)
+    write_rows(labels / LABELS, _labels(survey, splits))
+    card["labels_sha256"] = file_sha256(labels / LABELS)
+    write_json(labels / CARD, card)
     if len(survey.faults) > entry.allow_rejected:
         raise ManifestError(_verdict(name, survey, len(items), labels))
     seconds = sum(utterance.seconds or 0.0 for utterance in survey.utterances)

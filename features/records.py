@@ -6,13 +6,16 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, TypeVar
 
-from features.errors import ManifestError
+from features.arguments import problems
+from features.errors import HeronryError, ManifestError
 from features.files import open_regular, replacing
 from features.utterance import check_text
 
@@ -62,6 +65,8 @@ def row_parser(path: Path, record: type[Row]) -> Callable[[int, bytes], Row]:
     def parse(number: int, line: bytes) -> Row:
         try:
             fields = json.loads(line.decode())
+            if not isinstance(fields, dict):
+                raise ManifestError("is no JSON object")
             if not names.issuperset(fields):
                 unknown = sorted(set(fields) - names)
                 raise ManifestError(f"unknown field {unknown[0]!r}; expected {sorted(names)}")
@@ -85,14 +90,64 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or raise `ManifestError` saying what is wrong with the file."""
+    """Read a JSON object, or raise `ManifestError` saying what is wrong with the file.
+
+    A key given twice, NaN, infinity and half a surrogate pair are wrong too: `write_json` makes
+    none of them, and nothing that reads on expects them.
+    """
     with opened(path) as file:
         try:
-            value = json.load(file)
+            value = json.load(
+                file, object_pairs_hook=_each_once, parse_constant=_finite, parse_float=_finite
+            )
+            json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise ManifestError(f"{path} is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise ManifestError(f"{path} holds a {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def read_record(
+    path: Path, schema: type, again: str, error: type[HeronryError] = ManifestError
+) -> dict[str, Any]:
+    """Read a JSON object whose fields are those of a dataclass, as far as the types of JSON go.
+
+    Fields that the dataclass does not name are let through, as later releases may write more; but
+    not a misspelt one in the place of one that it names.
+
+    Args:
+        path: The file.
+        schema: The dataclass; fields without a default must be there.
+        again: What to do if the file is wrong.
+        error: What is raised then.
+
+    Raises:
+        ManifestError: If the file cannot be read, or holds no JSON object.
+    """
+    content = read_json(path)
+    names = {field.name for field in dataclasses.fields(schema)}
+    missing = names - content.keys()
+    misspelt = (name for name in content.keys() - names if get_close_matches(name, missing, 1, 0.8))
+    given = {name: content[name] for name in [*(content.keys() & names), *misspelt]}
+    found = sorted(problems(schema, given, ""))
+    if found:
+        raise error("\n".join(f"{path}: {line}: {again}" for line in found))
+    return content
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+        raise ValueError(f"the key {twice[0]!r} stands there twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
     return value
 
 
@@ -199,11 +254,12 @@ def _write_pairs(path: Path, header: tuple[str, str], rows: Mapping[str, str]) -
 def _read_pairs(path: Path, header: tuple[str, str]) -> dict[str, str]:
     try:
         with _text(path) as file:
-            first, *rows = csv.reader(file)
+            first, *rows = csv.reader(file, strict=True)
         if tuple(first) != header:
             raise ValueError(f"its first line is {first}")
+        check_unique((row[0] for row in rows if row), "its rows")
         return dict(rows)  # raises where a row has more or fewer than two
-    except (ValueError, csv.Error) as error:
+    except (ValueError, csv.Error, ManifestError) as error:
         raise ManifestError(
             f"{path} is no table of {','.join(header)} ({error}); expected the output of "
             f"extraction: delete {path.parent} and run `dvc repro`, or pull it again"

@@ -71,7 +71,7 @@ def sum_seconds(
     ]
 
 
-def splits_sha256(items: Sequence[Item], splits: Sequence[Sequence[str]]) -> str:
+def splits_sha256(items: Sequence[Item | Label], splits: Sequence[Sequence[str]]) -> str:
     """Identity of the splits: SHA-256 of a line `id<TAB>split,split,...` per utterance, sorted."""
     lines = sorted(f"{item.id}\t{','.join(row)}\n" for item, row in zip(items, splits, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -50,20 +50,11 @@ class Utterance:
         if self.audio is None and self.text is None:
             raise ManifestError(f"utterance {self.id!r} has neither audio nor text; expected one")
         for name in ("start", "stop", "seconds"):
-            self._check_time(name, getattr(self, name))
+            check_time(self.id, name, getattr(self, name))
         if self.start is not None and self.stop is not None and not self.start < self.stop:
             raise ManifestError(
                 f"utterance {self.id!r}: start {self.start} and stop {self.stop}; "
                 "expected 0 <= start < stop, in seconds"
-            )
-
-    def _check_time(self, name: str, value: Any) -> None:
-        if value is None:
-            return
-        if type(value) not in (float, int) or not 0 <= value < math.inf:
-            raise ManifestError(
-                f"utterance {self.id!r}: {name} is {value!r}; expected a number of seconds of at "
-                "least 0"
             )
 
     @property
@@ -144,6 +135,14 @@ def check_text(what: str, text: str) -> None:
     except UnicodeEncodeError as error:
         fault = f"half a character (U+{ord(text[error.start]):04X})"
     raise ManifestError(f"{what} holds {fault}; expected whole characters: {quoted(text)}")
+
+
+def check_time(id: str, name: str, value: Any) -> None:
+    """Raise `ManifestError` unless a field of an utterance is None or seconds from 0."""
+    if value is not None and (type(value) not in (float, int) or not 0 <= value < math.inf):
+        raise ManifestError(
+            f"utterance {id!r}: {name} is {value!r}; expected a number of seconds of at least 0"
+        )
 
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode

@@ -11,7 +11,6 @@ import typer
 from features.arguments import in_lines
 from features.errors import HeronryError, ParamsError
 from features.locations import store_root
-from features.records import read_json
 from pipeline.board import board
 from pipeline.build import build
 from pipeline.cache_command import cache
@@ -21,6 +20,7 @@ from pipeline.corpora import describe, overview
 from pipeline.doctor import caches, examine
 from pipeline.evaluation import headline
 from pipeline.joined import join
+from pipeline.metrics_file import read_metrics
 from pipeline.params import read_params, read_unchecked
 from pipeline.plan import plan as what_would_run
 from pipeline.quarantine import MENDED
@@ -103,7 +103,7 @@ def recipe(name: str) -> None:
 @app.command()
 def show() -> None:
     """Print the headline table of the last report, and where its page is."""
-    typer.echo(headline(read_json(Path("reports", "metrics.json"))))
+    typer.echo(headline(read_metrics(Path("reports", "metrics.json"))))
     typer.echo(f"report: {Path('reports', 'index.html').resolve()}")
 
 

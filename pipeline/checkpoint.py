@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from features.errors import CheckpointError
 from features.plugins import load
-from features.records import read_json, write_json
+from features.records import read_record, write_json
 from features.stream import StreamSpec
 from pipeline.fusion._inputs import Inputs, InputSettings, PreparedFusion
 from pipeline.fusion._model import FusionModel
@@ -74,29 +76,53 @@ def save_model(
     write_json(folder / "model.json", description)
 
 
+@dataclass(frozen=True)
+class Description:
+    """The fields of model.json."""
+
+    format: Literal["heronry-model"]
+    version: Literal[1]
+    kind: str
+    args: Mapping[str, Any]
+    specs: Mapping[str, Mapping[str, Any]]
+    classes: Sequence[str]
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read model.json of a trained model.
+
+    Raises:
+        ManifestError: If it is missing or no JSON object.
+        CheckpointError: If a field is missing or of another type.
+    """
+    return read_record(folder / "model.json", Description, "train again", CheckpointError)
+
+
 def load_model(folder: Path) -> tuple[FusionModel, list[str]]:
     """The model in eval mode, and its class names.
 
     Raises:
         CheckpointError: If the files are missing, foreign or do not fit each other.
     """
-    description = read_json(folder / "model.json")
-    if (description.get("format"), description.get("version")) != (FORMAT, VERSION):
+    description = read_description(folder)
+    try:
+        specs = {slot: StreamSpec(**spec) for slot, spec in description["specs"].items()}
+        with torch.random.fork_rng():
+            model = make_model(
+                description["kind"],
+                description["args"],
+                specs,
+                len(description["classes"]),
+                inputs=description.get("inputs"),
+            )
+    except (TypeError, ValueError, RuntimeError) as error:  # of the model's own constructor
         raise CheckpointError(
-            f"{folder / 'model.json'} is no {FORMAT} version {VERSION}; train again"
-        )
-    specs = {slot: StreamSpec(**spec) for slot, spec in description["specs"].items()}
-    with torch.random.fork_rng():
-        model = make_model(
-            description["kind"],
-            description["args"],
-            specs,
-            len(description["classes"]),
-            inputs=description.get("inputs"),
-        )
+            f"{folder / 'model.json'}: no model can be made of it ({error}); train again"
+        ) from error
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder / 'model.safetensors'} does not fit model.json: {error}; train again"
         ) from error

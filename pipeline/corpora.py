@@ -10,9 +10,9 @@ from typing import Any
 from features.corpus_card import facts
 from features.corpus_entry import PACKAGE, CorpusEntry, corpus_entry
 from features.errors import HeronryError, ParamsError
+from features.labels_folder import read_card
 from features.locations import corpus_root, root_variable
 from features.plugins import load
-from features.records import read_json
 from pipeline.params import Params
 from pipeline.text_columns import aligned
 
@@ -38,7 +38,7 @@ def describe(params: Params, name: str) -> list[str]:
         raise ParamsError(f"corpora: no entry {name!r}; expected one of {sorted(params.corpora)}")
     entry = corpus_entry(name, params.corpora[name])
     path = _card_path(name)
-    card = read_json(path) if path.exists() else _known(entry)
+    card = read_card(path) if path.exists() else _known(entry)
     told = [f"{name}: {card.get('title')}", "", *aligned(_facts(entry, card, path))]
     told += _listed("Differences from the published counts", card.get("differences"))
     told += _listed("Rejected", _reasons(card, "rejected"))
@@ -59,7 +59,7 @@ def _row(name: str, mapping: Any) -> list[str]:
         return [name, kind, "wrong entry: python -m pipeline check"]
     path = _card_path(name)
     try:
-        card = read_json(path) if path.exists() else {}
+        card = read_card(path) if path.exists() else {}
         prepared = "yes" if card else "no"
     except HeronryError:
         card, prepared = {}, "unreadable"

@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from features.manifest import Label, read_labels
-from features.records import read_json, write_json
+from features.labels_folder import CARD, read_labelled
+from features.manifest import Label
+from features.records import write_json
 from pipeline.baselines import baselines
 from pipeline.calibration import calibrate
+from pipeline.leak_gate import read_leaks
 from pipeline.lexical import lexical_groupings, lexically_neutral
 from pipeline.metrics import f1_names, row_shares
 from pipeline.metrics_file import headline, metrics_of
@@ -58,8 +60,9 @@ def evaluate(run_folder: Path, labels_folder: Path) -> Report:
         ManifestError: If run.json or the labels cannot be read.
     """
     run = RunFolder.read(run_folder)
-    card, labels = read_json(labels_folder / "card.json"), read_labels(labels_folder)
-    check_card(run, card, labels_folder / "card.json")
+    read_leaks(run_folder)  # the page reads it again, when other files have been written
+    card, labels = read_labelled(labels_folder)
+    check_card(run, card, labels_folder / CARD)
     check_labels(run, {label.id: label for label in labels})
     report = _report(run, card, labels)
     return dataclasses.replace(report, metrics=metrics_of(report))

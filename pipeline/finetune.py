@@ -16,8 +16,8 @@ from typing import Any
 
 from features.backbone_entry import BackboneEntry
 from features.errors import ParamsError
-from features.manifest import read_labels
-from features.records import read_json, write_json
+from features.labels_folder import CARD, read_card, read_labelled
+from features.records import write_json
 from pipeline.data import join
 from pipeline.environment import environment
 from pipeline.job_pool import available_cores
@@ -37,6 +37,7 @@ from pipeline.params import ModelEntry, Params, own_problems
 from pipeline.ranks import ALONE, Ranks
 from pipeline.resume import forget
 from pipeline.run_record import describe, job_of, jobs_of, tell_dropped, tell_labels
+from pipeline.runs import digests
 from pipeline.slot_reads import tell_odd_slots
 from pipeline.train import check_splits
 from pipeline.tune_job import Size, TuneJob, run_tune_job
@@ -82,9 +83,9 @@ def finetune_model(
     if ranks.is_first:
         shutil.rmtree(out, ignore_errors=True)
     device = ranks.device or device
-    card = read_json(Path("data", corpus, "labels", "card.json"))
+    card = read_card(Path("data", corpus, "labels", CARD))
     entries = live_entries(params, model)
-    examples = _examples(params, model, corpus, card, device, threads, ranks)
+    examples = _examples(params, model, corpus, device, threads, ranks)
     cached = {slot: reader.folder for slot, reader in examples.cached.readers.items()}
     slots = _slots(model, entries, examples)  # hashes weights before they change
     started = time.monotonic()
@@ -104,7 +105,7 @@ def finetune_model(
     run |= {"train_seconds": round(time.monotonic() - started, 1)}
     if ranks.count > 1:
         run |= {"processes": ranks.count, "sharded": ranks.sharded}
-    run["environment"] = environment(device)
+    run |= {"environment": environment(device), "files": digests(out)}
     write_json(out / "run.json", run)
     write_model_card(out, run, card)
     forget(kept)
@@ -115,13 +116,12 @@ def _examples(
     params: Params,
     model: ModelEntry,
     corpus: str,
-    card: Mapping[str, Any],
     device: str,
     threads: int | None,
     ranks: Ranks,
 ) -> LiveExamples:
     """What can be used, in every split of every fold."""
-    labels = read_labels(Path("data", corpus, "labels"))
+    card, labels = read_labelled(Path("data", corpus, "labels"))
     init = params.tuning().beginning
     if init is not None:
         check_same_splits(beginning_of(init), corpus, labels, int(card["folds"]))

@@ -9,16 +9,29 @@ as `leaks.json`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from features.errors import ManifestError
-from features.leaks import Leak, find_leaks, find_seen_leak, gate, lines
-from features.manifest import Label, read_labels
-from features.records import SEEN, read_json, read_seen, write_json
+from features.labels_folder import read_labelled
+from features.leaks import Leak, LeakKind, find_leaks, find_seen_leak, gate, lines
+from features.manifest import Label
+from features.records import SEEN, read_record, read_seen, write_json
+from pipeline.tables import AGAIN, RunError
 
 FORMAT, VERSION = "heronry-leaks", 1
 LEAKS = "leaks.json"
+
+
+@dataclass(frozen=True)
+class LeaksFile:
+    """The fields of `leaks.json`."""
+
+    format: Literal["heronry-leaks"]
+    version: Literal[1]
+    allowed: Sequence[LeakKind]
+    found: Sequence[Leak]
+    lines: Sequence[str]
 
 
 def check_leaks(labels_folder: Path, slots: Mapping[str, Path]) -> dict[str, Any]:
@@ -37,8 +50,7 @@ def check_leaks(labels_folder: Path, slots: Mapping[str, Path]) -> dict[str, Any
     Raises:
         ManifestError: If something leaks that is not allowed, or labels and card do not fit.
     """
-    card, labels = read_json(labels_folder / "card.json"), read_labels(labels_folder)
-    _check_folds(labels, card, labels_folder)
+    card, labels = read_labelled(labels_folder)
     corpus, allowed = str(card.get("corpus", labels_folder.parent.name)), card.get("allow_leak", [])
     leaks = _crossing(labels, card) + _seen(labels, slots)
     gate(leaks, allowed, corpus=corpus)
@@ -51,19 +63,19 @@ def check_leaks(labels_folder: Path, slots: Mapping[str, Path]) -> dict[str, Any
     }
 
 
+def read_leaks(run_folder: Path) -> dict[str, Any] | None:
+    """Content of `leaks.json`; None where an older release wrote none.
+
+    Raises:
+        RunError: If it is malformed.
+    """
+    path = run_folder / LEAKS
+    return read_record(path, LeaksFile, AGAIN, RunError) if path.exists() else None
+
+
 def write_leaks(run_folder: Path, leaks: Mapping[str, Any]) -> None:
     """Keep what `check_leaks` found beside what was trained in spite of it."""
     write_json(run_folder / LEAKS, leaks)
-
-
-def _check_folds(labels: Sequence[Label], card: Mapping[str, Any], folder: Path) -> None:
-    folds = card.get("folds")
-    wrong = [label.id for label in labels if len(label.splits) != folds]
-    if wrong:
-        raise ManifestError(
-            f"{folder}: {len(wrong)} utterances have another number of splits than the {folds} "
-            f"folds of card.json, such as {wrong[:5]}: run `dvc repro` to prepare the corpus again"
-        )
 
 
 def _crossing(labels: Sequence[Label], card: Mapping[str, Any]) -> list[Leak]:

@@ -8,11 +8,11 @@ from typing import Any
 
 from features.backbone_entry import BackboneEntry
 from features.errors import ParamsError
+from features.labels_folder import read_labelled
 from features.leaks import find_seen_leak, gate, lines
 from features.locations import corpus_root
-from features.manifest import Manifest, read_labels
+from features.manifest import Manifest
 from features.pins import check_pinned, leaves_weights_open
-from features.records import read_json
 from features.seen import find_seen, trained_on
 from pipeline.data import Examples
 from pipeline.leak_gate import check_leaks
@@ -104,7 +104,8 @@ def check_live_leaks(params: Params, model: ModelEntry, corpus: str) -> dict[str
     """
     folder = Path("data", corpus, "labels")
     told = check_leaks(folder, cached_slots(params, model, corpus))
-    manifest, labels = Manifest.read(Path("data", corpus, "utterances")), read_labels(folder)
+    manifest = Manifest.read(Path("data", corpus, "utterances"))
+    card, labels = read_labelled(folder)
     leaks = []
     for slot, entry in live_entries(params, model).items():
         rows = trained_on(entry)
@@ -112,7 +113,7 @@ def check_live_leaks(params: Params, model: ModelEntry, corpus: str) -> dict[str
             source = f"slot {slot}, backbone {entry.name}"
             leak = find_seen_leak(labels, find_seen(manifest, rows), source)
             leaks += [] if leak is None else [leak]
-    gate(leaks, told["allowed"], corpus=str(read_json(folder / "card.json").get("corpus", corpus)))
+    gate(leaks, told["allowed"], corpus=str(card.get("corpus", corpus)))
     return {
         **told,
         "found": told["found"] + [leak.to_dict() for leak in leaks],

@@ -26,13 +26,17 @@ Before them stands whose they are, as text: `pipeline.whose`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from features.errors import ManifestError
+from features.records import read_record
 from pipeline.metrics import MONITORS, keys
 from pipeline.report import Baselines, Calibration, Grouping, Interval, Report, Summary
 from pipeline.report_format import same_people
 from pipeline.summaries import validation_means
-from pipeline.whose import Whose
+from pipeline.whose import KEYS, Whose
 
 DECIMALS = 6
 Pairs = Iterator[tuple[str, float | None]]
@@ -42,6 +46,32 @@ def metrics_of(report: Report) -> dict[str, float]:
     """The numbers of metrics.json; `report.metrics` is not looked at."""
     pairs = dict(_pairs(report))
     return {name: round(value, DECIMALS) for name, value in pairs.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What metrics.json must have for `headline`; all else in it is numbers and text."""
+
+    accuracy: float
+    uar: float
+    macro_f1: float
+    weighted_f1: float
+
+
+def read_metrics(path: Path) -> dict[str, float | str]:
+    """Read metrics.json.
+
+    Raises:
+        ManifestError: If it is missing, or holds anything but numbers and whose they are.
+    """
+    again = "run `dvc repro`, or `python -m stages.evaluate`, again"
+    content = read_record(path, _Shown, again)
+    for name, value in content.items():
+        right = str if name in KEYS else (int, float)
+        if not isinstance(value, right) or isinstance(value, bool):
+            expected = "text" if name in KEYS else "a number"
+            raise ManifestError(f"{path}: {name}: given {value!r}; expected {expected}: {again}")
+    return content
 
 
 def headline(metrics: Mapping[str, Any]) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from features.records import read_json
-from pipeline.leak_gate import LEAKS
+from pipeline.leak_gate import read_leaks
 from pipeline.report_html import Markup, element, quiet
 from pipeline.runs import RunFolder
 
@@ -32,15 +31,13 @@ class Leaks:
     @classmethod
     def of(cls, run: RunFolder, card: Mapping[str, Any]) -> Self:
         """What the run was trained in spite of, else what `prepare` found."""
-        path = run.path / LEAKS
-        if path.exists():
-            found = read_json(path)
-            allowed, lines = found.get("allowed") or (), found.get("lines") or ()
-            return cls(tuple(map(str, allowed)), tuple(map(str, lines)), "when training began")
+        found = read_leaks(run.path)
+        if found is not None:
+            return cls(tuple(found["allowed"]), tuple(found["lines"]), "when training began")
         lines = card.get("leaks")
         return cls(
-            tuple(map(str, card.get("allow_leak") or ())),
-            None if lines is None else tuple(map(str, lines)),
+            tuple(card.get("allow_leak") or ()),
+            None if lines is None else tuple(lines),
             "when the corpus was prepared",
         )
 

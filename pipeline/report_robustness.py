@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from features.records import read_json
 from pipeline.report import Difference, Group, Grouping, Report
 from pipeline.report_format import NAMES, NONE, signed, signed_span, with_span
 from pipeline.report_gaps import grouping_of
 from pipeline.report_html import Markup, element, quiet, table
+from pipeline.runs import read_head
 
 _TITLES = {
     "words": "By words (ambiguous: the corpus has them under other labels too)",
@@ -42,8 +42,8 @@ def robustness_of(report: Report) -> Iterator[Markup]:
         "text: each test utterance gets the text of another one, so that what the score loses is "
         "what it owed to the words. A change is credible where its interval does not hold 0."
     )
-    found = read_json(report.run.path / "run.json").get("asr")
-    if any(c.name == _ASR for c in report.conditions) and isinstance(found, dict):
+    found = read_head(report.run.path).get("asr")
+    if any(c.name == _ASR for c in report.conditions) and found:
         yield quiet(_recognised(found))
 
 

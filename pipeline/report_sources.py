@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from features.records import count_reasons, read_json
+from features.records import count_reasons
 from pipeline.left_out import groups
 from pipeline.model_card import NAME as MODEL_CARD
 from pipeline.report_format import NONE
 from pipeline.report_html import Markup, block, element, facts, folded, quiet, table
-from pipeline.runs import RunFolder
+from pipeline.runs import RunFolder, read_head
 
 LISTED = 20
 """Dropped utterances that are named."""
@@ -51,7 +51,7 @@ def slots_of(run: RunFolder) -> Iterator[Markup]:
     header = ["Slot", "Backbone", "Features", "Checkpoint", "Revision", "Layer"]
     caption = "Backbones; hashes are cut, and whole on pointing at them and below"
     yield table([*header, "Weights", "Cache"], rows, style="words", caption=caption)
-    warnings = _head(run).get("warnings") or []
+    warnings = read_head(run.path).get("warnings") or []
     if warnings:
         yield element("ul", *(element("li", line) for line in warnings), style="note")
     yield quiet("Cache: hash of all that decides the features, which names them in the work store.")
@@ -95,7 +95,7 @@ def _left_out(run: RunFolder) -> Iterator[Markup]:
 
 
 def _in_part(run: RunFolder) -> Iterator[Markup]:
-    head = _head(run)
+    head = read_head(run.path)
     told: dict[str, dict[str, str]] = dict(head.get("noticed") or {})
     heard = (head.get("asr") or {}).get("noticed")
     told |= {"asr": heard} if heard else {}
@@ -127,9 +127,9 @@ def settings_of(run: RunFolder) -> Iterator[Markup]:
     if (run.path / MODEL_CARD).exists():
         told["model card"] = f"{MODEL_CARD} in the run folder"
     yield facts(told)
-    inputs = _head(run).get("inputs")
+    inputs = read_head(run.path).get("inputs")
     settings = {"Constructor": run.args, "Protocol": run.train}
-    settings |= {"Before the model": inputs} if isinstance(inputs, dict) and inputs else {}
+    settings |= {"Before the model": inputs} if inputs else {}
     blocks = []
     for title, values in settings.items():
         shown = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
@@ -140,8 +140,8 @@ def settings_of(run: RunFolder) -> Iterator[Markup]:
 
 def machine_of(run: RunFolder) -> Iterator[Markup]:
     """On what, when and from which commit it was trained, as `pipeline.environment` recorded it."""
-    found = _head(run).get("environment")
-    if not isinstance(found, dict) or not found:
+    found = read_head(run.path).get("environment")
+    if not found:
         yield quiet("run.json does not say where and from which commit; training again records it.")
         return
     names = [*(name for name in _TITLES if name in found), *(n for n in found if n not in _TITLES)]
@@ -166,11 +166,6 @@ def _fact(name: str, value: object) -> object:
     if isinstance(value, dict):
         return ", ".join(f"{key} {of}" for key, of in value.items())
     return value
-
-
-def _head(run: RunFolder) -> dict[str, Any]:
-    """Of run.json, also what a run need not have."""
-    return read_json(run.path / "run.json")
 
 
 def _features(spec: Mapping[str, Any]) -> str:

@@ -41,7 +41,7 @@ def read_probes(
         path = folder / "probes.csv"
         if path.exists():
             table = read_csv(path, (*PROBES, *(f"p_{name}" for name in classes)))
-            table.probabilities(classes)
+            table.likeliest(table.probabilities(classes), table.indices("prediction", classes))
             return _guesses(table, "slot", test, classes)
     return {}
 

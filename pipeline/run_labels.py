@@ -11,21 +11,38 @@ import numpy as np
 
 from features.manifest import Label
 from pipeline.metrics import Floats
-from pipeline.runs import Job, RunFolder
+from pipeline.runs import SCORED, Job, RunFolder
 from pipeline.tables import AGAIN, RunError
 
 
 def check_card(run: RunFolder, card: Mapping[str, Any], path: Path) -> None:
-    """Refuse a corpus card of other classes.
+    """Refuse the card of another corpus, or of other classes or folds.
 
     Raises:
-        RunError: If classes or their order differ.
+        RunError: If they, or the order of classes, differ.
     """
-    if card.get("classes") != list(run.classes):
-        raise RunError(
-            f"{path}: classes {card.get('classes')}; expected those of "
-            f"{run.path / 'run.json'}, {list(run.classes)}: {AGAIN}"
-        )
+    own = {"classes": list(run.classes), "folds": run.folds, "corpus": run.corpus}
+    for name, expected in own.items():
+        if name in card and card[name] != expected:
+            raise RunError(
+                f"{path}: {name} {card[name]!r}; expected that of {run.path / 'run.json'}, "
+                f"{expected!r}: {AGAIN}"
+            )
+
+
+def check_named(run: RunFolder, **expected: str) -> None:
+    """Refuse a run folder that lies where another run belongs.
+
+    Args:
+        run: What was read.
+        expected: `regime`, `corpus` and `fusion` of its path.
+
+    Raises:
+        RunError: If run.json names others.
+    """
+    found = {name: getattr(run, name) for name in expected}
+    if found != expected:
+        raise RunError(f"{run.path / 'run.json'}: found {found}; expected {expected}: {AGAIN}")
 
 
 def check_labels(run: RunFolder, known: Mapping[str, Label]) -> None:
@@ -39,24 +56,35 @@ def check_labels(run: RunFolder, known: Mapping[str, Label]) -> None:
         RunError: Naming file, line and remedy.
     """
     for job in run.jobs:
-        table = job.table
-        facts = ("id", "speaker", "split", "label")
-        for index, (id, *found) in enumerate(zip(*map(table.column, facts), strict=True)):
-            if id not in known:
-                table.refuse(index, f"id {id!r} is not in labels.jsonl of {run.corpus}")
-            label = known[id]
-            expected = [label.speaker, *label.splits[job.fold : job.fold + 1], label.label]
-            if found != expected:
-                table.refuse(
-                    index, f"speaker, split, label of {id!r} are {found}; labels.jsonl: {expected}"
+        _check_rows(run, job, known)
+        for split in SCORED:
+            missing = _split_ids(run, known.values(), job, split) - set(job.table.column("id"))
+            if missing:
+                raise RunError(
+                    f"{job.table.path}: {len(missing)} {split} utterances are neither predicted "
+                    f"nor listed as dropped in run.json, such as {sorted(missing)[:5]}; expected "
+                    f"every one of them: {AGAIN}"
                 )
-        missing = _split_ids(run, known.values(), job, "test") - set(table.column("id"))
-        if missing:
-            raise RunError(
-                f"{table.path}: {len(missing)} test utterances are neither predicted nor listed "
-                f"as dropped in run.json, such as {sorted(missing)[:5]}; expected every one of "
-                f"them: {AGAIN}"
-            )
+    strange = sorted(run.dropped.keys() - known.keys())
+    if strange or run.utterances != len(known) - len(run.dropped):
+        raise RunError(
+            f"{run.path / 'run.json'}: {run.utterances} utterances and {len(run.dropped)} dropped"
+            f"{f', such as {strange[0]!r}' if strange else ''}; expected together the "
+            f"{len(known)} of labels.jsonl: {AGAIN}"
+        )
+
+
+def _check_rows(run: RunFolder, job: Job, known: Mapping[str, Label]) -> None:
+    table, facts = job.table, ("id", "speaker", "dialogue", "split", "label")
+    for index, (id, *found) in enumerate(zip(*map(table.column, facts), strict=True)):
+        if id not in known:
+            table.refuse(index, f"id {id!r} is not in labels.jsonl of {run.corpus}")
+        label = known[id]
+        split = label.splits[job.fold : job.fold + 1]
+        expected = [label.speaker, label.dialogue or "", *split, label.label]
+        if found != expected:
+            told = "speaker, dialogue, split, label"
+            table.refuse(index, f"{told} of {id!r} are {found}; labels.jsonl: {expected}")
 
 
 def class_counts(run: RunFolder, known: Mapping[str, Label], split: str) -> Floats:

@@ -28,12 +28,12 @@ import numpy as np
 
 from features.errors import ParamsError
 from features.files import file_sha256
-from features.records import read_json
 from pipeline.metrics import Floats
+from pipeline.metrics_file import read_metrics
 from pipeline.predictions import CSV, PARQUET, named_in, read_predictions
 from pipeline.rows import Ints
 from pipeline.runs import PREDICTIONS, SCORED, RunFolder
-from pipeline.tables import RunError
+from pipeline.tables import RunError, no_distribution, not_likeliest
 from pipeline.whose import Whose
 
 REPORT, METRICS = "reports/predictions.csv", "metrics.json"
@@ -157,8 +157,17 @@ def _of_file(path: Path) -> _Columns:
     probabilities = np.stack([np.asarray(table.column(name), np.float64) for name in shares], 1)
     classes = tuple(name.removeprefix("p_") for name in shares)
     _check_words(path, values, classes)
-    if not np.isfinite(probabilities).all():
-        raise RunError(f"{path}: some p_<class> are not finite; expected probabilities")
+    row = no_distribution(probabilities)
+    if row is not None:
+        shares = probabilities[row].tolist()
+        raise RunError(f"{path}: row {row + 1}: probabilities {shares}; expected a sum of 1")
+    guesses = np.array([classes.index(name) for name in values["prediction"]], np.int64)
+    row = not_likeliest(probabilities, guesses)
+    if row is not None:
+        raise RunError(
+            f"{path}: row {row + 1}: the prediction {values['prediction'][row]!r} is not the class "
+            "of the highest probability; expected the likeliest"
+        )
     return _Columns(classes, values, probabilities, whose=whose.line() if whose else None)
 
 
@@ -172,7 +181,7 @@ def _whose(path: Path) -> Whose | None:
     told = named_in(path) if path.suffix == ".parquet" else None
     if path.name not in _FILES or not beside.is_file():
         return told
-    found = Whose.read(read_json(beside))
+    found = Whose.read(read_metrics(beside))
     if found is None:
         return told
     same = found == told if told else file_sha256(path) == found.predictions_sha256

@@ -6,14 +6,19 @@ Layout and columns: docs/design.md. Legend: N rows of predictions, E epochs, K c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from annotated_types import Interval, MinLen
 from numpy.typing import NDArray
 
-from features.records import read_json
+from features.arguments import Record
+from features.files import file_sha256
+from features.ranges import Amount, Count
+from features.records import read_record
 from pipeline.run_extras import Guesses, check_alike, read_conditions, read_probes
 from pipeline.tables import AGAIN, RunError, Table, read_csv
 
@@ -27,14 +32,64 @@ HISTORY = (
 PREDICTIONS = ("id", "speaker", "dialogue", "split", "fold", "seed", "label", "prediction")
 SCORED = ("valid", "test")
 
-_NUMBER = (int, float)
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("regime", "corpus", "fusion", "kind"), str),
-    **dict.fromkeys(("slots", "args", "train", "dropped"), dict),
-    **dict.fromkeys(("classes", "seeds"), list),
-    **dict.fromkeys(("folds", "parameters", "utterances"), int),
-    "train_seconds": _NUMBER,
-}
+FILES = ("predictions.csv", "history.csv", "probes.csv", "conditions.csv", "model.json")
+"""Of a (seed, fold), whose hashes run.json keeps."""
+
+
+Name = Annotated[str, MinLen(1)]
+
+
+@dataclass(frozen=True)
+class SlotHead(Record):
+    """A filled slot, in run.json."""
+
+    backbone: str
+    spec: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AsrHead(Record):
+    """What the condition `asr_text` rests on, in run.json (`pipeline.recognised`)."""
+
+    backbone: str = ""
+    tested: int = 0
+    recognised: int = 0
+    words: int = 0
+    word_errors: int = 0
+    noticed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunHead:
+    """The fields of run.json; runs of older releases may lack those that have a default."""
+
+    format: Literal["heronry-run"]
+    version: Literal[1]
+    regime: Literal["cached", "e2e"]
+    corpus: str
+    fusion: str
+    kind: str
+    classes: Annotated[Sequence[Name], MinLen(2)]
+    slots: Mapping[str, SlotHead | None]
+    seeds: Annotated[Sequence[int], MinLen(1)]
+    folds: Count
+    args: Mapping[str, Any]
+    train: Mapping[str, Any]
+    parameters: Annotated[int, Interval(ge=0, le=10**15)]
+    utterances: Amount
+    dropped: Mapping[str, str]
+    train_seconds: Annotated[float, Interval(ge=0, le=10**10)]
+    warnings: Sequence[str] = ()
+    noticed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    asr: AsrHead | None = None
+    e2e: Mapping[str, Any] = field(default_factory=dict)
+    parameters_total: int = 0
+    processes: int = 1
+    sharded: bool = False
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,40 +150,63 @@ class RunFolder:
             ManifestError: If run.json is missing or is no JSON object.
             RunError: If anything else is missing or wrong, naming file, line and remedy.
         """
-        head = read_json(path / "run.json")
-        _check_head(head, path / "run.json")
+        head = read_head(path)
         classes, seeds = tuple(head["classes"]), tuple(sorted(head["seeds"]))
+        _check_folders(path, seeds, head["folds"])
         jobs = [_job(path, (s, f), seeds, classes) for s in seeds for f in range(head["folds"])]
         check_alike(path, "probes", (list(job.probes) for job in jobs))
         check_alike(path, "conditions", (list(job.conditions) for job in jobs))
-        fields = {name: head[name] for name in _FIELDS}
-        fields |= {"path": path, "classes": classes, "seeds": seeds, "jobs": tuple(jobs)}
-        return cls(**fields)
+        _check_files(path, head.get("files", {}))
+        given = {each.name: head[each.name] for each in fields(cls) if each.name in head}
+        given |= {"path": path, "classes": classes, "seeds": seeds, "jobs": tuple(jobs)}
+        return cls(**given)
 
 
-def _check_head(head: Mapping[str, Any], path: Path) -> None:
-    def expect(holds: object, found: object, expected: str) -> None:
-        if not holds:
-            raise RunError(f"{path}: found {found}; expected {expected}: {AGAIN}")
+def read_head(run: Path) -> dict[str, Any]:
+    """Read run.json of a run folder; what it lacks is not filled in.
 
-    identity = (head.get("format"), head.get("version"))
-    expect(identity == (FORMAT, VERSION), identity, f"format and version {(FORMAT, VERSION)}")
-    for name, kind in _FIELDS.items():
-        expect(name in head, "no " + name, "all of " + ", ".join(_FIELDS))
-        value = head[name]
-        right = isinstance(value, kind) and not isinstance(value, bool)
-        expect(right, f"{name} {value!r}", f"it as {kind}")
-    for name, kind, least in (("classes", str, 2), ("seeds", int, 1)):
-        value = head[name]
-        right = all(isinstance(entry, kind) for entry in value) and len(value) >= least
-        expect(
-            right and len(set(value)) == len(value),
-            f"{name} {value!r}",
-            f"{least} or more, each once, as {kind}",
+    Raises:
+        ManifestError: If it is missing or is no JSON object.
+        RunError: If a field is missing, of another type, or out of its range.
+    """
+    path = run / "run.json"
+    head = read_record(path, RunHead, AGAIN, RunError)
+    for name in ("classes", "seeds"):
+        if len(set(head[name])) < len(head[name]):
+            raise RunError(f"{path}: {name}: given {head[name]}; expected each once: {AGAIN}")
+    return head
+
+
+def digests(run: Path) -> dict[str, str]:
+    """SHA-256 of the files of every (seed, fold) of a run folder, for run.json."""
+    found = (path for name in FILES for path in run.glob(f"seed_*/fold_*/{name}"))
+    return {path.relative_to(run).as_posix(): file_sha256(path) for path in sorted(found)}
+
+
+def _check_folders(run: Path, seeds: Sequence[int], folds: int) -> None:
+    """Refuse a run folder that holds other seeds and folds than run.json names."""
+    found = {path.relative_to(run).as_posix() for path in run.glob("seed_*/fold_*")}
+    # not more of them are made up than there are folders: run.json may name any number
+    named = (f"seed_{seed}/fold_{fold}" for seed in seeds for fold in range(folds))
+    first = set(islice(named, len(found) + 1))
+    if first != found:
+        lacking, more = sorted(first - found), sorted(found - first)
+        told = f"{lacking[0]} is not there" if lacking else f"{more[0]} is there too"
+        raise RunError(
+            f"{run / 'run.json'} names the seeds {list(seeds)} and {folds} folds, and {told}; "
+            f"expected a folder for each of them and no others: {AGAIN}"
         )
-    expect(head["folds"] >= 1, f"{head['folds']} folds", "1 or more")
-    for slot, entry in head["slots"].items():
-        expect(entry is None or isinstance(entry, dict), f"slot {slot} {entry!r}", "object or null")
+
+
+def _check_files(run: Path, files: Mapping[str, str]) -> None:
+    """Refuse files that are not those that training wrote; older runs say nothing of them."""
+    if not files:
+        return
+    found = digests(run)
+    for name in sorted(files.keys() | found.keys()):
+        if files.get(name) != found.get(name):
+            told = "is not there" if name not in found else "is not as training wrote it"
+            raise RunError(f"{run / name} {told}; expected the file that run.json names: {AGAIN}")
 
 
 def _job(run: Path, key: tuple[int, int], seeds: Sequence[int], classes: Sequence[str]) -> Job:
@@ -141,6 +219,8 @@ def _job(run: Path, key: tuple[int, int], seeds: Sequence[int], classes: Sequenc
     table.only("split", SCORED)
     _check_ids(table)
     probabilities = table.probabilities(classes)
+    predictions = table.indices("prediction", classes)
+    table.likeliest(probabilities, predictions)
     _check_history(history)
     test = np.array([split == "test" for split in table.column("split")], bool)
     if not test.any():
@@ -150,7 +230,7 @@ def _job(run: Path, key: tuple[int, int], seeds: Sequence[int], classes: Sequenc
     return Job(
         *key,
         labels=table.indices("label", classes),
-        predictions=table.indices("prediction", classes),
+        predictions=predictions,
         probabilities=probabilities,
         test=test,
         table=table,
@@ -171,6 +251,10 @@ def _check_ids(table: Table) -> None:
 def _check_history(table: Table) -> None:
     for name in table.header:
         table.numbers(name)
+    epochs = [str(number) for number, _ in enumerate(table.rows, 1)]
+    for index, (found, expected) in enumerate(zip(table.column("epoch"), epochs, strict=True)):
+        if found != expected:
+            table.refuse(index, f"epoch is {found!r}; expected {expected}")
     table.only("best", ("0", "1"))
     kept = table.column("best").count("1")
     if table.rows and kept != 1:

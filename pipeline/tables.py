@@ -18,6 +18,8 @@ AGAIN = "run `dvc repro` to train it again"
 TOLERANCE = 1e-3
 """By how much K rounded probabilities may miss a sum of 1."""
 
+_ROUNDING = 1e-6
+
 
 class RunError(HeronryError):
     """A run folder is incomplete, malformed, or belongs to other labels."""
@@ -77,13 +79,31 @@ class Table:
             RunError: If a row holds what is no distribution over the classes.
         """
         values = np.stack([self.numbers(f"p_{name}") for name in classes], axis=1)
-        # written so that NaN fails too
-        right = ((values >= 0) & (values <= 1 + TOLERANCE)).all(1)
-        right &= np.abs(values.sum(1) - 1) <= TOLERANCE
-        if not right.all():
-            index = int(np.argmin(right))
+        index = no_distribution(values)
+        if index is not None:
             self.refuse(index, f"probabilities {values[index].tolist()}; expected a sum of 1")
         return values
+
+    def likeliest(self, probabilities: NDArray[np.float64], predictions: NDArray[np.int64]) -> None:
+        """Raise `RunError` about the first row whose prediction is not its likeliest class."""
+        index = not_likeliest(probabilities, predictions)
+        if index is not None:
+            self.refuse(index, "prediction is not the class of the highest probability")
+
+
+def no_distribution(probabilities: NDArray[np.float64]) -> int | None:
+    """The first row of `[N, K]` that is no distribution over the classes."""
+    # written so that NaN fails too
+    right = ((probabilities >= 0) & (probabilities <= 1 + TOLERANCE)).all(1)
+    right &= np.abs(probabilities.sum(1) - 1) <= TOLERANCE
+    return None if right.all() else int(np.argmin(right))
+
+
+def not_likeliest(probabilities: NDArray[np.float64], predictions: NDArray[np.int64]) -> int | None:
+    """The first row of `[N, K]` whose prediction, of `[N]`, is beaten by more than rounding."""
+    own = probabilities[np.arange(len(predictions)), predictions]
+    right = own >= probabilities.max(1) - _ROUNDING
+    return None if right.all() else int(np.argmin(right))
 
 
 def read_csv(path: Path, header: Sequence[str]) -> Table:

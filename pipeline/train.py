@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import CacheError, ParamsError
-from features.manifest import read_labels
-from features.records import read_json, write_json
+from features.labels_folder import read_labelled
+from features.records import write_json
 from pipeline.data import Examples, join
 from pipeline.environment import environment
 from pipeline.example_source import ExampleSource
@@ -22,6 +22,7 @@ from pipeline.recognised import recognised
 from pipeline.resident import release, resident_part
 from pipeline.resume import forget, run_folder
 from pipeline.run_record import describe, inputs_of, job_of, jobs_of, tell_dropped, tell_labels
+from pipeline.runs import digests
 from pipeline.slot_reads import tell_odd_slots
 
 
@@ -48,7 +49,7 @@ def train_model(
     out = Path("runs", "cached", corpus, fusion)
     shutil.rmtree(out, ignore_errors=True)
     labels_folder = Path("data", corpus, "labels")
-    card, labels = read_json(labels_folder / "card.json"), read_labels(labels_folder)
+    card, labels = read_labelled(labels_folder)
     examples = join(filled_slots(params, model, corpus), labels, card["classes"], verify=True)
     tell_dropped(f"train {fusion} on {corpus}", examples, len(labels))
     check_splits(examples, int(card["folds"]))
@@ -71,7 +72,7 @@ def train_model(
     run |= {"corpus": corpus, "slots": _slots(model, examples)}
     run |= ({"asr": heard.record} if heard else {}) | odd
     run |= {"parameters": sizes.pop(), "train_seconds": round(time.monotonic() - started, 1)}
-    run["environment"] = environment(device)
+    run |= {"environment": environment(device), "files": digests(out)}
     write_json(out / "run.json", run)
     write_model_card(out, run, card)
     forget(kept)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from features.errors import ManifestError, ParamsError
-from features.files import file_sha256, open_text
+from features.files import file_sha256
 from features.locations import project_root
 from features.manifest import Label
-from features.records import read_json
-from pipeline.checkpoint import load_model
+from pipeline.checkpoint import load_model, read_description
 from pipeline.fusion._model import FusionModel
 from pipeline.jobs import Job
-from pipeline.runs import SCORED
+from pipeline.runs import PREDICTIONS, SCORED, read_head
+from pipeline.tables import read_csv
 from pipeline.tune_params import InitRun
 
 KEYS = ("kind", "args", "specs", "classes", "inputs")  # of model.json
@@ -40,7 +39,7 @@ def warm_start(fusion: FusionModel, init: Path, job: Job, description: Mapping[s
             f"e2e.init: given {str(init)!r}, which has no seed {job.seed}, fold {job.fold}; "
             "expected a run with all seeds and folds of this one: train it, or set `e2e.init: null`"
         )
-    found = read_json(folder / "model.json")
+    found = read_description(folder)
     for key in KEYS:
         before, now = found.get(key) or {}, description.get(key) or {}
         if before != now:
@@ -98,11 +97,11 @@ def check_same_splits(init: Path, corpus: str, labels: Sequence[Label], folds: i
     Raises:
         ManifestError: If its splits were others.
     """
-    run = read_json(init / "run.json")
+    run = read_head(init)
     if run.get("corpus") != corpus:
         return
     for fold in range(folds):
-        then = _scored(init / f"seed_{run['seeds'][0]}" / f"fold_{fold}" / "predictions.csv")
+        then = _scored(init / f"seed_{run['seeds'][0]}" / f"fold_{fold}", run["classes"])
         now = {label.id for label in labels if label.splits[fold] in SCORED}
         seen = sorted(now - then - set(run["dropped"]))
         if seen:
@@ -112,8 +111,9 @@ def check_same_splits(init: Path, corpus: str, labels: Sequence[Label], folds: i
             )
 
 
-def _scored(path: Path) -> set[str]:
+def _scored(folder: Path, classes: Sequence[str]) -> set[str]:
+    path = folder / "predictions.csv"
     if not path.is_file():
         return set()
-    with open_text(path) as file:
-        return {row["id"] for row in csv.DictReader(file)}
+    columns = (*PREDICTIONS, *(f"p_{name}" for name in classes))
+    return set(read_csv(path, columns).column("id"))

@@ -51,7 +51,7 @@ class Whose:
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self | None:
         """From the content of metrics.json; None if an older release wrote it, which names none."""
-        found = [content.get(field.name) for field in fields(cls)]
+        found = [content.get(name) for name in KEYS]
         named = [each for each in found if isinstance(each, str)]
         return cls(*named) if len(named) == len(found) else None
 
@@ -62,3 +62,6 @@ class Whose:
     def line(self) -> str:
         """For people."""
         return f"{self.run_fusion} on {self.run_corpus} ({self.run_regime})"
+
+
+KEYS = tuple(field.name for field in fields(Whose))

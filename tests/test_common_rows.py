@@ -39,8 +39,8 @@ def test_votes_are_of_most_seeds_and_ties_of_the_surest(tmp_path: Path) -> None:
 def test_one_seed_votes_for_its_prediction(tmp_path: Path) -> None:
     run = FakePredictions(seeds=(0,))
     rows = run.rows()
-    for row in rows:  # a model with thresholds may predict what is not likeliest
-        row[8:] = [0.2, 0.5, 0.3]
+    for row in rows:  # as sure of each class but for rounding, which may name any of them
+        row[8:] = [1 / 3 + 1e-9, 1 / 3, 1 / 3 - 1e-9]
     found = common_rows([read_run(run.write(tmp_path / "a.csv", rows))] * 2).runs[0]
     np.testing.assert_array_equal(found.votes, found.predictions[0])
 

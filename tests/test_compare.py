@@ -80,7 +80,7 @@ def test_whose_results_reports_holds_is_told_and_checked(tmp_path: Path) -> None
     reports = tmp_path / "reports"
     write_report(evaluate(one.write().run, one.data), reports)
     (tmp_path / "params.yaml").write_text("fusion: heron\ncorpus: demo\nregime: e2e\n")
-    other.write(fusion="stirred", seeds=[0])
+    other.write(fusion="stirred")
     text = said("workspace", str(other.run))
     assert "blend on fake (cached)" in text
     assert "stirred on fake (cached)" in text
@@ -241,7 +241,9 @@ def _edited(row: int, column: int, value: Any) -> list[list[Any]]:
         (_edited(0, 7, ""), "prediction ''; expected one of"),
         (_edited(0, 3, "tset"), "split 'tset'; expected one of"),
         (_edited(0, 1, "s77"), "expected one label, speaker and dialogue for all seeds"),
-        (_edited(0, 8, "nan"), "some p_<class> are not finite"),
+        (_edited(0, 8, "nan"), "row 1: probabilities .*expected a sum of 1"),
+        (_edited(0, 8, "0.9"), "row 1: probabilities .*expected a sum of 1"),
+        ([[*row[:7], *row[6:7], *row[8:]] for row in WEAK.rows()], "is not the class of the high"),
         (_edited(0, 4, "x"), "cannot read"),
         ([row for row in WEAK.rows() if row[3] == "valid"], "no rows of the test split"),
     ],

@@ -130,7 +130,7 @@ def test_many_folds_are_not_all_printed(mine: SmallCorpus) -> None:
 
 def test_the_card_of_an_older_version_is_printed_as_far_as_it_goes(mine: SmallCorpus) -> None:
     (mine.out / "labels").mkdir(parents=True)
-    old = {"title": "Old", "classes": ["a"], "folds": 1, "counts": [{"train": {"a": 3}}]}
+    old = {"title": "Old", "classes": ["a", "b"], "folds": 1, "counts": [{"train": {"a": 3}}]}
     (mine.out / "labels" / "card.json").write_text(json.dumps(old))
     assert "all 3" in told("mine")
 

@@ -13,6 +13,7 @@ import soundfile
 
 from features.corpora._adapter import Item, Published, Source
 from features.errors import ParamsError
+from features.files import file_sha256
 from features.manifest import Manifest, read_labels
 from features.preparation import CorpusEntry, corpus_entry, prepare
 from tests.small_corpus import SPLITS, SmallCorpus
@@ -53,6 +54,7 @@ def test_the_card(mine: SmallCorpus) -> None:
         "folds": 1,
         # of the lines that docs/design.md describes, by sha256sum
         "splits_sha256": hashlib.sha256(b"0\ttrain\n1\ttrain\n2\tvalid\n3\ttest\n").hexdigest(),
+        "labels_sha256": file_sha256(mine.out / "labels" / "labels.jsonl"),
         "utterances": 4,
         "files": 4,
         "sample_rates_hz": {"16000": 4},

@@ -32,7 +32,8 @@ FIRST = [
 
 def written(folder: Path, labels: Sequence[Label] = FIRST, **card: Any) -> Path:
     write_rows(folder / "labels.jsonl", labels)
-    write_json(folder / "card.json", {"corpus": "mine", "folds": 2, "allow_leak": [], **card})
+    fields = {"corpus": "mine", "classes": ["happy", "sad"], "folds": 2, "allow_leak": []}
+    write_json(folder / "card.json", fields | card)
     return folder
 
 

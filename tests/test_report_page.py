@@ -96,7 +96,7 @@ def test_leaks_stand_out(tmp_path: Path) -> None:
 def test_a_bare_card_will_do(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path).write()
     (fake.data / "card.json").write_text("{}", encoding="utf-8")
-    found = document_of(fake, classes=list(fake.classes))
+    found = document_of(fake, classes=list(fake.classes), folds=1)
     assert "leaks between splits not stated" in found.text
 
 
@@ -133,14 +133,15 @@ def test_data_cannot_become_markup(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path, classes, speaker_name=EVIL + "{}", each=20, told=True, extras=True)
     provenance = {"checkpoint": EVIL, "weights_sha256": EVIL, "revision": '" onload="x'}
     slot = {"backbone": EVIL, "spec": {"dim": EVIL}, "provenance": provenance}
-    evil = {"fusion": EVIL, "regime": EVIL, "args": {EVIL: EVIL}, "train": {"monitor": EVIL}}
+    evil = {"fusion": EVIL, "args": {EVIL: EVIL}, "train": {"monitor": EVIL}}
     evil |= {"environment": {EVIL: EVIL, "commit": EVIL, "packages": {EVIL: EVIL}}}
     fake.write(**evil, slots={EVIL: slot}, inputs={EVIL: {EVIL: 1}})
-    write_json(fake.run / "leaks.json", {"allowed": [EVIL], "lines": [EVIL]})
+    leaks: dict[str, Any] = {"format": "heronry-leaks", "version": 1, "found": []}
+    write_json(fake.run / "leaks.json", leaks | {"allowed": ["speaker"], "lines": [EVIL]})
     told: dict[str, Any] = dict.fromkeys(("title", "licence", "disclaimer", "protocol"), EVIL)
     told |= {"label_map": {EVIL: EVIL}, "rejected_reasons": {EVIL: 1}, "differences": [EVIL]}
     told |= {"published": {"utterances": 1, "source": EVIL, "notes": [EVIL]}}
-    found = document_of(fake, **told, splits_sha256=EVIL)
+    found = document_of(fake, **told)
     assert {"script", "img", "iframe", "object"} & found.tags.keys() == set()
     assert [name for name, _ in found.attributes if name.startswith("on")] == []
     assert found.text.count("<script>") > 10

@@ -9,7 +9,7 @@ import pytest
 
 from features.errors import HeronryError
 from features.manifest import read_labels
-from features.records import write_rows
+from features.records import write_json, write_rows
 from pipeline.evaluation import evaluate
 from pipeline.runs import RunFolder
 from tests.fake_run import CLASSES, FakeRun, edit_json
@@ -62,11 +62,44 @@ def lose_a_test_row(fake: FakeRun) -> None:
 
 def forget_labels(fake: FakeRun) -> None:
     write_rows(fake.data / "labels.jsonl", read_labels(fake.data)[:50])
+    edit_json(fake.data / "card.json", counts=[])  # a card that says nothing of them
 
 
 def relabel(fake: FakeRun) -> None:
     path = fake.data / "labels.jsonl"
     path.write_text(path.read_text(encoding="utf-8").replace("angry", "sad"), encoding="utf-8")
+    edit_json(fake.data / "card.json", counts=[])
+
+
+def bored(fake: FakeRun) -> None:
+    path = fake.data / "labels.jsonl"
+    text = path.read_text(encoding="utf-8")
+    label = read_labels(fake.data)[0].label
+    path.write_text(text.replace(f'"{label}"', '"bored"', 1), encoding="utf-8")
+
+
+def misspell(fake: FakeRun) -> None:
+    path = fake.run / "run.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"parameters"', '"parametres"'), encoding="utf-8")
+
+
+def lose_a_valid_row(fake: FakeRun) -> None:
+    first, _, *rest = fake.predictions().read_text(encoding="utf-8").splitlines(keepends=True)
+    fake.predictions().write_text("".join([first, *rest]), encoding="utf-8")
+
+
+def lose_an_epoch(fake: FakeRun) -> None:
+    path = fake.predictions().with_name("history.csv")
+    first, _, *rest = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join([first, *rest]), encoding="utf-8")
+
+
+def exchange_predictions(fake: FakeRun) -> None:
+    rows = [line.split(",") for line in fake.predictions().read_text("utf-8").splitlines()]
+    one = next(row for row in rows[1:] if row[7] == "sad")
+    one[7] = "happy"
+    fake.predictions().write_text("\n".join(map(",".join, rows)) + "\n", encoding="utf-8")
 
 
 def write_binary(fake: FakeRun) -> None:
@@ -80,11 +113,14 @@ def best_twice(fake: FakeRun) -> None:
 
 REFUSALS: dict[str, tuple[Callable[[FakeRun], None], str]] = {
     "no run.json": (lambda f: (f.run / "run.json").unlink(), "cannot read .*run.json"),
-    "other version": (head(version=9), r"run.json: found \('heronry-run', 9\)"),
-    "field of another type": (head(folds="2"), "run.json: found folds '2'"),
-    "class twice": (head(classes=["a", "a"]), "run.json: found classes"),
+    "other version": (head(version=9), "run.json: version: given 9; expected one of 1"),
+    "field of another type": (head(folds="2"), "run.json: folds: given '2'; expected an integer"),
+    "class twice": (
+        head(classes=["a", "a"]),
+        "run.json: classes: .*expected each once",
+    ),
     "no predictions": (lambda f: f.predictions().unlink(), "cannot read .*predictions.csv"),
-    "missing fold": (head(folds=2), "cannot read .*fold_1"),
+    "missing fold": (head(folds=2), "2 folds, and seed_0/fold_1 is not there"),
     "missing column": (replace(",label,", ","), r"predictions.csv: .*missing \['label'\]"),
     "extra column": (replace("p_sad\n", "p_sad,x\n"), r"predictions.csv: .*unexpected \['x'\]"),
     "short row": (replace(",test,0,0", ",test,0"), "predictions.csv, line .*11 cells; expected 12"),
@@ -98,11 +134,28 @@ REFUSALS: dict[str, tuple[Callable[[FakeRun], None], str]] = {
     "no test rows": (no_test_rows, "predictions.csv: no rows of the test split"),
     "row lost": (lose_a_test_row, "1 test utterances are neither predicted nor listed as dropped"),
     "unknown id": (forget_labels, "line .*is not in labels.jsonl"),
-    "other labels": (relabel, r"line .*labels.jsonl: \['speaker \d', 'valid', 'sad'\]"),
+    "other labels": (relabel, r"line .*labels.jsonl: \['speaker \d', 'd\d', 'valid', 'sad'\]"),
     "other speaker": (replace(",speaker 5,", ",speaker 4,"), "line .*labels.jsonl: .'speaker 5'"),
+    "other dialogue": (replace(",d2,", ",d0,"), "line .*labels.jsonl: .'speaker 5', 'd2'"),
     "other classes": (
-        lambda f: edit_json(f.data / "card.json", classes=["sad"]),
-        r"card.json: classes \['sad'\]; expected those of",
+        lambda f: edit_json(f.data / "card.json", classes=list(CLASSES[::-1])),
+        r"card.json: classes \['sad', .*; expected that of",
+    ),
+    "other corpus": (
+        lambda f: edit_json(f.data / "card.json", corpus="demo"),
+        "card.json: corpus 'demo'; expected that of .*run.json, 'fake'",
+    ),
+    "seed left out": (head(seeds=[1]), "names the seeds .1. and 1 folds, and seed_0/fold_0 is the"),
+    "a huge number of folds": (head(folds=10**6), "folds, and seed_0/fold_1 is not there"),
+    "other dropped": (head(utterances=105), "run.json: 105 utterances and 2 dropped; .* 108 of"),
+    "misspelt field": (misspell, r"parametres: given an unknown key; .*did you mean 'parameters'"),
+    "valid row lost": (lose_a_valid_row, "1 valid utterances are neither predicted nor listed"),
+    "not the likeliest": (exchange_predictions, "line .*prediction is not the class of the high"),
+    "epoch lost": (lose_an_epoch, "history.csv, line 2: epoch is '2'; expected 1"),
+    "label outside": (bored, "labels.jsonl, line 1: label 'bored' of 'u0000'; expected one of"),
+    "alien leak verdict": (
+        lambda f: write_json(f.run / "leaks.json", {"allowed": 3}),
+        "leaks.json: allowed: given 3; expected a list",
     ),
     "several best epochs": (best_twice, "history.csv: 4 epochs are marked best; expected one"),
     "binary": (write_binary, "is no CSV file in UTF-8"),

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
+from features.arguments import Record
+
 
 @dataclass(frozen=True)
 class Item:
@@ -56,7 +58,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(Record):
     """Counts of the complete corpus, to hold against what lies below the root.
 
     Attributes:

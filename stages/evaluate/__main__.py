@@ -7,12 +7,15 @@ from pathlib import Path
 import typer
 
 from pipeline.evaluation import evaluate, headline, write_report
+from pipeline.run_labels import check_named
 from stages._run import run
 
 
 def main(regime: str, corpus: str, fusion: str) -> None:
     """Score runs/REGIME/CORPUS/FUSION on its test split and write reports/."""
-    report = evaluate(Path("runs", regime, corpus, fusion), Path("data", corpus, "labels"))
+    run, labels = Path("runs", regime, corpus, fusion), Path("data", corpus, "labels")
+    report = evaluate(run, labels)
+    check_named(report.run, regime=regime, corpus=corpus, fusion=fusion)
     path = write_report(report, Path("reports"))
     typer.echo(f"{fusion} on {corpus} ({regime})")
     typer.echo(headline(report.metrics))
