@@ -222,6 +222,8 @@ def test_no_table(tmp_path: Path) -> None:
         list(ManifestCorpus(tmp_path).items())
     with pytest.raises(ManifestError, match="expected a relative one below the corpus root"):
         list(ManifestCorpus(tmp_path, file="../labels.csv").items())
+    with pytest.raises(ManifestError, match=r"file: the pattern 'x\*\*' is none"):
+        list(ManifestCorpus(tmp_path, file="x**").items())
 
 
 def test_an_empty_table_has_no_items(tmp_path: Path) -> None:

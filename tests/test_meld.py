@@ -255,6 +255,12 @@ def test_a_root_without_tables(tmp_path: Path) -> None:
         items(tmp_path)
 
 
+def test_a_header_without_end(tmp_path: Path) -> None:
+    (tmp_path / "train_sent_emo.csv").write_text("x" * 140_000)
+    with pytest.raises(ManifestError, match=r"train_sent_emo\.csv, line 1: not CSV .field larger"):
+        items(tmp_path)
+
+
 def test_a_table_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "train_sent_emo.csv").write_text("a,Speaker\n1,2\n")
     with pytest.raises(ManifestError, match=r"columns \['a', 'Speaker'\], not \['Utterance', "):

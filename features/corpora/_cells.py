@@ -36,6 +36,7 @@ MISSING = frozenset(
 )
 NOT_SAID = frozenset(("", "NaN", "nan", "-nan", "NULL", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaT"))
 ENCODINGS = 3  # that are taken back at most, where one was too many
+LONGEST_TIME = 20  # characters, of which one can be made that is meant
 EXACT_DIGITS = 15  # of an integer that is written as a float
 _WHOLE = re.compile(r"(-?)(0|[1-9][0-9]*)\.0+")
 _ROUNDED = re.compile(r"-?[0-9](\.[0-9]+)?[eE]\+[0-9]+")
@@ -89,7 +90,7 @@ def identity(
     text = _mended(name, _plain(name, value), notes).strip()
     if name != "id":  # which must be printable as it is
         text = " ".join(text.split())
-        if any(unicodedata.category(char) == "Cc" for char in text):
+        if not text.isprintable() and any(unicodedata.category(c) == "Cc" for c in text):
             raise ManifestError(f"{name} is {quoted(text)}; expected no control characters in it")
     if _WHOLE.fullmatch(text) or _ROUNDED.fullmatch(text):
         whole = text.partition(".")[0]
@@ -146,17 +147,19 @@ def number(name: str, value: Any) -> float | None:
 
 def _seconds_hint(text: str) -> str:
     """How to write a time that is none in seconds, where it can be read as one."""
+    if len(text) > LONGEST_TIME:
+        return ""
     clock = _CLOCK.fullmatch(text)
     if clock:
         hours, minutes, rest = clock.groups()
         seconds = int(hours or 0) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))
         meant = "" if hours else ", if it is minutes and seconds"
-        return f", in seconds: {seconds:g}{meant}"
+        return f", in seconds: {round(seconds, 3):.10g}{meant}"
     unit = _UNIT.fullmatch(text.replace(",", "."))
     if unit is None:
         return ""
     scale = 1000 if unit[2] and unit[2].startswith("m") else 1
-    return f", in seconds: {float(unit[1]) / scale:g}"
+    return f", in seconds: {round(float(unit[1]) / scale, 6):.10g}"
 
 
 def is_missing(value: Any) -> bool:

@@ -54,7 +54,11 @@ def find_tables(root: Path, file: str) -> list[TextTable | Shard]:
 
 def _matching(root: Path, pattern: str) -> Iterator[Path]:
     """Paths that match, but for hidden ones, among them the `._` files of macOS."""
-    for path in root.glob(pattern):
+    try:
+        found = list(root.glob(pattern))
+    except ValueError as error:
+        raise ManifestError(f"file: the pattern {pattern!r} is none ({error})") from error
+    for path in found:
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
         if not hidden or any(part.startswith(".") for part in PurePosixPath(pattern).parts):
             yield path

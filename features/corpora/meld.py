@@ -238,18 +238,19 @@ def _rows(table: Path) -> Iterator[dict[str, str]]:
     """Rows of a table; lines that are not UTF-8 are Windows-1252."""
     text = decoded(read_regular(table))
     reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
-    names = {name: re.sub(r"\s+", "_", name.strip()) for name in reader.fieldnames or ()}
-    lacking = [name for name in COLUMNS if name not in names.values()]
-    if lacking:
-        raise ManifestError(
-            f"{table} has the columns {list(names)}, not {lacking}; expected a table of MELD as "
-            f"published{separator(list(names))}. {Meld.source.obtain}"
-        )
     try:
+        names = {name: re.sub(r"\s+", "_", name.strip()) for name in reader.fieldnames or ()}
+        lacking = [name for name in COLUMNS if name not in names.values()]
+        if lacking:
+            raise ManifestError(
+                f"{table} has the columns {str(list(names))[:500]}, not {lacking}; expected a "
+                f"table of MELD as published{separator(list(names))}. {Meld.source.obtain}"
+            )
         for row in reader:
             yield {ours: row[theirs] for theirs, ours in names.items()}
     except csv.Error as error:
-        raise ManifestError(f"{table}, line {reader.line_num}: not CSV ({error})") from error
+        line = reader.reader.line_num
+        raise ManifestError(f"{table}, line {line}: not CSV ({error})") from error
 
 
 build: CorpusFactory = Meld
