@@ -10,12 +10,10 @@ their own whose peak resident memory is compared. `tone` is 1024 wide and `netwo
 from __future__ import annotations
 
 import json
-import multiprocessing
 import resource
 import sys
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -26,6 +24,7 @@ from benchmarks._networks import write_speech
 from features.backbone_entry import BackboneEntry
 from features.extraction import extract
 from features.manifest import Manifest
+from features.workers import WorkerPool
 
 GOAL = 1.1
 SECONDS = 1.0
@@ -73,8 +72,7 @@ def small_network(folder: Path) -> BackboneEntry:
 
 def alone(function: Callable[P, R], *args: P.args, **keywords: P.kwargs) -> R:
     """The result of a function in a fresh process, whose memory holds nothing of this one's."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context) as pool:
+    with WorkerPool(1) as pool:
         return pool.submit(function, *args, **keywords).result()
 
 

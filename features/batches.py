@@ -7,6 +7,7 @@ are prepared in worker processes, in order, while the device computes.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -28,6 +29,7 @@ from features.backbones._backbone import (
 from features.devices import entered
 from features.errors import HeronryError, UtteranceError
 from features.manifest import Utterance
+from features.workers import end_with_parent, unreached_by_ctrl_c
 
 BATCH_SECONDS = 480.0  # padded, on an accelerator: 16 windows of Whisper
 WORTH_WORKERS = 200.0  # seconds of audio below which starting processes costs more than it saves
@@ -136,9 +138,11 @@ def prepare_ahead(
         sampler=_Order(batches),
         num_workers=workers,
         multiprocessing_context=context,
+        worker_init_fn=_begin_worker,
         pin_memory=device.type == "cuda",
     )
-    with entered(device):  # the loader's thread that locks pages is on the device of now
+    # The loader's thread that locks pages is on the device of now.
+    with entered(device), unreached_by_ctrl_c() if workers else contextlib.nullcontext():
         prepared = iter(loader)
     while True:
         with entered(device):
@@ -146,6 +150,11 @@ def prepare_ahead(
         if item is None:
             return
         yield item
+
+
+def _begin_worker(_number: int) -> None:
+    """A loader's worker looks for its parent only while it has nothing to do."""
+    end_with_parent()
 
 
 class _Batches(Dataset[Prepared]):

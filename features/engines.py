@@ -9,13 +9,14 @@ import importlib
 import itertools
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from multiprocessing.queues import Queue
 from typing import Literal
 
 from features.extractor import Extractor
 from features.recipe import Recipe, Tally
 from features.shard_plan import PlannedShard
+from features.workers import WorkerPool
 
 Engine = Literal["local", "ray"]
 SHARDS_A_DEVICE = 2  # handed out to each, so that none waits for work
@@ -51,27 +52,22 @@ def run_shards(
 def _run_in_processes(
     extractor: Extractor, shards: Sequence[PlannedShard], devices: Sequence[str], tell: Tally
 ) -> Iterator[int]:
-    context = multiprocessing.get_context("spawn")
-    names: Queue[str] = context.Queue()
+    names: Queue[str] = multiprocessing.get_context("spawn").Queue()
     for device in devices:
         names.put(device)
     given = (extractor.recipe, names, extractor.store.reserved)
     left = iter(shards)
     running: dict[Future[Tally], int] = {}  # with the number of utterances
-    with ProcessPoolExecutor(len(devices), context, _start, given) as pool:
-        try:
-            while True:
-                for shard in itertools.islice(left, len(devices) * SHARDS_A_DEVICE - len(running)):
-                    running[pool.submit(_finish, shard)] = len(shard.utterances)
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    count = running.pop(future)
-                    tell.add(future.result())
-                    yield from (1 for _ in range(count))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with WorkerPool(len(devices), _start, given) as pool:
+        while True:
+            for shard in itertools.islice(left, len(devices) * SHARDS_A_DEVICE - len(running)):
+                running[pool.submit(_finish, shard)] = len(shard.utterances)
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                count = running.pop(future)
+                tell.add(future.result())
+                yield from (1 for _ in range(count))
 
 
 _extractor: Extractor | None = None  # of a pool's process

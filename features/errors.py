@@ -4,7 +4,13 @@ from __future__ import annotations
 
 
 class HeronryError(Exception):
-    """Base of all errors that a stage reports without a traceback."""
+    """Base of all errors that a stage reports without a traceback.
+
+    Attributes:
+        status: The exit status of a command that ends with it.
+    """
+
+    status = 1
 
 
 class ParamsError(HeronryError):
@@ -25,6 +31,10 @@ class DamagedShardError(CacheError):
 
 class CheckpointError(HeronryError):
     """The weights of a backbone are missing, unreachable or not what they should be."""
+
+
+class MachineError(HeronryError):
+    """The machine refuses something: no room, no permission, no locks, no memory."""
 
 
 class UtteranceError(HeronryError):

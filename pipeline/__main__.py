@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from features.arguments import in_lines
-from features.errors import HeronryError, ParamsError
+from features.command import run_command
+from features.errors import ParamsError
 from features.locations import store_root
 from pipeline.board import board
 from pipeline.build import build
@@ -108,12 +108,8 @@ def show() -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's error is a message and exit status 1."""
-    try:
-        app()
-    except HeronryError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(1)
+    """Run the command line: see `features.command`."""
+    run_command(app)
 
 
 if __name__ == "__main__":

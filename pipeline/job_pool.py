@@ -8,13 +8,13 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import multiprocessing
-import multiprocessing.connection
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from multiprocessing.queues import SimpleQueue
 
+from features.workers import WorkerPool
 from pipeline.jobs import Job, run_job
 from pipeline.live_lines import LiveLines
 
@@ -35,21 +35,14 @@ def run_jobs(jobs: Sequence[Job], *, workers: int | None = None) -> Iterator[int
         for number, job in enumerate(jobs):
             yield run_job(job, partial(lines.show, number))
         return
-    context = multiprocessing.get_context("spawn")
-    told: SimpleQueue[Message] = context.SimpleQueue()
+    told: SimpleQueue[Message] = multiprocessing.get_context("spawn").SimpleQueue()
     with (
         _shown(told, lines),
-        concurrent.futures.ProcessPoolExecutor(
-            min(workers, len(jobs)), context, initializer=_begin_worker, initargs=(told,)
-        ) as pool,
+        WorkerPool(min(workers, len(jobs)), _begin_worker, (told,)) as pool,
     ):
         futures = [pool.submit(_run_in_worker, number, job) for number, job in enumerate(jobs)]
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for future in concurrent.futures.as_completed(futures):
+            yield future.result()
 
 
 def available_cores() -> int:
@@ -61,17 +54,9 @@ _told: SimpleQueue[Message] | None = None
 
 
 def _begin_worker(told: SimpleQueue[Message]) -> None:
-    """Connect a worker to its parent, whose end is its end: a run begun anew must be alone."""
+    """Connect a worker to its parent."""
     global _told
     _told = told
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    multiprocessing.connection.wait([sentinel])
-    os._exit(1)
 
 
 def _run_in_worker(number: int, job: Job) -> int:

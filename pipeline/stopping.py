@@ -14,6 +14,8 @@ from features.errors import HeronryError
 class StoppedError(HeronryError):
     """Work was asked to stop, and did; the same command goes on with it."""
 
+    status = 128 + signal.SIGTERM
+
 
 class Wish:
     """Whether somebody wants this process to stop.

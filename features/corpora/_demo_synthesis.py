@@ -9,10 +9,9 @@ Notation: T samples at `SAMPLE_RATE_HZ`.
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
+import io
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from features.corpora._demo_sounds import SOUNDS, Throat
 from features.corpora._demo_texts import spoken
 from features.corpora._demo_voices import STYLES, Style
 from features.progress import progress
+from features.workers import WorkerPool
 
 Floats = NDArray[np.float64]
 Samples = NDArray[np.int16]
@@ -51,8 +51,7 @@ def synthesise(planned: Sequence[Planned], seed: int, folder: Path) -> None:
     requests = [(p.speaker.voice, spoken(p.text)) for p in planned if p.place != "alone"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     # Fresh interpreters: a forked one would inherit threads, and espeak-ng must not have spoken.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(cores, MOST_WORKERS), mp_context=context) as pool:
+    with WorkerPool(min(cores, MOST_WORKERS)) as pool:
         speech = iter(pool.submit(_demo_espeak.speak, requests).result())
         plain = [None if p.place == "alone" else next(speech) for p in planned]
         seeds = [(seed, number) for number in range(len(planned))]
@@ -64,7 +63,9 @@ def synthesise(planned: Sequence[Planned], seed: int, folder: Path) -> None:
 
 def _write(planned: Planned, plain: Samples | None, seed: tuple[int, int], path: Path) -> None:
     samples = render(planned, plain, np.random.default_rng(seed))
-    soundfile.write(path, samples, SAMPLE_RATE_HZ, subtype="PCM_16", format="FLAC")
+    content = io.BytesIO()  # of a full disk soundfile itself says nothing that can be understood
+    soundfile.write(content, samples, SAMPLE_RATE_HZ, subtype="PCM_16", format="FLAC")
+    path.write_bytes(content.getbuffer())
 
 
 def render(planned: Planned, plain: Samples | None, rng: np.random.Generator) -> Samples:
