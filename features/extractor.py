@@ -21,6 +21,7 @@ from features.batches import (
 )
 from features.cache import CacheWriter
 from features.errors import CacheError
+from features.machine import told
 from features.manifest import Utterance
 from features.recipe import Recipe, Tally
 from features.runner import Result, Runner
@@ -207,13 +208,8 @@ class Extractor:
             else:
                 rows.append(dataclasses.replace(row, id=utterance.id))
         path = self.store.path(planned.fingerprint)
-        try:
-            self.writer.write(path, rows, rejected=rejected, deviation=pending.deviation)
-        except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
-            raise CacheError(
-                f"cannot write {path} ({error}); free space there, or set HERONRY_STORE to a "
-                "folder with more: finished shards are kept, and the next run goes on"
-            ) from error
+        deviation = pending.deviation
+        told(self.writer.write, path, rows, rejected=rejected, deviation=deviation)
         self.store.add(planned.fingerprint, device=str(self.device))
 
 

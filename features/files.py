@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import io
 import os
@@ -13,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +109,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Whoever looks sees the old file, or none, or the whole new one; never a part of it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -116,10 +117,34 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        share(temporary)
         temporary.replace(path)
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each shared as the one that it lies in."""
+    missing = []
+    while not folder.is_dir() and folder != folder.parent:
+        missing.append(folder)
+        folder = folder.parent
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
+        share(each)
+
+
+def share(path: Path) -> None:
+    """Give a new file or folder the rights of the group that shares the folder it lies in.
+
+    That is one with the setgid bit: there the group may do what the owner may, as far as it may in
+    the folder, whatever the umask of the one who happens to come first.
+    """
+    above, own = path.parent.stat().st_mode, path.stat().st_mode
+    wanted = own | (own >> 3 & above & stat.S_IRWXG)
+    if above & stat.S_ISGID and wanted != own:
+        path.chmod(stat.S_IMODE(wanted))
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -131,6 +156,35 @@ def link_or_copy(source: Path, target: Path) -> None:
         with replacing(target) as temporary:
             shutil.copyfile(source, temporary)
             temporary.chmod(source.stat().st_mode)
+
+
+def open_lock(path: Path) -> TextIO:
+    """A file to be locked, made where there is none, by whoever of a group comes first."""
+    new = not path.exists()
+    file = path.open("a+", encoding="utf-8")
+    if new:
+        share(path)
+    return file
+
+
+def lock(file: IO[str], kind: int) -> bool:
+    """Take the system's lock of a file, which ends with its process; whether it could be had.
+
+    Args:
+        file: Open; as `open_lock` gives it.
+        kind: Of `fcntl.flock`, mostly with `LOCK_NB`, without which it is waited for.
+
+    Raises:
+        OSError: If the file system knows no locks.
+    """
+    try:
+        fcntl.flock(file, kind)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        error.filename = file.name
+        raise
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

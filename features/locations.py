@@ -96,7 +96,13 @@ def checkpoint_folder() -> Path | None:
 def cache_root() -> Path:
     """Heronry's folder in the user's cache directory."""
     base = os.environ.get("XDG_CACHE_HOME", "").strip()
-    return (_absolute(base) if base else Path.home() / ".cache") / "heronry"
+    try:
+        return (_absolute(base) if base else Path.home() / ".cache") / "heronry"
+    except RuntimeError as error:  # a container's user without a name
+        raise ParamsError(
+            f"this user ({os.getuid()}) has no home folder: set HOME, or HERONRY_STORE and "
+            "XDG_CACHE_HOME, to folders that it can write"
+        ) from error
 
 
 def store_root() -> Path:

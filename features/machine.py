@@ -75,7 +75,7 @@ def machine_error(error: BaseException) -> MachineError | None:
         return None
     cause = getattr(error, "strerror", None) or os.strerror(number)
     remedy = REMEDIES.get(number, f"see what is wrong with it. {_KEPT}")
-    return MachineError(f"cannot use {_place(error)} ({cause}): {remedy}")
+    return MachineError(f"cannot read or write {_place(error)} ({cause}): {remedy}")
 
 
 def told(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -160,7 +160,7 @@ def _remedy(path: Path) -> Remedy:
     """What to do about a file that says that it is no shard, or that cannot be opened."""
     try:
         check_regular(path)
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             if (
                 file.attrs.get("format") in (FORMAT, FORMAT.encode())
                 and file.attrs.get("version") != VERSION

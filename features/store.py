@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from features.errors import CacheError, DamagedShardError
-from features.files import link_or_copy
+from features.files import link_or_copy, lock, make_folder, open_lock, replacing
 from features.shard import Row, Shard, read_shard
 
 RECORDED = ("torch", "transformers", "numpy", "h5py")
@@ -98,17 +98,15 @@ class WorkStore:
             shared: Together with others who do so: each finishes other shards.
         """
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOCK).open("a+") as file:
-            try:
-                fcntl.flock(file, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
+        make_folder(self.folder)
+        with open_lock(self.folder / LOCK) as file:
+            if not lock(file, kind | fcntl.LOCK_NB):
                 file.seek(0)
                 owner = file.read().strip() or "another process"
                 sys.stderr.write(f"waiting: the same backbone is being extracted by {owner}\n")
                 sys.stderr.flush()
-                fcntl.flock(file, kind)
-            for stale in () if shared else self.folder.glob(".*.h5-*"):  # of a writer killed
+                lock(file, kind)
+            for stale in () if shared else self.folder.glob(".*-*"):  # of a writer killed
                 stale.unlink(missing_ok=True)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}, in {Path.cwd()}\n")
@@ -143,7 +141,9 @@ class WorkStore:
             "python": platform.python_version(),
             "versions": {name: importlib.metadata.version(name) for name in RECORDED},
         }
-        path.with_suffix(".json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+        with replacing(path.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+            temporary.chmod(0o644)
 
 
 def _places(shard: Shard) -> dict[str, tuple[Path, int]]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.errors import ParamsError
+from features.files import lock, open_lock
 from features.store import LOCK
 from pipeline.params import Params
 from pipeline.store_survey import StoredFile, stored_backbones, stored_trainings
@@ -127,10 +128,5 @@ def _removable(
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[bool]:
     """Hold a backbone's lock if nobody has it; whether that is so."""
-    with (folder / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    with open_lock(folder / LOCK) as file:
+        yield lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

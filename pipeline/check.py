@@ -28,6 +28,7 @@ from features.rehearsal import Rehearsal, rehearse
 from features.stream import StreamSpec
 from pipeline.checkpoint import make_model
 from pipeline.params import ModelEntry, Params, all_problems
+from pipeline.places import place_problems
 from pipeline.slot_reads import odd_slots
 from pipeline.warm_start import beginning_of
 
@@ -40,7 +41,7 @@ def check(params: Params, *, deep: bool = False, tell: Callable[[str], object] =
         deep: Also compare the content of every audio file with the manifest, not its size alone.
         tell: Called with each line on what is no problem: the classes, and what is odd.
     """
-    found = all_problems(params)
+    found = [*all_problems(params), *place_problems()]
     if all_name_problems(params.corpora, params.backbones, params.models):
         return found  # what follows makes folders and variables of names
     wrong = "\n".join(found)

@@ -23,7 +23,7 @@ class Hdf5File:
 
     def __init__(self, path: Path, largest: int) -> None:
         self.largest = largest
-        self.file: Any = h5py.File(path, "r")
+        self.file: Any = h5py.File(path, "r", locking=False)
         self._names: list[str] | None = None
 
     def names(self) -> list[str]:

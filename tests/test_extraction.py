@@ -15,7 +15,7 @@ from features.backbone_entry import BackboneEntry, backbone_entry
 from features.backbones._backbone import Inputs
 from features.backbones.tone import Tone
 from features.cache import CacheReader
-from features.errors import CacheError, ManifestError
+from features.errors import CacheError, MachineError, ManifestError
 from features.extraction import Extraction, extract
 from features.files import file_sha256
 from features.manifest import Manifest, Utterance
@@ -231,7 +231,7 @@ def test_batches_do_not_depend_on_which_shards_were_finished(
 
     with monkeypatch.context() as full:
         full.setattr("features.cache.write_shard", stop)
-        with pytest.raises(CacheError):
+        with pytest.raises(MachineError):
             run(manifest, tmp_path / "out", tmp_path / "store")
     assert run(manifest, tmp_path / "out", tmp_path / "store").linked == finished
     assert content(tmp_path / "out") == content(tmp_path / "reference")
