@@ -8,6 +8,7 @@ are prepared in worker processes, in order, while the device computes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -27,8 +28,9 @@ from features.backbones._backbone import (
     padded_seconds,
 )
 from features.devices import entered
-from features.errors import HeronryError, UtteranceError
+from features.errors import CacheError, HeronryError, UtteranceError
 from features.manifest import Utterance
+from features.memory import out_of_memory, too_large
 from features.workers import end_with_parent, unreached_by_ctrl_c
 
 BATCH_SECONDS = 480.0  # padded, on an accelerator: 16 windows of Whisper
@@ -72,7 +74,30 @@ def prepare(backbone: Backbone, batch: Sequence[Utterance]) -> Prepared:
             rest = [utterance for utterance in rest if utterance.id != error.id]
         except HeronryError as error:
             return Prepared((), None, rejected, error)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return _one_by_one(backbone, rest, rejected)
     return Prepared((), None, rejected)
+
+
+def _one_by_one(
+    backbone: Backbone, batch: Sequence[Utterance], rejected: dict[str, str]
+) -> Prepared:
+    """The rest of a batch for which there is too little memory here: without those too large."""
+    if len(batch) == 1:
+        return Prepared((), None, {**rejected, batch[0].id: too_large("this machine")})
+    for utterance in batch:
+        rejected |= prepare(backbone, [utterance]).rejected
+    rest = [utterance for utterance in batch if utterance.id not in rejected]
+    if len(rest) < len(batch):
+        prepared = prepare(backbone, rest)
+        return dataclasses.replace(prepared, rejected=rejected | prepared.rejected)
+    fault = CacheError(
+        f"the inputs of {len(batch)} utterances do not fit the memory of this machine together: "
+        "set --batch-seconds to less, or --workers to fewer"
+    )
+    return Prepared((), None, rejected, fault)
 
 
 def form_batches(

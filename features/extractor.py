@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import torch
@@ -23,6 +23,7 @@ from features.cache import CacheWriter
 from features.errors import CacheError
 from features.machine import told
 from features.manifest import Utterance
+from features.memory import too_large
 from features.recipe import Recipe, Tally
 from features.runner import Result, Runner
 from features.shard import Row
@@ -114,13 +115,22 @@ class Extractor:
                 for item in items:
                     going.append((_checked(item), pool.submit(self.runner.launch, item)))
                     if len(going) > lanes:
-                        first, future = going.popleft()
-                        yield first, future.result()
+                        yield self._settled(going)
                 while going:
-                    first, future = going.popleft()
-                    yield first, future.result()
+                    yield self._settled(going)
         finally:
             torch.set_num_threads(threads)
+
+    def _settled(
+        self, going: deque[tuple[Prepared, Future[list[Result]]]]
+    ) -> tuple[Prepared, list[Result]]:
+        """The first of the batches under way, once more by itself if the memory was too little."""
+        item, future = going.popleft()
+        results = future.result()
+        if any(result.stream is None for result in results):
+            wait([other for _, other in going])
+            results = self.runner.launch(item)
+        return item, results
 
     def _side_by_side(self) -> bool:
         """Whether batches are small enough for several at once, on a CPU."""
@@ -181,7 +191,12 @@ class Extractor:
         contents, before = pending.contents, len(pending.rejected)
         pending.rejected |= {contents[id]: reason for id, reason in item.rejected.items()}
         for result in results:
-            for utterance, values in zip(result.utterances, result.wait().unpad(), strict=True):
+            stream = result.wait()
+            if stream is None:
+                alone = contents[result.utterances[0].id]
+                pending.rejected[alone] = too_large(self.device)
+                continue
+            for utterance, values in zip(result.utterances, stream.unpad(), strict=True):
                 content = contents[utterance.id]
                 frames = values.float() if values.is_floating_point() else values
                 if frames.is_floating_point() and not bool(torch.isfinite(frames).all()):

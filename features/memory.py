@@ -1,12 +1,30 @@
-"""How much memory this process may count on."""
+"""How much memory this process may count on, and errors of having too little."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import torch
+
 PROC = Path("/proc")
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+# How a rejected utterance's reason begins that another machine, or another day, may overcome.
+DOES_NOT_FIT = "does not fit the memory of"
+# What torch raises as a bare `RuntimeError`: its allocator on a CPU, and libraries on a GPU.
+_TOO_LITTLE = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device, or this machine, has too little memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _TOO_LITTLE)
+
+
+def too_large(device: torch.device | str) -> str:
+    """The reason of an utterance that alone does not fit."""
+    return f"{DOES_NOT_FIT} {device} by itself: cut it into shorter ones, or use a larger device"
 
 
 def available_bytes(*, proc: Path = PROC, control_groups: Path = CONTROL_GROUPS) -> int:

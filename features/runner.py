@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,8 @@ import torch
 from features.backbones._backbone import Backbone, Inputs, module_of
 from features.batches import Prepared
 from features.devices import Arrival, entered, fetched
-from features.errors import CacheError
 from features.manifest import Utterance
+from features.memory import out_of_memory
 from features.stream import Stream
 
 
@@ -20,15 +21,15 @@ class Result:
 
     Attributes:
         utterances: Those of its rows.
-        stream: In the computer's own memory.
+        stream: In the computer's own memory; None: an utterance alone does not fit the device's.
         arrived: What the device signals when it is there; None if it is there.
     """
 
     utterances: tuple[Utterance, ...]
-    stream: Stream
+    stream: Stream | None
     arrived: Arrival | None = None
 
-    def wait(self) -> Stream:
+    def wait(self) -> Stream | None:
         """The stream, arrived."""
         if self.arrived is not None:
             self.arrived.synchronize()
@@ -58,7 +59,7 @@ class Runner:
         with entered(self.device):
             self._move()
             for stream in self._streams(item.inputs):
-                stop = start + len(stream.mask)
+                stop = start + (1 if stream is None else len(stream.mask))
                 results.append(self._bring(item.utterances[start:stop], stream))
                 start = stop
         return results
@@ -67,16 +68,23 @@ class Runner:
     def deviation(self, item: Prepared) -> float | None:
         """Largest difference that a reduced precision makes, relative to the largest value.
 
-        Measured on the first utterance of a batch; None in float32, and for bins.
+        Measured on the first utterance of a batch; None in float32, and for bins, and where that
+        utterance has no features in one of the two: its values overflow, or it does not fit.
         """
         if item.inputs is None or self.dtype == "float32" or self.backbone.spec.bins is not None:
             return None
         first = item.inputs.first()
         with entered(self.device):
             self._move()
-            exact = self._run(first, "float32").values
-            difference = (self._run(first, self.dtype).values.float() - exact).abs().max()
-            return float(difference / exact.abs().max().clamp(min=1e-30))
+            try:
+                exact = self._run(first, "float32").values
+                difference = (self._run(first, self.dtype).values.float() - exact).abs().max()
+                found = float(difference / exact.abs().max().clamp(min=1e-30))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                return None
+        return found if math.isfinite(found) else None
 
     def _move(self) -> None:
         if self.device.type == "cuda":
@@ -91,8 +99,10 @@ class Runner:
                 network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self._moved = True
 
-    def _streams(self, inputs: Inputs) -> list[Stream]:
+    def _streams(self, inputs: Inputs) -> list[Stream | None]:
         """The batch's streams: in halves, and halves of those, where it is too large at once.
+
+        None stands for a single utterance that is too large.
 
         The parts depend on the batch and the device's memory alone, not on what ran before.
         """
@@ -101,13 +111,11 @@ class Runner:
         if single or self._too_large is None or size < self._too_large:
             try:
                 return [self._run(inputs, self.dtype)]
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
                 if single:
-                    raise CacheError(
-                        f"utterance {inputs.ids[0]!r} alone does not fit the memory of "
-                        f"{self.device} ({str(error).partition('.')[0]}); cut it into shorter "
-                        "ones, or set HERONRY_DEVICE to a larger device"
-                    ) from error
+                    return [None]
                 self._too_large = size
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -121,6 +129,8 @@ class Runner:
         with torch.autocast(self.device.type, getattr(torch, dtype)):
             return self.backbone(moved)
 
-    def _bring(self, utterances: tuple[Utterance, ...], stream: Stream) -> Result:
+    def _bring(self, utterances: tuple[Utterance, ...], stream: Stream | None) -> Result:
+        if stream is None:
+            return Result(utterances, None)
         (values, mask), arrived = fetched((stream.values, stream.mask), self.device)
         return Result(utterances, Stream(values, mask), arrived)

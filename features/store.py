@@ -15,6 +15,7 @@ from pathlib import Path
 
 from features.errors import CacheError, DamagedShardError
 from features.files import link_or_copy, lock, make_folder, open_lock, replacing
+from features.memory import DOES_NOT_FIT
 from features.shard import Row, Shard, read_shard
 
 RECORDED = ("torch", "transformers", "numpy", "h5py")
@@ -41,17 +42,21 @@ class WorkStore:
         return self.folder / f"{fingerprint}.h5"
 
     def has(self, fingerprint: str) -> bool:
-        """Whether the shard is finished; a damaged one is removed and counts as absent."""
+        """Whether the shard is finished; a damaged one is removed and counts as absent.
+
+        One that lacks what did not fit some machine's memory is not: that is tried again.
+        """
         path = self.path(fingerprint)
         if not path.exists():
             return False
         try:
-            read_shard(path).verify()
+            shard = read_shard(path)
+            shard.verify()
         except DamagedShardError:
             path.unlink()
             return False
         self._sound.add(path)
-        return True
+        return not any(reason.startswith(DOES_NOT_FIT) for reason in shard.rejected.values())
 
     def reserve(self, fingerprints: Iterable[str]) -> None:
         """Name the shards of a plan, which then lend no rows.

@@ -17,6 +17,7 @@ import torch
 
 from features.backbones._backbone import Inputs
 from features.errors import HeronryError
+from features.memory import out_of_memory
 from features.stream import Stream
 from pipeline.batch import Batch
 from pipeline.dialogues import UNSCORED
@@ -71,7 +72,9 @@ class Fitting:
             for part in self.parts(batch):
                 try:
                     results.append(compute(part))
-                except torch.OutOfMemoryError as error:
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error):
+                        raise
                     reason = str(error).partition(". ")[0]
                 else:
                     continue

@@ -99,8 +99,10 @@ def test_results_of_the_second_device_are_read_when_they_are_there(
     expected = Tone()(item.inputs)
     runner = Runner(backbone, torch.device("cuda:1"), "float32")
     (result,) = runner.launch(item)
+    assert result.stream is not None
     assert not result.stream.mask.any()  # still on its way
     stream = result.wait()
+    assert stream is not None
     assert torch.equal(stream.values, expected.values)
     assert torch.equal(stream.mask, expected.mask)
     assert seen == [1]
