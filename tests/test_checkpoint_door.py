@@ -310,3 +310,49 @@ def test_weights_alone_are_no_checkpoint(build: Callable[..., Path], tmp_path: P
     save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match=r"net' is a folder without config.json"):
         build("text_encoder", lambda folder: (folder / CONFIG).unlink())
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({CONFIG: {"attn_implementation": "org/kernel"}}, "leads to code of a hub"),
+        ({"adapter_config.json": {"base_model_name_or_path": "org/base"}}, "is an adapter"),
+        ({CONFIG: {"quantization_config": {"quant_method": "awq"}}}, "code of another package"),
+    ],
+)
+def test_the_same_is_refused_of_a_hub(
+    files: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.errors import EntryNotFoundError
+
+    asked = []
+
+    def download(name: str, file: str, *, revision: str | None, **_: Any) -> str:
+        asked.append((name, revision))
+        if file not in files:
+            raise EntryNotFoundError(f"no {file}")
+        (tmp_path / file).write_text(json.dumps(files[file]))
+        return str(tmp_path / file)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    commit = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+    for revision, of_hub in ((commit, commit), (f"sha256:{'0' * 64}", None)):
+        with pytest.raises(CheckpointError, match=message):
+            Checkpoint("org/net", revision).load(None)
+        assert asked.pop() == ("org/net", of_hub)
+
+
+def test_weights_of_a_hub_are_held_to_their_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "model.safetensors")
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda _, file, **__: str(tmp_path / file)
+    )
+    with pytest.raises(CheckpointError, match="found sha256:") as told:
+        Checkpoint("org/net", f"sha256:{'0' * 64}").tensors((WEIGHTS,))
+    revision = str(told.value).partition("found ")[2].partition(":")[2].partition(":")[0]
+    assert len(revision) == 64
+    named = Checkpoint("org/net", f"sha256:{revision}")
+    assert torch.equal(named.tensors((WEIGHTS,))["a"], torch.ones(1))
+    assert named.provenance((WEIGHTS,))["revision"] == f"sha256:{revision}"
