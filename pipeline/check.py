@@ -134,17 +134,21 @@ def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
     name, revision, package = (entry.options.get(k) for k in ("checkpoint", "revision", "package"))
     if name is None:
         return []
-    made = _extracted(Path("cache", params.corpus, entry.name), entry)
-    found, content = [], made.get("revision")
-    if not made:
-        checkpoint = Checkpoint(str(name), revision, package)
-        files = getattr(load(BACKBONES, entry.kind), "files", ())
-        try:
+    folder, left_open = Path("cache", params.corpus, entry.name), leaves_weights_open(entry)
+    made, found, here = _extracted(folder, entry), [], None
+    trusted = bool(entry.options.get("trust_remote_code"))
+    checkpoint = Checkpoint(str(name), revision, package, trusted)
+    files = getattr(load(BACKBONES, entry.kind), "files", ())
+    try:
+        if not made:
             checkpoint.look_for(files)
-            content = checkpoint.content_here(files) if leaves_weights_open(entry) else None
-        except HeronryError as error:
-            found = [f"backbones.{entry.name}: {error}"]
-    return [*found, open_weights(entry, content)] if leaves_weights_open(entry) else found
+        here = checkpoint.content_here(files) if left_open else None
+    except HeronryError as error:
+        found += [] if made else [f"backbones.{entry.name}: {error}"]
+    was = made.get("revision")
+    if None not in (was, here) and was != here:
+        found.append(f"{folder} was made with other weights than {name!r} has now: {was}")
+    return [*found, open_weights(entry, here or was)] if left_open else found
 
 
 def beginning_problems(params: Params) -> list[str]:

@@ -136,6 +136,11 @@ def test_check_tells_of_open_weights_and_of_other_ones(
     assert f"write `revision: {hash}`" in checked(revision=None)
     entry = backbone_entry("t", {"kind": "text_encoder", **options})
     extract(make_manifest([0.3]), entry, tmp_path / "cache/mine/t", store=tmp_path / "store")
+    whole = weights_of(options).read_bytes()
+    weights_of(options).write_bytes(whole + b"\0")
+    told = checked(revision=None)
+    assert f"cache/mine/t was made with other weights than {options['checkpoint']!r} has" in told
+    assert f"write `revision: sha256:{hashlib.sha256(whole + bytes(1)).hexdigest()}`" in told
     weights_of(options).unlink()  # the features say what they were made of
     assert f"write `revision: {hash}`" in checked(revision=None)
     assert "backbones.t" not in checked(revision=hash)
