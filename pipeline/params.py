@@ -6,7 +6,7 @@ default of `TrainParams`; for the number of seeds: `seeds`, then the model's `se
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,11 +23,12 @@ from features.yaml_scalars import read_params_file
 from pipeline.asr_entry import asr_problems
 from pipeline.checkpoint import FUSIONS
 from pipeline.fusion._inputs import InputSettings
+from pipeline.selection import REGIMES as REGIMES
+from pipeline.selection import SLOTS as SLOTS
+from pipeline.selection import backbone_name_problems, choice_problems
 from pipeline.train_params import TrainParams
 from pipeline.tune_params import TuneParams, tune_problems
 
-SLOTS = ("text", "speech", "nonverbal", "prosody", "spectral")
-REGIMES = ("cached", "e2e")
 Seeds = Annotated[int, Interval(ge=1, le=1000)]
 
 
@@ -143,11 +144,7 @@ def all_problems(params: Params) -> list[str]:
     found += all_name_problems(params.corpora, params.backbones, params.models)
     if max(map(len, (params.corpora, params.backbones, params.models))) > MOST_ENTRIES:
         return found
-    for key, entries in (("fusion", params.models), ("corpus", params.corpora)):
-        if getattr(params, key) not in entries:
-            found.append(_not_one_of(key, getattr(params, key), entries))
-    if params.regime not in REGIMES:
-        found.append(_not_one_of("regime", params.regime, REGIMES))
+    found += choice_problems(vars(params))
     for name, mapping in params.corpora.items():
         found += corpus_problems(name, mapping)
     for name, mapping in params.backbones.items():
@@ -181,9 +178,7 @@ def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
     if found:
         return found
     entry = ModelEntry(name=name, **given)
-    for slot, backbone in entry.slots.items():
-        if backbone not in params.backbones:
-            found.append(_not_one_of(f"{where}.{slot}", backbone, params.backbones))
+    found += backbone_name_problems(where, entry.slots, params.backbones)
     found += asr_problems(params, entry)
     try:
         build = load(FUSIONS, entry.kind)
@@ -197,10 +192,6 @@ def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
 def _refuse(found: list[str]) -> None:
     if found:
         raise ParamsError(in_lines(found))
-
-
-def _not_one_of(where: str, given: str, names: Collection[str]) -> str:
-    return f"{where}: given {quoted(given)}; expected {one_of(given, names)}"
 
 
 def _entry(entries: Mapping[str, Any], name: str, where: str) -> Any:

@@ -1,0 +1,32 @@
+"""`python -m stages.selection`: is all there that params.yaml selects? Before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from features.arguments import in_lines
+from features.errors import ParamsError
+from features.files import replacing
+from features.yaml_scalars import read_params_file
+from pipeline.selection import selection_problems
+from stages._run import run
+
+OUT = Path("data", "selection.txt")
+
+
+def main() -> None:
+    """Write data/selection.txt, always the same; a name that is no entry is refused.
+
+    DVC fills the names in before any of our code runs, and would say of a misspelt one only that
+    `runs/cached/demo/concta` does not exist, after all that does not depend on it has run.
+    """
+    found = selection_problems(read_params_file(Path("params.yaml")))
+    if found:
+        raise ParamsError(in_lines(found))
+    with replacing(OUT) as temporary:
+        temporary.write_text("params.yaml selects entries that are there\n", encoding="utf-8")
+        temporary.chmod(0o644)
+
+
+if __name__ == "__main__":
+    run(main)
