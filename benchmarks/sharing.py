@@ -50,7 +50,6 @@ def moved(project: SmallProject, clips: int) -> dict[str, Any]:
     """Growth of the remote after each change, and seconds of the push."""
     rows = {"first push": _push(project, {})}
     project.add_clips(clips // 100)
-    project.dvc("repro", "-f", "-s", "stages/prepare/dvc.yaml:prepare@made")
     rows["1 % new utterances"] = _push(project, {})
     rows["one new backbone"] = _push(project, {"fusion": "both"})
     rows["another fusion of the same features"] = _push(project, {"fusion": "wider"})

@@ -62,6 +62,7 @@ class Card:
     fold: int | None = None
     splits_sha256: str | None = None
     labels_sha256: str | None = None
+    tables: Mapping[str, str] | None = None
     differences: Sequence[str] = ()
     utterances: Amount = 0
     counts: Sequence[Mapping[str, Counts]] = ()

@@ -38,6 +38,7 @@ from features.records import (
     write_rejected,
     write_rows,
 )
+from features.sources import tables_sha256
 from features.survey import Survey, look_at
 
 LISTED = 20  # rejected utterances that a message quotes
@@ -114,6 +115,7 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
     leaks = find_leaks(survey.labelled, splits, survey.contents)
     gate(leaks, entry.allow_leak, corpus=name)
     card = make_card(name, entry, corpus, survey, splits, leaks)
+    card["tables"] = {} if generated else tables_sha256(name, corpus, root)
     write_rows(labels / LABELS, _labels(survey, splits))
     card["labels_sha256"] = file_sha256(labels / LABELS)
     write_json(labels / CARD, card)

@@ -22,6 +22,7 @@ from pipeline.evaluation import headline
 from pipeline.joined import join
 from pipeline.metrics_file import read_metrics
 from pipeline.params import read_params, read_unchecked
+from pipeline.plan import corpus_changes
 from pipeline.plan import plan as what_would_run
 from pipeline.quarantine import MENDED
 from pipeline.recipes import command_line, read_recipe
@@ -87,7 +88,14 @@ def plan(
     backbones: Annotated[list[str] | None, typer.Argument(help="Default: the slots'.")] = None,
 ) -> None:
     """Say what extraction would compute for the selected experiment, and why."""
-    steps = what_would_run(read_params(Path("params.yaml")), store_root(), backbones)
+    params = read_params(Path("params.yaml"))
+    steps = what_would_run(params, store_root(), backbones)
+    changes = corpus_changes(params)
+    if changes:
+        typer.echo(
+            f"corpus {params.corpus!r} has changed since it was prepared: {'; '.join(changes)}. "
+            "`dvc repro` prepares it again, and may then extract more than this:"
+        )
     for step in steps:
         typer.echo(step.line())
     if not steps:

@@ -22,11 +22,13 @@ from features.manifest import Manifest
 from features.pins import leaves_weights_open, open_weights
 from features.plugins import load
 from features.preparation import PACKAGE as CORPORA
-from features.preparation import corpus_entry
+from features.preparation import CorpusEntry, corpus_entry
 from features.records import read_json
 from features.rehearsal import Rehearsal, rehearse
+from features.sources import changes_since
 from features.stream import StreamSpec
 from pipeline.checkpoint import make_model
+from pipeline.dvc_command import PREPARE
 from pipeline.params import ModelEntry, Params, all_problems
 from pipeline.places import place_problems
 from pipeline.slot_reads import odd_slots
@@ -73,7 +75,7 @@ def corpus_problems(params: Params, *, deep: bool, tell: Callable[[str], object]
         card = read_json(card_path) if card_path.exists() else {}
         root = folder / "utterances" if generated else corpus_root(entry.name)
         found = rehearse(entry, root)
-        changes = [] if generated else _changes(entry.name, root, deep=deep)
+        changes = [] if generated else _changes(entry, root, deep=deep)
     except HeronryError as error:
         unseen = "" if folder.exists() else "; not prepared yet: its tables were not looked at"
         changes = [f"{error}{unseen}"]
@@ -85,11 +87,12 @@ def corpus_problems(params: Params, *, deep: bool, tell: Callable[[str], object]
     return [*found.problems, *changes]
 
 
-def _changes(corpus: str, root: Path, *, deep: bool) -> list[str]:
-    """Whether the files are those that `prepare` saw."""
-    folder = Path("data", corpus, "utterances")
+def _changes(entry: CorpusEntry, root: Path, *, deep: bool) -> list[str]:
+    """Whether tables and audio files are those that `prepare` saw."""
+    folder = Path("data", entry.name, "utterances")
     manifest = Manifest.read(folder).located(root) if folder.exists() else ()
-    changed = []
+    changed = changes_since(entry, folder.with_name("labels"))
+    remedy = "`dvc repro`"
     for utterance in manifest:
         if utterance.audio is None:
             continue
@@ -100,12 +103,14 @@ def _changes(corpus: str, root: Path, *, deep: bool) -> list[str]:
             changed.append(f"{path} has {path.stat().st_size} bytes, not {utterance.bytes}")
         elif deep and file_sha256(path) != utterance.sha256:
             changed.append(f"{path} has other content")
+            # DVC is told of the names and sizes of audio files alone.
+            remedy = f"`dvc repro --force --single-item {PREPARE.format(corpus=entry.name)}`"
     if not changed:
         return []
     return [
-        f"corpus {corpus!r}: {len(changed)} files differ from "
-        f"data/{corpus}/utterances, such as: {'; '.join(changed[:3])}. "
-        f"Run `dvc repro --force --single-item stages/prepare/dvc.yaml:prepare@{corpus}`"
+        f"corpus {entry.name!r}: its root differs in {len(changed)} places from what "
+        f"data/{entry.name} was prepared from, such as: {'; '.join(changed[:3])}. "
+        f"Run {remedy}"
     ]
 
 

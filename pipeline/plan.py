@@ -8,12 +8,14 @@ from typing import Any
 
 from features.backbone_entry import provenance_differences
 from features.cache import CacheReader
-from features.errors import CacheError, ManifestError
+from features.corpus_entry import corpus_entry
+from features.errors import CacheError, ManifestError, ParamsError
 from features.extractor import Extractor
 from features.forecast import Forecast, forecast
 from features.manifest import Manifest
 from features.recipe import Recipe
 from features.shard_plan import ShardPlan, content_of
+from features.sources import changes_since
 from pipeline.params import Params
 
 LONGEST = 40  # characters of a setting's value that are shown whole
@@ -36,6 +38,17 @@ class Step:
     def line(self) -> str:
         """For people."""
         return f"{self.backbone}: {self.forecast.line()}; {self.reason}"
+
+
+def corpus_changes(params: Params) -> list[str]:
+    """What of the selected corpus is no longer as `prepare` saw it; nothing without a root."""
+    if params.corpus not in params.corpora:
+        return []
+    entry = corpus_entry(params.corpus, params.corpora[params.corpus])
+    try:
+        return changes_since(entry, Path("data", params.corpus, "labels"))
+    except ParamsError:
+        return []
 
 
 def plan(params: Params, store: Path, backbones: list[str] | None = None) -> list[Step]:
@@ -92,7 +105,8 @@ def _reason(folder: Path, manifest: Manifest, extractor: Extractor) -> str:
     if told:
         return f"the corpus changed: {told}"
     same = [id for id in wanted if id in had] == list(had)
-    return f"{folder} is up to date" if same else "the order of the corpus changed"
+    as_prepared = f"{folder} is up to date with data/{folder.parent.name}/utterances"
+    return as_prepared if same else "the order of the corpus changed"
 
 
 def _short(value: Any) -> str:

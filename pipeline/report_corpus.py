@@ -27,6 +27,7 @@ def corpus_of(card: Mapping[str, Any], leaks: Leaks) -> Iterator[Markup]:
     yield from _warnings(card.get("warnings") or [])
     yield from leaks_of(leaks)
     yield from _published(card)
+    yield from _tables(card)
     yield from _label_map(card)
     yield from _splits(card)
     yield from _reasons("Rejected utterances", card, "rejected")
@@ -39,6 +40,15 @@ def _warnings(lines: Sequence[str]) -> Iterator[Markup]:
         yield element("ul", *(element("li", line) for line in lines[:_LISTED]))
     if len(lines) > _LISTED:
         yield quiet(f"and {len(lines) - _LISTED} more, in card.json")
+
+
+def _tables(card: Mapping[str, Any]) -> Iterator[Markup]:
+    tables = card.get("tables") or {}
+    if tables:
+        rows = [[name, element("code", sha256)] for name, sha256 in list(tables.items())[:_LISTED]]
+        more = f", {_LISTED} of {len(tables)}" if len(tables) > _LISTED else ""
+        title = f"Tables that the labels came from{more}"
+        yield folded(title, table(["Table", "SHA-256"], rows, style="words", caption=title))
 
 
 def _reasons(what: str, card: Mapping[str, Any], key: str) -> Iterator[Markup]:

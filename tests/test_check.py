@@ -73,9 +73,9 @@ def test_files_that_changed_since_prepare(corpus: Manifest) -> None:
     second.write_bytes(second.read_bytes() + b"xx")
     lacking, found = check(params())
     assert "1 of 4 utterances cannot be used, such as u0: u0.wav: there is no such file" in lacking
-    assert "2 files differ" in found
+    assert "in 2 places" in found
     assert "is gone" in found
-    assert "prepare@mine" in found
+    assert "Run `dvc repro`" in found
 
 
 def test_same_size_other_content_is_seen_by_the_deep_check(corpus: Manifest) -> None:

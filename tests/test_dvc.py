@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.conftest import RATE, tone
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]
 SOURCE = Path(__file__).parent.parent
 COPIED = ("features", "pipeline", "stages", "dvc.yaml", ".dvcignore", ".gitignore")
+PREPARE = "stages/prepare/dvc.yaml:prepare@tones"
 CLASSES = {"low": 150.0, "middle": 600.0, "high": 2400.0}
 
 
@@ -73,6 +75,12 @@ class Project:
     def params(self, **changes: Any) -> None:
         path = self.root / "params.yaml"
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+
+
+def computed(said: str) -> list[str]:
+    """Stages that DVC ran, but for those that look before anything is done."""
+    ran = re.findall(r"> python -m stages\.(\w+)", said)
+    return [stage for stage in ran if stage not in ("look", "selection")]
 
 
 def write_corpus(folder: Path, per_speaker: int = 2) -> None:
@@ -149,7 +157,10 @@ def test_report_is_complete_and_right(project: Project) -> None:
 
 
 def test_nothing_changed_nothing_runs(project: Project) -> None:
-    assert "Running stage" not in project.run("dvc", "repro")
+    """But for the looks at the selection and at the corpus root, which DVC itself cannot see."""
+    said = project.run("dvc", "repro")
+    assert re.findall(r"> python -m (\S+)", said) == ["stages.selection", "stages.look"]
+    assert "always changed" in project.run("dvc", "status", "stages/look/dvc.yaml:look@tones")
 
 
 def test_dvc_shows_metrics_plots_and_experiments(project: Project) -> None:
@@ -192,14 +203,63 @@ def test_a_bad_file_is_named_and_finished_work_is_kept(project: Project) -> None
     whole = bad.read_bytes()
     bad.write_bytes(b"this is no sound")
     try:
-        force = ("repro", "--force", "--single-item", "stages/prepare/dvc.yaml:prepare@tones")
-        said = project.run("dvc", *force, fails=True)
+        said = project.run("dvc", "repro", PREPARE, fails=True)
         assert "s0_low_0" in said
         assert "allow_rejected" in said
         assert "Traceback" not in said
     finally:
         bad.write_bytes(whole)
-    project.run("dvc", *force)
+    project.run("dvc", "repro", PREPARE)
+
+
+def test_the_corpus_of_today_is_prepared_whatever_was_before(project: Project) -> None:
+    """Settings A; the corpus grows and a label is corrected under B; back to A, and an edit."""
+    table = project.corpus / "manifest.csv"
+    before = table.read_bytes()
+    project.git("reset", "-q", "--hard")
+    project.run("dvc", "repro", "-q", PREPARE)
+    assert len(labels(project)) == 54
+
+    lines = before.decode().splitlines()
+    lines[1] = lines[1].replace("take 0,low,", "take 0,high,")
+    grown = "\n".join([*lines, "more,,a text,low,s8", ""])
+    try:
+        table.write_text(grown)
+        entry = yaml.safe_load((project.root / "params.yaml").read_text())["corpora"]["tones"]
+        project.params(corpora={"tones": entry | {"allow_rejected": 1}})
+        project.run("dvc", "repro", "-q", PREPARE)
+        project.params(corpora={"tones": entry})
+        project.run("dvc", "repro", "-q", PREPARE)
+        assert labels(project)["s0_low_0"] == "high"
+        assert labels(project)["more"] == "low"
+        table.write_text(grown.replace("more,,a text,low", "more,,a text,high"))
+        assert "manifest.csv was edited" in project.run("pipeline", "check", fails=True)
+        project.run("dvc", "repro", "-q", PREPARE)
+        assert labels(project)["more"] == "high"
+    finally:
+        table.write_bytes(before)
+    said = project.run("dvc", "repro", PREPARE)
+    # What is as it was comes from the run-cache, as it should.
+    assert "is cached - skipping run" in said
+    assert labels(project)["s0_low_0"] == "low"
+
+
+def labels(project: Project) -> dict[str, str]:
+    path = project.root / "data/tones/labels/labels.jsonl"
+    rows = map(json.loads, path.read_text().splitlines())
+    return {row["id"]: row["label"] for row in rows}
+
+
+def test_a_misspelt_name_is_told_before_anything_runs(project: Project) -> None:
+    project.git("reset", "-q", "--hard")
+    for change, told in (
+        ("fusion=bth", "fusion: given 'bth'; expected one of ['both', 'speech'] (did you mean"),
+        ("models.speech.speech=tne", "models.speech.speech: given 'tne'; expected one of"),
+    ):
+        said = project.run("dvc", "exp", "run", "-S", change, fails=True)
+        assert told in said
+        assert re.findall(r"> python -m (\S+)", said) == ["stages.selection"]
+        project.git("reset", "-q", "--hard")
 
 
 def test_wrong_params_stop_the_check(project: Project) -> None:
@@ -241,4 +301,6 @@ def test_a_team_mate_trains_without_corpus_or_extraction(project: Project) -> No
     assert "> python -m stages.train tones speech" in done.stdout
     assert "> python -m stages.extract" not in done.stdout
     assert "> python -m stages.prepare" not in done.stdout
+    # The record of the corpus came by Git, and whoever has none goes on with it.
+    assert "sources/tones.json stays as it is" in done.stdout + done.stderr
     assert (clone / "reports" / "metrics.json").is_file()

@@ -74,7 +74,7 @@ def test_up_to_date(manifest: Manifest) -> None:
     run(manifest)
     step = planned()
     assert (step.forecast.compute, step.forecast.finished) == (0, step.forecast.shards)
-    assert step.reason == "cache/mine/tone is up to date"
+    assert step.reason == "cache/mine/tone is up to date with data/mine/utterances"
 
 
 def test_a_setting_that_changed_is_named(manifest: Manifest) -> None:
@@ -115,7 +115,7 @@ def test_rejects_are_no_news(manifest: Manifest) -> None:
     changed = dataclasses.replace(manifest, utterances=rows)
     prepare(changed)
     run(changed)
-    assert planned().reason == "cache/mine/tone is up to date"
+    assert planned().reason == "cache/mine/tone is up to date with data/mine/utterances"
 
 
 def test_without_a_manifest_it_says_what_to_run(

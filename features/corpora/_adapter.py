@@ -88,6 +88,8 @@ class Corpus(Protocol):
     - `preview() -> Iterator[Item]`: the same as `items`, for `check`, where that makes or unpacks
       audio: nothing is written, and `audio` is None of what would have to be.
     - `warnings: Sequence[str]`: what was ignored of its tables as a whole, once items were read.
+    - `tables() -> Iterable[Path]`: the files that it reads besides audio. Their hashes decide
+      whether `prepare` must run again.
     """
 
     source: ClassVar[Source]

@@ -119,6 +119,11 @@ class CremaD:
         """Counts by intended emotion; for votes there are none to hold against."""
         return _INTENDED_COUNTS if self._labels == "intended" else None
 
+    def tables(self) -> Iterator[Path]:
+        """Demographics, and the summary of the votes."""
+        yield from self._root.glob("VideoDemographics.csv")
+        yield from self._root.glob("processedResults/summaryTable.csv")
+
     def items(self) -> Iterator[Item]:
         """All clips, those that cannot be used with a reason.
 

@@ -48,7 +48,6 @@ from annotated_types import Interval
 
 from features.corpora._adapter import CorpusFactory, Item, Source
 from features.corpora._demo_plan import CLASSES, LEAST, Planned, plan
-from features.corpora._demo_synthesis import synthesise
 from features.errors import ManifestError, ParamsError
 from features.files import file_sha256
 from features.ranges import Seed
@@ -126,6 +125,9 @@ class Demo:
         folder.mkdir(parents=True, exist_ok=True)
         # Whatever stops the work from here on, half a corpus is never taken for a whole one.
         (folder / STAMP).unlink(missing_ok=True)
+        # Imports scipy's signal processing, which whoever only looks need not wait for.
+        from features.corpora._demo_synthesis import synthesise
+
         synthesise(planned, self.seed, folder)
         names = [f"{p.id}.flac" for p in planned]
         for stale in set(files) - set(names):

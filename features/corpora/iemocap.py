@@ -152,6 +152,11 @@ class Iemocap:
         """Counts of the complete corpus; None for improvised scenes alone, of which none agree."""
         return None if self._improvised_only else PUBLISHED[self._labels]
 
+    def tables(self) -> Iterator[Path]:
+        """Label files and transcripts."""
+        for folder in ("EmoEvaluation", "transcriptions"):
+            yield from self._root.glob(f"Session[1-5]/dialog/{folder}/Ses*.txt")
+
     def items(self) -> Iterator[Item]:
         """All rated utterances, those outside the label map with a reason.
 

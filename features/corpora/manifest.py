@@ -118,6 +118,14 @@ class ManifestCorpus:
         items = vars(self).get("_items") or self.preview()
         return tuple(sorted({item.label for item in items if item.label is not None}))
 
+    def tables(self) -> Iterator[Path]:
+        """What `file` names, and what `save_to_disk` wrote beside it."""
+        yield self._root / self._file / "dataset_dict.json"
+        for table in find_tables(self._root, self._file):
+            yield table.path
+            if table.path.suffix == ".arrow":
+                yield from table.path.parent.glob("*.json")
+
     def items(self) -> Iterator[Item]:
         """All rows, in the order of the tables.
 

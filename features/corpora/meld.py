@@ -143,6 +143,11 @@ class Meld:
             notes=("With audio 13,706: a clip of train is corrupt, one of dev unpublished",),
         )
 
+    def tables(self) -> Iterator[Path]:
+        """Those of the splits, wherever they lie."""
+        for folder in ("", "*/"):
+            yield from self._root.glob(f"{folder}*_sent_emo.csv")
+
     def items(self) -> Iterator[Item]:
         """All rows, those that cannot be used with a reason.
 

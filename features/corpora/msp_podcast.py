@@ -114,6 +114,11 @@ class MspPodcast:
             "checked, and intervals over speakers take them for independent."
         )
 
+    def tables(self) -> Iterator[Path]:
+        """Consensus labels and transcripts."""
+        for name in (*TABLES, "*.txt"):
+            yield from self._root.glob(f"*/{name}")
+
     def items(self) -> Iterator[Item]:
         """All rows and clips, those that cannot be used with a reason.
 

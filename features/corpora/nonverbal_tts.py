@@ -121,6 +121,10 @@ class NonverbalTts:
         """What every report on this corpus must say."""
         return RARE if self._events == "removed" else f"{RARE} {LEAK}"
 
+    def tables(self) -> Iterator[Path]:
+        """The Parquet files, which hold the audio too."""
+        return (shard.path for shard in self._shards())
+
     def items(self) -> Iterator[Item]:
         """All clips, those without an emotion with a reason; unpacks audio on the way.
 

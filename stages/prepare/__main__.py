@@ -8,9 +8,10 @@ from pathlib import Path
 import typer
 
 from features.arguments import one_of
-from features.errors import ParamsError
+from features.errors import ManifestError, ParamsError
 from features.label_checks import named
 from features.preparation import corpus_entry, prepare
+from features.sources import differences, record_path, take_record, write_record
 from pipeline.params import read_params
 from stages._run import LISTED, list_told, run
 
@@ -20,8 +21,16 @@ def main(corpus: str) -> None:
     corpora = read_params(Path("params.yaml")).corpora
     if corpus not in corpora:
         raise ParamsError(f"corpora: no entry {corpus!r}; expected {one_of(corpus, corpora)}")
-    out = Path("data", corpus)
-    done = prepare(corpus, corpus_entry(corpus, corpora[corpus]), out)
+    entry, out = corpus_entry(corpus, corpora[corpus]), Path("data", corpus)
+    record = take_record(entry)
+    done = prepare(corpus, entry, out)
+    if done.card["tables"] != record.get("tables", {}):
+        raise ManifestError(
+            f"the tables of corpus {corpus!r} were edited while they were read: "
+            f"{'; '.join(differences(record, done.card))}. Run this again"
+        )
+    # DVC may have been told to leave out the stage that looks (--single-item), or not be used.
+    write_record(record_path(corpus), record)
     list_told("rejected", done.rejected, done.card["rejected_reasons"])
     list_told("noticed", done.noticed, done.card["noticed_reasons"])
     speakers = "; ".join(

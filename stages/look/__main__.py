@@ -1,0 +1,29 @@
+"""`python -m stages.look CORPUS`: what lies below a corpus root, for DVC, which sees only files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from features.arguments import one_of
+from features.corpus_entry import corpus_entry
+from features.errors import ParamsError
+from features.sources import record_path, renew_record
+from features.yaml_scalars import read_params_file
+from stages._run import run
+
+
+def main(corpus: str) -> None:
+    """Write sources/CORPUS.json; where there is no root, the record of a team mate stays."""
+    # Runs at each `dvc repro`, so that it must not wait for torch, which pipeline.params imports.
+    corpora = read_params_file(Path("params.yaml")).get("corpora") or {}
+    if corpus not in corpora:
+        raise ParamsError(f"corpora: no entry {corpus!r}; expected {one_of(corpus, corpora)}")
+    _, kept = renew_record(corpus_entry(corpus, corpora[corpus]))
+    if kept is not None:
+        typer.echo(f"{record_path(corpus)} stays as it is: {kept}", err=True)
+
+
+if __name__ == "__main__":
+    run(main)
