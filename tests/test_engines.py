@@ -128,16 +128,105 @@ def test_batches_are_halved_where_memory_runs_out(
 
 
 class Full(Tone):
+    """A device whose memory takes all but one clip, and says so in the ways that there are."""
+
+    error: BaseException
+    where = "device"
+
+    def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
+        if self.where == "host" and any(u.id == "u3" for u in utterances):
+            raise self.error
+        return super().prepare(utterances)
+
     def __call__(self, inputs: Inputs) -> Stream:
-        raise torch.OutOfMemoryError(f"out of memory. Tried to hold {len(inputs.ids)}")
+        if self.where == "device" and "u3" in inputs.ids:
+            raise self.error
+        return super().__call__(inputs)
 
 
-def test_an_utterance_that_never_fits_stops_the_run(
+NO_MEMORY = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate a lot"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    MemoryError("Unable to allocate 12 GiB"),
+)
+
+
+@pytest.mark.parametrize("error", NO_MEMORY)
+@pytest.mark.parametrize(("where", "seconds"), [("device", None), ("device", 1e6), ("host", 1e6)])
+def test_an_utterance_that_never_fits_is_rejected_and_tried_again_another_day(
+    make_manifest: ManifestMaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    where: str,
+    seconds: float | None,
+) -> None:
+    manifest, options = make_manifest(SECONDS), Options(batch_seconds=seconds)
+    out, store = tmp_path / "out", tmp_path / "store"
+    Full.error, Full.where = error, where
+    with monkeypatch.context() as small:
+        small.setattr("features.backbones.tone.build", Full)
+        tell = extract(manifest, TONE, out, store=store, options=options)
+    assert list(tell.rejected) == ["u3"]
+    place = "cpu" if where == "device" else "this machine"
+    assert tell.rejected["u3"].startswith(f"does not fit the memory of {place} by itself: cut it")
+    assert len(CacheReader(out, verify=True)) == len(SECONDS) - 1
+    tell = extract(manifest, TONE, out, store=store, options=options)  # on a larger machine
+    assert not tell.rejected
+    assert tell.linked == len(CacheReader(out).shards) - 1
+    assert tell.computed == 1 if seconds is None else tell.computed < len(SECONDS)
+    extract(manifest, TONE, tmp_path / "reference", store=tmp_path / "other", options=options)
+    assert content(out) == content(tmp_path / "reference")
+
+
+def test_an_error_that_is_not_about_memory_is_a_bug(
     make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("features.backbones.tone.build", Full)
-    with pytest.raises(CacheError, match=r"'u0' alone does not fit.*larger device"):
-        extract(make_manifest([0.5]), TONE, tmp_path / "out", store=tmp_path / "store")
+    for Full.where in ("device", "host"):
+        Full.error = RuntimeError("shapes differ")
+        with pytest.raises(RuntimeError, match="shapes differ"):
+            extract(make_manifest(SECONDS), TONE, tmp_path / "out", store=tmp_path / "store")
+
+
+def test_together_they_do_not_fit_the_host(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Crowded(Tone):
+        def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
+            if len(utterances) > 1:
+                raise MemoryError
+            return super().prepare(utterances)
+
+    monkeypatch.setattr("features.backbones.tone.build", Crowded)
+    options = Options(batch_seconds=1e6)
+    with pytest.raises(CacheError, match="together: set --batch-seconds to less"):
+        extract(make_manifest(SECONDS), TONE, tmp_path / "o", store=tmp_path / "s", options=options)
+
+
+class Overflowing(Tone):
+    """In half precision the longest clip of each shard leaves the range, in float32 none does."""
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        stream = super().__call__(inputs)
+        if not torch.is_autocast_enabled("cpu"):
+            return stream
+        factor = float("inf") if inputs.ids[0] in ("u1", "u3") else 1.001
+        return Stream(stream.values * factor, stream.mask)
+
+
+def test_an_overflow_in_half_precision_loses_its_utterance_alone(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the precision changes is then measured on the next utterance of the shard."""
+    monkeypatch.setattr("features.backbones.tone.build", Overflowing)
+    entry = BackboneEntry("tone", "tone", compute_dtype="float16")
+    manifest = make_manifest([0.5, 1.0, 0.5, 1.0, 0.4])
+    tell = extract(manifest, entry, tmp_path / "out", store=tmp_path / "store")
+    assert tell.rejected == dict.fromkeys(("u1", "u3"), "its features are not finite")
+    for shard in CacheReader(tmp_path / "out", verify=True).shards:
+        assert shard.provenance["compute_deviation"] == pytest.approx(0.001, rel=0.05)
 
 
 class Loud(Tone):
