@@ -138,7 +138,7 @@ def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
     """Whether the weights of a backbone can be had, unless its features are there already."""
     name, revision, package = (entry.options.get(k) for k in ("checkpoint", "revision", "package"))
     if name is None:
-        return []
+        return _refused(entry)
     folder, left_open = Path("cache", params.corpus, entry.name), leaves_weights_open(entry)
     made, found, here = _extracted(folder, entry), [], None
     trusted = bool(entry.options.get("trust_remote_code"))
@@ -154,6 +154,15 @@ def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
     if None not in (was, here) and was != here:
         found.append(f"{folder} was made with other weights than {name!r} has now: {was}")
     return [*found, open_weights(entry, here or was)] if left_open else found
+
+
+def _refused(entry: BackboneEntry) -> list[str]:
+    """What a backbone without weights says of its settings, held against each other."""
+    try:
+        entry.build()
+    except HeronryError as error:
+        return [f"backbones.{entry.name}: {error}"]
+    return []
 
 
 def beginning_problems(params: Params) -> list[str]:

@@ -106,3 +106,26 @@ def test_bins_in_a_slot_for_numbers_are_refused_before_anything_runs() -> None:
     assert "bins" in found
     models = {"m": {"kind": "gat", "speech": "tone", "prosody": "f0"}}
     assert check(params(backbones=backbones, models=models)) == []
+
+
+@pytest.mark.usefixtures("corpus")
+@pytest.mark.parametrize(
+    ("backbone", "said"),
+    [
+        ({"kind": "logmel", "f_min": 500, "f_max": 550}, "expected 100 Hz between them"),
+        ({"kind": "f0", "f_min": 500, "f_max": 100}, "and 0 < f_min < f_max"),
+        ({"kind": "f0", "pooling": "mean"}, "bins cannot be pooled"),
+        ({"kind": "f0", "method": "rmvpe"}, "checkpoint"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other(backbone: dict[str, object], said: str) -> None:
+    found = check(params(backbones={"tone": backbone, "none": {}}))
+    (line,) = (line for line in found if line.startswith("backbones."))
+    assert said in line
+
+
+@pytest.mark.usefixtures("corpus")
+def test_heads_that_do_not_divide_the_width() -> None:
+    model = {"kind": "transformer", "speech": "tone", "args": {"d_model": 10, "heads": 4}}
+    (found,) = check(params(models={"m": model}))
+    assert found.startswith("models.m: transformer: heads 4; expected a divisor of 10")

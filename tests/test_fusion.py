@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 import torch
 
 from features.errors import ParamsError
-from features.plugins import kinds
+from features.plugins import kinds, load
 from features.stream import Stream, StreamSpec
 from pipeline.batch import Batch
 from pipeline.checkpoint import load_model, make_model, save_model
 from pipeline.fusion._model import FusionModel, ModalityDropout, Unit
+from tests.number_ranges import ends
 
 PACKAGE = "pipeline.fusion"
 ALL = kinds(PACKAGE)
@@ -256,3 +258,27 @@ def test_modality_dropout_zeroes_whole_utterances_and_only_in_training() -> None
         assert torch.equal(stream.mask, batch.streams[slot].mask)
     silent = dropout.eval()(batch.streams)
     assert all(torch.equal(silent[slot].values, batch.streams[slot].values) for slot in silent)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_both_ends_of_each_range_train_or_are_refused(kind: str) -> None:
+    """Wide models are made, but not filled with weights."""
+    specs, loads = specs_of(kind), load(PACKAGE, kind)
+    alone = {"heads": 1, "encoder_heads": 1}
+    made = 0
+    for (setting, value), more in itertools.product(ends(loads), ({}, alone)):
+        args = {**SMALL[kind], **{k: v for k, v in more.items() if k in SMALL[kind]}}
+        args[setting] = value
+        try:
+            with torch.device("meta"):
+                make_model(kind, args, specs, CLASSES)
+        except ParamsError:
+            continue
+        made += 1
+        if value <= 1000:
+            model = make_model(kind, args, specs, CLASSES).train()
+            batch = batch_of(specs, unit=model.unit)
+            loss = model.loss(model(batch), batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            assert loss.isfinite(), (setting, value)
+    assert made > len(dict(ends(loads)))

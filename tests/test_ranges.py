@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-import types
 import typing
-from collections.abc import Iterator
-from typing import Annotated, Any, Union
+from typing import Annotated, Any
 
 import pytest
 from annotated_types import Interval
@@ -24,6 +22,7 @@ from pipeline.fusion._inputs import InputSettings
 from pipeline.params import ModelEntry, Params
 from pipeline.train_params import TrainParams
 from pipeline.tune_params import InitRun, LoraParams, SlotTuning, TuneParams
+from tests.number_ranges import numbers
 
 RECORDS: dict[str, Any] = {
     record.__name__: record
@@ -39,19 +38,6 @@ TARGETS = RECORDS | {
 }
 SUPPLIED = ("root", "specs", "classes")  # by the caller, never by params.yaml
 ALIASES = {n: value for n, value in vars(ranges).items() if typing.get_origin(value) is Annotated}
-
-
-def numbers(hint: Any, bounds: tuple[Interval, ...] = ()) -> Iterator[tuple[type, list[Interval]]]:
-    """Each number within an annotation, and the ranges around it."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        found = [each for each in arguments[1:] if isinstance(each, Interval)]
-        yield from numbers(arguments[0], (*bounds, *found))
-    elif origin in (Union, types.UnionType) or origin is not None:
-        for argument in arguments if origin is not typing.Literal else ():
-            yield from numbers(argument)
-    elif hint in (int, float):
-        yield hint, list(bounds)
 
 
 def test_the_search_sees_numbers_wherever_they_stand() -> None:

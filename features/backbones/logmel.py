@@ -21,6 +21,7 @@ from features.stream import Stream, StreamSpec
 from features.torchaudio_cpu import functional
 
 WINDOW = 400  # samples
+NARROWEST = 100  # Hz from f_min to f_max: bands much closer are one in float32, and divide by 0
 FLOOR = 1e-10  # power below which the logarithm is cut off
 
 
@@ -44,10 +45,12 @@ class LogMel:
         hop: Annotated[int, Interval(ge=1, le=SAMPLE_RATE)] = 160,
         n_fft: Annotated[int, Interval(ge=WINDOW, le=65_536)] = 512,
         f_min: Annotated[float, Interval(ge=0, lt=SAMPLE_RATE // 2)] = 0.0,
-        f_max: Annotated[float, Interval(gt=0, le=SAMPLE_RATE // 2)] = 8000.0,
+        f_max: Annotated[float, Interval(ge=NARROWEST, le=SAMPLE_RATE // 2)] = 8000.0,
     ) -> None:
-        if f_min >= f_max:
-            raise ParamsError(f"logmel: f_min {f_min}, f_max {f_max}; expected f_min < f_max")
+        if f_max - f_min < NARROWEST:
+            raise ParamsError(
+                f"logmel: f_min {f_min}, f_max {f_max}; expected {NARROWEST} Hz between them"
+            )
         self.spec = StreamSpec(dim=n_mels, hop_seconds=hop / SAMPLE_RATE)
         self.trainable = False
         self.hop, self.n_fft = hop, n_fft

@@ -14,6 +14,7 @@ from pipeline.batch import Batch, Prediction
 from pipeline.losses import Criterion, CrossEntropy
 
 Unit = Literal["utterance", "dialogue"]
+MOST_DROPPED = 0.99  # of a modality: the closer to 1, the longer the draws that leave one
 
 
 class FusionModel(nn.Module):
@@ -84,8 +85,10 @@ class ModalityDropout(nn.Module):
 
     def __init__(self, probability: float) -> None:
         super().__init__()
-        if not 0 <= probability < 1:
-            raise ParamsError(f"modality_dropout: given {probability}; expected 0 <= p < 1")
+        if not 0 <= probability <= MOST_DROPPED:
+            raise ParamsError(
+                f"modality_dropout: given {probability}; expected 0 <= p <= {MOST_DROPPED}"
+            )
         self.probability = probability
 
     def forward(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:

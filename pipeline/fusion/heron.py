@@ -11,15 +11,22 @@ three slots of 768 and 8 classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from features.errors import ParamsError
 from features.ranges import Heads, Multiple, Share, Width
 from features.stream import Stream, StreamSpec
 from pipeline.batch import Batch, Prediction
-from pipeline.fusion._model import FusionFactory, FusionModel, ModalityDropout, check_slots
+from pipeline.fusion._model import (
+    MOST_DROPPED,
+    FusionFactory,
+    FusionModel,
+    ModalityDropout,
+    check_slots,
+)
 
 SLOTS = ("text", "speech", "nonverbal")
 
@@ -96,7 +103,7 @@ class Heron(FusionModel):
         ffn_mult: Multiple = 4,
         hidden: Width = 256,
         dropout: Share = 0.1,
-        modality_dropout: Share = 0.2,
+        modality_dropout: Annotated[float, Interval(ge=0, le=MOST_DROPPED)] = 0.2,
         pool: Literal["mean", "first"] = "mean",
         level1: Literal["cross", "none"] = "cross",
         residual: bool = True,
