@@ -16,6 +16,7 @@ from torch import Tensor
 
 from features.networks.rmvpe import N_BINS, N_MELS
 from features.pitch import Floats
+from features.spectrogram import spectra
 from features.torchaudio_cpu import functional
 
 SAMPLE_RATE_HZ = 16_000
@@ -36,16 +37,8 @@ def log_mel(samples: NDArray[np.float32]) -> Tensor:
     The first and last frame look beyond the clip by reflection, so L must exceed 512.
     """
     window, bank = _window_and_bank()
-    spectrum = torch.stft(
-        torch.from_numpy(samples),
-        N_FFT,
-        HOP,
-        window=window,
-        center=True,
-        pad_mode="reflect",
-        return_complex=True,
-    )
-    return (bank @ spectrum.abs()).clamp(min=FLOOR).log()
+    blocks = spectra(torch.from_numpy(samples), window, n_fft=N_FFT, hop=HOP)
+    return torch.cat([(bank @ block.abs()).clamp(min=FLOOR).log() for block in blocks], 1)
 
 
 @functools.cache

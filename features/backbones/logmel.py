@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from annotated_types import Interval
+from numpy.typing import NDArray
 from torch import Tensor
 
 from features.backbones._audio import SAMPLE_RATE, waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Reads
 from features.errors import ParamsError
 from features.manifest import Utterance
+from features.spectrogram import spectra
 from features.stream import Stream, StreamSpec
 from features.torchaudio_cpu import functional
 
@@ -73,19 +76,14 @@ class LogMel:
         """No weights."""
         return {"window_samples": WINDOW, "power_floor": FLOOR}
 
-    def _frames(self, samples: Any) -> Tensor:
-        spectrum = torch.stft(
-            torch.from_numpy(samples),
-            self.n_fft,
-            self.hop,
-            WINDOW,
-            self.window,
-            center=True,
-            pad_mode="reflect",
-            return_complex=True,
+    def _frames(self, samples: NDArray[np.float32]) -> Tensor:
+        clip = torch.from_numpy(samples)
+        return torch.cat(
+            [
+                (block.abs().square().T @ self.bank).clamp(min=FLOOR).log()
+                for block in spectra(clip, self.window, n_fft=self.n_fft, hop=self.hop)
+            ]
         )
-        power: Tensor = spectrum.abs().square().T @ self.bank
-        return power.clamp(min=FLOOR).log()
 
 
 build: BackboneFactory = LogMel

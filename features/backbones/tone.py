@@ -16,6 +16,7 @@ from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Reads
 from features.manifest import Utterance
 from features.ranges import Width
+from features.spectrogram import equal_parts
 from features.stream import Stream, StreamSpec
 
 
@@ -46,9 +47,10 @@ class Tone:
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, D]` with T = floor(L / 320)."""
         samples, lengths = inputs.tensors["samples"], inputs.tensors["lengths"]
-        frames = samples.double().unfold(1, HOP, HOP)  # [B, T, HOP]
+        frames = samples.unfold(1, HOP, HOP)  # [B, T, HOP]
         cosine, sine = self.cosine.to(samples.device), self.sine.to(samples.device)
-        power = (frames @ cosine).square() + (frames @ sine).square()
+        blocks = (frames[:, first:last].double() for first, last in equal_parts(frames.shape[1]))
+        power = torch.cat([(f @ cosine).square() + (f @ sine).square() for f in blocks], 1)
         mask = torch.arange(frames.shape[1], device=samples.device) < (lengths // HOP)[:, None]
         values = (power + 1e-8).log().float() * mask[..., None]
         return Stream(values, mask)
