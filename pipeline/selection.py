@@ -9,13 +9,14 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from features.arguments import one_of, quoted
+from features.entry_names import all_name_problems
 
 SLOTS = ("text", "speech", "nonverbal", "prosody", "spectral")
 REGIMES = ("cached", "e2e")
 
 
 def selection_problems(raw: Mapping[str, Any]) -> list[str]:
-    """What of the selection is no entry, a line each.
+    """Names of entries that DVC could not use, or what of the selection is no entry, a line each.
 
     Args:
         raw: params.yaml as it was read, or its fields.
@@ -25,6 +26,7 @@ def selection_problems(raw: Mapping[str, Any]) -> list[str]:
         for section in ("models", "corpora", "backbones")
         if not isinstance(raw.get(section), Mapping)
     ]
+    found = found or all_name_problems(raw["corpora"], raw["backbones"], raw["models"])
     if found:
         return found
     found = choice_problems(raw)

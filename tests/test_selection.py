@@ -33,6 +33,7 @@ def shipped(**changes: Any) -> dict[str, Any]:
         ({"corpus": "Demo"}, "(did you mean 'demo'?)"),
         ({"regime": "chached"}, "regime: given 'chached'; expected one of ['cached', 'e2e']"),
         ({"models": None}, "models: given None; expected entries by name"),
+        ({"corpora": {"a.b": {}, "demo": {}}}, "corpora.a.b: given the name 'a.b'; expected"),
     ],
 )
 def test_names_that_are_no_entry(changes: dict[str, Any], told: str) -> None:
