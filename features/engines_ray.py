@@ -17,6 +17,7 @@ from typing import Any
 from features.errors import HeronryError, ParamsError
 from features.extractor import Extractor
 from features.files import replacing
+from features.machine import told
 from features.recipe import Recipe, Tally
 from features.shard_plan import PlannedShard
 from features.store import WorkStore
@@ -86,6 +87,10 @@ _kept: tuple[Recipe, Extractor] | None = None  # of a worker process: weights ar
 
 def _compute(recipe: Recipe, device: str, shard: PlannedShard) -> tuple[bytes, Tally]:
     """Compute a shard on this host: its bytes, and what was done."""
+    return told(_computed, recipe, device, shard)
+
+
+def _computed(recipe: Recipe, device: str, shard: PlannedShard) -> tuple[bytes, Tally]:
     global _kept
     with tempfile.TemporaryDirectory(prefix="heronry-") as folder:
         if _kept is None or _kept[0] != recipe:

@@ -107,6 +107,9 @@ def _errno(error: BaseException) -> int | None:
 def _place(error: BaseException) -> str:
     """The file or folder that the error is about."""
     named = getattr(error, "filename", None)
+    second = getattr(error, "filename2", None)  # of a copy: where to, which is what may be full
+    if second is not None and not isinstance(error, FileNotFoundError):
+        named = second
     if isinstance(named, bytes | str | os.PathLike):
         return _shown(os.fsdecode(named))
     # Writing to an open file does not say which. The innermost frames know it.

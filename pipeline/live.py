@@ -174,11 +174,14 @@ class LiveExamples:
     def _tried(self) -> dict[str, dict[str, str]]:
         """Reasons by slot of those of this process's share that cannot be used."""
         labels = self.ranks.share(self.labels)
-        with ThreadPoolExecutor(self.threads) as pool:
+        pool = ThreadPoolExecutor(self.threads)
+        try:
             tried: Iterator[dict[str, str]] = pool.map(self._reasons, labels)
             if self.ranks.is_first:
                 tried = progress(tried, total=len(labels), what="reading", unit="utterance")
             return {label.id: why for label, why in zip(labels, tried, strict=True) if why}
+        finally:  # after an error or Ctrl-C the rest of a corpus would take its time
+            pool.shutdown(cancel_futures=True)
 
     def _reasons(self, label: Label) -> dict[str, str]:
         """Why an utterance cannot be used, by slot."""

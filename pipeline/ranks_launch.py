@@ -11,6 +11,8 @@ import os
 import shlex
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -87,6 +89,7 @@ def joined(device: str) -> Iterator[Ranks]:
     if process_count() == 1:
         yield ALONE
         return
+    _end_with_launcher()
     ranks = _join(device)
     try:
         yield ranks
@@ -97,6 +100,23 @@ def joined(device: str) -> Iterator[Ranks]:
             sys.exit(1)
         raise
     dist.destroy_process_group()
+
+
+def _end_with_launcher() -> None:
+    """End this process when torch's launcher has ended, which by itself it would outlive.
+
+    Not where others started it: by hand the parent may be a shell that ends on purpose.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _join(device: str) -> Ranks:

@@ -174,11 +174,23 @@ if __name__ == "__main__":
 """
 
 
+LAUNCHER = """
+import os, subprocess, sys, time
+if sys.argv[1:]:
+    from pipeline.ranks_launch import _end_with_launcher
+    _end_with_launcher()
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+subprocess.run([sys.executable, __file__, "rank"], env=os.environ | {"TORCHELASTIC_RUN_ID": "x"})
+"""
+
+
 @pytest.mark.slow
-def test_a_loader_s_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    """While they prepare, when torch's own watch does not look."""
-    (tmp_path / "loading.py").write_text(LOADING)
-    with started(tmp_path / "loading.py") as process:
+@pytest.mark.parametrize("script", [LOADING, LAUNCHER])
+def test_others_end_with_a_parent_that_is_killed(tmp_path: Path, script: str) -> None:
+    """A loader's workers while they prepare, when torch's own watch does not look; and ranks."""
+    (tmp_path / "script.py").write_text(script)
+    with started(tmp_path / "script.py") as process:
         assert process.stdout is not None
         worker = int(process.stdout.readline())
         process.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -76,6 +77,12 @@ def test_a_full_disk_is_named_with_its_path_by_whatever_writes(
 def _write_parquet(path: Path, table: pa.Table) -> None:
     with path.open("wb") as file:
         parquet.write_table(table, file)
+
+
+def test_of_a_copy_the_full_disk_is_named(full: Path, tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(bytes(100_000))
+    with pytest.raises(MachineError, match=f"cannot read or write {full} "):
+        told(shutil.copyfile, tmp_path / "source", full)
 
 
 def test_a_file_that_is_replaced_goes_by_its_own_name(tmp_path: Path) -> None:
