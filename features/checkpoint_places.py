@@ -17,7 +17,7 @@ from features import embedded
 from features.checkpoint_door import ADAPTER, CONFIG, check_config, check_weights, read_object
 from features.checkpoint_files import CONTENT, INDEX, SUFFIXES, WEIGHT_FILES, first_line, parts_of
 from features.errors import CheckpointError
-from features.locations import checkpoint_folder, project_root
+from features.locations import checkpoint_folder, expanded, project_root
 from features.root_paths import RootPaths
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
@@ -170,7 +170,7 @@ class Places:
         return None
 
     def _candidates(self) -> list[Path]:
-        candidates = [project_root() / Path(self.name).expanduser()]
+        candidates = [project_root() / expanded(self.name)]
         if (root := checkpoint_folder()) is not None:
             candidates += [root / self.name, root / Path(self.name).name]
         return candidates

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from features import interrupts
 from features.errors import HeronryError
+from features.locations import check_folder
 from features.machine import machine_error
 
 
@@ -20,6 +21,8 @@ def run_command(command: Callable[[], object]) -> None:
     failure: HeronryError | None = None
     try:
         interrupts.imported()
+        if "--help" not in sys.argv:
+            check_folder()
         command()
     except HeronryError as error:
         failure = error

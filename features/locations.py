@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,23 @@ def project_root() -> Path:
     here = Path.cwd()
     before, inside, _ = here.as_posix().partition(_TEMPORARY_RUNS)
     return Path(before) if inside else here
+
+
+def check_folder() -> None:
+    """Refuse a folder within the project as the current one, in which nothing would be found.
+
+    Raises:
+        ParamsError: Naming the project's folder.
+    """
+    here = Path.cwd()
+    if (here / "params.yaml").exists():
+        return
+    for above in here.parents:
+        if all((above / name).is_file() for name in ("params.yaml", "dvc.yaml")):
+            raise ParamsError(
+                f"the current folder is {here}, within the project {above}; expected the "
+                f"project's own: cd {shlex.quote(str(above))}"
+            )
 
 
 def root_variable(corpus: str) -> str:
@@ -95,14 +113,8 @@ def checkpoint_folder() -> Path | None:
 
 def cache_root() -> Path:
     """Heronry's folder in the user's cache directory."""
-    base = os.environ.get("XDG_CACHE_HOME", "").strip()
-    try:
-        return (_absolute(base) if base else Path.home() / ".cache") / "heronry"
-    except RuntimeError as error:  # a container's user without a name
-        raise ParamsError(
-            f"this user ({os.getuid()}) has no home folder: set HOME, or HERONRY_STORE and "
-            "XDG_CACHE_HOME, to folders that it can write"
-        ) from error
+    base = os.environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache"
+    return _absolute(base) / "heronry"
 
 
 def store_root() -> Path:
@@ -166,8 +178,23 @@ def _checked(name: str, source: str) -> str:
     return name
 
 
+def expanded(path: str) -> Path:
+    """A path whose `~` is the user's home folder.
+
+    Raises:
+        ParamsError: If that is not known, as of a container's user without a name.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ParamsError(
+            f"{path}: this user ({os.getuid()}) has no home folder: set HOME, or HERONRY_STORE and "
+            "XDG_CACHE_HOME, to folders that it can write"
+        ) from error
+
+
 def _absolute(path: str) -> Path:
-    return Path(os.path.normpath(project_root() / Path(path).expanduser()))
+    return Path(os.path.normpath(project_root() / expanded(path)))
 
 
 def _folder_fault(folder: Path) -> str | None:

@@ -30,7 +30,8 @@ from features.locations import corpus_root, hashes_file
 from features.plugins import load
 from features.records import read_json, read_record, write_json
 
-FORMAT = {"format": "heronry-sources", "version": 1}
+READING = 1  # raised when `prepare` makes other rows or labels of the same files than before
+FORMAT = {"format": "heronry-sources", "version": 1, "reading": READING}
 FEW = 20  # tables of one folder and suffix that are listed one by one
 REMEMBERED_BYTES = 2**24  # size from which a table is not read again while its file is the same
 SOUNDS = (
@@ -54,6 +55,7 @@ class Sources:
 
     format: Literal["heronry-sources"]
     version: Literal[1]
+    reading: int = READING
     generated: bool = False
     tables: Mapping[str, str] | None = None
     audio: Listing | None = None

@@ -180,7 +180,8 @@ def read_params_file(path: Path) -> dict[str, Any]:
         raw = read_yaml_file(path)
     except OSError as error:
         raise ParamsError(
-            f"cannot read {path} ({error.strerror}); run this in the project's folder"
+            f"cannot read {path} ({error.strerror}); expected it in the current folder, "
+            f"{Path.cwd()}: run this in the project's folder"
         ) from error
     if not isinstance(raw, dict):
         raise ParamsError(f"{path} holds {type(raw).__name__}; expected a mapping")

@@ -18,6 +18,7 @@ from pipeline.check import check as find_problems
 from pipeline.compare import compare
 from pipeline.corpora import describe, overview
 from pipeline.doctor import caches, examine
+from pipeline.dvc_command import obstacles
 from pipeline.evaluation import headline
 from pipeline.joined import join
 from pipeline.metrics_file import read_metrics
@@ -40,6 +41,8 @@ def check(
     *, deep: Annotated[bool, typer.Option(help="Also hash every audio file.")] = False
 ) -> None:
     """Validate params, slots, the corpus (without its audio) and checkpoints; list all problems."""
+    for line in obstacles():
+        typer.echo(f"note: {line}")
     found = find_problems(read_unchecked(Path("params.yaml")), deep=deep, tell=typer.echo)
     if found:
         lines = in_lines([f"- {line}" for line in found])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from features.errors import HeronryError
+from pipeline.environment import git
 
 PREPARE = "stages/prepare/dvc.yaml:prepare@{corpus}"
 EXTRACT = "stages/extract/dvc.yaml:extract@{corpus}-{backbone}"
@@ -25,6 +27,7 @@ def run_dvc(words: Sequence[str]) -> None:
     Raises:
         DvcError: If it fails.
     """
+    _require_repository()
     done = subprocess.run(_command(words), env=_environment(), check=False)
     if done.returncode:
         raise DvcError(
@@ -39,6 +42,7 @@ def dvc_output(words: Sequence[str]) -> str:
     Raises:
         DvcError: If it fails, with what it said last.
     """
+    _require_repository()
     done = subprocess.run(
         _command(words), env=_environment(), check=False, capture_output=True, text=True
     )
@@ -57,6 +61,40 @@ def shown(words: Sequence[str]) -> str:
     return shlex.join(["dvc", *words])
 
 
+def obstacles() -> list[str]:
+    """What of Git would stop DVC here, a line each: for `check`, before hours are spent."""
+    if (found := _no_repository()) is not None:
+        return [found]
+    told = []
+    if git("rev-parse", "HEAD") is None:
+        told.append(
+            "the Git repository has no commit yet, from which `dvc exp run` starts: "
+            "git add -A && git commit -m Start"
+        )
+    lacking = [key for key in ("user.name", "user.email") if not git("config", key)]
+    if lacking:
+        told.append(
+            f"Git knows no {' and no '.join(lacking)}, without which `dvc exp run` fails: "
+            + " && ".join(f"git config --global {key} ..." for key in lacking)
+        )
+    return told
+
+
+def _no_repository() -> str | None:
+    here = Path.cwd()
+    if any((folder / ".git").exists() for folder in (here, *here.parents)):
+        return None
+    return (
+        f"{here} is no Git repository, without which DVC does not run: clone the project rather "
+        "than copy it, or git init && git add -A && git commit -m Start"
+    )
+
+
+def _require_repository() -> None:
+    if (found := _no_repository()) is not None:
+        raise DvcError(found)
+
+
 def _command(words: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "dvc", *words]
 
@@ -64,4 +102,12 @@ def _command(words: Sequence[str]) -> list[str]:
 def _environment() -> dict[str, str]:
     # Stages say `python`; a virtual environment that is not activated is not on the path.
     beside = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"}
+    return {**_user(), **os.environ, "PATH": f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
+def _user() -> dict[str, str]:
+    """A name for a container's user without one, which DVC asks for and would not go on without."""
+    try:
+        return {"USER": getpass.getuser()}
+    except (KeyError, OSError):
+        return {"USER": str(os.getuid())}

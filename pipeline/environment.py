@@ -28,11 +28,11 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         `python` and `packages`. No path of the machine is among them, unless it was an argument of
         the command.
     """
-    changes = _git("status", "--porcelain", "--untracked-files=no")
+    changes = git("status", "--porcelain", "--untracked-files=no")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command(sys.orig_argv),
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": git("rev-parse", "HEAD"),
         "dirty": None if changes is None else bool(changes),
         "device": _device_name(device),
         "cpu": _cpu(),
@@ -53,7 +53,8 @@ def command(words: list[str]) -> str:
     return shlex.join([Path(words[0]).name, *words[1:]]) if words else ""
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
+    """What `git ARGUMENTS` says; None where it fails or there is no Git."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     except OSError:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from features.locations import expanded
 from pipeline.remote_url import OWN, SECRETS, RemoteUrl, ShareError, parse_url
 from pipeline.share_config import LOCAL, SHARED, Remote, configured
 from pipeline.share_probe import PROBE_BYTES, reach, round_trip
@@ -71,7 +72,7 @@ def _address(url: str) -> RemoteUrl:
     address = parse_url(url)
     if address.scheme:
         return address
-    folder = Path(url).expanduser().resolve()
+    folder = expanded(url).resolve()
     if folder.is_relative_to(Path.cwd()):
         raise ShareError(f"{folder} lies inside the project; expected a folder outside of it")
     if not folder.parent.is_dir():

@@ -9,7 +9,7 @@ from typing import Any
 
 from features.errors import ManifestError, ParamsError
 from features.files import file_sha256
-from features.locations import project_root
+from features.locations import expanded, project_root
 from features.manifest import Label
 from pipeline.checkpoint import load_model, read_description
 from pipeline.fusion._model import FusionModel
@@ -56,7 +56,7 @@ def beginning_of(init: InitRun) -> Path:
     Raises:
         ParamsError: If it is not there, or its fusions are not those that `e2e.init.sha256` names.
     """
-    folder = project_root() / Path(init.run).expanduser()
+    folder = project_root() / expanded(init.run)
     found = fusions_sha256(folder)
     if found is None:
         raise ParamsError(

@@ -6,6 +6,8 @@ from features.interrupts import listen
 listen(
     __name__,
     {
+        "selection": "run the same command again",
+        "look": "run the same command again",
         "prepare": "run the same command again; what was learned of files that were read is kept",
         "extract": "finished shards are kept in the work store, and the same command goes on",
         "train": "trainings are kept as of their last epoch, and the same command goes on",

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from features.errors import HeronryError, ParamsError
 from pipeline.build import build, extract_targets
-from pipeline.dvc_command import DvcError, dvc_output, run_dvc
+from pipeline.dvc_command import DvcError, dvc_output, obstacles, run_dvc
 from pipeline.params import Params, read_params
 from tests.team import small_params
 from tests.test_dvc import SOURCE
@@ -31,6 +31,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for stage in ("extract", "train", "e2e"):
         (tmp_path / "stages" / stage).mkdir(parents=True)
         shutil.copy(SOURCE / f"stages/{stage}/dvc.yaml", tmp_path / f"stages/{stage}/dvc.yaml")
+    (tmp_path / ".git").mkdir()
     monkeypatch.chdir(tmp_path)
     write(small_params())
     return tmp_path
@@ -120,6 +121,53 @@ def test_a_failure_of_dvc_ends_it_before_the_push(monkeypatch: pytest.MonkeyPatc
     assert [command[3] for command in ran] == ["repro"]
     with pytest.raises(DvcError, match="ERROR: last; run this in the project"):
         dvc_output(["exp", "show"])
+
+
+def test_without_a_repository_dvc_is_not_even_started(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / ".git").rmdir()
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("it was started"))
+    with pytest.raises(DvcError, match=r"is no Git repository, without which DVC.*git init"):
+        run("speech")
+    with pytest.raises(DvcError, match="is no Git repository"):
+        dvc_output(["exp", "show"])
+    (found,) = obstacles()
+    assert "is no Git repository" in found
+
+
+def test_what_of_git_would_stop_an_experiment(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / ".git").rmdir()
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, "/dev/null")
+    subprocess.run(["git", "init", "-q"], check=True)
+    commit, identity = obstacles()
+    assert "no commit yet" in commit
+    assert "Git knows no user.name and no user.email" in identity
+    for key, value in (("user.name", "ann"), ("user.email", "ann@example.org")):
+        subprocess.run(["git", "config", key, value], check=True)
+    subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "Start"], check=True)
+    assert obstacles() == []
+
+
+def test_a_user_without_a_name_has_one_for_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC asks for it, and ends with `getpwuid(): uid not found` in a container under a number."""
+    seen: dict[str, str] = {}
+
+    def look(command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
+        seen.update(env)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("subprocess.run", look)
+    monkeypatch.delenv("USER", raising=False)
+    monkeypatch.setattr("getpass.getuser", nobody)
+    run_dvc(["repro"])
+    assert seen["USER"].isdecimal()
 
 
 def test_stages_find_this_python(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,3 +176,38 @@ def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HERONRY_DEVICE", wrong)
         with pytest.raises(ParamsError, match=f"HERONRY_DEVICE is '{wrong}'.*expected cpu"):
             locations.device()
+
+
+def test_a_folder_within_the_project_is_refused_with_the_projects_own(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locations.check_folder()  # in no project at all: whoever needs params.yaml says so
+    for name in ("params.yaml", "dvc.yaml"):
+        (project / name).touch()
+    locations.check_folder()
+    (project / "my notes" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(project / "my notes" / "deep")
+    with pytest.raises(ParamsError, match=r"my notes/deep, within the project .*: cd "):
+        locations.check_folder()
+
+
+@pytest.mark.parametrize("module", ["pipeline", "stages.selection"])
+def test_commands_say_which_folder_is_meant(module: str, tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    words = ["check"] if module == "pipeline" else []
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    for folder, told in (
+        (root / "docs", f"within the project {root}; expected the project's own: cd {root}"),
+        (tmp_path, "cannot read params.yaml (No such file or directory); expected it in the curr"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", module, *words],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        (line,) = (line for line in done.stderr.splitlines() if line)
+        assert told in line

@@ -194,13 +194,14 @@ def test_check_tells_of_places_that_cannot_be_written(
 
 
 def test_who_has_no_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless() -> Path:
+    def homeless(_: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", homeless)
-    with pytest.raises(ParamsError, match="no home folder: set HOME, or HERONRY_STORE"):
-        cache_root()
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    for given in ("", "~/cache"):
+        monkeypatch.setenv("XDG_CACHE_HOME", given)
+        with pytest.raises(ParamsError, match="no home folder: set HOME, or HERONRY_STORE"):
+            cache_root()
 
 
 @pytest.fixture
