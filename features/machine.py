@@ -128,7 +128,9 @@ def _locals(trace: TracebackType | None) -> Iterator[Any]:
         trace = trace.tb_next
     for frame in reversed(frames):
         values = list(frame.f_locals.values())
-        yield from (value for value in values if isinstance(value, io.IOBase))
+        opened = [value for value in values if isinstance(value, io.IOBase)]
+        # Those to be written first: a copy holds its source as well.
+        yield from sorted(opened, key=lambda file: getattr(file, "mode", "r") in ("r", "rb"))
         yield from (value for value in values if isinstance(value, PurePath))
 
 
