@@ -8,12 +8,13 @@ names is not run without that either; transformers' own classes are used.)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from features.errors import CheckpointError
+from features.files import read_regular
+from features.json_text import parse_json
 
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
@@ -96,8 +97,8 @@ def check_weights(path: Path) -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object, or a message that says what is wrong with the file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        found = parse_json(read_regular(path))
+    except ValueError as error:
         raise CheckpointError(f"{path} is not JSON ({error}): {DOWNLOADED}") from error
     if not isinstance(found, dict):
         raise CheckpointError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from features.checkpoint_door import check_weights
 from features.errors import CheckpointError
 from features.files import check_regular, file_sha256, read_regular
+from features.json_text import parse_json
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 WEIGHTS = "model.safetensors"
@@ -101,9 +101,9 @@ def parts_of(index: Path) -> list[str]:
         CheckpointError: If it is no such index, or names files elsewhere.
     """
     try:
-        listed = json.loads(read_regular(index).decode())["weight_map"].values()
+        listed = parse_json(read_regular(index))["weight_map"].values()
         names = sorted(set(listed))
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{index} is no index of weights ({type(error).__name__}: {error}); expected an object "
             'with "weight_map": {name of a weight: name of a file}: download it again'

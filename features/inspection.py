@@ -21,6 +21,7 @@ from features.audio import listen
 from features.errors import ManifestError, UtteranceError
 from features.files import SETTLED_NS, identity, open_regular, read_regular, replacing
 from features.flat_audio import Stretch
+from features.json_text import parse_json
 from features.progress import progress
 
 MISSING = "there is no such file below the corpus root"
@@ -123,7 +124,7 @@ def _recall(memory: Path) -> dict[_Key, FileFacts]:
         return {}
     for line in lines:
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             stretches = tuple(Stretch(*stretch) for stretch in row.pop("stretches"))
             fact = FileFacts(**row | {"notices": tuple(row["notices"])}, stretches=stretches)
         except (ValueError, TypeError, KeyError, AttributeError):

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TextIO, TypeVar
 from features.arguments import problems
 from features.errors import HeronryError, ManifestError
 from features.files import open_regular, replacing
+from features.json_text import Decoder, parse_json
 from features.utterance import check_text
 
 Row = TypeVar("Row")
@@ -64,7 +65,7 @@ def row_parser(path: Path, record: type[Row]) -> Callable[[int, bytes], Row]:
 
     def parse(number: int, line: bytes) -> Row:
         try:
-            fields = json.loads(line.decode())
+            fields = parse_json(line)
             if not isinstance(fields, dict):
                 raise ManifestError("is no JSON object")
             if not names.issuperset(fields):
@@ -77,7 +78,7 @@ def row_parser(path: Path, record: type[Row]) -> Callable[[int, bytes], Row]:
             if "splits" in fields:
                 fields["splits"] = tuple(fields["splits"])
             return record(**fields)
-        except (ValueError, TypeError, RecursionError, ManifestError) as error:
+        except (ValueError, TypeError, ManifestError) as error:
             raise ManifestError(f"{path}, line {number}: {error}") from error
 
     return parse
@@ -97,11 +98,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     with opened(path) as file:
         try:
-            value = json.load(
-                file, object_pairs_hook=_each_once, parse_constant=_finite, parse_float=_finite
-            )
+            value = _STRICT.decode(file.read().decode())
             json.dumps(value, ensure_ascii=False).encode()
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ManifestError(f"{path} is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise ManifestError(f"{path} holds a {type(value).__name__}; expected a JSON object")
@@ -149,6 +148,9 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is no finite number")
     return value
+
+
+_STRICT = Decoder(object_pairs_hook=_each_once, parse_constant=_finite, parse_float=_finite)
 
 
 def opened(path: Path) -> BinaryIO:

@@ -8,11 +8,12 @@ in the file itself, in one piece. So what a shard makes its reader hold is at mo
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 import h5py
+
+from features.json_text import parse_json
 
 ATTRIBUTES = ("checksum", "format", "provenance", "rejected", "spec", "version")
 KINDS = "Sfiu"  # texts of fixed length and numbers; all others hold pointers
@@ -46,7 +47,7 @@ def read_object(text: Any) -> dict[str, Any]:
     Raises:
         ValueError: If it is something else.
     """
-    value = json.loads(text)
+    value = parse_json(text)
     if not isinstance(value, dict):
         raise ValueError(f"an attribute holds a {type(value).__name__}; expected a JSON object")
     return value

@@ -24,7 +24,8 @@ from features.corpora._adapter import Corpus
 from features.corpora._embedded_audio import FOLDER as UNPACKED
 from features.corpus_entry import PACKAGE, CorpusEntry
 from features.errors import ManifestError, ParamsError
-from features.files import file_sha256, identity, replacing, settled
+from features.files import file_sha256, identity, read_regular, replacing, settled
+from features.json_text import parse_json
 from features.labels_folder import AGAIN, read_card
 from features.locations import corpus_root, hashes_file
 from features.plugins import load
@@ -225,8 +226,8 @@ def _sounds(
 def _hashes(paths: Iterable[Path], memory: Path) -> dict[Path, str]:
     """SHA-256 of files; those of large ones are remembered while nothing about the file changes."""
     known: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        known = dict(json.loads(memory.read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        known = dict(parse_json(read_regular(memory)))
     found, kept = {}, {}
     for path in paths:
         status = path.stat()

@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from features.files import replacing
+from features.json_text import parse_json
 from features.locations import store_root
 from pipeline.data import Examples
 from pipeline.train_params import TrainParams
@@ -190,7 +191,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads(file.metadata()[NAME])
+            return tensors, parse_json(file.metadata()[NAME])
     except UNREADABLE as error:
         sys.stderr.write(f"{path} is no half-done training ({error}); it begins anew\n")
         return None

@@ -8,7 +8,6 @@ the best epoch that such a file names. Weights that are not trained are in neith
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import safe_open
 
+from features.json_text import parse_json
 from pipeline.live import LiveExamples
 from pipeline.params import ModelEntry, Params
 from pipeline.ranks_state import gathered, put_gathered
@@ -241,6 +241,6 @@ def _best_of(path: Path) -> int:
     """The epoch whose weights a checkpoint needs; 0 if it cannot be read."""
     try:
         with safe_open(path, "pt") as file:
-            return int(json.loads(file.metadata()[NAME])["best"])
+            return int(parse_json(file.metadata()[NAME])["best"])
     except UNREADABLE:  # it is passed over when a training is taken up
         return 0

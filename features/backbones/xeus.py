@@ -28,12 +28,14 @@ from features.errors import CheckpointError
 from features.files import file_sha256
 from features.manifest import Utterance
 from features.stream import Stream
+from features.yaml_scalars import read_yaml_file
 
 # In the repository, or in a folder with these files alone.
 WEIGHTS = ("model/xeus_checkpoint_new.pth", "xeus_checkpoint_new.pth")
 CONFIGS = ("model/config.yaml", "config.yaml")
 WRAPPERS = ("module", "model", "state_dict")
 PARTS = ("frontend.", "normalize.", "preencoder.", "encoder.")  # what inference runs through
+CONFIG_BYTES = 1 << 22  # of config.yaml, at most: it lists the tokens
 MIN_SAMPLES = 400  # what one frame sees
 FETCHED = (
     *("avhubert", "beats", "fused", "hubert", "hubert_pretrain", "hugging_face_transformers"),
@@ -167,7 +169,7 @@ def _built(task: Any, config: Path) -> Any:
 
 def _check_parts(config: Path) -> None:
     """Refuse parts that ESPnet fetches from elsewhere, with weights and code of their own."""
-    described = yaml.safe_load(config.read_text(encoding="utf-8"))
+    described = read_yaml_file(config, most=CONFIG_BYTES)
     for name in ("frontend", "preencoder", "encoder"):
         if described[name] in FETCHED:
             raise CheckpointError(

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from features.corpora._tables import (
 )
 from features.errors import ManifestError
 from features.files import check_regular, open_regular, read_regular
+from features.json_text import parse_json
 
 BATCH_ROWS = 16  # of Parquet; an audio cell is about a megabyte
 BUFFER_BYTES = 2**20  # read at once of a column
@@ -186,8 +186,8 @@ class Shard:
 
 def _json(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(content)
+    except ValueError as error:
         raise ManifestError(f"the JSON that describes {path} cannot be read ({error})") from error
     return value if isinstance(value, dict) else {}
 

@@ -7,7 +7,6 @@ that all problems of a corpus are told at once.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 from features.corpora._cells import is_missing
 from features.errors import ManifestError
 from features.files import open_text, read_regular
+from features.json_text import Decoder
 
 COLUMNS = (
     "id", "audio", "text", "start", "stop", "label", "speaker", "dialogue", "turn", "gender",
@@ -268,12 +268,13 @@ def _csv(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _jsonl(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    decoder = Decoder(object_pairs_hook=_Object)
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=_Object)
-        except (ValueError, RecursionError) as error:
+            row = decoder.decode(line)
+        except ValueError as error:
             yield number, f"not JSON ({error}); expected one object a line"
             continue
         if not isinstance(row, _Object):

@@ -1,0 +1,77 @@
+"""JSON of others: what is wrong with it is a `ValueError`, and a message wherever it is read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.checkpoint_door import read_object as read_config
+from features.checkpoint_files import parts_of
+from features.errors import HeronryError
+from features.json_text import Decoder, parse_json
+from features.manifest import Utterance
+from features.records import read_json, read_rows
+from features.shard_guard import read_object as read_attribute
+
+DEEP = '{"a": ' * 100_000
+WRONG = [
+    DEEP,
+    "[" * 100_000 + "]" * 100_000,
+    '{"a": ' + "9" * 5000 + "}",
+    '{"a": -' + "9" * 301 + "}",
+    "{",
+    "",
+    '{"a": 1} {"b": 2}',
+]
+SCALARS = st.none() | st.booleans() | st.floats(allow_nan=False) | st.text()
+VALUES = st.recursive(
+    SCALARS | st.integers(-(10**290), 10**290),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("text", WRONG)
+@pytest.mark.parametrize("parse", [parse_json, Decoder(object_pairs_hook=dict).decode])
+def test_what_is_wrong_is_a_value_error(text: str, parse: Callable[[str], Any]) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        parse(text)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("content", [b"\xff", "{}".encode("utf-16"), b'"\xe9"'])
+def test_bytes_are_utf_8(content: bytes) -> None:
+    with pytest.raises(ValueError, match="utf-8"):
+        parse_json(content)
+
+
+@given(VALUES)
+def test_what_json_writes_is_read_as_it_was(value: Any) -> None:
+    assert parse_json(json.dumps(value)) == value
+    assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
+
+
+def test_any_integer_that_is_read_is_a_finite_float() -> None:
+    assert math.isfinite(float(parse_json("-" + "9" * 299)))
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_files_of_it_end_in_messages(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "some.json"
+    path.write_text(text)
+    for read in (read_json, read_config, parts_of):
+        with pytest.raises(HeronryError) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+    path.write_text(text + "\n")
+    with pytest.raises(HeronryError, match=r"some\.json, line 1: "):
+        list(read_rows(path, Utterance))
+    with pytest.raises(ValueError, match=r"."):
+        read_attribute(text)
