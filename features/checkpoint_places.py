@@ -111,14 +111,16 @@ class Places:
         self._check_name()
         if self.trust_remote_code:
             return
-        config, adapter = self._on_hub(CONFIG), self._on_hub(ADAPTER)
+        config = self._on_hub([CONFIG])
         if config is not None:
             check_config(config, read_object(config))
-        elif adapter is not None:
+        elif self._on_hub([ADAPTER]) is not None:
             raise CheckpointError(
                 f"checkpoint {self.name!r} is an adapter, which names a base model; expected a "
                 "checkpoint that stands for itself: merge the two, or name the base model"
             )
+        else:
+            raise CheckpointError(self.advice(f"it has no {CONFIG}"))
 
     def look_on_hub(self, files: Sequence[str]) -> None:
         """Make sure that the hub, or its cache, has one of a native network's files."""
@@ -181,23 +183,38 @@ class Places:
         by_content = self.revision is not None and self.revision.startswith(CONTENT)
         return None if by_content else self.revision
 
-    def _on_hub(self, name: str) -> Path | None:
-        try:
-            return self._from_hub([name])
-        except CheckpointError:
-            return None
-
     def _from_hub(self, files: Sequence[str], *, dry_run: bool = False) -> Path:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+        found = self._on_hub(files, told=files, dry_run=dry_run)
+        if found is None:
+            raise CheckpointError(self.advice("the hub has no such file", files))
+        return found
 
-        reason = "no such file"
+    def _on_hub(
+        self, files: Sequence[str], *, told: Sequence[str] = (), dry_run: bool = False
+    ) -> Path | None:
+        """One of some files of the repository, or None if it has none of them.
+
+        Raises:
+            CheckpointError: If the hub cannot be reached, and its cache has none either; the advice
+                is about the files that are `told`, or all.
+        """
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        unreachable: Exception | None = None
         for name in files:
+            alone = unreachable is not None  # half a minute of trying, once, is enough
             try:
-                found: Any = hf_hub_download(self.name, name, revision=self.commit, dry_run=dry_run)
+                found: Any = hf_hub_download(
+                    self.name, name, revision=self.commit, dry_run=dry_run, local_files_only=alone
+                )
                 return Path(found.local_path if dry_run else found)
-            except EntryNotFoundError as error:
-                reason = first_line(error)
+            except LocalEntryNotFoundError as error:
+                unreachable = unreachable or error
+            except EntryNotFoundError:
+                continue
             except (OSError, ValueError) as error:
-                raise CheckpointError(self.advice(first_line(error), files)) from error
-        raise CheckpointError(self.advice(reason, files))
+                raise CheckpointError(self.advice(first_line(error), told)) from error
+        if unreachable is not None:
+            raise CheckpointError(self.advice(first_line(unreachable), told)) from unreachable
+        return None

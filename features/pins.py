@@ -31,8 +31,9 @@ def open_weights(entry: BackboneEntry, found: str | None) -> str:
         found: What its weights are now, as `revision` would name them; None: not known.
     """
     write = "the commit, or sha256: and the hash of the file" if found is None else found
+    given = entry.options.get("revision")
     return (
-        f"backbones.{entry.name}.revision: given {entry.options.get('revision')!r}, which leaves "
+        f"backbones.{entry.name}.revision: given {given or 'null'}, which leaves "
         "open which weights are meant, so that DVC does not see when they are exchanged; expected "
         f"what they are: write `revision: {write}`"
     )

@@ -94,7 +94,7 @@ def test_slots_and_checkpoints() -> None:
     assert len(found) == 3
     assert "no place for the prosody slot" in found[0]
     assert "cannot load checkpoint 'no/where'" in found[1]
-    assert "backbones.far.revision: given None, which leaves open" in found[2]
+    assert "backbones.far.revision: given null, which leaves open" in found[2]
 
 
 @pytest.mark.usefixtures("corpus")

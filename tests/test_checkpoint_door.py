@@ -356,3 +356,23 @@ def test_weights_of_a_hub_are_held_to_their_hash(
     named = Checkpoint("org/net", f"sha256:{revision}")
     assert torch.equal(named.tensors((WEIGHTS,))["a"], torch.ones(1))
     assert named.provenance((WEIGHTS,))["revision"] == f"sha256:{revision}"
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time takes half a minute; what it has fetched before may still be there."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    asked: list[tuple[str, bool]] = []
+
+    def download(_: str, file: str, *, local_files_only: bool, **__: Any) -> str:
+        asked.append((file, local_files_only))
+        raise LocalEntryNotFoundError("check your connection")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(CheckpointError, match=r"check your connection\n  download a.pt or b.pt of"):
+        Checkpoint("org/net").tensors(("a.pt", "b.pt"))
+    assert asked == [("a.pt", False), ("b.pt", True)]
+    asked.clear()
+    with pytest.raises(CheckpointError, match=r"check your connection\n  download the repository"):
+        Checkpoint("org/net").look_for()
+    assert asked == [(CONFIG, False)]

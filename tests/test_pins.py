@@ -105,7 +105,7 @@ def test_open_weights_are_told_with_what_to_write_and_refused_under_dvc(
     manifest = make_manifest([0.3])
     monkeypatch.delenv("DVC_STAGE", raising=False)
     extract(manifest, entry, tmp_path / "out", store=tmp_path / "store")
-    told = f"backbones.t.revision: given {revision!r}, which leaves open"
+    told = f"backbones.t.revision: given {revision or 'null'}, which leaves open"
     err = capsys.readouterr().err
     assert told in err
     assert f"write `revision: {hash}`" in err
