@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, TypeVar
 
-from features.arguments import problems
+from features.arguments import in_lines, problems
 from features.errors import HeronryError, ManifestError
 from features.files import open_regular, replacing
 from features.json_text import Decoder, parse_json
@@ -131,7 +131,7 @@ def read_record(
     given = {name: content[name] for name in [*(content.keys() & names), *misspelt]}
     found = sorted(problems(schema, given, ""))
     if found:
-        raise error("\n".join(f"{path}: {line}: {again}" for line in found))
+        raise error(in_lines([f"{path}: {line}: {again}" for line in found]))
     return content
 
 

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from features.arguments import in_lines, problems
 from features.errors import CheckpointError
 from features.plugins import load
 from features.records import read_record, write_json
@@ -106,12 +107,16 @@ def load_model(folder: Path) -> tuple[FusionModel, list[str]]:
         CheckpointError: If the files are missing, foreign or do not fit each other.
     """
     description = read_description(folder)
+    kind, args = load(FUSIONS, description["kind"]), description["args"]
+    wrong = problems(kind, args, "args", skip=("specs", "classes"))
+    if wrong:
+        raise CheckpointError(f"{folder / 'model.json'}: {in_lines(wrong)}; train again")
     try:
         specs = {slot: StreamSpec(**spec) for slot, spec in description["specs"].items()}
         with torch.random.fork_rng():
             model = make_model(
                 description["kind"],
-                description["args"],
+                args,
                 specs,
                 len(description["classes"]),
                 inputs=description.get("inputs"),
