@@ -17,12 +17,14 @@ import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 from annotated_types import Interval, MinLen
 
+from features.errors import ParamsError
 from features.ranges import in_words, within
 
+Value = TypeVar("Value")
 _WORDS: dict[Any, str] = {
     bool: "true or false",
     int: "an integer",
@@ -99,6 +101,17 @@ def problems(
             place = f"{where}.{name}" if where else name
             found.append(f"{place}: given nothing; expected {_describe(hints.get(name, Any))}")
     return found
+
+
+def checked(value: Value, hint: Any, where: str) -> Value:
+    """A value that is as an annotation says, such as that of an option of a command.
+
+    Raises:
+        ParamsError: If it is not.
+    """
+    if not _matches(value, hint):
+        raise ParamsError(f"{where}: given {quoted(value)}; expected {_describe(hint)}")
+    return value
 
 
 def quoted(value: Any) -> str:

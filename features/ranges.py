@@ -18,6 +18,7 @@ Heads = Annotated[int, Interval(ge=1, le=1024)]  # of an attention
 Multiple = Annotated[int, Interval(ge=1, le=64)]  # of a width
 Seed = Annotated[int, Interval(ge=0, le=10**18)]
 Positive = Annotated[float, Interval(gt=0, le=1_000_000_000)]
+NotNegative = Annotated[float, Interval(ge=0, le=1_000_000_000)]
 Rate = Annotated[float, Interval(ge=0, le=1000)]  # of learning, decay; a loss's weight or exponent
 Share = Annotated[float, Interval(ge=0, lt=1)]  # of what must not vanish altogether: dropout
 Probability = Annotated[float, Interval(ge=0, le=1)]

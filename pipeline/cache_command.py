@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -11,9 +10,12 @@ from typing import Annotated, Literal, cast
 import typer
 import yaml
 
+from features.arguments import checked
 from features.backbones._backbone import Reads
+from features.entry_names import name_problems
 from features.errors import ParamsError
 from features.locations import store_root
+from features.ranges import Positive
 from features.records import REJECTED
 from features.shard_check import named
 from pipeline.cache_export import Form, export
@@ -27,7 +29,6 @@ from pipeline.params import read_params
 
 cache = typer.Typer(no_args_is_help=True, help="List, verify, prune, export, import features.")
 PARAMS = Path("params.yaml")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 ADVICE_HOP = "frames are {hop:.4g} s apart; give --hop-seconds if they are a grid in time"
 
 
@@ -100,17 +101,20 @@ def import_arrays(
         Literal["audio", "text"] | None, typer.Option(help="What the features follow from.")
     ] = None,
     hop_seconds: Annotated[float | None, typer.Option(help="From a frame to the next.")] = None,
-    bins: Annotated[int | None, typer.Option(help="Arrays are integers below this.")] = None,
-    layers: Annotated[int, typer.Option(help="Hidden states side by side in a frame.")] = 1,
+    bins: Annotated[
+        int | None, typer.Option(min=1, max=32_767, help="Arrays are integers below this.")
+    ] = None,
+    layers: Annotated[int, typer.Option(min=1, max=1000, help="Hidden states side by side.")] = 1,
 ) -> None:
     """Check arrays made elsewhere against CORPUS, seal them, and print the entry to use them by."""
-    if not NAME.fullmatch(backbone):
-        raise ParamsError(f"backbone {backbone!r}; expected letters, digits, - and _")
+    wrong = name_problems("backbones", backbone)
+    if wrong:
+        raise ParamsError(wrong[0])
     settings = ImportSettings(
         corpus=corpus,
         source=source.resolve().name,
         reads=cast(Reads | None, reads),
-        hop_seconds=hop_seconds,
+        hop_seconds=checked(hop_seconds, Positive | None, "--hop-seconds"),
         bins=bins,
         layers=layers,
     )

@@ -53,6 +53,22 @@ def test_the_command_refuses_a_name_that_is_a_path(manifest: Manifest) -> None:
 
 
 @pytest.mark.usefixtures("manifest")
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("--hop-seconds", "nan"), ("--hop-seconds", "-1"), ("--hop-seconds", "inf")),
+        *(("--bins", "0"), ("--bins", "40000"), ("--layers", "0")),
+    ],
+)
+def test_numbers_out_of_range_name_their_option(words: tuple[str, str]) -> None:
+    source = as_npy(arrays())
+    result = CliRunner().invoke(app, ["cache", "import", "tones", "old", str(source), *words])
+    assert result.exit_code != 0
+    assert words[0] in f"{result.exception} {result.output}"
+    assert isinstance(result.exception, ParamsError | SystemExit)
+
+
+@pytest.mark.usefixtures("manifest")
 def test_a_corpus_that_is_not_prepared() -> None:
     source = as_npy(arrays())
     result = CliRunner().invoke(app, ["cache", "import", "other", "old", str(source)])

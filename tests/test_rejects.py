@@ -143,6 +143,20 @@ def mixed_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    "words", [("--batch-seconds", "nan"), ("--batch-seconds", "-1"), ("--workers", "-1")]
+)
+def test_numbers_out_of_range_name_their_option(
+    mixed_corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, str],
+) -> None:
+    assert stage(monkeypatch, *words) != 0
+    assert words[0] in capsys.readouterr().err
+    assert not (mixed_corpus / "cache").exists()
+
+
 def stage(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
     monkeypatch.setattr(sys, "argv", ["stages.extract", "mixed", "tone", *arguments])
     with pytest.raises(SystemExit) as caught:

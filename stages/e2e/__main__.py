@@ -22,7 +22,9 @@ def main(
     corpus: str,
     fusion: str,
     *,
-    threads: Annotated[int | None, typer.Option(help="Threads that decode ahead.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Threads that decode ahead.")
+    ] = None,
 ) -> None:
     """Train models.FUSION with its backbones on CORPUS into runs/e2e/CORPUS/FUSION.
 

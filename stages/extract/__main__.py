@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 
+from features.arguments import checked
 from features.engines import Engine
 from features.errors import CacheError, ParamsError
 from features.extraction import Extraction, Options, extract
 from features.locations import corpus_root, devices, store_root
 from features.manifest import Manifest
+from features.ranges import NotNegative
 from features.records import count_reasons
 from pipeline.params import read_params
 from stages._run import list_told, run
@@ -34,7 +36,8 @@ def main(  # noqa: PLR0913  each is an option
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that prepare inputs, for each device.")
+        int | None,
+        typer.Option(min=0, max=1024, help="Processes that prepare inputs, for each device."),
     ] = None,
     engine: Annotated[
         Engine, typer.Option(help="local, or ray for the hosts of a cluster.")
@@ -54,7 +57,7 @@ def main(  # noqa: PLR0913  each is an option
     out = Path("cache", corpus, backbone)
     options = Options(
         devices=devices(device),
-        batch_seconds=batch_seconds,
+        batch_seconds=checked(batch_seconds, NotNegative | None, "--batch-seconds"),
         workers=workers,
         engine=engine,
         announce=lambda forecast: typer.echo(f"{out}: {forecast.line()}"),

@@ -19,7 +19,9 @@ def main(
     corpus: str,
     fusion: str,
     *,
-    workers: Annotated[int | None, typer.Option(help="Processes side by side.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Processes side by side.")
+    ] = None,
 ) -> None:
     """Train models.FUSION on CORPUS into runs/cached/CORPUS/FUSION."""
     params = read_params(Path("params.yaml"))
