@@ -20,6 +20,7 @@ from features.cache import no_features, shard_name
 from features.engines import Engine, run_shards
 from features.errors import CacheError
 from features.extractor import Extractor
+from features.files import empty_folder
 from features.forecast import Forecast, forecast
 from features.manifest import Manifest
 from features.pins import check_pinned
@@ -99,8 +100,7 @@ def extract(
     """
     options = options or Options()
     if options.part is None:
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
+        empty_folder(out)
     if entry.kind == "none":
         if options.part is None:  # not quite an empty folder: DVC warns of those at every turn
             write_rejected(out / REJECTED, {})

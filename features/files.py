@@ -135,6 +135,25 @@ def make_folder(folder: Path) -> None:
         share(each)
 
 
+def empty_folder(folder: Path) -> None:
+    """Make a folder anew, without whatever was in it."""
+    remove_folder(folder)
+    make_folder(folder)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it, if it is there.
+
+    Raises:
+        OSError: If it cannot be: what stayed would pass for what comes after. Or if it is a link,
+            which somebody made to have the content elsewhere: that may be the content of another.
+    """
+    if folder.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, "it is a symbolic link", str(folder))
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
 def share(path: Path) -> None:
     """Give a new file or folder the rights of the group that shares the folder it lies in.
 

@@ -45,7 +45,10 @@ REMEDIES = {
     errno.ENOTDIR: _PLACE,
     errno.EISDIR: _PLACE,
     errno.EEXIST: _PLACE,
-    errno.ENOENT: "it was there, or should be: do not remove it meanwhile, or run `dvc repro`",
+    errno.ENOENT: (
+        "it was removed meanwhile, or cannot be made there: run `dvc repro`, or set HERONRY_STORE "
+        "(or HOME) to a folder that can be written"
+    ),
     errno.ENAMETOOLONG: "use a shorter path: fewer or shorter folders, or shorter ids",
     errno.ELOOP: "its symbolic links lead in a circle: mend them",
     errno.EMFILE: "raise the limit of open files (`ulimit -n 4096`)",

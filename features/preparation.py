@@ -7,7 +7,6 @@ corpus card and the list of what was rejected and why. Layout: docs/design.md.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from features.corpus_entry import CorpusEntry as CorpusEntry
 from features.corpus_entry import corpus_entry as corpus_entry
 from features.corpus_entry import corpus_problems as corpus_problems
 from features.errors import ManifestError
-from features.files import file_sha256
+from features.files import empty_folder, file_sha256
 from features.label_checks import contradictions, label_faults
 from features.labels_folder import CARD, LABELS
 from features.leaks import find_leaks, gate
@@ -83,8 +82,7 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
     root = utterances if generated else corpus_root(name)
     for folder in (utterances, labels):
         # Never written over in place: DVC may have linked the files there to its own copies.
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        empty_folder(folder)
     corpus: Corpus = factory(root, **entry.options)
     items = list(corpus.items())
     faults = item_faults(name, entry, corpus, items, root)

@@ -9,7 +9,6 @@ are read twice, since what they are together (width, dtype, hash) goes into ever
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from features.backbones.imported import IMPORTED, content_sha256
 from features.cache import CacheReader, CacheWriter, shard_name
 from features.checkpoint_files import CONTENT
 from features.errors import CacheError, ManifestError, ParamsError
+from features.files import empty_folder, remove_folder
 from features.manifest import Manifest
 from features.progress import progress
 from features.records import REJECTED, write_rejected
@@ -107,8 +107,7 @@ class Importer:
         found = self.parity
         writer = CacheWriter(spec=self.spec, provenance=self._provenance(), dtype=found.dtype)
         new = out.with_name(f".{out.name}-new")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
+        empty_folder(new)
         for planned in plan_shards(self.manifest, self.reads):
             rows, rejected = [], {}
             for utterance, content in zip(planned.utterances, planned.contents, strict=True):
@@ -123,7 +122,7 @@ class Importer:
             writer.write(new / shard_name(planned.number), rows, rejected=rejected)
         write_rejected(new / REJECTED, found.rejected)
         found.revision = CONTENT + content_sha256(CacheReader(new))
-        shutil.rmtree(out, ignore_errors=True)
+        remove_folder(out)
         new.rename(out)
 
     @property

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.errors import ParamsError
-from features.files import lock, open_lock
+from features.files import lock, open_lock, remove_folder
 from features.store import LOCK
 from pipeline.params import Params
 from pipeline.store_survey import StoredFile, stored_backbones, stored_trainings
@@ -98,7 +97,7 @@ def remove(items: Sequence[Removable]) -> Iterator[str]:
     """Remove them, telling each step; what was locked or has been used meanwhile stays."""
     for item in items:
         if item.what == "half-done training":
-            shutil.rmtree(item.folder, ignore_errors=True)
+            remove_folder(item.folder)
             yield f"removed {item.folder}"
             continue
         with _held(item.folder) as free:

@@ -6,7 +6,6 @@ each model.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any
 
 from features.backbone_entry import BackboneEntry
 from features.errors import ParamsError
+from features.files import remove_folder
 from features.labels_folder import CARD, read_card, read_labelled
 from features.records import write_json
 from pipeline.data import join
@@ -81,7 +81,7 @@ def finetune_model(
     out = Path("runs", REGIME, corpus, fusion)
     odd = tell_odd_slots(params, model, corpus) if ranks.is_first else {}
     if ranks.is_first:
-        shutil.rmtree(out, ignore_errors=True)
+        remove_folder(out)
     device = ranks.device or device
     card = read_card(Path("data", corpus, "labels", CARD))
     entries = live_entries(params, model)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from features.errors import CacheError, ParamsError
+from features.files import remove_folder
 from features.labels_folder import read_labelled
 from features.records import write_json
 from pipeline.data import Examples, join
@@ -47,7 +47,7 @@ def train_model(
         raise ParamsError("\n".join(found))
     odd = tell_odd_slots(params, model, corpus)
     out = Path("runs", "cached", corpus, fusion)
-    shutil.rmtree(out, ignore_errors=True)
+    remove_folder(out)
     labels_folder = Path("data", corpus, "labels")
     card, labels = read_labelled(labels_folder)
     examples = join(filled_slots(params, model, corpus), labels, card["classes"], verify=True)

@@ -22,7 +22,7 @@ from features.backbone_entry import BackboneEntry
 from features.command import run_command
 from features.errors import MachineError, ManifestError, ParamsError
 from features.extraction import Options, extract
-from features.files import make_folder, replacing
+from features.files import empty_folder, make_folder, replacing
 from features.locations import cache_root
 from features.machine import REMEDIES, machine_error, told
 from features.records import write_json, write_rows
@@ -264,3 +264,25 @@ def test_what_is_delivered_half_is_taken_back(
         extract(manifest, TONE, tmp_path / "out", store=tmp_path / "store", options=Options())
     assert done
     assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_removed_is_told_and_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").touch()
+    with monkeypatch.context() as stuck:
+        stuck.setattr("shutil.rmtree", read_only)
+        with pytest.raises(MachineError, match=rf"{out} \(Read-only file system\)"):
+            told(empty_folder, out)
+    empty_folder(out)
+    assert list(out.iterdir()) == []
+    (tmp_path / "link").symlink_to(out)
+    (out / "another's").touch()
+    with pytest.raises(MachineError, match=r"link \(it is a symbolic link\)"):
+        told(empty_folder, tmp_path / "link")
+    assert [path.name for path in out.iterdir()] == ["another's"]
