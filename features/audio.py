@@ -126,7 +126,7 @@ def listen(file: BinaryIO, id: str) -> tuple[AudioInfo, tuple[str, ...], tuple[S
                 faults.append(Stretch(here / rate_hz, info.seconds, error.reason))
 
         flat = find_flat(blocks(), rate_hz)
-        excess = find_excess(file, info.seconds)
+        excess = find_excess(file, info.seconds, decoder.format)
     return info, () if excess is None else (excess,), (*faults, *flat)
 
 
@@ -223,9 +223,11 @@ def _bounds(decoder: Any, id: str, start: float | None, stop: float | None) -> t
 
 def _mono(decoder: Any, id: str, first: int, last: int) -> Iterator[Samples]:
     for block in _decoded(decoder, id, first, last):
-        if not np.isfinite(block).all():
+        with np.errstate(invalid="ignore", over="ignore"):
+            mono = block.mean(axis=1, dtype=np.float32)
+        if not np.isfinite(mono).all():
             raise UtteranceError(id, NOT_FINITE)
-        yield block.mean(axis=1, dtype=np.float32)
+        yield mono
 
 
 def _decoded(decoder: Any, id: str, first: int, last: int, size: int = _BLOCK) -> Iterator[Samples]:
@@ -294,15 +296,29 @@ def _file(path: Path) -> Iterator[BufferedReader]:
 
 @contextlib.contextmanager
 def _decoder(file: BinaryIO, id: str, *, whole: bool) -> Iterator[Any]:
+    try:
+        with _opened(file, id, whole=whole) as decoder:
+            yield decoder
+    except OSError as error:
+        raise ManifestError(
+            f"the audio of utterance {id!r} cannot be read ({error.strerror}); expected a disk or "
+            "network that gives it: start again once it does"
+        ) from error
+
+
+@contextlib.contextmanager
+def _opened(file: BinaryIO, id: str, *, whole: bool) -> Iterator[Any]:
     soundfile = _soundfile()
     begin = file.read(32)
     file.seek(0)
     other = _other_content(begin)
     if other:
         raise UtteranceError(id, f"the file is {other}")
+    source = _Source(file)
     try:
-        decoder = soundfile.SoundFile(file)
+        decoder = soundfile.SoundFile(source)
     except (RuntimeError, TypeError) as error:  # TypeError: a name in .raw, which has no header
+        source.check()
         fault = find_fault(file, None)
         reason = f"file {fault}" if fault else f"audio cannot be decoded ({_reason(error)})"
         raise UtteranceError(id, f"the {reason}") from error
@@ -315,7 +331,41 @@ def _decoder(file: BinaryIO, id: str, *, whole: bool) -> Iterator[Any]:
             raise UtteranceError(id, f"the file {fault}")
         if decoder.frames < 1:
             raise UtteranceError(id, "the audio holds no samples")
-        yield decoder
+        try:
+            yield decoder
+        finally:
+            source.check()
+
+
+class _Source:
+    """A file for libsndfile's callbacks: what is raised there is printed and forgotten."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: OSError | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go there; to before the beginning, as a damaged header may ask for, leads nowhere."""
+        with contextlib.suppress(OSError, ValueError):
+            self._file.seek(offset, whence)
+        return self._file.tell()
+
+    def tell(self) -> int:
+        """Where it is."""
+        return self._file.tell()
+
+    def read(self, count: int) -> bytes:
+        """Up to so many bytes; none where the disk or the network fails."""
+        try:
+            return self._file.read(count)
+        except OSError as error:
+            self._error = error
+            return b""
+
+    def check(self) -> None:
+        """Raise what was raised while libsndfile read: it is no fault of the file's content."""
+        if self._error is not None:
+            raise self._error
 
 
 def _other_content(begin: bytes) -> str | None:

@@ -3,10 +3,12 @@
 A decoder stops where the header says that the sound ends, and after the first of several files that
 were put into one, without a word: a recorder that wrote its length too early, or `cat`, loses the
 rest. Containers tell: chunks after WAV's and AIFF's samples, the number of FLAC's last frame, MP3's
-frames against the Xing header, Ogg's pages of a second stream.
+frames against the Xing header, Ogg's pages of a second stream. A header that contradicts itself
+(rate, channels and bits against bytes a second) is told of as well: some number in it is wrong.
 
-Not noticed: an Ogg stream of a single page of sound whose page says less than it holds, and what
-follows the samples of other containers (libsndfile plays that).
+Not noticed: an Ogg stream of a single page of sound whose page says less than it holds, what
+follows the samples of containers other than those (libsndfile plays that), and a wrong sample rate
+where the header says it but once (AIFF, AU, CAF, W64, NIST).
 
 Formats: those of `features.audio_container`, RFC 9639 (FLAC), Sun's AU and Apple's CAF.
 """
@@ -19,37 +21,48 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from features.audio_container import Frame, Payload, mp3_frames, payload, skip_id3
+from features.audio_container import Frame, Layout, Payload, mp3_frames, payload, skip_id3
 
 # What is written behind the sound: tags of ID3 and APE.
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
-_HELD_AGAIN = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"data", b"SSND", b"caff")
+_HELD_AGAIN = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"data", b"SSND", b"caff", b"riff")
 _FLAC = b"fLaC"
 _STREAMINFO = b"\x00\x00\x00\x22"  # type and length of the block that comes first
 _FLAC_TAIL = 2**20  # bytes from the end in which the last frame begins
 _BLOCK = 2**20
+_MP3_START = 2**16  # bytes in which the first frame begins
 _MP3_SLACK = 4  # frames: an encoder's delay and padding, which decoders cut off
 _SLACK_SECONDS = 0.02
+_PLAIN = (1, 3, 6, 7, 0xFFFE)  # codes of WAV: samples of a fixed number of bits
+_FLAC_RATES_HZ = dict(enumerate((8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000), 4))
 
 
-def find_excess(file: BinaryIO, seconds: float) -> str | None:
+def find_excess(file: BinaryIO, seconds: float, kind: str) -> str | None:
     """What of a file is not used, though it holds it; None if nothing says so.
 
     Args:
         file: From its beginning; left anywhere.
         seconds: Duration according to the decoder.
+        kind: What the decoder takes it for, as libsndfile says it.
     """
     skip_id3(file)
     begin, magic = file.tell(), file.read(4)
     file.seek(begin)
+    if kind == "MP3":
+        return _mp3_excess(file, seconds)
     if magic == b"OggS":
         return _ogg_excess(file, seconds)
     if magic == _FLAC:
         return _flac_excess(file, seconds)
-    if Frame.of(magic):
-        return _mp3_excess(file, seconds)
     found = payload(file)
-    return None if found is None else _chunks_excess(file, found, seconds)
+    if found is None:
+        return None
+    told = _chunks_excess(file, found, seconds, plays_all=magic == b"riff")
+    if told is None and magic in (b"RIFF", b"RF64", b"BW64"):
+        told = _wav_contradiction(file, begin)
+    if told is None and magic == b"FORM":
+        told = _aiff_contradiction(file, begin, found, seconds)
+    return told
 
 
 def _told(seconds: float, held: float) -> str | None:
@@ -61,11 +74,62 @@ def _told(seconds: float, held: float) -> str | None:
     )
 
 
-def _chunks_excess(file: BinaryIO, found: Payload, seconds: float) -> str | None:
+def _chunks_excess(
+    file: BinaryIO, found: Payload, seconds: float, *, plays_all: bool
+) -> str | None:
     if not found.promised:  # or the length is unknown, and everything is played
         return None
     rest = _after(file, found)
-    return _told(seconds, seconds * (1 + rest / found.promised))
+    if not plays_all:
+        return _told(seconds, seconds * (1 + rest / found.promised))
+    promised = seconds / (1 + rest / found.promised)
+    if seconds - promised <= _SLACK_SECONDS:
+        return None
+    return (
+        f"its header says {promised:.3f} s; what follows, up to {seconds:.3f} s, is used as if it "
+        "were sound, too"
+    )
+
+
+def _chunk_content(file: BinaryIO, begin: int, name: bytes, layout: Layout) -> bytes:
+    """The first bytes of a chunk that lies before the samples; empty if there is none."""
+    file.seek(begin + 12)
+    while chunk := layout.chunk(file):
+        if chunk.name == name:
+            return file.read(min(chunk.size, 64))
+        if chunk.name in (b"data", b"SSND"):
+            break
+        file.seek(chunk.end)
+    return b""
+
+
+def _wav_contradiction(file: BinaryIO, begin: int) -> str | None:
+    content = _chunk_content(file, begin, b"fmt ", Layout("<"))
+    if len(content) < 16:
+        return None
+    code, channels, rate_hz, a_second, frame, bits = struct.unpack("<HHIIHH", content[:16])
+    if code not in _PLAIN or (channels * -(-bits // 8) == frame and rate_hz * frame == a_second):
+        return None
+    return (
+        f"its header contradicts itself: {rate_hz} samples a second of {bits} bits in {channels} "
+        f"channels, but {frame} bytes for each and {a_second} a second"
+    )
+
+
+def _aiff_contradiction(file: BinaryIO, begin: int, found: Payload, seconds: float) -> str | None:
+    file.seek(begin + 8)
+    plain = file.read(4) == b"AIFF"
+    content = _chunk_content(file, begin, b"COMM", Layout(">"))
+    if not plain or len(content) < 8 or not found.promised:
+        return None
+    channels, frames, bits = struct.unpack(">hIh", content[:8])
+    held = (found.promised - 8) / max(1, channels * -(-bits // 8))
+    if abs(held - frames) * seconds <= _SLACK_SECONDS * max(1.0, held):
+        return None
+    return (
+        f"its header contradicts itself: it says {frames} samples of {bits} bits in {channels} "
+        f"channels, and {found.promised} bytes of them"
+    )
 
 
 def _after(file: BinaryIO, found: Payload) -> int:
@@ -96,6 +160,15 @@ def _blocks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _mp3_excess(file: BinaryIO, seconds: float) -> str | None:
+    begin, start = file.tell(), file.read(_MP3_START)
+    at = _first_frame(start)
+    if at is None:
+        return f"it does not begin with frames of MP3: {seconds:.3f} s of it are used"
+    if _goes_on(start[at : at + 8]):
+        return "its first frame goes on from one that is missing: its beginning is lost"
+    if any(start[:at]):
+        return f"the first {at} bytes of it are no MP3, and are passed over"
+    file.seek(begin + at)
     frames = mp3_frames(file)
     first = next(frames, None)  # mostly the Xing header, whose count of frames decoders believe
     if first is None:
@@ -104,6 +177,26 @@ def _mp3_excess(file: BinaryIO, seconds: float) -> str | None:
     if held - seconds <= _MP3_SLACK * first.samples / first.rate_hz:
         return None
     return _told(seconds, held)
+
+
+def _first_frame(start: bytes) -> int | None:
+    """Where the first of two frames that follow each other begins."""
+    at = start.find(0xFF)
+    while at >= 0:
+        frame = Frame.of(start[at : at + 4])
+        if frame and (Frame.of(start[at + frame.length :][:4]) or at + frame.length >= len(start)):
+            return at
+        at = start.find(0xFF, at + 1)
+    return None
+
+
+def _goes_on(head: bytes) -> bool:
+    """Whether a frame of MP3 takes bits from the one before it."""
+    at = 4 if head[1] & 1 else 6  # behind a checksum
+    if len(head) < at + 2:
+        return False
+    bits = int.from_bytes(head[at : at + 2], "big")
+    return bool(bits >> 7 if head[1] & 0x18 == 0x18 else bits >> 8)
 
 
 def _ogg_excess(file: BinaryIO, seconds: float) -> str | None:
@@ -139,6 +232,12 @@ def _flac_excess(file: BinaryIO, seconds: float) -> str | None:
                 f"another FLAC stream follows in it: only the first one, {seconds:.3f} s, is used"
             )
         before = block[-len(_FLAC + _STREAMINFO) + 1 :]
+    coded = info.frame_head[2] & 0x0F
+    if _FLAC_RATES_HZ.get(coded, info.rate_hz) != info.rate_hz:
+        return (
+            f"its header contradicts itself: {info.rate_hz} samples a second, but "
+            f"{_FLAC_RATES_HZ[coded]} in its frames"
+        )
     held = info.held(file)
     return None if held is None else _told(seconds, held / info.rate_hz)
 

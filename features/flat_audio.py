@@ -1,4 +1,4 @@
-"""Where a recording has no sound: silence, a constant, channels that cancel, values that are none.
+"""Where a recording has no sound: silence, a constant, channels that cancel, or no right values.
 
 A backbone computes features of these as of anything else. They are found once for each file, in
 windows of 10 ms, whatever spans of it are used afterwards.
@@ -19,12 +19,14 @@ SMALLEST = 2.0**-15  # of 16-bit samples: what is no further apart is constant
 CANCELLED = 0.03  # of a channel's range is left in the mean of channels: -30 dB
 
 Samples = NDArray[np.float32]
-_SOUND, _SILENT, _CONSTANT, _CANCELLED, _NO_NUMBER = range(5)
+FULL_SCALES = 16.0  # 24 dB too loud: floats that were never divided by the range of integers
+_SOUND, _SILENT, _CONSTANT, _CANCELLED, _NO_NUMBER, _LOUD = range(6)
 SILENT = "it is silent: all of its samples are zero"
 CONSTANT = "it has no sound: its samples are constant"
 CANCELLING = "its channels cancel each other: their mean, which is what is used, has no sound"
 NOT_FINITE = "the audio holds samples that are not finite"
-NOTICES = {SILENT, CONSTANT, CANCELLING}
+LOUD = f"its samples reach more than {FULL_SCALES:g} times full scale: divide floats by their range"
+NOTICES = {SILENT, CONSTANT, CANCELLING, LOUD}
 
 
 class Stretch(NamedTuple):
@@ -51,9 +53,11 @@ def judge(stretches: Iterable[Stretch], start: float, stop: float) -> tuple[str 
     """What keeps a span of a recording from being used, and what is to be said of it if it is."""
     notice = None
     for each in stretches:
-        if each.what not in NOTICES:
+        if each.what not in NOTICES or each.what == LOUD:
             if each.start < stop and each.stop > start:
-                return each.what, None
+                if each.what != LOUD:
+                    return each.what, None
+                notice = LOUD
         elif each.start <= start + WINDOW_SECONDS and each.stop >= stop - WINDOW_SECONDS:
             notice = each.what
     return None, notice
@@ -74,7 +78,7 @@ def _windowed(blocks: Iterable[Samples], window: int) -> Iterator[Samples]:
 
 def _kinds(windows: Samples) -> NDArray[np.int8]:
     """What each window is."""
-    with np.errstate(invalid="ignore"):  # infinite values, which are told of
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite values, which are told of
         lows, highs = windows.min(2), windows.max(2)
         spread = (highs - lows).max(0)
         mono = windows.mean(0, dtype=np.float32) if len(windows) > 1 else windows[0]
@@ -85,13 +89,19 @@ def _kinds(windows: Samples) -> NDArray[np.int8]:
     kinds[left <= np.maximum(SMALLEST, CANCELLED * spread)] = _CANCELLED
     kinds[(left <= SMALLEST) & (spread <= SMALLEST)] = _CONSTANT
     kinds[(kinds == _CONSTANT) & (level <= SMALLEST)] = _SILENT
-    kinds[~np.isfinite(spread)] = _NO_NUMBER
+    kinds[level > FULL_SCALES] = _LOUD
+    kinds[~(np.isfinite(level) & np.isfinite(lows).all(0) & np.isfinite(highs).all(0))] = _NO_NUMBER
     return kinds
 
 
 def _stretches(kinds: NDArray[np.int8], window_seconds: float) -> Iterator[Stretch]:
     """Of the kinds of all windows, the last of which is a sound of none."""
-    groups = np.array([0, 1, 1, 1, 2])[kinds]
+    loud = np.flatnonzero(kinds == _LOUD)
+    if len(loud):  # one for all, since loud and quiet may alternate with each period
+        yield Stretch(
+            round(loud[0] * window_seconds, 4), round((loud[-1] + 1) * window_seconds, 4), LOUD
+        )
+    groups = np.array([0, 1, 1, 1, 2, 0])[kinds]
     edges = [0, *(np.flatnonzero(np.diff(groups)) + 1), len(groups)]
     for first, last in pairwise(edges):
         span = (round(first * window_seconds, 4), round(last * window_seconds, 4))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import os
 import sys
@@ -255,6 +257,25 @@ def test_a_span_beyond_the_end(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(16_000), 16_000)
     with pytest.raises(UtteranceError, match=r"from 0\.6 to 0\.9 s holds no samples of 0\.500 s"):
         read_audio(tmp_path / "a.wav", start=0.6, stop=0.9)
+
+
+class Failing(io.BytesIO):
+    """A file of which the disk gives the beginning alone."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() + (size or 0) > 9_000:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size)
+
+
+def test_a_disk_that_fails_is_no_bad_utterance(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(16_000), 16_000)
+    with pytest.raises(ManifestError, match=r"'u7' cannot be read \(Input/output error"):
+        audio.listen(Failing(path.read_bytes()), "u7")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_soundfile_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

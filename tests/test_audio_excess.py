@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from features.audio import listen
-from features.audio_container import _ogg_checksum, find_fault, payload
+from features.audio_container import _ogg_checksum, find_fault, mp3_frames, payload
 from features.audio_excess import find_excess
 from tests.test_audio_formats import (
     WHOLE,
@@ -30,6 +30,12 @@ def chunk_size(content: Encoded, name: bytes, size: int) -> Encoded:
     """An AIFF whose chunk says another size."""
     place = content.index(name) + 4
     return content[:place] + struct.pack(">I", size) + content[place + 4 :]
+
+
+def edited(content: Encoded, chunk: bytes, offset: int, field: bytes) -> Encoded:
+    """Other bytes in the head of a chunk; the offset counts from its size."""
+    place = content.index(chunk) + 4 + offset
+    return content[:place] + field + content[place + len(field) :]
 
 
 def riff_size(content: Encoded, size: int) -> Encoded:
@@ -64,7 +70,13 @@ def last_granule(content: Encoded, granule: int) -> Encoded:
     return content[:place] + head[:22] + struct.pack("<I", _ogg_checksum(head, b"")) + head[26:]
 
 
-def noise(kind: str, seconds: float, **options: str) -> Encoded:
+def behind_frames(content: Encoded, count: int) -> Encoded:
+    """An MP3 from that frame on."""
+    frames = mp3_frames(io.BytesIO(content))
+    return content[sum(next(frames).length for _ in range(count)) :]
+
+
+def noise(kind: str, seconds: float, **options: str | float) -> Encoded:
     """Its frames differ in length."""
     file = io.BytesIO()
     wave = np.random.default_rng(1).uniform(-0.5, 0.5, round(16_000 * seconds))
@@ -105,6 +117,45 @@ EXCESS: dict[str, tuple[Callable[[], Encoded], str]] = {
         "only the first 0.400 s",
     ),
 }
+
+CONTRADICTIONS: dict[str, tuple[Callable[[], Encoded], str]] = {
+    "WAV of another rate": (
+        lambda: edited(encoded("WAV"), b"fmt ", 8, struct.pack("<I", 22_050)),
+        "22050 samples a second of 16 bits in 1 channels, but 2 bytes for each and 32000 a sec",
+    ),
+    "WAV of more channels": (
+        lambda: edited(encoded("WAV", "PCM_24"), b"fmt ", 6, struct.pack("<H", 2)),
+        "contradicts itself",
+    ),
+    "RF64 of another rate": (
+        lambda: edited(encoded("RF64", "PCM_16"), b"fmt ", 8, struct.pack("<I", 8_000)),
+        "8000 samples a second",
+    ),
+    "AIFF of more channels": (
+        lambda: edited(encoded("AIFF"), b"COMM", 4, struct.pack(">h", 2)),
+        "8000 samples of 16 bits in 2 channels, and 16008 bytes",
+    ),
+    "FLAC of another rate": (
+        lambda: (whole := encoded("FLAC"))[:18] + b"\x05\x62\x20" + whole[21:],
+        "22050 samples a second, but 16000 in its frames",
+    ),
+    "two W64s": (lambda: 2 * encoded("W64"), "what follows, up to 1.0.. s, is used as if it were"),
+    "MP3 without its beginning": (
+        lambda: behind_frames(noise("MP3", 3, bitrate_mode="CONSTANT", compression_level=0.5), 9),
+        "its beginning is lost",
+    ),
+    "MP3 behind a part of a frame": (
+        lambda: (whole := encoded("MP3", seconds=2))[:30] + whole,
+        "the first 30 bytes of it are no MP3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_header_that_cannot_be_right_is_told_of(name: str) -> None:
+    make, told = CONTRADICTIONS[name]
+    _, (notice,), _ = listen(io.BytesIO(make()), "u7")
+    assert re.search(told, notice), notice
 
 
 @pytest.mark.parametrize("name", EXCESS)
@@ -155,5 +206,5 @@ def test_a_container_that_is_cut_is_refused(kind: str) -> None:
 def test_no_damage_breaks_the_look(kind: str) -> None:
     content = encoded(kind, seconds=0.1)
     for n in range(40):
-        find_excess(io.BytesIO(content[: len(content) * n // 40]), 0.1)
-        find_excess(io.BytesIO(flipped(content, n / 40)), 0.1)
+        find_excess(io.BytesIO(content[: len(content) * n // 40]), 0.1, kind)
+        find_excess(io.BytesIO(flipped(content, n / 40)), 0.1, kind)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from features.flat_audio import (
     CANCELLING,
     CONSTANT,
+    LOUD,
     NOT_FINITE,
     SILENT,
     WINDOW_SECONDS,
@@ -90,6 +91,18 @@ def test_values_that_are_no_numbers_spoil_their_spans_only() -> None:
         assert found == [Stretch(1.0, 1.0 + WINDOW_SECONDS, NOT_FINITE)]
         assert judge(found, 0.0, 2.0) == (NOT_FINITE, None)
         assert judge(found, 0.0, 1.0) == judge(found, 1.01, 2.0) == (None, None)
+
+
+def test_floats_of_the_range_of_integers_are_told_of() -> None:
+    samples = voice(2 * RATE)
+    samples[RATE:] *= 2**15
+    found = find_flat([samples], RATE)
+    assert found == [Stretch(1.0, 2.0, LOUD)]
+    assert judge(found, 0.5, 1.5) == (None, LOUD)
+    assert judge(found, 0.0, 1.0) == (None, None)
+    assert not find_flat([voice(RATE) * np.float32(40)], RATE)  # 12 dB too loud
+    largest = np.full((RATE, 2), np.finfo(np.float32).max)
+    assert find_flat([largest], RATE) == [Stretch(0.0, 1.0, NOT_FINITE)]  # in their mean
 
 
 @given(
