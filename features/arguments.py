@@ -45,8 +45,8 @@ class _Repr(reprlib.Repr):
 _REPR = _Repr()
 _REPR.maxstring = _REPR.maxother = 80  # characters of a value that a message quotes
 MOST_UNKNOWN = 20  # unknown keys of a mapping that are named one by one
-MOST_LINES = 100  # problems that one message lists
-MOST_NAMES = 100  # valid names that a message lists
+MOST_LINES, MOST_CHARACTERS = 100, 16_000  # of a message that lists problems
+MOST_NAMES = 100  # among which the nearest is looked for, and characters of what is given
 
 
 class Record:
@@ -165,14 +165,22 @@ def one_of(given: Any, names: Collection[str]) -> str:
     "one of ['concat', 'heron'] (did you mean 'heron'?)"
     """
     listed = sorted(names)
-    shown = listed if len(listed) <= MOST_NAMES else [*listed[:MOST_NAMES], "..."]
+    shown: list[str] = []
+    for name in listed:
+        if sum(map(len, shown)) + len(name) > MOST_CHARACTERS // 10:
+            shown.append("...")
+            break
+        shown.append(name)
     return f"one of {shown}{_nearest(str(given), listed)}"
 
 
 def in_lines(found: Sequence[str]) -> str:
     """Problems as one message of bounded length, a line each."""
-    more = len(found) - MOST_LINES
-    return "\n".join([*found[:MOST_LINES], *([f"and {more} more"] if more > 0 else [])])
+    shown = list(found[:MOST_LINES])
+    while len(shown) > 1 and sum(map(len, shown)) > MOST_CHARACTERS:
+        shown.pop()
+    more = len(found) - len(shown)
+    return "\n".join([*shown, *([f"and {more} more"] if more else [])])
 
 
 def _nearest(given: str, names: Sequence[str]) -> str:

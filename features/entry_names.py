@@ -14,7 +14,7 @@ from typing import Any
 from features.arguments import quoted
 from features.locations import root_variable
 
-MOST_ENTRIES = 1000  # of a section
+MOST_ENTRIES = 500  # of a section
 NOTHING = "none"  # the backbone of an empty slot
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _NO_TEXT = re.compile(  # numbers in any notation of YAML 1.1 or 1.2, dates, truth values

@@ -22,7 +22,7 @@ from yaml.reader import ReaderError
 from features.errors import ParamsError
 from features.files import open_regular
 
-MOST_BYTES = 1 << 19  # of a file: PyYAML takes some seconds for so many
+MOST_BYTES = 1 << 18  # of a file: PyYAML takes some seconds for so many
 MOST_COPIES = 100_000  # values of a document that aliases add to those written
 DEEPEST = 40  # levels of nesting
 MOST_DIGITS = 18  # of an integer: any such number fits 64 bits

@@ -210,7 +210,7 @@ def nested_aliases(per_line: int, lines: int) -> str:
         (r'a: "\UFFFFFFFF"', "is no YAML: "),
         ("%YAML 1" + "9" * 5000 + ".1\n---\na: 1", "is no YAML: "),
         ("a: 1\n---\nb: 2", "line 2: expected a single document"),
-        ("a: 1\n" * 200_000, "holds more than 524288 bytes"),
+        ("a: 1\n" * 200_000, "holds more than 262144 bytes"),
         ("a: *" + "x" * 10_000, "undefined alias"),
         ("x" * 500 + ": 1\n" + "x" * 500 + ": 2", "occurs twice"),
     ],
