@@ -16,7 +16,9 @@ RUN apt-get update \
     fi \
     && rm -rf /var/lib/apt/lists/*
 
-RUN useradd --create-home --uid 10001 heron
+# Whoever runs it under another number (--user) must be able to enter, and DVC asks for a user's name.
+RUN useradd --create-home --uid 10001 heron && chmod 755 /home/heron
+ENV USER=heron
 USER 10001
 WORKDIR /home/heron/heronry
 
