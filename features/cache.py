@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from features.errors import CacheError
-from features.files import replacing
+from features.files import replacing, seal
 from features.gather import Extent, gather
 from features.memory import available_bytes
 from features.records import NOTICED, REJECTED, read_noticed, read_rejected, reasons_line
@@ -89,7 +89,7 @@ class CacheWriter:
                 dtype=self.dtype,
                 rejected=rejected,
             )
-            temporary.chmod(0o444)
+            seal(temporary)
 
 
 class CacheReader(Mapping[str, NDArray[Any]]):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from features.errors import CheckpointError
-from features.files import open_regular
+from features.files import follow_umask, open_regular
 
 Arrays = dict[str, NDArray[np.generic]]
 VERSION = 6
@@ -64,6 +64,7 @@ def convert_whisper(source: Path, target: Path) -> None:
     if weights:
         raise CheckpointError(f"{source}: unexpected variables {sorted(weights)[:5]}")
     save_file(state, target / "model.safetensors", metadata={"format": "pt"})
+    follow_umask(target / "model.safetensors")
     config = _config(state, heads, layers)
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     front_end = {

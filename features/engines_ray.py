@@ -16,7 +16,7 @@ from typing import Any
 
 from features.errors import HeronryError, ParamsError
 from features.extractor import Extractor
-from features.files import replacing
+from features.files import replacing, seal
 from features.machine import told
 from features.recipe import Recipe, Tally
 from features.shard_plan import PlannedShard
@@ -74,7 +74,7 @@ def _take_in(
     """Store what a host computed, and finish the shard with what was there already."""
     with replacing(extractor.store.path(part.fingerprint)) as temporary:
         temporary.write_bytes(content)
-        temporary.chmod(0o444)
+        seal(temporary)
     extractor.store.add(part.fingerprint, device="ray")
     if part.fingerprint == shard.fingerprint:
         yield from (1 for _ in shard.utterances)

@@ -8,9 +8,9 @@ import fcntl
 import hashlib
 import io
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -110,9 +110,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Whoever looks sees the old file, or none, or the whole new one; never a part of it.
     """
     make_folder(path.parent)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _new_file(path.parent, f".{path.name}-")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -122,6 +120,32 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def follow_umask(path: Path) -> None:
+    """Give a file the rights of a new one: safetensors writes for the owner alone.
+
+    The umask can only be read by setting it, while other threads make files; so one is made.
+    """
+    other = _new_file(path.parent, f".{path.name}-")
+    path.chmod(stat.S_IMODE(other.stat().st_mode))
+    other.unlink()
+
+
+def seal(path: Path) -> None:
+    """Make a file read-only for all who may read it."""
+    path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
+
+
+def _new_file(folder: Path, prefix: str) -> Path:
+    """An empty file of a new name; unlike those of `tempfile` it follows the umask."""
+    while True:
+        path = folder / f"{prefix}{secrets.token_hex(4)}"
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return path
 
 
 def make_folder(folder: Path) -> None:

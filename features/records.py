@@ -18,6 +18,7 @@ from features.arguments import in_lines, problems
 from features.errors import HeronryError, ManifestError
 from features.files import open_regular, replacing
 from features.json_text import Decoder, parse_json
+from features.spreadsheet import guarded, unguarded
 from features.utterance import check_text
 
 Row = TypeVar("Row")
@@ -43,12 +44,11 @@ def check_unique(ids: Iterable[str], where: str) -> None:
 
 def write_rows(path: Path, rows: Iterable[Any]) -> None:
     """Write records as JSON, one a line; None fields are left out."""
-    with replacing(path) as temporary:  # the rows may come from the very file
-        with temporary.open("w", encoding="utf-8") as file:
-            for row in rows:
-                fields = {key: value for key, value in vars(row).items() if value is not None}
-                file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
-        temporary.chmod(0o644)
+    # the rows may come from the very file
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            fields = {key: value for key, value in vars(row).items() if value is not None}
+            file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_rows(path: Path, record: type[Row]) -> Iterator[Row]:
@@ -245,12 +245,14 @@ def read_seen(path: Path) -> dict[str, str]:
 
 
 def _write_pairs(path: Path, header: tuple[str, str], rows: Mapping[str, str]) -> None:
-    with replacing(path) as temporary:
-        # File names need not be UTF-8, and one that is not must not lose the others' reasons.
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([header, *rows.items()])
-        temporary.chmod(0o644)
+    # File names need not be UTF-8, and one that is not must not lose the others' reasons.
+    odd = "backslashreplace"
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors=odd, newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([header, *(map(guarded, row) for row in rows.items())])
 
 
 def _read_pairs(path: Path, header: tuple[str, str]) -> dict[str, str]:
@@ -259,6 +261,7 @@ def _read_pairs(path: Path, header: tuple[str, str]) -> dict[str, str]:
             first, *rows = csv.reader(file, strict=True)
         if tuple(first) != header:
             raise ValueError(f"its first line is {first}")
+        rows = [[unguarded(cell) for cell in row] for row in rows]
         check_unique((row[0] for row in rows if row), "its rows")
         return dict(rows)  # raises where a row has more or fewer than two
     except (ValueError, csv.Error, ManifestError) as error:

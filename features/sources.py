@@ -115,7 +115,6 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
             return
     with replacing(path) as temporary:
         write_json(temporary, record)
-        temporary.chmod(0o644)
 
 
 def tables_sha256(name: str, corpus: Corpus, root: Path) -> dict[str, str]:

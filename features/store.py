@@ -148,7 +148,6 @@ class WorkStore:
         }
         with replacing(path.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
-            temporary.chmod(0o644)
 
 
 def _places(shard: Shard) -> dict[str, tuple[Path, int]]:

@@ -26,6 +26,7 @@ from safetensors.numpy import save_file
 
 from features.cache import CacheReader
 from features.errors import ParamsError
+from features.files import follow_umask
 from features.manifest import read_labels
 from features.progress import progress
 from features.shard import Shard
@@ -111,6 +112,7 @@ def _writers(out: Path, about: Mapping[str, Any], labels: Mapping[str, str]) -> 
         keys = {id: f"{id}-" if id.startswith(RESERVED) else id for id in shard.ids}
         tensors: dict[str, NDArray[Any]] = {keys[id]: reader[id] for id in shard.ids}
         save_file(tensors, out / name, {key: _text(value) for key, value in about.items()})
+        follow_umask(out / name)
         yield from ((id, name, keys[id]) for id in shard.ids)
 
     def arrow(shard: Shard, reader: CacheReader) -> Rows:

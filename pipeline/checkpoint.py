@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from features.arguments import in_lines, problems
 from features.errors import CheckpointError
+from features.files import follow_umask
 from features.plugins import load
 from features.records import read_record, write_json
 from features.stream import StreamSpec
@@ -63,6 +64,7 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
+    follow_umask(folder / "model.safetensors")
     description = {
         "format": FORMAT,
         "version": VERSION,

@@ -61,7 +61,6 @@ def write_page(path: Path, found: Comparison) -> None:
     try:
         with replacing(path) as temporary:
             temporary.write_text(as_html(found), encoding="utf-8")
-            temporary.chmod(0o644)
     except OSError as error:
         raise ParamsError(
             f"--html {path}: cannot write it ({error.strerror}); expected the path of a file "

@@ -11,6 +11,7 @@ Legend: S seeds, F folds, C clusters, K classes.
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from pipeline.summaries import (
     seed_scores,
     summaries,
 )
-from pipeline.tables import write_csv
+from pipeline.tables import write_csv, write_sheet
 from pipeline.whose import Whose
 from pipeline.worst_errors import worst_errors
 
@@ -81,13 +82,14 @@ def write_report(report: Report, folder: Path) -> Path:
     write_json(folder / "metrics.json", whose | dict(report.metrics))
     history = [row for job in jobs for row in job.history.rows]
     write_csv(folder / "history.csv", jobs[0].history.header, history)
-    names = report.run.classes
+    # `dvc plots show` writes what is in confusion.csv into its page as it is
+    names = [html.escape(name) for name in report.run.classes]
     pairs = (
         (names[label], names[prediction])
         for job in jobs
         for label, prediction in zip(job.labels[job.test], job.predictions[job.test], strict=True)
     )
-    write_csv(folder / "confusion.csv", ("label", "prediction"), pairs)
+    write_sheet(folder / "confusion.csv", ("label", "prediction"), pairs)
     path = folder / "index.html"
     path.write_text(page(report), encoding="utf-8")
     return path

@@ -19,7 +19,7 @@ from torch import nn
 from features.backbone_entry import BackboneEntry
 from features.backbones._backbone import Backbone, innermost, module_of
 from features.checkpoint_files import CONTENT, WEIGHTS
-from features.files import file_sha256
+from features.files import file_sha256, follow_umask
 from features.manifest import Utterance
 from features.records import read_rows, write_rows
 from features.seen import TRAINED_ON, TrainedOn, trained_on, write_trained_on
@@ -57,6 +57,7 @@ def export(
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
     }
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    follow_umask(folder / WEIGHTS)
     if hasattr(network, "config"):
         network.config.architectures = [type(network).__name__]
         network.config.save_pretrained(folder)

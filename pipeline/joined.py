@@ -19,7 +19,7 @@ from features.errors import ParamsError
 from pipeline.metrics import confusion, scores
 from pipeline.run_sources import PredictedRun, read_run
 from pipeline.runs import PREDICTIONS
-from pipeline.tables import RunError, write_csv
+from pipeline.tables import RunError, write_sheet
 
 _RUNS = "A run of one fold: a run folder, predictions.csv, a DVC experiment or a revision."
 
@@ -39,7 +39,7 @@ def join(
     check_folds(found)
     out.mkdir(parents=True, exist_ok=True)
     header = (*PREDICTIONS, *(f"p_{name}" for name in found[0].classes))
-    write_csv(out / "predictions.csv", header, rows_of(found))
+    write_sheet(out / "predictions.csv", header, rows_of(found))
     typer.echo("\n".join([*summary(found), str(out / "predictions.csv")]))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from pipeline.metrics import MONITORS
 
 NAME = "model_card.md"
 UNKNOWN = "not stated"
+# An underscore within a word is no emphasis.
+_SIGNS = re.compile(r"[\\`*\[\]<>|$~&]|(?<!\w)_|_(?!\w)")
 USE = (
     "It is meant for research on speech emotion recognition, on utterances like those of its "
     "corpus, whose labels tell what was acted or perceived and not what somebody felt. How it does "
@@ -62,10 +65,10 @@ def model_card(
     """
     title = card.get("title") or run["corpus"]
     sections = [
-        f"# {run['fusion']} on {title}",
+        f"# {run['fusion']} on {_line(title)}",
         f"A `{run['kind']}` model (regime `{run['regime']}`, entry `{run['fusion']}` of `models`) "
         f"with {run['parameters']:,} trainable parameters that tells "
-        f"{len(run['classes'])} emotions apart: {', '.join(run['classes'])}. "
+        f"{len(run['classes'])} emotions apart: {', '.join(map(_line, run['classes']))}. "
         f"Trainings: {len(run['seeds']) * run['folds']} (seeds: "
         f"{', '.join(map(str, run['seeds']))}; folds: {run['folds']}).",
         "## Data",
@@ -100,17 +103,15 @@ def loading(out: Path, run: Mapping[str, Any]) -> str:
 def _data(run: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     alone = f" (fold {card['fold']} alone)" if "fold" in card else ""
     stated = {
-        "Corpus": f"{card.get('title') or UNKNOWN} (`{run['corpus']}`)",
-        "Licence": card.get("licence"),
-        "Citation": card.get("citation"),
-        "Note": card.get("disclaimer") or None,
-        "Protocol": f"{card.get('protocol') or UNKNOWN}, folds: {run['folds']}{alone}",
+        "Corpus": f"{_line(card.get('title'))} (`{run['corpus']}`)",
+        "Licence": _line(card.get("licence")),
+        "Citation": _line(card.get("citation")),
+        "Note": _line(card["disclaimer"]) if card.get("disclaimer") else None,
+        "Protocol": f"{_line(card.get('protocol'))}, folds: {run['folds']}{alone}",
         "Utterances": f"{run['utterances']:,} in all splits; {len(run['dropped']):,} without "
         "features in some slot were left out",
     }
-    lines = [
-        f"- {name}: {_line(value)}" for name, value in stated.items() if value or name != "Note"
-    ]
+    lines = [f"- {name}: {value}" for name, value in stated.items() if value is not None]
     counts = card.get("counts") or []
     for fold, by_split in enumerate(counts):
         sums = [f"{split} {sum(classes.values()):,}" for split, classes in by_split.items()]
@@ -127,7 +128,7 @@ def _slots(run: Mapping[str, Any]) -> str:
     ]
     text = _table(["slot", "backbone", *columns], rows)
     if run.get("inputs"):
-        text += f"\n\nBefore the model: `{json.dumps(run['inputs'])}`."
+        text += f"\n\nBefore the model: {_code(json.dumps(run['inputs']))}."
     return text
 
 
@@ -135,7 +136,7 @@ def _settings(run: Mapping[str, Any]) -> str:
     both = (("Constructor", run["args"]), ("Protocol", run["train"]))
     lines = []
     for title, values in both:
-        lines.append(f"- {title}: `{json.dumps(values)}`" if values else f"- {title}: defaults")
+        lines.append(f"- {title}: {_code(json.dumps(values)) if values else 'defaults'}")
     return "\n".join(lines)
 
 
@@ -157,6 +158,13 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _line(value: object) -> str:
-    """A value in one line that ends no cell of a table."""
-    text = UNKNOWN if value is None else str(value)
-    return " ".join(text.split()).replace("|", "\\|")
+    """A value in one line as plain text: nothing in it is Markdown, HTML, or the end of a cell."""
+    text = UNKNOWN if value is None or value == "" else str(value)
+    return _SIGNS.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """Text as code, between more backticks than follow each other in it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence, space = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{space}{text}{space}{fence}"

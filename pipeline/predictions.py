@@ -1,9 +1,10 @@
 """`reports/predictions.csv` and `reports/predictions.parquet`: all rows that a report rests on.
 
 Both hold the same rows, those of all seeds and folds: id, speaker, dialogue, split (valid or
-test), fold, seed, label, prediction, and p_<class>. The CSV file is the runs' own text; Parquet
-has types (fold int32, seed int64, p_<class> float64, the rest text; a row without a dialogue is
-null there). The schema's metadata of the Parquet file names the run (`pipeline.whose`).
+test), fold, seed, label, prediction, and p_<class>. The CSV file is the runs' own text, with an
+apostrophe before what a spreadsheet would compute (`features.spreadsheet`). Parquet has types (fold
+int32, seed int64, p_<class> float64, the rest text; a row without a dialogue is null there), and
+its schema's metadata names the run (`pipeline.whose`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from features.files import file_sha256, open_text, replacing
+from features.spreadsheet import unguarded
 from pipeline.runs import PREDICTIONS
-from pipeline.tables import AGAIN, RunError, Table, write_csv
+from pipeline.tables import AGAIN, RunError, Table, write_sheet
 from pipeline.whose import Whose
 
 CSV, PARQUET = "predictions.csv", "predictions.parquet"
@@ -31,7 +33,7 @@ def write_csv_predictions(folder: Path, tables: Sequence[Table]) -> str:
         folder: Exists.
         tables: predictions.csv of every job, with the same columns.
     """
-    write_csv(folder / CSV, tables[0].header, (row for table in tables for row in table.rows))
+    write_sheet(folder / CSV, tables[0].header, (row for table in tables for row in table.rows))
     return file_sha256(folder / CSV)
 
 
@@ -55,7 +57,6 @@ def write_parquet_predictions(
     table = pa.table(arrays, names=list(header)).replace_schema_metadata(dict(whose))
     with replacing(folder / PARQUET) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-        temporary.chmod(0o644)
 
 
 def read_predictions(path: Path) -> pa.Table:
@@ -96,10 +97,10 @@ def _read_csv(path: Path) -> pa.Table:
             column_types={name: _type(name) for name in names}, strings_can_be_null=False
         ),
     )
-    if "dialogue" in names:
-        at = names.index("dialogue")
-        cells = _parsed("dialogue", found.column(at).to_pylist())
-        found = found.set_column(at, "dialogue", pa.array(cells, pa.string()))
+    for at, name in enumerate(names):
+        if name in PREDICTIONS and _type(name) == pa.string():
+            cells = _parsed(name, [unguarded(cell) for cell in found.column(at).to_pylist()])
+            found = found.set_column(at, name, pa.array(cells, pa.string()))
     return found
 
 

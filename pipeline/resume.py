@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from features.files import replacing
+from features.files import follow_umask, replacing
 from features.json_text import parse_json
 from features.locations import store_root
 from pipeline.data import Examples
@@ -180,6 +180,7 @@ def write_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, A
     with replacing(path) as temporary:
         try:
             save_file(on_cpu, temporary, metadata={NAME: json.dumps(facts)})
+            follow_umask(temporary)
         except SafetensorError as error:  # which is how it says that a disk is full
             raise OSError(str(error)) from error
 

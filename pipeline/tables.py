@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from features.errors import HeronryError
 from features.files import open_text
+from features.spreadsheet import guarded
 
 AGAIN = "run `dvc repro` to train it again"
 TOLERANCE = 1e-3
@@ -142,6 +143,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def write_sheet(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file for people: no cell is a formula (`features.spreadsheet`)."""
+    write_csv(path, header, (list(map(guarded, row)) for row in rows))
 
 
 def _is_number(cell: str) -> bool:

@@ -43,7 +43,7 @@ def trained(params: Params, **facts: Any) -> tuple[Path, str]:
 def test_it_says_what_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, text = trained(project(tmp_path, monkeypatch), **FACTS)
     for said in (
-        "# m on A | corpus",
+        "# m on A \\| corpus",
         "- Corpus: A \\| corpus (`c`)",
         "- Licence: CC BY-NC-SA 4.0",
         "- Note: Made up.",

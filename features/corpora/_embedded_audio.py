@@ -98,7 +98,6 @@ def _store(content: bytes, item: Item, root: Path) -> str:
         if path.is_symlink() or not _holds(path, content):
             with replacing(path) as temporary:
                 temporary.write_bytes(content)
-                temporary.chmod(0o644)
     except OSError as error:
         raise ManifestError(
             f"the audio of {item.id!r} is inside its table and cannot be written to {path} "

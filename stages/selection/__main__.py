@@ -25,7 +25,6 @@ def main() -> None:
         raise ParamsError(in_lines(found))
     with replacing(OUT) as temporary:
         temporary.write_text("params.yaml selects entries that are there\n", encoding="utf-8")
-        temporary.chmod(0o644)
 
 
 if __name__ == "__main__":
