@@ -55,6 +55,7 @@ class Examples:
         residents: Copies of the slots' frames on the device, or none of them.
         ahead: Whether a thread makes batches before they are asked for: `pipeline.read_ahead`.
         pinned: Whether they are made in page-locked memory, from which a GPU copies by itself.
+        frames_max: Frames of an utterance that the model uses, for `noticed`; None: all.
     """
 
     readers: Mapping[str, CacheReader]
@@ -64,6 +65,7 @@ class Examples:
     residents: Mapping[str, Resident] = field(default_factory=dict)
     ahead: bool = False
     pinned: bool = False
+    frames_max: int | None = None
 
     @property
     def specs(self) -> dict[str, StreamSpec]:
@@ -73,9 +75,19 @@ class Examples:
     @property
     def noticed(self) -> dict[str, dict[str, str]]:
         """By slot the notices by id of utterances that are used, though not wholly."""
-        return {
+        noticed = {
             slot: of_labels(reader.noticed, self.labels) for slot, reader in self.readers.items()
         }
+        if (most := self.frames_max) is None:
+            return noticed
+        for slot, reader in self.readers.items():
+            for label in self.labels:
+                length = reader.length(label.id)
+                if length > most:
+                    told = noticed[slot].get(label.id)
+                    cut = f"the model uses {most} of its {length} frames"
+                    noticed[slot][label.id] = f"{told}; {cut}" if told else cut
+        return noticed
 
     def split(self, fold: int, name: str) -> list[Label]:
         """Labels of one split of one fold.

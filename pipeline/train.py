@@ -7,10 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from features.errors import CacheError, ParamsError
 from features.files import remove_folder
 from features.labels_folder import read_labelled
 from features.records import write_json
+from pipeline.checkpoint import make_model
 from pipeline.data import Examples, join
 from pipeline.environment import environment
 from pipeline.example_source import ExampleSource
@@ -51,6 +54,7 @@ def train_model(
     labels_folder = Path("data", corpus, "labels")
     card, labels = read_labelled(labels_folder)
     examples = join(filled_slots(params, model, corpus), labels, card["classes"], verify=True)
+    examples = replace(examples, frames_max=_frames_max(model, examples))
     tell_dropped(f"train {fusion} on {corpus}", examples, len(labels))
     check_splits(examples, int(card["folds"]))
     tell_labels(f"train {fusion} on {corpus}", examples)
@@ -98,6 +102,14 @@ def check_splits(examples: ExampleSource, folds: int) -> None:
     for fold in range(folds):
         for split in ("train", "valid", "test"):
             examples.split(fold, split)
+
+
+def _frames_max(model: ModelEntry, examples: Examples) -> int | None:
+    """Frames of an utterance that the model uses; None: all."""
+    specs, classes = examples.specs, len(examples.classes)
+    with torch.device("meta"):  # without memory for its weights
+        fusion = make_model(model.kind, model.args, specs, classes, inputs=model.inputs)
+    return fusion.frames_max
 
 
 def _kept(params: Params, model: ModelEntry, examples: Examples, device: str) -> Path:

@@ -99,6 +99,20 @@ def test_a_run_says_what_its_slots_use_in_part(
     assert f"1 used in part by text: {CUT} (1)" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("project")
+def test_frames_that_a_model_does_not_use_are_counted_with_those_of_its_backbones() -> None:
+    args = {"d_model": 8, "level": "frame", "frames_max": 1}
+    model = {"kind": "lpgnet", "text": "bert", "speech": "tone", "args": args}
+    cut = CacheReader(Path("cache/c/bert"))
+    long = {id: f"the model uses 1 of its {n} frames" for id in cut if (n := cut.length(id)) > 1}
+    assert long
+    first = next(iter(long))
+    write_noticed(Path("cache/c/bert", NOTICED), {first: CUT})
+    out = train_model(params_of(model), "m", "c", device="cpu", workers=1)
+    told = json.loads((out / "run.json").read_text())["noticed"]["text"]
+    assert told == long | {first: f"{CUT}; {long[first]}"}
+
+
 def test_the_report_counts_them(tmp_path: Path) -> None:
     told = {f"u{n:04}": CUT.replace("14", str(14 + n)) for n in range(24)}
     fake = FakeRun(tmp_path, dropped=0).write(

@@ -142,7 +142,7 @@ class PreparedFusion(FusionModel):
     def __init__(self, inputs: Inputs, fusion: FusionModel) -> None:
         super().__init__()
         self.inputs, self.fusion = inputs, fusion
-        self.unit = fusion.unit
+        self.unit, self.frames_max = fusion.unit, fusion.frames_max
 
     def forward(self, batch: Batch) -> Prediction:
         """The fusion's prediction."""

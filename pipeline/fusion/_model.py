@@ -26,6 +26,7 @@ class FusionModel(nn.Module):
 
     Attributes:
         unit: What a row of a batch is.
+        frames_max: Frames of an utterance that are used, from the first; None: all.
         scales_loss: Whether gradients are computed of a scaled loss, since they would vanish in
             float16.
         criterion: `criterion(logits [N, K], labels)`, a scalar mean; labels are `[N]` classes, or
@@ -34,6 +35,7 @@ class FusionModel(nn.Module):
     """
 
     unit: Unit = "utterance"
+    frames_max: int | None = None
     scales_loss: bool = False
 
     def __init__(self) -> None:

@@ -105,7 +105,8 @@ class LPGNet(FusionModel):
         _check_widths(specs, d_model=d_model, heads=heads, ffn_mult=ffn_mult, frames_max=frames_max)
         _check_rates(gamma_task, gamma_ce, gamma_kl, tau, dropout)
         self.unit = "dialogue" if level == "dialogue" else "utterance"
-        self.level, self.frames_max, self.positional = level, frames_max, positional
+        self.level, self.positional = level, positional
+        self.frames_max = frames_max if level == "frame" else None
         self.gammas, self.tau = (gamma_task, gamma_ce, gamma_kl), tau
         self.detach_teacher = detach_teacher
         used = [slot for slot in SLOTS if slot in specs]
@@ -175,7 +176,7 @@ class LPGNet(FusionModel):
 
     def encode(self, slot: str, stream: Stream) -> Stream:
         """H_m `[B, N, D]`: a convolution of kernel 1 without bias, equations 1 and 2."""
-        if self.level == "frame":
+        if self.frames_max is not None:
             used = slice(self.frames_max)
             stream = Stream(stream.values[:, used], stream.mask[:, used])
         values = stream.values.masked_fill(~stream.mask[..., None], 0)
