@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from features.errors import ParamsError
+from features.errors import HeronryError, ParamsError
 from features.yaml_scalars import read_yaml
+from pipeline.__main__ import plan
 from pipeline.check import slot_problems
 from pipeline.params import all_problems, read_params, read_unchecked
+from stages.e2e.__main__ import main as e2e
+from stages.extract.__main__ import main as extract
+from stages.prepare.__main__ import main as prepare
+from stages.selection.__main__ import main as select
+from stages.train.__main__ import main as train
 
 SHIPPED = Path(__file__).parent.parent / "params.yaml"
 FILES, CHUNKS = 500, 10
@@ -161,6 +168,28 @@ def test_mutated_files_end_in_short_messages(
         assert all(line.replace("\n", "").isprintable() for line in found), number
         refused += bool(found)
     assert refused > FILES / CHUNKS / 4
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("private_store")
+def test_every_stage_ends_in_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], text: bytes
+) -> None:
+    """Nothing is prepared here, so that a stage that finds the file in order has no input."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HERONRY_RAVDESS_ROOT", "nowhere")
+    monkeypatch.setattr(sys, "argv", ["stage"])
+    stages: list[Callable[[], object]] = [
+        *(lambda: prepare("ravdess"), lambda: extract("demo", "tone"), lambda: plan(None)),
+        *(lambda: train("demo", "spectral"), lambda: e2e("demo", "gat")),
+    ]
+    for number in range(FILES, FILES + 40):
+        (tmp_path / "params.yaml").write_bytes(mutation(number, content, text))
+        for stage in stages:
+            with pytest.raises(HeronryError):
+                stage()
+        with contextlib.suppress(HeronryError):
+            select()  # looks at names alone
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from features.backbones.xeus import Xeus
+from features.backbones.xeus import Xeus, _check_parts
 from features.errors import CheckpointError, ParamsError, UtteranceError
 from tests import espnet_stand_in
 from tests.checkpoints.xeus import repository
@@ -188,3 +188,17 @@ def test_with_espnet_itself_batched_equals_single(
     for frames, utterance in zip(frames_of(backbone, utterances), utterances, strict=True):
         assert frames.shape[1] == BLOCKS * WIDTH
         assert torch.equal(frames, frames_of(backbone, [utterance])[0])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}'] * 9) if n else 1}]" for n in range(12)),
+        "frontend: !!python/object:os.system x",
+        "frontend: " + "[" * 5000,
+    ],
+)
+def test_a_config_that_no_espnet_writes_is_not_handed_to_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=r"config\.yaml is no YAML: line \d+"):
+        _check_parts(tmp_path / "config.yaml")
