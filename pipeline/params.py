@@ -131,7 +131,8 @@ def read_unchecked(path: Path) -> Params:
         ParamsError: If the file is missing or no YAML, or has unknown or missing keys.
     """
     raw = read_params_file(path)
-    _refuse(problems(Params, raw, path.name))
+    found = problems(Params, raw, path.name)
+    _refuse([*found, *choice_problems(raw)] if found else [])
     return Params(**raw)
 
 

@@ -38,10 +38,17 @@ def selection_problems(raw: Mapping[str, Any]) -> list[str]:
 
 
 def choice_problems(raw: Mapping[str, Any]) -> list[str]:
-    """What is wrong with `fusion`, `corpus` and `regime`, a line each."""
-    expected = {"fusion": raw["models"], "corpus": raw["corpora"], "regime": REGIMES}
+    """What is wrong with `fusion`, `corpus` and `regime`, but not that they are missing."""
+    entries = {"fusion": raw.get("models"), "corpus": raw.get("corpora")}
+    expected: dict[str, Collection[str]] = {
+        key: names for key, names in entries.items() if isinstance(names, Mapping)
+    }
+    expected["regime"] = REGIMES
     return [
-        line for key, names in expected.items() for line in _name_problem(key, raw.get(key), names)
+        line
+        for key, names in expected.items()
+        if key in raw
+        for line in _name_problem(key, raw[key], names)
     ]
 
 

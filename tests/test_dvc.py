@@ -268,7 +268,6 @@ def test_wrong_params_stop_the_check(project: Project) -> None:
     try:
         project.params(fusion="heroin", seeds=0)
         said = project.run("pipeline", "check", fails=True)
-        assert "2 problems" in said
         assert "fusion: given 'heroin'" in said
         assert "seeds: given 0" in said
     finally:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from features.errors import ParamsError
-from pipeline.params import all_problems, read_params
+from pipeline.params import all_problems, read_unchecked
 from pipeline.selection import selection_problems
 from stages.selection.__main__ import OUT, main
 
@@ -56,7 +56,15 @@ def test_check_says_the_same(tmp_path: Path) -> None:
     content = shipped(fusion="concta", corpus="dem")
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(content))
-    assert set(selection_problems(content)) <= set(all_problems(read_params(path)))
+    assert set(selection_problems(content)) <= set(all_problems(read_unchecked(path)))
+
+
+def test_a_number_out_of_range_does_not_hide_a_misspelt_name(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(shipped(fusion="concta", seeds=0) | {"corpora": None}))
+    with pytest.raises(ParamsError, match=r"(?s)seeds: given 0.*fusion: given 'concta'") as told:
+        read_unchecked(path)
+    assert len(str(told.value).splitlines()) == 3
 
 
 def test_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
