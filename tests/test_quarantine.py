@@ -188,7 +188,8 @@ def test_the_next_repro_makes_the_damaged_shard_anew_and_no_other(
     output = project.run("dvc", "repro", STAGE)
     computed = len(ids) if names == 3 else 0  # else the store has a sound copy of its own
     assert f"{HERE}: {computed} utterances computed, 0 copied" in output
-    assert f"{len(before) - 1 - (names == 3)} shards reused" in output
+    shards = sum(name.endswith(".h5") for name in before)
+    assert f"{shards - (names == 3)} shards reused" in output
     assert "ok " in project.run("pipeline", "doctor")
     assert content(folder) == before
     assert (project.root / "stages/extract/dvc.lock").read_bytes() == lock
