@@ -19,10 +19,8 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
-from annotated_types import Interval, MinLen
-
 from features.errors import ParamsError
-from features.ranges import in_words, within
+from features.ranges import Interval, MinLen, in_words, within
 
 Value = TypeVar("Value")
 _WORDS: dict[Any, str] = {

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from annotated_types import Interval
-
 from features.arguments import in_lines
 from features.entries import entry_problems, split_entry
 from features.errors import ParamsError
 from features.leaks import LeakKind
 from features.protocols import ProtocolName
-from features.ranges import Amount, Positive, Seed
+from features.ranges import Amount, Interval, Positive, Seed
 
 PACKAGE = "features.corpora"
 

@@ -11,15 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-from annotated_types import MinLen
-
 from features.arguments import Record
 from features.corpora._adapter import Published
 from features.errors import ManifestError
 from features.files import file_sha256
 from features.leaks import Leak, LeakKind
 from features.manifest import SPLITS, Label, read_labels
-from features.ranges import Amount, Count
+from features.ranges import Amount, Count, MinLen
 from features.records import read_record
 from features.split_counts import count_classes, splits_sha256
 

@@ -1,15 +1,33 @@
 """Ranges of numeric settings, as annotations: the signature that names a setting bounds it too.
 
-`features.arguments` checks what params.yaml gives against them; pydantic reads the same metadata.
+`features.arguments` checks what params.yaml gives against them. The names are those of the package
+annotated-types, which hosts that only extract and train may lack.
 Bounds are generous: they refuse what cannot be meant, or what no machine could hold or number
 represent, not what would be unwise. None of them lets NaN or infinity pass.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Interval
+
+@dataclass(frozen=True)
+class Interval:
+    """Bounds of a number: above `gt`, from `ge`, below `lt`, at most `le`; None: no such bound."""
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+
+
+@dataclass(frozen=True)
+class MinLen:
+    """Fewest elements of a text, list or mapping."""
+
+    min_length: int
+
 
 Count = Annotated[int, Interval(ge=1, le=1_000_000)]  # of epochs, utterances a batch, shards ...
 Amount = Annotated[int, Interval(ge=0, le=1_000_000_000)]  # of what may be none at all
@@ -33,10 +51,10 @@ def within(value: float, interval: Interval) -> bool:
     False
     """
     bounds = [
-        interval.gt is None or value > interval.gt,  # type: ignore[operator]
-        interval.ge is None or value >= interval.ge,  # type: ignore[operator]
-        interval.lt is None or value < interval.lt,  # type: ignore[operator]
-        interval.le is None or value <= interval.le,  # type: ignore[operator]
+        interval.gt is None or value > interval.gt,
+        interval.ge is None or value >= interval.ge,
+        interval.lt is None or value < interval.lt,
+        interval.le is None or value <= interval.le,
     ]
     return all(bounds)
 

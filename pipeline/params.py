@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Interval
-
 from features.arguments import in_lines, one_of, problems, quoted
 from features.backbone_entry import BackboneEntry, backbone_entry, backbone_problems
 from features.entry_names import MOST_ENTRIES, all_name_problems, name_problems
 from features.errors import ParamsError
 from features.plugins import load
 from features.preparation import corpus_problems
+from features.ranges import Interval
 from features.yaml_scalars import read_params_file
 from pipeline.asr_entry import asr_problems
 from pipeline.checkpoint import FUSIONS

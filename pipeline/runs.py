@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from annotated_types import Interval, MinLen
 from numpy.typing import NDArray
 
 from features.arguments import Record
 from features.files import file_sha256
-from features.ranges import Amount, Count
+from features.ranges import Amount, Count, Interval, MinLen
 from features.records import read_record
 from pipeline.run_extras import Guesses, check_alike, read_conditions, read_probes
 from pipeline.tables import AGAIN, RunError, Table, read_csv

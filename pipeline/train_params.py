@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Interval
-
 from features.arguments import problems
 from features.errors import ParamsError
-from features.ranges import Amount, Count, Positive, Probability, Rate, Share
+from features.ranges import Amount, Count, Interval, Positive, Probability, Rate, Share
 
 Monitor = Literal["accuracy", "uar", "macro_f1", "weighted_f1"]
 LearningRate = Annotated[float, Interval(gt=0, le=1000)]

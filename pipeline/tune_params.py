@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Interval, MinLen
-
 from features.arguments import one_of, problems, quoted, shown_key
 from features.errors import ParamsError
-from features.ranges import Amount, Count, Positive, Share, Width
+from features.ranges import Amount, Count, Interval, MinLen, Positive, Share, Width
 from pipeline.train_params import LearningRate
 
 LIVE = ("text", "speech", "nonverbal")  # slots whose backbones are part of the model

@@ -7,9 +7,8 @@ import typing
 from collections.abc import Iterator
 from typing import Annotated, Any, Union
 
-from annotated_types import Interval
-
 from features.arguments import parameter_types
+from features.ranges import Interval
 
 
 def numbers(hint: Any, bounds: tuple[Interval, ...] = ()) -> Iterator[tuple[type, list[Interval]]]:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
-from annotated_types import Interval, MinLen
 from hypothesis import given
 from hypothesis import strategies as st
 
 from features.arguments import MOST_UNKNOWN, completed, in_lines, one_of, problems, quoted
-from features.ranges import Share
+from features.ranges import Interval, MinLen, Share
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import typing
 from typing import Annotated, Any
 
 import pytest
-from annotated_types import Interval
 
 from features import ranges
 from features.arguments import parameter_types, problems
@@ -17,6 +16,7 @@ from features.backbone_entry import BackboneEntry
 from features.corpus_entry import PACKAGE as CORPORA
 from features.corpus_entry import CorpusEntry
 from features.plugins import kinds, load
+from features.ranges import Interval
 from pipeline.checkpoint import FUSIONS
 from pipeline.fusion._inputs import InputSettings
 from pipeline.params import ModelEntry, Params

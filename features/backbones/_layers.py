@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Interval
 from torch import Tensor, nn
 
 from features.errors import CheckpointError, ParamsError
+from features.ranges import Interval
 from features.stream import StreamSpec
 
 DEPTH = "depth"  # key of provenance: number of layers that the network has

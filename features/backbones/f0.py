@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from annotated_types import Interval
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,7 +28,7 @@ from features.errors import CheckpointError, ParamsError
 from features.manifest import Utterance
 from features.networks import rmvpe
 from features.pitch import Floats, hz_to_bin, interpolate_unvoiced, resize_nearest
-from features.ranges import Share
+from features.ranges import Interval, Share
 from features.stream import Stream, StreamSpec
 
 MIN_SAMPLES = 1600  # 100 ms: below, WORLD has less than a few periods to look at

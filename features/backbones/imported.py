@@ -17,14 +17,13 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from annotated_types import Interval
-
 from features.backbones._backbone import BackboneFactory, Inputs, Reads
 from features.cache import CacheReader, shard_name
 from features.checkpoint_files import CONTENT
 from features.checkpoints import Checkpoint
 from features.errors import CheckpointError, ParamsError, UtteranceError
 from features.manifest import Utterance
+from features.ranges import Interval
 from features.shard_plan import content_of
 from features.stream import Stream
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from annotated_types import Interval
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from features.backbones._audio import SAMPLE_RATE, waveform
 from features.backbones._backbone import BackboneFactory, Inputs, Reads
 from features.errors import ParamsError
 from features.manifest import Utterance
+from features.ranges import Interval
 from features.spectrogram import spectra
 from features.stream import Stream, StreamSpec
 from features.torchaudio_cpu import functional

@@ -13,7 +13,6 @@ import inspect
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from annotated_types import Interval
 from torch import Tensor, nn
 
 from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
@@ -23,6 +22,7 @@ from features.checkpoint_identity import network_settings, tokenizer_sha256, wei
 from features.checkpoints import Checkpoint
 from features.errors import CheckpointError, ParamsError, UtteranceError
 from features.manifest import Utterance
+from features.ranges import Interval
 from features.stream import Stream
 
 MAX_TOKENS = 512  # unless the entry asks for more of a network that takes more

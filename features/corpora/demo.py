@@ -44,13 +44,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from annotated_types import Interval
-
 from features.corpora._adapter import CorpusFactory, Item, Source
 from features.corpora._demo_plan import CLASSES, LEAST, Planned, plan
 from features.errors import ManifestError, ParamsError
 from features.files import file_sha256
-from features.ranges import Seed
+from features.ranges import Interval, Seed
 from features.records import read_json, write_json
 
 FOLDER = "audio"

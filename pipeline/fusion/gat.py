@@ -18,11 +18,10 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Interval
 from torch import Tensor, nn
 
 from features.errors import ParamsError
-from features.ranges import Heads, Share, Width
+from features.ranges import Heads, Interval, Share, Width
 from features.stream import Stream, StreamSpec
 from pipeline.batch import Batch, Prediction
 from pipeline.fusion._gat_layers import ClipBranch, CoExchange, Graphs, MultiheadExchange

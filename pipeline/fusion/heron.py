@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from annotated_types import Interval
 from torch import Tensor, nn
 
 from features.errors import ParamsError
-from features.ranges import Heads, Multiple, Share, Width
+from features.ranges import Heads, Interval, Multiple, Share, Width
 from features.stream import Stream, StreamSpec
 from pipeline.batch import Batch, Prediction
 from pipeline.fusion._model import (

@@ -22,11 +22,10 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Interval
 from torch import Tensor, nn
 
 from features.errors import ParamsError
-from features.ranges import Count, Heads, Multiple, Rate, Share, Width
+from features.ranges import Count, Heads, Interval, Multiple, Rate, Share, Width
 from features.stream import Stream, StreamSpec
 from pipeline.batch import Batch, Prediction
 from pipeline.fusion._lpgnet_layers import (
