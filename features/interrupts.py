@@ -51,14 +51,14 @@ def listen(package: str, kept: Mapping[str, str]) -> None:
 
     Args:
         package: Called from its `__init__`.
-        kept: By module below it (empty: the package itself): what is kept, and how to go on.
+        kept: By module below it (empty: of all others): what is kept, and how to go on.
     """
     if sys.argv[:1] != ["-m"] or "-m" not in sys.orig_argv[:-1]:  # so while it is looked for
         return
     name = sys.orig_argv[sys.orig_argv.index("-m") + 1]
     if name.partition(".")[0] != package:
         return
-    _State.kept = kept.get(name.partition(".")[2], "")
+    _State.kept = kept.get(name.partition(".")[2], kept[""])
     for number in _NAMES:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background
             signal.signal(number, _on_signal)

@@ -13,5 +13,6 @@ listen(
         "train": "trainings are kept as of their last epoch, and the same command goes on",
         "e2e": "trainings are kept as of their last checkpoint, and the same command goes on",
         "evaluate": "the trained model is kept; run the same command again",
+        "": "nothing is lost; run the same command again",
     },
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import features
+from features.errors import MachineError
 from features.workers import WorkerPool
 
 ROOT = Path(features.__file__).parents[1]
@@ -105,7 +107,7 @@ def test_one_line_and_the_status(commands: Path, moment: str, number: signal.Sig
     assert time.monotonic() - began < 9
 
 
-@pytest.mark.parametrize("command", ["stages.extract", "stages.train", "pipeline"])
+@pytest.mark.parametrize("command", ["stages.extract", "stages.selection", "pipeline"])
 def test_real_commands_listen_before_they_import_anything_slow(command: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", command, "--help"],
@@ -119,7 +121,9 @@ def test_real_commands_listen_before_they_import_anything_slow(command: str) -> 
     process.send_signal(signal.SIGINT)
     out, told = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert told.startswith("interrupted: ")
+    assert re.fullmatch(
+        "interrupted: .*run the same command again\n|interrupted: .* goes on\n", told
+    )
     assert told.count("\n") == 1
 
 
@@ -233,3 +237,7 @@ def test_a_pool_waits_for_its_work_and_passes_errors_on() -> None:
         assert [pool.submit(abs, -3).result(), *pool.map(abs, [-1, -2])] == [3, 1, 2]
         with pytest.raises(ZeroDivisionError):
             pool.submit(divmod, 1, 0).result()
+        # On the way back an error would lose where it arose, so that it is made a message there.
+        full = pool.submit(Path("/dev/full").write_text, "x")
+        with pytest.raises(MachineError, match=r"cannot read or write /dev/full \(No space"):
+            full.result()
