@@ -21,9 +21,12 @@ def run_command(command: Callable[[], object]) -> None:
     failure: HeronryError | None = None
     try:
         interrupts.imported()
-        if "--help" not in sys.argv:
-            check_folder()
-        command()
+        try:
+            if "--help" not in sys.argv:
+                check_folder()
+            command()
+        finally:
+            interrupts.ended()
     except HeronryError as error:
         failure = error
     except BaseException as error:

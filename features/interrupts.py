@@ -71,6 +71,11 @@ def imported() -> None:
         sys.unraisablehook = _on_unraisable
 
 
+def ended() -> None:
+    """The command is over: while Python itself ends, a signal ends the process at once again."""
+    _State.running = False
+
+
 def asked() -> int:
     """Number of the signal that came; 0: none."""
     return _State.asked

@@ -58,6 +58,12 @@ def deaf():
         time.sleep(9)
 run_command(deaf)
 """,
+    "after the end": """
+import atexit
+atexit.register(time.sleep, 9)
+atexit.register(os.kill, os.getpid(), number)
+run_command(int)
+""",
     "beside workers": """
 def pooled():
     with WorkerPool(1) as pool:
