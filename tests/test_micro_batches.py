@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -211,3 +212,21 @@ def test_steps_that_the_scaler_leaves_out_are_no_error_until_none_is_made(
     train_epoch(training, live, live.labels, many)
     with pytest.raises(NotFiniteError, match="gradient's norm is"):
         train_epoch(training, live, [*live.labels, *live.labels], many)
+
+
+def test_every_word_for_too_little_memory_is_understood() -> None:
+    """A CPU's allocator and cuBLAS have no exception of their own."""
+    inputs = Inputs(("a", "b"), {"x": torch.zeros(2, 3)})
+    batch = Batch({}, torch.tensor([0, 1]), ("a", "b"), {"text": inputs})
+    for error in (
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError("Unable to allocate 12 GiB"),
+    ):
+        said = list[str]()
+        fitting = Fitting(say=said.append)
+        assert fitting.attempt([batch], Mock(side_effect=error)) is None
+        assert [rows(part) for part in fitting.parts(batch)] == [1, 1]
+        assert len(said) == 1
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        Fitting().attempt([batch], Mock(side_effect=RuntimeError("shapes differ")))
