@@ -58,62 +58,39 @@ _hashed: dict[Identity, str] = {}
 
 
 @dataclass(frozen=True)
-class AudioInfo:
-    """What the header of an audio file says.
+class Heard:
+    """What is known of an audio file once all of it was decoded.
 
     Attributes:
         seconds: Duration.
         sample_rate_hz: Samples per second and channel.
         channels: Number of channels.
         frames: Number of samples per channel.
+        notices: What is odd of it, such as that it holds more than its header says.
+        stretches: Where it has no sound, or none that can be used.
     """
 
     seconds: float
     sample_rate_hz: int
     channels: int
     frames: int
+    notices: tuple[str, ...]
+    stretches: tuple[Stretch, ...]
 
 
-def probe(path: Path | str, *, id: str | None = None) -> AudioInfo:
-    """Read the header of an audio file.
-
-    Args:
-        path: The file.
-        id: Utterance to name in errors; the file name by default.
-
-    Raises:
-        ManifestError: If the file is missing or unreadable.
-        UtteranceError: If it is no audio, holds no samples, or is seen to be truncated.
-    """
-    path, id = Path(path), id or Path(path).name
-    with _file(path) as file, _decoder(file, id, whole=True) as decoder:
-        if decoder.format == "FLAC":
-            _reach_the_end(decoder, id)
-        return AudioInfo(
-            seconds=decoder.frames / decoder.samplerate,
-            sample_rate_hz=decoder.samplerate,
-            channels=decoder.channels,
-            frames=decoder.frames,
-        )
-
-
-def listen(file: BinaryIO, id: str) -> tuple[AudioInfo, tuple[str, ...], tuple[Stretch, ...]]:
+def listen(file: BinaryIO, id: str) -> Heard:
     """Decode all of an audio file once, to know what is to be said of it.
 
     Args:
         file: From its beginning; left anywhere.
         id: What to name in errors.
 
-    Returns:
-        What its header says, what it holds beyond that, and where it has no sound, or none that
-        can be decoded.
-
     Raises:
+        ManifestError: If the file cannot be read.
         UtteranceError: If it is no audio, holds no samples, or its container is not whole.
     """
     with _decoder(file, id, whole=True) as decoder:
         rate_hz, frames = decoder.samplerate, decoder.frames
-        info = AudioInfo(frames / rate_hz, rate_hz, decoder.channels, frames)
         here, faults = 0, []
 
         def blocks() -> Iterator[Samples]:
@@ -123,11 +100,18 @@ def listen(file: BinaryIO, id: str) -> tuple[AudioInfo, tuple[str, ...], tuple[S
                     yield block
                     here += len(block)
             except UtteranceError as error:
-                faults.append(Stretch(here / rate_hz, info.seconds, error.reason))
+                faults.append(Stretch(here / rate_hz, frames / rate_hz, error.reason))
 
         flat = find_flat(blocks(), rate_hz)
-        excess = find_excess(file, info.seconds, decoder.format)
-    return info, () if excess is None else (excess,), (*faults, *flat)
+        excess = find_excess(file, frames / rate_hz, decoder.format)
+        return Heard(
+            seconds=frames / rate_hz,
+            sample_rate_hz=rate_hz,
+            channels=decoder.channels,
+            frames=frames,
+            notices=() if excess is None else (excess,),
+            stretches=(*faults, *flat),
+        )
 
 
 def read_audio(
@@ -266,19 +250,6 @@ def _joined(blocks: list[Samples]) -> Samples:
         whole[end : end + len(block)] = block
         end += len(block)
     return whole
-
-
-def _reach_the_end(decoder: Any, id: str) -> None:
-    try:
-        decoder.seek(decoder.frames - 1)
-        decoder.read(1)
-    except RuntimeError as error:
-        seconds = decoder.frames / decoder.samplerate
-        raise UtteranceError(
-            id,
-            f"the audio cannot be decoded up to its end at {seconds:.3f} s: it is truncated or "
-            "damaged",
-        ) from error
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import CheckpointError
-from features.files import read_regular
+from features.files import open_regular, read_regular
 from features.json_text import parse_json
 
 CONFIG = "config.json"
@@ -76,8 +76,11 @@ def check_folder(folder: Path, *, trusted: bool) -> None:
 
 def check_beginning(path: Path) -> None:
     """Refuse a pointer, a web page or nothing in the place of a file."""
-    with path.open("rb") as file:
-        head = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n")
+    try:
+        with open_regular(path) as file:
+            head = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): {DOWNLOADED}") from error
     if not head:
         raise CheckpointError(f"{path} is empty: {DOWNLOADED}")
     for beginning, reason in BEGINNINGS:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from features.checkpoint_door import check_weights
 from features.errors import CheckpointError
-from features.files import check_regular, file_sha256, read_regular
+from features.files import file_sha256, read_regular
 from features.json_text import parse_json
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -49,7 +49,6 @@ def read_tensors(path: Path, *, wrappers: tuple[str, ...] = WRAPPERS) -> Any:
     """
     check_weights(path)
     try:
-        check_regular(path)
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         else:

@@ -104,11 +104,18 @@ def _read(path: Path) -> FileFacts | str:
         before = os.fstat(file.fileno())
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        info, notices, stretches = listen(file, path.name)
+        heard = listen(file, path.name)
         if identity(os.fstat(file.fileno())) != identity(before):
             return "the file changes while it is read: start again once it is written"
-    found = (sha256, info.seconds, info.sample_rate_hz, info.channels)
-    return FileFacts(*_key(path, before), *found, notices, stretches)
+    return FileFacts(
+        *_key(path, before),
+        sha256=sha256,
+        seconds=heard.seconds,
+        sample_rate_hz=heard.sample_rate_hz,
+        channels=heard.channels,
+        notices=heard.notices,
+        stretches=heard.stretches,
+    )
 
 
 def _key(path: Path, status: os.stat_result) -> _Key:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from features.arguments import in_lines, problems
 from features.errors import CheckpointError
-from features.files import follow_umask
+from features.files import check_regular, follow_umask
 from features.plugins import load
 from features.records import read_record, write_json
 from features.stream import StreamSpec
@@ -128,6 +128,7 @@ def load_model(folder: Path) -> tuple[FusionModel, list[str]]:
             f"{folder / 'model.json'}: no model can be made of it ({error}); train again"
         ) from error
     try:
+        check_regular(folder / "model.safetensors")
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from features.files import follow_umask, replacing
+from features.files import check_regular, follow_umask, replacing
 from features.json_text import parse_json
 from features.locations import store_root
 from pipeline.data import Examples
@@ -190,6 +190,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     if not path.exists():
         return None
     try:
+        check_regular(path)
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, parse_json(file.metadata()[NAME])

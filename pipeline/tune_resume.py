@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import safe_open
 
+from features.files import check_regular
 from features.json_text import parse_json
 from pipeline.live import LiveExamples
 from pipeline.params import ModelEntry, Params
@@ -240,6 +241,7 @@ def _restore(
 def _best_of(path: Path) -> int:
     """The epoch whose weights a checkpoint needs; 0 if it cannot be read."""
     try:
+        check_regular(path)
         with safe_open(path, "pt") as file:
             return int(parse_json(file.metadata()[NAME])["best"])
     except UNREADABLE:  # it is passed over when a training is taken up

@@ -17,9 +17,10 @@ import soundfile
 from numpy.typing import NDArray
 
 from features import audio
-from features.audio import probe, read_audio
+from features.audio import read_audio
 from features.errors import HeronryError, ManifestError, UtteranceError
 from features.inspection import FileFacts, inspect_files
+from tests.heard import heard
 
 TONE_HZ = 440.0
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n"
@@ -72,7 +73,7 @@ def test_formats(tmp_path: Path, suffix: str, subtype: str, error: float | None)
     assert strongest_hz(samples) == pytest.approx(TONE_HZ, abs=4)
     if error is not None:
         assert np.abs(samples - tone(16_000)).max() < error
-    assert probe(path).seconds == pytest.approx(len(samples) / 16_000)
+    assert heard(path).seconds == pytest.approx(len(samples) / 16_000)
 
 
 def test_the_format_is_that_of_the_content_not_of_the_name(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
 
 def test_probe_reads_the_header(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "two.wav", np.zeros((22_050, 2)), 44_100)
-    info = probe(tmp_path / "two.wav")
+    info = heard(tmp_path / "two.wav")
     assert (info.seconds, info.sample_rate_hz, info.channels, info.frames) == (
         0.5,
         44_100,
@@ -196,9 +197,8 @@ def test_a_recording_that_changes_while_it_is_read(
 
 
 def test_a_missing_file_is_no_bad_utterance(tmp_path: Path) -> None:
-    for read in (probe, read_audio):
-        with pytest.raises(ManifestError, match=r"cannot read audio file .*gone\.wav.*dvc repro"):
-            read(tmp_path / "gone.wav")
+    with pytest.raises(ManifestError, match=r"cannot read audio file .*gone\.wav.*dvc repro"):
+        read_audio(tmp_path / "gone.wav")
 
 
 @pytest.mark.parametrize(
@@ -208,11 +208,17 @@ def test_a_missing_file_is_no_bad_utterance(tmp_path: Path) -> None:
         (LFS_POINTER, "git-LFS pointer.*git lfs pull"),
         (b"RIFF but not really", "cannot be decoded"),
         (b"\x00" * 4096, "cannot be decoded"),
+        (b"\0\0\0\x20ftypM4A " + bytes(99), "MPEG-4 .*convert it by `ffmpeg -i FILE FILE.wav`"),
+        (b"\x1aE\xdf\xa3" + bytes(99), "WebM or Matroska, which is not .*ffmpeg"),
+        (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11" + bytes(99), "Windows Media .*ffmpeg"),
+        (b"#!AMR\n" + bytes(99), "AMR.*ffmpeg"),
+        (b"\xff\xf1\x50\x80" + bytes(99), "AAC.*ffmpeg"),
+        (b"<!doctype html>\n<p>404</p>", "a web page, not audio"),
     ],
 )
 def test_what_is_no_audio(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "bad.wav").write_bytes(content)
-    for read in (probe, read_audio):
+    for read in (heard, read_audio):
         with pytest.raises(UtteranceError, match=reason) as caught:
             read(tmp_path / "bad.wav", id="u7")
         assert caught.value.id == "u7"
@@ -221,7 +227,7 @@ def test_what_is_no_audio(tmp_path: Path, content: bytes, reason: str) -> None:
 
 def test_audio_without_samples(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "none.wav", np.zeros(0), 16_000)
-    for read in (probe, read_audio):
+    for read in (heard, read_audio):
         with pytest.raises(UtteranceError, match="holds no samples"):
             read(tmp_path / "none.wav")
 
@@ -282,7 +288,7 @@ def test_soundfile_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     soundfile.write(tmp_path / "a.wav", tone(16_000), 16_000)
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(HeronryError, match="pip install soundfile"):
-        probe(tmp_path / "a.wav")
+        heard(tmp_path / "a.wav")
 
 
 def test_inspection_gives_facts_or_a_reason(tmp_path: Path) -> None:

@@ -154,17 +154,17 @@ CONTRADICTIONS: dict[str, tuple[Callable[[], Encoded], str]] = {
 @pytest.mark.parametrize("name", CONTRADICTIONS)
 def test_a_header_that_cannot_be_right_is_told_of(name: str) -> None:
     make, told = CONTRADICTIONS[name]
-    _, (notice,), _ = listen(io.BytesIO(make()), "u7")
+    (notice,) = listen(io.BytesIO(make()), "u7").notices
     assert re.search(told, notice), notice
 
 
 @pytest.mark.parametrize("name", EXCESS)
 def test_what_is_used_in_part_is_told_of(name: str) -> None:
     make, told = EXCESS[name]
-    info, notices, flat = listen(io.BytesIO(make()), "u7")
-    assert not flat
-    (notice,) = notices
-    assert pytest.approx(info.seconds, abs=0.001) in [0.4, 0.5, 0.632, 2.0]
+    found = listen(io.BytesIO(make()), "u7")
+    assert not found.stretches
+    (notice,) = found.notices
+    assert pytest.approx(found.seconds, abs=0.001) in [0.4, 0.5, 0.632, 2.0]
     assert re.search(told, notice), notice
 
 
@@ -187,9 +187,9 @@ ALL_USED: dict[str, Callable[[], Encoded]] = {
 
 @pytest.mark.parametrize("name", ALL_USED)
 def test_nothing_is_told_of_what_is_used_wholly(name: str) -> None:
-    _, notices, flat = listen(io.BytesIO(ALL_USED[name]()), "u7")
-    assert not notices
-    assert not flat
+    found = listen(io.BytesIO(ALL_USED[name]()), "u7")
+    assert not found.notices
+    assert not found.stretches
 
 
 @pytest.mark.parametrize("kind", ["AU", "W64", "CAF", "NIST"])

@@ -13,9 +13,10 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from features.audio import probe, read_audio
+from features.audio import listen, read_audio
 from features.audio_container import find_fault
 from features.errors import UtteranceError
+from tests.heard import heard
 
 TONE_HZ = 440.0
 AMPLITUDE = 0.5
@@ -69,7 +70,7 @@ def test_a_tone_survives_every_format(
     path.write_bytes(encoded(kind, subtype, rate_hz=rate_hz, channels=channels))
     samples = read_audio(path)
     assert len(samples) == 16_000 * SECONDS
-    assert probe(path).seconds == SECONDS
+    assert heard(path).seconds == SECONDS
     amplitude, hz = amplitude_and_hz(samples)
     assert hz == pytest.approx(TONE_HZ, abs=0.5)
     assert amplitude == pytest.approx(AMPLITUDE / channels, rel=0.02)
@@ -164,7 +165,7 @@ def test_what_is_not_whole_is_refused_by_prepare_and_extract(tmp_path: Path, nam
     make, reason = BROKEN[name]
     path = tmp_path / "broken.bin"
     path.write_bytes(make())
-    for read in (probe, read_audio):
+    for read in (heard, read_audio):
         with pytest.raises(UtteranceError, match=reason) as caught:
             read(path, id="u7")
         assert caught.value.id == "u7"
@@ -191,9 +192,11 @@ def test_an_mp3_damaged_within_is_refused(tmp_path: Path) -> None:
     whole = encoded("MP3", seconds=2)
     middle = len(whole) // 2
     path.write_bytes(whole[:middle] + bytes(900) + whole[middle + 900 :])
-    assert probe(path).seconds == 2  # its size is right
-    with pytest.raises(UtteranceError, match=r"ends after 1\.\d+ s of 2\.000 s: .* or damaged"):
-        read_audio(path)
+    with path.open("rb") as file:
+        assert listen(file, "a").seconds == 2  # its size is right
+    for read in (heard, read_audio):
+        with pytest.raises(UtteranceError, match=r"ends after 1\.\d+ s of 2\.000 s: .* or dam"):
+            read(path)
 
 
 WHOLE: dict[str, Callable[[], Encoded]] = {
@@ -221,7 +224,7 @@ def test_what_is_merely_odd_is_read(tmp_path: Path, name: str) -> None:
 
 def test_raw_samples_have_no_header(tmp_path: Path) -> None:
     (tmp_path / "a.raw").write_bytes(bytes(1_000))
-    for read in (probe, read_audio):
+    for read in (heard, read_audio):
         with pytest.raises(UtteranceError, match="cannot be decoded"):
             read(tmp_path / "a.raw")
 

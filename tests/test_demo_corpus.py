@@ -23,7 +23,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from features.audio import probe
 from features.corpora import _demo_espeak, demo
 from features.corpora._adapter import Item
 from features.corpora._demo_plan import CLASSES, Ceilings, Planned, ceilings, plan
@@ -34,6 +33,7 @@ from features.corpora._demo_voices import SPEAKERS, STYLES, Style
 from features.corpora.demo import Demo
 from features.errors import HeronryError, ParamsError
 from tests.conftest import tone
+from tests.heard import heard
 
 SIZES = st.integers(6, 150).map(lambda each: 8 * each)
 needs_espeak = pytest.mark.skipif(
@@ -364,7 +364,7 @@ def test_files_are_what_the_rest_expects(corpus: tuple[Path, list[Item]]) -> Non
         assert np.abs(wave).max() < 0.9, "near full scale: clipped or about to be"
         assert np.abs(wave).max() > 0.01, item.id
         seconds.append(len(wave) / 16_000)
-        assert probe(path).seconds == pytest.approx(seconds[-1])
+        assert heard(path).seconds == pytest.approx(seconds[-1])
     assert min(seconds) >= 1.0
     assert max(seconds) <= 3.0
     assert 1.5 <= np.mean(seconds) <= 1.75

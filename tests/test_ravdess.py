@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.audio import probe
 from features.corpora._adapter import Item
 from features.corpora.ravdess import Ravdess
 from features.errors import ManifestError
 from features.manifest import Manifest, read_labels
 from features.preparation import corpus_entry, prepare
+from tests.heard import heard
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "ravdess"
 
@@ -185,5 +185,5 @@ def test_real_recordings() -> None:
         assert {key: found[key] for key in found} == {
             key: published[str(key)] // (2 if name == "label" else 1) for key in found
         }
-    seconds = [probe(REAL / str(item.audio)).seconds for item in items]
+    seconds = [heard(REAL / str(item.audio)).seconds for item in items]
     assert sum(seconds) / 60 == pytest.approx(44, abs=1)

@@ -14,7 +14,7 @@ from types import FrameType
 
 import pytest
 
-from features.audio import probe, read_audio
+from features.audio import read_audio
 from features.checkpoint_files import read_tensors
 from features.corpora._parquet import Shard
 from features.ctranslate2 import read_ctranslate2
@@ -22,7 +22,7 @@ from features.errors import HeronryError
 from features.files import check_regular, file_sha256, open_regular, open_text, read_regular
 from features.inspection import inspect_files
 from features.manifest import Manifest
-from features.records import read_json, read_rejected, write_json
+from features.records import read_json, read_rejected
 from features.shard import read_shard
 from features.shard_check import check_shard
 from features.shard_probe import unopenable
@@ -104,7 +104,7 @@ def test_a_regular_file_is_read(tmp_path: Path) -> None:
 
 def manifest_of(path: Path) -> None:
     """A manifest whose rows are that file."""
-    write_json(path.parent / "corpus.json", {"format": "heronry-utterances", "version": 1})
+    Manifest("c", ()).write(path.parent)
     path.rename(path.with_name("manifest.jsonl"))
     Manifest.read(path.parent)
 
@@ -112,7 +112,6 @@ def manifest_of(path: Path) -> None:
 READ: dict[str, tuple[str, Callable[[Path], object]]] = {
     "audio": ("a.wav", read_audio),
     "a span": ("a.wav", lambda path: read_audio(path, start=0.1, stop=0.2, sha256="0" * 64)),
-    "header": ("a.wav", probe),
     "shard": ("shard-00000.h5", read_shard),
     "shard, checked": ("shard-00000.h5", lambda path: raise_fault(path)),
     "manifest": ("rows", manifest_of),

@@ -1,0 +1,20 @@
+"""What is heard of an audio file, as `prepare` hears it, or why it is rejected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from features.audio import Heard, listen
+from features.errors import UtteranceError
+from features.flat_audio import NOTICES
+
+
+def heard(path: Path, *, id: str | None = None) -> Heard:
+    """Decode a whole file; `UtteranceError` also for what spoils a part of it alone."""
+    id = id or path.name
+    with path.open("rb") as file:
+        found = listen(file, id)
+    for stretch in found.stretches:
+        if stretch.what not in NOTICES:
+            raise UtteranceError(id, stretch.what)
+    return found
