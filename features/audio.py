@@ -154,7 +154,7 @@ def read_audio(
         blocks: Iterable[Samples] = _mono(decoder, id, first, last)
         if decoder.samplerate != sample_rate_hz:
             blocks = resampled(blocks, decoder.samplerate, sample_rate_hz)
-        return _joined(list(blocks))
+        return _joined(blocks)
 
 
 @contextlib.contextmanager
@@ -239,16 +239,13 @@ def _decoded(decoder: Any, id: str, first: int, last: int, size: int = _BLOCK) -
         )
 
 
-def _joined(blocks: list[Samples]) -> Samples:
-    """All of them in one, each let go once it is copied."""
-    if len(blocks) == 1:
-        return blocks[0]
-    whole, end = np.empty(sum(map(len, blocks)), np.float32), 0
-    blocks.reverse()
-    while blocks:
-        block = blocks.pop()
-        whole[end : end + len(block)] = block
-        end += len(block)
+def _joined(blocks: Iterable[Samples]) -> Samples:
+    """All of them in one, which grows where it lies: two copies of an hour are half a gigabyte."""
+    whole = np.empty(0, np.float32)
+    for block in blocks:
+        end = len(whole)
+        whole.resize(end + len(block), refcheck=False)
+        whole[end:] = block
     return whole
 
 

@@ -57,7 +57,7 @@ def find_excess(file: BinaryIO, seconds: float, kind: str) -> str | None:
     found = payload(file)
     if found is None:
         return None
-    told = _chunks_excess(file, found, seconds, plays_all=magic == b"riff")
+    told = _chunks_excess(file, found, seconds, plays_all=magic in (b"riff", b"NIST"))
     if told is None and magic in (b"RIFF", b"RF64", b"BW64"):
         told = _wav_contradiction(file, begin)
     if told is None and magic == b"FORM":

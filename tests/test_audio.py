@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterable
 from io import BufferedReader
 from pathlib import Path
 
@@ -187,7 +188,7 @@ def test_a_recording_that_changes_while_it_is_read(
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     joined = audio._joined
 
-    def meanwhile(blocks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    def meanwhile(blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
         path.write_bytes(path.read_bytes()[:-2] + b"xy")
         return joined(blocks)
 

@@ -140,6 +140,10 @@ CONTRADICTIONS: dict[str, tuple[Callable[[], Encoded], str]] = {
         "22050 samples a second, but 16000 in its frames",
     ),
     "two W64s": (lambda: 2 * encoded("W64"), "what follows, up to 1.0.. s, is used as if it were"),
+    "NIST with something behind": (
+        lambda: encoded("NIST", "PCM_16") + b"\x01" * 1_600,
+        "what follows, up to 0.550 s, is used as if it were sound",
+    ),
     "MP3 without its beginning": (
         lambda: behind_frames(noise("MP3", 3, bitrate_mode="CONSTANT", compression_level=0.5), 9),
         "its beginning is lost",

@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from features.corpora import _demo_espeak, demo
+from features.corpora import _demo_espeak
 from features.corpora._adapter import Item
 from features.corpora._demo_plan import CLASSES, Ceilings, Planned, ceilings, plan
 from features.corpora._demo_prosody import SAMPLE_RATE_HZ, shape
@@ -245,7 +245,7 @@ def spoken_plans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         for p in planned:
             (folder / f"{p.id}.flac").write_bytes(f"{seed} {p.text}".encode())
 
-    monkeypatch.setattr(demo, "synthesise", pretend)
+    monkeypatch.setattr("features.corpora._demo_synthesis.synthesise", pretend)
     return seeds
 
 
