@@ -179,7 +179,8 @@ def test_audio_outside_of_the_corpus_is_refused(audio: str, tmp_path: Path) -> N
     ("line", "reason"),
     [
         ('{"id": "u", "text": "x", "__class__": "os"}', "unknown field"),
-        ('{"id": "../\\u0000", "text": "x"}', "printable"),
+        ('{"id": "../\\u0000", "text": "x"}', "NUL"),
+        ('{"id": "../\\u0007", "text": "x"}', "printable"),
         ("[" * 100_000, "line 1"),
         ('"text"', "line 1"),
         ('{"id": ["u"], "text": "x"}', "printable"),
