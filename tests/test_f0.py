@@ -34,8 +34,8 @@ def backbone(network: rmvpe.RMVPE, monkeypatch: pytest.MonkeyPatch) -> Callable[
     """Makes backbones that share one network, without a checkpoint file."""
     monkeypatch.setattr(Checkpoint, "tensors", lambda *_: {})
     monkeypatch.setattr(rmvpe, "build", lambda *_, **__: network)
-    pinned = {"checkpoint": "golden", "revision": "0" * 40}  # else it is known by its file
-    return lambda **options: F0(method="rmvpe", **pinned, **options)
+    commit = "0" * 40  # else the weights are known by their file
+    return lambda **options: F0(method="rmvpe", checkpoint="golden", revision=commit, **options)
 
 
 class Silent(nn.Module):
