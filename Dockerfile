@@ -24,7 +24,7 @@ WORKDIR /home/heron/heronry
 
 # What changes least comes first, so that an edit of the code does not install torch again.
 COPY --chown=heron requirements requirements
-COPY --chown=heron Makefile pyproject.toml setup.py README.md ./
+COPY --chown=heron Makefile pyproject.toml README.md ./
 COPY --chown=heron features features
 COPY --chown=heron pipeline pipeline
 COPY --chown=heron stages stages

@@ -16,7 +16,7 @@ help:  ## Show the targets
 
 install: $(INSTALLED)  ## Make the virtual environment
 
-$(INSTALLED): requirements/lock.txt requirements/embedded.txt pyproject.toml setup.py features/_padding.c
+$(INSTALLED): requirements/lock.txt requirements/embedded.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -qq --disable-pip-version-check -r requirements/lock.txt
 	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/embedded.txt

@@ -18,16 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features import padding_kernel
 from features.frames import StoredFrames
 from features.stream import Stream
 
 OPEN_AT_ONCE = 64  # files at most; a batch rarely touches more shards
 WORTH_REUSING_BYTES = 4 << 20  # below, the allocator keeps memory by itself
-# From here on the compiled loops, which write past the processor's caches: 1.5 times as fast for
-# batches of this size, 2 from 16 MiB, and no slower if the batch is read at once. That held down to
-# 128 KiB, by calls of Python that are saved; but so little would stay in a core's own cache.
-WORTH_STREAMING_BYTES = 512 << 10
 CACHED_BYTES = 512 << 10  # that are read before they are converted
 KEPT = 2  # blocks of a size: training holds one batch while it makes the next, here of two slots
 
@@ -69,33 +64,14 @@ def gather(
     else:
         for start in range(0, len(extents), OPEN_AT_ONCE):
             part = slice(start, start + OPEN_AT_ONCE)
-            _read(extents[part], values[part], large=values.nbytes >= WORTH_STREAMING_BYTES)
+            _read(extents[part], values[part])
     # numpy compares in half the time, which in a batch of float16 is a twentieth of the whole.
     mask = np.arange(longest) < np.array(lengths, np.int64)[:, None]
     return Stream(values, torch.from_numpy(mask))
 
 
-def fill(rows: Sequence[Tensor], values: Tensor, *, large: bool | None = None) -> None:
+def fill(rows: Sequence[Tensor], values: Tensor) -> None:
     """Write one of the rows `[T_i, ...]` to each of `values` `[B, T, ...]`, and zeros behind it.
-
-    Args:
-        rows: B of them.
-        values: Where to.
-        large: Whether the batch that `values` belong to is worth the compiled loops; by default
-            `values` are that batch.
-    """
-    kernel = padding_kernel.kernel
-    if large is None:
-        large = values.nbytes >= WORTH_STREAMING_BYTES
-    if large and kernel is not None and kernel.fits(rows, values):
-        kernel.fill(rows, values)
-    else:
-        copy_rows(rows, values)
-        clear_padding([len(row) for row in rows], values)
-
-
-def copy_rows(rows: Sequence[Tensor], values: Tensor) -> None:
-    """Fill the beginning of each of `values` `[B, T, ...]` with one of the rows `[T_i, ...]`.
 
     Rows that need no conversion go through numpy, that is `memcpy`, which overwrites memory without
     reading it first. torch's own loop reads it, and takes half as long again.
@@ -106,6 +82,7 @@ def copy_rows(rows: Sequence[Tensor], values: Tensor) -> None:
     else:
         for frames, row in zip(rows, values, strict=True):
             row[: len(frames)] = frames
+    clear_padding([len(row) for row in rows], values)
 
 
 def clear_padding(lengths: Sequence[int], values: Tensor) -> None:
@@ -118,7 +95,7 @@ def clear_padding(lengths: Sequence[int], values: Tensor) -> None:
         row[length:].fill(0)
 
 
-def _read(extents: Sequence[Extent], values: Tensor, *, large: bool) -> None:
+def _read(extents: Sequence[Extent], values: Tensor) -> None:
     """Fill `values`, having asked the disk for all of their rows at once."""
     with contextlib.ExitStack() as opened:
         files: dict[Path, int] = {}
@@ -132,12 +109,10 @@ def _read(extents: Sequence[Extent], values: Tensor, *, large: bool) -> None:
                 stored.read(files[stored.path], first, row[: last - first].numpy())
             clear_padding([extent.length for extent in extents], values)
         else:
-            _convert(extents, files, values, large=large)
+            _convert(extents, files, values)
 
 
-def _convert(
-    extents: Sequence[Extent], files: Mapping[Path, int], values: Tensor, *, large: bool
-) -> None:
+def _convert(extents: Sequence[Extent], files: Mapping[Path, int], values: Tensor) -> None:
     """Fill `values` by way of a buffer that stays in the processor's caches."""
     stored = extents[0].stored
     frame = math.prod(stored.shape[1:]) * stored.dtype.itemsize
@@ -151,7 +126,7 @@ def _convert(
             rows.append(buffer[done : done + last - first])
             stored.read(files[stored.path], first, rows[-1].numpy())
             done += last - first
-        fill(rows, values[group], large=large)
+        fill(rows, values[group])
 
 
 def _groups(extents: Sequence[Extent], most: int) -> Iterator[slice]:
@@ -168,9 +143,10 @@ def _groups(extents: Sequence[Extent], most: int) -> Iterator[slice]:
 def empty(shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
     """Memory for a batch: that of an earlier batch once no tensor uses it any more.
 
-    Fresh memory of such a size comes from the system, which clears every page of it: for float32
-    that takes as long as the rest. Where there is nothing to reuse, numpy asks for huge pages
-    (torch does not), which makes the clearing cheaper.
+    Reading is fast because of this, more than of how it copies: fresh memory of such a size comes
+    from the system, which clears every page of it, and for float32 that takes as long as the rest.
+    Where there is nothing to reuse, numpy asks for huge pages (torch does not), which makes the
+    clearing cheaper.
     """
     count = math.prod(shape) * kind.itemsize
     if count < WORTH_REUSING_BYTES:

@@ -221,6 +221,7 @@ def test_batches_that_are_held_stay_as_they_were(
 ) -> None:
     """Of all sizes, with the memory of each that died in use again, dirty as it was left."""
     monkeypatch.setattr(features.gather, "WORTH_REUSING_BYTES", 1)
+    monkeypatch.setattr(features.gather, "CACHED_BYTES", 1)  # so that reads come in groups
     monkeypatch.setattr(features.gather, "_free", defaultdict(list))
     reader = CacheReader(write(tmp_path, [[5, 9, 1, 7], [3, 2]]), access=access)
     generator = np.random.default_rng(0)
