@@ -54,15 +54,6 @@ def cents_to_hz(cents: Floats) -> Floats:
     return np.asarray(CENTS_HZ * np.exp2(np.asarray(cents, np.float64) / 1200.0))
 
 
-def hz_to_cents(hz: Floats) -> Floats:
-    """Inverse of `cents_to_hz`.
-
-    >>> round(float(hz_to_cents(np.array(20.0))), 6)
-    1200.0
-    """
-    return np.asarray(1200.0 * np.log2(np.asarray(hz, np.float64) / CENTS_HZ))
-
-
 def salience_to_cents(salience: NDArray[np.float32]) -> Floats:
     """Cents `[F]` of the highest bin of `[F, 360]` and its neighbours, weighted by their salience.
 

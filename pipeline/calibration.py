@@ -30,7 +30,6 @@ BOUNDS = (0.05, 20.0)
 """Temperatures that are searched."""
 
 _Ints = NDArray[np.int64]
-_Edges = tuple[Floats, _Ints]
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from torch import nn
 
 from features.backbone_entry import BackboneEntry
 from features.backbones._backbone import Backbone, innermost, module_of
-from features.checkpoint_files import CONTENT, WEIGHTS
-from features.files import file_sha256, follow_umask
+from features.checkpoint_files import WEIGHTS
+from features.files import follow_umask
 from features.manifest import Utterance
 from features.records import read_rows, write_rows
 from features.seen import TRAINED_ON, TrainedOn, trained_on, write_trained_on
@@ -67,16 +67,6 @@ def export(
     if before:
         now = read_rows(folder / TRAINED_ON, TrainedOn)
         write_rows(folder / TRAINED_ON, list(dict.fromkeys([*before, *now])))
-
-
-def exported_entry(entry: BackboneEntry, folder: Path) -> BackboneEntry:
-    """The entry that reads an exported folder: the same settings, other weights.
-
-    Its revision is the content of the weights, so that an extraction is made anew when they change.
-    """
-    elsewhere = {"checkpoint": str(folder), "revision": CONTENT + file_sha256(folder / WEIGHTS)}
-    options = {key: value for key, value in entry.options.items() if key != "package"}
-    return dataclasses.replace(entry, options=options | elsewhere)
 
 
 def _whole(entry: BackboneEntry, backbone: Backbone) -> nn.Module:

@@ -122,11 +122,6 @@ def uar(matrices: Matrices) -> Floats:
     return _ratio(classes.recall.sum(-1), (classes.support > _NOTHING).sum(-1))
 
 
-def uar_all(matrices: Matrices) -> Floats:
-    """Mean recall over all K classes, `[...]`; one that is absent from the labels counts as 0."""
-    return np.asarray(per_class(matrices).recall.mean(-1))
-
-
 def macro_f1(matrices: Matrices) -> Floats:
     """Mean F1 over the classes that occur in the labels or in the predictions, `[...]`.
 
@@ -135,14 +130,6 @@ def macro_f1(matrices: Matrices) -> Floats:
     """
     occurring = matrices.sum(-1) + matrices.sum(-2) > _NOTHING
     return _ratio(per_class(matrices).f1.sum(-1), occurring.sum(-1))
-
-
-def macro_f1_all(matrices: Matrices) -> Floats:
-    """Mean F1 over all K classes, `[...]`; one that occurs on neither side counts as 0.
-
-    This is also the mean of the F1 scores of the K one-vs-rest decisions, for the same counts.
-    """
-    return np.asarray(per_class(matrices).f1.mean(-1))
 
 
 def weighted_f1(matrices: Matrices) -> Floats:
@@ -170,18 +157,6 @@ def ovr_accuracies(matrices: Matrices) -> Floats:
     wrong = matrices.sum(-1) + matrices.sum(-2) - 2 * hits
     total = matrices.sum((-2, -1))[..., None]
     return _ratio(total - wrong, np.broadcast_to(total, wrong.shape))
-
-
-def ovr_weighted_f1(matrices: Matrices) -> Floats:
-    """Mean over the K one-vs-rest decisions of their support-weighted binary F1, `[...]`.
-
-    Each decision has two classes, the one and the rest; `weighted_f1` is taken over both.
-    """
-    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
-    missed, false = matrices.sum(-1) - hits, matrices.sum(-2) - hits
-    rest = matrices.sum((-2, -1))[..., None] - hits - missed - false
-    binary = np.stack([np.stack([hits, missed], -1), np.stack([false, rest], -1)], -2)
-    return np.asarray(weighted_f1(binary).mean(-1))
 
 
 def scores(matrices: Matrices) -> dict[str, Floats]:

@@ -13,11 +13,13 @@ import torch
 from features import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
 from features.backbone_entry import BackboneEntry, backbone_entry
 from features.backbones._backbone import Backbone
+from features.checkpoint_files import CONTENT, WEIGHTS
 from features.errors import CheckpointError
+from features.files import file_sha256
 from features.manifest import Manifest
 from features.seen import TRAINED_ON, find_seen, trained_on, write_trained_on
 from features.stream import Stream
-from pipeline.exported import export, exportable, exported_entry
+from pipeline.exported import export, exportable
 from pipeline.steps import device_of
 from pipeline.train_params import TrainParams
 from pipeline.training import begin, train_epoch
@@ -45,6 +47,13 @@ def trained(entry: BackboneEntry, manifest: Manifest, **settings: Any) -> Backbo
     model.eval().merge()
     assert device_of(model).type == "cpu"
     return live.backbones[slot]
+
+
+def exported_entry(entry: BackboneEntry, folder: Path) -> BackboneEntry:
+    """The entry that reads an exported folder: the same settings, other weights."""
+    elsewhere = {"checkpoint": str(folder), "revision": CONTENT + file_sha256(folder / WEIGHTS)}
+    options = {key: value for key, value in entry.options.items() if key != "package"}
+    return dataclasses.replace(entry, options=options | elsewhere)
 
 
 @pytest.mark.slow

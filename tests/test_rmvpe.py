@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -139,6 +140,11 @@ def test_frequency_equals_the_reference(network: rmvpe.RMVPE) -> None:
 # Decoding
 
 
+def cents_of(hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cents above 10 Hz, the inverse of `cents_to_hz`."""
+    return np.asarray(1200.0 * np.log2(hz / rmvpe_audio.CENTS_HZ))
+
+
 @pytest.mark.parametrize(("name", "threshold"), [("t03", 0.03), ("t05", 0.05)])
 def test_decoding_equals_the_reference(name: str, threshold: float) -> None:
     vectors = golden("rmvpe_decode.npz")
@@ -146,8 +152,7 @@ def test_decoding_equals_the_reference(name: str, threshold: float) -> None:
     expected = vectors[f"f0_{name}"]
     voiced = expected > 0
     assert np.array_equal(hz > 0, voiced)
-    cents = rmvpe_audio.hz_to_cents(hz[voiced])
-    assert np.abs(cents - vectors[f"cents_{name}"][voiced]).max() < 0.01
+    assert np.abs(cents_of(hz[voiced]) - vectors[f"cents_{name}"][voiced]).max() < 0.01
     assert np.allclose(hz, expected, rtol=1e-5, atol=0)
 
 
@@ -158,8 +163,7 @@ def test_salience_of_nothing_is_unvoiced() -> None:
 
 @given(st.floats(31.7, 2005.0))
 def test_cents_invert(hz: float) -> None:
-    cents = rmvpe_audio.hz_to_cents(np.array([hz]))
-    assert rmvpe_audio.cents_to_hz(cents)[0] == pytest.approx(hz, rel=1e-12)
+    assert rmvpe_audio.cents_to_hz(cents_of(np.array([hz])))[0] == pytest.approx(hz, rel=1e-12)
 
 
 @given(st.floats(80.0, 7000.0), st.floats(0.01, 1.0))

@@ -1,15 +1,14 @@
 """Who says what, when, with which cues: the demo corpus before anything is spoken.
 
-The plan alone decides what can be known from the words, from the voice and from both, so the
-ceilings of a classifier are counted on it exactly.
+The plan alone decides what can be known from the words, from the voice and from both, so that the
+ceilings of a classifier can be counted on it exactly (tests/test_demo_corpus.py does).
 
 Notation: S speakers of a split, n utterances of an emotion in a split.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, count
@@ -60,15 +59,6 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Ceilings:
-    """Highest accuracy that cues allow, as exact fractions of the utterances."""
-
-    text: Fraction
-    audio: Fraction
-    both: Fraction
-
-
-@dataclass(frozen=True)
 class _Cell:
     label: str
     text_cue: bool
@@ -102,32 +92,6 @@ def plan(utterances: int, seed: int) -> tuple[Planned, ...]:
                     Planned(f"{name}_t{turn:02d}", split, speakers[i], name, turn, **vars(cell))
                 )
     return tuple(planned)
-
-
-def ceilings(planned: Iterable[Planned]) -> Ceilings:
-    """Accuracy of whoever knows exactly the cues in the words, in the voice, or in both.
-
-    A cue names its emotion; without one, all that is known is that there is none, and the best
-    guess is the most frequent emotion among such utterances. Words that the voice carries are not
-    counted as a cue of the audio.
-    """
-    rows = list(planned)
-    if not rows:
-        raise ValueError("no utterances; expected at least one")
-
-    def best(seen: Callable[[Planned], Hashable]) -> Fraction:
-        groups: dict[Hashable, Counter[str]] = {}
-        for row in rows:
-            groups.setdefault(seen(row), Counter())[row.label] += 1
-        return Fraction(sum(max(group.values()) for group in groups.values()), len(rows))
-
-    def words(row: Planned) -> str | None:
-        return row.label if row.text_cue else None
-
-    def voice(row: Planned) -> str | None:
-        return row.label if row.audio_cue else None
-
-    return Ceilings(best(words), best(voice), best(lambda row: (words(row), voice(row))))
 
 
 def _cells(split: str, each: int, rng: np.random.Generator) -> list[_Cell]:
