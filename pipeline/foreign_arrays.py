@@ -1,14 +1,13 @@
 """Arrays out of files that somebody else made: nothing is executed, and no size is believed.
 
-Read are .npy and .npz of numbers, .safetensors, .pt and .pth as `torch.save` writes them since
-torch 1.6 (tensors alone), and .h5 and .hdf5 (`pipeline.foreign_hdf5`). What is a pickle is refused
-before it is opened, or by the reader: numpy's object arrays, and whatever else `torch.save` takes.
+Read are .npy of numbers, .safetensors, and .pt and .pth as `torch.save` writes them since torch
+1.6 (tensors alone). Other formats are refused before they are opened, with what converts them, and
+pickles inside of a format by its reader: numpy's object arrays, and what else `torch.save` takes.
 An array is read once its declared size is known to be in the file, and to be at most `largest`.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,9 @@ from torch import Tensor
 
 from features.errors import CacheError
 from features.files import check_regular
-from pipeline.foreign_hdf5 import Hdf5File
 from pipeline.foreign_limits import (
     LARGEST_BYTES,
     SAVE_SAFELY,
-    allow,
     as_array,
     check_torch_archive,
     read_npy,
@@ -74,32 +71,6 @@ class NpyFile:
         """Nothing stays open."""
 
 
-class NpzFile:
-    """Arrays as `numpy.savez` or `savez_compressed` wrote them; nothing is unpacked to the disk."""
-
-    def __init__(self, path: Path, largest: int) -> None:
-        self.largest = largest
-        self.archive = zipfile.ZipFile(path)
-        self.members = {
-            info.filename.removesuffix(".npy"): info for info in self.archive.infolist()
-        }
-
-    def names(self) -> list[str]:
-        """Names of the arrays."""
-        return list(self.members)
-
-    def read(self, name: str) -> Array:
-        """The array of that name: what is unpacked stops where the archive says that it ends."""
-        info = self.members[name]
-        allow(info.file_size, self.largest)
-        with self.archive.open(info) as file:
-            return read_npy(file, info.file_size, self.largest)  # type: ignore[arg-type]
-
-    def close(self) -> None:
-        """Close the archive."""
-        self.archive.close()
-
-
 class SafetensorsFile:
     """Tensors by name; the format holds nothing else, and its reader believes no size."""
 
@@ -146,14 +117,23 @@ class TorchFile:
 
 READERS: dict[str, Callable[[Path, int], ArrayFile]] = {
     ".npy": NpyFile,
-    ".npz": NpzFile,
     ".safetensors": SafetensorsFile,
     ".pt": TorchFile,
     ".pth": TorchFile,
-    ".h5": Hdf5File,
-    ".hdf5": Hdf5File,
 }
 PICKLES = (".pkl", ".pickle", ".p", ".joblib", ".dill", ".cloudpickle")
+_FROM_HDF5 = (
+    "arrays = {{}}; h5py.File({file!r}).visititems(lambda id, item: "
+    "arrays.update({{id: item[()]}} if isinstance(item, h5py.Dataset) else {{}}))"
+)
+# How to read all arrays of a format that is not imported.
+CONVERTIBLE = {
+    ".npz": "arrays = dict(numpy.load({file!r}))",
+    ".h5": _FROM_HDF5,
+    ".hdf5": _FROM_HDF5,
+}
+REFUSED = (*PICKLES, *CONVERTIBLE)
+FORMATS = ", ".join(READERS)
 
 
 @dataclass(frozen=True)
@@ -205,8 +185,7 @@ class ArrayReader:
         return self._guarded(path, of)
 
     def _guarded(self, path: Path, use: Callable[[_Opened], Found]) -> Found:
-        if path.suffix.lower() in PICKLES:
-            raise CacheError(f"is a pickle, which can run code when it is read; {SAVE_SAFELY}")
+        _check_format(path)
         try:
             return use(self._open(path))
         except CacheError:
@@ -232,3 +211,19 @@ class ArrayReader:
         if self._last is not None:
             self._last.file.close()
         self._last = None
+
+
+def _check_format(path: Path) -> None:
+    """Refuse formats that are not read, by the name of the file alone."""
+    suffix = path.suffix.lower()
+    if suffix in PICKLES:
+        raise CacheError(f"is a pickle, which can run code when it is read; {SAVE_SAFELY}")
+    if suffix in CONVERTIBLE:
+        read = CONVERTIBLE[suffix].format(file=path.name)
+        target = path.with_suffix(".safetensors").name
+        raise CacheError(
+            f"is of a format that is not read; expected {FORMATS}. Two lines of Python convert it: "
+            f"`{read}` and `safetensors.numpy.save_file(arrays, {target!r})`"
+        )
+    if suffix not in READERS:
+        raise CacheError(f"is of no known format; expected {FORMATS}")

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from features.errors import CacheError, ParamsError
 from features.files import open_text
-from pipeline.foreign_arrays import PICKLES, READERS, ArrayReader
+from pipeline.foreign_arrays import FORMATS, READERS, REFUSED, ArrayReader
 
 INDEX = "index.csv"
 
@@ -118,25 +118,25 @@ def path_fault(root: Path, name: str) -> str | None:
         return "does not exist"
     if not (root / path).resolve().is_relative_to(root.resolve()):
         return "is a link out of the folder; put the file itself there"
-    if path.suffix.lower() not in (*READERS, *PICKLES):
-        return f"is of no known format; expected one of {', '.join(READERS)}"
+    if path.suffix.lower() not in (*READERS, *REFUSED):
+        return f"is of no known format; expected one of {FORMATS}"
     return None
 
 
 def _walk(found: Places, known: Mapping[str, object], reader: ArrayReader) -> None:
     for path in sorted(found.root.rglob("*")):
         name = path.relative_to(found.root).as_posix()
-        if path.name.startswith(".") or path.suffix.lower() not in (*READERS, *PICKLES):
+        if path.name.startswith(".") or path.suffix.lower() not in (*READERS, *REFUSED):
             continue
         reason = path_fault(found.root, name)
         if reason is not None:
             found.refused[name] = reason
             continue
         whole, bare = name.removesuffix(path.suffix), path.name.removesuffix(path.suffix)
-        if whole in known or bare in known:
+        named = whole in known or bare in known
+        # Not so of what is refused: the file that it was converted to may lie beside it.
+        if named and path.suffix.lower() in READERS:
             found.put(whole if whole in known else bare, Place(path))
-        elif path.suffix.lower() in PICKLES:
-            _refuse_pickle(path, name, found, reader)
         else:
             _look_into(path, found, known, reader)
 
@@ -161,10 +161,3 @@ def _sort_in(id: str, place: Place, found: Places, known: Mapping[str, object]) 
         found.put(id, place)
     else:
         found.extra.append(id)
-
-
-def _refuse_pickle(path: Path, name: str, found: Places, reader: ArrayReader) -> None:
-    try:
-        reader.names(path)
-    except CacheError as error:
-        found.refused[name] = str(error)

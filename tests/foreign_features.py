@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -58,18 +57,6 @@ def as_torch(values: Arrays) -> Path:
 def as_torch_file(values: Arrays) -> Path:
     torch.save({id: torch.from_numpy(array) for id, array in values.items()}, "old.pt")
     return Path("old.pt")
-
-
-def as_npz(values: Arrays) -> Path:
-    np.savez_compressed("old.npz", **values)  # type: ignore[arg-type]
-    return Path("old.npz")
-
-
-def as_hdf5(values: Arrays) -> Path:
-    with h5py.File("old.h5", "w") as file:
-        for id, array in values.items():
-            file.create_dataset(id, data=array, compression="gzip")
-    return Path("old.h5")
 
 
 def as_index(values: Arrays) -> Path:

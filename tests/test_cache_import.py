@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -23,10 +27,8 @@ from tests.foreign_features import (
     SECONDS,
     Arrays,
     arrays,
-    as_hdf5,
     as_index,
     as_npy,
-    as_npz,
     as_safetensors,
     as_torch,
     as_torch_file,
@@ -44,9 +46,7 @@ def manifest(
     return prepare(make_manifest(SECONDS))
 
 
-@pytest.mark.parametrize(
-    "write", [as_npy, as_safetensors, as_torch, as_torch_file, as_npz, as_hdf5, as_index]
-)
+@pytest.mark.parametrize("write", [as_npy, as_safetensors, as_torch, as_torch_file, as_index])
 def test_every_safe_format_gives_the_values_that_were_written(
     write: Callable[[Arrays], Path], manifest: Manifest, private_store: Path
 ) -> None:
@@ -60,6 +60,47 @@ def test_every_safe_format_gives_the_values_that_were_written(
     assert list(reader) == list(values)
     assert all(np.array_equal(reader[id], values[id]) for id in values)
     assert (reader.spec.dim, reader.spec.hop_seconds) == (4, 0.2)
+
+
+def as_npz(values: Arrays) -> Path:
+    np.savez_compressed("old.npz", **values)  # type: ignore[arg-type]
+    return Path("old.npz")
+
+
+def as_hdf5(values: Arrays) -> Path:
+    with h5py.File("old.h5", "w") as file:
+        for id, array in values.items():
+            file.create_dataset(id, data=array, compression="gzip")
+    return Path("old.h5")
+
+
+@pytest.mark.parametrize("write", [as_npz, as_hdf5])
+def test_a_format_that_is_not_read_is_refused_with_lines_that_convert_it(
+    write: Callable[[Arrays], Path], manifest: Manifest
+) -> None:
+    values = {id.replace("u", "d/u"): array for id, array in arrays().items()}
+    renamed = [dataclasses.replace(u, id=u.id.replace("u", "d/u")) for u in manifest]
+    grouped = dataclasses.replace(manifest, utterances=tuple(renamed))
+    source = write(values)
+    with pytest.raises(CacheError, match=r"not read; expected \.npy, \.safetensors") as refusal:
+        take(grouped, source)
+    said = re.search(r"old\.(npz|h5): .*`(.+)` and `(.+)`", str(refusal.value))
+    assert said is not None
+    program = f"import h5py, numpy, safetensors.numpy\n{said[2]}\n{said[3]}"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert list(take(grouped, Path("old.safetensors")).imported) == list(values)
+    reader = CacheReader(OUT)
+    assert all(np.array_equal(reader[id], values[id]) for id in values)
+
+
+def test_a_file_that_was_converted_may_stay_beside_what_it_became(manifest: Manifest) -> None:
+    values = arrays()
+    source = as_npy(values)
+    np.savez(source / "u1.npz", values["u1"])
+    np.savez(source / "nobody.npz", values["u1"])
+    found = take(manifest, source)
+    assert list(found.imported) == list(values)
+    assert sorted(found.refused) == ["nobody.npz", "u1.npz"]
 
 
 def test_what_is_extracted_is_sound_and_says_where_it_came_from(

@@ -1,21 +1,18 @@
-"""Places of strangers' arrays: no path, link or HDF5 dataset leads out of the folder."""
+"""Places of strangers' arrays: no path and no link leads out of the folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from features.errors import CacheError, ParamsError
+from features.errors import ParamsError
 from pipeline.foreign_arrays import ArrayReader
 from pipeline.foreign_places import Places, find_places
 
 KNOWN = {"u": None, "v": None}
-HUGE = 1 << 40
 
 
 @pytest.fixture(autouse=True)
@@ -23,67 +20,6 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "old").mkdir()
     np.save(tmp_path / "secret.npy", np.ones(3))
     monkeypatch.chdir(tmp_path)
-
-
-def external_link(file: h5py.File) -> None:
-    file["u"] = h5py.ExternalLink("../secret.h5", "u")
-
-
-def soft_link_through_an_external_one(file: h5py.File) -> None:
-    file["away"] = h5py.ExternalLink("../secret.h5", "/")
-    file["u"] = h5py.SoftLink("/away/u")
-
-
-def external_values(file: h5py.File) -> None:
-    file.create_dataset("u", (4, 2), "f4", external=[("../secret.bin", 0, 32)])
-
-
-def virtual_values(file: h5py.File) -> None:
-    layout = h5py.VirtualLayout((4, 2), "f4")
-    layout[:] = h5py.VirtualSource("../secret.h5", "u", (4, 2))
-    file.create_virtual_dataset("u", layout)
-
-
-HDF5: dict[str, tuple[Callable[[h5py.File], object], str]] = {
-    "external link": (external_link, "is a link"),
-    "soft link": (soft_link_through_an_external_one, "is a link"),
-    "external values": (external_values, "in another file"),
-    "virtual values": (virtual_values, "in another file"),
-    "never written": (lambda f: f.create_dataset("u", (1 << 20, 8), "f4"), "of which 0 exist"),
-    "never written, in chunks": (
-        lambda f: f.create_dataset("u", (1 << 20, 8), "f4", compression="gzip"),
-        "of which 0 exist",
-    ),
-    "huge": (lambda f: f.create_dataset("u", (HUGE, HUGE), "f4", chunks=(9, 9)), "at most"),
-    "wraps around": (lambda f: f.create_dataset("u", (1 << 62, 4), "f4", chunks=(9, 4)), "at most"),
-    "texts": (
-        lambda f: f.create_dataset("u", data=["x"], dtype=h5py.string_dtype()),
-        "expected numbers",
-    ),
-    "records": (lambda f: f.create_dataset("u", data=np.zeros(2, "i4,f4")), "expected numbers"),
-}
-
-
-@pytest.mark.parametrize("name", HDF5)
-def test_hdf5_values_that_are_elsewhere_or_nowhere(name: str) -> None:
-    with h5py.File("secret.h5", "w") as file:
-        file["u"] = np.full((4, 2), 7, np.float32)
-    Path("secret.bin").write_bytes(b"\x07" * 32)
-    write, reason = HDF5[name]
-    with h5py.File("old/all.h5", "w") as file:
-        write(file)
-    with ArrayReader() as reader:
-        place = find_places(Path("old/all.h5"), KNOWN, reader).by_id["u"]
-        with pytest.raises(CacheError, match=reason):
-            reader.read(place.path, place.name)
-
-
-def test_hdf5_groups_that_hold_themselves() -> None:
-    with h5py.File("old/all.h5", "w") as file:
-        file["dialogue/u"] = np.ones((2, 3))
-        file["dialogue/again"] = file["/"]
-    with ArrayReader() as reader:
-        assert reader.names(Path("old/all.h5")) == ["dialogue/u"]
 
 
 def places(*rows: str) -> Places:
