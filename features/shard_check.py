@@ -19,11 +19,11 @@ from features.cache import DEVIATION, shard_name
 from features.errors import CacheError, DamagedShardError
 from features.files import check_regular
 from features.shard import ADVICE, FORMAT, VERSION, Shard, read_shard
+from features.shard_guard import DATASETS
 from features.shard_structure import structure_faults
 from features.stream import StreamSpec
 
 BLOCK_VALUES = 1 << 22  # values looked at together, 16 MiB of float32
-DATASETS = {"contents", "crc32", "frames", "ids", "offsets", "rounding"}
 NAME = re.compile(r"shard-(\d{5,})\.h5")
 Remedy = Literal["quarantine", "move", "extract", "own"]
 
@@ -167,6 +167,6 @@ def _remedy(path: Path) -> Remedy:
             ):
                 return "own"
             # With all our datasets in it, it is ours, and the word `format` itself is damaged.
-            return "quarantine" if set(file) >= DATASETS else "move"
+            return "quarantine" if set(file) >= set(DATASETS) else "move"
     except (OSError, RuntimeError):
         return "own"

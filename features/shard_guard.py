@@ -16,6 +16,7 @@ import h5py
 from features.json_text import parse_json
 
 ATTRIBUTES = ("checksum", "format", "provenance", "rejected", "spec", "version")
+DATASETS = ("contents", "crc32", "frames", "ids", "offsets", "rounding")
 KINDS = "Sfiu"  # texts of fixed length and numbers; all others hold pointers
 
 

@@ -6,37 +6,20 @@ and the library follows the lengths in there (one such byte kept HDF5 1.14 busy 
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import contextlib
+import os
+import signal
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-OPEN_SECONDS = 60.0  # for what takes milliseconds on a disk and seconds on a sleepy network
-PROBE = """
-import math, os, signal, sys
 import h5py
-def harmless(file, name, size):  # as features.shard_guard, which may not be found from here
-    if name == "frames" or not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        return False
-    found = file[name]
-    if found.is_virtual or found.external:
-        return False
-    return math.prod(found.shape) * found.dtype.itemsize <= size
-for path in sys.argv[2:]:
-    # The system's alarm ends the process, whatever HDF5 does, and also where nobody waits any more.
-    signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
-    try:
-        if not os.path.isfile(path):  # a pipe would be waited for
-            raise OSError
-        size = os.path.getsize(path)
-        with h5py.File(path, "r", locking=False) as file:
-            [file.attrs[name] for name in file.attrs if file.attrs.get_id(name).shape == ()]
-            [file[name][:] for name in file if harmless(file, name, size)]
-    except Exception:
-        pass  # told by the process that asks
-    sys.stdout.write("done\\n")
-    sys.stdout.flush()
-"""
+
+from features.files import check_regular
+from features.shard_guard import DATASETS, dataset, read_attributes
+from features.workers import WorkerPool
+
+OPEN_SECONDS = 60.0  # for what takes milliseconds on a disk and seconds on a sleepy network
 
 
 def unopenable(paths: Sequence[Path]) -> set[Path]:
@@ -44,15 +27,37 @@ def unopenable(paths: Sequence[Path]) -> set[Path]:
     bad: set[Path] = set()
     left = list(paths)
     while left:
-        done = _opened(left)
-        bad |= set(left[done : done + 1])
-        left = left[done + 1 :]
+        with WorkerPool(1, _silence) as pool:
+            pool.submit(os.getpid).result()  # where no worker can start, no file is to blame
+            try:
+                while left:
+                    pool.submit(_open, left[0], OPEN_SECONDS).result()
+                    del left[0]
+            except BrokenProcessPool:
+                bad.add(left.pop(0))
     return bad
 
 
-def _opened(paths: Sequence[Path]) -> int:
-    """How many of `paths`, from the first on, another process gets through."""
-    command = [sys.executable, "-c", PROBE, str(OPEN_SECONDS), *map(str, paths)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
-        assert child.stdout is not None
-        return sum(1 for _ in child.stdout)
+def _silence() -> None:
+    """Drop what the C library prints when HDF5 has damaged the memory of this process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _open(path: Path, seconds: float) -> None:
+    """Have HDF5 read what `read_shard` and `check_shard` have it read, which is not the frames."""
+    # The alarm ends the process whatever HDF5 does; a thread would not get its turn meanwhile.
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # Errors are no crashes: whoever reads the file next meets them too, and reports them.
+    with contextlib.suppress(Exception):
+        check_regular(path)
+        size = path.stat().st_size
+        with h5py.File(path, "r", locking=False) as file:
+            with contextlib.suppress(Exception):
+                read_attributes(file, size)
+            for name in DATASETS:
+                with contextlib.suppress(Exception):
+                    found = dataset(file, name, size)
+                    if name != "frames":
+                        found[:]
+            list(file)
+    signal.setitimer(signal.ITIMER_REAL, 0)
