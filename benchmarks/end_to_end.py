@@ -14,7 +14,6 @@ end of its last step: without loading weights, validation and checkpoints.
   by length and close a batch at as many padded seconds as the loop's batches have in the mean.
 - `fraction_of_peak`: floating-point operations that the clips need, each alone, forward and
   backward, over those of a large matrix product in the same time (`benchmarks/extraction.py`).
-  Convolutions are counted as such, also where ours are made by Fourier transforms.
 - `peak_mib`: resident memory of processes that train an epoch and do nothing else, in turns; on a
   GPU what they allocate there. `memory` is ours over the loop's, both on the same batches and each
   on its own. On a CPU glibc is told to give back what is freed (blocks of 1 MiB and more): by

@@ -1,4 +1,4 @@
-"""A batch of clips whole, in parts, or clip by clip: the same states, and the same gradients."""
+"""A batch of clips whole or in parts: the same states, and the same gradients."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ import torch
 from torch import Tensor
 
 from features.backbone_entry import backbone_entry
-from features.backbones import _front_convolutions, _positional_convolution
 from features.backbones._hidden_states import in_parts
 from features.manifest import Utterance
-from features.networks import emotion2vec as emotion2vec_network
-from features.networks.clip_by_clip import clip_by_clip
-from features.networks.fourier_convolution import fourier_convolution
 from tests.checkpoints import emotion2vec, speech_encoder
 from tests.conftest import ManifestMaker
 
@@ -58,7 +54,7 @@ def close(ours: list[Tensor], theirs: list[Tensor]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MASKABLE)
 def test_parts_equal_one_pass_as_a_gpu_makes_it(
-    name: str, tmp_path: Path, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, clips: list[Utterance]
 ) -> None:
     backbone = maskable(name, tmp_path)
     calls: list[int] = []
@@ -70,54 +66,6 @@ def test_parts_equal_one_pass_as_a_gpu_makes_it(
     backbone.one_pass = True
     close(states_and_gradients(backbone, clips), in_its_parts)
     assert calls == [3, 2, 5]
-    for module in (_front_convolutions, emotion2vec_network):
-        monkeypatch.setattr(module, "one_by_one", lambda _: False)
-    close(states_and_gradients(backbone, clips), in_its_parts)
-
-
-@pytest.mark.parametrize("name", ["hubert_group", "wavlm_group"])
-def test_training_with_transforms_equals_training_with_convolutions(
-    name: str, tmp_path: Path, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backbone = maskable(name, tmp_path)
-    convolved = states_and_gradients(backbone, clips)
-    calls: list[tuple[int, ...]] = []
-
-    def counting(frames: Tensor, *args: Any, **options: Any) -> Tensor:
-        calls.append(tuple(frames.shape))
-        return fourier_convolution(frames, *args, **options)
-
-    monkeypatch.setattr(_positional_convolution, "fourier_convolution", counting)
-    monkeypatch.setattr(_positional_convolution, "WORTH_IT", 100)
-    close(states_and_gradients(backbone, clips), convolved)
-    # Once more for the backward pass; of the part of fewer frames it is not worth it.
-    assert [shape[::2] for shape in calls] == [(3, 154)] * 2
-    with torch.no_grad():
-        backbone(backbone.prepare(clips))
-    with torch.autocast("cpu", torch.bfloat16):
-        backbone(backbone.prepare(clips))
-    assert len(calls) == 2
-
-
-def test_clips_are_convolved_without_their_padding() -> None:
-    torch.manual_seed(0)
-    layer = torch.nn.Conv1d(1, 4, 10, stride=5)
-    samples, lengths = torch.randn(3, 100), torch.tensor([100, 10, 55])
-    seen: list[int] = []
-
-    def convolve(clip: Tensor) -> Tensor:
-        seen.append(clip.shape[1])
-        made: Tensor = layer(clip[:, None])
-        return made
-
-    values = clip_by_clip(convolve, samples, lengths, 21)
-    assert seen == [100, 10, 55]
-    together = layer(samples[:, None])
-    assert values.shape == (3, 4, 21)  # wider than 100 samples make
-    for row, frames in enumerate((19, 1, 10)):
-        assert torch.allclose(values[row, :, :frames], together[row, :, :frames], atol=1e-6)
-        assert bool((values[row, :, frames:] == 0).all())
-    assert torch.allclose(clip_by_clip(convolve, samples, None, 19), together, atol=1e-6)
 
 
 @pytest.mark.parametrize(

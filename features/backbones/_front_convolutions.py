@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from features.backbones._masked_norm import MaskedGroupNorm
 from features.backbones._told_lengths import ToldLengths
-from features.networks.clip_by_clip import clip_by_clip, one_by_one
-
-Count = TypeVar("Count", int, Tensor)
 
 
 class FrontConvolutions(ToldLengths):
@@ -31,24 +28,21 @@ class FrontConvolutions(ToldLengths):
 
     def forward(self, samples: Tensor) -> Tensor:
         """`[B, C, T]` of waveforms `[B, L]`; frames of padding come out as some finite number."""
-        if one_by_one(samples):
-            frames = self.frames(samples.shape[1])
-            return clip_by_clip(self._together, samples, self.lengths, frames)
         norm = getattr(self.conv_layers[0], "layer_norm", None)
         if self.lengths is None or not isinstance(norm, MaskedGroupNorm):
-            return self._together(samples)
+            return self._convolve(samples)
         with norm.told(self.frames(self.lengths, layers=1)):
-            return self._together(samples)
+            return self._convolve(samples)
 
-    def frames(self, samples: Count, *, layers: int | None = None) -> Count:
-        """How many frames the first layers, or all, make of so many samples."""
+    def frames(self, samples: Tensor, *, layers: int | None = None) -> Tensor:
+        """How many frames the first layers, or all, make of so many samples `[B]`."""
         for layer in self.conv_layers[:layers]:
             convolution: Any = layer.conv
             (kernel,), (stride,) = convolution.kernel_size, convolution.stride
             samples = (samples - kernel) // stride + 1
         return samples
 
-    def _together(self, samples: Tensor) -> Tensor:
+    def _convolve(self, samples: Tensor) -> Tensor:
         values = samples[:, None]
         for layer in self.conv_layers:
             values = layer(values)

@@ -27,7 +27,6 @@ from features.backbones._backbone import BackboneFactory, Inputs, Networked, Rea
 from features.backbones._front_convolutions import FrontConvolutions
 from features.backbones._hidden_states import SIMILAR, clips_in_parts, hidden_states
 from features.backbones._layers import LayerChoice, choose_layers, freeze, keep_first
-from features.backbones._positional_convolution import PositionalConvolution
 from features.checkpoint_identity import extractor_settings, network_settings, weights_sha256
 from features.checkpoints import Checkpoint
 from features.errors import CheckpointError
@@ -69,7 +68,6 @@ class SpeechEncoder(Networked):
             if getattr(config, "do_stable_layer_norm", False):
                 network.encoder.layer_norm = nn.Identity()  # follows the last layer alone
         network.feature_extractor = FrontConvolutions(network.feature_extractor.conv_layers)
-        PositionalConvolution.take_the_place(network.encoder)
         freeze(network)
         # Their positional convolutions would turn padding into something else than zeros.
         self.maskable = config.model_type != "data2vec-audio" and not getattr(

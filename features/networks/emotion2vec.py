@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from features.checkpoint_files import load_strictly
 from features.errors import CheckpointError
-from features.networks.clip_by_clip import clip_by_clip, one_by_one
 from features.networks.emotion2vec_layers import (
     Block,
     LocalEncoder,
@@ -108,13 +107,9 @@ class AudioEncoder(nn.Module):
         )
         self.context_encoder = ContextEncoder(sizes)
 
-    def tokens(self, samples: Tensor, lengths: Tensor, mask: Tensor) -> Tensor:
+    def tokens(self, samples: Tensor, mask: Tensor) -> Tensor:
         """Extra tokens and frames `[B, N, D]`, normalised: the input of the first block."""
-        if one_by_one(samples):
-            heard = clip_by_clip(self.local_encoder, samples, lengths, mask.shape[1])
-        else:
-            heard = self.local_encoder(samples)
-        frames = self.project_features(heard.transpose(1, 2))
+        frames = self.project_features(self.local_encoder(samples).transpose(1, 2))
         frames = frames + self.relative_positional_encoder(frames, mask)
         extra = self.extra_tokens.expand(len(frames), -1, -1)
         tokens: Tensor = self.context_encoder.norm(torch.cat([extra, frames], dim=1))
@@ -164,7 +159,7 @@ class Emotion2vec(nn.Module):
         audio: AudioEncoder = self.modality_encoders["AUDIO"]  # type: ignore[assignment]
         frames = torch.arange(frame_count(samples.shape[1]), device=samples.device)
         mask = frames < frame_count(lengths)[:, None]
-        tokens, bias = audio.tokens(samples, lengths, mask), audio.bias(mask)
+        tokens, bias = audio.tokens(samples, mask), audio.bias(mask)
         states = [tokens]
         for block in [*audio.context_encoder.blocks, *self.blocks]:
             states.append(block(states[-1], bias))
