@@ -104,7 +104,7 @@ def finetune_model(
     run |= {"parameters": size.trained, "parameters_total": size.total}
     run |= {"train_seconds": round(time.monotonic() - started, 1)}
     if ranks.count > 1:
-        run |= {"processes": ranks.count, "sharded": ranks.sharded}
+        run |= {"processes": ranks.count}
     run |= {"environment": environment(device), "files": digests(out)}
     write_json(out / "run.json", run)
     write_model_card(out, run, card)

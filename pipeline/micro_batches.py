@@ -47,13 +47,10 @@ class Fitting:
         limit: Padded numbers of the smallest batch that did not fit; None: all did. Batches of that
             size or larger are cut beforehand.
         say: Told of the first one that did not.
-        cuts: Whether batches may be cut; not where networks are in parts, since all processes
-            compute as many batches then (`pipeline.ranks_sharding`).
     """
 
     limit: int | None = None
     say: Callable[[str], None] = to_stderr
-    cuts: bool = True
 
     def attempt(
         self, batches: Sequence[Batch], compute: Callable[[Batch], Result]
@@ -91,12 +88,7 @@ class Fitting:
 
     def parts(self, batch: Batch) -> Iterator[Batch]:
         """The batch, or its halves, or theirs: the largest that may fit."""
-        if (
-            not self.cuts
-            or self.limit is None
-            or padded_size(batch) < self.limit
-            or rows(batch) == 1
-        ):
+        if self.limit is None or padded_size(batch) < self.limit or rows(batch) == 1:
             yield batch
             return
         middle = rows(batch) // 2
@@ -104,12 +96,6 @@ class Fitting:
         yield from self.parts(between(batch, middle, rows(batch)))
 
     def _too_large(self, part: Batch, reason: str) -> None:
-        if not self.cuts:
-            raise TooLargeError(
-                f"{len(part.ids)} utterances do not fit the memory of the device ({reason}), and "
-                "with --use_fsdp a batch is not cut; expected smaller ones: divide "
-                "`train.batch_size` and multiply `train.accumulate`, or use more processes"
-            )
         if rows(part) == 1:
             raise TooLargeError(
                 f"the utterances {list(part.ids)} alone do not fit the memory of the device "

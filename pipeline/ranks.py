@@ -25,8 +25,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from features.errors import HeronryError
+from features.errors import HeronryError, ParamsError
 
 Value = TypeVar("Value")
 BUCKET = 2**24  # numbers that are sent at once: 64 MiB of float32
@@ -45,14 +46,12 @@ class Ranks:
         count: How many there are.
         number: Of this one, from 0.
         device: Where this one computes; empty: as it is told.
-        sharded: Whether each holds a part of every network only: `pipeline.ranks_sharding`.
         small: Group for what is small and lies in the computer's own memory.
     """
 
     count: int = 1
     number: int = 0
     device: str = ""
-    sharded: bool = False
     small: Any = None
 
     @property
@@ -119,8 +118,13 @@ class Ranks:
 
     @torch.no_grad()
     def level(self, model: nn.Module) -> None:
-        """Give a model the first process's weights, whatever it was made with elsewhere."""
+        """Give a model the first process's weights, whatever it was made with elsewhere.
+
+        Raises:
+            ParamsError: If shares of a batch cannot give what the batch gives.
+        """
         if self.count > 1:
+            _refuse_batch_norm(model, self.count)
             with self._meeting():
                 for value in model.state_dict().values():
                     own = value.contiguous()
@@ -129,11 +133,11 @@ class Ranks:
 
     @torch.no_grad()
     def add_up(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by the sum over all processes; sharded networks have done that.
+        """Replace each gradient by the sum over all processes.
 
         A parameter that no process has used has none, as in one process.
         """
-        if self.count == 1 or self.sharded:
+        if self.count == 1:
             return
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         used = torch.tensor([parameter.grad is not None for parameter in trained]).int()
@@ -185,6 +189,17 @@ def ranks_of(examples: object) -> Ranks:
     found = getattr(examples, "ranks", ALONE)
     assert isinstance(found, Ranks)
     return found
+
+
+def _refuse_batch_norm(model: nn.Module, count: int) -> None:
+    model.train()  # frozen networks stay in eval mode, where a batch norm has fixed statistics
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and module.training:
+            raise ParamsError(
+                f"{count} processes: the batch norm {name} of this model has the statistics "
+                "of a batch, and each process has a share of it only; expected one process: leave "
+                "out the launcher (HERONRY_E2E_LAUNCH), or take a model without batch norm"
+            )
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -30,17 +30,14 @@ PATIENCE = timedelta(hours=2)  # for one that is late: the first one hashes, sav
 # Settings of `accelerate launch`: what they may be, and what to set instead.
 REFUSED = (
     ("ACCELERATE_MIXED_PRECISION", ("", "no"), "add --mixed_precision no, and set `e2e.precision`"),
-    ("ACCELERATE_USE_DEEPSPEED", ("", "false"), "use --multi_gpu or --use_fsdp"),
-    ("ACCELERATE_USE_MEGATRON_LM", ("", "false"), "use --multi_gpu or --use_fsdp"),
-)
-FSDP = "ACCELERATE_USE_FSDP"
-REFUSED_FSDP = (
-    ("FSDP_VERSION", ("2",), "add --fsdp_version 2"),
-    ("FSDP_OFFLOAD_PARAMS", ("", "false"), "leave out --fsdp_offload_params"),
-    (
-        "FSDP_ACTIVATION_CHECKPOINTING",
-        ("", "false"),
-        "set `e2e.gradient_checkpointing: true`",
+    *(
+        (
+            f"ACCELERATE_USE_{name}",
+            ("", "false"),
+            "data parallel training is what is supported, with the whole model on each GPU: launch "
+            "with --multi_gpu (`distributed_type: MULTI_GPU` in accelerate's configuration)",
+        )
+        for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM")
     ),
 )
 
@@ -86,6 +83,7 @@ def joined(device: str) -> Iterator[Ranks]:
     Raises:
         ParamsError: If the launcher was given what params.yaml decides, or what is not supported.
     """
+    _check()
     if process_count() == 1:
         yield ALONE
         return
@@ -120,12 +118,8 @@ def _end_with_launcher() -> None:
 
 
 def _join(device: str) -> Ranks:
-    sharded = os.environ.get(FSDP, "").lower() == "true"
-    _check((*REFUSED, *REFUSED_FSDP) if sharded else REFUSED)
     from accelerate import PartialState  # type: ignore[import-untyped]
 
-    # The first process would load weights alone, and transformers would not know of the others.
-    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     on_cpu = not device.startswith("cuda")
     state = PartialState(cpu=on_cpu, timeout=PATIENCE)
     if state.num_processes != process_count():
@@ -136,11 +130,11 @@ def _join(device: str) -> Ranks:
         )
     small = None if on_cpu else dist.new_group(backend="gloo", timeout=PATIENCE)
     own = "cpu" if on_cpu else str(state.device)
-    return Ranks(state.num_processes, state.process_index, own, sharded, small)
+    return Ranks(state.num_processes, state.process_index, own, small)
 
 
-def _check(refused: Sequence[tuple[str, tuple[str, ...], str]]) -> None:
-    for name, allowed, remedy in refused:
+def _check() -> None:
+    for name, allowed, remedy in REFUSED:
         given = os.environ.get(name, "").lower()
         if given not in allowed:
             raise ParamsError(

@@ -1,8 +1,8 @@
 """A running training's tensors for one checkpoint, put together from all processes.
 
-Weights and the state of the optimiser are in it once and whole, so that a training goes on with
-another number of processes, or with networks in parts or whole. Torch's generators are in it for
-each process; one that had none before draws from where the first one's was.
+Weights and the state of the optimiser, which are the same in all, are in it once, so that a
+training goes on with another number of processes. Torch's generators are in it for each process;
+one that had none before draws from where the first one's was.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from pipeline.ranks_parts import optimizer_parts, whole
-from pipeline.resume import put_running, running, under
+from pipeline.resume import put_running, running
 from pipeline.training_state import Training
 
 GENERATORS = ("rng.cpu", "rng.cuda")
-OPTIMIZER = "optimizer."
 
 
 def gathered(training: Training) -> dict[str, Tensor]:
@@ -28,11 +26,7 @@ def gathered(training: Training) -> dict[str, Tensor]:
     if ranks.count == 1:
         return own
     generators = {name: own.pop(name) for name in GENERATORS if name in own}
-    tensors = {}
-    for name, value in own.items():
-        every = whole(value)
-        if ranks.is_first:
-            tensors[name] = every.cpu()
+    tensors = {name: value.cpu() for name, value in own.items()} if ranks.is_first else {}
     for number, found in enumerate(ranks.gather(generators)):
         if ranks.is_first:
             tensors |= {_numbered(name, number): value for name, value in found.items()}
@@ -42,8 +36,6 @@ def gathered(training: Training) -> dict[str, Tensor]:
 def put_gathered(training: Training, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `gathered` returned in the first process, in any number of them."""
     ranks, own = training.ranks, dict(tensors)
-    optimizer = optimizer_parts(training.optimizer, under(OPTIMIZER, own))
-    own |= {f"{OPTIMIZER}{name}": value for name, value in optimizer.items()}
     known = all(_numbered(name, ranks.number) in own for name in GENERATORS if name in own)
     for name in GENERATORS:
         if known and name in own:

@@ -87,7 +87,6 @@ class RunHead:
     e2e: Mapping[str, Any] = field(default_factory=dict)
     parameters_total: int = 0
     processes: int = 1
-    sharded: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -14,7 +14,6 @@ from features.errors import HeronryError
 from pipeline.batch import Batch
 from pipeline.fusion._model import FusionModel
 from pipeline.micro_batches import StandIn, TooLargeError
-from pipeline.ranks_parts import whole
 from pipeline.train_params import TrainParams
 from pipeline.training_state import Tick, Training, Within
 
@@ -108,9 +107,7 @@ class Step:
         try:
             self._add(batch)
         except FAULTS as error:
-            # In parts, the others wait within their backward pass for what does not fit here.
-            ranks = self.training.ranks
-            if ranks.count == 1 or (ranks.sharded and isinstance(error, TooLargeError)):
+            if self.training.ranks.count == 1:
                 raise
             self._fault = self._fault or error
 
@@ -162,13 +159,12 @@ def micro_step(training: Training, batch: Batch) -> Micro:
     prediction = model(batch)
     loss = model.loss(prediction, batch)
     value = float(loss.detach())
+    if not math.isfinite(value):
+        raise _not_finite("training loss", value, batch.ids)
     size = model.criterion.size(scored(batch, prediction.logits)[1])
     if isinstance(batch, StandIn):
         size = 0.0
-    # Also if it is not finite: where networks are in parts, others wait for the backward pass.
     training.scaler.scale(loss * size).backward()  # type: ignore[no-untyped-call]
-    if not math.isfinite(value):
-        raise _not_finite("training loss", value, batch.ids)
     return Micro(value, size)
 
 
@@ -193,7 +189,7 @@ def update(training: Training, size: float, clip_norm: float, ids: Sequence[str]
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad.div_(size)
-    norm = whole(torch.nn.utils.clip_grad_norm_(parameters, clip_norm))
+    norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
     unusable = scaler.get_scale() < SMALLEST_SCALE if scaler.is_enabled() else not norm.isfinite()
     if unusable:
         raise _not_finite("gradient's norm", float(norm), ids)

@@ -133,10 +133,7 @@ def begin(
     scaler = torch.amp.GradScaler(device_of(model).type, enabled=model.scales_loss)
     optimizer = make_optimizer(model, params)
     ranks = ranks_of(examples)
-    fitting = Fitting(cuts=not ranks.sharded)
-    return Training(
-        model, optimizer, schedule, generator, scaler=scaler, fitting=fitting, ranks=ranks
-    )
+    return Training(model, optimizer, schedule, generator, scaler=scaler, ranks=ranks)
 
 
 def evaluate(
@@ -152,7 +149,7 @@ def evaluate(
     """
     model.eval()
     ranks = ranks_of(examples)
-    fitting = Fitting(cuts=not ranks.sharded)
+    fitting = Fitting()
     rows: list[NDArray[np.float64]] = [np.empty(0)] * len(labels)
     total = size = 0.0
     for places, batch in ordered_batches(examples, labels, EVALUATION_BATCH, unit=model.unit):
@@ -210,8 +207,7 @@ class _Part(NamedTuple):
 def _parts(model: FusionModel, fitting: Fitting, batch: Batch) -> list[_Part]:
     """A batch in the parts that fit; what only stands in is computed, and is no part of it."""
     device = device_of(model)
-    # What networks in parts have put together may be used by training, as no inference tensor may.
-    with torch.inference_mode(mode=fitting.cuts), torch.no_grad():
+    with torch.inference_mode():
         parts = fitting.all(batch, lambda part: _scored(model, part.to(device)))
     return [] if isinstance(batch, StandIn) else parts
 

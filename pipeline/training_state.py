@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from pipeline.fusion._model import FusionModel
 from pipeline.micro_batches import Fitting
 from pipeline.ranks import ALONE, Ranks
-from pipeline.ranks_parts import part, whole
 from pipeline.schedules import Schedule
 from pipeline.train_params import TrainParams
 
@@ -121,7 +120,7 @@ class Training:
             self.best = epoch.epoch
             # A device's memory is for what is computed with.
             state = changing(self.model)
-            self.best_weights = {n: whole(value).to("cpu", copy=True) for n, value in state.items()}
+            self.best_weights = {n: value.to("cpu", copy=True) for n, value in state.items()}
 
     def start(self) -> Within:
         """The epoch under way; if there is none, that which begins now."""
@@ -158,10 +157,6 @@ def changing(model: nn.Module) -> dict[str, Tensor]:
 
 def put_back(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load what `changing` returned; the rest stays as it is."""
-    now = model.state_dict()
-    state = {
-        name: part(value, now[name]) if name in now else value for name, value in state.items()
-    }
     found = model.load_state_dict(state, strict=False)
     wrong = [*found.unexpected_keys, *(set(found.missing_keys) & changing(model).keys())]
     assert not wrong, wrong

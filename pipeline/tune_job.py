@@ -29,12 +29,9 @@ from pipeline.live import LiveExamples
 from pipeline.live_conditions import live_conditions
 from pipeline.live_probes import write_live_probes
 from pipeline.micro_batches import TooLargeError
-from pipeline.ranks_parts import whole
-from pipeline.ranks_sharding import spread
 from pipeline.steps import NotFiniteError
 from pipeline.stopping import until_asked
 from pipeline.training import Fitted, fit
-from pipeline.training_state import changing, put_back
 from pipeline.tune_params import TuneParams
 from pipeline.tune_watch import Speed, TuneWatch
 from pipeline.warm_start import beginning_of, warm_start
@@ -95,11 +92,9 @@ def run_tune_job(tuning: TuneJob, tell: Tell | None = None, *, every: float = 30
     with repeatable(job.device, threads=torch.get_num_threads()), full_float32():
         model, examples = _made(tuning)
         trained = _count(model, trained=True)
-        spread(model, ranks)
+        ranks.level(model)
         ranks.draw_apart(job.seed)
         fitted = _fitted(tuning, model, examples, tell, every)
-        if ranks.sharded:
-            model, examples = _whole_again(tuning, model)
         model.merge()
         if ranks.is_first:
             write_model(tuning, model, examples)
@@ -187,14 +182,6 @@ def _made(tuning: TuneJob) -> tuple[EndToEnd, LiveExamples]:
     if init is not None:
         warm_start(fusion, beginning_of(init), job, _description(job, examples))
     return EndToEnd(fusion, examples.backbones, tuning.params).to(job.device), examples
-
-
-def _whole_again(tuning: TuneJob, model: EndToEnd) -> tuple[EndToEnd, LiveExamples]:
-    """The model that was trained in parts, each process with all of it."""
-    weights = {name: whole(value).cpu() for name, value in changing(model).items()}
-    made, examples = _made(tuning)
-    put_back(made, weights)
-    return made, examples
 
 
 def _description(job: Job, examples: LiveExamples) -> dict[str, Any]:

@@ -27,7 +27,6 @@ ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--num_process
 ACCELERATE += ["--num_machines", "1", "--main_process_port", "0"]
 ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-PARTS = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # what --use_fsdp sets
 STAGE = ["-m", "stages.e2e", "mine", "m"]
 TRAIN = {"epochs": 3, "batch_size": 5, "accumulate": 2, "loss": "weighted_ce", "lr": 1e-3}
 CLOSE = 1e-5  # by the order of additions alone, over all steps

@@ -23,7 +23,6 @@ from pipeline.live import LiveExamples
 from pipeline.micro_batches import StandIn
 from pipeline.ranks import ALONE, Ranks
 from pipeline.ranks_launch import LAUNCH, joined, relaunch
-from pipeline.ranks_sharding import spread
 from pipeline.runs import HISTORY
 from pipeline.steps import micro_step
 from pipeline.train_params import TrainParams
@@ -51,7 +50,7 @@ SECONDS = [0.3, 0.5, 0.4, 0.35, 0.42]
 def test_two_processes_show_the_loss_curve_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private_store: Path
 ) -> None:
-    """With whole networks and with networks in parts, by the command that DVC calls."""
+    """By the command that DVC calls."""
     params = without_dropout(small_params(tmp_path, monkeypatch, private_store), tmp_path)
     finetune_model(params, "m", "mine", device="cpu")
     alone = json.loads((RUN / "run.json").read_text())
@@ -60,21 +59,20 @@ def test_two_processes_show_the_loss_curve_of_one(
     files = results().keys()
     losses = [float(loss) for loss in history[HISTORY.index("train_loss") :: len(HISTORY)][1:]]
     assert losses == sorted(losses, reverse=True)
-    for options, sharded in ((["--multi_gpu"], False), (["--use_fsdp", "--fsdp_version=2"], True)):
-        launcher = {LAUNCH: shlex.join([*ACCELERATE, *options])}
-        status, said = ended(begin([sys.executable, *STAGE], params, **launcher))
-        assert status == 0, said
-        assert said.count("1 of 48 utterances are left out") == 1
-        assert said.count("kept epoch") == 1
-        run = json.loads((RUN / "run.json").read_text())
-        assert (run["processes"], run["sharded"]) == (2, sharded)
-        for key in ("dropped", "utterances", "parameters", "parameters_total", "slots"):
-            assert run[key] == alone[key], key
-        for name, expected in tables.items():
-            assert difference(table(name), expected) < CLOSE, name
-        assert results().keys() == files | {"leaks.json"}
-        speech = load_file(RUN / "seed_0/fold_0/backbones/speech/model.safetensors")
-        assert all(bool(value.isfinite().all()) for value in speech.values())
+    launcher = {LAUNCH: shlex.join([*ACCELERATE, "--multi_gpu"])}
+    status, said = ended(begin([sys.executable, *STAGE], params, **launcher))
+    assert status == 0, said
+    assert said.count("1 of 48 utterances are left out") == 1
+    assert said.count("kept epoch") == 1
+    run = json.loads((RUN / "run.json").read_text())
+    assert run["processes"] == 2
+    for key in ("dropped", "utterances", "parameters", "parameters_total", "slots"):
+        assert run[key] == alone[key], key
+    for name, expected in tables.items():
+        assert difference(table(name), expected) < CLOSE, name
+    assert results().keys() == files | {"leaks.json"}
+    speech = load_file(RUN / "seed_0/fold_0/backbones/speech/model.safetensors")
+    assert all(bool(value.isfinite().all()) for value in speech.values())
 
 
 @given(st.lists(st.integers()), st.integers(1, 9))
@@ -139,11 +137,8 @@ def test_what_shares_cannot_give_is_refused(live: LiveExamples) -> None:
     model = tuned_model(live)
     model.fusion.norm = torch.nn.BatchNorm1d(3)
     with pytest.raises(ParamsError, match=r"2 processes: the batch norm fusion.norm .*one process"):
-        spread(model, Ranks(2))
-    spread(model, ALONE)
-    half = tuned_model(live, precision="float16")
-    with pytest.raises(ParamsError, match=r"precision: given float16 with --use_fsdp"):
-        spread(half, Ranks(2, sharded=True))
+        Ranks(2).level(model)
+    ALONE.level(model)
 
 
 class BecameError(Exception):
@@ -174,19 +169,19 @@ def test_the_stage_becomes_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None
     relaunch("stages.e2e", ["a", "b"])
 
 
+@pytest.mark.parametrize("count", ["1", "2"])
 @pytest.mark.parametrize(
-    ("settings", "remedy"),
+    ("name", "value", "remedy"),
     [
-        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, r"MIXED_PRECISION=bf16; .*`e2e.precision`"),
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DEEPSPEED=true; .*--use_fsdp"),
-        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "VERSION=1; .*--fsdp_version 2"),
+        ("MIXED_PRECISION", "bf16", r"MIXED_PRECISION=bf16; .*`e2e.precision`"),
+        ("USE_DEEPSPEED", "true", "DEEPSPEED=true; .*data parallel training is .*--multi_gpu"),
+        ("USE_FSDP", "true", "FSDP=true; .*data parallel training is .*--multi_gpu"),
     ],
 )
 def test_what_params_decide_is_not_for_the_launcher(
-    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], remedy: str
+    monkeypatch: pytest.MonkeyPatch, count: str, name: str, value: str, remedy: str
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WORLD_SIZE", count)
+    monkeypatch.setenv(f"ACCELERATE_{name}", value)
     with pytest.raises(ParamsError, match=remedy), joined("cpu"):
         pass

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from pipeline.finetune import finetune_model
 from pipeline.params import Params
 from tests.launched import (
     CLOSE,
-    PARTS,
     STAGE,
     TORCHRUN,
     begin,
@@ -82,12 +81,10 @@ def second_of(launcher: int, number: int) -> None:
     os.kill(process_of(launcher, 1), number)
 
 
-def interrupted(
-    params: Params, store: Path, end: Callable[[int], None], settings: Mapping[str, str]
-) -> str:
+def interrupted(params: Params, store: Path, end: Callable[[int], None]) -> str:
     """What is said by a run that is ended when it has come further."""
     before = set(store.rglob("step_*"))
-    process = begin([*TORCHRUN, *STAGE], params, **settings)
+    process = begin([*TORCHRUN, *STAGE], params)
     while set(store.rglob("step_*")) <= before and process.poll() is None:
         time.sleep(0.01)
     end(process.pid)
@@ -106,7 +103,7 @@ def test_as_many_processes_end_with_the_same_bytes(params: Params, private_store
     status, said = ended(begin([*TORCHRUN, *STAGE], params))
     assert status == 0, said
     expected = results()
-    said = interrupted(params, private_store, all_of, {})
+    said = interrupted(params, private_store, all_of)
     assert said.count("stopped by SIGTERM after step") == 1, said
     status, said = ended(begin([*TORCHRUN, *STAGE], params))
     assert status == 0, said
@@ -118,14 +115,14 @@ def test_as_many_processes_end_with_the_same_bytes(params: Params, private_store
 def test_a_checkpoint_is_for_any_number_of_processes(
     params: Params, tmp_path: Path, private_store: Path
 ) -> None:
-    """Killed with two, stopped with two that hold networks in parts, ended by one."""
+    """Killed with two, stopped with two, ended by one."""
     params = without_dropout(params, tmp_path)
     params.models["m"]["train"] |= {"epochs": 8}
     finetune_model(params, "m", "mine", device="cpu")
     history, predictions = table("history.csv"), table("predictions.csv")
-    interrupted(params, private_store, partial(second_of, number=signal.SIGKILL), {})
+    interrupted(params, private_store, partial(second_of, number=signal.SIGKILL))
     stop = partial(second_of, number=signal.SIGTERM)
-    said = interrupted(params, private_store, stop, PARTS)
+    said = interrupted(params, private_store, stop)
     assert said.count("goes on after epoch") == said.count("stopped by SIGTERM") == 1, said
     finetune_model(params, "m", "mine", device="cpu")
     assert difference(table("history.csv"), history) < CLOSE
@@ -142,11 +139,10 @@ def test_a_fault_in_one_process_is_told_once(params: Params, tmp_path: Path) -> 
     Path("child.py").write_text(
         CHILD.replace("HISTORY", repr(str(RUN / "seed_0/fold_0/history.csv")))
     )
-    for faults, settings in ((["memory", "nan"], {}), (["nan"], PARTS)):
-        status, said = ended(begin([*TORCHRUN, "child.py", *faults], params, **settings))
-        assert status != 0
-        assert said.count("does not fit the memory of the device") == faults.count("memory"), said
-        assert said.count("error: the training loss is nan on a batch") == 1, said
-        assert re.search(r"\(process 1 of 2\) \(the last one is .*step_0000000", said), said
+    status, said = ended(begin([*TORCHRUN, "child.py", "memory", "nan"], params))
+    assert status != 0
+    assert said.count("does not fit the memory of the device") == 1, said
+    assert said.count("error: the training loss is nan on a batch") == 1, said
+    assert re.search(r"\(process 1 of 2\) \(the last one is .*step_0000000", said), said
     found = Path("history.csv").read_text().replace("\n", ",").strip(",").split(",")
     assert difference(found, history) < CLOSE

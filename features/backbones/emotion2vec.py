@@ -44,8 +44,6 @@ class Emotion2vec(Networked):
 
     reads: Reads = "audio"
     files = FILES
-    maskable = True
-    one_pass = False  # whether the network is to be called once a batch on a CPU too
 
     def __init__(
         self,
@@ -73,7 +71,7 @@ class Emotion2vec(Networked):
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, D]`: 49 frames of the first second, 50 of each further one."""
         samples, lengths = inputs.tensors["samples"], inputs.tensors["lengths"]
-        if self.one_pass or samples.device.type != "cpu":
+        if samples.device.type != "cpu":
             values = self._states(samples, lengths)
         else:
             values = clips_in_parts(samples, lengths, self._states)

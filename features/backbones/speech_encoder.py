@@ -73,7 +73,6 @@ class SpeechEncoder(Networked):
         self.maskable = config.model_type != "data2vec-audio" and not getattr(
             config, "conv_pos_batch_norm", False
         )
-        self.one_pass = False  # whether the network is to be called once a batch on a CPU too
         self.min_samples, hop = _reach(config.conv_kernel, config.conv_stride)
         self.spec = self.layers.spec(config.hidden_size, hop_seconds=hop / SAMPLE_RATE)
         self.trainable = True
@@ -89,7 +88,7 @@ class SpeechEncoder(Networked):
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, L * D]`."""
         samples, lengths = inputs.tensors["samples"], inputs.tensors["lengths"]
-        if self.maskable and (self.one_pass or samples.device.type != "cpu"):
+        if self.maskable and samples.device.type != "cpu":
             values = self._states(samples, lengths)
         else:
             differing = SIMILAR if self.maskable else 0

@@ -50,7 +50,6 @@ class Whisper(Networked):
     """
 
     reads: Reads = "audio"
-    one_pass = True  # all windows of a batch at once
 
     def __init__(
         self,
