@@ -55,7 +55,7 @@ def close(ours: list[Tensor], theirs: list[Tensor]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MASKABLE)
 def test_parts_equal_one_pass_as_a_gpu_makes_it(
-    name: str, tmp_path: Path, clips: list[Utterance]
+    name: str, tmp_path: Path, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = maskable(name, tmp_path)
     calls: list[int] = []
