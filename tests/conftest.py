@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from features.manifest import Manifest, Utterance
 
 # No test asks a model hub: each name that is not there would be asked for some 20 s, with pauses.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# A shell that starts a job in the background has it ignore Ctrl-C, which commands under test would
+# inherit: they leave it ignored, and a test that sends it would wait in vain.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RATE = 16_000
 settings.register_profile(
