@@ -134,6 +134,7 @@ def rewrite(fake: FakeRun, split: str, shares: list[float] | None) -> None:
                 continue
             if row[3] == split and shares is not None:
                 row[-len(CLASSES) :] = map(str, shares)
+                row[7] = CLASSES[int(np.argmax(shares))]
             kept.append(row)
         write_csv(path, header, kept)
 

@@ -55,6 +55,7 @@ def test_the_card(mine: SmallCorpus) -> None:
         # of the lines that docs/design.md describes, by sha256sum
         "splits_sha256": hashlib.sha256(b"0\ttrain\n1\ttrain\n2\tvalid\n3\ttest\n").hexdigest(),
         "labels_sha256": file_sha256(mine.out / "labels" / "labels.jsonl"),
+        "tables": {"manifest.csv": file_sha256(mine.root / "manifest.csv")},
         "utterances": 4,
         "files": 4,
         "sample_rates_hz": {"16000": 4},

@@ -24,7 +24,9 @@ def test_the_runs_own_leaks_come_before_those_of_the_card(tmp_path: Path) -> Non
     assert (of_card.allowed, of_card.lines) == (("dialogue",), ())
     assert "None was found" in words(leak_warning(of_card))
     assert "warning" not in "".join(leak_warning(of_card))
-    write_json(fake.run / "leaks.json", {"allowed": ["speaker"], "lines": [line, sentence]})
+    head = {"format": "heronry-leaks", "version": 1, "found": []}
+    own = {**head, "allowed": ["speaker"], "lines": [line, sentence]}
+    write_json(fake.run / "leaks.json", own)
     leaks = Leaks.of(run, card)
     red = "".join(leak_warning(leaks))
     assert 'class="warning"' in red
