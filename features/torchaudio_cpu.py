@@ -1,8 +1,8 @@
 """torchaudio's Python layer, importable beside a CPU-only torch.
 
 The Linux wheels of torchaudio 2.11 are linked against CUDA, so that `import torchaudio` fails where
-torch has no CUDA libraries. Only its Python functions are used here (resampling, mel filter banks),
-and those need no compiled code: a stand-in for the module that loads the shared library is enough.
+torch has no CUDA libraries. Only its Python functions are used here (mel filter banks), and those
+need no compiled code: a stand-in for the module that loads the shared library is enough.
 transformers' speech feature extractors import torchaudio as well; whoever uses them imports this
 module first.
 """
