@@ -57,6 +57,7 @@ def test_the_corpus_section_says_what_differs_from_the_published(tmp_path: Path)
         "hours": [{"train": 1.5, "valid": 0.25, "test": 0.25}],
         "genders": [{"train": {"female": 2, "male": 1}, "valid": {"female": 0, "male": 3}}],
         "rejected_reasons": {"the file is empty": 4},
+        "tables": {"labels.csv": "7a" * 32, "texts/*.txt": "b3" * 32},
     }
     leaks = Leaks.of(RunFolder.read(fake.run), told)
     found = words(corpus_of(told, leaks))
@@ -69,6 +70,7 @@ def test_the_corpus_section_says_what_differs_from_the_published(tmp_path: Path)
             "speakers, female 2 0 0",
         ),
         "the file is empty 4",
+        *(f"labels.csv {'7a' * 32}", f"texts/*.txt {'b3' * 32}"),
     ):
         assert part in found
     assert "speaker 20" not in found
