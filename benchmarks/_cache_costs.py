@@ -16,13 +16,13 @@ import numpy as np
 
 from benchmarks._contenders import Rows, shards, writer
 from benchmarks._rounds import interleave, ratio
-from features.cache import CacheReader
-from features.shard import Row
+from features.cache.reader import CacheReader
+from features.cache.shard import Row
 
 # In a process of its own, since the high-water mark of this one is long past.
 GROWTH = """
 import json, pathlib, re, sys
-from features.cache import CacheReader
+from features.cache.reader import CacheReader
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
 reader = CacheReader(pathlib.Path(sys.argv[1]), access="map")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from features.files import file_sha256
-from features.manifest import Manifest, Utterance
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Utterance
+from features.files.hashes import file_sha256
 
 RATE = 16_000  # Hz
 WORDS = (

@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features.cache import Access, CacheReader, CacheWriter, shard_name
-from features.gather import empty, fill
-from features.shard import Row
+from features.cache.gather import empty, fill
+from features.cache.reader import Access, CacheReader
+from features.cache.shard import Row, shard_name
+from features.cache.writer import CacheWriter
 from features.stream import Stream, StreamSpec
 
 Rows = dict[str, NDArray[np.float16]]

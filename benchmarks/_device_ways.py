@@ -15,10 +15,11 @@ from functools import partial
 from typing import Any
 
 from benchmarks._rounds import interleave, ratio
-from pipeline.data import Examples
-from pipeline.job_pool import run_jobs
-from pipeline.jobs import Job
-from pipeline.resident import FREE_PART, placed, release
+from pipeline.cached.resident import FREE_PART, placed, release
+from pipeline.cached.run import run_job
+from pipeline.data.examples import Examples
+from pipeline.runs.job import Job
+from pipeline.runtime.pool import run_jobs
 
 
 def reading_ways(
@@ -63,7 +64,7 @@ def seeds_ways(
         part = FREE_PART / count
         begun = time.perf_counter()
         for _ in run_jobs(
-            [replace(job, device=device, resident=part) for job in jobs], workers=count
+            run_job, [replace(job, device=device, resident=part) for job in jobs], workers=count
         ):
             pass
         release()

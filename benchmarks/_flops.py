@@ -12,8 +12,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from features.backbones._backbone import Backbone
-from features.manifest import Manifest, Utterance
+from features.backbone.base import Backbone
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Utterance
 
 SIZES = {"cpu": (2048,), "cuda": (4096, 8192)}  # of square matrices; small ones do not fill a GPU
 REPEATS = 5

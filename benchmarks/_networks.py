@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from features import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
+from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
 
 WHISPER = {
     "tiny": {"d_model": 384, "layers": 4, "heads": 6, "ffn": 1536, "bands": 80},
@@ -96,7 +96,7 @@ def _roberta(folder: Path) -> dict[str, Any]:
 
 def _native(folder: Path, module: str, file: str, **sizes: int) -> dict[str, Any]:
     """A network of `features.networks`, in the sizes that it has by default, or in others."""
-    from features.plugins import load
+    from features.settings.plugins import load
 
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(load("features.networks", module)(**sizes).state_dict(), folder / file)

@@ -1,4 +1,4 @@
-"""Our contender: `features.extraction.extract` with a backbone that is loaded already."""
+"""Our contender: `features.extraction.extract.extract` with a backbone that is loaded already."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.backbone_entry import BackboneEntry
-from features.extraction import Options, extract_with
-from features.extractor import Extractor
-from features.manifest import Manifest
-from features.recipe import Recipe
-from features.store import WorkStore
+from features.backbone.entry import BackboneEntry
+from features.corpus.manifest import Manifest
+from features.extraction.extract import Options, extract_with
+from features.extraction.extractor import Extractor, Recipe
+from features.extraction.store import WorkStore
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Task:
 
 
 class Ours:
-    """`features.extraction.extract` with a backbone that is loaded already."""
+    """`features.extraction.extract.extract` with a backbone that is loaded already."""
 
     def __init__(self, task: Task) -> None:
         self.task = task

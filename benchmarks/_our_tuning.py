@@ -1,4 +1,4 @@
-"""What end-to-end training is measured on, and our contender: `pipeline.training.fit`."""
+"""What end-to-end training is measured on, and our contender: `pipeline.training.loop.fit`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import Any
 
 import torch
 
-from features.backbone_entry import BackboneEntry
-from features.manifest import Label, Manifest
-from pipeline.checkpoint import make_model
-from pipeline.data import Examples
-from pipeline.end_to_end import EndToEnd
-from pipeline.live import LiveExamples
-from pipeline.steps import micro_step
-from pipeline.train_params import TrainParams
-from pipeline.training import begin, fit
-from pipeline.training_state import Tick, Training
-from pipeline.tune_params import TuneParams
+from features.backbone.entry import BackboneEntry
+from features.corpus.manifest import Label, Manifest
+from pipeline.data.examples import Examples
+from pipeline.e2e.model import EndToEnd
+from pipeline.e2e.source import LiveExamples
+from pipeline.model.checkpoint import make_model
+from pipeline.params.training import TrainParams
+from pipeline.params.tuning import TuneParams
+from pipeline.training.loop import begin, fit, micro_step
+from pipeline.training.state import Tick, Training
 
 CLASSES = ("angry", "happy", "neutral", "sad")
 HEAD = {"d_model": 256, "dropout": 0.0}

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from benchmarks._networks import quiet
 from benchmarks._our_extraction import Task
-from features.backbone_entry import BackboneEntry
+from features.backbone.base import module_of
+from features.backbone.entry import BackboneEntry
 from features.backbones._audio import HOP
-from features.backbones._backbone import module_of
-from features.cache import CacheReader
-from features.manifest import Utterance
+from features.cache.reader import CacheReader
+from features.corpus.utterance import Utterance
 
 # Largest difference allowed, over the largest value, beside the rounding of float16. Convolutions
 # of float32 run in TF32 on a GPU unless one forbids it, and in another order in a batch.

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks._our_tuning import CLASSES, TuneTask
-from features.manifest import Label
+from features.corpus.manifest import Label
 from features.stream import Stream
-from pipeline.batch import Batch
+from pipeline.model.batch import Batch
 
 
 class Peer(nn.Module):

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from features.networks import ced, emotion2vec
-from pipeline.params import Params
+from pipeline.params.file import Params
 
 SEED = 0
 SUFFIX = "random"

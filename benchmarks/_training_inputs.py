@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from features.cache import CacheWriter, shard_name
-from features.manifest import Label
+from features.cache.shard import shard_name
+from features.cache.writer import CacheWriter
+from features.corpus.manifest import Label
 from features.stream import StreamSpec
-from pipeline.job_pool import available_cores
-from pipeline.jobs import Job
-from pipeline.train_params import TrainParams
+from pipeline.params.training import TrainParams
+from pipeline.runs.job import Job
+from pipeline.runtime.pool import available_cores
 
 CLASSES = ["angry", "calm", "happy", "sad"]
 FRAMES = {"text": (5, 40), "speech": (50, 500)}

@@ -37,7 +37,7 @@ from benchmarks._cache_costs import descriptors, verify_growth, write_rounds
 from benchmarks._contenders import PEERS, Contender, Gather, Heronry, Rows, Setup
 from benchmarks._page_cache import disk_bytes, evicted
 from benchmarks._rounds import interleave, ratio
-from features.cache import Access
+from features.cache.reader import Access
 
 BATCH = 32
 GOALS = {

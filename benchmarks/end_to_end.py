@@ -45,7 +45,7 @@ from benchmarks._our_tuning import TuneTask, first_loss, settings, train_ours
 from benchmarks._peer_tuning import peer_loss, train_peer
 from benchmarks._rounds import interleave, ratio
 from benchmarks.memory import alone, peak_mib
-from features.backbone_entry import BackboneEntry
+from features.backbone.entry import BackboneEntry
 
 GOALS = "goals: same batches >= 1.0, epoch >= 1.3, memory <= 1.0"
 GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}  # read when a process begins

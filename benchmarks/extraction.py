@@ -43,7 +43,7 @@ from benchmarks._our_extraction import Ours, Task
 from benchmarks._peer_extraction import Peer, compare
 from benchmarks._rounds import interleave, ratio
 from benchmarks.memory import alone, peak_mib
-from features.backbone_entry import BackboneEntry
+from features.backbone.entry import BackboneEntry
 
 DEFAULT = {"cpu": "hubert-base,whisper-tiny", "cuda": "hubert-base,whisper-tiny,whisper-large-v3"}
 CLIPS = {"cpu": 8, "cuda": 512}

@@ -24,13 +24,14 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks._random_weights import SUFFIX, make_checkpoint, with_random_weights
-from features.extraction import extract
-from features.locations import corpus_root, device, store_root
-from features.manifest import Manifest
-from features.records import read_json, write_json
-from pipeline.evaluation import evaluate
-from pipeline.params import Params, read_params
-from pipeline.train import filled_slots, train_model
+from features.corpus.manifest import Manifest
+from features.extraction.extract import extract
+from features.files.records import read_json, write_json
+from features.settings.locations import corpus_root, device, store_root
+from pipeline.cached.run import train_model
+from pipeline.params.file import Params, read_params
+from pipeline.report.evaluate import evaluate
+from pipeline.runs.record import filled_slots
 
 WORK = Path("runs", "benchmark")
 SHOWN = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_sd", "macro_f1", "weighted_f1")

@@ -21,10 +21,10 @@ import typer
 
 from benchmarks._clips import make_clips
 from benchmarks._networks import write_speech
-from features.backbone_entry import BackboneEntry
-from features.extraction import extract
-from features.manifest import Manifest
-from features.workers import WorkerPool
+from features.backbone.entry import BackboneEntry
+from features.corpus.manifest import Manifest
+from features.extraction.extract import extract
+from features.process.workers import WorkerPool
 
 GOAL = 1.1
 SECONDS = 1.0

@@ -31,13 +31,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from benchmarks.memory import alone, peak_mib
-from features.backbone_entry import BackboneEntry
-from features.extraction import Extraction, deliver
-from features.forecast import forecast
-from features.manifest import Manifest
-from features.shard import write_shard
-from features.shard_plan import ShardPlan
-from features.store import WorkStore
+from features.backbone.entry import BackboneEntry
+from features.cache.shard import write_shard
+from features.corpus.manifest import Manifest
+from features.extraction.extract import Extraction, deliver
+from features.extraction.forecast import forecast
+from features.extraction.plan import ShardPlan
+from features.extraction.store import WorkStore
 
 SIZES = "10000,100000,1000000,10000000"
 PHASES = ("read", "plan", "forecast", "deliver")

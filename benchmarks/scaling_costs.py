@@ -3,10 +3,11 @@
     python -m benchmarks.scaling_costs [--json] [--hours 100]
 
 An hour is taken as 720 utterances of 5 s with 75 characters each. Bytes come from the arithmetic of
-features/forecast.py. Operations are those that benchmarks/_flops.py counted for a clip of 5 s (in
-benchmarks/results/*-extraction-cpu.json); of networks that are not there they are counted here,
-without computing anything. Hours of two cores come from the rates in that file; of networks that
-are not there, by operations from the rate of their like. Hours of a GPU are an estimate and no
+features/extraction/forecast.py. Operations are those that benchmarks/_flops.py counted for a clip
+of 5 s (in benchmarks/results/*-extraction-cpu.json); of networks that are not there they are
+counted here, without computing anything. Hours of two cores come from the rates in that file; of
+networks that are not there, by operations from the rate of their like. Hours of a GPU are an
+estimate and no
 measurement: 0.4 of the peak of an A100 in bfloat16.
 """
 
@@ -23,10 +24,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._networks import whisper_config
-from features import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
-from features.forecast import cache_bytes
-from features.manifest import Manifest
-from features.shard_plan import Cut
+from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
+from features.corpus.manifest import Manifest
+from features.extraction.forecast import cache_bytes
+from features.extraction.plan import Cut
 from features.stream import StreamSpec
 
 PEAK, FRACTION = 312e12, 0.4  # FLOP/s of an A100 in bfloat16, dense; the part that is reached

@@ -28,11 +28,12 @@ import numpy as np
 import typer
 
 from benchmarks.memory import alone
-from features.cache import CacheReader, shard_name
-from features.manifest import Label, Manifest, Utterance, read_labels
-from features.records import write_rows
-from features.shard import Row, write_shard
-from features.store import WorkStore
+from features.cache.reader import CacheReader
+from features.cache.shard import Row, shard_name, write_shard
+from features.corpus.manifest import Label, Manifest, read_labels
+from features.corpus.utterance import Utterance
+from features.extraction.store import WorkStore
+from features.files.records import write_rows
 from features.stream import StreamSpec
 
 SHARD = 1000  # utterances

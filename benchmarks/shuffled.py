@@ -24,16 +24,16 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from features.files import file_sha256
-from features.labels_folder import CARD, LABELS, read_labelled
-from features.locations import device
-from features.manifest import Label
-from features.records import write_json, write_rows
-from pipeline.evaluation import evaluate
+from features.corpus.labels_folder import CARD, LABELS, read_labelled
+from features.corpus.manifest import Label
+from features.files.hashes import file_sha256
+from features.files.records import write_json, write_rows
+from features.settings.locations import device
+from pipeline.cached.run import train_model
+from pipeline.evaluation.run_folder import RunFolder
 from pipeline.metrics import confusion, uar
-from pipeline.params import Params, read_params
-from pipeline.runs import RunFolder
-from pipeline.train import train_model
+from pipeline.params.file import Params, read_params
+from pipeline.report.evaluate import evaluate
 
 WORK = Path("runs", "shuffled")
 SEED = 0

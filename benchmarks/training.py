@@ -41,15 +41,17 @@ import typer
 from benchmarks._device_ways import reading_ways, seeds_ways
 from benchmarks._rounds import interleave, ratio
 from benchmarks._training_inputs import CLASSES, make_caches, make_jobs, make_labels
-from features.locations import device as chosen_device
-from pipeline.checkpoint import make_model
-from pipeline.data import Examples, join, shuffled_batches
-from pipeline.job_pool import available_cores, run_jobs
-from pipeline.jobs import Job
-from pipeline.resume import Keeper
-from pipeline.train_params import TrainParams
-from pipeline.training import begin, train_epoch
-from pipeline.training_state import Training
+from features.settings.locations import device as chosen_device
+from pipeline.cached.run import run_job
+from pipeline.data.batching import shuffled_batches
+from pipeline.data.examples import Examples, join
+from pipeline.model.checkpoint import make_model
+from pipeline.params.training import TrainParams
+from pipeline.runs.job import Job
+from pipeline.runtime.pool import available_cores, run_jobs
+from pipeline.runtime.resume import Keeper
+from pipeline.training.loop import begin, train_epoch
+from pipeline.training.state import Training
 
 MODELS = {
     "concat": TrainParams(batch_size=16, lr=5e-4),
@@ -187,7 +189,7 @@ def side_by_side(jobs: list[Job], rounds: int) -> dict[str, Any]:
     def run(workers: int, some: list[Job]) -> float:
         begun = time.perf_counter()
         with silent():
-            for _ in run_jobs(some, workers=workers):
+            for _ in run_jobs(run_job, some, workers=workers):
                 pass
         return time.perf_counter() - begun
 

@@ -53,3 +53,7 @@ class UtteranceError(HeronryError):
     def __reduce__(self) -> tuple[type[UtteranceError], tuple[str, str]]:
         """So that it survives the way between processes."""
         return type(self), (self.id, self.reason)
+
+
+class RunError(HeronryError):
+    """A run folder is incomplete, malformed, or belongs to other labels."""

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from features.devices import moved
+from features.process.devices import moved
 
 
 @dataclass(frozen=True)

@@ -8,26 +8,25 @@ from typing import Annotated
 import typer
 
 from features.arguments import in_lines
-from features.command import run_command
+from features.doctor.quarantine import MENDED
 from features.errors import ParamsError
-from features.locations import store_root
-from pipeline.board import board
-from pipeline.build import build
-from pipeline.cache_command import cache
-from pipeline.check import check as find_problems
-from pipeline.compare import compare
-from pipeline.corpora import describe, overview
-from pipeline.doctor import caches, examine
-from pipeline.dvc_command import obstacles
-from pipeline.evaluation import headline
-from pipeline.joined import join
-from pipeline.metrics_file import read_metrics
-from pipeline.params import read_params, read_unchecked
-from pipeline.plan import corpus_changes
-from pipeline.plan import plan as what_would_run
-from pipeline.quarantine import MENDED
-from pipeline.recipes import command_line, read_recipe
-from pipeline.share import app as share
+from features.process.command import run_command
+from features.settings.locations import store_root
+from pipeline.commands.board import board
+from pipeline.commands.build import build
+from pipeline.commands.cache import cache
+from pipeline.commands.check import check as find_problems
+from pipeline.commands.compare import compare
+from pipeline.commands.corpora import describe, overview
+from pipeline.commands.doctor import caches, examine
+from pipeline.commands.join import join
+from pipeline.commands.plan import corpus_changes
+from pipeline.commands.plan import plan as what_would_run
+from pipeline.commands.share import app as share
+from pipeline.params.file import read_params, read_unchecked
+from pipeline.params.recipes import command_line, read_recipe
+from pipeline.report.metrics_json import headline, read_metrics
+from pipeline.storage.dvc_command import obstacles
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.command()(board)
@@ -119,7 +118,7 @@ def show() -> None:
 
 
 def main() -> None:
-    """Run the command line: see `features.command`."""
+    """Run the command line: see `features.process.command`."""
     run_command(app)
 
 

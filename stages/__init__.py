@@ -1,6 +1,6 @@
 """The commands that DVC runs; no numerics in here."""
 
-from features.interrupts import listen
+from features.process.interrupts import listen
 
 # First of all, since importing the rest takes seconds in which Ctrl-C may come.
 listen(

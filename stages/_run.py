@@ -7,13 +7,13 @@ from typing import Any
 
 import typer
 
-from features.command import run_command
+from features.process.command import run_command
 
 LISTED = 20  # of what is told of single utterances
 
 
 def run(command: Callable[..., None]) -> None:
-    """Run `command` with the process's arguments: see `features.command`."""
+    """Run `command` with the process's arguments: see `features.process.command`."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
     run_command(app)

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from features.manifest import Label, read_labels
-from features.records import write_json, write_rows
-from pipeline.rows import Rows
-from pipeline.run_extras import CONDITIONS, PROBES
-from pipeline.runs import HISTORY, PREDICTIONS, RunFolder
-from pipeline.tables import write_csv
+from features.corpus.manifest import Label, read_labels
+from features.files.csv_text import write_csv
+from features.files.records import write_json, write_rows
+from pipeline.evaluation.rows import Rows
+from pipeline.evaluation.run_folder import RunFolder
+from pipeline.runs.layout import CONDITIONS, HISTORY, PREDICTIONS, PROBES
 
 CLASSES = ("angry", "happy", "neutral", "sad")
 SPLITS = ("train", "valid", "test")

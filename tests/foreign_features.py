@@ -10,12 +10,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from features.backbone_entry import backbone_entry
-from features.extraction import Extraction, extract
-from features.manifest import Manifest
-from pipeline.cache_import import Importer
-from pipeline.foreign_arrays import ArrayReader
-from pipeline.import_records import ImportSettings, Parity
+from features.backbone.entry import backbone_entry
+from features.corpus.manifest import Manifest
+from features.exchange.arrays import ArrayReader
+from features.exchange.importer import Importer, ImportSettings, Parity
+from features.extraction.extract import Extraction, extract
 
 SECONDS = [0.5, 1.0, 0.3, 1.2, 0.8]  # shards of 2 s: u0-u3, u4
 OUT = Path("imports/tones/old")

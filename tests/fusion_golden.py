@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from features.stream import Stream, StreamSpec
-from pipeline.batch import Batch
-from pipeline.fusion._model import FusionModel
+from pipeline.model.base import FusionModel
+from pipeline.model.batch import Batch
 from tests.golden import golden
 from tests.golden_fill import fill
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from features.audio import Heard, listen
+from features.audio.flat import NOTICES
+from features.audio.read import Heard, listen
 from features.errors import UtteranceError
-from features.flat_audio import NOTICES
 
 
 def heard(path: Path, *, id: str | None = None) -> Heard:

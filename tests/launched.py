@@ -18,7 +18,7 @@ import pytest
 import soundfile
 import yaml
 
-from pipeline.params import Params
+from pipeline.params.file import Params
 from tests.checkpoints import speech_encoder
 from tests.conftest import tone
 from tests.tuned_tones import RUN, Tones, cached, params_of

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.runs import PREDICTIONS
-from pipeline.tables import write_csv
+from features.files.csv_text import write_csv
+from pipeline.runs.layout import PREDICTIONS
 
 CLASSES = ("angry", "happy", "sad")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from features.corpora._adapter import Item
+from features.corpus.adapter import Item
 
 Splits = list[tuple[str, ...]]
 SPLITS = ("train", "valid", "test")

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.preparation import Prepared, corpus_entry, prepare
+from features.corpus.entry import corpus_entry
+from features.corpus.prepare import Prepared, prepare
 
 HEAD = "audio,text,start,stop,label,speaker,dialogue,split,id"
 SPLITS = ("train", "train", "valid", "test")

@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from features.backbone_entry import BackboneEntry, backbone_entry
-from features.extraction import extract
-from features.manifest import Label, Manifest
-from pipeline.batch import Batch
-from pipeline.checkpoint import make_model
-from pipeline.data import Examples, join
-from pipeline.end_to_end import EndToEnd
-from pipeline.fusion._model import FusionModel
-from pipeline.live import LiveExamples
-from pipeline.tune_params import TuneParams
+from features.backbone.entry import BackboneEntry, backbone_entry
+from features.corpus.manifest import Label, Manifest
+from features.extraction.extract import extract
+from pipeline.data.examples import Examples, join
+from pipeline.e2e.model import EndToEnd
+from pipeline.e2e.source import LiveExamples
+from pipeline.model.base import FusionModel
+from pipeline.model.batch import Batch
+from pipeline.model.checkpoint import make_model
+from pipeline.params.tuning import TuneParams
 from tests.checkpoints import speech_encoder, text_encoder, whisper
 
 CLASSES = ["calm", "angry"]

@@ -9,11 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from features.stream import Stream, StreamSpec
-from pipeline.batch import Batch
-from pipeline.fusion._lpgnet_layers import (
-    RowNorm,
-)
-from pipeline.fusion.lpgnet import LPGNet
+from pipeline.fusion.lpgnet import LPGNet, RowNorm
+from pipeline.model.batch import Batch
 
 CLASSES = 4
 SPECS = {"text": StreamSpec(12), "speech": StreamSpec(10)}

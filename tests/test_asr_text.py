@@ -10,19 +10,22 @@ from typing import Any
 import pytest
 import torch
 
-from features.backbone_entry import backbone_entry
+from features.backbone.base import content_of
+from features.backbone.entry import backbone_entry
 from features.backbones.asr_text import AsrText
 from features.backbones.text_encoder import TextEncoder
-from features.cache import CacheReader
-from features.cache_check import check_against, check_cache, reads_of
-from features.corpora._adapter import Item
+from features.cache.reader import CacheReader
 from features.corpora.manifest import ManifestCorpus
+from features.corpus.adapter import Item
+from features.corpus.entry import corpus_entry
+from features.corpus.manifest import Manifest, read_labels
+from features.corpus.prepare import prepare
+from features.corpus.utterance import Utterance
+from features.doctor.folder import check_against, check_cache, reads_of
 from features.errors import UtteranceError
-from features.extraction import extract
-from features.manifest import Manifest, Utterance, read_labels
-from features.preparation import corpus_entry, prepare
-from features.records import NOTICED, REJECTED, read_rejected
-from features.shard_plan import content_of, plan_shards
+from features.extraction.extract import extract
+from features.extraction.plan import plan_shards
+from features.files.records import NOTICED, REJECTED, read_rejected
 from tests.checkpoints import text_encoder
 
 WORDS = ["this is", "number number is", "utterance"]

@@ -17,10 +17,10 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from features import audio
-from features.audio import read_audio
+from features.audio import read as audio
+from features.audio.read import read_audio
+from features.corpus.inspection import FileFacts, inspect_files
 from features.errors import HeronryError, ManifestError, UtteranceError
-from features.inspection import FileFacts, inspect_files
 from tests.heard import heard
 
 TONE_HZ = 440.0
@@ -311,7 +311,7 @@ def remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, P
     """A file, and a memory in which its hash has been replaced by a mark."""
     path, memory = tmp_path / "a.wav", tmp_path / "hashes" / "x.jsonl"
     soundfile.write(path, tone(16_000), 16_000)
-    monkeypatch.setattr("features.inspection.SETTLED_NS", -(10**12))  # as if it were old
+    monkeypatch.setattr("features.files.reading.SETTLED_NS", -(10**12))  # as if it were old
     inspect_files(tmp_path, ["a.wav"], memory=memory)
     (row,) = [json.loads(line) for line in memory.read_text().splitlines()]
     memory.write_text("not JSON\n" + json.dumps(row | {"sha256": "mark"}) + "\n")

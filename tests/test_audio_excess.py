@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.audio import listen
-from features.audio_container import _ogg_checksum, find_fault, mp3_frames, payload
-from features.audio_excess import find_excess
+from features.audio.container import _ogg_checksum, find_fault, mp3_frames, payload
+from features.audio.excess import find_excess
+from features.audio.read import listen
 from tests.test_audio_formats import (
     WHOLE,
     Encoded,

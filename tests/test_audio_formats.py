@@ -13,8 +13,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from features.audio import listen, read_audio
-from features.audio_container import find_fault
+from features.audio.container import find_fault
+from features.audio.read import listen, read_audio
 from features.errors import UtteranceError
 from tests.heard import heard
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from features.stream import Stream
-from pipeline.augment import mixup, seqaug
-from pipeline.batch import Batch
+from pipeline.model.batch import Batch
+from pipeline.training.augment import mixup, seqaug
 
 LENGTHS = [9, 4, 1, 7]
 WIDTH = 40

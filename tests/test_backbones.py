@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import pickle  # noqa: TID251  what sends a backbone to the processes that prepare
+import pickle  # noqa: TID251  as processes that prepare inputs get a backbone
 import re
 import warnings
 from collections.abc import Callable
@@ -20,13 +20,13 @@ import pytest
 import torch
 from torch import nn
 
-from features import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
-from features.backbone_entry import PACKAGE, backbone_entry
-from features.backbones._backbone import Backbone, Pooled, module_of
+from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
+from features.audio.pitch import bin_to_hz
+from features.backbone.base import Backbone, Pooled, module_of
+from features.backbone.entry import PACKAGE, backbone_entry
+from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, ParamsError, UtteranceError
-from features.manifest import Utterance
-from features.pitch import bin_to_hz
-from features.plugins import kinds, load
+from features.settings.plugins import kinds, load
 from tests.conftest import RATE, ManifestMaker
 
 RAGGED = [0.5, 1.3, 0.61, 0.9]  # seconds, beside the shortest legal clip

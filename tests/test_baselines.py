@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from sklearn import metrics as oracle
 from sklearn.dummy import DummyClassifier
 
-from pipeline.baselines import baselines, expected_scores
+from features.errors import RunError
+from pipeline.evaluation.baselines import baselines, expected_scores
 from pipeline.metrics import MONITORS, validation_scores
-from pipeline.tables import RunError
 
 Floats = NDArray[np.float64]
 

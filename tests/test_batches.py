@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle  # noqa: TID251  what multiprocessing does
+import pickle  # noqa: TID251  as processes that prepare inputs get a backbone
 from collections.abc import Iterator
 
 import pytest
@@ -10,9 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.backbones._backbone import Inputs, Pooled
+from features.backbone.base import Inputs, Pooled
 from features.backbones.tone import Tone
-from features.batches import (
+from features.corpus.utterance import Utterance
+from features.errors import HeronryError, ManifestError, UtteranceError
+from features.extraction.batches import (
     BATCH_SECONDS,
     default_batch_seconds,
     default_workers,
@@ -20,8 +22,6 @@ from features.batches import (
     prepare,
     prepare_ahead,
 )
-from features.errors import HeronryError, ManifestError, UtteranceError
-from features.manifest import Utterance
 from tests.conftest import ManifestMaker
 
 LENGTHS = st.lists(st.floats(0.1, 30.0), max_size=30)

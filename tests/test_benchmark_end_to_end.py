@@ -13,7 +13,7 @@ from benchmarks._networks import write_speech
 from benchmarks._our_tuning import TuneTask, settings, train_ours
 from benchmarks._peer_tuning import train_peer
 from benchmarks.end_to_end import measure, padded_seconds, peak_of, table
-from features.backbone_entry import BackboneEntry
+from features.backbone.entry import BackboneEntry
 
 TINY: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 TINY |= {"intermediate_size": 48, "conv_dim": (16,) * 7}

@@ -15,10 +15,10 @@ from benchmarks._our_extraction import Ours, Task
 from benchmarks._peer_extraction import Peer, compare
 from benchmarks.extraction import table
 from benchmarks.memory import peak_mib, small_network
-from features.backbone_entry import BackboneEntry
+from features.backbone.entry import BackboneEntry
 from features.backbones._audio import HOP, SAMPLE_RATE
 from features.networks import rmvpe
-from features.plugins import kinds
+from features.settings.plugins import kinds
 
 TINY = {
     "hidden_size": 32,

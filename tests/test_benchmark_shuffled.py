@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.shuffled import chance_p, shuffled
-from features.manifest import Label
-from pipeline.runs import RunFolder
+from features.corpus.manifest import Label
+from pipeline.evaluation.run_folder import RunFolder
 
 
 def labels_of(count: int) -> list[Label]:

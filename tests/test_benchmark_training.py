@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from benchmarks._training_inputs import CLASSES, make_caches, make_jobs, make_labels
 from benchmarks.training import accelerator, main
 from benchmarks.training import table as as_table
-from pipeline.data import join
+from pipeline.data.examples import join
 
 
 @pytest.mark.slow

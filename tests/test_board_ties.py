@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.board import Group
-from pipeline.board_page import as_text, mark
-from pipeline.board_rows import Row, Shown
-from pipeline.board_ties import judge
-from pipeline.comparison import compare_runs
-from pipeline.paired_tests import holm
-from pipeline.run_sources import PredictedRun, read_run
-from pipeline.tables import RunError
+from features.errors import RunError
+from pipeline.board.page import as_text, mark
+from pipeline.board.rows import Row, Shown
+from pipeline.board.ties import Group, judge
+from pipeline.compare.comparison import compare_runs
+from pipeline.compare.significance import holm
+from pipeline.compare.sources import PredictedRun, read_run
 from tests.predicted_runs import FakePredictions
 from tests.test_board import numbers
 

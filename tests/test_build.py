@@ -14,9 +14,9 @@ import yaml
 from typer.testing import CliRunner
 
 from features.errors import HeronryError, ParamsError
-from pipeline.build import build, extract_targets
-from pipeline.dvc_command import DvcError, dvc_output, obstacles, run_dvc
-from pipeline.params import Params, read_params
+from pipeline.commands.build import build, extract_targets
+from pipeline.params.file import Params, read_params
+from pipeline.storage.dvc_command import DvcError, dvc_output, obstacles, run_dvc
 from tests.team import small_params
 from tests.test_dvc import SOURCE
 
@@ -46,7 +46,9 @@ def write(content: dict[str, Any]) -> Params:
 def called(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Commands of DVC that would have run."""
     found: list[list[str]] = []
-    monkeypatch.setattr("pipeline.build.run_dvc", lambda words: found.append(list(words)))
+    monkeypatch.setattr(
+        "pipeline.storage.dvc_command.run_dvc", lambda words: found.append(list(words))
+    )
     return found
 
 

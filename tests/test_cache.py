@@ -11,10 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 
-from features.cache import Access, CacheReader, CacheWriter, shard_name
+from features.cache.reader import Access, CacheReader
+from features.cache.shard import Row, read_shard, shard_name
+from features.cache.writer import CacheWriter
 from features.errors import CacheError
-from features.memory import available_bytes
-from features.shard import Row, read_shard
+from features.process.memory import available_bytes
 from features.stream import Stream, StreamSpec
 
 ARCHIVES = Path(__file__).parent / "data" / "archives"
@@ -174,7 +175,7 @@ def test_every_past_version_stays_readable(folder: Path) -> None:
 
 
 def test_an_archive_exists_for_the_version_that_is_written() -> None:
-    from features.shard import VERSION
+    from features.cache.shard import VERSION
 
     assert (ARCHIVES / f"v{VERSION}" / shard_name(0)).is_file()
 

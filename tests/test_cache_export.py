@@ -12,14 +12,16 @@ from pyarrow import parquet
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from features.cache import CacheReader, CacheWriter, shard_name
+from features.cache.reader import CacheReader
+from features.cache.shard import shard_name
+from features.cache.writer import CacheWriter
+from features.corpus.manifest import Label
 from features.errors import CacheError, ParamsError
-from features.manifest import Label
-from features.records import write_rows
+from features.exchange import export as cache_export
+from features.exchange.export import Form, export, file_name
+from features.files.records import write_rows
 from features.stream import StreamSpec
-from pipeline import cache_export
 from pipeline.__main__ import app
-from pipeline.cache_export import Form, export, file_name
 
 HERE = Path("cache/mine/words")
 IDS = ["a/b", "A.wav", "a.wav", "../../etc/passwd", "__metadata__", "x" * 300, "ü ?", "plain_1"]

@@ -13,14 +13,15 @@ import h5py
 import numpy as np
 import pytest
 
-from features.backbone_entry import backbone_entry
+from features.backbone.entry import backbone_entry
 from features.backbones.imported import Imported
-from features.cache import CacheReader
-from features.cache_check import check_against, check_cache
+from features.cache.reader import CacheReader
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Utterance
+from features.doctor.folder import check_against, check_cache
 from features.errors import CacheError, CheckpointError, ParamsError
-from features.extraction import extract
-from features.manifest import Manifest, Utterance
-from pipeline.cache_export import Form, export
+from features.exchange.export import Form, export
+from features.extraction.extract import extract
 from tests.conftest import ManifestMaker
 from tests.foreign_features import (
     OUT,

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from features.backbone_entry import backbone_entry
+from features.backbone.entry import backbone_entry
+from features.corpus.manifest import Manifest
 from features.errors import ManifestError, ParamsError
-from features.extraction import extract
-from features.manifest import Manifest
+from features.extraction.extract import extract
 from pipeline.__main__ import app
 from tests.conftest import ManifestMaker
 from tests.foreign_features import SECONDS, arrays, as_npy, prepare

@@ -11,14 +11,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from features.manifest import Manifest
-from features.records import REJECTED, write_rejected
-from features.resampling import IDENTITY
-from features.shard import read_shard
+from features.audio.resampling import IDENTITY
+from features.cache.shard import read_shard
+from features.corpus.manifest import Manifest
+from features.files.records import REJECTED, write_rejected
 from pipeline.__main__ import app
-from pipeline.cache_list import holdings, size, users
-from pipeline.params import Params, read_params
-from pipeline.store_survey import describes
+from pipeline.params.file import Params, read_params
+from pipeline.storage.holdings import holdings, size, users
+from pipeline.storage.survey import describes
 from tests.conftest import ManifestMaker
 from tests.tone_cache import HERE, PARAMS, flip_frame, make_project
 

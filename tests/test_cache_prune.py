@@ -10,14 +10,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from features.backbone_entry import backbone_entry
+from features.backbone.entry import backbone_entry
+from features.corpus.manifest import Manifest
 from features.errors import ParamsError
-from features.extraction import extract
-from features.manifest import Manifest
-from features.store import WorkStore
+from features.extraction.extract import extract
+from features.extraction.store import WorkStore
 from pipeline.__main__ import app
-from pipeline.cache_prune import DAY, removable, remove
-from pipeline.params import read_params
+from pipeline.params.file import read_params
+from pipeline.storage.prune import DAY, removable, remove
 from tests.conftest import ManifestMaker
 from tests.tone_cache import HERE, PARAMS, make_project
 

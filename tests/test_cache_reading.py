@@ -16,12 +16,13 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-import features.cache
-import features.gather
-from features.cache import Access, CacheReader, CacheWriter, shard_name
+import features.cache.gather
+import features.cache.reader
+from features.cache.frames import StoredFrames, identity
+from features.cache.reader import Access, CacheReader
+from features.cache.shard import Row, shard_name
+from features.cache.writer import CacheWriter
 from features.errors import CacheError, DamagedShardError
-from features.frames import StoredFrames, identity
-from features.shard import Row
 from features.stream import Stream, StreamSpec
 
 BOTH = pytest.mark.parametrize("access", ["map", "read"])
@@ -107,7 +108,7 @@ def test_a_cache_is_mapped_if_it_fits_half_the_memory(
     write(tmp_path, [[5, 2], [3]])
     size = (5 + 2 + 3) * 3 * 2
     for available, access in ((2 * size, "map"), (2 * size - 1, "read")):
-        monkeypatch.setattr(features.cache, "available_bytes", lambda value=available: value)
+        monkeypatch.setattr(features.cache.reader, "available_bytes", lambda value=available: value)
         assert CacheReader(tmp_path).access == access
         assert CacheReader(tmp_path, access="map").access == "map"
         assert CacheReader(tmp_path, access="read").access == "read"
@@ -118,7 +119,9 @@ def test_more_shards_than_files_may_be_open(tmp_path: Path, access: Access) -> N
     write(tmp_path, [[1]] * 100)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = len(list(Path("/proc/self/fd").iterdir()))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (held + features.gather.OPEN_AT_ONCE + 20, hard))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (held + features.cache.gather.OPEN_AT_ONCE + 20, hard)
+    )
     try:
         reader = CacheReader(tmp_path, access=access, verify=True)
         stream = reader.batch(list(reader))
@@ -200,7 +203,7 @@ def test_a_refused_map_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("keep", ["tensor", "view", "array"])
 def test_memory_is_reused_only_when_nothing_looks_at_it(tmp_path: Path, keep: str) -> None:
-    dim = features.gather.WORTH_REUSING_BYTES // 4
+    dim = features.cache.gather.WORTH_REUSING_BYTES // 4
     reader = CacheReader(write(tmp_path, [[1], [1]], dim=dim))
     stream = reader.batch(["0.0"])
     place, wanted = stream.values.data_ptr(), stream.values.clone()
@@ -220,9 +223,9 @@ def test_batches_that_are_held_stay_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, access: Access
 ) -> None:
     """Of all sizes, with the memory of each that died in use again, dirty as it was left."""
-    monkeypatch.setattr(features.gather, "WORTH_REUSING_BYTES", 1)
-    monkeypatch.setattr(features.gather, "CACHED_BYTES", 1)  # so that reads come in groups
-    monkeypatch.setattr(features.gather, "_free", defaultdict(list))
+    monkeypatch.setattr(features.cache.gather, "WORTH_REUSING_BYTES", 1)
+    monkeypatch.setattr(features.cache.gather, "CACHED_BYTES", 1)  # so that reads come in groups
+    monkeypatch.setattr(features.cache.gather, "_free", defaultdict(list))
     reader = CacheReader(write(tmp_path, [[5, 9, 1, 7], [3, 2]]), access=access)
     generator = np.random.default_rng(0)
     places: list[int] = []

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss, mean_squared_error
 
-from pipeline.calibration import (
+from features.files.csv_text import write_csv
+from pipeline.evaluation.calibration import (
     BOUNDS,
     brier,
     calibrate,
@@ -20,8 +21,7 @@ from pipeline.calibration import (
     reliability,
     scale,
 )
-from pipeline.runs import RunFolder
-from pipeline.tables import write_csv
+from pipeline.evaluation.run_folder import RunFolder
 from tests.fake_run import CLASSES, FakeRun
 
 Floats = NDArray[np.float64]

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from features.backbones._backbone import Pooled
+from features.backbone.base import Pooled
 from features.backbones.ced import CED, FILES
 from features.errors import CheckpointError
-from features.networks.ced import Sizes, build, renamed
-from features.networks.ced_mel import DecibelMel
+from features.networks.ced import DecibelMel, Sizes, build, renamed
 from tests.checkpoints.ced import (
     hub_layout,
     inputs_of,

@@ -10,11 +10,10 @@ import soundfile
 import torch
 from torch import nn
 
-from features.backbone_entry import backbone_entry
+from features.backbone.entry import backbone_entry
 from features.backbones.ced import CED, PASS
 from features.errors import ParamsError, UtteranceError
-from features.networks.ced import CHUNK
-from features.networks.ced_mel import HOP, MELS, frame_count
+from features.networks.ced import CHUNK, HOP, MELS, frame_count
 from tests.checkpoints.ced import inputs_of, random_mel, tiny
 from tests.conftest import ManifestMaker
 

@@ -17,14 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.corpora._adapter import Item
-from features.corpora._cells import decoded, identity, number, path, words
+from features.corpora._tables.cells import decoded, identity, number, path, words
 from features.corpora.manifest import ManifestCorpus
 from features.corpora.meld import Meld
+from features.corpus.adapter import Item
+from features.corpus.manifest import read_labels
+from features.corpus.survey import look_at
+from features.corpus.utterance import Utterance
 from features.errors import ManifestError
-from features.manifest import read_labels
-from features.survey import look_at
-from features.utterance import Utterance
 
 Rows = list[dict[str, Any]]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from features.manifest import Manifest
-from pipeline.check import check
-from pipeline.params import Params
+from features.corpus.manifest import Manifest
+from pipeline.commands.check import check
+from pipeline.params.file import Params
 from tests.conftest import ManifestMaker
 
 MANIFEST = """id,audio,text,label,speaker

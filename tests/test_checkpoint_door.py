@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from features.backbone_entry import backbone_entry
-from features.checkpoint_files import read_tensors
-from features.checkpoints import Checkpoint
+from features.backbone.entry import backbone_entry
 from features.errors import CheckpointError
+from features.weights.checkpoint import Checkpoint
+from features.weights.tensors import read_tensors
 from tests.checkpoints import speech_encoder, text_encoder, whisper
 
 WRITE = {

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from features.backbone_entry import backbone_entry, fingerprint
-from features.checkpoint_files import load_strictly, read_tensors
-from features.checkpoints import Checkpoint
+from features.backbone.entry import backbone_entry, fingerprint
 from features.errors import CheckpointError
+from features.weights.checkpoint import Checkpoint
+from features.weights.tensors import load_strictly, read_tensors
 from tests.checkpoints import ced, text_encoder
 
 WEIGHTS = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.zeros(2)}

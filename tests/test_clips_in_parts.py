@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from features.backbone_entry import backbone_entry
+from features.backbone.entry import backbone_entry
 from features.backbones._hidden_states import in_parts
-from features.manifest import Utterance
+from features.corpus.utterance import Utterance
 from tests.checkpoints import emotion2vec, speech_encoder
 from tests.conftest import ManifestMaker
 

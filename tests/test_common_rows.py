@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.errors import ParamsError
-from pipeline.common_rows import CommonRows, common_rows
-from pipeline.run_sources import read_run
-from pipeline.tables import RunError
+from features.errors import ParamsError, RunError
+from pipeline.compare.rows import CommonRows, common_rows
+from pipeline.compare.sources import read_run
 from tests.predicted_runs import CLASSES, FakePredictions
 
 WEAK = FakePredictions(skill=0.4, draw=1)

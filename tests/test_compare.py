@@ -17,16 +17,15 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from features.errors import HeronryError, ParamsError
+from features.errors import HeronryError, ParamsError, RunError
 from pipeline.__main__ import app as commands
-from pipeline.compare import as_json, compare
-from pipeline.compare_page import as_html, as_text
-from pipeline.comparison import Settings, compare_runs
-from pipeline.evaluation import evaluate, write_report
+from pipeline.commands.compare import as_json, compare
+from pipeline.compare.comparison import Settings, compare_runs
+from pipeline.compare.page import as_html, as_text
+from pipeline.compare.sources import PredictedRun, read_run
+from pipeline.evaluation.predictions import read_predictions
 from pipeline.metrics import MONITORS
-from pipeline.predictions import read_predictions
-from pipeline.run_sources import PredictedRun, read_run
-from pipeline.tables import RunError
+from pipeline.report.evaluate import evaluate, write_report
 from tests.fake_run import FakeRun, edit_json
 from tests.predicted_runs import FakePredictions
 

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from features.manifest import Label
-from features.records import write_rows
-from pipeline.common_rows import common_rows
-from pipeline.comparison import Settings, compare_runs
-from pipeline.comparison_records import Change, Comparison
+from features.corpus.manifest import Label
+from features.files.records import write_rows
+from pipeline.compare.comparison import Change, Comparison, Settings, compare_runs
+from pipeline.compare.rows import common_rows
+from pipeline.compare.sources import read_run
+from pipeline.evaluation.statistics import cluster_counts
 from pipeline.metrics import MONITORS
-from pipeline.run_sources import read_run
-from pipeline.statistics import cluster_counts
 from tests.predicted_runs import CLASSES, FakePredictions
 
 FAST = Settings(permutations=2000)

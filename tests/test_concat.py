@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from features.stream import Stream
-from pipeline.batch import Batch
-from pipeline.checkpoint import make_model
 from pipeline.fusion.concat import from_public
+from pipeline.model.batch import Batch
+from pipeline.model.checkpoint import make_model
 from tests import fusion_golden
 from tests.fusion_golden import SPECS
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from features.errors import ParamsError
 from pipeline.__main__ import app
-from pipeline.corpora import describe, overview
-from pipeline.params import Params
+from pipeline.commands.corpora import describe, overview
+from pipeline.params.file import Params
 from tests.small_corpus import SmallCorpus
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.corpora._adapter import Item, Published, Source
+from features.corpus.adapter import Item, Published, Source
+from features.corpus.entry import CorpusEntry, corpus_entry
+from features.corpus.manifest import Manifest, read_labels
+from features.corpus.prepare import prepare
 from features.errors import ParamsError
-from features.files import file_sha256
-from features.manifest import Manifest, read_labels
-from features.preparation import CorpusEntry, corpus_entry, prepare
+from features.files.hashes import file_sha256
 from tests.small_corpus import SPLITS, SmallCorpus
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "ravdess"
@@ -117,7 +118,7 @@ def test_a_generated_corpus_keeps_its_audio_beside_the_manifest(
     mine: SmallCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HERONRY_MINE_ROOT")
-    monkeypatch.setattr("features.preparation.load", lambda *_: Made)
+    monkeypatch.setattr("features.settings.plugins.load", lambda *_: Made)
     entry = CorpusEntry("mine", "made", allow_rejected=1, options={"utterances": 4})
     prepare("mine", entry, mine.out)
     first = mine.written()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from features.corpus.entry import CorpusEntry, corpus_entry, corpus_problems
 from features.errors import ParamsError
-from features.preparation import CorpusEntry, corpus_entry, corpus_problems
 
 
 def test_entries() -> None:

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.corpora._adapter import Item
 from features.corpora.crema_d import INTENDED, LFS_BEGIN, SENTENCES, CremaD
+from features.corpus.adapter import Item
+from features.corpus.entry import corpus_entry, corpus_problems
+from features.corpus.manifest import Manifest, read_labels
+from features.corpus.prepare import Prepared, prepare
 from features.errors import ManifestError
-from features.manifest import Manifest, read_labels
-from features.preparation import Prepared, corpus_entry, corpus_problems, prepare
 
 HEAD = ["", "FileName", "VoiceVote", "VoiceLevel", "FaceVote", "FaceLevel", "MultiModalVote"]
 POINTER = f"{LFS_BEGIN}.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 60000\n"

@@ -23,14 +23,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from features.corpora import _demo_espeak
-from features.corpora._adapter import Item
-from features.corpora._demo_plan import CLASSES, Planned, plan
-from features.corpora._demo_prosody import SAMPLE_RATE_HZ, shape
-from features.corpora._demo_sounds import SOUNDS, Floats, Throat
-from features.corpora._demo_texts import HUMS, bank, expand, spoken
-from features.corpora._demo_voices import SPEAKERS, STYLES, Style
+from features.corpora._demo import espeak
+from features.corpora._demo.plan import CLASSES, Planned, plan
+from features.corpora._demo.prosody import SAMPLE_RATE_HZ, shape
+from features.corpora._demo.sounds import SOUNDS, Floats, Throat
+from features.corpora._demo.texts import HUMS, bank, expand, spoken
+from features.corpora._demo.voices import SPEAKERS, STYLES, Style
 from features.corpora.demo import Demo
+from features.corpus.adapter import Item
 from features.errors import HeronryError, ParamsError
 from tests.conftest import tone
 from tests.heard import heard
@@ -234,7 +234,7 @@ def spoken_plans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         for p in planned:
             (folder / f"{p.id}.flac").write_bytes(f"{seed} {p.text}".encode())
 
-    monkeypatch.setattr("features.corpora._demo_synthesis.synthesise", pretend)
+    monkeypatch.setattr("features.corpora._demo.synthesis.synthesise", pretend)
     return seeds
 
 
@@ -328,7 +328,7 @@ def test_two_processes_make_the_same_bytes(tmp_path: Path) -> None:
 @needs_espeak
 def test_an_unknown_voice_is_named() -> None:
     with pytest.raises(HeronryError, match="no voice 'no-such-voice'"):
-        _demo_espeak.speak([("no-such-voice", "Hello.")])
+        espeak.speak([("no-such-voice", "Hello.")])
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features import embedded
-from features.backbone_entry import backbone_entry
-from features.extraction import extract
-from features.manifest import Manifest
-from features.preparation import corpus_entry, prepare
-from pipeline.params import Params, read_params
-from pipeline.train import train_model
+from features.backbone.entry import backbone_entry
+from features.corpus.entry import corpus_entry
+from features.corpus.manifest import Manifest
+from features.corpus.prepare import prepare
+from features.extraction.extract import extract
+from features.weights import packages
+from pipeline.cached.run import train_model
+from pipeline.params.file import Params, read_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.embedded]
 PARAMS = Path(__file__).parent.parent / "params.yaml"
@@ -43,8 +44,8 @@ def accuracy(run: Path) -> float:
 def test_fusion_beats_either_alone(
     tmp_path: Path, private_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for package in embedded.PACKAGES:
-        if not embedded.installed(package):
+    for package in packages.PACKAGES:
+        if not packages.installed(package):
             pytest.skip(f"package {package} is not installed")
     shipped = read_params(PARAMS)
     monkeypatch.chdir(tmp_path)

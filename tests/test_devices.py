@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 import features
-from features import devices
-from features.backbones._backbone import Inputs
+from features.backbone.base import Inputs
 from features.backbones.tone import Tone
-from features.batches import prepare, prepare_ahead
-from features.devices import device_threads, entered, fetched, moved
-from features.runner import Runner
+from features.extraction.batches import prepare, prepare_ahead
+from features.extraction.runner import Runner
+from features.process import devices
+from features.process.devices import device_threads, entered, fetched, moved
 from features.stream import Stream
-from pipeline.batch import Batch
-from pipeline.jobs import repeatable
+from pipeline.model.batch import Batch
+from pipeline.runs.job import repeatable
 from tests.conftest import ManifestMaker
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -115,7 +115,8 @@ def test_whatever_uses_a_device_has_entered_it(
     """Page-locked memory, and the threads that ask for it, belong to the device in use."""
     second, seen = torch.device("cuda:1"), list[Any]()
     monkeypatch.setattr(
-        "features.batches.DataLoader", lambda *_, **__: iter(lambda: seen.append(gpus.current), 1)
+        "features.extraction.batches.DataLoader",
+        lambda *_, **__: iter(lambda: seen.append(gpus.current), 1),
     )
     assert list(prepare_ahead(Tone(), [], workers=0, device=second)) == []
     with repeatable("cuda:1"):
@@ -162,7 +163,7 @@ def test_copies_that_nobody_waits_for_are_made_in_one_place() -> None:
         for path in (root / folder).rglob("*.py")
         if "non_blocking" in path.read_text(encoding="utf-8")
     ]
-    assert found == ["features/devices.py"]
+    assert found == ["features/process/devices.py"]
 
 
 @pytest.mark.gpu

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from features.cache import CacheWriter, shard_name
+from features.cache.shard import shard_name
+from features.cache.writer import CacheWriter
+from features.corpus.manifest import Label
 from features.errors import CacheError
-from features.manifest import Label
 from features.stream import StreamSpec
-from pipeline import data
-from pipeline.batch import Batch
-from pipeline.dialogues import places_by_dialogue
+from pipeline.data.batching import ordered_batches, shuffled_batches
+from pipeline.data.dialogues import places_by_dialogue
+from pipeline.data.examples import Examples, join
 from pipeline.fusion.lpgnet import LPGNet
+from pipeline.model.batch import Batch
 
 CLASSES = ["calm", "angry", "sad"]
 LENGTHS = [3, 1, 5, 2, 4, 3, 1]  # turns of the dialogues
@@ -46,14 +48,14 @@ def write_cache(folder: Path, labels: Sequence[Label], dim: int, frames: int = 1
 
 
 @pytest.fixture
-def examples(tmp_path: Path) -> data.Examples:
+def examples(tmp_path: Path) -> Examples:
     labels = labels_of()
     for slot, dim in DIMS.items():
         write_cache(tmp_path / slot, labels, dim)
-    return data.join({slot: tmp_path / slot for slot in DIMS}, labels, CLASSES)
+    return join({slot: tmp_path / slot for slot in DIMS}, labels, CLASSES)
 
 
-def by_id(examples: data.Examples, batch: Batch) -> None:
+def by_id(examples: Examples, batch: Batch) -> None:
     """Every turn's label and vectors are its own; padding is zeros and -1."""
     of = {label.id: label for label in examples.labels}
     assert batch.labels is not None
@@ -93,12 +95,10 @@ def test_utterances_of_no_dialogue_are_dialogues_of_one_turn() -> None:
     assert places_by_dialogue(labels) == [[0], [1], [2]]
 
 
-def test_batches_hold_whole_dialogues(examples: data.Examples) -> None:
+def test_batches_hold_whole_dialogues(examples: Examples) -> None:
     generator, orders = np.random.default_rng(0), []
     for _ in range(2):
-        batches = list(
-            data.shuffled_batches(examples, examples.labels, 3, generator, unit="dialogue")
-        )
+        batches = list(shuffled_batches(examples, examples.labels, 3, generator, unit="dialogue"))
         # Eight dialogues, and `size` counts them.
         assert sorted(len(batch.streams["text"].mask) for batch in batches) == [2, 3, 3]
         for batch in batches:
@@ -109,10 +109,10 @@ def test_batches_hold_whole_dialogues(examples: data.Examples) -> None:
     assert orders[0] != orders[1]
 
 
-def test_places_are_those_of_the_scored_turns(examples: data.Examples) -> None:
+def test_places_are_those_of_the_scored_turns(examples: Examples) -> None:
     found: list[int] = []
     widths = []
-    for places, batch in data.ordered_batches(examples, examples.labels, 3, unit="dialogue"):
+    for places, batch in ordered_batches(examples, examples.labels, 3, unit="dialogue"):
         assert batch.labels is not None
         scored = batch.labels.flatten()[batch.labels.flatten() >= 0]
         assert [examples.labels[place].id for place in places] == list(batch.ids)
@@ -125,16 +125,16 @@ def test_places_are_those_of_the_scored_turns(examples: data.Examples) -> None:
     assert widths == sorted(widths)
 
 
-def test_turns_of_another_split_are_no_context(examples: data.Examples) -> None:
+def test_turns_of_another_split_are_no_context(examples: Examples) -> None:
     some = [label for label in examples.labels if label.turn != 1]
-    (_, batch), *_ = data.ordered_batches(examples, some, 99, unit="dialogue")
+    (_, batch), *_ = ordered_batches(examples, some, 99, unit="dialogue")
     assert sorted(batch.ids) == sorted(label.id for label in some)
     assert batch.streams["text"].mask.sum(1).tolist() == sorted(
         [1, *(max(1, n - 1) for n in LENGTHS)]
     )
 
 
-def test_speakers_change_nothing(examples: data.Examples) -> None:
+def test_speakers_change_nothing(examples: Examples) -> None:
     others = [
         dataclasses.replace(x, speaker=f"x{i}", gender="f") for i, x in enumerate(examples.labels)
     ]
@@ -143,7 +143,7 @@ def test_speakers_change_nothing(examples: data.Examples) -> None:
     model = LPGNet(examples.specs, 3, d_model=8).eval()
     logits = []
     for these in (examples, changed):
-        (_, batch), *_ = data.ordered_batches(these, these.labels, 99, unit="dialogue")
+        (_, batch), *_ = ordered_batches(these, these.labels, 99, unit="dialogue")
         logits.append(model(batch).logits)
     assert torch.equal(*logits)
 
@@ -153,12 +153,12 @@ def test_caches_of_frames_are_refused(tmp_path: Path) -> None:
     write_cache(tmp_path / "text", labels, 5)
     write_cache(tmp_path / "speech", labels, 4, frames=2)
     slots = {slot: tmp_path / slot for slot in DIMS}
-    examples = data.join(slots, labels, CLASSES)
+    examples = join(slots, labels, CLASSES)
     said = r"the speech slot: .*speech holds 2 frames of utterance .*`pooling: mean`"
     with pytest.raises(CacheError, match=said):
-        next(data.ordered_batches(examples, labels, 2, unit="dialogue"))
+        next(ordered_batches(examples, labels, 2, unit="dialogue"))
     with pytest.raises(CacheError, match=said):
-        next(data.shuffled_batches(examples, labels, 2, np.random.default_rng(0), unit="dialogue"))
+        next(shuffled_batches(examples, labels, 2, np.random.default_rng(0), unit="dialogue"))
 
 
 def test_bins_are_stacked_too(tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_bins_are_stacked_too(tmp_path: Path) -> None:
     writer = CacheWriter(spec=StreamSpec(1, bins=9), provenance={"kind": "test"}, dtype="int16")
     rows = [writer.round(x.id, "c", np.array([i % 9], np.int16)) for i, x in enumerate(labels)]
     writer.write(tmp_path / shard_name(0), rows)
-    examples = data.join({"prosody": tmp_path}, labels, CLASSES)
-    for _, batch in data.ordered_batches(examples, labels, 3, unit="dialogue"):
+    examples = join({"prosody": tmp_path}, labels, CLASSES)
+    for _, batch in ordered_batches(examples, labels, 3, unit="dialogue"):
         stream = batch.streams["prosody"]
         expected = [int(examples.readers["prosody"][id][0]) for id in batch.ids]
         assert stream.values.dtype == torch.int64
@@ -184,15 +184,15 @@ def test_batches_of_utterances_are_in_the_order_they_always_were(tmp_path: Path)
         for x, n in zip(labels, lengths, strict=True)
     ]
     writer.write(tmp_path / shard_name(0), rows)
-    examples = data.join({"text": tmp_path}, labels, CLASSES)
+    examples = join({"text": tmp_path}, labels, CLASSES)
     expected, generator, size = [], np.random.default_rng(5), 7
     order = generator.permutation(200)
     for start in range(0, 200, 16 * size):
         pool = sorted(order[start : start + 16 * size], key=lambda i: lengths[i])
         groups = [pool[i : i + size] for i in range(0, len(pool), size)]
         expected += [[f"u{i}" for i in groups[g]] for g in generator.permutation(len(groups))]
-    batches = data.shuffled_batches(examples, labels, size, np.random.default_rng(5))
+    batches = shuffled_batches(examples, labels, size, np.random.default_rng(5))
     assert [list(batch.ids) for batch in batches] == expected
     by_length = sorted(range(200), key=lambda i: lengths[i])
-    places = [places for places, _ in data.ordered_batches(examples, labels, size)]
+    places = [places for places, _ in ordered_batches(examples, labels, size)]
     assert places == [by_length[i : i + size] for i in range(0, 200, size)]

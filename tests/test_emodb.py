@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.corpora._adapter import Item
 from features.corpora.emodb import EMOTIONS, GENDERS, SENTENCES, EmoDB
+from features.corpus.adapter import Item
+from features.corpus.entry import corpus_entry
+from features.corpus.manifest import Manifest, read_labels
+from features.corpus.prepare import prepare
 from features.errors import ManifestError
-from features.manifest import Manifest, read_labels
-from features.preparation import corpus_entry, prepare
 
 
 def tree(root: Path, *names: str) -> Path:

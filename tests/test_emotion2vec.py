@@ -15,8 +15,7 @@ from torch import Tensor
 from features.backbones.emotion2vec import Emotion2vec, normalized
 from features.errors import CheckpointError, ParamsError, UtteranceError
 from features.networks.emotion2vec import Emotion2vec as Network
-from features.networks.emotion2vec import Sizes, build
-from features.networks.emotion2vec_layers import alibi_slopes, frame_count
+from features.networks.emotion2vec import Sizes, alibi_slopes, build, frame_count
 from tests.checkpoints.emotion2vec import SMALL, weights, wrapped
 from tests.conftest import ManifestMaker
 from tests.golden import golden

@@ -10,19 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from features import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
-from features.backbone_entry import BackboneEntry
-from features.backbones._backbone import Inputs
+from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
+from features.backbone.base import Inputs
+from features.backbone.entry import BackboneEntry
 from features.errors import ParamsError
 from features.stream import Stream, StreamSpec
-from pipeline.batch import Batch, Prediction
-from pipeline.checkpoint import make_model
-from pipeline.end_to_end import EndToEnd
-from pipeline.fusion._model import FusionModel
-from pipeline.steps import micro_step
-from pipeline.train_params import TrainParams
-from pipeline.training import begin, evaluate, train_epoch
-from pipeline.tune_params import TuneParams
+from pipeline.e2e.model import EndToEnd
+from pipeline.model.base import FusionModel
+from pipeline.model.batch import Batch, Prediction
+from pipeline.model.checkpoint import make_model
+from pipeline.params.training import TrainParams
+from pipeline.params.tuning import TuneParams
+from pipeline.training.loop import begin, evaluate, micro_step, train_epoch
 from tests.conftest import ManifestMaker
 from tests.small_live import (
     FAMILIES,

@@ -14,14 +14,15 @@ from typing import ClassVar
 import pytest
 import torch
 
-from features.backbone_entry import BackboneEntry, backbone_entry
-from features.backbones._backbone import Inputs
+from features.backbone.base import Inputs
+from features.backbone.entry import BackboneEntry, backbone_entry
 from features.backbones.tone import Tone
-from features.cache import DEVIATION, CacheReader
+from features.cache.reader import CacheReader
+from features.cache.shard import DEVIATION
+from features.corpus.utterance import Utterance
 from features.errors import CacheError, ParamsError
-from features.extraction import Options, extract
-from features.forecast import Forecast
-from features.manifest import Utterance
+from features.extraction.extract import Options, extract
+from features.extraction.forecast import Forecast
 from features.stream import Stream
 from tests.conftest import ManifestMaker
 
@@ -325,9 +326,9 @@ import sys, threading, time
 from pathlib import Path
 from ray.cluster_utils import Cluster
 import ray
-from features.backbone_entry import BackboneEntry
-from features.extraction import Options, extract
-from features.manifest import Manifest
+from features.backbone.entry import BackboneEntry
+from features.extraction.extract import Options, extract
+from features.corpus.manifest import Manifest
 
 folder = Path(sys.argv[1])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})

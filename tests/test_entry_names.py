@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from features.entry_names import all_name_problems, name_problems
 from features.errors import ParamsError
-from pipeline.params import all_problems, read_params, read_unchecked
+from features.settings.entry_names import all_name_problems, name_problems
+from pipeline.params.file import all_problems, read_params, read_unchecked
 
 SHIPPED = Path(__file__).parent.parent / "params.yaml"
 SECTIONS = ("corpora", "backbones", "models")

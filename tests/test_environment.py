@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.environment import environment
+from pipeline.runtime.environment import environment
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -14,10 +14,11 @@ import pytest
 from sklearn import metrics as oracle
 from sklearn.preprocessing import label_binarize
 
-from features.manifest import read_labels
-from pipeline.evaluation import evaluate, headline
+from features.corpus.manifest import read_labels
+from pipeline.evaluation.predictions import read_predictions
 from pipeline.metrics import MONITORS, f1_names
-from pipeline.predictions import read_predictions
+from pipeline.report.evaluate import evaluate
+from pipeline.report.metrics_json import headline
 from tests.fake_run import CLASSES, FakeRun
 from tests.test_predictions import write_predictions
 

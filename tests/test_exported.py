@@ -10,19 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from features import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
-from features.backbone_entry import BackboneEntry, backbone_entry
-from features.backbones._backbone import Backbone
-from features.checkpoint_files import CONTENT, WEIGHTS
+from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
+from features.backbone.base import Backbone
+from features.backbone.entry import BackboneEntry, backbone_entry
+from features.corpus.manifest import Manifest
 from features.errors import CheckpointError
-from features.files import file_sha256
-from features.manifest import Manifest
-from features.seen import TRAINED_ON, find_seen, trained_on, write_trained_on
+from features.extraction.seen import TRAINED_ON, find_seen, trained_on, write_trained_on
+from features.files.hashes import file_sha256
 from features.stream import Stream
-from pipeline.exported import export, exportable
-from pipeline.steps import device_of
-from pipeline.train_params import TrainParams
-from pipeline.training import begin, train_epoch
+from features.weights.tensors import CONTENT, WEIGHTS
+from pipeline.e2e.export import export, exportable
+from pipeline.params.training import TrainParams
+from pipeline.training.loop import begin, device_of, train_epoch
 from tests.checkpoints import ced
 from tests.conftest import ManifestMaker
 from tests.small_live import FAMILIES, entry_of, live_of, slot_of, tuned_model

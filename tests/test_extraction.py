@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from features.backbone_entry import BackboneEntry, backbone_entry
-from features.backbones._backbone import Inputs
+from features.backbone.base import Inputs
+from features.backbone.entry import BackboneEntry, backbone_entry
 from features.backbones.tone import Tone
-from features.cache import CacheReader
+from features.cache.reader import CacheReader
+from features.cache.shard import write_shard
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Utterance
 from features.errors import CacheError, MachineError, ManifestError
-from features.extraction import Extraction, extract
-from features.files import file_sha256
-from features.manifest import Manifest, Utterance
-from features.shard import write_shard
+from features.extraction.extract import Extraction, extract
+from features.files.hashes import file_sha256
 from features.stream import Stream
 from tests.checkpoints import text_encoder
 from tests.conftest import ManifestMaker
@@ -230,7 +231,7 @@ def test_batches_do_not_depend_on_which_shards_were_finished(
         write_shard(*args, **options)
 
     with monkeypatch.context() as full:
-        full.setattr("features.cache.write_shard", stop)
+        full.setattr("features.cache.shard.write_shard", stop)
         with pytest.raises(MachineError):
             run(manifest, tmp_path / "out", tmp_path / "store")
     assert run(manifest, tmp_path / "out", tmp_path / "store").linked == finished

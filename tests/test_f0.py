@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from features import pitch, rmvpe_audio
-from features.backbones._backbone import module_of
+from features.audio import pitch
+from features.backbone.base import module_of
 from features.backbones.f0 import F0
-from features.checkpoints import Checkpoint
 from features.errors import CheckpointError, ParamsError
 from features.networks import rmvpe
+from features.weights.checkpoint import Checkpoint
 from tests.checkpoints.f0 import golden_weights
 from tests.conftest import ManifestMaker
 from tests.golden import golden
@@ -92,7 +92,7 @@ def test_steps_are_those_of_the_reference(
         inputs = own.prepare([utterance])
         (frames,) = own(inputs).unpad()
         (salience,) = own.network(inputs.tensors["mel"][:, :, :131])
-    track = rmvpe_audio.salience_to_hz(salience.numpy(), threshold=threshold)
+    track = rmvpe.salience_to_hz(salience.numpy(), threshold=threshold)
     hz = track[[i * 131 // 65 for i in range(65)]]
     expected = pitch.hz_to_bin(pitch.interpolate_unvoiced(hz), bins=bins)
     if unvoiced == "bin0":
@@ -115,7 +115,7 @@ def test_fully_unvoiced_audio_is_a_result(
     own = F0(method=method, checkpoint="silent", unvoiced=unvoiced)
     if method != "rmvpe":
         monkeypatch.setattr(
-            "features.backbones.f0.waveform", lambda *_, **__: np.zeros(16000, np.float32)
+            "features.backbones._audio.waveform", lambda *_, **__: np.zeros(16000, np.float32)
         )
     (bins,) = own(own.prepare(list(make_manifest([1.0])))).unpad()
     assert bins.tolist() == [expected] * 50

@@ -15,17 +15,16 @@ import soundfile
 import yaml
 from safetensors.torch import load_file
 
+from features.corpus.leak_gate import LEAKS
 from features.errors import ManifestError, ParamsError
-from features.records import read_rows
-from features.seen import TRAINED_ON, TrainedOn
-from pipeline.checkpoint import load_model
-from pipeline.evaluation import evaluate
-from pipeline.finetune import finetune_model
-from pipeline.leak_gate import LEAKS
-from pipeline.live_setup import check_live_leaks
-from pipeline.params import all_problems, read_params
-from pipeline.train import train_model
-from pipeline.warm_start import fusions_sha256
+from features.extraction.seen import TRAINED_ON, TrainedOn
+from features.files.records import read_rows
+from pipeline.cached.run import train_model
+from pipeline.e2e.run import finetune_model
+from pipeline.e2e.setup import check_live_leaks, fusions_sha256
+from pipeline.model.checkpoint import load_model
+from pipeline.params.file import all_problems, read_params
+from pipeline.report.evaluate import evaluate
 from stages.e2e.__main__ import main
 from tests.conftest import tone
 from tests.tuned_tones import RUN, Tones, cached, params_of, results

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from pipeline.evaluation import evaluate
-from pipeline.finetune import finetune_model
-from pipeline.params import Params
-from pipeline.report_robustness import robustness_of
-from pipeline.report_scores import scores_of
-from pipeline.train import train_model
-from pipeline.warm_start import fusions_sha256
+from pipeline.cached.run import train_model
+from pipeline.e2e.run import finetune_model
+from pipeline.e2e.setup import fusions_sha256
+from pipeline.params.file import Params
+from pipeline.report.evaluate import evaluate
+from pipeline.report.robustness import robustness_of
+from pipeline.report.scores import scores_of
 from tests.test_report_sections import words
 from tests.tuned_tones import RUN, Tones, cached, params_of
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from features.flat_audio import (
+from features.audio.flat import (
     CANCELLING,
     CONSTANT,
     LOUD,
@@ -23,7 +23,7 @@ from features.flat_audio import (
     find_flat,
     judge,
 )
-from features.records import NOTICED, read_noticed
+from features.files.records import NOTICED, read_noticed
 from tests.small_corpus import SmallCorpus
 
 RATE = 16_000

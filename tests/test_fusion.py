@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from features.errors import ParamsError
-from features.plugins import kinds, load
+from features.settings.plugins import kinds, load
 from features.stream import Stream, StreamSpec
-from pipeline.batch import Batch
-from pipeline.checkpoint import load_model, make_model, save_model
-from pipeline.fusion._model import FusionModel, ModalityDropout, Unit
+from pipeline.model.base import FusionModel, ModalityDropout, Unit
+from pipeline.model.batch import Batch
+from pipeline.model.checkpoint import load_model, make_model, save_model
 from tests.number_ranges import ends
 
 PACKAGE = "pipeline.fusion"

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 
 from features.errors import ParamsError
 from features.stream import Stream, StreamSpec
-from pipeline.batch import Batch
-from pipeline.checkpoint import load_model, make_model, save_model
-from pipeline.fusion._inputs import Inputs, InputSettings, LayerMix, PreparedFusion, Slot
-from pipeline.fusion._model import FusionModel
-from pipeline.losses import CrossEntropy
-from pipeline.params import SLOTS
+from pipeline.model.base import FusionModel
+from pipeline.model.batch import Batch
+from pipeline.model.checkpoint import load_model, make_model, save_model
+from pipeline.model.inputs import Inputs, InputSettings, LayerMix, PreparedFusion, Slot
+from pipeline.model.losses import CrossEntropy
+from pipeline.params.selection import SLOTS
 from tests.test_fusion import ALL, CLASSES, SMALL, batch_of, count, scored, specs_of
 
 LAYERS = 3

@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from features.errors import ParamsError
 from features.stream import Stream
-from pipeline.fusion._gat_layers import CoAttention, CoExchange, GraphAttention, Graphs
 from pipeline.fusion._layers import (
     MLP,
+    AttentionStage,
     AttentivePool,
     Encoder,
     PitchBranch,
@@ -23,7 +23,7 @@ from pipeline.fusion._layers import (
     make_classifier,
     renamed,
 )
-from pipeline.fusion._recurrent import AttentionStage
+from pipeline.fusion.gat import CoAttention, CoExchange, GraphAttention, Graphs
 from tests.golden import golden
 
 LAYERS = {name: torch.from_numpy(array) for name, array in golden("fusion_layers.npz").items()}

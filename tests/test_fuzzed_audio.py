@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.audio import SAMPLE_RATE_HZ, listen, read_audio
+from features.audio.flat import NOTICES
+from features.audio.read import SAMPLE_RATE_HZ, listen, read_audio
+from features.corpus.inspection import FileFacts, inspect_files
 from features.errors import UtteranceError
-from features.flat_audio import NOTICES
-from features.inspection import FileFacts, inspect_files
-from features.records import NOTICED, REJECTED, read_noticed, read_rejected
+from features.files.records import NOTICED, REJECTED, read_noticed, read_rejected
 from tests.damaged_audio import DAMAGES, FORMATS, damaged
 
 FILES = 400

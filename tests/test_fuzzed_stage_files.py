@@ -17,11 +17,15 @@ import numpy as np
 import pytest
 import yaml
 
+from features.corpus.labels_folder import read_labelled
+from features.corpus.leak_gate import check_leaks, read_leaks, write_leaks
+from features.corpus.manifest import Manifest
+from features.corpus.split_counts import count_classes, splits_sha256
+from features.corpus.utterance import Utterance
 from features.errors import HeronryError
-from features.files import file_sha256
-from features.labels_folder import read_labelled
-from features.manifest import Manifest, Utterance
-from features.records import (
+from features.extraction.seen import TRAINED_ON, TrainedOn
+from features.files.hashes import file_sha256
+from features.files.records import (
     NOTICED,
     REJECTED,
     SEEN,
@@ -33,16 +37,13 @@ from features.records import (
     write_rows,
     write_seen,
 )
-from features.seen import TRAINED_ON, TrainedOn
-from features.split_counts import count_classes, splits_sha256
-from pipeline.checkpoint import load_model
-from pipeline.data import join
-from pipeline.evaluation import evaluate, headline, write_report
-from pipeline.leak_gate import check_leaks, read_leaks, write_leaks
-from pipeline.metrics_file import read_metrics
-from pipeline.report_page import page
-from pipeline.run_sources import read_run
-from pipeline.train import train_model
+from pipeline.cached.run import train_model
+from pipeline.compare.sources import read_run
+from pipeline.data.examples import join
+from pipeline.model.checkpoint import load_model
+from pipeline.report.evaluate import evaluate, write_report
+from pipeline.report.metrics_json import headline, read_metrics
+from pipeline.report.page import page
 from tests.test_training import CLASSES, labels_of, project
 
 TIMES = 300

@@ -26,10 +26,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from features.corpus.entry import corpus_entry
+from features.corpus.manifest import Manifest, read_labels
+from features.corpus.prepare import prepare
 from features.errors import HeronryError
-from features.manifest import Manifest, read_labels
-from features.preparation import corpus_entry, prepare
-from features.records import read_noticed, read_rejected
+from features.files.records import read_noticed, read_rejected
 from tests.hub_tables import clip
 from tests.small_corpus import SmallCorpus
 

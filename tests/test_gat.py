@@ -12,9 +12,9 @@ import torch
 
 from features.errors import ParamsError
 from features.stream import Stream, StreamSpec
-from pipeline.batch import Batch
-from pipeline.checkpoint import make_model
 from pipeline.fusion.gat import Gat, from_public
+from pipeline.model.batch import Batch
+from pipeline.model.checkpoint import make_model
 from tests import fusion_golden
 from tests.fusion_golden import SPECS
 

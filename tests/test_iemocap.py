@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.corpora._adapter import Item, Published
 from features.corpora.iemocap import CODES, LABEL_MAPS, PUBLISHED, Iemocap, Labels
+from features.corpus.adapter import Item, Published
+from features.corpus.entry import corpus_entry
+from features.corpus.manifest import Manifest, read_labels
+from features.corpus.prepare import Prepared, prepare
 from features.errors import ManifestError, ParamsError
-from features.manifest import Manifest, read_labels
-from features.preparation import Prepared, corpus_entry, prepare
 
 HEAD = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]"
 RATERS = (

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from features.backbone_entry import BackboneEntry, backbone_entry
+from features.backbone.entry import BackboneEntry, backbone_entry
+from features.cache.shard import write_shard
+from features.corpus.manifest import Manifest
 from features.errors import MachineError
-from features.extraction import Extraction, extract
-from features.manifest import Manifest
-from features.shard import write_shard
-from features.store import WorkStore
+from features.extraction.extract import Extraction, extract
+from features.extraction.store import WorkStore
 from tests.checkpoints import whisper
 from tests.conftest import ManifestMaker
 
@@ -30,9 +30,9 @@ TONE = BackboneEntry("tone", "tone")
 CHILD = """
 import json, os, resource, signal, sys
 from pathlib import Path
-from features.backbone_entry import backbone_entry
-from features.extraction import Options, extract
-from features.manifest import Manifest
+from features.backbone.entry import backbone_entry
+from features.extraction.extract import Options, extract
+from features.corpus.manifest import Manifest
 import features.backbones.tone, features.backbones.whisper
 
 def work(folder, entry, workers=0, limit=0):
@@ -189,7 +189,7 @@ def test_no_space_left_in_the_middle(interrupted: Path, monkeypatch: pytest.Monk
             raise OSError(28, "No space left on device")
         write_shard(*args, **options)
 
-    monkeypatch.setattr("features.cache.write_shard", full_after_three)
+    monkeypatch.setattr("features.cache.shard.write_shard", full_after_three)
     with pytest.raises(MachineError, match=r"No space left.*finished is kept"):
         finish(interrupted)
     monkeypatch.undo()

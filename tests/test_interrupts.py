@@ -16,11 +16,11 @@ import pytest
 
 import features
 from features.errors import MachineError
-from features.workers import WorkerPool
+from features.process.workers import WorkerPool
 
 ROOT = Path(features.__file__).parents[1]
 LINE = "the work is kept"
-INIT = f"from features.interrupts import listen\nlisten(__name__, {{'': {LINE!r}}})\n"
+INIT = f"from features.process.interrupts import listen\nlisten(__name__, {{'': {LINE!r}}})\n"
 # Where the signal comes: in each, whatever is left of the command must not be heard of.
 MOMENTS = {
     "importing": "os.kill(os.getpid(), number)",
@@ -77,8 +77,8 @@ if __name__ == "__main__":
 }
 HEAD = """
 import contextlib, os, sys, time
-from features.command import run_command
-from features.workers import WorkerPool
+from features.process.command import run_command
+from features.process.workers import WorkerPool
 number = int(sys.argv[1])
 """
 
@@ -147,7 +147,7 @@ def test_only_the_command_that_python_runs_listens() -> None:
 
 PARENT = """
 import os, time
-from features.workers import WorkerPool
+from features.process.workers import WorkerPool
 if __name__ == "__main__":
     pool = WorkerPool(2)
     print(*{pool.submit(os.getpid).result() for _ in range(20)}, flush=True)
@@ -174,7 +174,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 LOADING = """
 import os, time, torch
 from features.backbones.tone import Tone
-from features.batches import prepare_ahead
+from features.extraction.batches import prepare_ahead
 class Slow(Tone):
     def prepare(self, utterances):
         print(os.getpid(), flush=True)
@@ -187,7 +187,7 @@ if __name__ == "__main__":
 LAUNCHER = """
 import os, subprocess, sys, time
 if sys.argv[1:]:
-    from pipeline.ranks_launch import _end_with_launcher
+    from pipeline.runtime.launch import _end_with_launcher
     _end_with_launcher()
     print(os.getpid(), flush=True)
     time.sleep(60)

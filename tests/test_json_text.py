@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.checkpoint_door import read_object as read_config
-from features.checkpoint_files import parts_of
+from features.cache.guard import read_object as read_attribute
+from features.corpus.utterance import Utterance
 from features.errors import HeronryError
-from features.json_text import Decoder, parse_json
-from features.manifest import Utterance
-from features.records import read_json, read_rows
-from features.shard_guard import read_object as read_attribute
+from features.files.json_text import Decoder, parse_json
+from features.files.records import read_json, read_rows
+from features.weights.checks import read_object as read_config
+from features.weights.tensors import parts_of
 
 DEEP = '{"a": ' * 100_000
 WRONG = [

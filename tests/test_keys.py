@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.backbone_entry import backbone_entry, fingerprint
-from features.cache import CacheReader
-from features.extraction import extract
-from pipeline.store_survey import describes
+from features.backbone.entry import backbone_entry, fingerprint
+from features.cache.reader import CacheReader
+from features.extraction.extract import extract
+from pipeline.storage.survey import describes
 from tests.checkpoints import speech_encoder, text_encoder, whisper
 from tests.conftest import ManifestMaker
 

@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.corpora._adapter import Corpus, Item
-from features.errors import ManifestError
-from features.label_checks import (
+from features.corpus.adapter import Corpus, Item
+from features.corpus.label_checks import (
     class_lines,
     contradictions,
     label_faults,
@@ -23,14 +22,14 @@ from features.label_checks import (
     lacking_lines,
     similar_classes,
 )
-from features.manifest import Label
-from features.plugins import kinds, load
-from features.records import NOTICED, read_noticed
-from pipeline.corpora import describe
-from pipeline.params import Params
-from pipeline.report_corpus import corpus_of
-from pipeline.report_leaks import Leaks
-from pipeline.run_record import tell_labels
+from features.corpus.manifest import Label
+from features.errors import ManifestError
+from features.files.records import NOTICED, read_noticed
+from features.settings.plugins import kinds, load
+from pipeline.commands.corpora import describe
+from pipeline.params.file import Params
+from pipeline.report.corpus import Leaks, corpus_of
+from pipeline.runs.record import tell_labels
 from stages.prepare.__main__ import main as prepare_stage
 from tests.small_corpus import SmallCorpus
 

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
+from features.corpus.entry import corpus_entry
+from features.corpus.leak_gate import LEAKS, check_leaks
+from features.corpus.leaks import Leak
+from features.corpus.manifest import Label, Manifest
+from features.corpus.prepare import prepare
 from features.errors import ManifestError
-from features.extraction import extract
-from features.leaks import Leak
-from features.manifest import Label, Manifest
-from features.preparation import corpus_entry, prepare
-from features.records import SEEN, write_json, write_rows, write_seen
-from features.seen import write_trained_on
-from pipeline.leak_gate import LEAKS, check_leaks
-from pipeline.params import read_params
+from features.extraction.extract import extract
+from features.extraction.seen import write_trained_on
+from features.files.records import SEEN, write_json, write_rows, write_seen
+from pipeline.params.file import read_params
 from stages.train.__main__ import main
 from tests.checkpoints.text_encoder import VARIANTS
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.corpora._adapter import Item
+from features.corpus.adapter import Item
+from features.corpus.entry import corpus_entry
+from features.corpus.leaks import Leak, find_leaks, find_seen_leak, gate, lines
+from features.corpus.manifest import Label
+from features.corpus.prepare import Prepared, prepare
 from features.errors import ManifestError
-from features.leaks import Leak, find_leaks, find_seen_leak, gate, lines
-from features.manifest import Label
-from features.preparation import Prepared, corpus_entry, prepare
 
 ITEMS = [
     Item("1", "sad", "anna", audio="a.wav"),

@@ -9,9 +9,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.corpora._adapter import Item
-from features.leaks import find_leaks
-from features.protocols import assign
+from features.corpus.adapter import Item
+from features.corpus.leaks import find_leaks
+from features.corpus.protocols import assign
 from tests.protocol_laws import check_folds, corpora, corpus, held
 
 

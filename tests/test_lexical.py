@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.manifest import Label, read_labels
-from pipeline.lexical import lexical_groupings, lexically_neutral, normalised
-from pipeline.rows import Rows
+from features.corpus.manifest import Label, read_labels
+from pipeline.evaluation.lexical import lexical_groupings, lexically_neutral
+from pipeline.evaluation.rows import Rows
+from pipeline.runs.words import normalised
 from tests.fake_run import FakeRun, rows_of
 
 

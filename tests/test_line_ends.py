@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1]
-FILES = ("dvc.yaml", "features/cache.py", "sources/mine.json", "stages/train/dvc.lock")
+FILES = ("dvc.yaml", "features/cache/reader.py", "sources/mine.json", "stages/train/dvc.lock")
 TEXT, SHARD = b"a\nb\n", b"\x89HDF\r\n\x1a\n\0\r\n"
 
 

@@ -14,15 +14,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
-from features.backbones._backbone import Inputs
+from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
+from features.backbone.base import Inputs
+from features.corpus.manifest import Label
+from features.corpus.utterance import Utterance
 from features.errors import CacheError, HeronryError, ManifestError
-from features.manifest import Label, Utterance
 from features.stream import StreamSpec
-from pipeline.batch import Batch
-from pipeline.batch_rows import batch_count
-from pipeline.data import Examples, ordered_batches, shuffled_batches
-from pipeline.live import LiveExamples
+from pipeline.data.batching import batch_count, ordered_batches, shuffled_batches
+from pipeline.data.examples import Examples
+from pipeline.e2e.source import LiveExamples
+from pipeline.model.batch import Batch
 from tests.conftest import ManifestMaker
 from tests.small_live import CLASSES, cached_of, entry_of, labels_of, live_of
 

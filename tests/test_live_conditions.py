@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from features import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
-from pipeline.conditions import changes, write_conditions, write_guesses
-from pipeline.live import LiveExamples
-from pipeline.live_conditions import live_conditions
-from pipeline.live_probes import live_vectors
-from pipeline.training import evaluate
+from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
+from pipeline.e2e.extras import live_conditions, live_vectors
+from pipeline.e2e.source import LiveExamples
+from pipeline.runs.conditions import changes, write_conditions, write_guesses
+from pipeline.training.loop import evaluate
 from tests.conftest import ManifestMaker
 from tests.small_live import CLASSES, cached_of, entry_of, live_of, tuned_model
 from tests.test_end_to_end import dialogues

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.job_pool import run_jobs
-from pipeline.live_lines import LiveLines
+from features.process.terminal import LiveLines
+from pipeline.cached.run import run_job
+from pipeline.runtime.pool import run_jobs
 from tests.test_training import job_of, labels_of, write_cache
 
 
@@ -69,7 +70,7 @@ def test_long_lines_are_cut_since_a_wrapped_one_is_two(monkeypatch: pytest.Monke
 def test_what_workers_tell_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_cache(tmp_path / "text", labels_of(), 3.0, 0)
     jobs = [job_of({"text": tmp_path / "text"}, tmp_path / str(s), s, epochs=2) for s in range(2)]
-    list(run_jobs(jobs, workers=2))
+    list(run_jobs(run_job, jobs, workers=2))
     told = capsys.readouterr().err.splitlines()
     for seed in range(2):
         mine = [line.partition("fold 0: ")[2] for line in told if f"seed {seed} " in line]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from features import locations
 from features.errors import ParamsError
+from features.settings import locations
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.losses import BinaryCrossEntropy, CrossEntropy, Focal, class_weights, make_criterion
-from pipeline.train_params import TrainParams
+from pipeline.model.losses import BinaryCrossEntropy, CrossEntropy, Focal, class_weights
+from pipeline.params.training import TrainParams
+from pipeline.training.loop import make_criterion
 from tests.golden import golden
 
 COUNTS = torch.tensor([10, 5, 1, 4])

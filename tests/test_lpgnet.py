@@ -13,12 +13,8 @@ from torch import Tensor, nn
 
 from features.errors import ParamsError
 from features.stream import Stream, StreamSpec
-from pipeline.batch import Batch
-from pipeline.fusion._lpgnet_layers import (
-    MultimodalGate,
-    sinusoids,
-)
-from pipeline.fusion.lpgnet import LPGNet
+from pipeline.fusion.lpgnet import LPGNet, MultimodalGate, sinusoids
+from pipeline.model.batch import Batch
 from tests.small_lpgnet import SPECS, close, count, dialogues, randomised, small
 
 

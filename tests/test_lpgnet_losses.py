@@ -11,14 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from features.stream import Stream
-from pipeline.batch import Batch, Prediction
-from pipeline.fusion._lpgnet_layers import (
-    MaskedAttention,
-    MultimodalGate,
-    UnimodalGate,
-    distillation,
-)
-from pipeline.losses import CrossEntropy
+from pipeline.fusion.lpgnet import MaskedAttention, MultimodalGate, UnimodalGate, distillation
+from pipeline.model.batch import Batch, Prediction
+from pipeline.model.losses import CrossEntropy
 from tests.golden import golden
 from tests.small_lpgnet import close, small
 

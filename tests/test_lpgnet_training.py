@@ -10,10 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from features.stream import Stream
-from pipeline.batch import Batch
-from pipeline.fusion._lpgnet_layers import (
-    MultimodalGate,
-)
+from pipeline.fusion.lpgnet import MultimodalGate
+from pipeline.model.batch import Batch
 from tests.small_lpgnet import CLASSES, SPECS, close, dialogues, randomised, small
 
 

@@ -18,19 +18,19 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from features.backbone_entry import BackboneEntry
-from features.command import run_command
+from features.backbone.entry import BackboneEntry
 from features.errors import MachineError, ManifestError, ParamsError
-from features.extraction import Options, extract
-from features.files import empty_folder, make_folder, replacing
-from features.locations import cache_root
-from features.machine import REMEDIES, machine_error, told
-from features.records import write_json, write_rows
-from features.store import WorkStore
-from pipeline import places
-from pipeline.cache_prune import _held
-from pipeline.checkpoint import save_model
-from pipeline.tables import write_csv
+from features.extraction.extract import Options, extract
+from features.extraction.store import WorkStore
+from features.files.csv_text import write_csv
+from features.files.records import write_json, write_rows
+from features.files.writing import empty_folder, make_folder, replacing
+from features.process.command import run_command
+from features.process.machine_errors import REMEDIES, machine_error, told
+from features.settings.locations import cache_root
+from pipeline.commands import check
+from pipeline.model.checkpoint import save_model
+from pipeline.storage.prune import _held
 from tests.conftest import ManifestMaker
 
 TONE = BackboneEntry("tone", "tone")
@@ -163,7 +163,7 @@ def test_a_file_system_without_locks(
     store = WorkStore(tmp_path / "store", "backbone")
     lines = [said(lambda: store.locked().__enter__(), capsys)]
     lines += [said(lambda: _held(store.folder).__enter__(), capsys)]
-    (problem,) = places.place_problems()
+    (problem,) = check.place_problems()
     for line in (*lines, problem):
         assert str(tmp_path / "store") in line
         assert os.strerror(number) in line
@@ -176,12 +176,12 @@ def test_check_tells_of_places_that_cannot_be_written(
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
     monkeypatch.setenv("HERONRY_STORE", str(tmp_path / "far" / "store"))
-    assert list(places.place_problems()) == []
+    assert list(check.place_problems()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["project"]
     assert list(Path.cwd().iterdir()) == []
     (tmp_path / "far").write_text("a file")
     Path("runs").symlink_to(tmp_path / "gone")
-    store, runs = places.place_problems()
+    store, runs = check.place_problems()
     assert f"HERONRY_STORE) {tmp_path}/far/store: cannot read or write {tmp_path}/far (" in store
     assert runs.startswith("runs/: cannot read or write ")
 
@@ -189,7 +189,7 @@ def test_check_tells_of_places_that_cannot_be_written(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), "some name")
 
     monkeypatch.setattr("tempfile.NamedTemporaryFile", read_only)
-    store, project = places.place_problems()
+    store, project = check.place_problems()
     assert f"the project: cannot read or write {Path.cwd()} (Read-only file system)" in project
 
 

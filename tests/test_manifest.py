@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features.corpus.manifest import Label, Manifest, read_labels
+from features.corpus.utterance import Utterance
 from features.errors import ManifestError
-from features.manifest import Label, Manifest, Utterance, read_labels
-from features.records import read_json, write_rows
+from features.files.records import read_json, write_rows
 
 SIZES: dict[str, Any] = {"bytes": 3}
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)

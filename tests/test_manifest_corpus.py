@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from features.corpora._adapter import Item
-from features.corpora._tables import COLUMNS
+from features.corpora._tables.text import COLUMNS
 from features.corpora.manifest import ManifestCorpus
+from features.corpus.adapter import Item
 from features.errors import ManifestError
 
 

@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.backbone_entry import BackboneEntry
-from features.backbones._backbone import Reads
+from features.backbone.base import Reads
+from features.backbone.entry import BackboneEntry
 from features.backbones.tone import Tone
-from features.cache import CacheReader
+from features.cache.reader import CacheReader
+from features.corpus.manifest import Manifest, ManifestRows
+from features.corpus.utterance import Utterance
 from features.errors import ManifestError
-from features.extraction import Options, extract
-from features.files import file_sha256
-from features.forecast import forecast
-from features.manifest import Manifest, Utterance
-from features.manifest_rows import ManifestRows
-from features.shard_plan import ShardPlan, plan_shards
-from features.store import WorkStore
+from features.extraction.extract import Options, extract
+from features.extraction.forecast import forecast
+from features.extraction.plan import ShardPlan, plan_shards
+from features.extraction.store import WorkStore
+from features.files.hashes import file_sha256
 from tests.conftest import ManifestMaker
 
 TONE = BackboneEntry("tone", "tone")
@@ -32,7 +32,7 @@ CUT: dict[str, Any] = {"shard_seconds": 5.0, "shard_characters": 12}
 
 @pytest.fixture(autouse=True)
 def few_known_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("features.manifest_rows.STRIDE", 3)
+    monkeypatch.setattr("features.corpus.manifest.STRIDE", 3)
 
 
 @st.composite
@@ -94,7 +94,7 @@ def test_the_forecast_counts_equal_contents_once(manifest: Manifest) -> None:
 def test_ids_that_occur_twice_are_told_from_equal_hashes(
     bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("features.manifest_rows._hash", lambda id: hash(id) % 2**bits)
+    monkeypatch.setattr("features.corpus.manifest._hash", lambda id: hash(id) % 2**bits)
     rows = [Utterance(f"u{n}", text="hm") for n in range(50)]
     Manifest("c", tuple(rows)).write(tmp_path)
     lazy = Manifest.read(tmp_path)

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.audio import read_audio
-from features.corpora._adapter import Item
+from features.audio.read import read_audio
 from features.corpora.meld import BAD_CLIPS, SPLITS, Labels, Meld
+from features.corpus.adapter import Item
+from features.corpus.entry import corpus_entry
+from features.corpus.manifest import Manifest, read_labels
+from features.corpus.prepare import Prepared, prepare
 from features.errors import ManifestError, ParamsError
-from features.manifest import Manifest, read_labels
-from features.preparation import Prepared, corpus_entry, prepare
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "meld"
 HEADER = (

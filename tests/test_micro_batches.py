@@ -11,16 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from features.backbones._backbone import Inputs
+from features.backbone.base import Inputs
 from features.stream import Stream
-from pipeline.batch import Batch
-from pipeline.dialogues import UNSCORED
-from pipeline.live import LiveExamples
-from pipeline.micro_batches import Fitting, TooLargeError, between, padded_size, rows
-from pipeline.steps import NotFiniteError, Step
-from pipeline.train_params import TrainParams
-from pipeline.training import begin, evaluate, train_epoch
-from pipeline.training_state import Training
+from pipeline.data.dialogues import UNSCORED
+from pipeline.e2e.source import LiveExamples
+from pipeline.model.batch import Batch
+from pipeline.params.training import TrainParams
+from pipeline.training.fitting import Fitting, TooLargeError, between, padded_size, rows
+from pipeline.training.loop import NotFiniteError, Step, begin, evaluate, train_epoch
+from pipeline.training.state import Training
 from tests.conftest import ManifestMaker
 from tests.small_live import entry_of, live_of, tuned_model, without_dropout
 

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.cache import CacheWriter, shard_name
-from features.records import read_json, write_json
+from features.cache.shard import shard_name
+from features.cache.writer import CacheWriter
+from features.files.records import read_json, write_json
 from features.stream import StreamSpec
-from pipeline.fusion._model import FusionModel
+from pipeline.cached.run import train_model
 from pipeline.metrics import MONITORS
-from pipeline.model_card import NAME, model_card, write_model_card
-from pipeline.params import Params
-from pipeline.train import train_model
+from pipeline.model.base import FusionModel
+from pipeline.params.file import Params
+from pipeline.report.model_card import NAME, model_card, write_model_card
 from tests.test_training import CLASSES, labels_of, project
 
 SAID = {"train": 18, "valid": 6, "test": 6}  # of each class, by `project`
@@ -37,6 +38,7 @@ def trained(params: Params, **facts: Any) -> tuple[Path, str]:
     path = Path("data/c/labels/card.json")
     write_json(path, read_json(path) | facts)
     out = train_model(params, "m", "c", device="cpu", workers=1)
+    write_model_card(out, read_json(path))
     return out, (out / NAME).read_text(encoding="utf-8")
 
 
@@ -89,7 +91,8 @@ def test_equal_trainings_have_equal_cards(tmp_path: Path, monkeypatch: pytest.Mo
     out, text = trained(params)
     run = read_json(out / "run.json")
     (out / NAME).unlink()
-    write_model_card(out, run | {"train_seconds": run["train_seconds"] + 9}, {"classes": CLASSES})
+    write_json(out / "run.json", run | {"train_seconds": run["train_seconds"] + 9})
+    write_model_card(out, {"classes": CLASSES})
     again = (out / NAME).read_text(encoding="utf-8")
     assert again == text
     assert trained(params)[1] == text

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.corpora._adapter import Item
 from features.corpora.msp_podcast import MspPodcast
+from features.corpus.adapter import Item
+from features.corpus.entry import corpus_entry, corpus_problems
+from features.corpus.manifest import Manifest, read_labels
+from features.corpus.prepare import Prepared, prepare
 from features.errors import ManifestError
-from features.manifest import Manifest, read_labels
-from features.preparation import Prepared, corpus_entry, corpus_problems, prepare
 
 HEAD = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"
 CLASSES = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")

@@ -10,11 +10,12 @@ import pytest
 import soundfile
 
 from features.corpora import nonverbal_tts
-from features.corpora._adapter import Item
 from features.corpora.nonverbal_tts import CLASSES, NonverbalTts, transcript
+from features.corpus.adapter import Item
+from features.corpus.entry import corpus_entry
+from features.corpus.manifest import Manifest, read_labels
+from features.corpus.prepare import prepare
 from features.errors import ManifestError, ParamsError
-from features.manifest import Manifest, read_labels
-from features.preparation import corpus_entry, prepare
 from tests.hub_tables import Rows, audio, clip, write_parquet
 
 LAUGH, BREATH, SELECTOR = "\U0001f923", "\U0001f32c", "\ufe0f"

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from features.backbone_entry import backbone_entry
-from features.backbones._backbone import notices
-from features.cache import CacheReader
-from features.cache_check import check_cache
-from features.extraction import extract
-from features.manifest import Manifest, Utterance
-from features.records import NOTICED, read_noticed, write_noticed
-from pipeline.report_sources import dropped_of
-from pipeline.runs import RunFolder
-from pipeline.train import train_model
+from features.backbone.base import notices
+from features.backbone.entry import backbone_entry
+from features.cache.reader import CacheReader
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Utterance
+from features.doctor.folder import check_cache
+from features.extraction.extract import extract
+from features.files.records import NOTICED, read_noticed, write_noticed
+from pipeline.cached.run import train_model
+from pipeline.evaluation.run_folder import RunFolder
+from pipeline.report.sources import dropped_of
 from tests.checkpoints import text_encoder
 from tests.conftest import ManifestMaker
 from tests.fake_run import FakeRun

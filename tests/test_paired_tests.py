@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn import metrics as oracle
 
+from pipeline.compare.significance import holm, mcnemar, permutation_test
 from pipeline.metrics import MONITORS, Floats, Matrices, grouped_confusion, scores
-from pipeline.paired_tests import holm, mcnemar, permutation_test
 
 Ints = NDArray[np.int64]
 CLASSES = 3
@@ -143,7 +143,7 @@ def test_the_generator_is_seeded() -> None:
 def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Problem(units=30).pair()
     whole = permutation_test(pair, headline, "x")
-    monkeypatch.setattr("pipeline.paired_tests._CHUNK_BYTES", 10_000)
+    monkeypatch.setattr("pipeline.compare.significance._CHUNK_BYTES", 10_000)
     assert permutation_test(pair, headline, "x") == whole
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from features.errors import ParamsError
-from features.plugins import load
-from features.yaml_scalars import read_yaml
-from pipeline.params import Params, all_problems, read_params
-from pipeline.train_params import TrainParams
+from features.files.yaml_text import read_yaml
+from features.settings.plugins import load
+from pipeline.params.file import Params, all_problems, read_params
+from pipeline.params.training import TrainParams
 
 SHIPPED = Path(__file__).parent.parent / "params.yaml"
 

@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from features.errors import HeronryError, ParamsError
-from features.yaml_scalars import read_yaml
+from features.files.yaml_text import read_yaml
 from pipeline.__main__ import plan
-from pipeline.check import slot_problems
-from pipeline.params import all_problems, read_params, read_unchecked
+from pipeline.commands.check import slot_problems
+from pipeline.params.file import all_problems, read_params, read_unchecked
 from stages.e2e.__main__ import main as e2e
 from stages.extract.__main__ import main as extract
 from stages.prepare.__main__ import main as prepare

@@ -14,13 +14,14 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from features.corpora._adapter import Item
-from features.corpora._embedded_audio import FOLDER, safe_name, suffix_of
-from features.corpora._parquet import Shard
+from features.corpora._tables.audio import safe_name, suffix_of
+from features.corpora._tables.parquet import Shard
 from features.corpora.manifest import ManifestCorpus
+from features.corpus.adapter import UNPACKED, Item
+from features.corpus.entry import corpus_entry
+from features.corpus.manifest import Manifest, read_labels
+from features.corpus.prepare import prepare
 from features.errors import ManifestError, ParamsError
-from features.manifest import Manifest, read_labels
-from features.preparation import corpus_entry, prepare
 from tests.hub_tables import audio, clip, save_to_disk, write_parquet
 
 COLUMNS = {"label": "emotion", "text": "transcription", "speaker": "speaker_id"}
@@ -72,7 +73,7 @@ def test_splits_classes_and_numbers(tmp_path: Path) -> None:
         id="train-000001",
         label="happy",
         speaker="3",
-        audio=f"{FOLDER}/train/train-000001.wav",
+        audio=f"{UNPACKED}/train/train-000001.wav",
         text="words 3",
         split="train",
     )
@@ -232,10 +233,10 @@ def test_ids_stay_below_the_root(tmp_path: Path) -> None:
     places = {str(item.audio) for item in found}
     assert len(places) == len(ids)
     for place in places:
-        assert (root / place).parent == root / FOLDER / "train"
+        assert (root / place).parent == root / UNPACKED / "train"
         assert (root / place).is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
-    assert [path.name for path in (root / FOLDER).iterdir()] == ["train"]
+    assert [path.name for path in (root / UNPACKED).iterdir()] == ["train"]
 
 
 def test_safe_names_are_short_and_distinct() -> None:
@@ -246,7 +247,7 @@ def test_safe_names_are_short_and_distinct() -> None:
 
 def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
     write_parquet(tmp_path / "data/train.parquet", [row(0)])
-    (tmp_path / FOLDER).write_text("in the way")
+    (tmp_path / UNPACKED).write_text("in the way")
     with pytest.raises(
         ManifestError, match=r"audio of 'train-000000' is inside its table and cannot be written"
     ):
@@ -263,7 +264,7 @@ def test_wrong_tables_are_told_before_any_audio_is_written(tmp_path: Path) -> No
         "id 'u' occurs in data/wild.parquet row 0, data/wild.parquet row 1; expected each id once: "
         "give the rows `id`s",
     ]
-    assert not (tmp_path / FOLDER).exists()
+    assert not (tmp_path / UNPACKED).exists()
 
 
 def test_a_row_without_audio_is_rejected_alone(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from features.backbone_entry import BackboneEntry
+from features.backbone.entry import BackboneEntry
+from features.corpus.manifest import Manifest
 from features.errors import ParamsError
-from features.extraction import Options, extract
-from features.manifest import Manifest
+from features.extraction.extract import Options, extract
 from stages.extract.__main__ import _part as part_of
 from tests.conftest import ManifestMaker
 

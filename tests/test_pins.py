@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from features.backbone_entry import backbone_entry, fingerprint
+from features.backbone.entry import backbone_entry, fingerprint
 from features.errors import CheckpointError
-from features.extraction import extract
-from features.files import file_sha256
-from features.pins import leaves_weights_open
-from pipeline.check import check
-from pipeline.params import read_params
+from features.extraction.extract import extract
+from features.extraction.pins import leaves_weights_open
+from features.files.hashes import file_sha256
+from pipeline.commands.check import check
+from pipeline.params.file import read_params
 from tests.checkpoints import ced, emotion2vec, speech_encoder, text_encoder, whisper
 from tests.conftest import ManifestMaker
 from tests.test_check import params

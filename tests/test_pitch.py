@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from features import pitch
+from features.audio import pitch
 from tests.golden import golden
 
 

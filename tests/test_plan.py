@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from features.corpus.manifest import Manifest
 from features.errors import ManifestError
-from features.extraction import extract
-from features.files import file_sha256
-from features.manifest import Manifest
-from pipeline.params import Params
-from pipeline.plan import Step, plan
+from features.extraction.extract import extract
+from features.files.hashes import file_sha256
+from pipeline.commands.plan import Step, plan
+from pipeline.params.file import Params
 from tests.conftest import ManifestMaker
 
 SECONDS = [0.5, 1.0, 0.3, 1.2, 0.8]

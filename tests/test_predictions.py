@@ -7,15 +7,17 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.predictions import (
+from features.errors import RunError
+from pipeline.evaluation.predictions import (
     named_in,
     read_predictions,
     write_csv_predictions,
     write_parquet_predictions,
 )
-from pipeline.runs import PREDICTIONS, RunFolder
-from pipeline.tables import RunError, Table
-from pipeline.whose import Whose
+from pipeline.evaluation.run_folder import RunFolder
+from pipeline.evaluation.whose import Whose
+from pipeline.runs.layout import PREDICTIONS
+from pipeline.runs.tables import Table
 from tests.fake_run import CLASSES, FakeRun
 
 

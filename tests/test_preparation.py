@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from features.audio import listen
+from features.audio.read import listen
+from features.corpus.manifest import Manifest, read_labels
 from features.errors import ManifestError, ParamsError
-from features.manifest import Manifest, read_labels
 from tests.small_corpus import SmallCorpus
 
 
@@ -80,7 +80,7 @@ def test_relabelling_and_another_protocol_leave_the_utterances_alone(mine: Small
 def test_files_that_have_not_changed_are_not_hashed_again(
     mine: SmallCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("features.inspection.SETTLED_NS", -(10**12))  # as if they were old
+    monkeypatch.setattr("features.files.reading.SETTLED_NS", -(10**12))  # as if they were old
     mine.four()
     mine.prepare()
     first = mine.written()
@@ -90,7 +90,7 @@ def test_files_that_have_not_changed_are_not_hashed_again(
         heard.append(id)
         return listen(file, id)
 
-    monkeypatch.setattr("features.inspection.listen", count)
+    monkeypatch.setattr("features.audio.read.listen", count)
     mine.prepare()
     assert heard == []
     assert mine.written() == first

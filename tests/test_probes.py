@@ -12,15 +12,16 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from features.cache import CacheWriter, shard_name
-from features.manifest import Label
+from features.cache.shard import shard_name
+from features.cache.writer import CacheWriter
+from features.corpus.manifest import Label
 from features.stream import StreamSpec
-from pipeline.checkpoint import make_model
-from pipeline.conditions import conditions, write_conditions
-from pipeline.data import Examples, join
-from pipeline.probes import probe, vectors, write_probes
-from pipeline.train_params import TrainParams
-from pipeline.training import fit
+from pipeline.data.examples import Examples, join
+from pipeline.model.checkpoint import make_model
+from pipeline.params.training import TrainParams
+from pipeline.runs.conditions import conditions, write_conditions
+from pipeline.runs.probes import probe, vectors, write_probes
+from pipeline.training.loop import fit
 
 CLASSES = ["calm", "angry", "sad"]
 SPLITS = ["train"] * 6 + ["valid"] * 2 + ["test"] * 2

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.corpora._adapter import Item
+from features.corpus.adapter import Item
+from features.corpus.leaks import find_leaks
+from features.corpus.protocols import PROTOCOLS, assign
 from features.errors import ManifestError, ParamsError
-from features.leaks import find_leaks
-from features.protocols import PROTOCOLS, assign
 from tests.protocol_laws import SPLITS, check_folds, corpora, corpus, held
 
 

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from features.errors import ParamsError
 from features.stream import Stream, StreamSpec
-from pipeline.batch import Batch
-from pipeline.checkpoint import make_model
 from pipeline.fusion._front import PUBLIC_NAMES, Front
-from pipeline.fusion._layers import renamed
-from pipeline.fusion._model import FusionModel
-from pipeline.fusion._recurrent import BiGRU
+from pipeline.fusion._layers import BiGRU, renamed
+from pipeline.model.base import FusionModel
+from pipeline.model.batch import Batch
+from pipeline.model.checkpoint import make_model
 from tests import fusion_golden
 
 PARAMETERS = {"transformer": 8_543_240, "bigru_cross": 22_193_160, "hcam": 34_796_552}

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.corpora._adapter import Item, Published
-from features.corpus_card import differences
-from features.records import count_reasons
+from features.corpus.adapter import Item, Published
+from features.corpus.card import differences
+from features.files.records import count_reasons
 
 
 def items_of(**counts: int) -> list[Item]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from features.errors import CacheError
-from pipeline.pulled import check_pulled, directory_md5
+from pipeline.storage.pulled import check_pulled, directory_md5
 
 FOLDER = Path("data/tones/labels")
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
-from features.manifest import Manifest
-from features.shard import read_shard
-from features.shard_check import ShardFacts, check_shard
-from pipeline.doctor import examine
-from pipeline.quarantine import quarantine
+from features.cache.shard import read_shard
+from features.corpus.manifest import Manifest
+from features.doctor.quarantine import quarantine
+from features.doctor.shards import ShardFacts, check_shard
+from pipeline.commands.doctor import examine
 from tests.conftest import ManifestMaker
 from tests.test_dvc import SOURCE, Project, params, write_corpus
 from tests.tone_cache import (
@@ -38,7 +38,7 @@ def manifest(
 ) -> Manifest:
     """A project with a sound cache; only slow tests open shards in another process first."""
     if request.node.get_closest_marker("slow") is None:
-        monkeypatch.setattr("features.cache_check.unopenable", lambda _: set())
+        monkeypatch.setattr("features.doctor.folder.unopenable", lambda _: set())
     monkeypatch.chdir(tmp_path)
     return make_project(make_manifest, private_store)
 

@@ -11,17 +11,17 @@ import pytest
 
 from features import ranges
 from features.arguments import parameter_types, problems
-from features.backbone_entry import PACKAGE as BACKBONES
-from features.backbone_entry import BackboneEntry
-from features.corpus_entry import PACKAGE as CORPORA
-from features.corpus_entry import CorpusEntry
-from features.plugins import kinds, load
+from features.backbone.entry import PACKAGE as BACKBONES
+from features.backbone.entry import BackboneEntry
+from features.corpus.entry import PACKAGE as CORPORA
+from features.corpus.entry import CorpusEntry
 from features.ranges import Interval
-from pipeline.checkpoint import FUSIONS
-from pipeline.fusion._inputs import InputSettings
-from pipeline.params import ModelEntry, Params
-from pipeline.train_params import TrainParams
-from pipeline.tune_params import InitRun, LoraParams, SlotTuning, TuneParams
+from features.settings.plugins import kinds, load
+from pipeline.model.checkpoint import FUSIONS
+from pipeline.model.inputs import InputSettings
+from pipeline.params.file import ModelEntry, Params
+from pipeline.params.training import TrainParams
+from pipeline.params.tuning import InitRun, LoraParams, SlotTuning, TuneParams
 from tests.number_ranges import numbers
 
 RECORDS: dict[str, Any] = {

@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from features.errors import HeronryError, ParamsError
-from pipeline import ranks_launch
-from pipeline.finetune import finetune_model
-from pipeline.live import LiveExamples
-from pipeline.micro_batches import StandIn
-from pipeline.ranks import ALONE, Ranks
-from pipeline.ranks_launch import LAUNCH, joined, relaunch
-from pipeline.runs import HISTORY
-from pipeline.steps import micro_step
-from pipeline.train_params import TrainParams
-from pipeline.training import begin as beginning
+from pipeline.e2e.run import finetune_model
+from pipeline.e2e.source import LiveExamples
+from pipeline.params.training import TrainParams
+from pipeline.runs.layout import HISTORY
+from pipeline.runtime import launch
+from pipeline.runtime.launch import LAUNCH, joined, relaunch
+from pipeline.training.fitting import StandIn
+from pipeline.training.loop import begin as beginning
+from pipeline.training.loop import micro_step
+from pipeline.training.ranks import ALONE, Ranks
 from tests.conftest import ManifestMaker
 from tests.launched import (
     ACCELERATE,
@@ -153,7 +153,7 @@ def test_the_stage_becomes_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None
         assert LAUNCH not in os.environ
         raise BecameError(words)
 
-    monkeypatch.setattr(ranks_launch, "_become", become)
+    monkeypatch.setattr(launch, "_become", become)
     relaunch("stages.e2e", ["a", "b"])
     monkeypatch.setenv(LAUNCH, f"{sys.executable} -m some.launcher --ids '0, 1'")
     with pytest.raises(BecameError) as caught:

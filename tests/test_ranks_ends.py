@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.finetune import finetune_model
-from pipeline.params import Params
+from pipeline.e2e.run import finetune_model
+from pipeline.params.file import Params
 from tests.launched import (
     CLOSE,
     STAGE,
@@ -35,10 +35,10 @@ from pathlib import Path
 
 import torch
 from features.errors import HeronryError
-from pipeline.end_to_end import EndToEnd
-from pipeline.finetune import finetune_model
-from pipeline.params import read_params
-from pipeline.ranks_launch import joined
+from pipeline.e2e.model import EndToEnd
+from pipeline.e2e.run import finetune_model
+from pipeline.params.file import read_params
+from pipeline.runtime.launch import joined
 
 loss, calls = EndToEnd.loss, [0]
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.corpora._adapter import Item
 from features.corpora.ravdess import Ravdess
+from features.corpus.adapter import Item
+from features.corpus.entry import corpus_entry
+from features.corpus.manifest import Manifest, read_labels
+from features.corpus.prepare import prepare
 from features.errors import ManifestError
-from features.manifest import Manifest, read_labels
-from features.preparation import corpus_entry, prepare
 from tests.heard import heard
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "ravdess"

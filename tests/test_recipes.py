@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from features.errors import ParamsError
-from features.yaml_scalars import read_yaml
-from pipeline.params import Params, all_problems
-from pipeline.recipes import command_line, read_recipe, settings
+from features.files.yaml_text import read_yaml
+from pipeline.params.file import Params, all_problems
+from pipeline.params.recipes import command_line, read_recipe, settings
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))

@@ -14,19 +14,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from features.cache import CacheReader, CacheWriter, shard_name
+from features.cache.reader import CacheReader
+from features.cache.shard import shard_name
+from features.cache.writer import CacheWriter
+from features.corpus.manifest import Label
 from features.errors import CacheError, ParamsError
-from features.manifest import Label
-from features.records import REJECTED, write_json, write_rejected, write_rows
+from features.files.records import REJECTED, write_json, write_rejected, write_rows
 from features.stream import StreamSpec
-from pipeline import training
-from pipeline.checkpoint import make_model
-from pipeline.conditions import conditions, write_conditions
-from pipeline.data import Examples, join
-from pipeline.evaluation import evaluate
-from pipeline.params import Params, all_problems
-from pipeline.report_robustness import robustness_of
-from pipeline.train import train_model
+from pipeline.cached.run import train_model
+from pipeline.data.examples import Examples, join
+from pipeline.model.checkpoint import make_model
+from pipeline.params.file import Params, all_problems
+from pipeline.report.evaluate import evaluate
+from pipeline.report.robustness import robustness_of
+from pipeline.runs.conditions import conditions, write_conditions
+from pipeline.training import loop
 from tests.fake_run import FakeRun
 from tests.test_report_sections import words
 from tests.test_training import CLASSES, DIM, labels_of
@@ -122,7 +124,7 @@ def test_turns_of_dialogues_are_replaced_too(tmp_path: Path) -> None:
 
 
 def _guesses(model: Any, examples: Examples, test: list[Label]) -> list[int]:
-    return [int(k) for k in training.evaluate(model, examples, test).probabilities.argmax(1)]
+    return [int(k) for k in loop.evaluate(model, examples, test).probabilities.argmax(1)]
 
 
 def predictions(path: Path) -> dict[str, list[str]]:

@@ -14,22 +14,23 @@ from types import FrameType
 
 import pytest
 
-from features.audio import read_audio
-from features.checkpoint_files import read_tensors
-from features.corpora._parquet import Shard
-from features.ctranslate2 import read_ctranslate2
+from features.audio.read import read_audio
+from features.cache.shard import read_shard
+from features.corpora._tables.parquet import Shard
+from features.corpus.inspection import inspect_files
+from features.corpus.manifest import Manifest
+from features.doctor.folder import unopenable
+from features.doctor.shards import check_shard
 from features.errors import HeronryError
-from features.files import check_regular, file_sha256, open_regular, open_text, read_regular
-from features.inspection import inspect_files
-from features.manifest import Manifest
-from features.records import read_json, read_rejected
-from features.shard import read_shard
-from features.shard_check import check_shard
-from features.shard_probe import unopenable
-from features.yaml_scalars import read_yaml_file
-from pipeline.foreign_arrays import READERS, ArrayReader
-from pipeline.predictions import read_predictions
-from pipeline.tables import read_csv
+from features.exchange.arrays import READERS, ArrayReader
+from features.files.hashes import file_sha256
+from features.files.reading import check_regular, open_regular, open_text, read_regular
+from features.files.records import read_json, read_rejected
+from features.files.yaml_text import read_yaml_file
+from features.weights.ctranslate2 import read_ctranslate2
+from features.weights.tensors import read_tensors
+from pipeline.evaluation.predictions import read_predictions
+from pipeline.runs.tables import read_csv
 from tests.small_corpus import SmallCorpus
 
 SECONDS = 10

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from features.corpus_entry import corpus_entry
+from features.corpus.entry import corpus_entry
+from features.corpus.rehearsal import look_for, rehearse
 from features.errors import HeronryError
-from features.rehearsal import look_for, rehearse
-from pipeline.check import check
-from pipeline.params import Params
+from pipeline.commands.check import check
+from pipeline.params.file import Params
 from tests.hub_tables import audio, clip, write_parquet
 from tests.small_corpus import HEAD, SmallCorpus
 

@@ -20,21 +20,26 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from features.backbone_entry import BackboneEntry
-from features.cache import CacheReader, CacheWriter, shard_name
+from features.backbone.entry import BackboneEntry
+from features.cache.reader import CacheReader
+from features.cache.shard import shard_name
+from features.cache.writer import CacheWriter
+from features.corpus.entry import corpus_entry
+from features.corpus.manifest import Label, Manifest, read_labels
+from features.corpus.prepare import prepare
+from features.corpus.utterance import Utterance
 from features.errors import ManifestError
-from features.extraction import extract
-from features.files import file_sha256
-from features.manifest import Label, Manifest, Utterance, read_labels
-from features.preparation import corpus_entry, prepare
-from features.records import REJECTED, write_json, write_rejected, write_rows
+from features.extraction.extract import extract
+from features.files.hashes import file_sha256
+from features.files.records import REJECTED, write_json, write_rejected, write_rows
 from features.stream import StreamSpec
-from pipeline import data
-from pipeline.evaluation import evaluate
-from pipeline.left_out import Group, describe, groups
-from pipeline.params import Params
-from pipeline.report_page import page
-from pipeline.train import train_model
+from pipeline.cached.run import train_model
+from pipeline.data import examples as examples_module
+from pipeline.data.examples import join
+from pipeline.data.left_out import Group, describe, groups
+from pipeline.params.file import Params
+from pipeline.report.evaluate import evaluate
+from pipeline.report.page import page
 from stages._run import run
 from stages.extract.__main__ import main as extract_stage
 from tests.test_audio_formats import cut, encoded, flipped
@@ -306,7 +311,7 @@ def test_both_slots_of_a_batch_hold_the_same_utterances(two_slots: Params, tmp_p
     assert two_slots.corpus == "mixed"
     folders = {"text": tmp_path / "cache/mixed/words", "speech": tmp_path / "cache/mixed/tone"}
     labels = read_labels(tmp_path / "data/mixed/labels")
-    examples = data.join(folders, labels, CLASSES)
+    examples = join(folders, labels, CLASSES)
     assert sorted(examples.dropped) == LEFT_OUT
     batch = examples.batch(examples.labels)
     assert batch.ids == tuple(label.id for label in labels if label.id not in LEFT_OUT)
@@ -324,7 +329,7 @@ def test_caches_are_verified_once_and_not_by_each_job(
             verified.append(verify)
             super().__init__(folder, verify=verify)
 
-    monkeypatch.setattr(data, "CacheReader", Counting)
+    monkeypatch.setattr(examples_module, "CacheReader", Counting)
     train_model(two_slots, "m", "mixed", device="cpu", workers=1)
     assert verified == [True] * 2 + [False] * 2 * 2  # two slots; then two jobs of two slots
 

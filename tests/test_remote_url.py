@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pipeline.remote_url import OWN, SECRETS, ShareError, has_secret, parse_url
+from pipeline.storage.url import OWN, SECRETS, ShareError, has_secret, parse_url
 
 HUSH = "hunter2-and-more"
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.manifest import Utterance
-from features.records import write_rows
-from pipeline.evaluation import evaluate
-from pipeline.report import Report, WorstError
-from pipeline.report_audio import Clips, audio_root
-from pipeline.report_errors import errors_of
+from features.corpus.utterance import Utterance
+from features.files.records import write_rows
+from pipeline.evaluation.errors import WorstError
+from pipeline.report.errors import Clips, audio_root, errors_of
+from pipeline.report.evaluate import evaluate
+from pipeline.report.records import Report
 from tests.fake_run import FakeRun
 
 RATE_HZ = 44_100

@@ -11,8 +11,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from pipeline.evaluation import evaluate, write_report
-from pipeline.report_page import page
+from pipeline.report.evaluate import evaluate, write_report
+from pipeline.report.page import page
 from tests.fake_run import FakeRun
 from tests.test_report_page import whole_run
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.evaluation import evaluate, headline, write_report
+from pipeline.report.evaluate import evaluate, write_report
+from pipeline.report.metrics_json import headline
 from tests.fake_run import FakeRun, edit_json
 from tests.test_evaluation import FILES, pooled, rows_of
 

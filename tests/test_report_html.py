@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from pipeline.report_format import few, gauge, many, signed, spread, with_span
-from pipeline.report_html import Markup, contents, document, element, section, table
-from pipeline.report_style import CSS
-from pipeline.statistics import FEW_CLUSTERS, Interval
+from pipeline.evaluation.statistics import FEW_CLUSTERS, Interval
+from pipeline.html.format import few, gauge, many, signed, spread, with_span
+from pipeline.html.markup import Markup, contents, document, element, section, table
+from pipeline.html.style import CSS
 
 TEXT = [
     *(("--ink", ground) for ground in ("--paper", "--panel", "--note-panel", "--cell")),

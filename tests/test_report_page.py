@@ -12,9 +12,9 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 
-from features.records import write_json
-from pipeline.evaluation import evaluate
-from pipeline.report_page import page
+from features.files.records import write_json
+from pipeline.report.evaluate import evaluate
+from pipeline.report.page import page
 from tests.fake_run import FakeRun, edit_json
 
 EVIL = "<script>alert('x')</script>"

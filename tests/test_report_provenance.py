@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from features.backbone_entry import fingerprint
-from features.records import write_json
-from pipeline.report_corpus import corpus_of
-from pipeline.report_html import Markup
-from pipeline.report_leaks import Leaks, leak_warning
-from pipeline.report_sources import cache_hash, machine_of, settings_of, slots_of
-from pipeline.runs import RunFolder
+from features.backbone.entry import fingerprint
+from features.files.records import write_json
+from pipeline.evaluation.run_folder import RunFolder
+from pipeline.html.markup import Markup
+from pipeline.report.corpus import Leaks, corpus_of, leak_warning
+from pipeline.report.sources import cache_hash, machine_of, settings_of, slots_of
 from tests.fake_run import FakeRun, edit_json
 from tests.test_report_sections import words
 

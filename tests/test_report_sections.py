@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.calibration import calibrate
-from pipeline.evaluation import evaluate
-from pipeline.report import Report
-from pipeline.report_calibration import calibration_of
-from pipeline.report_classes import classes_of, curves_of, jobs_of
-from pipeline.report_gaps import gaps_of
-from pipeline.report_html import Markup
-from pipeline.report_robustness import neutral_of, robustness_of
-from pipeline.report_scores import scores_of
+from pipeline.evaluation.calibration import calibrate
+from pipeline.html.markup import Markup
+from pipeline.report.calibration import calibration_of
+from pipeline.report.classes import classes_of, curves_of, jobs_of
+from pipeline.report.evaluate import evaluate
+from pipeline.report.groups import gaps_of
+from pipeline.report.records import Report
+from pipeline.report.robustness import neutral_of, robustness_of
+from pipeline.report.scores import scores_of
 from tests.fake_run import FakeRun
 
 

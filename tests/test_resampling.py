@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.backbone_entry import BackboneEntry, fingerprint
+from features.audio.resampling import BETA, ROLLOFF, ZERO_CROSSINGS, resampled
+from features.backbone.entry import BackboneEntry, fingerprint
 from features.backbones.tone import Tone
-from features.resampling import BETA, ROLLOFF, ZERO_CROSSINGS, resampled
 
 TO_HZ = 16_000
 RATES_HZ = (8_000, 11_025, 12_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)

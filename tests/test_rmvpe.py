@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle  # noqa: TID251  to see that what it writes is refused
+import pickle  # noqa: TID251  as processes that prepare inputs get a backbone
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from features import rmvpe_audio
 from features.backbones.f0 import F0
 from features.errors import CheckpointError, ParamsError
 from features.networks import rmvpe
@@ -69,11 +68,11 @@ def test_names_shapes_and_counts_are_those_of_the_public_network() -> None:
 
 def test_log_mel_equals_the_reference() -> None:
     expected = golden("rmvpe.npz")["logmel"]
-    assert np.abs(rmvpe_audio.log_mel(audio()).numpy() - expected).max() < 3e-4
+    assert np.abs(rmvpe.log_mel(audio()).numpy() - expected).max() < 3e-4
 
 
 def test_mel_bank_equals_the_reference() -> None:
-    bank = rmvpe_audio._window_and_bank()[1].numpy()
+    bank = rmvpe._window_and_bank()[1].numpy()
     assert np.abs(bank - golden("mel_filterbanks.npz")["rmvpe_128x513"]).max() < 1e-6
 
 
@@ -128,11 +127,11 @@ def test_inner_states_equal_the_reference(network: rmvpe.RMVPE) -> None:
 def test_frequency_equals_the_reference(network: rmvpe.RMVPE) -> None:
     vectors = golden("rmvpe.npz")
     with torch.inference_mode():
-        (salience,) = network(rmvpe_audio.log_mel(audio())[None])
+        (salience,) = network(rmvpe.log_mel(audio())[None])
     clear = vectors["argmax_margin"] > 2e-4
     assert clear.mean() > 0.9
     for name, threshold in {"f0_t03": 0.03, "f0_tb": float(vectors["threshold_b"])}.items():
-        hz = rmvpe_audio.salience_to_hz(salience.numpy(), threshold=threshold)
+        hz = rmvpe.salience_to_hz(salience.numpy(), threshold=threshold)
         assert np.allclose(hz[clear], vectors[name][clear], rtol=1e-4, atol=0)
     assert 0 < np.count_nonzero(vectors["f0_tb"]) < len(clear)
 
@@ -142,13 +141,13 @@ def test_frequency_equals_the_reference(network: rmvpe.RMVPE) -> None:
 
 def cents_of(hz: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cents above 10 Hz, the inverse of `cents_to_hz`."""
-    return np.asarray(1200.0 * np.log2(hz / rmvpe_audio.CENTS_HZ))
+    return np.asarray(1200.0 * np.log2(hz / rmvpe.CENTS_HZ))
 
 
 @pytest.mark.parametrize(("name", "threshold"), [("t03", 0.03), ("t05", 0.05)])
 def test_decoding_equals_the_reference(name: str, threshold: float) -> None:
     vectors = golden("rmvpe_decode.npz")
-    hz = rmvpe_audio.salience_to_hz(vectors["salience"], threshold=threshold)
+    hz = rmvpe.salience_to_hz(vectors["salience"], threshold=threshold)
     expected = vectors[f"f0_{name}"]
     voiced = expected > 0
     assert np.array_equal(hz > 0, voiced)
@@ -158,20 +157,20 @@ def test_decoding_equals_the_reference(name: str, threshold: float) -> None:
 
 def test_salience_of_nothing_is_unvoiced() -> None:
     nothing = np.zeros((3, rmvpe.N_BINS), np.float32)
-    assert rmvpe_audio.salience_to_hz(nothing, threshold=0.0).tolist() == [0.0] * 3
+    assert rmvpe.salience_to_hz(nothing, threshold=0.0).tolist() == [0.0] * 3
 
 
 @given(st.floats(31.7, 2005.0))
 def test_cents_invert(hz: float) -> None:
-    assert rmvpe_audio.cents_to_hz(cents_of(np.array([hz])))[0] == pytest.approx(hz, rel=1e-12)
+    assert rmvpe.cents_to_hz(cents_of(np.array([hz])))[0] == pytest.approx(hz, rel=1e-12)
 
 
 @given(st.floats(80.0, 7000.0), st.floats(0.01, 1.0))
 def test_a_peak_is_decoded_to_its_centre(above: float, height: float) -> None:
     """A symmetric peak anywhere between two bins, far from both ends, however high."""
-    centre = rmvpe_audio.FIRST_CENTS + above
-    peak = height * np.exp(-0.5 * ((rmvpe_audio.CENTS - centre) / 25.0) ** 2)
-    (cents,) = rmvpe_audio.salience_to_cents(peak[None].astype(np.float32))
+    centre = rmvpe.FIRST_CENTS + above
+    peak = height * np.exp(-0.5 * ((rmvpe.CENTS - centre) / 25.0) ** 2)
+    (cents,) = rmvpe.salience_to_cents(peak[None].astype(np.float32))
     assert cents == pytest.approx(centre, abs=4.0)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from features.networks import rmvpe
-from features.networks.rmvpe_convolution import as_product, normed
+from features.networks.rmvpe import as_product, normed
 from tests.checkpoints.f0 import golden_weights
 from tests.golden import golden
 

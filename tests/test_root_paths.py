@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from features.corpora._embedded_audio import FOLDER
 from features.corpora.manifest import ManifestCorpus
 from features.corpora.meld import Meld
 from features.corpora.ravdess import Ravdess
+from features.corpus.adapter import UNPACKED
 from features.errors import ManifestError
-from features.root_paths import RootPaths, held
+from features.files.root_paths import RootPaths, held
 from tests.hub_tables import audio, clip, write_parquet
 from tests.small_corpus import SmallCorpus
 
@@ -113,7 +113,7 @@ def test_a_root_may_be_a_link(mine: SmallCorpus, monkeypatch: pytest.MonkeyPatch
     assert mine.prepare().utterances == 4
 
 
-@pytest.mark.parametrize("link", [FOLDER, f"{FOLDER}/all"])
+@pytest.mark.parametrize("link", [UNPACKED, f"{UNPACKED}/all"])
 @pytest.mark.parametrize("there", [True, False])
 def test_audio_is_not_unpacked_through_a_link(tmp_path: Path, link: str, there: bool) -> None:
     root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
@@ -123,7 +123,7 @@ def test_audio_is_not_unpacked_through_a_link(tmp_path: Path, link: str, there: 
     (root / link).symlink_to(elsewhere, target_is_directory=True)
     if there:
         elsewhere.mkdir()
-    with pytest.raises(ManifestError, match=f"{FOLDER} below the corpus root .* is a link to"):
+    with pytest.raises(ManifestError, match=f"{UNPACKED} below the corpus root .* is a link to"):
         list(ManifestCorpus(root, file="data").items())
     assert not elsewhere.exists() or not list(elsewhere.iterdir())
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.manifest import Label
-from pipeline.evaluation import evaluate
+from features.corpus.manifest import Label
+from pipeline.evaluation.rows import cluster_unit
+from pipeline.evaluation.run_folder import RunFolder
 from pipeline.metrics import confusion
-from pipeline.rows import cluster_unit
-from pipeline.runs import RunFolder
+from pipeline.report.evaluate import evaluate
 from tests.fake_run import FakeRun, rows_of
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from features.corpus.manifest import read_labels
 from features.errors import HeronryError
-from features.manifest import read_labels
-from features.records import write_json, write_rows
-from pipeline.evaluation import evaluate
-from pipeline.runs import RunFolder
+from features.files.records import write_json, write_rows
+from pipeline.evaluation.run_folder import RunFolder
+from pipeline.report.evaluate import evaluate
 from tests.fake_run import CLASSES, FakeRun, edit_json
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.manifest import Label
-from pipeline.sampling import class_counts, draw, sampler_weights
+from features.corpus.manifest import Label
+from pipeline.training.sampling import class_counts, draw, sampler_weights
 
 CLASSES = ["calm", "angry", "sad"]
 LABELS = [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.schedules import Schedule
+from pipeline.training.schedules import Schedule
 
 
 def rates(schedule: Schedule, steps: int) -> list[float]:

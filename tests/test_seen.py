@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from features.backbone_entry import BackboneEntry, backbone_entry
-from features.cache import CacheReader
-from features.checkpoints import Checkpoint
+from features.backbone.entry import BackboneEntry, backbone_entry
+from features.cache.reader import CacheReader
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Utterance
 from features.errors import ManifestError
-from features.extraction import extract
-from features.manifest import Manifest, Utterance
-from features.records import SEEN, read_seen, write_seen
-from features.seen import TRAINED_ON, TrainedOn, find_seen, trained_on, write_trained_on
+from features.extraction.extract import extract
+from features.extraction.seen import TRAINED_ON, TrainedOn, find_seen, trained_on, write_trained_on
+from features.files.records import SEEN, read_seen, write_seen
+from features.weights.checkpoint import Checkpoint
 from tests.checkpoints.text_encoder import VARIANTS
 from tests.conftest import ManifestMaker
 
@@ -68,7 +69,7 @@ def test_a_malformed_list_stops_before_anything_is_computed(
     def refuse(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("features.extraction.run_shards", refuse)
+    monkeypatch.setattr("features.extraction.engines.run_shards", refuse)
     with pytest.raises(ManifestError, match=r"trained_on\.jsonl, line 2: .*'corpus'"):
         extracted(manifest, entry, tmp_path)
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from features.errors import ParamsError
-from pipeline.params import all_problems, read_unchecked
-from pipeline.selection import selection_problems
+from pipeline.params.file import all_problems, read_unchecked
+from pipeline.params.selection import selection_problems
 from stages.selection.__main__ import OUT, main
 
 SOURCE = Path(__file__).parents[1]

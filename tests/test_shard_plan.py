@@ -5,8 +5,9 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given
 
-from features.manifest import Manifest, Utterance
-from features.shard_plan import PlannedShard, plan_shards
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Utterance
+from features.extraction.plan import PlannedShard, plan_shards
 
 
 def manifest_of(seconds: list[float]) -> Manifest:

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import pipeline.share_probe
+import pipeline.storage.round_trip
 from features.errors import HeronryError
-from pipeline.remote_url import RemoteUrl, ShareError
-from pipeline.share import _ask, app
-from pipeline.share_config import LOCAL, SHARED, Remote, configured, exposed, unverified
-from pipeline.share_probe import Probe, round_trip
+from pipeline.commands.share import _ask, app
+from pipeline.storage.remote import LOCAL, SHARED, Remote, configured, exposed, unverified
+from pipeline.storage.round_trip import Probe, round_trip
+from pipeline.storage.url import RemoteUrl, ShareError
 
 HUSH = "hunter2-and-more"
 
@@ -61,7 +61,7 @@ def section(path: Path, name: str = "team") -> dict[str, str]:
 @pytest.fixture
 def reached(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every remote works."""
-    monkeypatch.setattr("pipeline.share.round_trip", lambda _: Probe(0.1, None))
+    monkeypatch.setattr("pipeline.storage.round_trip.round_trip", lambda _: Probe(0.1, None))
 
 
 def test_a_folder_is_set_up_and_left_empty(tmp_path: Path) -> None:
@@ -176,10 +176,10 @@ def test_a_failed_round_trip_is_undone_and_keeps_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(remote: Remote) -> Probe:
-        with pipeline.share_probe._step("push to", remote):
+        with pipeline.storage.round_trip._step("push to", remote):
             raise PermissionError(f"no entry with {HUSH}")
 
-    monkeypatch.setattr("pipeline.share.round_trip", fail)
+    monkeypatch.setattr("pipeline.storage.round_trip.round_trip", fail)
     before = SHARED.read_bytes()
     with pytest.raises(ShareError, match=r"cannot push to ssh://me@host/x .*with \*\*\*") as caught:
         setup(f"ssh://me:{HUSH}@host/x")
@@ -189,7 +189,7 @@ def test_a_failed_round_trip_is_undone_and_keeps_secrets(
     assert not LOCAL.exists()
     file = tmp_path / "file"
     file.write_text("no folder")
-    monkeypatch.setattr("pipeline.share.round_trip", round_trip)
+    monkeypatch.setattr("pipeline.storage.round_trip.round_trip", round_trip)
     with pytest.raises(ShareError, match=r"push to .*you may write there"):
         setup(str(file))
     assert SHARED.read_bytes() == before
@@ -198,7 +198,7 @@ def test_a_failed_round_trip_is_undone_and_keeps_secrets(
 def test_a_remote_that_changes_bytes_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = pipeline.share_probe._store
+    real = pipeline.storage.round_trip._store
 
     @contextlib.contextmanager
     def faulty(remote: Remote) -> Iterator[Any]:
@@ -214,7 +214,7 @@ def test_a_remote_that_changes_bytes_is_found(
             store.add = add_other_bytes
             yield store
 
-    monkeypatch.setattr(pipeline.share_probe, "_store", faulty)
+    monkeypatch.setattr(pipeline.storage.round_trip, "_store", faulty)
     with pytest.raises(ShareError, match="other bytes"):
         setup(str(tmp_path / "store"))
     assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.remote_url import ShareError
-from pipeline.share_config import LOCAL, SHARED
+from pipeline.storage.remote import LOCAL, SHARED
+from pipeline.storage.url import ShareError
 from tests.test_share import HUSH, project, section, setup
 
 __all__ = ["project"]  # the fixture is for every test

@@ -10,14 +10,14 @@ import pytest
 from sklearn.metrics import accuracy_score, recall_score
 from typer.testing import CliRunner
 
-from features.errors import ManifestError, ParamsError
-from features.manifest import read_labels
-from features.preparation import corpus_entry
+from features.corpus.entry import corpus_entry
+from features.corpus.manifest import read_labels
+from features.errors import ManifestError, ParamsError, RunError
+from features.files.csv_text import write_csv
 from pipeline.__main__ import app
-from pipeline.predictions import read_predictions
-from pipeline.run_sources import read_run
-from pipeline.runs import PREDICTIONS
-from pipeline.tables import RunError, write_csv
+from pipeline.compare.sources import read_run
+from pipeline.evaluation.predictions import read_predictions
+from pipeline.runs.layout import PREDICTIONS
 from stages.train.__main__ import main
 from tests.small_corpus import SmallCorpus
 from tests.test_leak_gate import Project, project

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.evaluation import evaluate
+from features.errors import RunError
+from features.files.csv_text import write_csv
+from pipeline.evaluation.run_folder import RunFolder
+from pipeline.evaluation.slots import conditions, probes
 from pipeline.metrics import MONITORS
-from pipeline.run_extras import CONDITIONS
-from pipeline.runs import RunFolder
-from pipeline.slots_alone import conditions, probes
-from pipeline.tables import RunError, write_csv
+from pipeline.report.evaluate import evaluate
+from pipeline.runs.layout import CONDITIONS
 from tests.fake_run import FakeRun, rows_of
 
 

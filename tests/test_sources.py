@@ -14,14 +14,20 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import features.sources as sources
-from features.corpus_entry import corpus_entry
+import features.corpus.sources as sources
+from features.corpus.entry import corpus_entry
+from features.corpus.sources import (
+    changes_since,
+    differences,
+    record_path,
+    renew_record,
+    take_record,
+)
 from features.errors import ManifestError, ParamsError
-from features.files import file_sha256
-from features.plugins import kinds, load
-from features.sources import changes_since, differences, record_path, renew_record, take_record
-from pipeline.check import corpus_problems
-from pipeline.plan import corpus_changes
+from features.files.hashes import file_sha256
+from features.settings.plugins import kinds, load
+from pipeline.commands.check import corpus_problems
+from pipeline.commands.plan import corpus_changes
 from stages.look.__main__ import main as look
 from stages.prepare.__main__ import main as prepare
 from tests import (

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.spectrogram import BLOCK, equal_parts, spectra
+from features.audio.spectrogram import BLOCK, equal_parts, spectra
 
 
 @given(st.integers(1, 10_000), st.integers(1, 500))

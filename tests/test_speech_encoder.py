@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from features.backbones._masked_norm import MaskedGroupNorm
+from features.backbones._wav2vec2 import MaskedGroupNorm
 from features.backbones.speech_encoder import SpeechEncoder
-from features.checkpoint_files import read_tensors
-from features.checkpoint_identity import weights_sha256
+from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, ParamsError
-from features.manifest import Utterance
+from features.weights.identity import weights_sha256
+from features.weights.tensors import read_tensors
 from tests.checkpoints import speech_encoder, whisper
 from tests.conftest import ManifestMaker
 

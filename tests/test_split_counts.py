@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.corpora._adapter import Item
-from features.split_counts import (
+from features.corpus.adapter import Item
+from features.corpus.split_counts import (
     count_classes,
     count_genders,
     count_speakers,

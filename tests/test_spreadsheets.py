@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from features.files import follow_umask, replacing, seal
-from features.records import (
+from features.files.csv_text import guarded, unguarded
+from features.files.records import (
     read_noticed,
     read_rejected,
     read_seen,
@@ -25,10 +25,10 @@ from features.records import (
     write_rejected,
     write_seen,
 )
-from features.spreadsheet import guarded, unguarded
-from pipeline.evaluation import evaluate, write_report
-from pipeline.model_card import model_card
-from pipeline.run_sources import read_run
+from features.files.writing import follow_umask, replacing, seal
+from pipeline.compare.sources import read_run
+from pipeline.report.evaluate import evaluate, write_report
+from pipeline.report.model_card import model_card
 from tests.fake_run import FakeRun
 from tests.test_compare import same
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.metrics import Counts, confusion, scores
-from pipeline.statistics import (
+from pipeline.evaluation.statistics import (
     Interval,
     bootstrap,
     cluster_confusions,
@@ -16,6 +15,7 @@ from pipeline.statistics import (
     resample,
     seed_means,
 )
+from pipeline.metrics import Counts, confusion, scores
 
 Ints = NDArray[np.int64]
 

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
+from pipeline.evaluation.groups import BANDS, grouping, known_groupings, measure, speaker_spread
+from pipeline.evaluation.rows import Rows
+from pipeline.evaluation.statistics import bootstrap
+from pipeline.evaluation.summaries import intervals_of
 from pipeline.metrics import MONITORS
-from pipeline.rows import Rows
-from pipeline.speaker_spread import speaker_spread
-from pipeline.statistics import bootstrap
-from pipeline.subgroups import BANDS, grouping, known_groupings, measure
-from pipeline.summaries import intervals_of
 from tests.fake_run import FakeRun, rows_of
 
 

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from features.backbones.text_encoder import MASKED, TextEncoder
-from features.checkpoint_files import read_tensors
+from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, ParamsError
-from features.manifest import Utterance
+from features.weights.tensors import read_tensors
 from tests.checkpoints import text_encoder
 
 TEXT = Utterance("a", text="this is utterance number this")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle  # noqa: TID251  what sends a dataset to workers
+import pickle  # noqa: TID251  as processes that prepare inputs get a backbone
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from features.cache import CacheReader, CacheWriter, shard_name
+from features.cache.reader import CacheReader
+from features.cache.shard import shard_name
+from features.cache.writer import CacheWriter
 from features.errors import CacheError
+from features.exchange.torch_dataset import CacheDataset, CachedBatch, collate
 from features.stream import StreamSpec
-from pipeline.torch_dataset import CacheDataset, CachedBatch, collate
 
 IDS = [f"u{i}" for i in range(7)]
 

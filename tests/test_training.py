@@ -15,21 +15,24 @@ import numpy as np
 import pytest
 import torch
 
-from features.cache import CacheWriter, shard_name
+from features.cache.shard import shard_name
+from features.cache.writer import CacheWriter
+from features.corpus.manifest import Label
 from features.errors import CacheError, HeronryError, ParamsError
-from features.manifest import Label
-from features.records import REJECTED, write_json, write_rejected, write_rows
+from features.files.records import REJECTED, write_json, write_rejected, write_rows
 from features.stream import StreamSpec
-from pipeline import data, training
-from pipeline.batch import Batch, Prediction
-from pipeline.checkpoint import load_model, make_model
-from pipeline.fusion._model import FusionModel
-from pipeline.job_pool import run_jobs
-from pipeline.jobs import Job, run_job
-from pipeline.params import Params
-from pipeline.sampling import sampler_weights
-from pipeline.train import train_model
-from pipeline.train_params import TrainParams
+from pipeline.cached.run import run_job, train_model
+from pipeline.data.batching import shuffled_batches
+from pipeline.data.examples import Examples, join
+from pipeline.model.base import FusionModel
+from pipeline.model.batch import Batch, Prediction
+from pipeline.model.checkpoint import load_model, make_model
+from pipeline.params.file import Params
+from pipeline.params.training import TrainParams
+from pipeline.runs.job import Job
+from pipeline.runtime.pool import run_jobs
+from pipeline.training import loop
+from pipeline.training.sampling import sampler_weights
 
 CLASSES = ["calm", "angry", "sad"]
 DIM = 6
@@ -105,8 +108,8 @@ def test_learns_and_writes_what_the_design_says(slots: dict[str, Path], tmp_path
 def test_saved_model_is_the_kept_epochs(slots: dict[str, Path], tmp_path: Path) -> None:
     run_job(job_of(slots, tmp_path / "run"))
     model, classes = load_model(tmp_path / "run")
-    examples = data.join(slots, labels_of(), classes)
-    scored = training.evaluate(model, examples, examples.split(0, "valid"))
+    examples = join(slots, labels_of(), classes)
+    scored = loop.evaluate(model, examples, examples.split(0, "valid"))
     with (tmp_path / "run" / "history.csv").open() as file:
         kept = next(row for row in csv.DictReader(file) if row["best"] == "1")
     assert scored.loss == pytest.approx(float(kept["valid_loss"]), rel=1e-6)
@@ -127,10 +130,10 @@ def test_seed_gives_the_same_bytes_alone_and_in_company(
     slots: dict[str, Path], tmp_path: Path
 ) -> None:
     jobs = [job_of(slots, tmp_path / "company" / str(seed), seed) for seed in range(3)]
-    assert len(list(run_jobs(jobs, workers=2))) == 3
+    assert len(list(run_jobs(run_job, jobs, workers=2))) == 3
     threads = torch.get_num_threads()
     for seed in range(3):
-        list(run_jobs([job_of(slots, tmp_path / "alone" / str(seed), seed)], workers=1))
+        list(run_jobs(run_job, [job_of(slots, tmp_path / "alone" / str(seed), seed)], workers=1))
     assert results(tmp_path / "company") == results(tmp_path / "alone")
     assert torch.get_num_threads() == threads
 
@@ -141,17 +144,17 @@ def test_accumulation_equals_one_larger_batch(slots: dict[str, Path], loss: Any)
     states, losses = [], []
     for size, accumulate in ((8, 3), (24, 1)):
         torch.manual_seed(0)
-        examples = data.join(slots, labels_of(), CLASSES)
+        examples = join(slots, labels_of(), CLASSES)
         model = make_model("concat", {"d_model": 8, "dropout": 0.0}, examples.specs, 3)
         train = examples.split(0, "train")
         train = [*train[:3], *(label for label in train[3:] if label.label != "sad")][:24]
         params = TrainParams(
             epochs=1, batch_size=size, accumulate=accumulate, lr=1e-2, loss=loss, clip_norm=1e9
         )
-        running = training.begin(model, examples, train, params, seed=0)
+        running = loop.begin(model, examples, train, params, seed=0)
         # Adam's first step is a sign, whatever the size of the gradient.
         running.optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-        losses.append(training.train_epoch(running, examples, train, params))
+        losses.append(loop.train_epoch(running, examples, train, params))
         states.append(model.state_dict())
     assert losses[0] == pytest.approx(losses[1])
     for name, value in states[0].items():
@@ -159,11 +162,11 @@ def test_accumulation_equals_one_larger_batch(slots: dict[str, Path], loss: Any)
 
 
 def test_every_utterance_once_an_epoch(slots: dict[str, Path]) -> None:
-    examples = data.join(slots, labels_of(), CLASSES)
+    examples = join(slots, labels_of(), CLASSES)
     generator = np.random.default_rng(0)
     orders = []
     for _ in range(2):
-        batches = list(data.shuffled_batches(examples, examples.labels, 7, generator))
+        batches = list(shuffled_batches(examples, examples.labels, 7, generator))
         ids = [id for batch in batches for id in batch.ids]
         assert sorted(ids) == sorted(label.id for label in examples.labels)
         orders.append(ids)
@@ -190,7 +193,7 @@ class Turns(FusionModel):
 
 
 @pytest.fixture
-def dialogues(tmp_path: Path) -> data.Examples:
+def dialogues(tmp_path: Path) -> Examples:
     """Thirty dialogues of one to five turns, one frame a turn."""
     labels = [
         dataclasses.replace(label, dialogue=f"d{(i * i) % 31}", turn=i, splits=("train", "valid"))
@@ -204,23 +207,23 @@ def dialogues(tmp_path: Path) -> data.Examples:
         frames[:, CLASSES.index(label.label)] += 6
         rows.append(writer.round(label.id, "c", frames.astype(np.float32)))
     writer.write(tmp_path / "pooled" / shard_name(0), rows)
-    return data.join({"speech": tmp_path / "pooled"}, labels, CLASSES)
+    return join({"speech": tmp_path / "pooled"}, labels, CLASSES)
 
 
 @pytest.mark.parametrize("loss", ["ce", "weighted_ce"])
-def test_dialogues_are_scored_turn_by_turn(dialogues: data.Examples, loss: Any) -> None:
+def test_dialogues_are_scored_turn_by_turn(dialogues: Examples, loss: Any) -> None:
     torch.manual_seed(0)
     model, labels = Turns(), dialogues.labels
     params = TrainParams(epochs=5, lr=5e-2, loss=loss, schedule="cosine")
-    fitted = training.fit(model, dialogues, train=labels, valid=labels, params=params, seed=0)
+    fitted = loop.fit(model, dialogues, train=labels, valid=labels, params=params, seed=0)
     assert fitted.history[-1].scores["accuracy"] > 0.95
     steps = 5 * math.ceil(len({label.dialogue for label in labels}) / 8)
-    running = training.begin(model, dialogues, labels, params, seed=0)
+    running = loop.begin(model, dialogues, labels, params, seed=0)
     assert running.schedule.steps == steps
-    training.train_epoch(running, dialogues, labels, params)
+    loop.train_epoch(running, dialogues, labels, params)
     assert running.schedule.step == steps / 5
 
-    scored = training.evaluate(model, dialogues, labels)
+    scored = loop.evaluate(model, dialogues, labels)
     frames = np.stack([dialogues.readers["speech"][label.id][0] for label in labels])
     with torch.inference_mode():
         logits = model.linear(torch.from_numpy(frames))
@@ -231,11 +234,11 @@ def test_dialogues_are_scored_turn_by_turn(dialogues: data.Examples, loss: Any) 
 
 @pytest.mark.parametrize("setting", [{"sampler": "balanced"}, {"seqaug": 0.5}, {"mixup": 0.2}])
 def test_dialogues_refuse_what_is_for_utterances(
-    dialogues: data.Examples, setting: dict[str, Any]
+    dialogues: Examples, setting: dict[str, Any]
 ) -> None:
     params = TrainParams(**setting)
     with pytest.raises(ParamsError, match=rf"train.{next(iter(setting))}: .* over dialogues"):
-        training.begin(Turns(), dialogues, dialogues.labels, params, seed=0)
+        loop.begin(Turns(), dialogues, dialogues.labels, params, seed=0)
 
 
 @pytest.mark.slow
@@ -285,7 +288,7 @@ def test_samplers_are_told_how_many_epochs_are_done(
         told.append((done, epochs))
         return sampler_weights(*args, done=done, epochs=epochs)
 
-    monkeypatch.setattr(training, "sampler_weights", spy)
+    monkeypatch.setattr(loop, "sampler_weights", spy)
     run_job(job_of(slots, tmp_path / "run", sampler="to_distribution"))
     assert told == [(0, 4), (1, 4), (2, 4), (3, 4)]
 
@@ -298,11 +301,11 @@ def test_training_changes_nothing_of_the_process(slots: dict[str, Path], tmp_pat
 
 def test_stops_early_and_lowers_the_rate(slots: dict[str, Path]) -> None:
     torch.manual_seed(0)
-    examples = data.join(slots, labels_of(), CLASSES)
+    examples = join(slots, labels_of(), CLASSES)
     model = make_model("concat", {"d_model": 8}, examples.specs, 3)
     params = TrainParams(epochs=200, patience=7, lr=5e-2)
     train, valid = examples.split(0, "train"), examples.split(0, "valid")
-    fitted = training.fit(model, examples, train=train, valid=valid, params=params, seed=0)
+    fitted = loop.fit(model, examples, train=train, valid=valid, params=params, seed=0)
     assert len(fitted.history) == fitted.best + 7 < 200
     rates = [epoch.lr for epoch in fitted.history]
     assert rates[0] == 5e-2
@@ -310,16 +313,16 @@ def test_stops_early_and_lowers_the_rate(slots: dict[str, Path]) -> None:
 
 
 def test_the_test_split_is_no_argument_of_fit() -> None:
-    assert "test" not in inspect.signature(training.fit).parameters
+    assert "test" not in inspect.signature(loop.fit).parameters
 
 
 def test_infinite_loss_names_the_utterances(slots: dict[str, Path]) -> None:
-    examples = data.join(slots, labels_of(), CLASSES)
+    examples = join(slots, labels_of(), CLASSES)
     model = make_model("concat", {"d_model": 8}, examples.specs, 3)
     torch.nn.init.constant_(next(model.parameters()), float("nan"))
     train, valid = examples.split(0, "train"), examples.split(0, "valid")
     with pytest.raises(HeronryError, match=r"loss is nan .*'u\d"):
-        training.fit(model, examples, train=train, valid=valid, params=TrainParams(), seed=0)
+        loop.fit(model, examples, train=train, valid=valid, params=TrainParams(), seed=0)
 
 
 def test_what_a_slot_lacks_is_left_out_for_all(tmp_path: Path) -> None:
@@ -327,10 +330,10 @@ def test_what_a_slot_lacks_is_left_out_for_all(tmp_path: Path) -> None:
     write_cache(tmp_path / "text", labels, 1.0, 0)
     write_cache(tmp_path / "speech", labels[:-4], 1.0, 1)
     with pytest.raises(CacheError, match=r"neither holds utterance 'u86'.*a shard is missing"):
-        data.join({"speech": tmp_path / "speech"}, labels, CLASSES)
+        join({"speech": tmp_path / "speech"}, labels, CLASSES)
     write_rejected(tmp_path / "speech" / REJECTED, {label.id: "bad" for label in labels[-4:]})
     slots = {"text": tmp_path / "text", "speech": tmp_path / "speech"}
-    examples = data.join(slots, labels, CLASSES)
+    examples = join(slots, labels, CLASSES)
     assert list(examples.dropped) == [label.id for label in labels[-4:]]
     assert set(examples.dropped.values()) == {"speech: bad"}
     assert len(examples.labels) == len(labels) - 4

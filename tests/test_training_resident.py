@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 import torch
 
-from features.cache import CacheWriter, shard_name
-from features.manifest import Label
+from features.cache.shard import shard_name
+from features.cache.writer import CacheWriter
+from features.corpus.manifest import Label
 from features.stream import StreamSpec
-from pipeline import data, resident
-from pipeline.batch import Batch
-from pipeline.fusion._model import Unit
-from pipeline.jobs import Job, run_job
-from pipeline.read_ahead import read_ahead
-from pipeline.resident import placed, release, resident_part
-from pipeline.train import train_model
-from pipeline.train_params import TrainParams
+from pipeline.cached import resident
+from pipeline.cached.resident import placed, release, resident_part
+from pipeline.cached.run import run_job, train_model
+from pipeline.data.batching import POOL, ordered_batches, read_ahead, shuffled_batches
+from pipeline.data.examples import Examples, join
+from pipeline.model.base import Unit
+from pipeline.model.batch import Batch
+from pipeline.params.training import TrainParams
+from pipeline.runs.job import Job
 from tests.test_training import CLASSES, job_of, labels_of, project, results, write_cache
 from tests.test_training_resume import without_seconds
 
@@ -58,13 +60,13 @@ def write(folder: Path, kind: str, labels: list[Label], longest: int) -> Path:
     return folder
 
 
-def examples_of(tmp_path: Path, longest: int = 9) -> data.Examples:
+def examples_of(tmp_path: Path, longest: int = 9) -> Examples:
     labels = [
         dataclasses.replace(label, dialogue=f"d{(i * i) % 13}", turn=i)
         for i, label in enumerate(labels_of(60))
     ]
     slots = {kind: write(tmp_path / kind, kind, labels, longest) for kind in KINDS}
-    return data.join(slots, labels, CLASSES)
+    return join(slots, labels, CLASSES)
 
 
 def same(ours: Batch, theirs: Batch) -> None:
@@ -92,14 +94,12 @@ def test_batches_are_the_same_to_the_bit(
     assert sorted(copied.residents) == sorted(KINDS)
     for seed in range(2):
         streams = [
-            data.shuffled_batches(these, these.labels, 7, np.random.default_rng(seed), unit=unit)
+            shuffled_batches(these, these.labels, 7, np.random.default_rng(seed), unit=unit)
             for these in (copied, examples)
         ]
         for ours, theirs in zip(*streams, strict=True):
             same(ours, theirs)
-    ordered = [
-        data.ordered_batches(these, these.labels, 7, unit=unit) for these in (copied, examples)
-    ]
+    ordered = [ordered_batches(these, these.labels, 7, unit=unit) for these in (copied, examples)]
     for (places, ours), (others, theirs) in zip(*ordered, strict=True):
         assert places == others
         same(ours, theirs)
@@ -109,12 +109,10 @@ def test_batches_are_the_same_to_the_bit(
 def test_batches_that_are_read_ahead_are_the_same(tmp_path: Path, unit: Unit, longest: int) -> None:
     examples = examples_of(tmp_path, longest)
     both = (dataclasses.replace(examples, ahead=True), examples)
-    shuffled = [
-        data.shuffled_batches(x, x.labels, 2, np.random.default_rng(0), unit=unit) for x in both
-    ]
+    shuffled = [shuffled_batches(x, x.labels, 2, np.random.default_rng(0), unit=unit) for x in both]
     for ours, theirs in zip(*shuffled, strict=True):
         same(ours, theirs)
-    ordered = [data.ordered_batches(x, x.labels, 7, unit=unit) for x in both]
+    ordered = [ordered_batches(x, x.labels, 7, unit=unit) for x in both]
     for (places, ours), (others, theirs) in zip(*ordered, strict=True):
         assert places == others
         same(ours, theirs)
@@ -137,7 +135,7 @@ def test_copies_keep_the_stored_dtype(tmp_path: Path) -> None:
 def test_jobs_share_one_copy(tmp_path: Path) -> None:
     first = placed(examples_of(tmp_path), "cpu", part=0.5)
     slots = {slot: tmp_path / slot for slot in KINDS}
-    again = placed(data.join(slots, first.labels, CLASSES), "cpu", part=0.5)
+    again = placed(join(slots, first.labels, CLASSES), "cpu", part=0.5)
     for slot in KINDS:
         assert again.residents[slot] is first.residents[slot]
 
@@ -251,7 +249,7 @@ def test_a_run_lets_go_of_its_copies(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return build(*args)
 
     monkeypatch.setattr(resident, "ResidentFrames", counted)
-    monkeypatch.setattr("pipeline.train.resident_part", lambda *_: 0.5)
+    monkeypatch.setattr("pipeline.cached.resident.resident_part", lambda *_: 0.5)
     out = train_model(params, "m", "c", device="cpu", workers=1)
     assert len(made) == 1  # two seeds, one slot
     assert without_seconds(out) == expected
@@ -267,7 +265,7 @@ def test_a_gpu_has_the_same_batches(tmp_path: Path, unit: Unit, longest: int) ->
         there = placed(examples, "cuda", part=part)
         assert bool(there.residents) is (part > 0)
         batches = [
-            data.shuffled_batches(x, x.labels, 7, np.random.default_rng(0), unit=unit)
+            shuffled_batches(x, x.labels, 7, np.random.default_rng(0), unit=unit)
             for x in (there, examples)
         ]
         for ours, theirs in zip(*batches, strict=True):
@@ -324,16 +322,16 @@ def test_draws_between_batches_come_in_the_order_they_always_did(
     """Augmentation draws from the generator of the order: reading ahead must not draw before it."""
     examples = dataclasses.replace(examples_of(tmp_path), ahead=ahead)
     generator, plain, size = np.random.default_rng(3), np.random.default_rng(3), 2
-    batches = data.shuffled_batches(examples, examples.labels, size, generator)
+    batches = shuffled_batches(examples, examples.labels, size, generator)
     found = [(batch.ids, generator.random()) for batch in batches]
     order, expected = plain.permutation(len(examples.labels)), []
-    for start in range(0, len(order), data.POOL * size):
-        rows = [examples.labels[i] for i in order[start : start + data.POOL * size]]
+    for start in range(0, len(order), POOL * size):
+        rows = [examples.labels[i] for i in order[start : start + POOL * size]]
         rows.sort(key=examples.length)
         groups = [rows[i : i + size] for i in range(0, len(rows), size)]
         for index in plain.permutation(len(groups)):
             ids = tuple(label.id for label in groups[index])
             expected.append((ids, plain.random()))
-    assert len(order) > data.POOL * size  # more than one pool
+    assert len(order) > POOL * size  # more than one pool
     assert found == expected
     assert generator.bit_generator.state == plain.bit_generator.state

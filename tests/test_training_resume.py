@@ -21,14 +21,16 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from features.records import write_rows
-from pipeline import data, resume, training
-from pipeline.checkpoint import make_model
-from pipeline.jobs import Job, run_job
-from pipeline.resume import Keeper, forget, run_folder
-from pipeline.train import train_model
-from pipeline.train_params import TrainParams
-from pipeline.training_state import Training
+from features.files.records import write_rows
+from pipeline.cached.run import run_job, train_model
+from pipeline.data.examples import Examples, join
+from pipeline.model.checkpoint import make_model
+from pipeline.params.training import TrainParams
+from pipeline.runs.job import Job
+from pipeline.runtime import resume
+from pipeline.runtime.resume import Keeper, forget, run_folder
+from pipeline.training import loop
+from pipeline.training.state import Training
 from tests.test_training import CLASSES, labels_of, project, results, write_cache
 
 CHILD = """
@@ -38,8 +40,8 @@ import torch
 import pipeline.fusion.concat
 import pipeline.fusion.lpgnet
 from pipeline import resume
-from pipeline.params import Params
-from pipeline.train import train_model
+from pipeline.params.file import Params
+from pipeline.cached.run import train_model
 
 resume.SAVE_SECONDS = 0.0
 resume.SAVE_SHARE = 1e9
@@ -159,14 +161,14 @@ def test_goes_on_after_any_epoch_with_the_same_result(
     assert results(folder / "again") == results(folder / "whole")
 
 
-def trained(folder: Path, epochs: int) -> tuple[Training, data.Examples]:
-    examples = data.join({"speech": folder / "speech"}, labels_of(), CLASSES)
+def trained(folder: Path, epochs: int) -> tuple[Training, Examples]:
+    examples = join({"speech": folder / "speech"}, labels_of(), CLASSES)
     torch.manual_seed(0)
     model = make_model("concat", {"d_model": 8}, examples.specs, 3)
     split, params = examples.split(0, "train"), TrainParams(epochs=9)
-    running = training.begin(model, examples, split, params, seed=0)
+    running = loop.begin(model, examples, split, params, seed=0)
     for _ in range(epochs):
-        training.train_epoch(running, examples, split, params)
+        loop.train_epoch(running, examples, split, params)
     return running, examples
 
 
@@ -229,7 +231,7 @@ def test_saves_seldom_enough(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         saves.append(clock[0])
         clock[0] += 1.0
 
-    monkeypatch.setattr("pipeline.resume.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("pipeline.runtime.resume.time.monotonic", lambda: clock[0])
     monkeypatch.setattr(resume, "_write", write)
     keeper = Keeper(folder / "state")
     for _ in range(200):
@@ -241,7 +243,7 @@ def test_saves_seldom_enough(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_folder_is_named_by_all_that_decides_the_numbers(folder: Path) -> None:
-    examples = data.join({"speech": folder / "speech"}, labels_of(), CLASSES)
+    examples = join({"speech": folder / "speech"}, labels_of(), CLASSES)
     facts: dict[str, Any] = {
         "kind": "concat",
         "args": {"d_model": 8},
@@ -259,24 +261,30 @@ def test_folder_is_named_by_all_that_decides_the_numbers(folder: Path) -> None:
         {"args": {"d_model": 8, "inputs": {"mix_layers": True}}},
         {"params": TrainParams(mixup=0.1)},
         {"device": "cuda:1"},
-        {"examples": data.join({"text": folder / "speech"}, labels_of(), CLASSES)},
-        {"examples": data.join({"speech": folder / "other"}, labels_of(), CLASSES)},
-        {"examples": data.join(speech, labels, CLASSES)},
-        {"examples": data.join(speech, labels_of(), CLASSES[::-1])},
+        {"examples": join({"text": folder / "speech"}, labels_of(), CLASSES)},
+        {"examples": join({"speech": folder / "other"}, labels_of(), CLASSES)},
+        {"examples": join(speech, labels, CLASSES)},
+        {"examples": join(speech, labels_of(), CLASSES[::-1])},
     ]
     found = [run_folder(**(facts | change)) for change in changes]
     assert len(set(found)) == len(changes)
     assert run_folder(**facts) == found[0]
 
 
-def test_code_is_part_of_the_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = folder / "copy" / "pipeline" / "resume.py"
+def test_code_is_part_of_the_name(folder: Path) -> None:
+    project = folder / "copy"
+    source, page = project / "pipeline" / "training" / "loop.py", project / "pipeline" / "page.py"
     source.parent.mkdir(parents=True)
     source.write_text("before")
-    monkeypatch.setattr(resume, "__file__", str(source))
-    before = resume._code_sha256()
+    page.write_text("before")
+    code = ("pipeline/training",)
+    before = resume.code_sha256(code, project)
+    page.write_text("after")
+    assert resume.code_sha256(code, project) == before
     source.write_text("after")
-    assert resume._code_sha256() != before
+    assert resume.code_sha256(code, project) != before
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        resume.code_sha256(("pipeline/nothing",), project)
 
 
 def test_what_nobody_came_back_to_is_forgotten(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.params import Params
+from pipeline.params.file import Params
 from tests.test_training_resume import Server, group
 from tests.tuned_tones import RUN, Tones, cached, params_of, results
 
@@ -28,8 +28,8 @@ import pipeline.fusion.concat
 import transformers.models.bert.modeling_bert
 import transformers.models.hubert.modeling_hubert
 from features.errors import HeronryError
-from pipeline.finetune import finetune_model
-from pipeline.params import Params
+from pipeline.e2e.run import finetune_model
+from pipeline.params.file import Params
 
 torch.set_num_threads(1)
 torch.optim.AdamW([torch.zeros(1)])  # imports much when it is first made

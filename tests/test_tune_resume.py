@@ -17,18 +17,18 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from features.errors import HeronryError
-from pipeline import resume
-from pipeline.data import Examples
-from pipeline.end_to_end import EndToEnd
-from pipeline.jobs import Job
-from pipeline.live import LiveExamples
-from pipeline.params import Params
-from pipeline.stopping import StoppedError
-from pipeline.train_params import TrainParams
-from pipeline.tune_job import TuneJob, run_tune_job
-from pipeline.tune_params import TuneParams
-from pipeline.tune_resume import BEST, STEP, Checkpoints, tune_folder
-from pipeline.tune_watch import TuneWatch
+from pipeline.data.examples import Examples
+from pipeline.e2e.job import TuneJob, run_tune_job
+from pipeline.e2e.model import EndToEnd
+from pipeline.e2e.resume import BEST, STEP, Checkpoints, tune_folder
+from pipeline.e2e.source import LiveExamples
+from pipeline.e2e.watch import TuneWatch
+from pipeline.params.file import Params
+from pipeline.params.training import TrainParams
+from pipeline.params.tuning import TuneParams
+from pipeline.runs.job import Job
+from pipeline.runtime import resume
+from pipeline.runtime.stopping import StoppedError
 from tests.conftest import ManifestMaker
 from tests.small_live import CLASSES, entry_of, labels_of, live_of
 

@@ -9,9 +9,9 @@ from functools import partial
 
 import pytest
 
-from pipeline.live_lines import LINE_SECONDS, REDRAW_SECONDS, LiveLines
-from pipeline.tune_job import run_tune_job
-from pipeline.tune_watch import Speed, peak_bytes
+from features.process.terminal import LINE_SECONDS, REDRAW_SECONDS, LiveLines
+from pipeline.e2e.job import run_tune_job
+from pipeline.e2e.watch import Speed, peak_bytes
 from tests.conftest import ManifestMaker
 from tests.test_tune_resume import Make, make
 
@@ -68,7 +68,7 @@ def test_speed_is_of_what_was_done_since_the_last_line(
     make_manifest: ManifestMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("pipeline.tune_watch.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("pipeline.e2e.watch.time.monotonic", lambda: clock[0])
     manifest = make_manifest([0.5, 1.5])
     speed = Speed({utterance.id: utterance for utterance in manifest})
     speed.add(("u0", "u1"))

@@ -8,16 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from features import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
-from features.backbones._backbone import module_of
+from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
+from features.backbone.base import module_of
 from features.errors import ParamsError
-from pipeline.anatomy import anatomy, units
-from pipeline.masking import mask_time, spans
-from pipeline.steps import make_optimizer, update
-from pipeline.train_params import TrainParams
-from pipeline.training import begin, train_epoch
-from pipeline.tune_params import LoraParams, SlotTuning, TuneParams, tune_problems
-from pipeline.tuning import tune
+from pipeline.e2e.model import mask_time, spans
+from pipeline.e2e.tuning import anatomy, tune, units
+from pipeline.params.training import TrainParams
+from pipeline.params.tuning import LoraParams, SlotTuning, TuneParams, tune_problems
+from pipeline.training.loop import begin, make_optimizer, train_epoch, update
 from tests.conftest import ManifestMaker
 from tests.small_live import FAMILIES, entry_of, live_of, logits, slot_of, tuned_model
 

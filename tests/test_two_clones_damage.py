@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from features.errors import CacheError
-from pipeline.pulled import check_pulled
+from pipeline.storage.pulled import check_pulled
 from tests.team import EXTRACT, Member, Team, md5, names
 from tests.test_dvc import computed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from features.errors import HeronryError
-from pipeline.build import build
+from pipeline.commands.build import build
 from tests.team import EXTRACT, EXTRACT_LOCK, Member, Team
 from tests.test_dvc import computed
 

@@ -12,13 +12,15 @@ import h5py
 import numpy as np
 import pytest
 
-from features.cache import CacheReader, CacheWriter, shard_name
-from features.cache_check import check_cache
+from features.cache.reader import CacheReader
+from features.cache.shard import read_shard, shard_name
+from features.cache.writer import CacheWriter
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Utterance
+from features.doctor.folder import check_cache
+from features.doctor.shards import check_shard
 from features.errors import CacheError, DamagedShardError, ManifestError
-from features.manifest import Manifest, Utterance
-from features.records import REJECTED, read_json, write_rejected
-from features.shard import read_shard
-from features.shard_check import check_shard
+from features.files.records import REJECTED, read_json, write_rejected
 from features.stream import StreamSpec
 
 HUGE = 1 << 40  # bytes that no machine here has

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-import pickle  # noqa: TID251  what a stranger writes
+import pickle  # noqa: TID251  as processes that prepare inputs get a backbone
 import struct
 import tracemalloc
 import warnings
@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from features.errors import CacheError
-from pipeline.foreign_arrays import ArrayReader
+from features.exchange.arrays import ArrayReader
 
 HUGE = 1 << 40
 

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from features.errors import ParamsError
-from pipeline.foreign_arrays import ArrayReader
-from pipeline.foreign_places import Places, find_places
+from features.exchange.arrays import ArrayReader
+from features.exchange.places import Places, find_places
 
 KNOWN = {"u": None, "v": None}
 

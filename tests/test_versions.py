@@ -17,10 +17,10 @@ import pytest
 import soundfile
 import torch
 
-from features import embedded
-from features.backbone_entry import BackboneEntry
-from features.manifest import Utterance
-from pipeline.params import read_params
+from features.backbone.entry import BackboneEntry
+from features.corpus.utterance import Utterance
+from features.weights import packages
+from pipeline.params.file import read_params
 from tests.conftest import RATE, tone
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -52,8 +52,8 @@ def measured(entry: BackboneEntry, folder: Path) -> dict[str, Any]:
 def test_numbers_move_only_with_the_version(name: str, tmp_path: Path) -> None:
     entry = read_params(PARAMS).backbone(name)
     package = entry.options.get("package")
-    if package is not None and not embedded.installed(package):
-        pytest.skip(f"{package} is not installed (requirements/embedded.txt)")
+    if package is not None and not packages.installed(package):
+        pytest.skip(f"{package} is not installed (requirements/packages.txt)")
     recorded = json.loads(FILE.read_text(encoding="utf-8"))[name]
     found = measured(entry, tmp_path)
     advice = f"raise backbones.{name}.version, then run `python -m tests.test_versions`"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from features.errors import ParamsError
-from pipeline.check import beginning_problems
-from pipeline.params import Params
-from pipeline.tune_params import InitRun, TuneParams, tune_problems
-from pipeline.warm_start import beginning_of, fusions_sha256
+from pipeline.commands.check import beginning_problems
+from pipeline.e2e.setup import beginning_of, fusions_sha256
+from pipeline.params.file import Params
+from pipeline.params.tuning import InitRun, TuneParams, tune_problems
 
 RUN = "runs/cached/mine/m"
 

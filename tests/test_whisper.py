@@ -11,8 +11,8 @@ import soundfile
 import torch
 
 from features.backbones.whisper import Whisper
+from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, ParamsError, UtteranceError
-from features.manifest import Utterance
 from tests.checkpoints import text_encoder, whisper
 from tests.conftest import ManifestMaker
 from tests.golden import golden

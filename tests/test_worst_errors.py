@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.rows import Rows
-from pipeline.worst_errors import worst_errors
+from pipeline.evaluation.errors import worst_errors
+from pipeline.evaluation.rows import Rows
 from tests.fake_run import FakeRun, rows_of
 
 

@@ -10,14 +10,15 @@ import h5py
 import yaml
 from typer.testing import CliRunner, Result
 
-from features.backbone_entry import backbone_entry, fingerprint
-from features.cache import CacheWriter, shard_name
-from features.files import link_or_copy
-from features.manifest import Manifest, Utterance
-from features.records import REJECTED, write_rejected
-from features.shard import Row, read_shard, write_shard
-from features.shard_plan import plan_shards
-from features.store import WorkStore
+from features.backbone.entry import backbone_entry, fingerprint
+from features.cache.shard import Row, read_shard, shard_name, write_shard
+from features.cache.writer import CacheWriter
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Utterance
+from features.extraction.plan import plan_shards
+from features.extraction.store import WorkStore
+from features.files.records import REJECTED, write_rejected
+from features.files.writing import link_or_copy
 from pipeline.__main__ import app
 from tests.conftest import ManifestMaker
 

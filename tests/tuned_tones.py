@@ -10,9 +10,9 @@ from typing import Any
 
 import soundfile
 
-from features.extraction import extract
-from pipeline.live_setup import read_manifest
-from pipeline.params import Params
+from features.extraction.extract import extract
+from pipeline.e2e.setup import read_manifest
+from pipeline.params.file import Params
 from tests.checkpoints import speech_encoder, text_encoder
 from tests.conftest import tone
 from tests.small_corpus import HEAD, SmallCorpus

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features.audio import read_audio
+from features.audio.read import read_audio
+from features.corpus.utterance import Utterance
 from features.errors import UtteranceError
-from features.manifest import Utterance
 
 SAMPLE_RATE = 16_000  # Hz; every pretrained speech network here takes it
 HOP = 320  # samples from one frame to the next: 20 ms

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from features.backbone.layers import Layers
 from features.backbones._audio import SAMPLE_RATE
-from features.backbones._layers import Layers
 from features.errors import CheckpointError
 
 SIMILAR = SAMPLE_RATE  # samples by which clips may differ that a CPU computes side by side

@@ -8,7 +8,7 @@ recognised words are given are rejected, as those without text are by `text_enco
 
 from __future__ import annotations
 
-from features.backbones._backbone import BackboneFactory, Reads
+from features.backbone.base import BackboneFactory, Reads
 from features.backbones.text_encoder import TextEncoder
 
 

@@ -21,16 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from features.backbone.base import BackboneFactory, Inputs, Networked, Reads
+from features.backbone.layers import LayerChoice, choose_layers, freeze
 from features.backbones._audio import waveform
-from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
-from features.backbones._layers import LayerChoice, choose_layers, freeze
-from features.checkpoint_identity import weights_sha256
-from features.checkpoints import Checkpoint
-from features.manifest import Utterance
-from features.networks.ced import CHUNK, PATCH, TIMES
+from features.corpus.utterance import Utterance
+from features.networks.ced import CHUNK, HOP, MELS, PATCH, SAMPLE_RATE, TIMES, TOP_DB, DecibelMel
 from features.networks.ced import build as build_network
-from features.networks.ced_mel import HOP, MELS, SAMPLE_RATE, TOP_DB, DecibelMel
 from features.stream import Stream
+from features.weights.checkpoint import Checkpoint
+from features.weights.identity import weights_sha256
 
 FILES = (
     "model.safetensors",

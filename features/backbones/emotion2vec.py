@@ -16,16 +16,16 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from features.backbone.base import BackboneFactory, Inputs, Networked, Reads
+from features.backbone.layers import LayerChoice, choose_layers, freeze
 from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
-from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
 from features.backbones._hidden_states import clips_in_parts
-from features.backbones._layers import LayerChoice, choose_layers, freeze
-from features.checkpoint_identity import weights_sha256
-from features.checkpoints import Checkpoint
-from features.manifest import Utterance
+from features.corpus.utterance import Utterance
 from features.networks.emotion2vec import build as build_network
-from features.networks.emotion2vec_layers import frame_count
+from features.networks.emotion2vec import frame_count
 from features.stream import Stream
+from features.weights.checkpoint import Checkpoint
+from features.weights.identity import weights_sha256
 
 FILES = ("emotion2vec_base.pt", "model.pt", "model.safetensors")
 MIN_SAMPLES = 400  # what one frame sees

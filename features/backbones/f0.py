@@ -18,18 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features import rmvpe_audio
+from features.audio.pitch import Floats, hz_to_bin, interpolate_unvoiced, resize_nearest
+from features.backbone.base import BackboneFactory, Inputs, Networked, Reads
+from features.backbone.layers import freeze
 from features.backbones._audio import HOP, SAMPLE_RATE, waveform
-from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
-from features.backbones._layers import freeze
-from features.checkpoint_identity import weights_sha256
-from features.checkpoints import Checkpoint
+from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, ParamsError
-from features.manifest import Utterance
 from features.networks import rmvpe
-from features.pitch import Floats, hz_to_bin, interpolate_unvoiced, resize_nearest
 from features.ranges import Interval, Share
 from features.stream import Stream, StreamSpec
+from features.weights.checkpoint import Checkpoint
+from features.weights.identity import weights_sha256
 
 MIN_SAMPLES = 1600  # 100 ms: below, WORLD has less than a few periods to look at
 FILES = ("rmvpe.pt", "model.pt", "model.safetensors", "rmvpe.safetensors")
@@ -99,7 +98,7 @@ class F0(Networked):
         if self.method != "rmvpe":
             stream = Stream.pad([self._bins(self._world(clip)) for clip in clips])
             return Inputs(ids, {"values": stream.values, "mask": stream.mask})
-        mels = [rmvpe_audio.log_mel(clip) for clip in clips]
+        mels = [rmvpe.log_mel(clip) for clip in clips]
         mel_frames = [mel.shape[1] for mel in mels]
         together = torch.zeros(len(mels), rmvpe.N_MELS, rmvpe.padded_frames(max(mel_frames)))
         for row, mel in zip(together, mels, strict=True):
@@ -117,7 +116,7 @@ class F0(Networked):
         frames = tensors["frames"].tolist()
         tracks: list[Tensor] = [torch.empty(0)] * len(frames)
         for index, salience in self._saliences(inputs):
-            hz = rmvpe_audio.salience_to_hz(salience, threshold=self.threshold)
+            hz = rmvpe.salience_to_hz(salience, threshold=self.threshold)
             tracks[index] = self._bins(resize_nearest(hz, frames[index]))
         return Stream.pad(tracks).to(tensors["mel"].device)
 
@@ -128,7 +127,7 @@ class F0(Networked):
         return {
             "estimator": "RMVPE",
             **self.source.provenance(FILES),
-            "mel": f"{rmvpe.N_MELS} bands, each {rmvpe_audio.HOP} samples",
+            "mel": f"{rmvpe.N_MELS} bands, each {rmvpe.HOP} samples",
             "threshold": self.threshold,
             "scale": SCALE,
             "weights_sha256": weights_sha256(self.network),

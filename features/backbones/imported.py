@@ -17,15 +17,15 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from features.backbones._backbone import BackboneFactory, Inputs, Reads
-from features.cache import CacheReader, shard_name
-from features.checkpoint_files import CONTENT
-from features.checkpoints import Checkpoint
+from features.backbone.base import BackboneFactory, Inputs, Reads, content_of
+from features.cache.reader import CacheReader
+from features.cache.shard import shard_name
+from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, ParamsError, UtteranceError
-from features.manifest import Utterance
 from features.ranges import Interval
-from features.shard_plan import content_of
 from features.stream import Stream
+from features.weights.checkpoint import Checkpoint
+from features.weights.tensors import CONTENT
 
 IMPORTED = "imported"  # key of provenance: where the arrays came from
 

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from features.audio.spectrogram import spectra
+from features.audio.torchaudio_cpu import functional
+from features.backbone.base import BackboneFactory, Inputs, Reads
 from features.backbones._audio import SAMPLE_RATE, waveform
-from features.backbones._backbone import BackboneFactory, Inputs, Reads
+from features.corpus.utterance import Utterance
 from features.errors import ParamsError
-from features.manifest import Utterance
 from features.ranges import Interval
-from features.spectrogram import spectra
 from features.stream import Stream, StreamSpec
-from features.torchaudio_cpu import functional
 
 WINDOW = 400  # samples
 NARROWEST = 100  # Hz from f_min to f_max: bands much closer are one in float32, and divide by 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from features.backbones._backbone import BackboneFactory, Inputs, Reads
+from features.backbone.base import BackboneFactory, Inputs, Reads
+from features.corpus.utterance import Utterance
 from features.errors import ParamsError
-from features.manifest import Utterance
 from features.stream import Stream, StreamSpec
 
 

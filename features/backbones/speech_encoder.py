@@ -22,16 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from features.backbone.base import BackboneFactory, Inputs, Networked, Reads
+from features.backbone.layers import LayerChoice, choose_layers, freeze, keep_first
 from features.backbones._audio import SAMPLE_RATE, padded, waveform
-from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
-from features.backbones._front_convolutions import FrontConvolutions
 from features.backbones._hidden_states import SIMILAR, clips_in_parts, hidden_states
-from features.backbones._layers import LayerChoice, choose_layers, freeze, keep_first
-from features.checkpoint_identity import extractor_settings, network_settings, weights_sha256
-from features.checkpoints import Checkpoint
+from features.backbones._wav2vec2 import FrontConvolutions
+from features.corpus.utterance import Utterance
 from features.errors import CheckpointError
-from features.manifest import Utterance
 from features.stream import Stream
+from features.weights.checkpoint import Checkpoint
+from features.weights.identity import extractor_settings, network_settings, weights_sha256
 
 FAMILY = ("hubert", "wav2vec2", "wavlm", "data2vec-audio")  # model types of transformers
 FRONT_ENDS = ("preprocessor_config.json", "processor_config.json")  # older and newer

@@ -15,15 +15,15 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
+from features.backbone.base import BackboneFactory, Inputs, Networked, Reads
+from features.backbone.layers import LayerChoice, Layers, choose_layers, freeze, keep_first
 from features.backbones._hidden_states import hidden_states, in_parts
-from features.backbones._layers import LayerChoice, Layers, choose_layers, freeze, keep_first
-from features.checkpoint_identity import network_settings, tokenizer_sha256, weights_sha256
-from features.checkpoints import Checkpoint
+from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, ParamsError, UtteranceError
-from features.manifest import Utterance
 from features.ranges import Interval
 from features.stream import Stream
+from features.weights.checkpoint import Checkpoint
+from features.weights.identity import network_settings, tokenizer_sha256, weights_sha256
 
 MAX_TOKENS = 512  # unless the entry asks for more of a network that takes more
 SANE = 1_000_000  # tokenizers without a limit name one far above

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
+from features.audio.spectrogram import equal_parts
+from features.backbone.base import BackboneFactory, Inputs, Reads
 from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
-from features.backbones._backbone import BackboneFactory, Inputs, Reads
-from features.manifest import Utterance
+from features.corpus.utterance import Utterance
 from features.ranges import Width
-from features.spectrogram import equal_parts
 from features.stream import Stream, StreamSpec
 
 

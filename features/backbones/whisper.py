@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from features.backbone.base import BackboneFactory, Inputs, Networked, Reads
+from features.backbone.layers import LayerChoice, choose_layers, freeze, keep_first
 from features.backbones._audio import HOP, SAMPLE_RATE, waveform
-from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
 from features.backbones._hidden_states import hidden_states
-from features.backbones._layers import LayerChoice, choose_layers, freeze, keep_first
-from features.checkpoint_identity import extractor_settings, network_settings, weights_sha256
-from features.checkpoints import Checkpoint
+from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, UtteranceError
-from features.manifest import Utterance
 from features.stream import Stream
+from features.weights.checkpoint import Checkpoint
+from features.weights.identity import extractor_settings, network_settings, weights_sha256
 
 WINDOW_SECONDS = 30
 WINDOW = WINDOW_SECONDS * SAMPLE_RATE  # samples

@@ -19,16 +19,16 @@ from typing import Any
 import yaml
 from torch import Tensor, nn
 
+from features.backbone.base import BackboneFactory, Inputs, Networked, Reads
+from features.backbone.layers import LayerChoice, choose_layers, freeze
 from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
-from features.backbones._backbone import BackboneFactory, Inputs, Networked, Reads
-from features.backbones._layers import LayerChoice, choose_layers, freeze
-from features.checkpoint_identity import weights_sha256
-from features.checkpoints import Checkpoint
+from features.corpus.utterance import Utterance
 from features.errors import CheckpointError
-from features.files import file_sha256
-from features.manifest import Utterance
+from features.files.hashes import file_sha256
+from features.files.yaml_text import read_yaml_file
 from features.stream import Stream
-from features.yaml_scalars import read_yaml_file
+from features.weights.checkpoint import Checkpoint
+from features.weights.identity import weights_sha256
 
 # In the repository, or in a folder with these files alone.
 WEIGHTS = ("model/xeus_checkpoint_new.pth", "xeus_checkpoint_new.pth")

@@ -21,13 +21,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from features.corpora._adapter import CorpusFactory, Item, Published, Source
-from features.corpora._cells import identity
-from features.corpora._tables import separator
+from features.corpora._tables.cells import identity
+from features.corpora._tables.text import separator
+from features.corpus.adapter import CorpusFactory, Item, Published, Source
 from features.errors import ManifestError
-from features.files import open_regular
-from features.records import check_unique
-from features.root_paths import RootPaths, held
+from features.files.reading import open_regular
+from features.files.records import check_unique
+from features.files.root_paths import RootPaths, held
 
 INTENDED = {
     "ANG": "anger",

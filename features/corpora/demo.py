@@ -44,12 +44,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from features.corpora._adapter import CorpusFactory, Item, Source
-from features.corpora._demo_plan import CLASSES, LEAST, Planned, plan
+from features.corpora._demo.plan import CLASSES, LEAST, Planned, plan
+from features.corpus.adapter import CorpusFactory, Item, Source
 from features.errors import ManifestError, ParamsError
-from features.files import file_sha256
+from features.files.hashes import file_sha256
+from features.files.records import read_json, write_json
 from features.ranges import Interval, Seed
-from features.records import read_json, write_json
 
 FOLDER = "audio"
 Utterances = Annotated[int, Interval(ge=LEAST, le=100_000)]
@@ -124,7 +124,7 @@ class Demo:
         # Whatever stops the work from here on, half a corpus is never taken for a whole one.
         (folder / STAMP).unlink(missing_ok=True)
         # Imports scipy's signal processing, which whoever only looks need not wait for.
-        from features.corpora._demo_synthesis import synthesise
+        from features.corpora._demo.synthesis import synthesise
 
         synthesise(planned, self.seed, folder)
         names = [f"{p.id}.flac" for p in planned]
@@ -161,7 +161,7 @@ def _stamp(folder: Path) -> tuple[str | None, dict[str, str]]:
 def _recipe(planned: Sequence[Planned], seed: int) -> str:
     """Hash of all that the audio follows from, but for the libraries."""
     digest = hashlib.sha256(repr((seed, list(planned))).encode())
-    for module in sorted(Path(__file__).parent.glob("_demo_*.py")):
+    for module in sorted(Path(__file__).with_name("_demo").glob("*.py")):
         digest.update(module.read_bytes())
     return digest.hexdigest()
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from features.corpora._adapter import CorpusFactory, Item, Published, Source
+from features.corpus.adapter import CorpusFactory, Item, Published, Source
 from features.errors import ManifestError
-from features.root_paths import held
+from features.files.root_paths import held
 
 EMOTIONS = {
     "W": "anger",

@@ -32,11 +32,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
-from features.corpora._adapter import CorpusFactory, Item, Published, Source
-from features.corpora._cells import decoded, words
+from features.corpora._tables.cells import decoded, words
+from features.corpus.adapter import CorpusFactory, Item, Published, Source
 from features.errors import ManifestError
-from features.files import read_regular
-from features.root_paths import held
+from features.files.reading import read_regular
+from features.files.root_paths import held
 
 Labels = Literal["four_class", "four_class_without_excited", "six_class"]
 CODES = ("ang", "dis", "exc", "fea", "fru", "hap", "neu", "oth", "sad", "sur", "xxx")

@@ -43,12 +43,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from features.corpora._adapter import CorpusFactory, Item, Source
-from features.corpora._cells import identity, is_missing, number, path, words
-from features.corpora._embedded_audio import FOLDER, unpack
-from features.corpora._layouts import find_tables
-from features.corpora._parquet import Shard
-from features.corpora._tables import (
+from features.corpora._tables.audio import unpack
+from features.corpora._tables.cells import identity, is_missing, number, path, words
+from features.corpora._tables.layouts import find_tables
+from features.corpora._tables.parquet import Shard
+from features.corpora._tables.text import (
     COLUMNS,
     DECODED,
     SPLIT_NAMES,
@@ -57,9 +56,11 @@ from features.corpora._tables import (
     check_relative,
     raise_faults,
 )
+from features.corpus.adapter import UNPACKED, CorpusFactory, Item, Source
+from features.corpus.manifest import SPLITS
+from features.corpus.utterance import Utterance
 from features.errors import ManifestError, ParamsError
-from features.manifest import SPLITS, Utterance
-from features.root_paths import RootPaths
+from features.files.root_paths import RootPaths
 
 
 @dataclass
@@ -196,7 +197,7 @@ def _numbered(cells: dict[str, Any], numbers: Counter[str], *, embedded: bool) -
     numbers[split] += 1
     if is_missing(cells.get("id")) and is_missing(cells.get("audio")):
         cells = cells | {"id": f"{split}-{count:06d}"}
-    return cells | {"audio": FOLDER} if embedded else cells
+    return cells | {"audio": UNPACKED} if embedded else cells
 
 
 def _item(row: Mapping[str, Any], given_id: Any, classes: Sequence[str], paths: RootPaths) -> Item:

@@ -14,11 +14,11 @@ The clips are `dia<D>_utt<U>.mp4`, whose sound the user extracts beside them (.w
 
     for f in */dia*.mp4; do ffmpeg -nostdin -i "$f" -vn "${f%.mp4}.wav"; done
 
-Some have six channels; they are averaged when audio is read (`features.audio`). What has no row in
-the tables is ignored, as the authors advise (declare-lab/MELD issue 22): among it second takes of
-some test clips, `final_videos_testdia...`, which some users prefer. Some clips are cut wrongly,
-such as test dia38_utt4 and dia220_utt0, which last minutes: they are kept, as in published results.
-Two are rejected where audio is used, and used where text alone is: `BAD_CLIPS`.
+Some have six channels; they are averaged when audio is read (`features.audio.read`). What has no
+row in the tables is ignored, as the authors advise (declare-lab/MELD issue 22): among it second
+takes of some test clips, `final_videos_testdia...`, which some users prefer. Some clips are cut
+wrongly, such as test dia38_utt4 and dia220_utt0, which last minutes: they are kept, as in published
+results. Two are rejected where audio is used, and used where text alone is: `BAD_CLIPS`.
 
 Dialogues are numbered in each split anew, so that ids hold the split: `train_dia0_utt0`. Curly
 quotation marks become ' and ". Some copies of the tables have characters of Windows-1252 as control
@@ -42,12 +42,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple
 
-from features.corpora._adapter import CorpusFactory, Item, Published, Source
-from features.corpora._cells import decoded, identity, words
-from features.corpora._tables import separator
+from features.corpora._tables.cells import decoded, identity, words
+from features.corpora._tables.text import separator
+from features.corpus.adapter import CorpusFactory, Item, Published, Source
 from features.errors import ManifestError
-from features.files import read_regular
-from features.root_paths import held
+from features.files.reading import read_regular
+from features.files.root_paths import held
 
 Labels = Literal["emotion", "sentiment"]
 # by the corpus's name of a split: ours, and where its clips lie

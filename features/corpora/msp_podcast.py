@@ -26,12 +26,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from features.corpora._adapter import CorpusFactory, Item, Source
-from features.corpora._cells import identity, words
-from features.corpora._tables import SPLIT_NAMES, separator
+from features.corpora._tables.cells import identity, words
+from features.corpora._tables.text import SPLIT_NAMES, separator
+from features.corpus.adapter import CorpusFactory, Item, Source
 from features.errors import ManifestError
-from features.files import open_text, read_regular
-from features.root_paths import held
+from features.files.reading import open_text, read_regular
+from features.files.root_paths import held
 
 EMOTIONS = {
     "A": "angry",

@@ -26,13 +26,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from features.corpora._adapter import CorpusFactory, Item, Published, Source
-from features.corpora._cells import identity, words
-from features.corpora._embedded_audio import unpack
-from features.corpora._layouts import shards_below
-from features.corpora._parquet import Shard
+from features.corpora._tables.audio import unpack
+from features.corpora._tables.cells import identity, words
+from features.corpora._tables.layouts import shards_below
+from features.corpora._tables.parquet import Shard
+from features.corpus.adapter import CorpusFactory, Item, Published, Source
 from features.errors import ManifestError
-from features.root_paths import held
+from features.files.root_paths import held
 
 CLASSES = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised", "other")
 REQUIRED = ("audio", "Result", "Emotion", "speaker_id")

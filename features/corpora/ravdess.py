@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from features.corpora._adapter import CorpusFactory, Item, Published, Source
+from features.corpus.adapter import CorpusFactory, Item, Published, Source
 from features.errors import ManifestError
-from features.root_paths import held
+from features.files.root_paths import held
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 STATEMENTS = {1: "Kids are talking by the door", 2: "Dogs are sitting by the door"}

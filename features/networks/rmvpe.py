@@ -14,15 +14,72 @@ Legend: B batch, F frames of 10 ms, M mel bands, C channels.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from features.checkpoint_files import load_strictly
-from features.networks.rmvpe_convolution import normed
+from features.audio.pitch import Floats
+from features.audio.spectrogram import spectra
+from features.audio.torchaudio_cpu import functional
+from features.weights.tensors import load_strictly
+
+
+def normed(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
+    """A convolution, its batch norm (with the running statistics) and ReLU, in as few passes.
+
+    With s = gamma / sqrt(variance + eps), norm(W * x) = (s W) * x + beta - s mean. The factor goes
+    where there is less to multiply: into the weights where many frames share them, into the result
+    of the innermost stages, whose weights are most of the network.
+
+    Args:
+        x: `[B, C_in, F, M]`.
+        conv: 3 x 3 without bias, or the same transposed, of stride 2.
+        norm: Of its C channels.
+
+    Returns:
+        `[B, C, F, M]`, after a transposed convolution `[B, C, 2F, 2M]`.
+    """
+    assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    if isinstance(conv, nn.ConvTranspose2d):
+        weight = conv.weight * scale[:, None, None]  # [C_in, C, 3, 3]
+        return F.conv_transpose2d(x, weight, shift, 2, 1, output_padding=1).relu_()
+    places = x.shape[0] * x.shape[2] * x.shape[3]
+    if places >= conv.weight[0].numel():
+        return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, padding=1).relu_()
+    # oneDNN lays weights out anew at each call, which is most of the work where they meet few
+    # places; there a matrix product is faster.
+    few = places <= conv.out_channels and x.device.type == "cpu"
+    out = as_product(x, conv.weight) if few else F.conv2d(x, conv.weight, padding=1)
+    return torch.addcmul(shift[:, None, None], out, scale[:, None, None]).relu_()
+
+
+def as_product(x: Tensor, weight: Tensor) -> Tensor:
+    """A padded 3 x 3 convolution as one matrix product: each place with its neighbours in a row.
+
+    Args:
+        x: `[B, C_in, F, M]`, channels last in memory or else copied.
+        weight: `[C, C_in, 3, 3]`, the same.
+
+    Returns:
+        `[B, C, F, M]`, channels last in memory.
+    """
+    batch, _, frames, bands = x.shape
+    around = F.pad(x, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1).permute(0, 2, 3, 4, 5, 1)
+    rows = around.reshape(batch * frames * bands, -1)
+    out = F.linear(rows, weight.permute(0, 2, 3, 1).flatten(1))
+    return out.view(batch, frames, bands, -1).permute(0, 3, 1, 2)
+
 
 N_MELS = 128  # M
 N_BINS = 360  # of 20 cents
@@ -230,3 +287,60 @@ def build(weights: Mapping[str, Tensor] | None = None, *, source: str = "rmvpe")
     # torch's own annotations lack the keyword
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval()
+
+
+SAMPLE_RATE_HZ = 16_000
+HOP = 160  # samples: 10 ms
+N_FFT = 1024  # samples, and the window's length
+F_MIN, F_MAX = 30.0, 8000.0  # Hz, of the mel bands
+FLOOR = 1e-5  # magnitude below which the logarithm is cut off
+CENTS_HZ = 10.0  # what cents count from
+CENTS_A_BIN = 20.0
+FIRST_CENTS = 1997.3794084376191  # 31.7 Hz, centre of bin 0
+REACH = 4  # bins on either side of the highest one that its frequency is the mean of
+CENTS = FIRST_CENTS + CENTS_A_BIN * np.arange(N_BINS)
+
+
+def log_mel(samples: NDArray[np.float32]) -> Tensor:
+    """Log-mel spectrogram `[128, F]` float32 of samples `[L]` in [-1, 1]; F = 1 + floor(L / 160).
+
+    The first and last frame look beyond the clip by reflection, so L must exceed 512.
+    """
+    window, bank = _window_and_bank()
+    blocks = spectra(torch.from_numpy(samples), window, n_fft=N_FFT, hop=HOP)
+    return torch.cat([(bank @ block.abs()).clamp(min=FLOOR).log() for block in blocks], 1)
+
+
+@functools.cache
+def _window_and_bank() -> tuple[Tensor, Tensor]:
+    bank: Tensor = functional.melscale_fbanks(
+        N_FFT // 2 + 1, F_MIN, F_MAX, N_MELS, SAMPLE_RATE_HZ, norm="slaney", mel_scale="htk"
+    )
+    return torch.hann_window(N_FFT), bank.T.contiguous()
+
+
+def cents_to_hz(cents: Floats) -> Floats:
+    """Frequency of cents above 10 Hz."""
+    return np.asarray(CENTS_HZ * np.exp2(np.asarray(cents, np.float64) / 1200.0))
+
+
+def salience_to_cents(salience: NDArray[np.float32]) -> Floats:
+    """Cents `[F]` of the highest bin of `[F, 360]` and its neighbours, weighted by their salience.
+
+    Bins beyond either end weigh nothing. A frame of zeros gives 0.
+    """
+    near = salience.argmax(1)[:, None] + np.arange(-REACH, REACH + 1)
+    exists = (near >= 0) & (near < N_BINS)
+    near = near.clip(0, N_BINS - 1)
+    weights = np.take_along_axis(salience, near, 1).astype(np.float64) * exists
+    total = weights.sum(1)
+    return np.asarray((weights * CENTS[near]).sum(1) / np.where(total > 0, total, 1.0))
+
+
+def salience_to_hz(salience: NDArray[np.float32], *, threshold: float) -> Floats:
+    """Frequency `[F]` of each frame; 0 Hz (unvoiced) where no bin is above `threshold`.
+
+    The threshold is compared in float32, so that a salience written as 0.05 is not above 0.05.
+    """
+    voiced = salience.max(1) > np.float32(threshold)
+    return np.where(voiced, cents_to_hz(salience_to_cents(salience)), 0.0)

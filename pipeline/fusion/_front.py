@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from features.errors import ParamsError
 from features.stream import Stream, StreamSpec
-from pipeline.batch import Batch
 from pipeline.fusion._layers import CLASSIFIER_NAMES, PitchBranch, Projection, unmasked
-from pipeline.fusion._model import check_slots
+from pipeline.model.base import check_slots
+from pipeline.model.batch import Batch
 
 FUSED = ("speech", "text")
 SLOTS = (*FUSED, "prosody", "spectral")

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from features.ranges import Share, Width
 from features.stream import Stream, StreamSpec
-from pipeline.batch import Batch, Prediction
 from pipeline.fusion._layers import (
     CLASSIFIER_NAMES,
     ClassifierKind,
@@ -25,7 +24,8 @@ from pipeline.fusion._layers import (
     renamed,
     unmasked,
 )
-from pipeline.fusion._model import FusionFactory, FusionModel, check_slots
+from pipeline.model.base import FusionFactory, FusionModel, check_slots
+from pipeline.model.batch import Batch, Prediction
 
 ORDER = ("speech", "nonverbal", "text", "prosody", "spectral")
 

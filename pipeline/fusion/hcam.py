@@ -16,11 +16,17 @@ from torch import Tensor, nn
 
 from features.ranges import Heads, Share, Width
 from features.stream import Stream, StreamSpec
-from pipeline.batch import Batch, Prediction
 from pipeline.fusion._front import FUSED, PUBLIC_NAMES, Front, check
-from pipeline.fusion._layers import AttentivePool, ClassifierKind, make_classifier, renamed
-from pipeline.fusion._model import FusionFactory, FusionModel
-from pipeline.fusion._recurrent import AttentionStage, BiGRU
+from pipeline.fusion._layers import (
+    AttentionStage,
+    AttentivePool,
+    BiGRU,
+    ClassifierKind,
+    make_classifier,
+    renamed,
+)
+from pipeline.model.base import FusionFactory, FusionModel
+from pipeline.model.batch import Batch, Prediction
 
 
 class HCAM(FusionModel):

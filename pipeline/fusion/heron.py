@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from features.errors import ParamsError
 from features.ranges import Heads, Interval, Multiple, Share, Width
 from features.stream import Stream, StreamSpec
-from pipeline.batch import Batch, Prediction
-from pipeline.fusion._model import (
+from pipeline.model.base import (
     MOST_DROPPED,
     FusionFactory,
     FusionModel,
     ModalityDropout,
     check_slots,
 )
+from pipeline.model.batch import Batch, Prediction
 
 SLOTS = ("text", "speech", "nonverbal")
 

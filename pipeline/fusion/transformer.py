@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from features.ranges import Heads, Share, Width
 from features.stream import StreamSpec
-from pipeline.batch import Batch, Prediction
 from pipeline.fusion._front import PUBLIC_NAMES, Front, check
 from pipeline.fusion._layers import ClassifierKind, Encoder, make_classifier, renamed
-from pipeline.fusion._model import FusionFactory, FusionModel
+from pipeline.model.base import FusionFactory, FusionModel
+from pipeline.model.batch import Batch, Prediction
 
 
 class Transformer(FusionModel):

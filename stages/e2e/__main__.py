@@ -8,13 +8,15 @@ from typing import Annotated
 
 import typer
 
-from features.locations import device
-from pipeline.finetune import finetune_model
-from pipeline.leak_gate import write_leaks
-from pipeline.live_setup import cached_slots, check_live_leaks
-from pipeline.params import read_params
-from pipeline.pulled import check_pulled
-from pipeline.ranks_launch import joined, relaunch
+from features.corpus.labels_folder import CARD, read_card
+from features.corpus.leak_gate import write_leaks
+from features.settings.locations import device
+from pipeline.e2e.run import finetune_model
+from pipeline.e2e.setup import cached_slots, check_live_leaks
+from pipeline.params.file import read_params
+from pipeline.report.model_card import write_model_card
+from pipeline.runtime.launch import joined, relaunch
+from pipeline.storage.pulled import check_pulled
 from stages._run import run, warn_of
 
 
@@ -44,6 +46,7 @@ def main(
         out = finetune_model(params, fusion, corpus, device=where, threads=threads, ranks=ranks)
         if ranks.is_first:
             write_leaks(out, leaks)
+            write_model_card(out, read_card(data / "labels" / CARD))
             typer.echo(f"{out}: trained")
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import typer
 
-from pipeline.evaluation import evaluate, headline, write_report
-from pipeline.run_labels import check_named
+from pipeline.evaluation.labels import check_named
+from pipeline.report.evaluate import evaluate, write_report
+from pipeline.report.metrics_json import headline
 from stages._run import run
 
 

@@ -10,14 +10,14 @@ from typing import Annotated
 import typer
 
 from features.arguments import checked
-from features.engines import Engine
+from features.corpus.manifest import Manifest
 from features.errors import CacheError, ParamsError
-from features.extraction import Extraction, Options, extract
-from features.locations import corpus_root, devices, store_root
-from features.manifest import Manifest
+from features.extraction.engines import Engine
+from features.extraction.extract import Extraction, Options, extract
+from features.files.records import count_reasons
 from features.ranges import NotNegative
-from features.records import count_reasons
-from pipeline.params import read_params
+from features.settings.locations import corpus_root, devices, store_root
+from pipeline.params.file import read_params
 from stages._run import list_told, run
 
 

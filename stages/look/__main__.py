@@ -7,16 +7,17 @@ from pathlib import Path
 import typer
 
 from features.arguments import one_of
-from features.corpus_entry import corpus_entry
+from features.corpus.entry import corpus_entry
+from features.corpus.sources import record_path, renew_record
 from features.errors import ParamsError
-from features.sources import record_path, renew_record
-from features.yaml_scalars import read_params_file
+from features.files.yaml_text import read_params_file
 from stages._run import run
 
 
 def main(corpus: str) -> None:
     """Write sources/CORPUS.json; where there is no root, the record of a team mate stays."""
-    # Runs at each `dvc repro`, so that it must not wait for torch, which pipeline.params imports.
+    # Runs at each `dvc repro`, so that it must not wait for torch, which pipeline.params.file
+    # imports.
     corpora = read_params_file(Path("params.yaml")).get("corpora") or {}
     if corpus not in corpora:
         raise ParamsError(f"corpora: no entry {corpus!r}; expected {one_of(corpus, corpora)}")

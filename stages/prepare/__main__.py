@@ -8,11 +8,12 @@ from pathlib import Path
 import typer
 
 from features.arguments import one_of
+from features.corpus.entry import corpus_entry
+from features.corpus.label_checks import named
+from features.corpus.prepare import prepare
+from features.corpus.sources import differences, record_path, take_record, write_record
 from features.errors import ManifestError, ParamsError
-from features.label_checks import named
-from features.preparation import corpus_entry, prepare
-from features.sources import differences, record_path, take_record, write_record
-from pipeline.params import read_params
+from pipeline.params.file import read_params
 from stages._run import LISTED, list_told, run
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from features.arguments import in_lines
 from features.errors import ParamsError
-from features.files import replacing
-from features.yaml_scalars import read_params_file
-from pipeline.selection import selection_problems
+from features.files.writing import replacing
+from features.files.yaml_text import read_params_file
+from pipeline.params.selection import selection_problems
 from stages._run import run
 
 OUT = Path("data", "selection.txt")

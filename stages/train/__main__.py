@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
-from features.locations import device
-from pipeline.leak_gate import check_leaks, write_leaks
-from pipeline.params import read_params
-from pipeline.pulled import check_pulled
-from pipeline.train import filled_slots, train_model
+from features.corpus.labels_folder import CARD, read_card
+from features.corpus.leak_gate import check_leaks, write_leaks
+from features.settings.locations import device
+from pipeline.cached.run import train_model
+from pipeline.params.file import read_params
+from pipeline.report.model_card import write_model_card
+from pipeline.runs.record import filled_slots
+from pipeline.storage.pulled import check_pulled
 from stages._run import run, warn_of
 
 
@@ -32,6 +35,7 @@ def main(
     warn_of(leaks)
     out = train_model(params, fusion, corpus, device=device(), workers=workers)
     write_leaks(out, leaks)
+    write_model_card(out, read_card(labels / CARD))
     typer.echo(f"{out}: trained")
 
 

@@ -10,10 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from features.backbones._backbone import Inputs
-from features.networks.ced import CHUNK
+from features.backbone.base import Inputs
+from features.networks.ced import CHUNK, MELS
 from features.networks.ced import build as build_network
-from features.networks.ced_mel import MELS
 from tests.golden import golden
 from tests.golden_fill import fill
 

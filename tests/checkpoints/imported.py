@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.cache import CacheWriter, shard_name
-from features.manifest import Utterance
-from features.records import REJECTED, write_rejected
+from features.cache.shard import shard_name
+from features.cache.writer import CacheWriter
+from features.corpus.utterance import Utterance
+from features.files.records import REJECTED, write_rejected
 from features.stream import StreamSpec
 
 

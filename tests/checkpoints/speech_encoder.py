@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from features import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
+from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from features import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
+from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "this", "is", "utterance", "number"]
 SIZES: dict[str, Any] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from features import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
+from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
 
 
 def write(folder: Path, *, bands: int = 80, **options: Any) -> dict[str, Any]:

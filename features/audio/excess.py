@@ -1,0 +1,319 @@
+"""What an audio file holds beyond what a decoder plays of it.
+
+A decoder stops where the header says that the sound ends, and after the first of several files that
+were put into one, without a word: a recorder that wrote its length too early, or `cat`, loses the
+rest. Containers tell: chunks after WAV's and AIFF's samples, the number of FLAC's last frame, MP3's
+frames against the Xing header, Ogg's pages of a second stream. A header that contradicts itself
+(rate, channels and bits against bytes a second) is told of as well: some number in it is wrong.
+
+Not noticed: an Ogg stream of a single page of sound whose page says less than it holds, what
+follows the samples of containers other than those (libsndfile plays that), and a wrong sample rate
+where the header says it but once (AIFF, AU, CAF, W64, NIST).
+
+Formats: those of `features.audio.container`, RFC 9639 (FLAC), Sun's AU and Apple's CAF.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from features.audio.container import Frame, Layout, Payload, mp3_frames, payload, skip_id3
+
+# What is written behind the sound: tags of ID3 and APE.
+_TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
+_HELD_AGAIN = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"data", b"SSND", b"caff", b"riff")
+_FLAC = b"fLaC"
+_STREAMINFO = b"\x00\x00\x00\x22"  # type and length of the block that comes first
+_FLAC_TAIL = 2**20  # bytes from the end in which the last frame begins
+_BLOCK = 2**20
+_MP3_START = 2**16  # bytes in which the first frame begins
+_MP3_SLACK = 4  # frames: an encoder's delay and padding, which decoders cut off
+_SLACK_SECONDS = 0.02
+_PLAIN = (1, 3, 6, 7, 0xFFFE)  # codes of WAV: samples of a fixed number of bits
+_FLAC_RATES_HZ = dict(enumerate((8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000), 4))
+
+
+def find_excess(file: BinaryIO, seconds: float, kind: str) -> str | None:
+    """What of a file is not used, though it holds it; None if nothing says so.
+
+    Args:
+        file: From its beginning; left anywhere.
+        seconds: Duration according to the decoder.
+        kind: What the decoder takes it for, as libsndfile says it.
+    """
+    skip_id3(file)
+    begin, magic = file.tell(), file.read(4)
+    file.seek(begin)
+    if kind == "MP3":
+        return _mp3_excess(file, seconds)
+    if magic == b"OggS":
+        return _ogg_excess(file, seconds)
+    if magic == _FLAC:
+        return _flac_excess(file, seconds)
+    found = payload(file)
+    if found is None:
+        return None
+    told = _chunks_excess(file, found, seconds, plays_all=magic in (b"riff", b"NIST"))
+    if told is None and magic in (b"RIFF", b"RF64", b"BW64"):
+        told = _wav_contradiction(file, begin)
+    if told is None and magic == b"FORM":
+        told = _aiff_contradiction(file, begin, found, seconds)
+    return told
+
+
+def _told(seconds: float, held: float) -> str | None:
+    if held - seconds <= _SLACK_SECONDS:
+        return None
+    return (
+        f"its header says {seconds:.3f} s, but it holds {held:.3f} s: only the first "
+        f"{seconds:.3f} s are used"
+    )
+
+
+def _chunks_excess(
+    file: BinaryIO, found: Payload, seconds: float, *, plays_all: bool
+) -> str | None:
+    if not found.promised:  # or the length is unknown, and everything is played
+        return None
+    rest = _after(file, found)
+    if not plays_all:
+        return _told(seconds, seconds * (1 + rest / found.promised))
+    promised = seconds / (1 + rest / found.promised)
+    if seconds - promised <= _SLACK_SECONDS:
+        return None
+    return (
+        f"its header says {promised:.3f} s; what follows, up to {seconds:.3f} s, is used as if it "
+        "were sound, too"
+    )
+
+
+def _chunk_content(file: BinaryIO, begin: int, name: bytes, layout: Layout) -> bytes:
+    """The first bytes of a chunk that lies before the samples; empty if there is none."""
+    file.seek(begin + 12)
+    while chunk := layout.chunk(file):
+        if chunk.name == name:
+            return file.read(min(chunk.size, 64))
+        if chunk.name in (b"data", b"SSND"):
+            break
+        file.seek(chunk.end)
+    return b""
+
+
+def _wav_contradiction(file: BinaryIO, begin: int) -> str | None:
+    content = _chunk_content(file, begin, b"fmt ", Layout("<"))
+    if len(content) < 16:
+        return None
+    code, channels, rate_hz, a_second, frame, bits = struct.unpack("<HHIIHH", content[:16])
+    if code not in _PLAIN or (channels * -(-bits // 8) == frame and rate_hz * frame == a_second):
+        return None
+    return (
+        f"its header contradicts itself: {rate_hz} samples a second of {bits} bits in {channels} "
+        f"channels, but {frame} bytes for each and {a_second} a second"
+    )
+
+
+def _aiff_contradiction(file: BinaryIO, begin: int, found: Payload, seconds: float) -> str | None:
+    file.seek(begin + 8)
+    plain = file.read(4) == b"AIFF"
+    content = _chunk_content(file, begin, b"COMM", Layout(">"))
+    if not plain or len(content) < 8 or not found.promised:
+        return None
+    channels, frames, bits = struct.unpack(">hIh", content[:8])
+    held = (found.promised - 8) / max(1, channels * -(-bits // 8))
+    if abs(held - frames) * seconds <= _SLACK_SECONDS * max(1.0, held):
+        return None
+    return (
+        f"its header contradicts itself: it says {frames} samples of {bits} bits in {channels} "
+        f"channels, and {found.promised} bytes of them"
+    )
+
+
+def _after(file: BinaryIO, found: Payload) -> int:
+    """Bytes behind the samples that are neither chunks nor tags nor zeros."""
+    size = file.seek(0, os.SEEK_END)
+    here = found.begin + found.promised
+    if found.layout is None:
+        here = min(here, size)
+    else:
+        while here < size:
+            file.seek(here)
+            chunk = found.layout.chunk(file)
+            if chunk is None or chunk.name in _HELD_AGAIN or chunk.end > size + 1:
+                break
+            if not all(32 <= byte < 127 for byte in chunk.name):
+                break
+            here = chunk.end
+    file.seek(min(here, size))
+    if file.read(12).startswith(_TAGS):
+        return 0
+    file.seek(min(here, size))
+    return size - here if any(any(block) for block in _blocks(file)) else 0
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    while block := file.read(_BLOCK):
+        yield block
+
+
+def _mp3_excess(file: BinaryIO, seconds: float) -> str | None:
+    begin, start = file.tell(), file.read(_MP3_START)
+    at = _first_frame(start)
+    if at is None:
+        return f"it does not begin with frames of MP3: {seconds:.3f} s of it are used"
+    if _goes_on(start[at : at + 8]):
+        return "its first frame goes on from one that is missing: its beginning is lost"
+    if any(start[:at]):
+        return f"the first {at} bytes of it are no MP3, and are passed over"
+    file.seek(begin + at)
+    frames = mp3_frames(file)
+    first = next(frames, None)  # mostly the Xing header, whose count of frames decoders believe
+    if first is None:
+        return None
+    held = sum(frame.samples / frame.rate_hz for frame in frames)
+    if held - seconds <= _MP3_SLACK * first.samples / first.rate_hz:
+        return None
+    return _told(seconds, held)
+
+
+def _first_frame(start: bytes) -> int | None:
+    """Where the first of two frames that follow each other begins."""
+    at = start.find(0xFF)
+    while at >= 0:
+        frame = Frame.of(start[at : at + 4])
+        if frame and (Frame.of(start[at + frame.length :][:4]) or at + frame.length >= len(start)):
+            return at
+        at = start.find(0xFF, at + 1)
+    return None
+
+
+def _goes_on(head: bytes) -> bool:
+    """Whether a frame of MP3 takes bits from the one before it."""
+    at = 4 if head[1] & 1 else 6  # behind a checksum
+    if len(head) < at + 2:
+        return False
+    bits = int.from_bytes(head[at : at + 2], "big")
+    return bool(bits >> 7 if head[1] & 0x18 == 0x18 else bits >> 8)
+
+
+def _ogg_excess(file: BinaryIO, seconds: float) -> str | None:
+    links, active, latest, last = 0, set[int](), 0, 0
+    while len(head := file.read(27)) == 27 and head[:4] == b"OggS":
+        _, _, flags, granule, stream, _, _, lacing = struct.unpack("<4sBBqIIIB", head)
+        file.seek(sum(file.read(lacing)), os.SEEK_CUR)
+        if flags & 2:
+            links += not active  # several that begin together are one, multiplexed
+            active.add(stream)
+        if granule >= 0 and links == 1:
+            latest, last = max(latest, granule), granule
+        if flags & 4:
+            active.discard(stream)
+    if links > 1:
+        return (
+            f"it holds {links} Ogg streams one after the other: only the first of them, "
+            f"{seconds:.3f} s, is used"
+        )
+    return _told(seconds, seconds * latest / last) if last else None
+
+
+def _flac_excess(file: BinaryIO, seconds: float) -> str | None:
+    begin = file.tell()
+    info = _StreamInfo.read(file)
+    if info is None or not info.samples:
+        return None
+    file.seek(begin + len(_FLAC))
+    before = b""
+    for block in _blocks(file):
+        if _FLAC + _STREAMINFO in before + block:
+            return (
+                f"another FLAC stream follows in it: only the first one, {seconds:.3f} s, is used"
+            )
+        before = block[-len(_FLAC + _STREAMINFO) + 1 :]
+    coded = info.frame_head[2] & 0x0F
+    if _FLAC_RATES_HZ.get(coded, info.rate_hz) != info.rate_hz:
+        return (
+            f"its header contradicts itself: {info.rate_hz} samples a second, but "
+            f"{_FLAC_RATES_HZ[coded]} in its frames"
+        )
+    held = info.held(file)
+    return None if held is None else _told(seconds, held / info.rate_hz)
+
+
+@dataclass(frozen=True)
+class _StreamInfo:
+    """What a FLAC says of itself, and the constant bits of its frames' headers."""
+
+    block: int
+    rate_hz: int
+    samples: int
+    frame_head: bytes
+
+    @classmethod
+    def read(cls, file: BinaryIO) -> _StreamInfo | None:
+        """From the beginning of the stream; leaves the file anywhere."""
+        head = file.read(42)
+        if len(head) < 42 or head[5:8] != _STREAMINFO[1:]:
+            return None
+        packed = int.from_bytes(head[18:26], "big")
+        file.seek(-38, os.SEEK_CUR)
+        last = False
+        while not last:
+            block = file.read(4)
+            if len(block) < 4:
+                return None
+            last = bool(block[0] & 0x80)
+            file.seek(int.from_bytes(block[1:], "big"), os.SEEK_CUR)
+        frame_head = file.read(4)
+        if len(frame_head) < 4 or frame_head[0] != 0xFF or frame_head[1] & 0xFE != 0xF8:
+            return None
+        block_size = int.from_bytes(head[8:10], "big")
+        return cls(block_size, packed >> 44, packed & (1 << 36) - 1, frame_head)
+
+    def held(self, file: BinaryIO) -> int | None:
+        """Samples up to the end of the last frame; None if there is none to be seen."""
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _FLAC_TAIL))
+        tail = file.read()
+        at = tail.rfind(self.frame_head[:2])
+        while at >= 0:
+            end = self._end(tail[at : at + 16])
+            if end is not None:
+                return end
+            at = tail.rfind(self.frame_head[:2], 0, at)
+        return None
+
+    def _end(self, head: bytes) -> int | None:
+        """Number of the sample behind the frame that begins so; None if none does."""
+        if len(head) < 16 or (head[2] ^ self.frame_head[2]) & 0x0F:
+            return None
+        if (head[3] ^ self.frame_head[3]) & 0x0F or head[3] >> 4 > 10:
+            return None
+        length = 1 if head[4] < 0x80 else 8 - (head[4] ^ 0xFF).bit_length()
+        number = head[4] if length == 1 else head[4] & (0x7F >> length)
+        for byte in head[5 : 4 + length]:
+            number = number << 6 | byte & 0x3F
+        at, code = 4 + length, head[2] >> 4
+        if code in (6, 7):
+            block = int.from_bytes(head[at : at + code - 5], "big") + 1
+            at += code - 5
+        elif code:
+            block = 192 if code == 1 else 576 << code - 2 if code < 6 else 256 << code - 8
+        else:
+            return None
+        at += {12: 1, 13: 2, 14: 2}.get(head[2] & 0x0F, 0)
+        if at >= len(head) or _crc8(head[:at]) != head[at]:
+            return None
+        variable = head[1] & 1  # then frames count samples
+        return (number if variable else number * self.block) + block
+
+
+def _crc8(content: bytes) -> int:
+    crc = 0
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc << 1 ^ (0x07 if crc & 0x80 else 0)) & 0xFF
+    return crc

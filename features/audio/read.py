@@ -1,0 +1,382 @@
+"""Audio files: headers, hashes, and samples as one channel at one rate.
+
+Decoding is libsndfile's (WAV, FLAC, OGG, MP3 and more), by content rather than by file name, block
+by block, so that an hour takes the memory of its result; resampling is in
+`features.audio.resampling`. soundfile is imported on first use. Clipped samples are kept as they
+are, and so is what lies beyond full scale in a file of floats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.audio.container import SLACK_SECONDS, find_fault
+from features.audio.excess import find_excess
+from features.audio.flat import NOT_FINITE, Stretch, find_flat
+from features.audio.resampling import resamplable, resampled
+from features.errors import HeronryError, ManifestError, UtteranceError
+from features.files.reading import Identity, identity, open_regular, settled
+
+SAMPLE_RATE_HZ = 16_000
+_BLOCK = 2**20  # samples: a header that promises too much must not ask for all the memory
+_LISTENED = 2**16  # what is lost of a block that cannot be decoded to its end
+_MP3_FRAME = 1152  # samples; an encoder may count its header among the frames
+_UNKNOWN_FRAMES = 2**62
+_REMEMBERED = 2**16  # hashes of this process: 20 MB
+_MAGICS = (  # place, bytes, what to say
+    (0, b"version https://git-lfs", "a git-LFS pointer, not audio: run `git lfs pull`"),
+    (0, b"<!DOCTYPE", "a web page, not audio: download it again"),
+    (0, b"<html", "a web page, not audio: download it again"),
+)
+_FFMPEG = (
+    (4, b"ftyp", "MPEG-4 audio or video (m4a, mp4)"),
+    (0, b"\x1aE\xdf\xa3", "WebM or Matroska"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media (wma, asf)"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"\xff\xf1", "AAC"),
+    (0, b"\xff\xf9", "AAC"),
+)
+_AGAIN = (
+    "if the corpus root is right, `prepare` must run again: "
+    "dvc repro -f stages/prepare/dvc.yaml:prepare@<corpus>"
+)
+
+Samples = NDArray[np.float32]
+# Hashed once a process however many spans are cut. Threads may hash one at the same time: a lock
+# would make them wait for each other's disk, and a process forked meanwhile inherits it locked.
+_hashed: dict[Identity, str] = {}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What is known of an audio file once all of it was decoded.
+
+    Attributes:
+        seconds: Duration.
+        sample_rate_hz: Samples per second and channel.
+        channels: Number of channels.
+        frames: Number of samples per channel.
+        notices: What is odd of it, such as that it holds more than its header says.
+        stretches: Where it has no sound, or none that can be used.
+    """
+
+    seconds: float
+    sample_rate_hz: int
+    channels: int
+    frames: int
+    notices: tuple[str, ...]
+    stretches: tuple[Stretch, ...]
+
+
+def listen(file: BinaryIO, id: str) -> Heard:
+    """Decode all of an audio file once, to know what is to be said of it.
+
+    Args:
+        file: From its beginning; left anywhere.
+        id: What to name in errors.
+
+    Raises:
+        ManifestError: If the file cannot be read.
+        UtteranceError: If it is no audio, holds no samples, or its container is not whole.
+    """
+    with _decoder(file, id, whole=True) as decoder:
+        rate_hz, frames = decoder.samplerate, decoder.frames
+        here, faults = 0, []
+
+        def blocks() -> Iterator[Samples]:
+            nonlocal here
+            try:
+                for block in _decoded(decoder, id, 0, frames, size=_LISTENED):
+                    yield block
+                    here += len(block)
+            except UtteranceError as error:
+                faults.append(Stretch(here / rate_hz, frames / rate_hz, error.reason))
+
+        flat = find_flat(blocks(), rate_hz)
+        excess = find_excess(file, frames / rate_hz, decoder.format)
+        return Heard(
+            seconds=frames / rate_hz,
+            sample_rate_hz=rate_hz,
+            channels=decoder.channels,
+            frames=frames,
+            notices=() if excess is None else (excess,),
+            stretches=(*faults, *flat),
+        )
+
+
+def read_audio(
+    path: Path | str,
+    *,
+    id: str | None = None,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+    start: float | None = None,
+    stop: float | None = None,
+    sha256: str | None = None,
+) -> Samples:
+    """Decode an audio file, or a span of it, to the mean of its channels at `sample_rate_hz`.
+
+    Args:
+        path: The file.
+        id: Utterance to name in errors; the file name by default.
+        sample_rate_hz: Rate of the result.
+        start: Seconds at which to begin; None for the beginning.
+        stop: Seconds at which to end, at most the end of the file; None for that.
+        sha256: What the file must hash to. It is read for that once a process, and again when
+            its size, times or inode have become others.
+
+    Returns:
+        `[samples]`, full scale at 1.
+
+    Raises:
+        ManifestError: If the file is missing, or not the one that was hashed.
+        UtteranceError: If it is no audio, is truncated, holds no samples (in the span) or values
+            that are not finite. Whether a whole file is what its container promises is not asked
+            for a span, since that would read all of a long recording for each of its utterances.
+    """
+    path, id = Path(path), id or Path(path).name
+    whole = start is None and stop is None
+    with (
+        _file(path) as file,
+        _unchanged(file, path, sha256),
+        _decoder(file, id, whole=whole) as decoder,
+    ):
+        first, last = _bounds(decoder, id, start, stop)
+        blocks: Iterable[Samples] = _mono(decoder, id, first, last)
+        if decoder.samplerate != sample_rate_hz:
+            blocks = resampled(blocks, decoder.samplerate, sample_rate_hz)
+        return _joined(blocks)
+
+
+@contextlib.contextmanager
+def _unchanged(file: BufferedReader, path: Path, sha256: str | None) -> Iterator[None]:
+    """Hold a file to its hash, before it is used and while it is."""
+    if sha256 is None:
+        yield
+        return
+    before = os.fstat(file.fileno())
+    found = _hashed.get(identity(before))
+    if found is None:
+        found = _digest(file)
+        if settled(before):
+            if len(_hashed) >= _REMEMBERED:
+                _hashed.clear()
+            _hashed[identity(before)] = found
+    if found != sha256:
+        raise _changed(path, sha256)
+    try:
+        yield
+    finally:  # another link to a file is a change of its inode, too, and none of its content
+        if identity(os.fstat(file.fileno())) != identity(before) and _digest(file) != sha256:
+            raise _changed(path, sha256)
+
+
+def _digest(file: BufferedReader) -> str:
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(0)
+    return digest
+
+
+def _changed(path: Path, sha256: str) -> ManifestError:
+    return ManifestError(
+        f"audio file {path} has changed since `prepare` (expected SHA-256 {sha256}): {_AGAIN}"
+    )
+
+
+def _bounds(decoder: Any, id: str, start: float | None, stop: float | None) -> tuple[int, int]:
+    rate_hz, frames = decoder.samplerate, decoder.frames
+    first = 0 if start is None else round(start * rate_hz)
+    last = frames if stop is None else min(round(stop * rate_hz), frames)
+    if not 0 <= first < last:
+        raise UtteranceError(
+            id,
+            f"the span from {start} to {stop} s holds no samples of {frames / rate_hz:.3f} s",
+        )
+    return first, last
+
+
+def _mono(decoder: Any, id: str, first: int, last: int) -> Iterator[Samples]:
+    for block in _decoded(decoder, id, first, last):
+        with np.errstate(invalid="ignore", over="ignore"):
+            mono = block.mean(axis=1, dtype=np.float32)
+        if not np.isfinite(mono).all():
+            raise UtteranceError(id, NOT_FINITE)
+        yield mono
+
+
+def _decoded(decoder: Any, id: str, first: int, last: int, size: int = _BLOCK) -> Iterator[Samples]:
+    """`[block, channels]` from sample `first` until `last`."""
+    rate_hz, here = decoder.samplerate, first
+    try:
+        if first:
+            decoder.seek(first)
+        while here < last:
+            block = decoder.read(min(last - here, size), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            here += len(block)
+            yield block
+    except RuntimeError as error:
+        raise UtteranceError(id, f"the audio cannot be decoded ({_reason(error)})") from error
+    if here == first:
+        raise UtteranceError(id, "the audio holds no samples")
+    slack = _MP3_FRAME if decoder.format == "MP3" else SLACK_SECONDS * rate_hz
+    if here < last - slack:
+        raise UtteranceError(
+            id,
+            f"the audio ends after {here / rate_hz:.3f} s of {last / rate_hz:.3f} s: it is "
+            "truncated or damaged",
+        )
+
+
+def _joined(blocks: Iterable[Samples]) -> Samples:
+    """All of them in one, which grows where it lies: two copies of an hour are half a gigabyte."""
+    whole = np.empty(0, np.float32)
+    for block in blocks:
+        end = len(whole)
+        whole.resize(end + len(block), refcheck=False)
+        whole[end:] = block
+    return whole
+
+
+@contextlib.contextmanager
+def _file(path: Path) -> Iterator[BufferedReader]:
+    try:
+        file = open_regular(path)
+    except OSError as error:
+        raise ManifestError(
+            f"cannot read audio file {path} ({error.strerror}); expected it there since the "
+            f"manifest lists it: {_AGAIN}"
+        ) from error
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _decoder(file: BinaryIO, id: str, *, whole: bool) -> Iterator[Any]:
+    try:
+        with _opened(file, id, whole=whole) as decoder:
+            yield decoder
+    except OSError as error:
+        raise ManifestError(
+            f"the audio of utterance {id!r} cannot be read ({error.strerror}); expected a disk or "
+            "network that gives it: start again once it does"
+        ) from error
+
+
+@contextlib.contextmanager
+def _opened(file: BinaryIO, id: str, *, whole: bool) -> Iterator[Any]:
+    soundfile = _soundfile()
+    begin = file.read(32)
+    file.seek(0)
+    other = _other_content(begin)
+    if other:
+        raise UtteranceError(id, f"the file is {other}")
+    source = _Source(file)
+    try:
+        decoder = soundfile.SoundFile(source)
+    except (RuntimeError, TypeError) as error:  # TypeError: a name in .raw, which has no header
+        source.check()
+        fault = find_fault(file, None)
+        reason = f"file {fault}" if fault else f"audio cannot be decoded ({_reason(error)})"
+        raise UtteranceError(id, f"the {reason}") from error
+    with decoder:
+        _check_header(decoder, id)
+        here = file.tell()
+        fault = find_fault(file, decoder.frames / decoder.samplerate) if whole else None
+        file.seek(here)
+        if fault:
+            raise UtteranceError(id, f"the file {fault}")
+        if decoder.frames < 1:
+            raise UtteranceError(id, "the audio holds no samples")
+        try:
+            yield decoder
+        finally:
+            source.check()
+
+
+class _Source:
+    """A file for libsndfile's callbacks: what is raised there is printed and forgotten."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: OSError | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go there; to before the beginning, as a damaged header may ask for, leads nowhere."""
+        with contextlib.suppress(OSError, ValueError):
+            self._file.seek(offset, whence)
+        return self._file.tell()
+
+    def tell(self) -> int:
+        """Where it is."""
+        return self._file.tell()
+
+    def read(self, count: int) -> bytes:
+        """Up to so many bytes; none where the disk or the network fails."""
+        try:
+            return self._file.read(count)
+        except OSError as error:
+            self._error = error
+            return b""
+
+    def check(self) -> None:
+        """Raise what was raised while libsndfile read: it is no fault of the file's content."""
+        if self._error is not None:
+            raise self._error
+
+
+def _other_content(begin: bytes) -> str | None:
+    """What a file is that begins so, if it is known to be nothing that libsndfile decodes."""
+    if not begin:
+        return "empty"
+    for place, magic, what in _MAGICS:
+        if begin[place:].lower().startswith(magic.lower()):
+            return what
+    for place, magic, what in _FFMPEG:
+        if begin[place:].startswith(magic):
+            return (
+                f"{what}, which is not decoded here: convert it by `ffmpeg -i FILE FILE.wav`, and "
+                "name that"
+            )
+    return None
+
+
+def _check_header(decoder: Any, id: str) -> None:
+    rate_hz = decoder.samplerate
+    if not resamplable(rate_hz, SAMPLE_RATE_HZ):
+        raise UtteranceError(
+            id,
+            f"the audio has a sample rate of {rate_hz} Hz, which cannot be resampled; expected a "
+            f"usual one: convert it to {SAMPLE_RATE_HZ} Hz",
+        )
+    if decoder.frames > _UNKNOWN_FRAMES:
+        raise UtteranceError(
+            id, "the header does not say how long the audio is: write it anew as a file, not a pipe"
+        )
+
+
+def _reason(error: Exception) -> str:
+    # The whole message names the file object, which differs from run to run.
+    return str(getattr(error, "error_string", error)).strip().rstrip(".")
+
+
+def _soundfile() -> Any:
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:
+        raise HeronryError(
+            f"soundfile, which decodes audio, cannot be imported ({error}); "
+            "install it: python -m pip install soundfile"
+        ) from error
+    return soundfile

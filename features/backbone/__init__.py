@@ -1,0 +1,1 @@
+"""What a backbone is, its entry in params.yaml, and the layers it yields."""

@@ -1,0 +1,175 @@
+"""An entry of `backbones` in params.yaml: checked, fingerprinted, built."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from features.arguments import completed, in_lines
+from features.audio.resampling import IDENTITY as RESAMPLING
+from features.backbone.base import Backbone, Pooled, Reads
+from features.backbone.layers import DEPTH, choose_layers
+from features.cache.shard import DEVIATION
+from features.errors import ParamsError
+from features.ranges import Amount
+from features.settings.plugins import entry_problems, load, split_entry
+from features.weights.tensors import pinned
+
+PACKAGE = "features.backbones"
+# Options that say where weights are; the backbone's own provenance says which they are.
+LOCATING = ("checkpoint", "revision", "package")
+SETTINGS = ("kind", "pooling", "compute_dtype", "version")  # of an entry, besides its options
+
+
+@dataclass(frozen=True)
+class BackboneEntry:
+    """What every backbone entry holds, whatever its kind.
+
+    Attributes:
+        name: Key in params.yaml.
+        kind: Plug-in.
+        pooling: `frames` keeps all, `mean` and `first` reduce an utterance to one vector.
+        compute_dtype: Precision of the network on the device.
+        store_dtype: Precision in the cache; bins are always int16.
+        version: Raised when the numbers of the backbone's code change.
+        options: Keywords of the plug-in's constructor.
+    """
+
+    name: str
+    kind: str
+    pooling: Literal["frames", "mean", "first"] = "frames"
+    compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    store_dtype: Literal["float16", "float32"] = "float16"
+    version: Amount = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> Reads:
+        """What its kind reads, known without loading weights."""
+        reads: Reads = load(PACKAGE, self.kind).reads
+        return reads
+
+    def build(self) -> Backbone:
+        """Make the backbone, weights loaded, on the CPU."""
+        backbone: Backbone = load(PACKAGE, self.kind)(**self.options)
+        if self.pooling == "frames":
+            return backbone
+        if backbone.spec.bins is not None:
+            raise ParamsError(
+                f"backbones.{self.name}: bins cannot be pooled; set `pooling: frames`, given "
+                f"{self.pooling!r}"
+            )
+        return Pooled(backbone, self.pooling)
+
+    def keywords(self) -> dict[str, Any]:
+        """The options with the defaults of those left out: equal settings, however spelled."""
+        return completed(load(PACKAGE, self.kind), self.options)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the numbers beside weights and options, and how audio is resampled."""
+        resampling = {"resampling": RESAMPLING} if self.reads == "audio" else {}
+        return {**resampling, **{name: getattr(self, name) for name in SETTINGS}}
+
+    def provenance(self, backbone: Backbone) -> dict[str, Any]:
+        """All that decides the numbers: goes into each shard and into the fingerprint.
+
+        What the backbone says of itself under the name of an option stands for that option:
+        `layer: -1` and `layer: 12` of twelve layers are the same.
+        """
+        own = backbone.provenance()
+        options = self.keywords()
+        return {
+            **self.settings(),
+            "options": {k: v for k, v in options.items() if k not in (*LOCATING, *own)},
+            "store_dtype": self.stored_as(backbone),
+            **own,
+        }
+
+    def differences(self, recorded: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Settings in which features of that provenance are not this entry's.
+
+        Weights are not loaded. Where they would have to be asked (`revision: null` or a branch, an
+        option that is left to them), there is no difference.
+
+        Returns:
+            By name: what was recorded, and what the entry says.
+        """
+        stored = "int16" if recorded.get("store_dtype") == "int16" else self.store_dtype
+        told = recorded.get("options")
+        recorded_options = told if isinstance(told, Mapping) else {}
+        pairs = {name: (recorded.get(name), now) for name, now in self.settings().items()}
+        pairs["store_dtype"] = recorded.get("store_dtype"), stored
+        options = self.keywords()
+        for name in sorted({*options, *recorded_options} - {*LOCATING}):
+            was, now = recorded_options.get(name), options.get(name)
+            if name in recorded and name not in recorded_options:
+                was, now = recorded[name], self._resolved(name, now, recorded)
+            pairs[name] = was, now
+        if "checkpoint" in recorded:
+            name = str(options.get("checkpoint"))
+            # A local folder is recorded by its name alone: features.weights.checkpoint.
+            named = recorded["checkpoint"] in (name, Path(name).name)
+            pairs["checkpoint"] = recorded["checkpoint"], recorded["checkpoint"] if named else name
+        if pinned(options.get("revision")) and "revision" in recorded:
+            pairs["revision"] = recorded["revision"], options["revision"]
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    def _resolved(self, name: str, value: Any, recorded: Mapping[str, Any]) -> Any:
+        """What an option comes to with the weights that a provenance is of."""
+        if name != "layer" or not isinstance(recorded.get(DEPTH), int):
+            return recorded[name] if value is None else value
+        first = getattr(load(PACKAGE, self.kind), "first_layer", 0)
+        try:
+            return choose_layers(value, recorded[DEPTH], "", first=first).provenance()[name]
+        except ParamsError:  # no such layer: `build` tells
+            return value
+
+    def stored_as(self, backbone: Backbone) -> str:
+        """The dtype of the frames in the cache."""
+        return self.store_dtype if backbone.spec.bins is None else "int16"
+
+
+def fingerprint(provenance: Mapping[str, Any]) -> str:
+    """Folder name of a backbone's shards in the work store."""
+    text = json.dumps(provenance, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def provenance_differences(
+    old: Mapping[str, Any], new: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Where two provenances differ, by dotted name; what is measured in each shard is left out."""
+    left, right = _flat(old), _flat(json.loads(json.dumps(new)))  # as shards have it
+    names = (left.keys() | right.keys()) - {DEVIATION}
+    pairs = {name: (left.get(name), right.get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = isinstance(value, Mapping)
+        flat |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return flat
+
+
+def backbone_entry(name: str, mapping: Mapping[str, Any]) -> BackboneEntry:
+    """The entry of that name.
+
+    Raises:
+        ParamsError: Listing everything that is wrong with it.
+    """
+    found = backbone_problems(name, mapping)
+    if found:
+        raise ParamsError(in_lines(found))
+    common, options = split_entry(BackboneEntry, mapping)
+    return BackboneEntry(name, kind=mapping.get("kind", name), options=options, **common)
+
+
+def backbone_problems(name: str, mapping: Any) -> list[str]:
+    """What is wrong with an entry, one line each; empty if nothing is."""
+    return entry_problems(BackboneEntry, PACKAGE, "backbones", name, mapping)

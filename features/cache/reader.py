@@ -1,0 +1,167 @@
+"""Cache folders: sealed shards in manifest order, written once and read by id.
+
+Usage from a notebook:
+
+    reader = CacheReader(Path("cache/demo/minilm"))
+    frames = reader["some id"]  # [T, D], a view of the file: nothing is read until it is used
+    stream = reader.batch(["some id", "another"])  # [2, T, D], padded, with its mask
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from features.cache.gather import Extent, gather
+from features.cache.shard import DEVIATION, Shard, check_structure, read_shard, shard_name
+from features.errors import CacheError
+from features.files.records import NOTICED, REJECTED, read_noticed, read_rejected, reasons_line
+from features.process.memory import available_bytes
+from features.stream import Stream, StreamSpec
+
+Access = Literal["auto", "map", "read"]
+MAPPED_PART = 0.5  # of the available memory that a mapped cache may take: docs/format.md, Reading
+
+
+class CacheReader(Mapping[str, NDArray[Any]]):
+    """The rows of a cache folder by utterance id.
+
+    It keeps no file open, and may be handed to other processes.
+
+    Args:
+        folder: `cache/<corpus>/<backbone>`.
+        verify: Whether to read everything once and compare checksums.
+        access: `map` looks at the pages of the files: nothing is copied, and all processes share
+            one copy. `read` reads rows into memory of their own when they are asked for, many at a
+            time for a batch; a cache that does not fit the memory is read many times faster so.
+            `auto` maps a cache of at most half the available memory.
+
+    Attributes:
+        access: `map` or `read`.
+
+    Raises:
+        CacheError: If a shard is missing, damaged, foreign, or disagrees with the others.
+    """
+
+    def __init__(self, folder: Path, *, verify: bool = False, access: Access = "auto") -> None:
+        self.folder = folder
+        paths = sorted(folder.glob("*.h5"), key=lambda path: (len(path.name), path.name))
+        self.shards = [read_shard(path) for path in paths]
+        if not self.shards:
+            if self.rejected:
+                raise CacheError(f"{folder} holds no features: {no_features(self.rejected)}")
+            raise CacheError(
+                f"{folder} holds no shards; expected shard-00000.h5 ...: run `dvc repro` or "
+                "`dvc pull`"
+            )
+        for shard in self.shards:
+            check_structure(shard)
+        self._check_sequence()
+        self._extents = {
+            id: Extent(shard.stored, first, last)
+            for shard in self.shards
+            for id, (first, last) in zip(shard.ids, pairwise(shard.offsets.tolist()), strict=False)
+        }
+        if len(self._extents) != sum(len(shard.ids) for shard in self.shards):
+            raise CacheError(
+                f"{folder}: an utterance occurs in two shards; delete it and run `dvc repro`"
+            )
+        size = sum(shard.stored.bytes for shard in self.shards)
+        fits = access == "auto" and size <= MAPPED_PART * available_bytes()
+        self.access: Literal["map", "read"] = "map" if fits or access == "map" else "read"
+        if verify:
+            for shard in self.shards:
+                shard.verify()
+
+    @property
+    def spec(self) -> StreamSpec:
+        """What the rows are."""
+        return self.shards[0].spec
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Where the rows come from; of a deviation that was measured, the largest of all shards."""
+        deviations = [s.provenance[DEVIATION] for s in self.shards if DEVIATION in s.provenance]
+        largest = {DEVIATION: max(deviations)} if deviations else {}
+        return {**self.shards[0].provenance, **largest}
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """Reasons by id of the utterances that could not be extracted."""
+        path = self.folder / REJECTED
+        return read_rejected(path) if path.exists() else {}
+
+    @property
+    def noticed(self) -> dict[str, str]:
+        """Notices by id of utterances whose features leave out a part of them."""
+        return read_noticed(self.folder / NOTICED)
+
+    def __getitem__(self, id: str) -> NDArray[Any]:
+        extent = self._extents[id]
+        stored, first, last = extent
+        if self.access == "map":
+            return stored.array[first:last]
+        row = np.empty((extent.length, *stored.shape[1:]), stored.dtype)
+        with stored.open() as file:
+            stored.read(file, first, row)
+        row.flags.writeable = False
+        return row
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._extents)
+
+    def __len__(self) -> int:
+        return len(self._extents)
+
+    def length(self, id: str) -> int:
+        """Number of frames T of an utterance, without touching them."""
+        return self._extents[id].length
+
+    def batch(self, ids: Sequence[str], *, dtype: torch.dtype | None = None) -> Stream:
+        """Some utterances, padded with zeros, written straight into the tensor that is returned.
+
+        Args:
+            ids: B utterances, in the order of the result.
+            dtype: Of the values; by default float32, and int64 for bins.
+
+        Returns:
+            Values `[B, T, D]` (bins: `[B, T]`) and mask `[B, T]`, where T is the longest's.
+        """
+        kind = dtype or (torch.float32 if self.spec.bins is None else torch.int64)
+        extents = [self._extents[id] for id in ids]
+        return gather(extents, self.shards[0].stored.shape[1:], kind, mapped=self.access == "map")
+
+    def _check_sequence(self) -> None:
+        for number, shard in enumerate(self.shards):
+            expected = shard_name(number)
+            if shard.path.name != expected:
+                raise CacheError(
+                    f"{self.folder} holds {shard.path.name} where {expected} was expected; "
+                    "a shard is missing or foreign: run `dvc repro` or `dvc pull`"
+                )
+            first = self.shards[0]
+            if (shard.spec, _settings(shard)) != (first.spec, _settings(first)):
+                raise CacheError(
+                    f"{shard.path} and {first.path.name} come from different backbones or "
+                    "settings; delete the folder and run `dvc repro`"
+                )
+
+
+def no_features(rejected: Mapping[str, str]) -> str:
+    """What is to be said of a cache all of whose utterances were rejected."""
+    reasons = reasons_line(rejected.values())
+    return (
+        f"all {len(rejected)} utterances were rejected: {reasons}; expected "
+        "some with features: correct the corpus and run `dvc repro`, or give the slot a backbone "
+        "that reads what the corpus has, or `none`"
+    )
+
+
+def _settings(shard: Shard) -> dict[str, Any]:
+    return {key: value for key, value in shard.provenance.items() if key != DEVIATION}

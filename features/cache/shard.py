@@ -1,0 +1,327 @@
+"""One sealed shard: a contiguous HDF5 file that can be memory-mapped. Format: docs/format.md.
+
+Equal rows give equal bytes: one session, canonical order, no timestamps, a fixed HDF5 file version,
+and nothing in the attributes about the host, the date or library versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from features.cache.frames import StoredFrames, identity, raw
+from features.cache.guard import dataset, read_attributes, read_object
+from features.errors import CacheError, DamagedShardError
+from features.files.reading import check_regular
+from features.stream import StreamSpec
+
+DEVIATION = "compute_deviation"  # of provenance; the one key in which shards may differ
+
+
+def shard_name(number: int) -> str:
+    """File name of shard `number`."""
+    return f"shard-{number:05d}.h5"
+
+
+FORMAT = "heronry-cache"
+VERSION = 1
+HDF5_VERSION = "v110"
+DTYPES = ("float16", "float32", "int16")
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One utterance of a shard.
+
+    Attributes:
+        id: The utterance.
+        content: Hash of what the backbone read (`Utterance.audio_content` or `.text_content`).
+        frames: `[T, D]` real values or `[T]` bins, in the dtype that is stored.
+        rounding: Largest absolute difference between what was computed and what is stored.
+    """
+
+    id: str
+    content: str
+    frames: Array
+    rounding: float = 0.0
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a shard holds but for its frames, which stay in the file.
+
+    Attributes:
+        path: The file.
+        ids: Utterances in order, N of them.
+        contents: Content hash of each.
+        offsets: `[N + 1]`; utterance i has frames `offsets[i]:offsets[i + 1]`.
+        crc32: `[N]` CRC-32 of each utterance's bytes.
+        stored: Where in the file the frames lie, `[sum T, D]` or `[sum T]`.
+        spec: What the frames are.
+        provenance: Where they come from.
+        rounding: `[N]` largest absolute error that storing made in each utterance.
+        rejected: Reason by id of the utterances that belong here but could not be computed.
+        checksum: SHA-256 over everything else.
+    """
+
+    path: Path
+    ids: tuple[str, ...]
+    contents: tuple[str, ...]
+    offsets: NDArray[np.int64]
+    crc32: NDArray[np.uint32]
+    stored: StoredFrames
+    spec: StreamSpec
+    provenance: Mapping[str, Any]
+    rounding: NDArray[np.float64]
+    rejected: Mapping[str, str]
+    checksum: str
+
+    @property
+    def frames(self) -> Array:
+        """All frames, a view of the file's pages and no copy; mapped when first asked for."""
+        return self.stored.array
+
+    def row(self, index: int) -> Row:
+        """Utterance number `index`, without a copy."""
+        frames = self.frames[self.offsets[index] : self.offsets[index + 1]]
+        return Row(self.ids[index], self.contents[index], frames, float(self.rounding[index]))
+
+    def verify(self) -> None:
+        """Read every byte, a block at a time, and compare the checksum.
+
+        Raises:
+            CacheError: If any of it was altered, naming the damaged utterances where it can.
+        """
+        try:
+            found = _checksum(self, self.stored.blocks())
+        except ValueError as error:  # a flipped byte can make text that is no text
+            raise DamagedShardError(f"{self.path} is damaged ({error})") from error
+        if found == self.checksum:
+            return
+        wrong = [
+            self.ids[i]
+            for i in range(len(self.ids))
+            if zlib.crc32(raw(self.row(i).frames)) != self.crc32[i]
+        ]
+        where = f"frames of {wrong[:5]}" if wrong else "ids, offsets or attributes"
+        raise DamagedShardError(
+            f"{self.path} is damaged ({where}): SHA-256 {found}, expected {self.checksum}; "
+            + ADVICE.format(name=self.path.name)
+        )
+
+
+ADVICE = "run `python -m pipeline doctor --repair`, which moves {name} aside, then `dvc repro`"
+
+
+def write_shard(
+    path: Path,
+    rows: Sequence[Row],
+    *,
+    spec: StreamSpec,
+    provenance: Mapping[str, Any],
+    dtype: str,
+    rejected: Mapping[str, str] | None = None,
+) -> None:
+    """Write rows as one shard to `path`, a temporary file (`features.files.writing.replacing`)."""
+    width = () if spec.bins is not None else (spec.dim,)
+    parts = [np.ascontiguousarray(row.frames, dtype=dtype) for row in rows]
+    offsets = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
+    shape = (int(offsets[-1]), *width)
+    shard = Shard(
+        path=path,
+        ids=tuple(row.id for row in rows),
+        contents=tuple(row.content for row in rows),
+        offsets=offsets,
+        crc32=np.array([zlib.crc32(raw(part)) for part in parts], np.uint32),
+        stored=StoredFrames(path, 0, np.dtype(dtype), shape, (0, 0, 0)),
+        spec=spec,
+        provenance=provenance,
+        rounding=np.array([row.rounding for row in rows], np.float64),
+        rejected=dict(rejected or {}),
+        checksum="",
+    )
+    # In memory first: HDF5 may crash when a disk runs full under it, and a plain write does not.
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver=(HDF5_VERSION, HDF5_VERSION)) as file:
+        frames = file.create_dataset("frames", shape, dtype, track_times=False)
+        for part, start in zip(parts, offsets, strict=False):
+            if len(part):
+                frames[start : start + len(part)] = part
+        _write(file, "offsets", shard.offsets)
+        _write(file, "crc32", shard.crc32)
+        _write(file, "rounding", shard.rounding)
+        _write(file, "ids", _strings(shard.ids))
+        _write(file, "contents", _strings(shard.contents))
+        file.attrs["version"] = VERSION
+        # Of fixed length: HDF5 keeps others in a heap without a checksum, where one damaged byte
+        # can make its reader loop for ever.
+        file.attrs["format"] = np.bytes_(FORMAT)
+        file.attrs["spec"] = _json(spec.to_dict())
+        file.attrs["provenance"] = _json(provenance)
+        file.attrs["rejected"] = _json(shard.rejected)
+        file.attrs["checksum"] = np.bytes_(_checksum(shard, map(raw, parts)))
+    path.write_bytes(image.getbuffer())
+
+
+def read_shard(path: Path) -> Shard:
+    """Read a shard but for its frames, and find where those are.
+
+    Without HDF5's lock: what is sealed does not change, and not every file system has locks.
+
+    Raises:
+        CacheError: If the file is missing, foreign, truncated or of an unknown version.
+    """
+    try:
+        check_regular(path)
+        with h5py.File(path, "r", locking=False) as file:
+            return _parse(path, file)
+    except CacheError:
+        raise
+    except FileNotFoundError:
+        raise CacheError(f"{path} does not exist; run `dvc repro` or `dvc pull`") from None
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            # The system's refusal, such as too many open files, says nothing about the bytes.
+            raise CacheError(
+                f"{path} cannot be opened ({error}); check its permissions and `ulimit -n`"
+            ) from error
+        raise DamagedShardError(
+            f"{path} is no readable shard ({error}); it may be truncated or foreign: "
+            + ADVICE.format(name=path.name)
+        ) from error
+
+
+def _parse(path: Path, file: Any) -> Shard:
+    size = path.stat().st_size
+    attributes = read_attributes(file, size)
+    if attributes.get("format") != FORMAT:
+        raise CacheError(
+            f"{path} has format {attributes.get('format')!r}; expected {FORMAT!r}: it was not "
+            f"written by heronry; remove it from {path.parent}"
+        )
+    if attributes.get("version") != VERSION:
+        raise CacheError(
+            f"{path} has cache version {attributes.get('version')}; this heronry reads up to "
+            f"{VERSION}: upgrade heronry, or extract again"
+        )
+    return Shard(
+        path=path,
+        ids=tuple(value.decode() for value in dataset(file, "ids", size)[:].tolist()),
+        contents=tuple(value.decode() for value in dataset(file, "contents", size)[:].tolist()),
+        offsets=dataset(file, "offsets", size)[:],
+        crc32=dataset(file, "crc32", size)[:],
+        stored=_stored(path, dataset(file, "frames", size)),
+        spec=StreamSpec(**read_object(attributes["spec"])),
+        provenance=read_object(attributes["provenance"]),
+        rounding=dataset(file, "rounding", size)[:],
+        rejected=read_object(attributes["rejected"]),
+        checksum=str(attributes["checksum"]),
+    )
+
+
+def _stored(path: Path, dataset: Any) -> StoredFrames:
+    """Where the dataset lies in the file."""
+    status = path.stat()
+    offset = dataset.id.get_offset() if dataset.size else 0
+    if offset is None or (dataset.size and dataset.chunks is not None):
+        raise CacheError(f"{path}: `frames` is not contiguous; it was not written by heronry")
+    if offset + dataset.nbytes > status.st_size:
+        raise DamagedShardError(f"{path} is truncated; " + ADVICE.format(name=path.name))
+    return StoredFrames(path, offset, dataset.dtype, dataset.shape, identity(status))
+
+
+def _write(file: Any, name: str, values: Array) -> None:
+    file.create_dataset(name, data=values, track_times=False)
+
+
+def _strings(values: Sequence[str]) -> Array:
+    encoded = [value.encode() for value in values]
+    return np.array(encoded, dtype=f"S{max(map(len, encoded), default=1)}")
+
+
+def _json(value: Mapping[str, Any]) -> np.bytes_:
+    return np.bytes_(
+        json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    )
+
+
+def _checksum(shard: Shard, frames: Iterable[memoryview]) -> str:
+    head = [shard.ids, shard.contents, shard.spec.to_dict(), shard.provenance, shard.rejected]
+    digest = hashlib.sha256(json.dumps(head, ensure_ascii=False, sort_keys=True).encode())
+    for array in (shard.offsets, shard.crc32, shard.rounding):
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(raw(array))
+    digest.update(f"{shard.stored.dtype.str}{shard.stored.shape}".encode())
+    for block in frames:
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def check_structure(shard: Shard) -> None:
+    """Refuse a shard whose parts do not fit each other.
+
+    Raises:
+        DamagedShardError: Listing everything that does not fit.
+    """
+    faults = list(structure_faults(shard))
+    if faults:
+        advice = ADVICE.format(name=shard.path.name)
+        raise DamagedShardError(f"{shard.path} is damaged ({'; '.join(faults)}); {advice}")
+
+
+def structure_faults(shard: Shard) -> Iterator[str]:
+    """Everything that does not fit, one line each."""
+    spec, frames, offsets, count = shard.spec, shard.stored, shard.offsets, len(shard.ids)
+    wrong = list(_spec_faults(spec))
+    if wrong:
+        yield from wrong
+        return
+    if len(shard.contents) != count:
+        yield f"`contents` is for {len(shard.contents)} utterances; expected {count}, as in `ids`"
+    shapes = {"crc32": shard.crc32.shape, "rounding": shard.rounding.shape}
+    for name, shape in (shapes | {"offsets": offsets.shape}).items():
+        length = count + (name == "offsets")
+        if shape != (length,):
+            yield f"`{name}` has the shape {shape}; expected {(length,)}"
+    bins = spec.bins is not None
+    if len(frames.shape) != (1 if bins else 2) or (not bins and frames.shape[1] != spec.dim):
+        wanted = "[T]" if bins else f"[T, {spec.dim}]"
+        yield f"`frames` has the shape {frames.shape}; expected {wanted} by its `spec`"
+    if frames.dtype.name not in DTYPES or (frames.dtype.name == "int16") != bins:
+        wanted = "int16" if bins else "float16 or float32"
+        yield f"`frames` is {frames.dtype}; expected {wanted} by its `spec`"
+    if spec.layers < 1 or spec.dim % spec.layers:
+        yield f"frames {spec.dim} wide cannot hold {spec.layers} layers side by side"
+    if offsets.dtype.kind != "i":
+        yield f"`offsets` is {offsets.dtype}; expected int64"
+    elif offsets.shape == (count + 1,) and frames.shape:
+        yield from _offset_faults(offsets, frames.shape[0])
+
+
+def _spec_faults(spec: StreamSpec) -> Iterator[str]:
+    """Values of `spec` that are no numbers, which is all that JSON promises."""
+    for name in ("dim", "bins", "layers"):
+        value = getattr(spec, name)
+        if type(value) is not int and not (name == "bins" and value is None):
+            yield f"`spec` says {name} {value!r}; expected an integer"
+    if spec.hop_seconds is not None and type(spec.hop_seconds) not in (int, float):
+        yield f"`spec` says hop_seconds {spec.hop_seconds!r}; expected a number or null"
+
+
+def _offset_faults(offsets: NDArray[np.int64], frames: int) -> Iterator[str]:
+    if offsets[0] != 0 or offsets[-1] != frames:
+        yield f"`offsets` runs from {offsets[0]} to {offsets[-1]}; expected 0 to {frames} frames"
+    falls = np.flatnonzero(offsets[1:] < offsets[:-1])
+    if len(falls):
+        yield f"`offsets` falls at utterance number {falls[0]}"

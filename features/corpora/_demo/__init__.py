@@ -1,0 +1,1 @@
+"""The synthesis of the demo corpus."""

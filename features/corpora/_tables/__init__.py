@@ -1,0 +1,1 @@
+"""Tables of utterances: cells, text, Parquet, layouts, embedded audio."""

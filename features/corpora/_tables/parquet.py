@@ -1,0 +1,212 @@
+"""Tables of Hugging Face `datasets`: Parquet files, and the Arrow streams of `save_to_disk`.
+
+They are read column by column: what says who spoke and how first, the audio only once all of that
+is right. However large the corpus, memory holds one row group of a Parquet file at a time (those of
+`datasets` have 100 rows of audio), and of an Arrow stream only what the system keeps mapped.
+pyarrow is imported on first use. Nothing here is unpickled or executed.
+
+Formats: parquet.apache.org, arrow.apache.org (IPC streams). `datasets` keeps the names of its
+`ClassLabel` integers as JSON in the schema's metadata (key `huggingface`) and in
+`dataset_info.json`; -1 stands for no label.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from features.corpora._tables.text import (
+    DECODED,
+    Reading,
+    Row,
+    choose_columns,
+    lacking_columns,
+    with_split,
+)
+from features.errors import ManifestError
+from features.files.json_text import parse_json
+from features.files.reading import check_regular, open_regular, read_regular
+
+BATCH_ROWS = 16  # of Parquet; an audio cell is about a megabyte
+BUFFER_BYTES = 2**20  # read at once of a column
+_LFS_BEGIN = b"version https://git-lfs"
+_METADATA = b"huggingface"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a table.
+
+    Attributes:
+        path: A `.parquet` file, or an Arrow stream by any other name.
+        name: What messages call it: its path below the root.
+        split: Of rows that name none.
+        info: `dataset_info.json` beside it, where there is one.
+    """
+
+    path: Path
+    name: str
+    split: str | None = None
+    info: Path | None = None
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """Names of its columns."""
+        return list(self._schema.names)
+
+    def embeds(self, column: str) -> bool:
+        """Whether a column holds files themselves: bytes, or a struct of `bytes` and `path`."""
+        from pyarrow import types
+
+        kind = self._schema.field(column).type
+        kinds = (types.is_struct, types.is_binary, types.is_large_binary, types.is_nested)
+        return any(holds(kind) for holds in kinds)
+
+    def _decoded(self, column: str) -> bool:
+        """Whether a column holds neither files nor their paths but samples or the like."""
+        from pyarrow import types
+
+        kind = self._schema.field(column).type
+        if not types.is_struct(kind):
+            return bool(types.is_nested(kind))
+        names = {kind.field(number).name for number in range(kind.num_fields)}
+        return "bytes" not in names and ("array" in names or "path" not in names)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The cells of these columns, row by row, as they are stored.
+
+        Raises:
+            ManifestError: Naming the file, if it cannot be read to its end.
+        """
+        with self._naming_it():
+            for batch in self._batches(columns):
+                cells = [batch.column(name) for name in columns]
+                for number in range(batch.num_rows):
+                    values = (column[number].as_py() for column in cells)
+                    yield dict(zip(columns, values, strict=True))
+
+    def read(self, columns: Mapping[str, str] | None) -> Reading:
+        """All rows, without the audio where that is embedded.
+
+        Args:
+            columns: Our column names to the table's.
+        """
+        reading = Reading(numbered=True)
+        try:
+            chosen, faults = choose_columns(columns, self.names)
+            faults += lacking_columns(chosen, self.names)
+            if faults:
+                reading.faults = [f"{self.name}: {fault}" for fault in faults]
+                return reading
+            if "audio" in chosen and self.embeds(chosen["audio"]):
+                reading.embedded = chosen.pop("audio")
+                if self._decoded(reading.embedded):
+                    reading.faults = [f"{self.name}: {reading.embedded} holds {DECODED}"]
+                    return reading
+            for number, row in enumerate(self.rows(list(dict.fromkeys(chosen.values())))):
+                place = f"{self.name} row {number}"
+                try:
+                    cells = {ours: self._plain(theirs, row) for ours, theirs in chosen.items()}
+                except ManifestError as error:
+                    reading.faults.append(f"{place}: {error}")
+                else:
+                    reading.rows.append(Row(place, with_split(cells, self.split)))
+        except ManifestError as error:
+            reading.faults.append(str(error))
+        return reading
+
+    def _plain(self, column: str, row: Mapping[str, Any]) -> Any:
+        """A cell as text or a number, with the name in place of a class's integer."""
+        cell = row[column]
+        names = self._class_names.get(column)
+        if names is None or not isinstance(cell, int) or cell == -1:
+            return None if names and cell == -1 else cell
+        if not 0 <= cell < len(names):
+            raise ManifestError(f"{column} is {cell}; expected 0 to {len(names) - 1} for {names}")
+        return names[cell]
+
+    @functools.cached_property
+    def _schema(self) -> Any:
+        import pyarrow
+        from pyarrow import ipc, parquet
+
+        with self._naming_it():
+            check_regular(self.path)
+            if self.path.suffix == ".parquet":
+                return parquet.read_schema(self.path)
+            with pyarrow.OSFile(str(self.path)) as file:
+                return ipc.open_stream(file).schema
+
+    @functools.cached_property
+    def _class_names(self) -> dict[str, list[str]]:
+        stored = (self._schema.metadata or {}).get(_METADATA)
+        if stored is not None:
+            return _class_names(_json(stored, self.path).get("info"))
+        if self.info is not None:
+            return _class_names(_json(read_regular(self.info), self.info))
+        return {}
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        import pyarrow
+        from pyarrow import ipc, parquet
+
+        if self.path.suffix == ".parquet":
+            # By its own defaults pyarrow would hold the whole file.
+            options = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
+            check_regular(self.path)
+            with parquet.ParquetFile(self.path, **options) as file:
+                yield from file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False)
+        else:
+            check_regular(self.path)
+            # Mapped, so that columns that are not asked for are not read.
+            with pyarrow.memory_map(str(self.path)) as file:
+                for batch in ipc.open_stream(file):
+                    yield batch.select(list(columns))
+
+    @contextlib.contextmanager
+    def _naming_it(self) -> Iterator[None]:
+        import pyarrow
+
+        try:
+            yield
+        # ValueError and OverflowError: of cells that Python cannot hold, such as times.
+        except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+            what = "Parquet" if self.path.suffix == ".parquet" else "an Arrow stream"
+            reason, remedy = str(error).partition("\n")[0], "fetch it again"
+            if _begins(self.path, _LFS_BEGIN):
+                reason, remedy = "it is a git-LFS pointer", "run `git lfs pull` where it came from"
+            raise ManifestError(
+                f"{self.name} cannot be read as {what} ({reason}); expected a whole file: {remedy}"
+            ) from error
+
+
+def _json(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        value = parse_json(content)
+    except ValueError as error:
+        raise ManifestError(f"the JSON that describes {path} cannot be read ({error})") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _class_names(info: Any) -> dict[str, list[str]]:
+    """Names of the classes by column, from the `info` that `datasets` writes."""
+    features = info.get("features") if isinstance(info, dict) else None
+    if not isinstance(features, dict):
+        return {}
+    return {
+        column: list(map(str, feature["names"]))
+        for column, feature in features.items()
+        if isinstance(feature, dict) and isinstance(feature.get("names"), list)
+    }
+
+
+def _begins(path: Path, magic: bytes) -> bool:
+    try:
+        with open_regular(path) as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return False

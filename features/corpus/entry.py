@@ -1,0 +1,69 @@
+"""An entry of `corpora` in params.yaml: checked, and its adapter found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from features.arguments import in_lines
+from features.corpus.leaks import LeakKind
+from features.corpus.protocols import ProtocolName
+from features.errors import ParamsError
+from features.ranges import Amount, Interval, Positive, Seed
+from features.settings.plugins import entry_problems, split_entry
+
+PACKAGE = "features.corpora"
+
+
+@dataclass(frozen=True)
+class CorpusEntry:
+    """An entry of `corpora` in params.yaml.
+
+    Attributes:
+        name: Key in params.yaml.
+        kind: Plug-in.
+        protocol: How splits are made; see `features.corpus.protocols`.
+        folds: Number of folds of the protocol `speaker_folds`.
+        fold: The only one of the protocol's folds to make, from 0; None: all of them.
+        split_seed: Decides between groups of speakers of the same size.
+        allow_leak: What may cross the splits all the same.
+        allow_rejected: How many utterances that cannot be used are borne (not counted are those
+            without a label).
+        follow_links: Whether audio is read where links below the root lead out of it.
+        shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
+        shard_characters: A shard of a text backbone closes once it holds this many characters.
+        options: Keywords of the plug-in's constructor.
+    """
+
+    name: str
+    kind: str
+    protocol: ProtocolName = "official"
+    folds: Annotated[int, Interval(ge=1, le=1000)] = 5
+    fold: Annotated[int, Interval(ge=0, le=999)] | None = None
+    split_seed: Seed = 0
+    allow_leak: tuple[LeakKind, ...] = ()
+    allow_rejected: Amount = 0
+    follow_links: bool = False
+    shard_seconds: Positive = 3600.0
+    shard_characters: Annotated[int, Interval(ge=1, le=1_000_000_000)] = 500_000
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def corpus_problems(name: str, mapping: Any) -> list[str]:
+    """What is wrong with an entry of `corpora`, one line each; empty if nothing is."""
+    return entry_problems(CorpusEntry, PACKAGE, "corpora", name, mapping, skip=("root",))
+
+
+def corpus_entry(name: str, mapping: Mapping[str, Any]) -> CorpusEntry:
+    """The entry of that name; its kind is its name unless it says otherwise.
+
+    Raises:
+        ParamsError: Listing everything that is wrong with it.
+    """
+    found = corpus_problems(name, mapping)
+    if found:
+        raise ParamsError(in_lines(found))
+    common, options = split_entry(CorpusEntry, mapping)
+    common["allow_leak"] = tuple(common.get("allow_leak", ()))
+    return CorpusEntry(name, kind=mapping.get("kind", name), options=options, **common)

@@ -1,0 +1,262 @@
+"""What is odd about the labels of a corpus: told of before anybody trains on them.
+
+Classes whose names may be one class spelled twice, splits that lack a class, one recording under
+two labels, and labels that are no classes at all, such as ratings. Nothing here reads audio.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import combinations
+
+from features.corpus.adapter import Item
+from features.corpus.protocols import USED
+
+NAMED = 10  # classes, pairs or folds that a line names
+COMPARED = 1_000  # classes at most that are compared by pairs: more are no classes
+MANY = 10  # from so many classes on their number is held against that of the utterances
+_SHORTEST_BEGINNING = 3  # letters: `sad` begins `sadness`
+_SHORTEST_TYPO = 5  # letters: too many shorter words are one letter apart, such as sad and mad
+_SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
+_NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?")
+_WITHOUT = {
+    "train": "a model cannot learn it, and what is tested of it counts as wrong",
+    "valid": "the epoch that is kept is chosen without it",
+    "test": "it is not tested",
+}
+
+
+def similar_classes(classes: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs that are equal but for case, spaces, `_`, `-` and Unicode composition, or nearly so.
+
+    Nearly: their words are equal but for one, of which one is the beginning of the other (surprise,
+    surprised), or which are one letter apart (surprise, suprise). None of very many.
+
+    >>> similar_classes(["Fear", "calm", "fear"]), similar_classes(["sad", "sadness", "mad"])
+    ([('Fear', 'fear')], [('sad', 'sadness')])
+    """
+    if len(classes) > COMPARED:
+        return []
+    words = [_words(name) for name in classes]
+    return [
+        (classes[one], classes[other])
+        for one, other in combinations(range(len(classes)), 2)
+        if "".join(words[one]) == "".join(words[other]) or _near(words[one], words[other])
+    ]
+
+
+def _words(name: str) -> list[str]:
+    if _NUMBER.fullmatch(name):
+        return [name]  # of -1 the dash is no separator
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    return [word for word in _SEPARATORS.split(plain) if word] or [name]
+
+
+def _near(one: Sequence[str], other: Sequence[str]) -> bool:
+    differing = [pair for pair in zip(one, other, strict=False) if pair[0] != pair[1]]
+    if len(one) != len(other) or len(differing) != 1:
+        return False
+    short, long = sorted(differing[0], key=len)
+    if not (short.isalpha() and long.isalpha()):
+        return False
+    begins = len(short) >= _SHORTEST_BEGINNING and long.startswith(short)
+    return begins or (len(short) >= _SHORTEST_TYPO and _one_edit(short, long))
+
+
+def _one_edit(short: str, long: str) -> bool:
+    """Whether a letter is put in, replaced, or exchanged with the next; `short` != `long`."""
+    first = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), None)
+    if first is None:
+        return len(long) - len(short) == 1
+    if len(long) > len(short):
+        return short[first:] == long[first + 1 :]
+    swapped = short[:first] + short[first : first + 2][::-1] + short[first + 2 :]
+    return swapped == long or short[first + 1 :] == long[first + 1 :]
+
+
+def lacking_classes(
+    counts: Sequence[Mapping[str, Mapping[str, int]]],
+) -> list[dict[str, list[str]]]:
+    """Classes without an utterance, by split, in each fold; splits that have all are left out.
+
+    Args:
+        counts: Of each fold, utterances by split and class, as `count_classes` gives them.
+    """
+    return [
+        {
+            split: absent
+            for split in USED
+            if (absent := [name for name, count in fold.get(split, {}).items() if not count])
+        }
+        for fold in counts
+    ]
+
+
+def lacking_lines(lacking: Sequence[Mapping[str, Sequence[str]]]) -> list[str]:
+    """What `lacking_classes` found, a line for each split and set of folds, worst first."""
+    folds_of: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for fold, by_split in enumerate(lacking):
+        for split, names in by_split.items():
+            for name in names:
+                folds_of[split, name].append(fold)
+    everywhere = {
+        name
+        for _, name in folds_of
+        if all(len(folds_of.get((split, name), ())) == len(lacking) for split in USED)
+    }
+    told = [f"no utterance has the class {named(everywhere)}"] if everywhere else []
+    together: dict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
+    for (split, name), folds in folds_of.items():
+        if name not in everywhere:
+            together[split, tuple(folds)].append(name)
+    ranked = sorted(together.items(), key=lambda pair: USED.index(pair[0][0]))
+    return told + [
+        f"{split} has no utterance of the class {named(names)}{_where(folds, len(lacking))}: "
+        f"{_WITHOUT[split]}"
+        for (split, folds), names in ranked
+    ]
+
+
+def _where(folds: Sequence[int], of: int) -> str:
+    if of == 1:
+        return ""
+    if len(folds) == of:
+        return f" in any of the {of} folds"
+    listed = ", ".join(map(str, folds[:NAMED])) + (" ..." if len(folds) > NAMED else "")
+    return f" in {len(folds)} of {of} folds ({listed})"
+
+
+def contradictions(
+    items: Iterable[Item], contents: Mapping[str, Hashable]
+) -> list[tuple[Item, ...]]:
+    """Groups of items that are the same speech under more than one label.
+
+    Without audio, the same words are the same speech if they are the same turn of a dialogue: who
+    says "Okay." twice may well mean different things.
+
+    Args:
+        items: Labelled utterances.
+        contents: What identifies the recording and the span of it, by id; of those with audio.
+    """
+    same: dict[Hashable, list[Item]] = defaultdict(list)
+    for item in items:
+        if item.id in contents:
+            same[contents[item.id]].append(item)
+        elif item.audio is None and item.dialogue is not None and item.turn is not None:
+            same[item.dialogue, item.turn, item.speaker, item.text].append(item)
+    return [tuple(held) for held in same.values() if len({item.label for item in held}) > 1]
+
+
+def contradiction_lines(found: Sequence[Sequence[Item]]) -> list[str]:
+    """At most one line: how many there are, and some of them."""
+    if not found:
+        return []
+    listed = "; ".join(
+        " = ".join(f"{item.id} ({item.label})" for item in held[:NAMED]) for held in found[:3]
+    )
+    utterances = sum(map(len, found))
+    return [
+        f"recordings (without audio: turns) under more than one label: {len(found)}, in "
+        f"{utterances} utterances, such as {listed}; at most one of the labels can be right"
+    ]
+
+
+def split_lines(items: Sequence[Item], protocol: str) -> list[str]:
+    """At most one line: that the splits which items name are not used."""
+    counts = Counter(item.split for item in items if item.split is not None)
+    if protocol == "official" or not counts:
+        return []
+    told = ", ".join(f"{split} {count}" for split, count in counts.items())
+    return [
+        f"the split that {counts.total()} of {len(items)} utterances name ({told}) is ignored: "
+        f"protocol {protocol} makes its own, and `protocol: official` would use it"
+    ]
+
+
+def label_lines(
+    items: Sequence[Item],
+    counts: Sequence[Mapping[str, Mapping[str, int]]],
+    contents: Mapping[str, Hashable],
+) -> list[str]:
+    """All that is odd about the labels of a corpus, for people.
+
+    Args:
+        items: Labelled utterances.
+        counts: Of each fold, utterances by split and class.
+        contents: As `contradictions` takes them.
+    """
+    return [
+        *class_lines(counts),
+        *lacking_lines(lacking_classes(counts)),
+        *contradiction_lines(contradictions(items, contents)),
+    ]
+
+
+def label_faults(counts: Mapping[str, int], *, listed: bool) -> list[str]:
+    """Why the labels cannot be meant as classes; empty if they can.
+
+    Args:
+        counts: Utterances by label.
+        listed: Whether params.yaml lists the classes, so that they are meant whatever they look
+            like.
+    """
+    if listed or not counts:
+        return []
+    utterances, several = sum(counts.values()), f"{len(counts)} labels, {named(counts)},"
+    if all(map(_NUMBER.fullmatch, counts)) and not all(map(_whole, counts)):
+        found = f"the {several} are numbers with fractions"
+    elif len(counts) >= MANY and 2 * len(counts) > utterances:
+        found = f"{utterances} utterances have the {several} fewer than two utterances each"
+    else:
+        return []
+    return [
+        f"{found}; expected names of a few classes, not ratings, texts or ids: name the column of "
+        "the classes in `columns: {label: ...}`, or cut ratings into classes first; if these are "
+        "the classes, list them in `classes`"
+    ]
+
+
+def class_lines(folds: Sequence[Mapping[str, Mapping[str, int]]]) -> list[str]:
+    """What is odd about the classes alone, whatever the splits.
+
+    Args:
+        folds: Of each fold, utterances by split and class.
+    """
+    counts: Counter[str] = Counter()
+    for of_split in folds[0].values():
+        counts.update(of_split)
+    told = []
+    pairs = similar_classes(list(counts))
+    if pairs:
+        listed = "; ".join(f"{one!r} and {other!r}" for one, other in pairs[:NAMED])
+        more = f" and {len(pairs) - NAMED} more pairs" if len(pairs) > NAMED else ""
+        told.append(
+            f"classes that differ in spelling alone, or nearly: {listed}{more}; each is a class of "
+            "its own: give them one name if they are one"
+        )
+    if len(counts) > 2 and all(map(_NUMBER.fullmatch, counts)):
+        told.append(
+            f"all {len(counts)} classes are numbers, {named(counts)}: if these are ratings, their "
+            "order is lost; if they stand for classes, names would say which"
+        )
+    single = [name for name, count in counts.items() if count == 1]
+    if single:
+        told.append(
+            f"one utterance alone has the class {named(single)}: it cannot be both learnt and "
+            "tested"
+        )
+    return told
+
+
+def named(names: Iterable[str]) -> str:
+    """Names in quotes, the first few of many."""
+    listed = [repr(name) for name in names]
+    more = [f"{len(listed) - NAMED} more"] if len(listed) > NAMED else []
+    return ", ".join(listed[:NAMED] + more)
+
+
+def _whole(number: str) -> bool:
+    return float(number.replace(",", ".")).is_integer()

@@ -1,0 +1,308 @@
+"""Utterances and labels: what a corpus is, as two JSONL tables joined by id.
+
+`data/<corpus>/utterances/manifest.jsonl` is what extraction reads,
+`data/<corpus>/labels/labels.jsonl` what training reads. They are apart so that relabelling a
+corpus, or splitting it in another way, leaves every cached feature valid. Layout: docs/design.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.arguments import problems
+from features.corpus.utterance import Utterance, check_id, check_time, leaves_root, path_under
+from features.errors import ManifestError
+from features.files.records import (
+    check_unique,
+    opened,
+    read_json,
+    read_rows,
+    row_parser,
+    write_json,
+    write_rows,
+)
+
+STRIDE = 64  # rows; one that is asked for by its number is at most so many lines from a known byte
+
+
+@dataclass(frozen=True, eq=False)
+class ManifestRows(Sequence[Utterance]):
+    """Utterances that stay in their file. It is opened for each use and may travel to processes.
+
+    Attributes:
+        path: `manifest.jsonl`.
+        rows: How many.
+        starts: `[ceil(rows / STRIDE)]`, the byte at which each `STRIDE`-th row begins.
+        shared: Hashes that more than one id has: seldom any, if no id occurs twice.
+        outside: Number of the first row whose audio path leaves the corpus root, if there is one.
+        root: What the audio paths lie under; None: they are given as they are in the file.
+    """
+
+    path: Path
+    rows: int
+    starts: NDArray[np.int64]
+    shared: frozenset[int]
+    outside: int | None = None
+    root: Path | None = None
+
+    @classmethod
+    def scan(cls, path: Path) -> Self:
+        """Look at every row once.
+
+        Raises:
+            ManifestError: If the file cannot be read or a row is malformed, naming the line.
+        """
+        parse = row_parser(path, Utterance)
+        starts, hashes, offset, outside = array("q"), array("q"), 0, None
+        with opened(path) as file:
+            for number, line in enumerate(file):
+                utterance = parse(number + 1, line)
+                try:
+                    utterance.check_hashed()
+                except ManifestError as error:
+                    raise ManifestError(f"{path}, line {number + 1}: {error}") from error
+                if number % STRIDE == 0:
+                    starts.append(offset)
+                offset += len(line)
+                hashes.append(_hash(utterance.id))
+                if outside is None and utterance.audio and leaves_root(utterance.audio):
+                    outside = number
+        shared = frozenset(_repeated(np.frombuffer(hashes, np.int64)).tolist())
+        return cls(path, len(hashes), np.array(starts, np.int64), shared, outside)
+
+    def located(self, root: Path) -> Self:
+        """The same with absolute audio paths under `root`.
+
+        Raises:
+            ManifestError: If a path leaves the root.
+        """
+        if self.outside is not None:
+            path_under(root, self[self.outside])
+        return dataclasses.replace(self, root=root)
+
+    def suspects(self) -> Iterator[Utterance]:
+        """Those whose id may occur twice, among which are all that do."""
+        if self.shared:
+            yield from (utterance for utterance in self if _hash(utterance.id) in self.shared)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return self._between(0, self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        wanted = range(self.rows)[index]
+        if isinstance(wanted, int):
+            return next(self._between(wanted, wanted + 1))
+        if wanted.step == 1:
+            return tuple(self._between(wanted.start, wanted.stop))
+        return tuple(self[number] for number in wanted)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _between(self, first: int, last: int) -> Iterator[Utterance]:
+        if first >= last:
+            return
+        parse, number = row_parser(self.path, Utterance), first
+        with opened(self.path) as file:
+            file.seek(int(self.starts[first // STRIDE]))
+            for line in itertools.islice(file, first % STRIDE, first % STRIDE + last - first):
+                number += 1
+                utterance = parse(number, line)
+                if self.root is not None:  # in place: a copy takes longer than parsing the row
+                    object.__setattr__(utterance, "audio", path_under(self.root, utterance))
+                yield utterance
+        if number < last:
+            raise ManifestError(
+                f"{self.path} ends after {number} lines and had {self.rows} when it was read; "
+                "expected that nobody changes it meanwhile: start again"
+            )
+
+
+def _hash(id: str) -> int:
+    """64 bits, others in each process."""
+    return hash(id)
+
+
+def _repeated(hashes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Values that occur more than once; sorts in place."""
+    hashes.sort()
+    return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+
+
+SPLITS = ("train", "valid", "test", "unused")
+UTTERANCES_FORMAT = "heronry-utterances"
+UTTERANCES_VERSION = 1
+_AGAIN = "Expected what `prepare` wrote: run `dvc repro` to prepare the corpus again."
+_TEXTS = ("label", "speaker", "dialogue", "gender", "sentence", "session", "text", "audio", "asr")
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is to be predicted for an utterance, and the groups that must not cross a split.
+
+    Attributes:
+        id: The utterance.
+        label: Class name.
+        speaker: Speaker, unique in the corpus.
+        dialogue: Conversation or recording, unique in the corpus; None where there is none.
+        turn: Position in the dialogue, from 0.
+        gender: As the corpus states it; None where unknown.
+        sentence: Identity of a scripted sentence; None for spontaneous speech.
+        session: Recording session, where the corpus has them.
+        seconds: Duration of the utterance; None without audio.
+        text: Transcript, for the report; None where there is none.
+        audio: Path of the audio file below the corpus root, for the report; None without audio.
+        start: Seconds into that file at which the utterance begins; None for its beginning.
+        stop: Seconds into that file at which it ends; None for its end.
+        splits: One of train, valid, test, unused per fold of the protocol.
+        asr: What a speech recogniser heard, as in `Utterance`.
+    """
+
+    id: str
+    label: str
+    speaker: str
+    dialogue: str | None = None
+    turn: int | None = None
+    gender: str | None = None
+    sentence: str | None = None
+    session: str | None = None
+    seconds: float | None = None
+    text: str | None = None
+    audio: str | None = None
+    start: float | None = None
+    stop: float | None = None
+    splits: tuple[str, ...] = ()
+    asr: str | None = None
+
+    def __post_init__(self) -> None:
+        check_id(self.id)
+        for name in _TEXTS:
+            value = getattr(self, name)
+            required = name in ("label", "speaker")
+            if not (isinstance(value, str) and (value or not required)) and (
+                value is not None or required
+            ):
+                raise ManifestError(f"utterance {self.id!r}: {name} is {value!r}; expected text")
+        for name in ("start", "stop", "seconds"):
+            check_time(self.id, name, getattr(self, name))
+        if self.turn is not None and type(self.turn) is not int:
+            raise ManifestError(
+                f"utterance {self.id!r}: turn is {self.turn!r}; expected an integer"
+            )
+        wrong = sorted(set(self.splits) - set(SPLITS))
+        if wrong:
+            raise ManifestError(
+                f"utterance {self.id!r}: split {wrong[0]!r}; expected one of {SPLITS}"
+            )
+
+
+@dataclass(frozen=True)
+class Manifest(Sequence[Utterance]):
+    """The utterances of a corpus, in order, and how its shards are cut.
+
+    Attributes:
+        corpus: Name in params.yaml.
+        utterances: In corpus order; new ones are appended, so that old shards stay as they are. A
+            tuple, or what parses the rows of a file as they are asked for.
+        kind: Plug-in of the corpus.
+        generated: Whether the audio lies beside the manifest rather than under a user's root.
+        shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
+        shard_characters: A shard of a text backbone closes once it holds this many characters.
+    """
+
+    corpus: str
+    utterances: Sequence[Utterance]
+    kind: str = "manifest"
+    generated: bool = False
+    shard_seconds: float = 3600.0
+    shard_characters: int = 500_000
+
+    def __post_init__(self) -> None:
+        rows = self.utterances
+        doubtful: Iterable[Utterance] = rows
+        if isinstance(rows, ManifestRows):  # whose rows were checked when the file was read
+            doubtful = rows.suspects()
+        else:
+            for each in rows:
+                each.check_hashed()
+        check_unique((u.id for u in doubtful), f"corpus {self.corpus!r}")
+        for name in ("shard_seconds", "shard_characters"):
+            if not getattr(self, name) > 0:
+                raise ManifestError(f"{name} is {getattr(self, name)}; expected a number above 0")
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return iter(self.utterances)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.utterances[index]
+
+    def located(self, root: Path) -> Self:
+        """The same utterances with absolute audio paths under `root`.
+
+        Raises:
+            ManifestError: If a path leaves the root.
+        """
+        rows = self.utterances
+        if isinstance(rows, ManifestRows):
+            return dataclasses.replace(self, utterances=rows.located(root))
+        found = (dataclasses.replace(each, audio=path_under(root, each)) for each in rows)
+        return dataclasses.replace(self, utterances=tuple(found))
+
+    def write(self, folder: Path) -> None:
+        """Write `corpus.json` and `manifest.jsonl` into `folder`."""
+        head = {"format": UTTERANCES_FORMAT, "version": UTTERANCES_VERSION}
+        head |= {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name != "utterances"
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "corpus.json", head)
+        write_rows(folder / "manifest.jsonl", self.utterances)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Validate what `write` wrote; the rows stay in the file (features/corpus/manifest.py).
+
+        Raises:
+            ManifestError: If a file is missing or malformed, naming the line.
+        """
+        path = folder / "corpus.json"
+        head = read_json(path)
+        found = (head.pop("format", None), head.pop("version", None))
+        if found != (UTTERANCES_FORMAT, UTTERANCES_VERSION):
+            raise ManifestError(
+                f"{path} says format and version {found}; expected "
+                f"{(UTTERANCES_FORMAT, UTTERANCES_VERSION)}: run `dvc repro` to prepare it again"
+            )
+        wrong = problems(cls, head, "", skip=["utterances"])
+        if wrong:
+            raise ManifestError("\n".join(f"{path}: {line}" for line in wrong) + f"\n{_AGAIN}")
+        rows = ManifestRows.scan(folder / "manifest.jsonl")
+        return cls(utterances=rows, **head)
+
+
+def read_labels(folder: Path) -> list[Label]:
+    """Read `labels.jsonl` of `data/<corpus>/labels`, validated."""
+    labels = list(read_rows(folder / "labels.jsonl", Label))
+    check_unique((label.id for label in labels), str(folder / "labels.jsonl"))
+    return labels

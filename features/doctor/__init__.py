@@ -1,0 +1,1 @@
+"""Faults of cache folders: found, named, and taken out of the way."""

@@ -1,0 +1,257 @@
+"""What is wrong with a cache folder: everything, where `CacheReader` stops at the first.
+
+`check_cache` holds a folder against its format (docs/format.md), `check_against` against the
+manifest that it should have been made from. One shard is open at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+
+from features.backbone.base import Reads, content_of
+from features.backbone.entry import PACKAGE
+from features.cache.guard import DATASETS, dataset, read_attributes
+from features.cache.reader import no_features
+from features.cache.shard import shard_name
+from features.corpus.manifest import Manifest
+from features.doctor.shards import NAME, Fault, ShardFacts, check_shard, named, shard_number
+from features.errors import HeronryError, ParamsError
+from features.extraction.plan import PlannedShard, lacking, plan_shards
+from features.files.reading import check_regular
+from features.files.records import NOTICED, REJECTED, SEEN, read_rejected
+from features.process.terminal import progress
+from features.process.workers import WorkerPool
+from features.settings.plugins import load
+
+OPEN_SECONDS = 60.0  # for what takes milliseconds on a disk and seconds on a sleepy network
+
+
+def unopenable(paths: Sequence[Path]) -> set[Path]:
+    """Those of `paths` that HDF5 crashes on, or does not come back from."""
+    bad: set[Path] = set()
+    left = list(paths)
+    while left:
+        with WorkerPool(1, _silence) as pool:
+            pool.submit(os.getpid).result()  # where no worker can start, no file is to blame
+            try:
+                while left:
+                    pool.submit(_open, left[0], OPEN_SECONDS).result()
+                    del left[0]
+            except BrokenProcessPool:
+                bad.add(left.pop(0))
+    return bad
+
+
+def _silence() -> None:
+    """Drop what the C library prints when HDF5 has damaged the memory of this process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _open(path: Path, seconds: float) -> None:
+    """Have HDF5 read what `read_shard` and `check_shard` have it read, which is not the frames."""
+    # The alarm ends the process whatever HDF5 does; a thread would not get its turn meanwhile.
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # Errors are no crashes: whoever reads the file next meets them too, and reports them.
+    with contextlib.suppress(Exception):
+        check_regular(path)
+        size = path.stat().st_size
+        with h5py.File(path, "r", locking=False) as file:
+            with contextlib.suppress(Exception):
+                read_attributes(file, size)
+            for name in DATASETS:
+                with contextlib.suppress(Exception):
+                    found = dataset(file, name, size)
+                    if name != "frames":
+                        found[:]
+            list(file)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+SLACK_FRAMES = 2  # at the edges of an utterance, where backbones differ
+SLACK_PART = 0.02  # of its length: windows that overlap or do not divide it
+
+
+@dataclass
+class CacheFacts:
+    """A cache folder and what is wrong with it.
+
+    Attributes:
+        folder: `cache/<corpus>/<backbone>`.
+        shards: Those that are whole, in order.
+        unusable: Numbers of the shards that are bad or not there.
+        rejected: Reasons by id, from rejected.csv; None where that cannot be read.
+        faults: All of them.
+    """
+
+    folder: Path
+    shards: list[ShardFacts] = field(default_factory=list)
+    unusable: set[int] = field(default_factory=set)
+    rejected: dict[str, str] | None = None
+    faults: list[Fault] = field(default_factory=list)
+
+
+def check_cache(folder: Path) -> CacheFacts:
+    """Read everything in a cache folder and list what the format forbids."""
+    found = CacheFacts(folder)
+    files = sorted(folder.iterdir())
+    deadly = unopenable([path for path in files if NAME.fullmatch(path.name)])
+    for path in progress(files, total=len(files), what=f"read {folder}", unit="file"):
+        if path in deadly:
+            found.faults.append(
+                Fault(path, "is damaged: HDF5 crashes or hangs on it", "quarantine")
+            )
+            found.unusable.add(shard_number(path))
+        elif NAME.fullmatch(path.name):
+            shard = check_shard(path)
+            if isinstance(shard, ShardFacts):
+                found.shards.append(shard)
+            else:
+                found.faults += shard
+                found.unusable.add(shard_number(path))
+        elif path.name not in (REJECTED, NOTICED, SEEN):
+            found.faults.append(Fault(path, "does not belong into a cache", "move"))
+    found.shards.sort(key=lambda shard: shard.number)
+    _check_rejected(found)
+    _check_sequence(found)
+    _check_ids(found)
+    _check_any(found)
+    return found
+
+
+def check_against(cache: CacheFacts, manifest: Manifest) -> Iterator[Fault]:
+    """Compare a cache with the manifest: ids, contents, how shards are cut, numbers of frames.
+
+    What belongs into shards that are bad or missing is known already and not told again.
+    """
+    reads = reads_of(cache, manifest)
+    plan = list(plan_shards(manifest, reads))
+    unusable = {u.id for p in plan if p.number in cache.unusable for u in p.utterances}
+    held = {id for shard in cache.shards for id in shard.ids}
+    known = {utterance.id: utterance for utterance in manifest}
+    where = cache.folder
+    missing = [id for id in known if id not in held | unusable | set(cache.rejected or ())]
+    if missing and cache.rejected is not None:
+        yield Fault(where, f"lacks utterances of the manifest: {named(missing)}")
+    extra = [id for shard in cache.shards for id in shard.ids if id not in known]
+    extra += [id for id in cache.rejected or () if id not in known]
+    if extra:
+        yield Fault(where, f"holds ids that are not in the manifest: {named(extra)}")
+    rows = [(s, i) for s in cache.shards for i, id in enumerate(s.ids) if id in known]
+    stale = [s.ids[i] for s, i in rows if s.contents[i] != content_of(known[s.ids[i]], reads)]
+    if stale:
+        yield Fault(where, f"is older than what the manifest says of: {named(stale)}")
+    # Nothing at all to read in the corpus, which rejected.csv says of each utterance: told already.
+    if not (missing or extra or stale) and (cache.shards or unusable):
+        yield from _cut_faults(cache, plan)
+    off = [
+        f"{s.ids[i]}: {s.lengths[i]} for {known[s.ids[i]].seconds} s"
+        for s, i in rows
+        if _off(int(s.lengths[i]), known[s.ids[i]].seconds, s.spec.hop_seconds)
+    ]
+    if off:
+        yield Fault(where, f"numbers of frames that do not fit `hop_seconds`: {named(off)}")
+
+
+def reads_of(cache: CacheFacts, manifest: Manifest) -> Reads:
+    """Whether the backbone of a cache reads audio or text, told from its content hashes.
+
+    A backbone knows it, but making one may need weights. Where no hash fits either, frames with a
+    hop in time are taken to come from audio. Recognised words have the hash of an equal reference,
+    so that of the two only the kind tells which was read.
+    """
+    written: Reads = "asr" if _recognised(cache) else "text"
+    contents = {content for shard in cache.shards for content in shard.contents}
+    fits: dict[Reads, int] = {
+        reads: sum(content_of(u, reads) in contents for u in manifest)
+        for reads in ("audio", written)
+    }
+    if fits["audio"] == fits[written]:
+        timed = any(shard.spec.hop_seconds is not None for shard in cache.shards)
+        return "audio" if timed or not cache.shards else written
+    return max(fits, key=lambda reads: fits[reads])
+
+
+def _recognised(cache: CacheFacts) -> bool:
+    kinds = {str(shard.provenance.get("kind")) for shard in cache.shards}
+    try:
+        return any(load(PACKAGE, kind).reads == "asr" for kind in kinds)
+    except ParamsError:
+        return False  # of a plug-in that is not here
+
+
+def _cut_faults(cache: CacheFacts, plan: list[PlannedShard]) -> Iterator[Fault]:
+    planned = {p.number: [u.id for u in p.utterances] for p in plan}
+    for shard in cache.shards:
+        ids = planned.get(shard.number, [])
+        rejected = {**(cache.rejected or {}), **shard.rejected}
+        if [id for id in ids if id not in rejected] != list(shard.ids):
+            yield Fault(shard.path, "is cut or ordered otherwise than the manifest says")
+    there = {shard.number for shard in cache.shards} | cache.unusable
+    for number in sorted(set(planned) - there):
+        yield Fault(cache.folder / shard_name(number), "is missing")
+
+
+def _off(frames: int, seconds: float | None, hop_seconds: float | None) -> bool:
+    if seconds is None or not hop_seconds:
+        return False
+    expected = seconds / hop_seconds
+    return abs(frames - expected) > SLACK_FRAMES + SLACK_PART * expected
+
+
+def _check_rejected(found: CacheFacts) -> None:
+    path = found.folder / REJECTED
+    if not path.exists():
+        found.faults.append(Fault(path, "is missing"))
+        return
+    try:
+        found.rejected = read_rejected(path)
+    except (HeronryError, KeyError, ValueError) as error:
+        found.faults.append(Fault(path, f"cannot be read ({error!r})", "quarantine"))
+
+
+def _check_any(found: CacheFacts) -> None:
+    """A cache without features is of no use, however well formed; but of words heard by none."""
+    empty = not found.unusable and not any(shard.ids for shard in found.shards)
+    if empty and found.rejected and set(found.rejected.values()) != {lacking("asr")}:
+        text = f"holds no features: {no_features(found.rejected)}"
+        found.faults.append(Fault(found.folder, text, "own"))
+
+
+def _check_sequence(found: CacheFacts) -> None:
+    """Numbering without gaps, and shards that are of one backbone."""
+    present = {shard.number for shard in found.shards} | found.unusable
+    for number in sorted(set(range(max(present, default=-1))) - present):
+        found.unusable.add(number)
+        found.faults.append(Fault(found.folder / shard_name(number), "is missing"))
+    settings = [(shard.spec, shard.provenance) for shard in found.shards]
+    most = max(settings, key=settings.count, default=None)
+    for shard, own in zip(found.shards, settings, strict=True):
+        if most is not None and own != most:
+            what = "spec" if own[0] != most[0] else "provenance"
+            fits = found.shards[settings.index(most)].path.name
+            found.faults.append(Fault(shard.path, f"has another {what} than {fits}"))
+
+
+def _check_ids(found: CacheFacts) -> None:
+    rows = Counter(id for shard in found.shards for id in shard.ids)
+    twice = [id for id, times in rows.items() if times > 1]
+    if twice:
+        found.faults.append(Fault(found.folder, f"ids that occur twice: {named(twice)}"))
+    if found.rejected is None:
+        return
+    path = found.folder / REJECTED
+    both = [id for id in found.rejected if id in rows]
+    if both:
+        found.faults.append(Fault(path, f"lists ids that have features: {named(both)}"))
+    unlisted = [i for s in found.shards for i in s.rejected if i not in found.rejected]
+    if unlisted:
+        found.faults.append(Fault(path, f"lacks ids that a shard rejects: {named(unlisted)}"))

@@ -1,0 +1,166 @@
+"""Taking bad shards out of the way, so that the next `dvc repro` makes those anew and no others.
+
+A shard often is one file under three names: in the cache folder, in DVC's cache and in the work
+store. Damage to one is damage to all, and DVC would put its own copy back without looking at it
+(its lock file says that the stage gave it), so that copies of damaged bytes must go from all three.
+The bytes are kept in cache/.quarantine/<corpus>/<backbone>/. A file that is no shard of ours is
+moved and nothing else: its copies may be somebody's data.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.backbone.entry import fingerprint
+from features.cache.shard import read_shard
+from features.corpus.manifest import Manifest
+from features.doctor.folder import CacheFacts, reads_of
+from features.doctor.shards import NAME, ShardFacts, check_shard, shard_number
+from features.errors import CacheError, DamagedShardError
+from features.extraction.plan import plan_shards
+from features.extraction.store import WorkStore
+from features.files.hashes import file_sha256
+from features.files.writing import link_or_copy
+
+FOLDER = ".quarantine"
+MENDED = ("quarantine", "move")  # remedies of faults that are gone after `quarantine`
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A file by its place on the disk and by its bytes."""
+
+    inode: tuple[int, int]
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> BadFile:
+        """Look at a file; a symbolic link counts as what it leads to."""
+        status = path.stat()
+        return cls((status.st_dev, status.st_ino), status.st_size, file_sha256(path))
+
+    def is_at(self, path: Path) -> bool:
+        """Whether `path` is the same file or holds the same bytes (an empty file is no copy)."""
+        status = path.stat()
+        if (status.st_dev, status.st_ino) == self.inode:
+            return True
+        return status.st_size == self.bytes > 0 and file_sha256(path) == self.sha256
+
+
+def quarantine(
+    cache: CacheFacts, manifest: Manifest | None, *, store: Path, objects: Path | None
+) -> Iterator[str]:
+    """Move the bad files of a cache folder away and remove all copies of them, telling each step.
+
+    Args:
+        cache: The folder, as `check_cache` found it.
+        manifest: What it should hold, by which the bad shard's rows are known in the store.
+        store: Root of the work store.
+        objects: DVC's cache folder; None where there is none.
+
+    Raises:
+        CacheError: If a file can neither be moved nor removed.
+    """
+    for path, remedy in {f.path: f.remedy for f in cache.faults}.items():
+        if remedy not in MENDED:
+            continue
+        try:
+            copies: list[Path] = []
+            if remedy == "quarantine":
+                bad = BadFile.of(path)
+                copies += _in_dvc(bad, objects)
+                copies += _in_store(bad, path, cache, manifest, store)
+            target = _keep(path)
+            # The copies first: were this interrupted, the next repair would find the rest.
+            for copy in copies:
+                copy.unlink(missing_ok=True)
+                yield f"removed {copy}, which holds the same damage"
+            _remove(path)
+            yield f"moved {path} to {target}"
+        except OSError as error:
+            raise CacheError(
+                f"{path} cannot be put into quarantine ({error}); check who owns it and its "
+                "folder, then repair again"
+            ) from error
+
+
+def dvc_objects(project: Path) -> Path | None:
+    """DVC's cache folder of a project; None if DVC does not keep the project."""
+    if not (project / ".dvc").is_dir():
+        return None
+    command = [sys.executable, "-m", "dvc", "cache", "dir"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    return Path(done.stdout.strip()) if done.returncode == 0 else None
+
+
+def _keep(path: Path) -> Path:
+    """Give the bytes at `path` a name in the quarantine as well."""
+    backbone = path.parent.absolute()
+    folder = backbone.parent.parent / FOLDER / backbone.parent.name / backbone.name
+    folder.mkdir(parents=True, exist_ok=True)
+    target, times = folder / path.name, 1
+    while target.exists():
+        times += 1
+        target = folder / f"{path.stem}-{times}{path.suffix}"
+    if path.is_dir():
+        shutil.copytree(path, target)
+    else:
+        link_or_copy(path.resolve(), target)  # a symbolic link would lead to what is removed
+    return target
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _in_dvc(bad: BadFile, objects: Path | None) -> list[Path]:
+    if objects is None:
+        return []
+    files = sorted((objects / "files" / "md5").glob("??/*"))
+    return [path for path in files if bad.is_at(path)]
+
+
+def _in_store(
+    bad: BadFile, path: Path, cache: CacheFacts, manifest: Manifest | None, store: Path
+) -> Iterator[Path]:
+    """Shards of the same bytes, and bad ones that hold rows of the bad shard."""
+    contents = _contents(path, cache, manifest)
+    for candidate in _stored(cache, store):
+        if bad.is_at(candidate) or (
+            _may_hold(candidate, contents) and not isinstance(check_shard(candidate), ShardFacts)
+        ):
+            yield candidate
+
+
+def _stored(cache: CacheFacts, store: Path) -> Iterable[Path]:
+    """Shards in the store under the same backbone; under any where none here can be trusted."""
+    if not cache.shards:
+        return sorted(store.glob("*/*.h5"))
+    own = WorkStore(store, fingerprint(cache.shards[0].provenance))
+    return sorted(own.path("any").parent.glob("*.h5"))
+
+
+def _contents(path: Path, cache: CacheFacts, manifest: Manifest | None) -> set[str]:
+    """Content hashes of the rows that the shard at `path` should have."""
+    if manifest is None or not NAME.fullmatch(path.name):
+        return set()
+    plan = plan_shards(manifest, reads_of(cache, manifest))
+    return {c for p in plan if p.number == shard_number(path) for c in p.contents}
+
+
+def _may_hold(path: Path, contents: set[str]) -> bool:
+    try:
+        return not contents.isdisjoint(read_shard(path).contents)
+    except DamagedShardError:
+        return True
+    except CacheError:
+        return False

@@ -1,0 +1,1 @@
+"""Features in and out: import of foreign arrays, export, a torch dataset."""

@@ -1,0 +1,1 @@
+"""The extraction engine: a manifest and a backbone to a cache folder."""

@@ -1,0 +1,164 @@
+"""Which utterances share a shard: a function of the manifest alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from features.backbone.base import CHARACTERS_A_SECOND, Reads, content_of
+from features.cache.shard import FORMAT, VERSION
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Utterance
+from features.errors import ManifestError
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """Utterances of one shard, in manifest order, with the hash of what each contributes."""
+
+    number: int
+    utterances: tuple[Utterance, ...]
+    contents: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the shard under one backbone: its ordered ids and contents."""
+        rows = [[u.id, c] for u, c in zip(self.utterances, self.contents, strict=True)]
+        text = json.dumps([FORMAT, VERSION, rows], ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def lacking(reads: Reads) -> str:
+    """The reason of those that have nothing for a backbone."""
+    return f"has no {reads}"
+
+
+def plan_shards(manifest: Manifest, reads: Reads) -> Iterator[PlannedShard]:
+    """Cut the manifest into shards by cumulative seconds of audio (characters for text).
+
+    A shard closes once it holds `shard_seconds` (`shard_characters`), so appending utterances
+    changes the last shard and adds new ones; all others stay as they are, byte for byte.
+    Utterances without the modality are left out.
+    """
+    return (shard for _, _, shard in _cut(manifest, reads))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a shard lies in the manifest, and what is known of it without its utterances.
+
+    Attributes:
+        number: Of the shard.
+        rows: First row of the manifest that may belong to it, and the one behind its last.
+        fingerprint: Of the shard.
+        utterances: How many.
+        seconds: Of their audio.
+        spoken_seconds: Of speech, where those without audio are guessed by their words.
+        characters: Of their words.
+    """
+
+    number: int
+    rows: tuple[int, int]
+    fingerprint: str
+    utterances: int
+    seconds: float
+    spoken_seconds: float
+    characters: int
+
+    @classmethod
+    def of(cls, shard: PlannedShard, rows: tuple[int, int]) -> Cut:
+        """What to remember of a shard."""
+        lengths = [len(u.text or "") for u in shard.utterances]
+        seconds = [u.seconds or 0.0 for u in shard.utterances]
+        spoken = (s or n / CHARACTERS_A_SECOND for s, n in zip(seconds, lengths, strict=True))
+        return cls(
+            number=shard.number,
+            rows=rows,
+            fingerprint=shard.fingerprint,
+            utterances=len(lengths),
+            seconds=sum(seconds),
+            spoken_seconds=sum(spoken),
+            characters=sum(lengths),
+        )
+
+
+@dataclass(frozen=True)
+class ShardPlan(Sequence[PlannedShard]):
+    """The shards of a manifest, each loaded when it is asked for and not kept.
+
+    Attributes:
+        manifest: Whose shards they are.
+        reads: What the backbone reads.
+        cuts: All that is kept: a record a shard.
+    """
+
+    manifest: Manifest
+    reads: Reads
+    cuts: tuple[Cut, ...]
+
+    @classmethod
+    def of(cls, manifest: Manifest, reads: Reads) -> ShardPlan:
+        """Go through the manifest once."""
+        found = _cut(manifest, reads)
+        return cls(manifest, reads, tuple(Cut.of(shard, (a, b)) for a, b, shard in found))
+
+    def only(self, wanted: Callable[[Cut], bool]) -> ShardPlan:
+        """The shards for which `wanted` says so."""
+        return dataclasses.replace(self, cuts=tuple(cut for cut in self.cuts if wanted(cut)))
+
+    def __len__(self) -> int:
+        return len(self.cuts)
+
+    def __iter__(self) -> Iterator[PlannedShard]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: Any) -> Any:
+        cuts = self.cuts[index]
+        if isinstance(cuts, tuple):
+            return dataclasses.replace(self, cuts=cuts)
+        first, last = cuts.rows
+        rows = ((u, content_of(u, self.reads)) for u in self.manifest[first:last])
+        shard = PlannedShard(cuts.number, *_columns([(u, c) for u, c in rows if c is not None]))
+        if shard.fingerprint != cuts.fingerprint:
+            raise ManifestError(
+                f"corpus {self.manifest.corpus!r}: rows {first + 1} to {last} of its manifest are "
+                "others than when it was read; expected that nobody changes it meanwhile: start "
+                "again (finished shards are kept)"
+            )
+        return shard
+
+
+def seconds_of(shards: Sequence[PlannedShard]) -> float:
+    """Seconds of audio, without loading the shards of a plan."""
+    if isinstance(shards, ShardPlan):
+        return sum(cut.seconds for cut in shards.cuts)
+    return sum(u.seconds or 0.0 for shard in shards for u in shard.utterances)
+
+
+def _cut(manifest: Manifest, reads: Reads) -> Iterator[tuple[int, int, PlannedShard]]:
+    """Each shard with the rows of the manifest that it lies in: the first, and behind the last."""
+    written = reads in ("text", "asr")
+    limit = float(manifest.shard_characters if written else manifest.shard_seconds)
+    number, load, first, last = 0, 0.0, 0, 0
+    group: list[tuple[Utterance, str]] = []
+    for last, utterance in enumerate(manifest, 1):
+        content = content_of(utterance, reads)
+        if content is None:
+            continue
+        group.append((utterance, content))
+        load += len(utterance.words(reads) or "") if written else utterance.seconds or 0.0
+        if load >= limit:
+            yield first, last, PlannedShard(number, *_columns(group))
+            number, load, first, group = number + 1, 0.0, last, []
+    if group:
+        yield first, last, PlannedShard(number, *_columns(group))
+
+
+def _columns(
+    group: list[tuple[Utterance, str]],
+) -> tuple[tuple[Utterance, ...], tuple[str, ...]]:
+    return tuple(u for u, _ in group), tuple(c for _, c in group)

@@ -1,0 +1,136 @@
+"""A backbone on its device: batches in, streams on their way back out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from features.backbone.base import Backbone, Inputs, module_of
+from features.corpus.utterance import Utterance
+from features.extraction.batches import Prepared
+from features.process.devices import Arrival, entered, fetched
+from features.process.memory import out_of_memory
+from features.stream import Stream
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stream on its way from the device; `wait` before reading it.
+
+    Attributes:
+        utterances: Those of its rows.
+        stream: In the computer's own memory; None: an utterance alone does not fit the device's.
+        arrived: What the device signals when it is there; None if it is there.
+    """
+
+    utterances: tuple[Utterance, ...]
+    stream: Stream | None
+    arrived: Arrival | None = None
+
+    def wait(self) -> Stream | None:
+        """The stream, arrived."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.stream
+
+
+class Runner:
+    """Runs a backbone's network on a device.
+
+    Args:
+        backbone: Its network is moved there at the first batch.
+        device: Where to compute.
+        dtype: Precision of the network: float32, bfloat16 or float16 (by autocast).
+    """
+
+    def __init__(self, backbone: Backbone, device: torch.device, dtype: str) -> None:
+        self.backbone, self.device, self.dtype = backbone, device, dtype
+        self._too_large: int | None = None  # elements of a batch that did not fit the device
+        self._moved = False
+
+    @torch.inference_mode()
+    def launch(self, item: Prepared) -> list[Result]:
+        """Start a batch on the device; its streams are on their way when this returns."""
+        if item.inputs is None:
+            return []
+        results, start = [], 0
+        with entered(self.device):
+            self._move()
+            for stream in self._streams(item.inputs):
+                stop = start + (1 if stream is None else len(stream.mask))
+                results.append(self._bring(item.utterances[start:stop], stream))
+                start = stop
+        return results
+
+    @torch.inference_mode()
+    def deviation(self, item: Prepared) -> float | None:
+        """Largest difference that a reduced precision makes, relative to the largest value.
+
+        Measured on the first utterance of a batch; None in float32, and for bins, and where that
+        utterance has no features in one of the two: its values overflow, or it does not fit.
+        """
+        if item.inputs is None or self.dtype == "float32" or self.backbone.spec.bins is not None:
+            return None
+        first = item.inputs.first()
+        with entered(self.device):
+            self._move()
+            try:
+                exact = self._run(first, "float32").values
+                difference = (self._run(first, self.dtype).values.float() - exact).abs().max()
+                found = float(difference / exact.abs().max().clamp(min=1e-30))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                return None
+        return found if math.isfinite(found) else None
+
+    def _move(self) -> None:
+        if self.device.type == "cuda":
+            # float32 means float32: with TF32, on by default for convolutions, batched no longer
+            # equals single to 1e-5.
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
+        network = None if self._moved else module_of(self.backbone)
+        if network is not None:
+            network.to(self.device)
+            if self.device.type != "cpu":  # for which some networks have their channels last
+                network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self._moved = True
+
+    def _streams(self, inputs: Inputs) -> list[Stream | None]:
+        """The batch's streams: in halves, and halves of those, where it is too large at once.
+
+        None stands for a single utterance that is too large.
+
+        The parts depend on the batch and the device's memory alone, not on what ran before.
+        """
+        size = sum(tensor.numel() for tensor in inputs.tensors.values())
+        single = len(inputs.ids) == 1
+        if single or self._too_large is None or size < self._too_large:
+            try:
+                return [self._run(inputs, self.dtype)]
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                if single:
+                    return [None]
+                self._too_large = size
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        first, second = inputs.halves()
+        return self._streams(first) + self._streams(second)
+
+    def _run(self, inputs: Inputs, dtype: str) -> Stream:
+        moved = inputs.to(self.device)
+        if dtype == "float32":
+            return self.backbone(moved)
+        with torch.autocast(self.device.type, getattr(torch, dtype)):
+            return self.backbone(moved)
+
+    def _bring(self, utterances: tuple[Utterance, ...], stream: Stream | None) -> Result:
+        if stream is None:
+            return Result(utterances, None)
+        (values, mask), arrived = fetched((stream.values, stream.mask), self.device)
+        return Result(utterances, Stream(values, mask), arrived)

@@ -1,0 +1,103 @@
+"""Which utterances a checkpoint was trained on, as far as its folder says.
+
+A checkpoint that was fine-tuned on speech of a corpus must not score that speech. Whoever trains
+one puts `trained_on.jsonl` beside its weights: a JSON object a line, one for each utterance that
+the weights were fitted to (not those that only validated them), with
+
+    corpus        name of the corpus
+    id            of the utterance in its manifest
+    audio_sha256  SHA-256 of the audio file; null or absent without audio
+    text_sha256   SHA-256 of the transcript in UTF-8; null or absent without text
+
+Extraction compares that with the manifest and writes `seen.csv` (id, why) into the cache folder.
+An utterance counts as seen if corpus and id are equal, or the audio is. Equal texts do not count:
+different people say the same. Without `trained_on.jsonl` nothing is known, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.backbone.entry import PACKAGE, BackboneEntry
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Utterance
+from features.errors import ManifestError
+from features.files.records import read_rows, write_rows
+from features.settings.plugins import load
+from features.weights.checkpoint import Checkpoint
+
+TRAINED_ON = "trained_on.jsonl"
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """A line of `trained_on.jsonl`: an utterance that a checkpoint was trained on."""
+
+    corpus: str
+    id: str
+    audio_sha256: str | None = None
+    text_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            required = name in ("corpus", "id")
+            if not (isinstance(value, str) and value) and (required or value is not None):
+                raise ManifestError(f"{name} is {value!r}; expected text")
+
+
+def write_trained_on(folder: Path, corpus: str, utterances: Iterable[Utterance]) -> None:
+    """Write `trained_on.jsonl` beside the weights of a checkpoint.
+
+    Args:
+        folder: Of the checkpoint.
+        corpus: Name of the corpus, as in its manifest.
+        utterances: Of its training split; not those that only validated it.
+    """
+    write_rows(folder / TRAINED_ON, (_row(corpus, utterance) for utterance in utterances))
+
+
+def trained_on(entry: BackboneEntry) -> list[TrainedOn] | None:
+    """What the checkpoint of a backbone says it was trained on; None if it does not say.
+
+    Raises:
+        ManifestError: If the file is malformed, naming the line.
+    """
+    name, revision, package = (entry.options.get(k) for k in ("checkpoint", "revision", "package"))
+    if name is None:
+        return None
+    files = getattr(load(PACKAGE, entry.kind), "files", ())
+    path = Checkpoint(str(name), revision, package).beside(TRAINED_ON, files)
+    return None if path is None else list(read_rows(path, TrainedOn))
+
+
+def find_seen(manifest: Manifest, rows: Iterable[TrainedOn]) -> dict[str, str]:
+    """Why the utterances of a manifest count as seen, by id, in its order."""
+    names: set[tuple[str, str]] = set()
+    heard: dict[str, TrainedOn] = {}
+    for row in rows:
+        names.add((row.corpus, row.id))
+        if row.audio_sha256 is not None:
+            heard.setdefault(row.audio_sha256, row)
+    seen = {}
+    for utterance in manifest:
+        # Spans of one file share a recording; a hash of file and span is taken as well.
+        audio = (utterance.sha256, utterance.audio_content)
+        same = next((heard[value] for value in audio if value in heard), None)
+        if (manifest.corpus, utterance.id) in names:
+            seen[utterance.id] = "it was trained on"
+        elif same is not None:
+            seen[utterance.id] = f"its audio is that of {same.id} of the corpus {same.corpus}"
+    return seen
+
+
+def _row(corpus: str, utterance: Utterance) -> TrainedOn:
+    text = utterance.text
+    return TrainedOn(
+        corpus=corpus,
+        id=utterance.id,
+        audio_sha256=utterance.sha256,
+        text_sha256=None if text is None else hashlib.sha256(text.encode()).hexdigest(),
+    )

@@ -1,0 +1,284 @@
+"""Tables of records as JSONL, and JSON objects, with errors that name the file and the line."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO, TypeVar
+
+from features.arguments import in_lines, problems, quoted
+from features.errors import HeronryError, ManifestError
+from features.files.csv_text import guarded, unguarded
+from features.files.json_text import Decoder, parse_json
+from features.files.reading import open_regular
+from features.files.writing import replacing
+
+
+def check_text(what: str, text: str) -> None:
+    """Raise `ManifestError` for what cannot be written as UTF-8 text: half a character, or NUL."""
+    try:
+        if "\0" not in text:
+            text.encode()
+            return
+        fault = "NUL (U+0000)"
+    except UnicodeEncodeError as error:
+        fault = f"half a character (U+{ord(text[error.start]):04X})"
+    raise ManifestError(f"{what} holds {fault}; expected whole characters: {quoted(text)}")
+
+
+Row = TypeVar("Row")
+REJECTED = "rejected.csv"
+NOTICED = "noticed.csv"  # beside it: utterances that are used, though not wholly as they were given
+SEEN = "seen.csv"  # in a cache folder: utterances that the checkpoint was trained on
+_SEEN_HEADER = ("id", "why")
+_REJECTED_HEADER = ("id", "reason")
+_NOTICED_HEADER = ("id", "notice")
+_VARYING = re.compile(r"\S*/\S+|\d+(?:\.\d+)?")  # paths and numbers within a reason
+_REASONS = 5  # that one line tells
+
+
+def check_unique(ids: Iterable[str], where: str) -> None:
+    """Raise `ManifestError` naming up to five ids that occur twice."""
+    twice = [id for id, times in Counter(ids).items() if times > 1]
+    if twice:
+        raise ManifestError(
+            f"{where}: {len(twice)} ids occur more than once, such as {twice[:5]}; "
+            "expected each id once: rename or remove the extra rows"
+        )
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> None:
+    """Write records as JSON, one a line; None fields are left out."""
+    # the rows may come from the very file
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            fields = {key: value for key, value in vars(row).items() if value is not None}
+            file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_rows(path: Path, record: type[Row]) -> Iterator[Row]:
+    """Read records written by `write_rows`, naming the line of any that is malformed."""
+    parse = row_parser(path, record)
+    with opened(path) as file:
+        for number, line in enumerate(file, 1):
+            yield parse(number, line)
+
+
+def row_parser(path: Path, record: type[Row]) -> Callable[[int, bytes], Row]:
+    """A function from the number of a line (from 1) of `path`, and the line, to its record."""
+    names = {field.name for field in dataclasses.fields(record)}  # type: ignore[arg-type]
+
+    def parse(number: int, line: bytes) -> Row:
+        try:
+            fields = parse_json(line)
+            if not isinstance(fields, dict):
+                raise ManifestError("is no JSON object")
+            if not names.issuperset(fields):
+                unknown = sorted(set(fields) - names)
+                raise ManifestError(f"unknown field {unknown[0]!r}; expected {sorted(names)}")
+            if b"\\u" in line:  # by which alone JSON holds half a character, or NUL
+                for name, value in fields.items():
+                    if isinstance(value, str):
+                        check_text(name, value)
+            if "splits" in fields:
+                fields["splits"] = tuple(fields["splits"])
+            return record(**fields)
+        except (ValueError, TypeError, ManifestError) as error:
+            raise ManifestError(f"{path}, line {number}: {error}") from error
+
+    return parse
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object for people and programs: indented, UTF-8, no NaN."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or raise `ManifestError` saying what is wrong with the file.
+
+    A key given twice, NaN, infinity and half a surrogate pair are wrong too: `write_json` makes
+    none of them, and nothing that reads on expects them.
+    """
+    with opened(path) as file:
+        try:
+            value = _STRICT.decode(file.read().decode())
+            json.dumps(value, ensure_ascii=False).encode()
+        except ValueError as error:
+            raise ManifestError(f"{path} is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ManifestError(f"{path} holds a {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def read_record(
+    path: Path, schema: type, again: str, error: type[HeronryError] = ManifestError
+) -> dict[str, Any]:
+    """Read a JSON object whose fields are those of a dataclass, as far as the types of JSON go.
+
+    Fields that the dataclass does not name are let through, as later releases may write more; but
+    not a misspelt one in the place of one that it names.
+
+    Args:
+        path: The file.
+        schema: The dataclass; fields without a default must be there.
+        again: What to do if the file is wrong.
+        error: What is raised then.
+
+    Raises:
+        ManifestError: If the file cannot be read, or holds no JSON object.
+    """
+    content = read_json(path)
+    names = {field.name for field in dataclasses.fields(schema)}
+    missing = names - content.keys()
+    misspelt = (name for name in content.keys() - names if get_close_matches(name, missing, 1, 0.8))
+    given = {name: content[name] for name in [*(content.keys() & names), *misspelt]}
+    found = sorted(problems(schema, given, ""))
+    if found:
+        raise error(in_lines([f"{path}: {line}: {again}" for line in found]))
+    return content
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+        raise ValueError(f"the key {twice[0]!r} stands there twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+_STRICT = Decoder(object_pairs_hook=_each_once, parse_constant=_finite, parse_float=_finite)
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file of an earlier stage, to be read; `ManifestError` if it cannot be."""
+    try:
+        return open_regular(path)
+    except OSError as error:
+        raise ManifestError(
+            f"cannot read {path} ({error.strerror}); expected the output of an earlier stage: "
+            "run `dvc repro`"
+        ) from error
+
+
+def _text(path: Path) -> TextIO:
+    return io.TextIOWrapper(opened(path), encoding="utf-8")
+
+
+def write_rejected(path: Path, rejected: Mapping[str, str]) -> None:
+    """Write `id,reason` rows, in the given order."""
+    _write_pairs(path, _REJECTED_HEADER, rejected)
+
+
+def read_rejected(path: Path) -> dict[str, str]:
+    """Reasons by id, as `write_rejected` wrote them.
+
+    Raises:
+        ManifestError: If the file is cut short or foreign.
+    """
+    return _read_pairs(path, _REJECTED_HEADER)
+
+
+def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
+    """Utterances by reason, as `group_reasons` groups them."""
+    grouped = group_reasons(("", reason) for reason in reasons)
+    return {reason: len(ids) for reason, ids in grouped.items()}
+
+
+def group_reasons(told: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Ids by reason, the most frequent first, from pairs of an id and its reason.
+
+    Reasons that differ in numbers and paths alone are one; those are replaced by an ellipsis.
+    """
+    found: dict[str, list[tuple[str, str]]] = {}
+    for id, reason in told:
+        found.setdefault(_VARYING.sub("…", reason), []).append((id, reason))
+    grouped = {
+        next(iter(reasons)) if len(reasons) == 1 else shape: [id for id, _ in pairs]
+        for shape, pairs in found.items()
+        if (reasons := {reason for _, reason in pairs})
+    }
+    return dict(sorted(grouped.items(), key=lambda pair: -len(pair[1])))
+
+
+def reasons_line(reasons: Iterable[str]) -> str:
+    """The most frequent reasons on one line, each with how many utterances have it.
+
+    >>> reasons_line(["has no text", "has 12 samples", "has 7 samples"])
+    'has … samples (2), has no text (1)'
+    """
+    counted = [f"{reason} ({count})" for reason, count in count_reasons(reasons).items()]
+    more = [f"and {len(counted) - _REASONS} other reasons"] if len(counted) > _REASONS else []
+    return ", ".join(counted[:_REASONS] + more)
+
+
+def write_noticed(path: Path, noticed: Mapping[str, str]) -> None:
+    """Write `id,notice` rows, in the given order: what is used, and what was cut or odd of it."""
+    _write_pairs(path, _NOTICED_HEADER, noticed)
+
+
+def read_noticed(path: Path) -> dict[str, str]:
+    """Notices by id, as `write_noticed` wrote them; empty where an older release wrote none.
+
+    Raises:
+        ManifestError: If the file is cut short or foreign.
+    """
+    return _read_pairs(path, _NOTICED_HEADER) if path.exists() else {}
+
+
+def write_seen(path: Path, seen: Mapping[str, str]) -> None:
+    """Write `id,why` rows, in the given order."""
+    _write_pairs(path, _SEEN_HEADER, seen)
+
+
+def read_seen(path: Path) -> dict[str, str]:
+    """Why each utterance counts as seen, as `write_seen` wrote it.
+
+    Raises:
+        ManifestError: If the file is cut short or foreign: to read it as empty would let through
+            what it was written to stop.
+    """
+    return _read_pairs(path, _SEEN_HEADER)
+
+
+def _write_pairs(path: Path, header: tuple[str, str], rows: Mapping[str, str]) -> None:
+    # File names need not be UTF-8, and one that is not must not lose the others' reasons.
+    odd = "backslashreplace"
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors=odd, newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([header, *(map(guarded, row) for row in rows.items())])
+
+
+def _read_pairs(path: Path, header: tuple[str, str]) -> dict[str, str]:
+    try:
+        with _text(path) as file:
+            first, *rows = csv.reader(file, strict=True)
+        if tuple(first) != header:
+            raise ValueError(f"its first line is {first}")
+        rows = [[unguarded(cell) for cell in row] for row in rows]
+        check_unique((row[0] for row in rows if row), "its rows")
+        return dict(rows)  # raises where a row has more or fewer than two
+    except (ValueError, csv.Error, ManifestError) as error:
+        raise ManifestError(
+            f"{path} is no table of {','.join(header)} ({error}); expected the output of "
+            f"extraction: delete {path.parent} and run `dvc repro`, or pull it again"
+        ) from error

@@ -1,0 +1,212 @@
+"""YAML files as DVC reads and writes them: version 1.2's core scalars, on top of PyYAML.
+
+PyYAML follows YAML 1.1, where `5e-05` is a string and `no` is false. DVC writes params.yaml by
+YAML 1.2, so that `-S train.lr=5e-5` would come back as a string.
+
+What no parameter file needs is refused with its line, so that reading takes bounded time and
+memory: tags, merge keys, keys that are no text or occur twice, aliases that stand for more than is
+written, deep nesting, integers that no machine number holds.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.constructor import ConstructorError
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.reader import ReaderError
+
+from features.errors import ParamsError
+from features.files.reading import open_regular
+
+MOST_BYTES = 1 << 18  # of a file: PyYAML takes some seconds for so many
+MOST_COPIES = 100_000  # values of a document that aliases add to those written
+DEEPEST = 40  # levels of nesting
+MOST_DIGITS = 18  # of an integer: any such number fits 64 bits
+MOST_SHOWN = 300  # characters of what PyYAML says
+SCALARS = (
+    ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", "~nN\0"),
+    ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("tag:yaml.org,2002:int", r"[-+]?[0-9]+", "-+0123456789"),
+    (
+        "tag:yaml.org,2002:float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+)
+_NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
+_TEXT = "tag:yaml.org,2002:str"
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's core scalars, which refuses what no parameter file needs."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.depth = 0
+        self.extents: dict[Node, tuple[int, int]] = {}  # of finished nodes: values, levels
+
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        """A node without a tag, neither large nor deep, aliases written out."""
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        alias = isinstance(event, yaml.AliasEvent)
+        if not alias and event.tag is not None:
+            tag = _cut(event.tag.replace("tag:yaml.org,2002:", "!!"))
+            raise _refusal(f"the tag {tag}; expected a value without one", event)
+        self._check_depth(1, event)
+        self.depth += 1
+        node: Any = super().compose_node(parent, index)
+        self.depth -= 1
+        if not alias:
+            parts = [self.extents[child] for child in _children(node)]
+            values, levels = (
+                1 + sum(part[0] for part in parts),
+                max((p[1] for p in parts), default=0),
+            )
+            self.extents[node] = values, 1 + levels
+        elif node not in self.extents:
+            raise _refusal(f"the alias *{_cut(event.anchor)} inside of what it stands for", event)
+        values, levels = self.extents[node]
+        self._check_depth(levels, event)
+        if values > MOST_COPIES + len(self.extents):
+            raise _refusal(f"aliases that stand for more than {MOST_COPIES} values", event)
+        return node  # type: ignore[no-any-return]
+
+    def _check_depth(self, levels: int, at: Any) -> None:
+        if self.depth + levels > DEEPEST:
+            raise _refusal(f"more than {DEEPEST} levels of nesting", at)
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> Any:  # noqa: FBT001, FBT002
+        """A mapping of texts; a key that occurs twice is an error, not the last one's value."""
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, ScalarNode) or key.tag != _TEXT:
+                given = _cut(key.value) if isinstance(key, ScalarNode) else f"({key.id})"
+                raise _refusal(f"the key {given}; expected text (a number in quotes is one)", key)
+            if key.value == "<<":
+                raise _refusal("the merge key <<, which YAML 1.2 has not; write its keys out", key)
+            if key.value in seen:
+                raise _refusal(f"key {_cut(key.value)!r} occurs twice", key)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: ScalarNode | MappingNode) -> Any:
+        """A text; NUL and half a surrogate pair, which no path can hold, are errors."""
+        text = super().construct_scalar(node)
+        if _NO_CHARACTER.search(text):
+            raise _refusal("NUL, or half of a surrogate pair; expected whole characters", node)
+        return text
+
+    def construct_integer(self, node: ScalarNode) -> int:
+        """As YAML 1.2 has it: PyYAML's own reads 010 as octal and 1:30 as sexagesimal."""
+        if len(node.value) > MOST_DIGITS:
+            raise _refusal(
+                f"an integer of {len(node.value)} digits; expected {MOST_DIGITS} at most", node
+            )
+        return int(node.value)
+
+    def construct_number(self, node: ScalarNode) -> float:
+        """As YAML 1.2 has it."""
+        return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+for _tag, _pattern, _first in SCALARS:
+    _Loader.add_implicit_resolver(
+        _tag, re.compile(f"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first]
+    )
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
+
+
+def read_yaml(text: str) -> Any:
+    """Parse one document.
+
+    Raises:
+        yaml.YAMLError: If it is no YAML, or holds what no parameter file needs.
+
+    >>> read_yaml("{lr: 5e-05, answer: no, epochs: 20, fusion: null}")
+    {'lr': 5e-05, 'answer': 'no', 'epochs': 20, 'fusion': None}
+    """
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise yaml.YAMLError(f"line {line}: a character that YAML has not: {error}") from error
+    except (ValueError, OverflowError) as error:
+        # PyYAML turns escapes such as \U0011FFFF and version directives into numbers unchecked.
+        raise yaml.YAMLError(str(error)) from error
+
+
+def read_yaml_file(path: Path, *, most: int = MOST_BYTES) -> Any:
+    """Parse a file of one document.
+
+    Args:
+        path: Of the file.
+        most: Bytes that it may have.
+
+    Raises:
+        ParamsError: If it cannot be read, is no UTF-8 or no YAML, or holds what no parameter file
+            needs; with the line.
+        OSError: If it cannot be opened.
+    """
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ParamsError(f"{path} holds more than {most} bytes; expected a smaller YAML file")
+    try:
+        return read_yaml(content.decode())
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ParamsError(
+            f"{path} is no YAML: line {line}: the byte 0x{content[error.start]:02x} is no UTF-8; "
+            "save the file as UTF-8"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is no YAML: {said(error)}") from error
+
+
+def read_params_file(path: Path) -> dict[str, Any]:
+    """params.yaml as a plain mapping, its values not yet looked at: no torch is imported for that.
+
+    Raises:
+        ParamsError: If the file is missing, no YAML, or no mapping.
+    """
+    try:
+        raw = read_yaml_file(path)
+    except OSError as error:
+        raise ParamsError(
+            f"cannot read {path} ({error.strerror}); expected it in the current folder, "
+            f"{Path.cwd()}: run this in the project's folder"
+        ) from error
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{path} holds {type(raw).__name__}; expected a mapping")
+    return raw
+
+
+def said(error: yaml.YAMLError) -> str:
+    """What is wrong, with the line, in one bounded line."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    told = (getattr(error, name, None) for name in ("context", "problem"))
+    problem = ", ".join(filter(None, told)) or str(error)
+    where = "" if mark is None else f"line {mark.line + 1}: "
+    return where + _cut(" ".join(problem.split()), MOST_SHOWN)
+
+
+def _refusal(problem: str, at: Any) -> ConstructorError:
+    return ConstructorError(None, None, problem, at.start_mark)
+
+
+def _children(node: Node) -> list[Node]:
+    if isinstance(node, MappingNode):
+        return [child for pair in node.value for child in pair]
+    return node.value if isinstance(node, SequenceNode) else []
+
+
+def _cut(text: str, most: int = 60) -> str:
+    shown = text if text.isprintable() else repr(text)[1:-1]
+    return shown if len(shown) <= most else shown[: most - 3] + "..."

@@ -1,0 +1,1 @@
+"""The running process: commands, signals, memory, devices, worker processes, the terminal."""

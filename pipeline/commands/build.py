@@ -1,0 +1,107 @@
+"""`python -m pipeline build heron lpgnet`: extract what models need, without training them.
+
+The outputs are those that `dvc exp run -S fusion=heron` would make on its way, so that whoever
+pulls them trains without a corpus and without a GPU.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from features.arguments import one_of
+from features.errors import HeronryError, ParamsError
+from features.files.yaml_text import read_yaml_file
+from pipeline.params.file import Params, read_params
+from pipeline.params.selection import REGIMES
+from pipeline.storage.dvc_command import EXTRACT, PREPARE, run_dvc, shown
+
+_STAGES = dict(zip(REGIMES, ("train", "e2e"), strict=True))
+_CACHE = re.compile(r"cache/\$\{corpus\}/\$\{item\.(\w+)\}")
+
+_MODELS = "Entries of `models` in params.yaml."
+_PULL = "Take what team mates have pushed, and compute only the rest."
+_PUSH = "Afterwards push these features, and the prepared corpus, to the default remote."
+
+
+def build(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help=_MODELS)],
+    *,
+    corpus: Annotated[str | None, typer.Option(help="Default: that of params.yaml.")] = None,
+    pull: Annotated[bool, typer.Option("--pull", help=_PULL)] = False,
+    push: Annotated[bool, typer.Option("--push", help=_PUSH)] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="Only print the DVC targets.")] = False,
+) -> None:
+    """Extract the features that some models need on a corpus; nothing is trained."""
+    params = read_params(Path("params.yaml"))
+    chosen = corpus or params.corpus
+    if chosen not in params.corpora:
+        raise ParamsError(f"corpus {chosen!r}; expected {one_of(chosen, params.corpora)}")
+    targets = extract_targets(params, models, chosen)
+    if dry:
+        for target in targets:
+            typer.echo(target)
+        return
+    _check_locks()
+    # One missing checkpoint must not keep the other backbones from being extracted.
+    how = ["--pull", "--allow-missing"] if pull else []
+    _run(["repro", "--keep-going", *how, *targets])
+    if push:
+        _run(["push", "--run-cache", PREPARE.format(corpus=chosen), *targets])
+
+
+def extract_targets(params: Params, models: Sequence[str], corpus: str) -> list[str]:
+    """DVC's names of the extract stages behind the slots of some models, each once.
+
+    `none` is among them where a slot is empty: its (empty) output is a dependency of training.
+    In the regime e2e only the slots whose backbones are not trained come from caches.
+
+    Raises:
+        ParamsError: If models are unknown or wrong, all of them in one message.
+    """
+    slots, needed, found = _cached_slots(params.regime), set(), []
+    for name in models:
+        try:
+            entry = params.model(name)
+        except ParamsError as error:
+            found.append(str(error))
+            continue
+        needed |= {getattr(entry, slot) for slot in slots}
+    if found:
+        raise ParamsError("\n".join(found))
+    return [EXTRACT.format(corpus=corpus, backbone=name) for name in sorted(needed)]
+
+
+def _cached_slots(regime: str) -> list[str]:
+    """Keys of a model whose caches its training depends on, as DVC reads it."""
+    if regime not in _STAGES:
+        raise ParamsError(f"regime: given {regime!r}; expected one of {list(REGIMES)}")
+    stage = _STAGES[regime]
+    path = Path("stages", stage, "dvc.yaml")
+    stages = read_yaml_file(path)["stages"]
+    matches = map(_CACHE.fullmatch, stages[stage]["do"]["deps"])
+    return [match[1] for match in matches if match]
+
+
+def _run(words: list[str]) -> None:
+    typer.echo(f"> {shown(words)}")
+    run_dvc(words)
+
+
+def _check_locks() -> None:
+    """Refuse lock files with the marks of a merge, which DVC only calls invalid YAML."""
+    torn = [
+        str(path)
+        for path in (Path("dvc.lock"), *sorted(Path("stages").glob("*/dvc.lock")))
+        if path.is_file() and "\n<<<<<<< " in "\n" + path.read_text(encoding="utf-8")
+    ]
+    if torn:
+        raise HeronryError(
+            f"{', '.join(torn)}: Git could not merge; take the other side's version whole (in a "
+            f"merge: `git checkout --theirs {' '.join(torn)}`, in a rebase: `--ours`), then run "
+            "this again: your own entries come back from DVC's run-cache without being computed"
+        )

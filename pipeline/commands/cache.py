@@ -1,0 +1,149 @@
+"""`python -m pipeline cache`: what is in the caches; in and out of them; docs/sharing.md."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import typer
+import yaml
+
+from features.arguments import checked
+from features.backbone.base import Reads
+from features.doctor.shards import named
+from features.errors import ParamsError
+from features.exchange.arrays import ArrayReader
+from features.exchange.export import Form, export
+from features.exchange.importer import Importer, ImportSettings, Parity, prepared
+from features.files.records import REJECTED
+from features.ranges import Positive
+from features.settings.entry_names import name_problems
+from features.settings.locations import store_root
+from pipeline.commands.doctor import caches, examine
+from pipeline.params.file import read_params
+from pipeline.storage.holdings import holdings, size
+from pipeline.storage.prune import removable, remove
+
+cache = typer.Typer(no_args_is_help=True, help="List, verify, prune, export, import features.")
+PARAMS = Path("params.yaml")
+ADVICE_HOP = "frames are {hop:.4g} s apart; give --hop-seconds if they are a grid in time"
+
+
+@cache.command("list")
+def list_caches(
+    *, as_object: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """A line for each cache: size, utterances, and which models need it; and the work store."""
+    found = holdings(read_params(PARAMS), store_root())
+    typer.echo(json.dumps(asdict(found), indent=2) if as_object else "\n".join(found.lines()))
+
+
+@cache.command()
+def verify(
+    folders: Annotated[list[Path] | None, typer.Argument(help="Default: all of cache/.")] = None,
+) -> None:
+    """Read caches completely, as `doctor` does, and repair nothing; exit status 1 if any is bad."""
+    found = [examine(folder) for folder in caches(folders or ())]
+    for diagnosis in found:
+        typer.echo("\n".join(diagnosis.lines()))
+    if any(diagnosis.faults for diagnosis in found):
+        raise typer.Exit(1)
+
+
+@cache.command()
+def prune(
+    *,
+    keep_days: Annotated[float | None, typer.Option(help="Keep what was used so lately.")] = None,
+    not_in_params: Annotated[bool, typer.Option(help="Keep what params.yaml would use.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete; else only say what would go.")
+    ] = False,
+) -> None:
+    """Remove from the work store what is not used any more; caches and DVC's files stay."""
+    params = read_params(PARAMS)
+    found = removable(store_root(), params, keep_days=keep_days, not_in_params=not_in_params)
+    for item in found:
+        state = "in use, stays" if item.locked else f"used {item.days:.0f} days ago"
+        typer.echo(f"{size(item.bytes)} in {item.folder}: {item.what}, {state}")
+    going = [item for item in found if not item.locked]
+    total, freed = sum(item.bytes for item in going), sum(item.freed for item in going)
+    typer.echo(f"{size(total)} to remove, of which {size(freed)} are nowhere else on this disk")
+    if yes:
+        for line in remove(going):
+            typer.echo(line)
+    elif going:
+        typer.echo("nothing was removed; say --yes to remove it")
+
+
+@cache.command("export")
+def export_cache(
+    corpus: str,
+    backbone: str,
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    *,
+    to: Annotated[Form, typer.Option(help="File format.")] = "npy",
+) -> None:
+    """Write the features of CORPUS under BACKBONE for other programs."""
+    count = export(corpus, backbone, to, out)
+    typer.echo(f"{out}: {count} utterances of {corpus} under {backbone} as {to}")
+
+
+@cache.command("import")
+def import_arrays(
+    corpus: str,
+    backbone: Annotated[str, typer.Argument(help="Name of the new entry of `backbones`.")],
+    source: Annotated[Path, typer.Argument(metavar="FROM", help="Folder, or file of arrays.")],
+    *,
+    reads: Annotated[
+        Literal["audio", "text"] | None, typer.Option(help="What the features follow from.")
+    ] = None,
+    hop_seconds: Annotated[float | None, typer.Option(help="From a frame to the next.")] = None,
+    bins: Annotated[
+        int | None, typer.Option(min=1, max=32_767, help="Arrays are integers below this.")
+    ] = None,
+    layers: Annotated[int, typer.Option(min=1, max=1000, help="Hidden states side by side.")] = 1,
+) -> None:
+    """Check arrays made elsewhere against CORPUS, seal them, and print the entry to use them by."""
+    wrong = name_problems("backbones", backbone)
+    if wrong:
+        raise ParamsError(wrong[0])
+    settings = ImportSettings(
+        corpus=corpus,
+        source=source.resolve().name,
+        reads=cast(Reads | None, reads),
+        hop_seconds=checked(hop_seconds, Positive | None, "--hop-seconds"),
+        bins=bins,
+        layers=layers,
+    )
+    out = Path("imports", corpus, backbone)
+    with ArrayReader() as reader:
+        importer = Importer(prepared(corpus), source, reader, settings)
+        found = importer.check()
+        importer.write(out)
+    typer.echo("\n".join([*_parity(found), f"wrote {out}; see {out / REJECTED}"]))
+    if found.hop is not None and hop_seconds is None:
+        typer.echo(ADVICE_HOP.format(hop=found.hop))
+    entry = {
+        "kind": "imported",
+        "checkpoint": out.as_posix(),
+        "revision": found.revision,
+        **({} if bins is None else {"bins": bins}),
+        **({} if found.dtype == "float16" or bins is not None else {"store_dtype": found.dtype}),
+        "version": 1,
+    }
+    typer.echo("put this below `backbones` in params.yaml:\n")
+    typer.echo(yaml.safe_dump({backbone: entry}, sort_keys=False))
+    typer.echo(f"then: dvc repro stages/extract/dvc.yaml:extract@{corpus}-{backbone}")
+
+
+def _parity(found: Parity) -> list[str]:
+    lines = [f"{len(found.imported)} utterances have features, in {found.dtype}"]
+    if found.rejected:
+        lines.append(f"{len(found.rejected)} have none: {named(found.rejected)}")
+        lines += [f"  {id}: {reason}" for id, reason in list(found.rejected.items())[:5]]
+    if found.extra:
+        lines.append(f"arrays of no utterance, left out: {named(found.extra)}")
+    lines += [f"refused {name}: {reason}" for name, reason in list(found.refused.items())[:20]]
+    return lines

@@ -1,0 +1,227 @@
+"""`python -m pipeline check`: what would go wrong, all of it at once, before anything runs."""
+
+from __future__ import annotations
+
+import fcntl
+import inspect
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from features.backbone.entry import PACKAGE as BACKBONES
+from features.backbone.entry import BackboneEntry
+from features.cache.reader import CacheReader
+from features.corpus.entry import PACKAGE as CORPORA
+from features.corpus.entry import CorpusEntry, corpus_entry
+from features.corpus.label_checks import named
+from features.corpus.manifest import Manifest
+from features.corpus.rehearsal import Rehearsal, rehearse
+from features.corpus.sources import changes_since
+from features.errors import HeronryError
+from features.extraction.pins import leaves_weights_open, open_weights
+from features.files.hashes import file_sha256
+from features.files.records import read_json
+from features.files.writing import lock
+from features.process.machine_errors import machine_error
+from features.settings.entry_names import all_name_problems
+from features.settings.locations import corpus_root, store_root
+from features.settings.plugins import load
+from features.stream import StreamSpec
+from features.weights.checkpoint import Checkpoint
+from pipeline.e2e.setup import beginning_of
+from pipeline.model.checkpoint import make_model
+from pipeline.params.file import ModelEntry, Params, all_problems
+from pipeline.params.slot_reads import odd_slots
+from pipeline.storage.dvc_command import PREPARE
+
+OUTPUTS = ("cache", "data", "reports", "runs")  # of the stages; any may be a link to another disk
+SOME_BYTES = 4096  # fewer may go where a full disk keeps small files
+
+
+def place_problems() -> Iterator[str]:
+    """One line for each place that cannot be used as it has to be."""
+    try:
+        store = store_root()
+    except HeronryError as error:
+        yield str(error)
+    else:
+        fault = _fault(store, locked=True)
+        if fault is not None:
+            yield f"the work store (HERONRY_STORE) {store}: {fault}"
+    project = _fault(Path.cwd())
+    if project is not None:
+        yield f"the project: {project}"
+        return
+    for name in OUTPUTS:
+        fault = _fault(Path.cwd() / name)
+        if fault is not None:
+            yield f"{name}/: {fault}"
+
+
+def _fault(folder: Path, *, locked: bool = False) -> HeronryError | None:
+    """Why nothing can be written to a folder, which is looked for or would be made."""
+    while not folder.exists() and not folder.is_symlink() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.NamedTemporaryFile("w+", dir=folder, prefix=".heronry-") as file:
+            file.write(" " * SOME_BYTES)
+            file.flush()
+            if locked:
+                lock(file.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        error.filename = str(folder)
+        return machine_error(error)
+    return None
+
+
+def check(params: Params, *, deep: bool = False, tell: Callable[[str], object] = len) -> list[str]:
+    """Problems with params.yaml and with what the selected experiment needs, one line each.
+
+    Args:
+        params: params.yaml.
+        deep: Also compare the content of every audio file with the manifest, not its size alone.
+        tell: Called with each line on what is no problem: the classes, and what is odd.
+    """
+    found = [*all_problems(params), *place_problems()]
+    if all_name_problems(params.corpora, params.backbones, params.models):
+        return found  # what follows makes folders and variables of names
+    wrong = "\n".join(found)
+    if params.corpus in params.corpora and f"corpora.{params.corpus}" not in wrong:
+        found += corpus_problems(params, deep=deep, tell=tell)
+    if params.fusion in params.models and f"models.{params.fusion}" not in wrong:
+        model = params.model(params.fusion)
+        if not any(f"backbones.{name}" in wrong for name in model.slots.values()):
+            found += slot_problems(params, model)
+            for line in odd_slots(params, model, params.corpus):
+                tell(f"warning: {line}")
+        for backbone in sorted({*model.slots.values(), model.asr}):
+            if f"backbones.{backbone}" not in wrong:
+                found += checkpoint_problems(params, params.backbone(backbone))
+    if params.regime == "e2e" and "e2e." not in wrong:
+        found += beginning_problems(params)
+    return found
+
+
+def corpus_problems(params: Params, *, deep: bool, tell: Callable[[str], object]) -> list[str]:
+    """What `prepare` would refuse of the selected corpus, and what changed since it ran."""
+    entry = corpus_entry(params.corpus, params.corpora[params.corpus])
+    generated = load(CORPORA, entry.kind).generated
+    folder = Path("data", entry.name)
+    card_path = folder / "labels" / "card.json"
+    card: Mapping[str, Any] = {}
+    found, changes = Rehearsal(), []
+    try:
+        card = read_json(card_path) if card_path.exists() else {}
+        root = folder / "utterances" if generated else corpus_root(entry.name)
+        found = rehearse(entry, root)
+        changes = [] if generated else _changes(entry, root, deep=deep)
+    except HeronryError as error:
+        unseen = "" if folder.exists() else "; not prepared yet: its tables were not looked at"
+        changes = [f"{error}{unseen}"]
+    classes = found.classes or card.get("classes") or ()
+    if classes:
+        tell(f"corpus {entry.name}: {len(classes)} classes, {named(classes)}")
+    for line in dict.fromkeys([*found.warnings, *(card.get("warnings") or ())]):
+        tell(f"warning: corpus {entry.name}: {line}")
+    return [*found.problems, *changes]
+
+
+def _changes(entry: CorpusEntry, root: Path, *, deep: bool) -> list[str]:
+    """Whether tables and audio files are those that `prepare` saw."""
+    folder = Path("data", entry.name, "utterances")
+    manifest = Manifest.read(folder).located(root) if folder.exists() else ()
+    changed = changes_since(entry, folder.with_name("labels"))
+    remedy = "`dvc repro`"
+    for utterance in manifest:
+        if utterance.audio is None:
+            continue
+        path = Path(utterance.audio)
+        if not path.is_file():
+            changed.append(f"{path} is gone")
+        elif path.stat().st_size != utterance.bytes:
+            changed.append(f"{path} has {path.stat().st_size} bytes, not {utterance.bytes}")
+        elif deep and file_sha256(path) != utterance.sha256:
+            changed.append(f"{path} has other content")
+            # DVC is told of the names and sizes of audio files alone.
+            remedy = f"`dvc repro --force --single-item {PREPARE.format(corpus=entry.name)}`"
+    if not changed:
+        return []
+    return [
+        f"corpus {entry.name!r}: its root differs in {len(changed)} places from what "
+        f"data/{entry.name} was prepared from, such as: {'; '.join(changed[:3])}. "
+        f"Run {remedy}"
+    ]
+
+
+def slot_problems(params: Params, model: ModelEntry) -> list[str]:
+    """Whether the model can be made for the slots it is given."""
+    entries = {slot: params.backbone(name) for slot, name in model.slots.items()}
+    specs = {slot: _likely_spec(entry) for slot, entry in entries.items() if entry.kind != "none"}
+    try:
+        with torch.device("meta"):
+            make_model(model.kind, model.args, specs, classes=2, inputs=model.inputs)
+    except HeronryError as error:
+        return [f"models.{model.name}: {error}"]
+    return []
+
+
+def _likely_spec(entry: BackboneEntry) -> StreamSpec:
+    """What the backbone yields, as far as it is known without its weights: bins, or numbers."""
+    bins = inspect.signature(load(BACKBONES, entry.kind)).parameters.get("bins")
+    if bins is None:
+        return StreamSpec(dim=8)
+    return StreamSpec(dim=1, bins=entry.options.get("bins", bins.default))
+
+
+def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
+    """Whether the weights of a backbone can be had, unless its features are there already."""
+    name, revision, package = (entry.options.get(k) for k in ("checkpoint", "revision", "package"))
+    if name is None:
+        return _refused(entry)
+    folder, left_open = Path("cache", params.corpus, entry.name), leaves_weights_open(entry)
+    made, found, here = _extracted(folder, entry), [], None
+    trusted = bool(entry.options.get("trust_remote_code"))
+    checkpoint = Checkpoint(str(name), revision, package, trusted)
+    files = getattr(load(BACKBONES, entry.kind), "files", ())
+    try:
+        if not made:
+            checkpoint.look_for(files)
+        here = checkpoint.content_here(files) if left_open else None
+    except HeronryError as error:
+        found += [] if made else [f"backbones.{entry.name}: {error}"]
+    was = made.get("revision")
+    if None not in (was, here) and was != here:
+        found.append(f"{folder} was made with other weights than {name!r} has now: {was}")
+    return [*found, open_weights(entry, here or was)] if left_open else found
+
+
+def _refused(entry: BackboneEntry) -> list[str]:
+    """What a backbone without weights says of its settings, held against each other."""
+    try:
+        entry.build()
+    except HeronryError as error:
+        return [f"backbones.{entry.name}: {error}"]
+    return []
+
+
+def beginning_problems(params: Params) -> list[str]:
+    """Whether the run that end-to-end training begins with is there, and the one that is meant."""
+    init = params.tuning().beginning
+    try:
+        if init is not None:
+            beginning_of(init)
+    except HeronryError as error:
+        return [str(error)]
+    return []
+
+
+def _extracted(folder: Path, entry: BackboneEntry) -> Mapping[str, Any]:
+    """The provenance of features that are there and what the entry says; else nothing."""
+    try:
+        found = CacheReader(folder).provenance
+    except HeronryError:
+        return {}  # there is none, or none to rely on: extraction will need the weights
+    return {} if entry.differences(found) else found

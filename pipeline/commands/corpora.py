@@ -1,0 +1,216 @@
+"""`python -m pipeline corpora`: which corpora there are, and the card of one, for people."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from features.corpus.card import facts
+from features.corpus.entry import PACKAGE, CorpusEntry, corpus_entry
+from features.corpus.labels_folder import read_card
+from features.errors import HeronryError, ParamsError
+from features.process.terminal import aligned
+from features.settings.locations import corpus_root, root_variable
+from features.settings.plugins import load
+from pipeline.params.file import Params
+
+SHOWN_FOLDS = 5
+LISTED = 20  # differences and reasons that are printed
+_NONE = "-"
+_COLUMNS = ("corpus", "kind", "prepared", "root", "utterances", "classes", "hours", "protocol")
+
+
+def overview(params: Params) -> list[str]:
+    """A line for each entry of `corpora`, below a header."""
+    rows = [_COLUMNS, *(_row(name, mapping) for name, mapping in params.corpora.items())]
+    return aligned(rows)
+
+
+def describe(params: Params, name: str) -> list[str]:
+    """The card of a corpus; what is known without its data if it has not been prepared.
+
+    Raises:
+        HeronryError: If there is no such entry, or it or its card is wrong.
+    """
+    if name not in params.corpora:
+        raise ParamsError(f"corpora: no entry {name!r}; expected one of {sorted(params.corpora)}")
+    entry = corpus_entry(name, params.corpora[name])
+    path = _card_path(name)
+    card = read_card(path) if path.exists() else _known(entry)
+    told = [f"{name}: {card.get('title')}", "", *aligned(_facts(entry, card, path))]
+    told += _listed("Differences from the published counts", card.get("differences"))
+    told += _listed("Rejected", _reasons(card, "rejected"))
+    told += _listed("Used with a notice", _reasons(card, "noticed"))
+    told += _listed("Warnings", card.get("warnings"))
+    told += _listed("Leaks between the splits", card.get("leaks"))
+    for fold, counts in enumerate((card.get("counts") or [])[:SHOWN_FOLDS]):
+        told += ["", f"Fold {fold}", *_indented(aligned(_fold(card, fold, counts)))]
+    more = int(card.get("folds", 0)) - SHOWN_FOLDS
+    return told + ([f"and {more} more folds, in {path}"] if more > 0 else [])
+
+
+def _row(name: str, mapping: Any) -> list[str]:
+    kind = str(mapping.get("kind", name)) if isinstance(mapping, Mapping) else _NONE
+    try:
+        entry = corpus_entry(name, mapping)
+    except HeronryError:
+        return [name, kind, "wrong entry: python -m pipeline check"]
+    path = _card_path(name)
+    try:
+        card = read_card(path) if path.exists() else {}
+        prepared = "yes" if card else "no"
+    except HeronryError:
+        card, prepared = {}, "unreadable"
+    durations = card.get("durations")
+    return [
+        *(name, kind, prepared, _root(entry)),
+        str(_size(card)) if card else _NONE,
+        str(len(card["classes"])) if "classes" in card else _NONE,
+        f"{durations['total'] / 3600:.2f}" if durations else _NONE,
+        entry.protocol,
+    ]
+
+
+def _size(card: Mapping[str, Any]) -> int:
+    """Labelled utterances; each is in one split of the first fold."""
+    return sum(sum(counts.values()) for counts in (card.get("counts") or [{}])[0].values())
+
+
+def _root(entry: CorpusEntry) -> str:
+    if load(PACKAGE, entry.kind).generated:
+        return "generated"
+    try:
+        corpus_root(entry.name)
+    except ParamsError:
+        return f"set {root_variable(entry.name)}"
+    return "found"
+
+
+def _known(entry: CorpusEntry) -> dict[str, Any]:
+    """What an adapter says of its corpus without the data."""
+    factory = load(PACKAGE, entry.kind)
+    with tempfile.TemporaryDirectory() as nothing:
+        try:
+            corpus = factory(Path(nothing), **entry.options)
+            return {**facts(corpus), "classes": list(corpus.classes)}
+        except (HeronryError, OSError):  # its table or folders would have to be there
+            return dict(vars(factory.source))
+
+
+def _facts(entry: CorpusEntry, card: Mapping[str, Any], path: Path) -> Iterator[tuple[str, str]]:
+    yield "kind", entry.kind
+    for key in ("licence", "citation", "obtain", "disclaimer"):
+        if card.get(key):
+            yield key, str(card[key])
+    yield (
+        "prepared",
+        (
+            f"yes, {path.parent}"
+            if path.exists()
+            else f"no: dvc repro stages/prepare/dvc.yaml:prepare@{entry.name}"
+        ),
+    )
+    yield "root", _root(entry)
+    folds = f", {card['folds']} folds" if card.get("folds", 1) > 1 else ""
+    folds += f", fold {card['fold']} alone" if "fold" in card else ""
+    yield "protocol", f"{card.get('protocol', entry.protocol)}{folds}"
+    if entry.allow_leak:
+        yield "allowed leaks", ", ".join(entry.allow_leak)
+    yield from _label_facts(card)
+    yield from _audio_facts(card)
+
+
+def _label_facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if card.get("variant"):
+        yield "variant", str(card["variant"])
+    if card.get("label_map"):
+        pairs = (f"{own} -> {name or 'left out'}" for own, name in card["label_map"].items())
+        yield "label map", ", ".join(pairs)
+    if card.get("classes"):
+        yield "classes", ", ".join(card["classes"])
+    if card.get("scripted"):
+        yield "scripted", "yes: a model of the text alone must sit at chance"
+    published = card.get("published")
+    if published:
+        source = f" ({published['source']})" if published.get("source") else ""
+        yield "published", f"{published['utterances']} utterances{source}"
+        for name, counts in published["by"].items():
+            yield f"  by {name}", _told(counts)
+        for note in published["notes"]:
+            yield "  note", note
+    if "counts" in card:
+        listed = (f"{card.get(key, 0)} {key}" for key in ("rejected", "noticed"))
+        yield "at hand", f"{_size(card)} labelled utterances, {', '.join(listed)}"
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    """All counts, or how many there are and between what they lie."""
+    if len(counts) > LISTED:
+        return f"{len(counts)} of them, {min(counts.values())} to {max(counts.values())} each"
+    return ", ".join(f"{value} {count}" for value, count in counts.items())
+
+
+def _audio_facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    durations = card.get("durations")
+    if durations:
+        yield "hours", f"{durations['total'] / 3600:.2f}"
+        told = (f"{name} {durations[name]:.2f} s" for name in ("min", "median", "max"))
+        yield "durations", ", ".join(told)
+    for key, unit in (("sample_rates_hz", "Hz"), ("channels", "channels")):
+        if card.get(key):
+            yield (
+                key.removesuffix("_hz").replace("_", " "),
+                ", ".join(f"{value} {unit}: {count} files" for value, count in card[key].items()),
+            )
+
+
+def _fold(
+    card: Mapping[str, Any], fold: int, counts: Mapping[str, Mapping[str, int]]
+) -> Iterator[list[str]]:
+    """Rows of a fold's table: classes, all of them, speakers by gender, hours; splits across."""
+
+    def row(name: str, values: Iterable[object]) -> list[str]:
+        return [name, *map(str, values)]
+
+    def of_fold(key: str) -> Mapping[str, Any]:
+        given = card.get(key) or []
+        return given[fold] if fold < len(given) else {}
+
+    splits = list(counts)
+    yield row("", splits)
+    for name in card["classes"]:
+        yield row(name, (counts[split].get(name, 0) for split in splits))
+    yield row("all", (sum(counts[split].values()) for split in splits))
+    yield row("speakers", (of_fold("speakers").get(split, _NONE) for split in splits))
+    genders = of_fold("genders")
+    for gender in dict.fromkeys(name for held in genders.values() for name in held):
+        yield row(f"  {gender}", (genders[split].get(gender, 0) for split in splits))
+    if card.get("durations"):
+        seconds = of_fold("seconds")
+        yield row("hours", (f"{seconds.get(split, 0.0) / 3600:.2f}" for split in splits))
+
+
+def _listed(title: str, found: Sequence[str] | None) -> list[str]:
+    if not found:
+        return []
+    more = [f"and {len(found) - LISTED} more"] if len(found) > LISTED else []
+    return ["", title, *_indented([*found[:LISTED], *more])]
+
+
+def _reasons(card: Mapping[str, Any], key: str) -> list[str]:
+    """A line for each reason: how many utterances have it, and the first of them."""
+    ids = card.get(f"{key}_ids") or {}
+    return [
+        f"{count}: {reason}" + (f" ({', '.join(ids[reason])})" if reason in ids else "")
+        for reason, count in (card.get(f"{key}_reasons") or {}).items()
+    ]
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
+
+
+def _card_path(name: str) -> Path:
+    return Path("data", name, "labels", "card.json")

@@ -1,0 +1,202 @@
+"""`python -m pipeline doctor`: whether caches are whole and still what params.yaml asks for.
+
+A cache is read completely and held against its format, against data/<corpus>/utterances, and
+against its entry of `backbones`. Weights are not loaded unless asked for: a checkpoint that changed
+under its name is only seen by `weights`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from features.backbone.entry import BackboneEntry, provenance_differences
+from features.corpus.manifest import Manifest
+from features.doctor.folder import CacheFacts, check_against, check_cache
+from features.doctor.quarantine import MENDED, dvc_objects, quarantine
+from features.doctor.shards import Fault
+from features.errors import HeronryError, ManifestError, ParamsError
+from features.settings.locations import store_root
+from pipeline.params.file import read_params
+
+
+@dataclass
+class Diagnosis:
+    """What `examine` found out about one cache folder.
+
+    Attributes:
+        cache: The folder as it was read.
+        manifest: What it should hold; None where `prepare` has not run here.
+        listed: Whether params.yaml has the corpus and the backbone, so that DVC has a stage.
+        notes: What is worth knowing and no fault.
+    """
+
+    cache: CacheFacts
+    manifest: Manifest | None = None
+    listed: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """The cache folder, as it was given."""
+        return self.cache.folder
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Everything that is wrong."""
+        return self.cache.faults
+
+    @property
+    def stage(self) -> str:
+        """What DVC calls the stage that makes the folder."""
+        corpus, backbone = _names(self.folder)
+        return f"stages/extract/dvc.yaml:extract@{corpus}-{backbone}"
+
+    def lines(self) -> Iterator[str]:
+        """For people: each fault with what to do about it, or one line that all is well."""
+        for fault in self.faults:
+            yield f"bad  {fault.path}: {fault.text}{self._advice(fault)}"
+        for note in self.notes:
+            yield f"note {self.folder}: {note}"
+        if not self.faults:
+            yield f"ok   {self.folder}: {self._size()}"
+
+    def mend(self) -> Iterator[str]:
+        """Put what is damaged into quarantine, telling each step."""
+        if any(fault.remedy in MENDED for fault in self.faults):
+            objects = dvc_objects(_project(self.folder))
+            yield from quarantine(self.cache, self.manifest, store=store_root(), objects=objects)
+            if self.listed:
+                yield f"now run `dvc repro {self.stage}`"
+
+    def _size(self) -> str:
+        shards = self.cache.shards
+        counts = {
+            "rows": sum(len(shard.ids) for shard in shards),
+            "frames": sum(int(shard.lengths.sum()) for shard in shards),
+            "bytes": sum(shard.bytes for shard in shards),
+            "shards": len(shards),
+            "rejected": len(self.cache.rejected or ()),
+        }
+        return ", ".join(f"{count:,} {what}" for what, count in counts.items())
+
+    def _advice(self, fault: Fault) -> str:
+        if fault.remedy == "own":
+            return ""
+        if not self.listed:
+            return ". Delete the folder, or extract it again where params.yaml has its backbone"
+        if fault.remedy in MENDED:
+            repair = f"python -m pipeline doctor --repair {self.folder}"
+            return f". Run `{repair}`, then `dvc repro {self.stage}`"
+        return f". Run `dvc repro {self.stage}`, with `--force --single-item` if DVC sees no change"
+
+
+def caches(folders: Sequence[Path]) -> list[Path]:
+    """The folders given, or all of cache/<corpus>/<backbone>.
+
+    Raises:
+        ParamsError: If one that is given is no folder, or there is none at all.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise ParamsError(
+                f"{folder} is no folder; expected one such as cache/demo/minilm: run `dvc repro` "
+                "or `dvc pull`"
+            )
+    below = sorted(path for path in Path("cache").glob("*/*") if path.is_dir())
+    found = list(folders) or [path for path in below if not path.parent.name.startswith(".")]
+    if not found:
+        raise ParamsError("there are no caches below cache/; run `dvc repro` or `dvc pull`")
+    return found
+
+
+def examine(folder: Path, *, weights: bool = False) -> Diagnosis:
+    """Everything that is wrong with one cache folder.
+
+    Args:
+        folder: `cache/<corpus>/<backbone>`; data/ and params.yaml are looked for beside cache/.
+        weights: Also make the backbone and compare the hash of its weights.
+    """
+    found = Diagnosis(check_cache(folder))
+    cache = found.cache
+    entry = _entry(found)
+    if entry is not None and entry.kind == "none":
+        if cache.shards or cache.unusable:
+            cache.faults.append(Fault(folder, "holds shards, but its entry is of kind `none`"))
+        return found
+    _read_manifest(found)
+    if found.manifest is not None:
+        cache.faults.extend(check_against(cache, found.manifest))
+    elif not (cache.shards or cache.unusable or cache.rejected):
+        cache.faults.append(Fault(folder, "holds no shards"))
+    if entry is not None and cache.shards:
+        cache.faults.extend(_stale(cache, entry, weights=weights))
+    return found
+
+
+def _read_manifest(found: Diagnosis) -> None:
+    corpus, _ = _names(found.folder)
+    utterances = _project(found.folder) / "data" / corpus / "utterances"
+    if not utterances.exists():
+        found.notes.append(f"ids are not compared, as there is no data/{corpus}/utterances")
+        return
+    try:
+        found.manifest = Manifest.read(utterances)
+    except ManifestError as error:
+        found.faults.append(Fault(utterances, str(error), "own"))
+
+
+def _entry(found: Diagnosis) -> BackboneEntry | None:
+    """The folder's entry in params.yaml, if it has one."""
+    path = _project(found.folder) / "params.yaml"
+    if not path.exists():
+        found.notes.append("settings are not compared, as there is no params.yaml")
+        return None
+    params, (corpus, backbone) = read_params(path), _names(found.folder)
+    if corpus not in params.corpora or backbone not in params.backbones:
+        what = f"backbone {backbone!r}" if corpus in params.corpora else f"corpus {corpus!r}"
+        found.notes.append(
+            f"params.yaml has no {what} any more, so settings are not compared; delete the "
+            "folder if nobody needs it"
+        )
+        return None
+    found.listed = True
+    try:
+        return params.backbone(backbone)
+    except ParamsError as error:
+        found.faults.append(Fault(path, str(error), "own"))
+        return None
+
+
+def _stale(cache: CacheFacts, entry: BackboneEntry, *, weights: bool) -> Iterator[Fault]:
+    """Settings in which the shards differ from the entry in params.yaml."""
+    for shard in cache.shards:
+        if shard.provenance != cache.shards[0].provenance:
+            return  # they disagree among each other: that is told already
+    first = cache.shards[0]
+    differing = entry.differences(first.provenance)
+    if weights:
+        try:
+            backbone = entry.build()
+        except HeronryError as error:
+            yield Fault(cache.folder, f"its weights cannot be compared: {error}", "own")
+        else:
+            if backbone.spec != first.spec:
+                text = f"is stale: frames were {first.spec}, are {backbone.spec}"
+                yield Fault(cache.folder, text)
+            differing = provenance_differences(first.provenance, entry.provenance(backbone))
+    if differing:
+        told = [f"{key} was {was!r}, is {now!r}" for key, (was, now) in sorted(differing.items())]
+        yield Fault(cache.folder, f"is stale: {'; '.join(told)}")
+
+
+def _names(folder: Path) -> tuple[str, str]:
+    """Corpus and backbone of a cache folder, which may well be a symbolic link."""
+    whole = folder.absolute()
+    return whole.parent.name, whole.name
+
+
+def _project(folder: Path) -> Path:
+    parents = folder.absolute().parents
+    return parents[min(2, len(parents) - 1)]

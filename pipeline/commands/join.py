@@ -1,0 +1,104 @@
+"""`python -m pipeline join`: runs of one fold each, scored together.
+
+Where every fold has a backbone of its own, such as an encoder that was tuned on its training split,
+each is an experiment of its own (docs/adding.md, One tuned encoder a fold).
+
+Legend: S seeds, I test rows, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from features.errors import ParamsError, RunError
+from features.files.csv_text import write_sheet
+from pipeline.compare.sources import PredictedRun, read_run
+from pipeline.metrics import confusion, scores
+from pipeline.runs.layout import PREDICTIONS
+
+_RUNS = "A run of one fold: a run folder, predictions.csv, a DVC experiment or a revision."
+
+
+def join(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help=_RUNS)],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv.")] = Path("joined"),
+) -> None:
+    """Put the test predictions of single folds into one table, and score them together.
+
+    The fold of each is its place in the list. `python -m pipeline compare` takes the table.
+    """
+    if len(runs) < 2:
+        raise ParamsError(f"join: given only {runs[0]!r}; expected the runs of two or more folds")
+    found = [read_run(name) for name in runs]
+    check_folds(found)
+    out.mkdir(parents=True, exist_ok=True)
+    header = (*PREDICTIONS, *(f"p_{name}" for name in found[0].classes))
+    write_sheet(out / "predictions.csv", header, rows_of(found))
+    typer.echo("\n".join([*summary(found), str(out / "predictions.csv")]))
+
+
+def check_folds(runs: Sequence[PredictedRun]) -> None:
+    """Refuse what cannot be the folds of one experiment.
+
+    Raises:
+        RunError: If classes or seeds differ, a run has several folds, or lacks rows, or an
+            utterance is tested in two of them.
+    """
+    tested: dict[str, str] = {}
+    for run in runs:
+        same = (run.classes, run.seeds) == (runs[0].classes, runs[0].seeds)
+        if not same:
+            raise RunError(
+                f"{run.name} has the classes {list(run.classes)} and seeds {list(run.seeds)}; "
+                f"expected {list(runs[0].classes)} and {list(runs[0].seeds)} as {runs[0].name}"
+            )
+        folds = sorted({fold for fold, _ in run.items})
+        if len(folds) > 1 or run.incomplete:
+            raise RunError(
+                f"{run.name} has folds {folds} and {len(run.incomplete)} test rows that some seeds "
+                "lack; expected one whole fold: train it with `fold` of its corpus set"
+            )
+        for _, id in run.items:
+            if id in tested:
+                raise RunError(
+                    f"{id!r} is tested in {tested[id]} and in {run.name}; expected each utterance "
+                    "in one fold: give each run another `fold`"
+                )
+            tested[id] = run.name
+
+
+def rows_of(runs: Sequence[PredictedRun]) -> Iterator[tuple[object, ...]]:
+    """Rows of predictions.csv, of the test split alone, fold by fold."""
+    for fold, run in enumerate(runs):
+        for number, seed in enumerate(run.seeds):
+            for index, item in enumerate(run.items.values()):
+                yield (
+                    *(item.id, item.speaker, item.dialogue or "", "test", fold, seed, item.label),
+                    run.classes[run.predictions[number, index]],
+                    *(repr(float(share)) for share in run.probabilities[number, index]),
+                )
+
+
+def summary(runs: Sequence[PredictedRun]) -> Iterator[str]:
+    """A line for each score: all folds pooled and the mean over them, both averaged over seeds."""
+    each = np.array([_matrices(run) for run in runs])  # [F, S, K, K]
+    pooled, single = scores(each.sum(0)), scores(each)
+    total = sum(len(run.items) for run in runs)
+    yield f"{len(runs)} folds, {len(runs[0].seeds)} seeds, {total} test utterances"
+    for name, values in pooled.items():
+        folds = single[name].mean(1)
+        yield (
+            f"{name:18} {values.mean():.4f} pooled, mean over folds {folds.mean():.4f}, "
+            f"sd {folds.std(ddof=1):.4f}"
+        )
+
+
+def _matrices(run: PredictedRun) -> list[np.ndarray]:
+    labels = [run.classes.index(item.label) for item in run.items.values()]
+    return [confusion(labels, guessed, len(run.classes)) for guessed in run.predictions]

@@ -1,0 +1,1 @@
+"""Comparison of runs on the same utterances."""

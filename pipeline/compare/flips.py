@@ -1,0 +1,116 @@
+"""Utterances that one run gets right and another wrong: what to listen to next.
+
+A run's answer is the vote of its seeds (`pipeline.compare.rows.Compared.votes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.corpus.manifest import Label
+from pipeline.compare.rows import CommonRows, Compared
+
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An utterance whose answer became right or wrong.
+
+    Attributes:
+        id: The utterance.
+        fold: In which it was tested.
+        speaker: Who says it.
+        label: True class.
+        before: Answer of the first run.
+        after: Answer of the second run.
+        gain: Change of the probability of the true class, mean over seeds.
+        text: Transcript; None where unknown.
+    """
+
+    id: str
+    fold: int
+    speaker: str
+    label: str
+    before: str
+    after: str
+    gain: float
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Flips:
+    """How many answers changed, and those that changed most.
+
+    Attributes:
+        right_to_wrong: Right in the first run, wrong in the second.
+        wrong_to_right: Wrong in the first run, right in the second.
+        wrong_to_wrong: Wrong in both, in another way.
+        lost: Some of the first kind, the greatest fall of the true class's probability first.
+        won: Some of the second kind, the greatest rise first.
+    """
+
+    right_to_wrong: int
+    wrong_to_right: int
+    wrong_to_wrong: int
+    lost: tuple[Flip, ...]
+    won: tuple[Flip, ...]
+
+
+def flips(
+    rows: CommonRows,
+    runs: tuple[Compared, Compared],
+    labels: Mapping[str, Label],
+    *,
+    shown: int = SHOWN,
+) -> Flips:
+    """Compare the answers of two runs.
+
+    Args:
+        rows: What both predicted.
+        runs: The first and the second one.
+        labels: By id, for the transcripts; may be empty.
+        shown: How many to list of either kind.
+    """
+    each = np.arange(len(rows.items))
+    right = [run.votes == rows.labels for run in runs]
+    shares = [run.probabilities[each, rows.labels] for run in runs]
+    gain = shares[1] - shares[0]
+    lost, won = right[0] & ~right[1], ~right[0] & right[1]
+    other = ~right[0] & ~right[1] & (runs[0].votes != runs[1].votes)
+
+    def listed(kind: np.ndarray, order: np.ndarray) -> tuple[Flip, ...]:
+        found = sorted(np.flatnonzero(kind).tolist(), key=lambda u: (order[u], rows.items[u].id))
+        return tuple(_flip(rows, runs, u, float(gain[u]), labels) for u in found[:shown])
+
+    return Flips(
+        right_to_wrong=int(lost.sum()),
+        wrong_to_right=int(won.sum()),
+        wrong_to_wrong=int(other.sum()),
+        lost=listed(lost, gain),
+        won=listed(won, -gain),
+    )
+
+
+def _flip(
+    rows: CommonRows,
+    runs: tuple[Compared, Compared],
+    index: int,
+    gain: float,
+    labels: Mapping[str, Label],
+) -> Flip:
+    item = rows.items[index]
+    known = labels.get(item.id)
+    return Flip(
+        id=item.id,
+        fold=item.fold,
+        speaker=item.speaker,
+        label=item.label,
+        before=rows.classes[runs[0].votes[index]],
+        after=rows.classes[runs[1].votes[index]],
+        gain=gain,
+        text=known.text if known is not None else None,
+    )

@@ -1,0 +1,225 @@
+"""A comparison of runs for people: the same sections as plain text and as one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from textwrap import wrap
+
+from features.process.terminal import aligned
+from pipeline.compare.comparison import Change, Comparison, Pair
+from pipeline.compare.flips import Flip
+from pipeline.compare.significance import FEWEST
+from pipeline.evaluation.statistics import DRAWS, FEW_CLUSTERS, Interval
+from pipeline.html.format import many, same_people
+from pipeline.html.markup import document, element, section, table
+from pipeline.metrics import MONITORS
+
+NAMES = dict(zip(MONITORS, ("accuracy (WA)", "UAR", "macro F1", "weighted F1"), strict=True))
+_WIDTH = 100
+_TEXT = 60
+_NONE = "-"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title, sentences that say what the numbers are, and a table, which may have no rows."""
+
+    title: str
+    notes: tuple[str, ...]
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def sections(found: Comparison) -> list[Section]:
+    """Everything that is said, in order."""
+    parts = [_runs(found), _scores(found)]
+    for pair in found.pairs:
+        parts += [_metrics(found, pair), _classes(found, pair), _flips(pair)]
+    return parts
+
+
+def as_text(found: Comparison) -> str:
+    """For a terminal."""
+    lines: list[str] = []
+    for part in sections(found):
+        lines += ["", part.title]
+        for note in part.notes:
+            lines += wrap(_plain(note), _WIDTH, initial_indent="  ", subsequent_indent="  ")
+        if part.rows:
+            cells = [[_plain(cell) for cell in row] for row in (part.header, *part.rows)]
+            lines += [f"  {line}" for line in aligned(cells)]
+    return "\n".join(lines[1:])
+
+
+def as_html(found: Comparison) -> str:
+    """A page without scripts or other files."""
+    parts = []
+    for part in sections(found):
+        notes = [element("p", note, style="quiet") for note in part.notes]
+        shown = [table(part.header, part.rows)] if part.rows else []
+        parts.append(section(part.title, *notes, *shown))
+    title = "Comparison: " + ", ".join(run.name for run in found.runs)
+    return document(title, element("h1", title), *parts)
+
+
+def _runs(found: Comparison) -> Section:
+    folds = f" of {found.folds} folds, pooled" if found.folds > 1 else ""
+    notes = [
+        f"{found.utterances} test utterances{folds}, by {_people(found)}, that every run "
+        f"predicted; {len(found.classes)} classes.",
+        *(each.line() for each in found.left_out),
+    ]
+    if len({run.seeds for run in found.runs}) > 1:
+        notes.append(
+            "Runs have different numbers of seeds: a mean of fewer seeds varies more, and the "
+            "permutation test holds approximately."
+        )
+    rows = tuple(
+        (run.tag, run.name, run.whose or "not stated", str(run.seeds)) for run in found.runs
+    )
+    return Section("Runs", tuple(notes), ("", "run", "of", "seeds"), rows)
+
+
+def _scores(found: Comparison) -> Section:
+    notes = [
+        "Mean over seeds and its 95 % interval: percentile bootstrap over "
+        f"{found.clusters} {found.unit}s, {DRAWS} draws, the same for all runs; sd is over seeds.",
+    ]
+    if found.clusters < 2:
+        notes.append(f"One {found.unit} says nothing of another, so there are no intervals.")
+    elif found.clusters < FEW_CLUSTERS:
+        notes.append(f"Intervals over fewer than {FEW_CLUSTERS} {found.unit}s are too narrow.")
+    notes += _shared(found)
+    rows = tuple(
+        (NAMES[name] if k == 0 else "", run.tag, f"{s.value:.3f}", _range(s.interval), _sd(s.sd))
+        for name in MONITORS
+        for k, run in enumerate(found.runs)
+        for s in (run.scores[name],)
+    )
+    return Section("Scores", tuple(notes), ("", "run", "score", "95 % interval", "sd"), rows)
+
+
+def _metrics(found: Comparison, pair: Pair) -> Section:
+    names = {run.tag: run.name for run in found.runs}
+    rows = tuple(
+        (NAMES[name], *_change(change), _p(pair.test.p[name]), _p(pair.p_holm[name]))
+        for name, change in pair.changes.items()
+    )
+    return Section(
+        f"{pair.second} minus {pair.first}: {names[pair.second]} against {names[pair.first]}",
+        (
+            f"Above 0 speaks for {pair.second}. Interval: paired bootstrap, each draw of "
+            f"{found.unit}s scores both runs.",
+            *_of_test(found, pair),
+            *_shared(found),
+        ),
+        ("", *_header(pair), "p", f"p, Holm of {len(found.pairs)}"),
+        rows,
+    )
+
+
+def _of_test(found: Comparison, pair: Pair) -> Iterator[str]:
+    test = pair.test
+    ways = "all" if test.exact else "random"
+    yield (
+        f"p: two-sided permutation test that swaps the two runs' predictions, {test.unit} by "
+        f"{test.unit} ({test.units}, of which {test.differing} tell the runs apart), with "
+        "seeds averaged; "
+        f"{test.permutations} {ways} swaps, so p cannot be below {_p(test.smallest)}. Holm: "
+        "adjusted over the pairs compared, each metric by itself."
+    )
+    if test.unit == "utterance":
+        least = 2.0 ** (1 - found.clusters)
+        yield (
+            f"Utterances are swapped, since {found.clusters} {found.unit}s are fewer than {FEWEST} "
+            f"and allow no p below {_p(min(least, 1.0))}. Utterances of a {found.unit} are not "
+            f"independent, so this p is too small: it says nothing of other {found.unit}s."
+        )
+
+
+def _people(found: Comparison) -> str:
+    several = f"{many(found.speakers, 'speaker')} in " if found.unit != "speaker" else ""
+    return several + many(found.clusters, found.unit)
+
+
+def _shared(found: Comparison) -> Iterator[str]:
+    told = same_people(found.shared_speakers, found.unit, p=True)
+    if told:
+        yield f"{told} --unit speaker draws and swaps whole people."
+
+
+def _classes(found: Comparison, pair: Pair) -> Section:
+    rows = tuple(
+        (each.name, str(each.support), *_change(each.recall), *_change(each.f1))
+        for each in pair.classes
+    )
+    header = _header(pair)
+    named = (*(f"recall {cell}" for cell in header[:2]), *header[2:])
+    named += (*(f"F1 {cell}" for cell in header[:2]), *header[2:])
+    return Section(
+        f"{pair.second} minus {pair.first}, by class",
+        (
+            "n: test utterances. Intervals as above, not adjusted for the number of classes.",
+            *_shared(found),
+        ),
+        ("class", "n", *named),
+        rows,
+    )
+
+
+def _flips(pair: Pair) -> Section:
+    flips, test = pair.flips, pair.mcnemar
+    counts = (
+        f"{flips.right_to_wrong} right in {pair.first} and wrong in {pair.second}, "
+        f"{flips.wrong_to_right} the other way round, {flips.wrong_to_wrong} wrong in another way."
+    )
+    rows = [_flip(kind, each) for kind in ("lost", "won") for each in getattr(flips, kind)]
+    total = flips.right_to_wrong + flips.wrong_to_right
+    shown = f" {len(rows)} of {total} are listed, the greatest changes first." if rows else ""
+    return Section(
+        f"Utterances that changed from {pair.first} to {pair.second}",
+        (
+            "By the vote of each run's seeds (a tie goes to the higher mean probability): "
+            + counts
+            + shown,
+            f"Exact McNemar test of these: p {_p(test.p)}, Holm {_p(pair.mcnemar_holm)}. It takes "
+            "utterances as independent, which those of a speaker are not.",
+        ),
+        ("", "id", "speaker", "label", pair.first, pair.second, "p(label)", "text"),
+        tuple(rows),
+    )
+
+
+def _flip(kind: str, flip: Flip) -> tuple[str, ...]:
+    text = " ".join((flip.text or _NONE).split())
+    short = text if len(text) <= _TEXT else text[: _TEXT - 3] + "..."
+    answers = (flip.label, flip.before, flip.after)
+    return (kind, flip.id, flip.speaker, *answers, f"{flip.gain:+.3f}", short)
+
+
+def _header(pair: Pair) -> tuple[str, ...]:
+    return (pair.first, pair.second, f"{pair.second} - {pair.first}", "95 % interval")
+
+
+def _change(of: Change) -> tuple[str, ...]:
+    return (f"{of.first:.3f}", f"{of.second:.3f}", f"{of.value:+.3f}", _range(of.interval, "+"))
+
+
+def _range(interval: Interval | None, sign: str = "") -> str:
+    if interval is None:
+        return _NONE
+    return f"{interval.low:{sign}.3f} to {interval.high:{sign}.3f}"
+
+
+def _sd(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.3f}"
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value >= 0.0001 else f"{value:.1e}"
+
+
+def _plain(text: str) -> str:
+    """Text from files must not steer a terminal."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)

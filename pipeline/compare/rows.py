@@ -1,0 +1,241 @@
+"""The test rows that several runs predicted alike, and what was left out and why.
+
+Two runs can be compared on the same utterances, with the same labels, tested in the same fold: a
+model of another fold was trained on other utterances, maybe on this one. Whatever one of them
+lacks is left out for all, and counted.
+
+Legend: U common test rows, S seeds of a run, C clusters, K classes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+
+import numpy as np
+
+from features.corpus.manifest import Label
+from features.errors import ParamsError, RunError
+from pipeline.compare.sources import Item, Key, PredictedRun
+from pipeline.evaluation.groups import MINIMUM_UTTERANCES
+from pipeline.evaluation.rows import UNITS, Ints, cluster_unit, shared_speakers
+from pipeline.evaluation.statistics import cluster_confusions
+from pipeline.metrics import Counts, Floats
+
+_SHOWN = 3
+UNIT = (
+    "Drawn and swapped as a whole: speaker or dialogue. Default: dialogues of conversations, else "
+    "speakers. Where a few people speak in all dialogues, `speaker` alone tells of others."
+)
+"""Of the option --unit."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Test rows of one run that are not compared, for one reason.
+
+    Attributes:
+        tag: Of the run.
+        reason: Why.
+        number: How many.
+        examples: Some of their ids.
+    """
+
+    tag: str
+    reason: str
+    number: int
+    examples: tuple[str, ...]
+
+    def line(self) -> str:
+        """For people."""
+        return f"left out of {self.tag}: {self.number} {self.reason}: {', '.join(self.examples)}"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One run on the common rows.
+
+    Attributes:
+        tag: A, B, ... in the order given.
+        name: As the user gave it.
+        whose: Which run it is; None where its files do not say.
+        seeds: S.
+        predictions: `[S, U]`.
+        votes: `[U]`, the class that most seeds predict; a tie goes to the higher mean probability.
+        probabilities: `[U, K]`, means over seeds.
+        matrices: `[S, C, K, K]` confusion matrices.
+    """
+
+    tag: str
+    name: str
+    whose: str | None
+    seeds: int
+    predictions: Ints
+    votes: Ints
+    probabilities: Floats
+    matrices: Counts
+
+
+@dataclass(frozen=True)
+class CommonRows:
+    """What all runs are compared on.
+
+    Attributes:
+        classes: K names, in the order of the first run.
+        items: U, in the order of the first run.
+        unit: "speaker" or "dialogue", what is drawn and swapped:
+        `pipeline.evaluation.rows.cluster_unit`,
+            unless it was asked for.
+        clusters: C.
+        speakers: How many people say the utterances.
+        shared_speakers: Those of them who speak in several clusters
+        (`pipeline.evaluation.rows.Clusters`).
+        cluster: `[U]` below C.
+        labels: `[U]` below K.
+        runs: Two or more.
+        left_out: By run and reason.
+    """
+
+    classes: tuple[str, ...]
+    items: tuple[Item, ...]
+    unit: str
+    clusters: int
+    speakers: int
+    shared_speakers: int
+    cluster: Ints
+    labels: Ints
+    runs: tuple[Compared, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def common_rows(
+    runs: Sequence[PredictedRun], *, unit: str | None = None, least: int = MINIMUM_UTTERANCES
+) -> CommonRows:
+    """Bring runs to the rows that all of them predicted.
+
+    Args:
+        runs: Two or more.
+        unit: "speaker" or "dialogue"; None: `pipeline.evaluation.rows.cluster_unit` decides.
+        least: Fewer common rows are an error.
+
+    Raises:
+        ParamsError: If there are too few or too many runs, or the unit is not known of each row.
+        RunError: If classes differ or too few rows are common.
+    """
+    if not 2 <= len(runs) <= len(ascii_uppercase):
+        raise ParamsError(f"{len(runs)} runs to compare; expected 2 to {len(ascii_uppercase)}")
+    tagged = dict(zip(ascii_uppercase, runs, strict=False))
+    first = runs[0]
+    for tag, run in tagged.items():
+        if set(run.classes) != set(first.classes):
+            raise RunError(
+                f"{tag} ({run.name}) has the classes {sorted(run.classes)}; expected those of A "
+                f"({first.name}), {sorted(first.classes)}: compare runs with the same labels"
+            )
+    keys = [key for key, item in first.items.items() if all(_like(r, key, item) for r in runs)]
+    left_out = tuple(_left_out(tagged, set(keys)))
+    if len(keys) < least:
+        told = "".join(f"\n- {each.line()}" for each in left_out)
+        raise RunError(
+            f"{len(keys)} test rows are common to all {len(runs)} runs; expected {least} or more. "
+            f"Compare runs of the same corpus and protocol:{told}"
+        )
+    items = tuple(first.items[key] for key in keys)
+    labels = [Label(item.id, item.label, item.speaker, item.dialogue) for item in items]
+    unit = cluster_unit(labels) if unit is None else _checked(unit, labels)
+    clusters = [str(getattr(label, unit)) for label in labels]
+    names, cluster = np.unique(clusters, return_inverse=True)
+    truth = np.array([first.classes.index(item.label) for item in items], np.int64)
+    groups = _Groups(first.classes, truth, cluster.astype(np.int64), len(names))
+    return CommonRows(
+        classes=first.classes,
+        items=items,
+        unit=unit,
+        clusters=len(names),
+        speakers=len({item.speaker for item in items}),
+        shared_speakers=shared_speakers(labels, clusters),
+        cluster=groups.cluster,
+        labels=truth,
+        runs=tuple(_compared(tag, run, keys, groups) for tag, run in tagged.items()),
+        left_out=left_out,
+    )
+
+
+def _checked(unit: str, labels: Sequence[Label]) -> str:
+    if unit not in UNITS:
+        raise ParamsError(f"--unit {unit!r}; expected one of {list(UNITS)}")
+    lacking = [label.id for label in labels if getattr(label, unit) is None]
+    if lacking:
+        raise ParamsError(
+            f"--unit {unit}: {len(lacking)} test rows have no {unit}, such as {lacking[0]!r}; "
+            "expected one of each: use another unit"
+        )
+    return unit
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The common rows: classes, labels `[U]`, cluster `[U]`, and number of clusters."""
+
+    classes: tuple[str, ...]
+    labels: Ints
+    cluster: Ints
+    clusters: int
+
+
+def _compared(tag: str, run: PredictedRun, keys: Sequence[Key], groups: _Groups) -> Compared:
+    place = {key: index for index, key in enumerate(run.items)}
+    columns = [place[key] for key in keys]
+    order = [run.classes.index(name) for name in groups.classes]  # theirs by ours
+    ours = np.argsort(order)[run.predictions[:, columns]]
+    shares = run.probabilities[:, columns][..., order].mean(0)
+    counts = (ours[..., None] == np.arange(len(order))).sum(0)
+    seeds, size = ours.shape
+    confusions = cluster_confusions(
+        np.tile(groups.cluster, seeds),
+        np.repeat(np.arange(seeds), size),
+        np.tile(groups.labels, seeds),
+        ours.ravel(),
+        (seeds, groups.clusters, len(order)),
+    )
+    # a vote is 1 and a mean probability at most 1, so that probability decides ties alone
+    votes = (2 * counts + shares).argmax(1)
+    return Compared(tag, run.name, run.whose, seeds, ours, votes, shares, confusions)
+
+
+def _like(run: PredictedRun, key: Key, item: Item) -> bool:
+    return key in run.items and run.items[key].label == item.label
+
+
+def _left_out(tagged: Mapping[str, PredictedRun], kept: set[Key]) -> Iterator[LeftOut]:
+    tested = {tag: {id for _, id in (*run.items, *run.incomplete)} for tag, run in tagged.items()}
+    for tag, run in tagged.items():
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for key in (*run.items, *sorted(run.incomplete)):
+            if key not in kept:
+                found[_reason(tagged, tested, tag, key)].append(key[1])
+        for reason, ids in found.items():
+            yield LeftOut(tag, reason, len(ids), tuple(ids[:_SHOWN]))
+
+
+def _reason(
+    tagged: Mapping[str, PredictedRun], tested: Mapping[str, set[str]], tag: str, key: Key
+) -> str:
+    """Why a test row of a run is not compared: what the first run that lacks it says."""
+    own = tagged[tag]
+    if key in own.incomplete:
+        return "not predicted by each of its own seeds"
+    other = next(t for t, run in tagged.items() if not _like(run, key, own.items[key]))
+    run = tagged[other]
+    if key in run.items:
+        return f"with another label in {other}"
+    if key in run.incomplete:
+        return f"not predicted by each seed of {other}"
+    if key[1] in run.dropped:
+        return f"dropped by {other} ({run.dropped[key[1]]})"
+    if key in run.untested:
+        return f"of the valid split in {other}"
+    elsewhere = key[1] in tested[other]
+    return f"tested in another fold in {other}" if elsewhere else f"not tested in {other}"

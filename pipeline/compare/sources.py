@@ -1,0 +1,310 @@
+"""Where the runs that are compared come from, and their test predictions as arrays.
+
+A run is named by what holds its predictions:
+
+- `workspace`: `reports/` here;
+- a path: a run folder (with run.json), or predictions.csv or predictions.parquet of a report, or a
+  folder with one of them;
+- anything else: a DVC experiment or a Git revision, whose `reports/predictions.csv` DVC reads from
+  its cache, or from the remote where one is set.
+
+Whose they are is told by the files: run.json of a run folder, metrics.json beside the predictions
+of a report, the metadata of a Parquet file; never by what params.yaml selects now.
+
+Legend: R rows of all splits, I test rows of one seed (utterance and fold), S seeds, K classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from features.corpus.manifest import Label, read_labels
+from features.errors import HeronryError, ParamsError, RunError
+from features.files.hashes import file_sha256
+from pipeline.evaluation.predictions import CSV, PARQUET, named_in, read_predictions
+from pipeline.evaluation.rows import Ints
+from pipeline.evaluation.run_folder import RunFolder
+from pipeline.evaluation.whose import Whose
+from pipeline.metrics import Floats
+from pipeline.report.metrics_json import read_metrics
+from pipeline.runs.layout import PREDICTIONS, SCORED
+from pipeline.runs.tables import no_distribution, not_likeliest
+
+REPORT, METRICS = "reports/predictions.csv", "metrics.json"
+WORKSPACE = "workspace"
+_FILES = (CSV, PARQUET)
+
+Key = tuple[int, str]
+"""Fold and id: an utterance may be tested in several folds, each time by another model."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A test row without its prediction: what a model was asked."""
+
+    fold: int
+    id: str
+    label: str
+    speaker: str
+    dialogue: str | None
+
+
+@dataclass(frozen=True)
+class PredictedRun:
+    """The test predictions of a run.
+
+    Attributes:
+        name: As the user gave it.
+        classes: K names.
+        seeds: S, in ascending order.
+        items: I that every seed predicted, by key, in order of their first row.
+        predictions: `[S, I]` indices below K.
+        probabilities: `[S, I, K]`.
+        incomplete: Test rows that only some seeds predicted.
+        untested: Rows of the valid split.
+        dropped: Reasons by id of utterances that the run left out; empty where it does not say.
+        labels: `data/<corpus>/labels` of a run folder, if it is there.
+        whose: The run, such as "spectral on mine (cached)"; None where the files do not say.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    items: Mapping[Key, Item]
+    predictions: Ints
+    probabilities: Floats
+    incomplete: frozenset[Key]
+    untested: frozenset[Key]
+    dropped: Mapping[str, str]
+    labels: Path | None
+    whose: str | None = None
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Rows of all seeds, folds and splits: `values` by name in `PREDICTIONS`, R each."""
+
+    classes: tuple[str, ...]
+    values: Mapping[str, Sequence[Any]]
+    probabilities: Floats
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    labels: Path | None = None
+    whose: str | None = None
+
+
+def read_run(name: str) -> PredictedRun:
+    """Read the test predictions of a run.
+
+    Args:
+        name: A path, `workspace`, or a DVC experiment or Git revision. A path goes first.
+
+    Raises:
+        RunError: If the predictions are missing, malformed or contradict each other.
+        ParamsError: If there is neither such a path nor such a revision.
+    """
+    path = Path(REPORT).parent if name == WORKSPACE else Path(name)
+    if (path / "run.json").is_file():
+        columns = _of_folder(path)
+    elif path.exists() or name == WORKSPACE:
+        columns = _of_file(_file(path))
+    else:
+        columns = _of_revision(name)
+    return _arranged(name, columns)
+
+
+def _file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    found = [path / name for name in _FILES if (path / name).is_file()]
+    if not found:
+        raise RunError(
+            f"{path} holds no run.json and none of {list(_FILES)}; expected a run folder such as "
+            "runs/cached/demo/heron or the reports of one: run `dvc repro` or `dvc pull`"
+        )
+    return found[0]
+
+
+def _of_folder(path: Path) -> _Columns:
+    run = RunFolder.read(path)
+    values: dict[str, list[Any]] = {
+        name: [cell for job in run.jobs for cell in job.table.column(name)] for name in PREDICTIONS
+    }
+    for name in ("fold", "seed"):
+        values[name] = [int(cell) for cell in values[name]]
+    values["dialogue"] = [cell or None for cell in values["dialogue"]]
+    shares = np.concatenate([job.probabilities for job in run.jobs])
+    parents = path.absolute().parents
+    labels = parents[min(3, len(parents) - 1)] / "data" / run.corpus / "labels"
+    told = labels if labels.is_dir() else None
+    whose = f"{run.fusion} on {run.corpus} ({run.regime})"
+    return _Columns(run.classes, values, shares, run.dropped, told, whose)
+
+
+def _of_file(path: Path) -> _Columns:
+    table = read_predictions(path)
+    whose = _whose(path)
+    shares = [name for name in table.column_names if name not in PREDICTIONS]
+    values = table.select(list(PREDICTIONS)).to_pydict()
+    for name, cells in values.items():
+        if name != "dialogue" and None in cells:
+            raise RunError(f"{path}: row {cells.index(None) + 1} has no {name}; expected one")
+    probabilities = np.stack([np.asarray(table.column(name), np.float64) for name in shares], 1)
+    classes = tuple(name.removeprefix("p_") for name in shares)
+    _check_words(path, values, classes)
+    row = no_distribution(probabilities)
+    if row is not None:
+        shares = probabilities[row].tolist()
+        raise RunError(f"{path}: row {row + 1}: probabilities {shares}; expected a sum of 1")
+    guesses = np.array([classes.index(name) for name in values["prediction"]], np.int64)
+    row = not_likeliest(probabilities, guesses)
+    if row is not None:
+        raise RunError(
+            f"{path}: row {row + 1}: the prediction {values['prediction'][row]!r} is not the class "
+            "of the highest probability; expected the likeliest"
+        )
+    return _Columns(classes, values, probabilities, whose=whose.line() if whose else None)
+
+
+def _whose(path: Path) -> Whose | None:
+    """The run that a report's predictions are of; None where nothing says so.
+
+    Raises:
+        RunError: If metrics.json beside them is of other predictions.
+    """
+    beside = path.with_name(METRICS)
+    told = named_in(path) if path.suffix == ".parquet" else None
+    if path.name not in _FILES or not beside.is_file():
+        return told
+    found = Whose.read(read_metrics(beside))
+    if found is None:
+        return told
+    same = found == told if told else file_sha256(path) == found.predictions_sha256
+    if not same and (told or path.name == CSV):
+        raise RunError(
+            f"{path} is not what {beside} was computed from ({found.line()}); expected files of "
+            "one report: run `dvc repro`, or `python -m stages.evaluate` again"
+        )
+    return found
+
+
+def _check_words(path: Path, values: Mapping[str, Any], classes: Sequence[str]) -> None:
+    for name, allowed in {"split": SCORED, "label": classes, "prediction": classes}.items():
+        odd = sorted(set(values[name]) - set(allowed))
+        if odd:
+            raise RunError(f"{path}: {name} {odd[0]!r}; expected one of {list(allowed)}")
+
+
+def _of_revision(rev: str) -> _Columns:
+    # DVC takes a second to import, and most comparisons are of folders
+    import dvc.api  # type: ignore[import-untyped]
+    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
+    from dvc.scm import RevError, SCMError  # type: ignore[import-untyped]
+
+    try:
+        with dvc.api.open(REPORT, rev=rev, mode="rb") as file:
+            content = {CSV: file.read()}
+        with (
+            contextlib.suppress(DvcException, OSError),  # reports that do not name their run
+            dvc.api.open(f"reports/{METRICS}", rev=rev, mode="rb") as file,
+        ):
+            content[METRICS] = file.read()
+    except (RevError, SCMError) as error:
+        raise ParamsError(
+            f"{rev}: neither a folder or file here nor an experiment or revision ({error}); "
+            "`dvc exp list --all-commits` lists those of this repository, "
+            f"`dvc exp pull <remote> {rev}` fetches a team mate's"
+        ) from error
+    except (DvcException, OSError) as error:
+        raise RunError(
+            f"cannot read {REPORT} of {rev} ({error}); if it is not in DVC's cache, run "
+            f"`dvc exp pull <remote> {rev}` or, for a commit, `dvc fetch`"
+        ) from error
+    with TemporaryDirectory() as folder:
+        for name, found in content.items():
+            Path(folder, name).write_bytes(found)
+        try:
+            return _of_file(Path(folder, CSV))
+        except RunError as error:
+            raise RunError(str(error).replace(folder, f"{rev}: reports")) from error
+
+
+def _arranged(name: str, columns: _Columns) -> PredictedRun:
+    values, classes = columns.values, columns.classes
+    test = [row for row, split in enumerate(values["split"]) if split == "test"]
+    keys: list[Key] = list(zip(values["fold"], values["id"], strict=True))
+    seeds = tuple(sorted({values["seed"][row] for row in test}))
+    if not test:
+        raise RunError(f"{name}: no rows of the test split; expected some: run `dvc repro`")
+    items: dict[Key, Item] = {}
+    for row in test:
+        label, speaker, dialogue = (values[of][row] for of in ("label", "speaker", "dialogue"))
+        item = Item(*keys[row], label, speaker, dialogue)
+        if items.setdefault(keys[row], item) != item:
+            raise RunError(
+                f"{name}: {keys[row][1]!r} is {items[keys[row]]} and {item}; expected one label, "
+                "speaker and dialogue for all seeds: run `dvc repro` to train it again"
+            )
+    _check_once(name, [(*keys[row], values["seed"][row]) for row in test])
+    times = Counter(keys[row] for row in test)
+    whole = {key: item for key, item in items.items() if times[key] == len(seeds)}
+    place = {key: index for index, key in enumerate(whole)}
+    kept = np.array([row for row in test if keys[row] in place], np.int64)
+    seed = [seeds.index(values["seed"][row]) for row in kept]
+    where = (seed, [place[keys[row]] for row in kept])
+    predictions = np.zeros((len(seeds), len(whole)), np.int64)
+    predictions[where] = [classes.index(values["prediction"][row]) for row in kept]
+    probabilities = np.zeros((*predictions.shape, len(classes)))
+    probabilities[where] = columns.probabilities[kept]
+    return PredictedRun(
+        *(name, classes, seeds, whole, predictions, probabilities),
+        incomplete=frozenset(items.keys() - whole.keys()),
+        untested=frozenset(
+            key for key, split in zip(keys, values["split"], strict=True) if split == "valid"
+        ),
+        dropped=columns.dropped,
+        labels=columns.labels,
+        whose=columns.whose,
+    )
+
+
+def _check_once(name: str, rows: Sequence[tuple[int, str, int]]) -> None:
+    ((fold, id, seed), times), *_ = Counter(rows).most_common(1)
+    if times > 1:
+        raise RunError(
+            f"{name}: {id!r} occurs {times} times in fold {fold} of seed {seed}; expected once: "
+            "run `dvc repro` to train it again"
+        )
+
+
+def known_labels(runs: Sequence[PredictedRun], data: Path = Path("data")) -> dict[str, Label]:
+    """Labels by id; empty if there are none, since transcripts are an extra.
+
+    Predictions alone do not say which corpus they are of. So every `labels` folder is tried, those
+    of run folders first: it is the right one if it has all ids and their labels.
+
+    Args:
+        runs: One or more, on the same corpus.
+        data: Where corpora are prepared.
+    """
+    tested = {item.id: item.label for item in runs[0].items.values()}
+    for folder in _folders(runs, data):
+        try:
+            found = {label.id: label for label in read_labels(folder)}
+        except HeronryError:
+            continue  # of another corpus, or as good as missing
+        if all(id in found and found[id].label == label for id, label in tested.items()):
+            return found
+    return {}
+
+
+def _folders(runs: Sequence[PredictedRun], data: Path) -> Iterator[Path]:
+    named = [run.labels for run in runs if run.labels is not None]
+    yield from dict.fromkeys([*named, *sorted(data.glob("*/labels"))])

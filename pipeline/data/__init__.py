@@ -1,0 +1,1 @@
+"""Labelled features as batches."""

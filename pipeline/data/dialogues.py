@@ -1,0 +1,75 @@
+"""Utterances as the turns of their dialogues.
+
+A dialogue is made of the labels that are handed in, which are those of one split: turns of another
+split are no context, and neither are turns that a slot has no features for. So what a model makes
+of a split depends on that split alone, even where `allow_leak` lets a dialogue cross two of them.
+
+Legend: B dialogues, N turns, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from features.corpus.manifest import Label
+from features.stream import Stream
+
+UNSCORED = -1  # label of a turn that is padding
+
+
+def places_by_dialogue(labels: Sequence[Label]) -> list[list[int]]:
+    """Indices into `labels`, one list a dialogue, in order of turn.
+
+    Dialogues are in the order of their first label. Turns without a number keep the order of
+    `labels`, and so do equal ones. A label without a dialogue is a dialogue of one turn.
+
+    >>> rows = [
+    ...     Label("a", "sad", "s", "d", 1),
+    ...     Label("b", "sad", "s"),
+    ...     Label("c", "sad", "s", "d", 0),
+    ... ]
+    >>> places_by_dialogue(rows)
+    [[2, 0], [1]]
+    """
+    found: dict[str | int, list[int]] = {}
+    for place, label in enumerate(labels):
+        found.setdefault(place if label.dialogue is None else label.dialogue, []).append(place)
+    return [_by_turn(labels, places) for places in found.values()]
+
+
+def turns_mask(lengths: Sequence[int]) -> Tensor:
+    """`[B, N]` bool: which turns exist in dialogues of these lengths.
+
+    >>> turns_mask([2, 1]).tolist()
+    [[True, True], [True, False]]
+    """
+    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+
+
+def stack_turns(pooled: Stream, mask: Tensor) -> Stream:
+    """Vectors of all turns, `[sum of N_i, 1, D]`, as dialogues `[B, N, D]` with zeros at padding.
+
+    Args:
+        pooled: One vector a turn, dialogue after dialogue; or one bin, `[sum of N_i, 1]`.
+        mask: `[B, N]` bool, as `turns_mask` makes it.
+    """
+    values = pooled.values.new_zeros(*mask.shape, *pooled.values.shape[2:])
+    values[mask] = pooled.values[:, 0]
+    return Stream(values, mask)
+
+
+def stack_labels(numbers: Sequence[int], mask: Tensor) -> Tensor:
+    """Class numbers of all turns as `[B, N]` int64, -1 at padding."""
+    labels = torch.full(mask.shape, UNSCORED)
+    labels[mask] = torch.tensor(numbers)
+    return labels
+
+
+def _by_turn(labels: Sequence[Label], places: list[int]) -> list[int]:
+    turns = {place: labels[place].turn for place in places}
+    if None in turns.values():
+        return places
+    return sorted(places, key=lambda place: turns[place] or 0)

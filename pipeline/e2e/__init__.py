@@ -1,0 +1,1 @@
+"""The end-to-end regime: fusion models with their backbones, fine-tuned."""

@@ -1,0 +1,202 @@
+"""A fusion and the backbones below it as one model: end-to-end training's.
+
+The backbones are the objects that extraction uses, so that in eval mode and float32 this model
+gives what the fusion gives on their cached features.
+
+Legend: B batch, T time, N turns, D width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from features.backbone.base import Backbone, Pooled, module_of
+from features.errors import ParamsError
+from features.stream import Stream
+from pipeline.data.dialogues import UNSCORED, stack_turns
+from pipeline.e2e.tuning import Tuned, checkpoint_blocks, tune
+from pipeline.model.base import FusionModel
+from pipeline.model.batch import Batch, Prediction
+from pipeline.params.tuning import TuneParams
+
+SPAN_SECONDS = 0.2
+FRAME_SECONDS = 0.02  # behind the convolutions of speech networks
+MEL_SECONDS = 0.01
+FRAMES = ("feature_projection", "modality_encoders.AUDIO.project_features")  # give [B, T, D]
+MELS = ("conv1",)  # take [B, M, T]
+
+
+def spans(batch: int, time: int, share: float, length: int) -> Tensor:
+    """`[B, T]` bool: frames that a span covers; each frame begins one with share / length.
+
+    So a frame is covered with a probability of 1 - (1 - share / length)^length, a little less than
+    `share`.
+    """
+    begun = (torch.rand(batch, time) < share / length).cumsum(1)
+    before = torch.nn.functional.pad(begun, (length, 0))[:, :time]
+    return begun > before
+
+
+def mask_time(network: nn.Module, share: float) -> None:
+    """Mask from now on whenever the network is in training mode.
+
+    Args:
+        network: Of a backbone that hears.
+        share: Of the frames.
+
+    Raises:
+        ParamsError: If it is not known where this network has its frames.
+    """
+    modules = dict(network.named_modules())
+    for name in FRAMES:
+        if name in modules:
+            modules[name].register_forward_hook(partial(_after, network, share))
+            return
+    for name in MELS:
+        if name in modules:
+            modules[name].register_forward_pre_hook(partial(_before, network, share))
+            return
+    raise ParamsError(
+        f"e2e.specaugment: given {share} for a {type(network).__name__}, whose frames are not "
+        "known; expected 0, or a network of the wav2vec 2.0 family, Whisper or emotion2vec"
+    )
+
+
+def _after(network: nn.Module, share: float, _module: nn.Module, _given: Any, found: Any) -> Any:
+    if not network.training:
+        return found
+    frames, *others = found if isinstance(found, tuple) else (found,)
+    batch, time = frames.shape[:2]
+    covered = spans(batch, time, share, round(SPAN_SECONDS / FRAME_SECONDS))
+    masked = frames.masked_fill(covered[..., None].to(frames.device), 0)
+    return (masked, *others) if isinstance(found, tuple) else masked
+
+
+def _before(network: nn.Module, share: float, _module: nn.Module, given: Any) -> Any:
+    if not network.training:
+        return given
+    (mel,) = given
+    covered = spans(len(mel), mel.shape[-1], share, round(SPAN_SECONDS / MEL_SECONDS))
+    return (mel.masked_fill(covered[:, None].to(mel.device), 0),)
+
+
+class EndToEnd(FusionModel):
+    """Live backbones under a fusion.
+
+    Streams of other slots come with the batch, as the fusion alone would get them. A backbone
+    without a network (signal processing) has nothing to train, and is computed by `prepare`.
+
+    Args:
+        fusion: Made for the streams of all slots.
+        backbones: Of the live slots; their networks are changed in place.
+        params: What is trained, and how.
+
+    Attributes:
+        tuned: By slot: the networks with what is trained of them.
+
+    Raises:
+        ParamsError: If a network has no such parts, or a model over dialogues would get frames.
+    """
+
+    def __init__(
+        self, fusion: FusionModel, backbones: Mapping[str, Backbone], params: TuneParams
+    ) -> None:
+        super().__init__()
+        self.fusion, self.unit = fusion, fusion.unit
+        self.backbones = dict(backbones)
+        self.dtype: torch.dtype = getattr(torch, params.precision)
+        self.scales_loss = params.precision == "float16"
+        self.networks = nn.ModuleDict()
+        self.tuned: dict[str, Tuned] = {}
+        for slot, backbone in backbones.items():
+            if fusion.unit == "dialogue" and not isinstance(backbone, Pooled):
+                raise ParamsError(
+                    f"the {slot} slot: its backbone gives frames, and a model over dialogues takes "
+                    "one vector a turn; fill the slot with an entry of `backbones` that has "
+                    "`pooling: mean` (or `first`)"
+                )
+            network = module_of(backbone)
+            if network is not None:
+                self.networks[slot] = network
+                self.tuned[slot] = _tuned(network, backbone, slot, params)
+        self.train(mode=self.training)
+
+    def forward(self, batch: Batch) -> Prediction:
+        """The fusion's prediction on the streams of all slots."""
+        streams = self.streams(batch)
+        if self.unit == "dialogue":
+            assert batch.labels is not None
+            turns = batch.labels != UNSCORED
+            streams |= {slot: stack_turns(streams[slot], turns) for slot in self.backbones}
+        prediction: Prediction = self.fusion(replace(batch, streams=streams, inputs={}))
+        return prediction
+
+    def streams(self, batch: Batch) -> dict[str, Stream]:
+        """What the backbones make of utterances, `[B, T, D]`, and the streams of the batch."""
+        return {slot: self._stream(slot, batch) for slot in self.backbones} | dict(batch.streams)
+
+    def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """The fusion's loss, by the criterion that this model was given."""
+        self.fusion.criterion = self.criterion
+        return self.fusion.loss(prediction, batch)
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002  torch's own signature
+        """Dropout on or off, except in what is frozen, where it is off."""
+        super().train(mode)
+        for tuned in self.tuned.values():
+            tuned.rest()
+        return self
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """All that is trained, in groups of equal rates: the fusion's is the protocol's."""
+        groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+        groups[1.0] = list(self.fusion.parameters())
+        for tuned in self.tuned.values():
+            for scale, parameter in tuned.scales(lr):
+                groups[scale].append(parameter)
+        return [{"params": group, "lr_scale": scale} for scale, group in groups.items()]
+
+    def merge(self) -> None:
+        """Add adapters to the weights that they stand beside; nothing can be trained then."""
+        for tuned in self.tuned.values():
+            tuned.merge()
+
+    def _stream(self, slot: str, batch: Batch) -> Stream:
+        """Frames `[B, T, D]` in float32."""
+        inputs = batch.inputs[slot]
+        with self._computing(slot, next(iter(inputs.tensors.values())).device):
+            stream = self.backbones[slot](inputs)
+        if not stream.values.is_floating_point():
+            return stream
+        return Stream(stream.values.float(), stream.mask)
+
+    @contextlib.contextmanager
+    def _computing(self, slot: str, device: torch.device) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if slot not in self.tuned or not self.tuned[slot].trains:
+                stack.enter_context(torch.no_grad())
+            if self.dtype != torch.float32:
+                stack.enter_context(torch.autocast(device.type, self.dtype))
+            yield
+
+
+def _tuned(network: nn.Module, backbone: Backbone, slot: str, params: TuneParams) -> Tuned:
+    if not backbone.trainable and params.of(slot).tune != "frozen":
+        raise ParamsError(
+            f"e2e.slots.{slot}.tune: given {params.of(slot).tune!r} for a backbone that has no "
+            "gradients; expected 'frozen'"
+        )
+    tuned = tune(network, params.of(slot), params.adapters, slot)
+    if params.gradient_checkpointing:
+        checkpoint_blocks(tuned)
+    if params.specaugment > 0 and backbone.reads == "audio" and tuned.trains:
+        mask_time(network, params.specaugment)
+    return tuned

@@ -1,0 +1,230 @@
+"""What end-to-end training starts from: which slots are live, what they read, and what leaks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from features.backbone.entry import BackboneEntry
+from features.corpus.labels_folder import read_labelled
+from features.corpus.leak_gate import check_leaks
+from features.corpus.leaks import find_seen_leak, gate, lines
+from features.corpus.manifest import Label, Manifest
+from features.errors import ManifestError, ParamsError
+from features.extraction.pins import check_pinned, leaves_weights_open
+from features.extraction.seen import find_seen, trained_on
+from features.files.hashes import file_sha256
+from features.settings.locations import corpus_root, expanded, project_root
+from pipeline.data.examples import Examples
+from pipeline.e2e.source import LiveExamples
+from pipeline.model.base import FusionModel
+from pipeline.model.checkpoint import load_model, read_description
+from pipeline.params.file import ModelEntry, Params
+from pipeline.params.tuning import LIVE, InitRun
+from pipeline.runs.head import read_head
+from pipeline.runs.job import Job
+from pipeline.runs.layout import PREDICTIONS, SCORED
+from pipeline.runs.record import filled_slots
+from pipeline.runs.tables import read_csv
+
+
+def live_entries(params: Params, model: ModelEntry) -> dict[str, BackboneEntry]:
+    """Backbone by slot, of the live slots that are filled.
+
+    Raises:
+        ParamsError: If none is.
+    """
+    entries = {slot: params.backbone(model.slots[slot]) for slot in LIVE}
+    filled = {slot: entry for slot, entry in entries.items() if entry.kind != "none"}
+    if not filled:
+        raise ParamsError(
+            f"models.{model.name}: given none of {', '.join(LIVE)}, whose backbones end-to-end "
+            "training is about; fill one of them, or set `regime: cached`"
+        )
+    return filled
+
+
+def cached_slots(params: Params, model: ModelEntry, corpus: str) -> dict[str, Path]:
+    """Cache folder by slot, of the other slots that are filled."""
+    slots = filled_slots(params, model, corpus)
+    return {slot: folder for slot, folder in slots.items() if slot not in LIVE}
+
+
+def protocol_problems(params: Params, model: ModelEntry) -> list[str]:
+    """What of the protocol is not defined where features are made anew in each step."""
+    protocol = params.training(model)
+    return [
+        f"train.{name}: given {given} in the regime e2e; expected 0, since it is an augmentation "
+        "of cached features (`e2e.specaugment` masks inside the networks)"
+        for name, given in (("seqaug", protocol.seqaug), ("mixup", protocol.mixup))
+        if given
+    ]
+
+
+def read_manifest(corpus: str) -> Manifest:
+    """The manifest of a corpus, its audio located."""
+    folder = Path("data", corpus, "utterances")
+    manifest = Manifest.read(folder)
+    if all(utterance.audio is None for utterance in manifest):
+        return manifest
+    return manifest.located(folder.resolve() if manifest.generated else corpus_root(corpus))
+
+
+def live_examples(
+    params: Params,
+    model: ModelEntry,
+    cached: Examples,
+    manifest: Manifest,
+    entries: Mapping[str, BackboneEntry],
+) -> LiveExamples:
+    """All labelled utterances as the backbones read them; not yet tried whether they can.
+
+    Args:
+        params: params.yaml.
+        model: Whose batches are to be formed.
+        cached: Labels, and the streams of the other slots.
+        manifest: With located audio.
+        entries: Backbones of the live slots; they are built.
+    """
+    backbones = {slot: entry.build() for slot, entry in entries.items()}
+    for slot, entry in entries.items():
+        if leaves_weights_open(entry):
+            check_pinned(entry, backbones[slot].provenance())
+    return LiveExamples(
+        cached=cached,
+        backbones=backbones,
+        utterances={utterance.id: utterance for utterance in manifest},
+        batch_size=params.training(model).batch_size,
+        batch_seconds=params.tuning().batch_seconds,
+    )
+
+
+def check_live_leaks(params: Params, model: ModelEntry, corpus: str) -> dict[str, Any]:
+    """The leak gate: as for training on caches, and for the checkpoints that training begins with.
+
+    Returns:
+        Content of `leaks.json`: `features.corpus.leak_gate`.
+
+    Raises:
+        ManifestError: If something leaks that is not allowed.
+    """
+    folder = Path("data", corpus, "labels")
+    told = check_leaks(folder, cached_slots(params, model, corpus))
+    manifest = Manifest.read(Path("data", corpus, "utterances"))
+    card, labels = read_labelled(folder)
+    leaks = []
+    for slot, entry in live_entries(params, model).items():
+        rows = trained_on(entry)
+        if rows is not None:
+            source = f"slot {slot}, backbone {entry.name}"
+            leak = find_seen_leak(labels, find_seen(manifest, rows), source)
+            leaks += [] if leak is None else [leak]
+    gate(leaks, told["allowed"], corpus=str(card.get("corpus", corpus)))
+    return {
+        **told,
+        "found": told["found"] + [leak.to_dict() for leak in leaks],
+        "lines": told["lines"] + lines(leaks),
+    }
+
+
+KEYS = ("kind", "args", "specs", "classes", "inputs")  # of model.json
+
+
+def warm_start(fusion: FusionModel, init: Path, job: Job, description: Mapping[str, Any]) -> None:
+    """Put the weights of the same seed and fold of an earlier run in place.
+
+    Args:
+        fusion: Freshly made.
+        init: The run folder.
+        job: Whose seed and fold are taken.
+        description: What the fusion was made of, by `KEYS`.
+
+    Raises:
+        ParamsError: If the earlier run has no such seed and fold, or another fusion.
+    """
+    folder = init / f"seed_{job.seed}" / f"fold_{job.fold}"
+    if not (folder / "model.json").is_file():
+        raise ParamsError(
+            f"e2e.init: given {str(init)!r}, which has no seed {job.seed}, fold {job.fold}; "
+            "expected a run with all seeds and folds of this one: train it, or set `e2e.init: null`"
+        )
+    found = read_description(folder)
+    for key in KEYS:
+        before, now = found.get(key) or {}, description.get(key) or {}
+        if before != now:
+            raise ParamsError(
+                f"e2e.init: {folder / 'model.json'} has {key} {before}; expected {now}: "
+                "take a run of the same model on the same backbones"
+            )
+    fusion.load_state_dict(load_model(folder)[0].state_dict())
+
+
+def beginning_of(init: InitRun) -> Path:
+    """The folder of the run that training begins with; its fusions are those that are meant.
+
+    Raises:
+        ParamsError: If it is not there, or its fusions are not those that `e2e.init.sha256` names.
+    """
+    folder = project_root() / expanded(init.run)
+    found = fusions_sha256(folder)
+    if found is None:
+        raise ParamsError(
+            f"e2e.init.run: given {init.run!r}, and {folder} holds no trained fusion "
+            "(seed_*/fold_*/model.safetensors); expected a run folder such as "
+            "runs/cached/demo/heron: train it, `dvc pull` it, or set `e2e.init: null`"
+        )
+    if init.sha256 != found:
+        raise ParamsError(
+            f"e2e.init.sha256: given {init.sha256}; the fusions in {folder} have {found}: write "
+            f"`init: {{run: {init.run}, sha256: {found}}}` to begin with these, so that DVC sees "
+            "when they change"
+        )
+    return folder
+
+
+def fusions_sha256(folder: Path) -> str | None:
+    """Identity of the fusions of all seeds and folds of a run; None if there is none.
+
+    The SHA-256 of a line `hash  seed_0/fold_0/model.safetensors` for each of their files, by name.
+    """
+    paths = sorted(folder.glob("seed_*/fold_*/model.*"))
+    if not any(path.suffix == ".safetensors" for path in paths):
+        return None
+    lines = [f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def check_same_splits(init: Path, corpus: str, labels: Sequence[Label], folds: int) -> None:
+    """Refuse an earlier run that was trained on what is to be scored.
+
+    Args:
+        init: Its folder.
+        corpus: Name of the corpus; of another one nothing is known.
+        labels: Of all utterances.
+        folds: Of the protocol.
+
+    Raises:
+        ManifestError: If its splits were others.
+    """
+    run = read_head(init)
+    if run.get("corpus") != corpus:
+        return
+    for fold in range(folds):
+        then = _scored(init / f"seed_{run['seeds'][0]}" / f"fold_{fold}", run["classes"])
+        now = {label.id for label in labels if label.splits[fold] in SCORED}
+        seen = sorted(now - then - set(run["dropped"]))
+        if seen:
+            raise ManifestError(
+                f"e2e.init: {init} was trained on {len(seen)} utterances that are scored in fold "
+                f"{fold}, such as {seen[:3]}; expected a run with the same splits: train it again"
+            )
+
+
+def _scored(folder: Path, classes: Sequence[str]) -> set[str]:
+    path = folder / "predictions.csv"
+    if not path.is_file():
+        return set()
+    columns = (*PREDICTIONS, *(f"p_{name}" for name in classes))
+    return set(read_csv(path, columns).column("id"))

@@ -1,0 +1,215 @@
+"""Utterances as the backbones of end-to-end training read them, beside streams from caches.
+
+Decoding, resampling and tokenising (`Backbone.prepare`) is done by threads ahead of the device;
+most of it happens outside of Python's lock. Batches come in the order in which they are asked for,
+so that the number of threads changes no result. Where several processes train together, each makes
+its own share of every batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from features.backbone.base import Backbone, Inputs, notices, padded_seconds
+from features.corpus.manifest import Label
+from features.corpus.utterance import Utterance
+from features.errors import HeronryError, ManifestError, UtteranceError
+from features.process.devices import device_threads
+from features.process.terminal import progress
+from features.stream import StreamSpec
+from pipeline.data.examples import Examples
+from pipeline.data.left_out import describe
+from pipeline.data.source import Rows, even_counts
+from pipeline.model.batch import Batch
+from pipeline.training.fitting import StandIn
+from pipeline.training.ranks import ALONE, Ranks
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class LiveExamples:
+    """Utterances that every filled slot can use.
+
+    Attributes:
+        cached: Labels, and the streams of the slots that are read from caches; it may have none.
+        backbones: Of the live slots; their networks are not used here.
+        utterances: By id, their audio located.
+        batch_size: Most rows of a batch, also where it is only evaluated.
+        batch_seconds: Padded seconds at which a batch closes; None: at a number of rows.
+        threads: That prepare batches.
+        pinned: Whether batches are made in page-locked memory, from which a GPU copies by itself.
+        ranks: Processes that share the rows of each batch.
+    """
+
+    cached: Examples
+    backbones: Mapping[str, Backbone]
+    utterances: Mapping[str, Utterance]
+    batch_size: int
+    batch_seconds: float | None = None
+    threads: int = 1
+    pinned: bool = False
+    ranks: Ranks = ALONE
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def labels(self) -> Sequence[Label]:
+        """In corpus order; only usable ones."""
+        return self.cached.labels
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names, in the order of the model's outputs."""
+        return self.cached.classes
+
+    @property
+    def dropped(self) -> Mapping[str, str]:
+        """Reasons by id of those that a slot cannot use."""
+        return self.cached.dropped
+
+    @property
+    def noticed(self) -> dict[str, dict[str, str]]:
+        """By slot what its backbone, or its cache, leaves out of utterances that are used."""
+        live = {
+            slot: dict(notices(backbone, (self.read(slot, label.id) for label in self.labels)))
+            for slot, backbone in self.backbones.items()
+        }
+        return live | self.cached.noticed
+
+    @property
+    def specs(self) -> dict[str, StreamSpec]:
+        """Streams by slot."""
+        live = {slot: backbone.spec for slot, backbone in self.backbones.items()}
+        return live | self.cached.specs
+
+    def split(self, fold: int, name: str) -> list[Label]:
+        """Labels of one split of one fold; an error if there are none."""
+        return self.cached.split(fold, name)
+
+    def batch(self, labels: Sequence[Label]) -> Batch:
+        """What the backbones get of some utterances, and their cached streams."""
+        return self._shared(self.cached.batch, labels)
+
+    def dialogue_batch(self, dialogues: Sequence[Sequence[Label]]) -> Batch:
+        """The same of some dialogues; for the backbones their turns one after the other."""
+        return self._shared(self.cached.dialogue_batch, dialogues)
+
+    def length(self, label: Label) -> float:
+        """Seconds of an utterance, or of the window that it is padded to.
+
+        Where nothing hears it, those that its text would take.
+        """
+        slots = self.backbones
+        hearing = [slot for slot in slots if self.backbones[slot].reads == "audio"]
+        return max(
+            padded_seconds(self.backbones[slot], self.read(slot, label.id))
+            for slot in hearing or slots
+        )
+
+    def read(self, slot: str, id: str) -> Utterance:  # noqa: ARG002  others read by slot
+        """The utterance that a slot's backbone reads for an id: its own."""
+        return self.utterances[id]
+
+    def typical(self, size: int) -> int:
+        """Rows of a usual batch."""
+        if self.batch_seconds is None:
+            return min(size, self.batch_size)
+        mean = sum(self.length(label) for label in self.labels) / len(self.labels)
+        return max(1, round(self.batch_seconds / max(mean, 1e-3)))
+
+    def counts(self, rows: Sequence[Sequence[Label]], size: int) -> list[int]:
+        """As many rows as fit `batch_seconds`, all utterances being as long as the longest."""
+        if self.batch_seconds is None:
+            return even_counts(len(rows), min(size, self.batch_size))
+        counts: list[int] = []
+        utterances, longest = 0, 0.0
+        for row in rows:
+            longest = max(longest, *(self.length(label) for label in row))
+            utterances += len(row)
+            if counts and utterances * longest <= self.batch_seconds:
+                counts[-1] += 1
+                continue
+            counts.append(1)
+            utterances, longest = len(row), max(self.length(label) for label in row)
+        return counts
+
+    def made(self, make: Callable[[Rows], Batch], groups: Sequence[Rows]) -> Iterator[Batch]:
+        """In order, `threads` batches ahead of the caller."""
+        with device_threads(self.threads, "heronry-live") as pool:
+            coming: deque[Future[Batch]] = deque()
+            for group in groups:
+                coming.append(pool.submit(make, group))
+                if len(coming) > self.threads:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+
+    def usable(self) -> LiveExamples:
+        """Without those that a backbone cannot read, each of which is tried once.
+
+        Raises:
+            ManifestError: If a label is about an utterance that the manifest lacks.
+            HeronryError: If a file is missing or not the one that was prepared.
+        """
+        unknown = [label.id for label in self.labels if label.id not in self.utterances]
+        if unknown:
+            raise ManifestError(
+                f"{len(unknown)} labels are about utterances that the manifest lacks, such as "
+                f"{unknown[:3]}; expected both from one `prepare`: run `dvc repro`"
+            )
+        found: dict[str, dict[str, str]] = {}
+        for reasons in self.ranks.together(self._tried, (HeronryError,)):
+            found |= reasons
+        found = {label.id: found[label.id] for label in self.labels if label.id in found}
+        dropped = {**self.cached.dropped, **{id: describe(why) for id, why in found.items()}}
+        kept = [label for label in self.labels if label.id not in found]
+        cached = dataclasses.replace(self.cached, labels=kept, dropped=dropped)
+        return dataclasses.replace(self, cached=cached)
+
+    def _tried(self) -> dict[str, dict[str, str]]:
+        """Reasons by slot of those of this process's share that cannot be used."""
+        labels = self.ranks.share(self.labels)
+        pool = ThreadPoolExecutor(self.threads)
+        try:
+            tried: Iterator[dict[str, str]] = pool.map(self._reasons, labels)
+            if self.ranks.is_first:
+                tried = progress(tried, total=len(labels), what="reading", unit="utterance")
+            return {label.id: why for label, why in zip(labels, tried, strict=True) if why}
+        finally:  # after an error or Ctrl-C the rest of a corpus would take its time
+            pool.shutdown(cancel_futures=True)
+
+    def _reasons(self, label: Label) -> dict[str, str]:
+        """Why an utterance cannot be used, by slot."""
+        reasons = {}
+        for slot in self.backbones:
+            try:
+                self._inputs(slot, (label.id,))
+            except UtteranceError as error:
+                reasons[slot] = error.reason
+        return reasons
+
+    def _shared(self, make: Callable[[Sequence[Row]], Batch], rows: Sequence[Row]) -> Batch:
+        """This process's share of some rows; of none the first row, to stand in."""
+        own = self.ranks.share(rows)
+        batch = self._live(make(own or rows[:1]))
+        return batch if own else StandIn(**vars(batch))
+
+    def _live(self, batch: Batch) -> Batch:
+        inputs = {slot: self._inputs(slot, batch.ids) for slot in self.backbones}
+        return dataclasses.replace(batch, inputs=inputs)
+
+    def _inputs(self, slot: str, ids: Sequence[str]) -> Inputs:
+        backbone = self.backbones[slot]
+        utterances = [self.read(slot, id) for id in ids]
+        if backbone.reads != "audio":
+            with self._one_at_a_time:  # a tokenizer's padding is a state of it
+                inputs = backbone.prepare(utterances)
+        else:
+            inputs = backbone.prepare(utterances)
+        return inputs.pin_memory() if self.pinned else inputs

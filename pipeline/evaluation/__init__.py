@@ -1,0 +1,1 @@
+"""Reads run folders and computes scores, intervals, baselines, calibration and groups."""

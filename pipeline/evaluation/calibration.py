@@ -1,0 +1,248 @@
+"""Do the probabilities mean what they say? Scores, reliability, and one temperature.
+
+Guo et al., On calibration of modern neural networks (ICML 2017): the expected calibration error
+of the top label, and temperature scaling, softmax(log p / T), where T minimises the negative
+log-likelihood. T is fitted on the validation rows of each trained model, never on test rows, and
+changes no prediction. The validation split has also chosen the epoch, so T may be a little small.
+
+Rows of predictions.csv are divided by their sums, which miss 1 by rounding. A probability of 0
+(a float32 underflow) counts as 2.2e-16 in a logarithm, as in scikit-learn's `log_loss`.
+
+Legend: N rows, K classes, B bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from pipeline.evaluation.run_folder import Job
+from pipeline.metrics import Floats
+
+BINS = 15
+FLOOR = float(np.finfo(np.float64).eps)
+BOUNDS = (0.05, 20.0)
+"""Temperatures that are searched."""
+
+_Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CalibrationScores:
+    """How well probabilities are calibrated, means over seeds; lower is better.
+
+    Attributes:
+        nll: Mean negative log-likelihood in nats.
+        brier: Mean squared distance to the one-hot label, summed over classes: from 0 to 2.
+        ece: Expected calibration error of the top label, bins of equal width.
+        ece_adaptive: The same, bins of equally many rows.
+    """
+
+    nll: float
+    brier: float
+    ece: float
+    ece_adaptive: float
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """A point of a reliability plot: rows whose top probability lies in (low, high]."""
+
+    low: float
+    high: float
+    confidence: float
+    accuracy: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Test probabilities as they are, and after temperature scaling.
+
+    Attributes:
+        before: As they are.
+        after: With the temperature of each job's validation rows; None if some job has none.
+        bins: Number of bins asked for; those without rows are left out below.
+        reliability: As they are, bins of equal width; the rows of all seeds together.
+        reliability_after: After scaling; None as `after`.
+        reliability_adaptive: As they are, bins of equally many rows.
+        temperatures: Of each job of `run.jobs`; above 1 the model was too sure of itself.
+            Empty as `after` is None.
+        at_bound: How many of them lie at a bound of the search: the validation rows are all
+            predicted rightly, or are no better than chance.
+        clipped: Test rows whose label has probability 0 in predictions.csv.
+    """
+
+    before: CalibrationScores
+    after: CalibrationScores | None
+    bins: int
+    reliability: tuple[ReliabilityBin, ...]
+    reliability_after: tuple[ReliabilityBin, ...] | None
+    reliability_adaptive: tuple[ReliabilityBin, ...]
+    temperatures: tuple[float, ...]
+    at_bound: int
+    clipped: int
+
+
+def calibrate(jobs: Sequence[Job]) -> Calibration:
+    """Calibration of the test rows of all jobs; scores are those of each seed, averaged."""
+    test = [_Rows.of(job, job.test) for job in jobs]
+    temperatures: list[float] = []
+    for job in jobs:
+        valid = _Rows.of(job, ~job.test)
+        if len(valid.labels):
+            temperatures.append(fit_temperature(valid.probabilities, valid.labels))
+    whole = _together(test)
+    after = bins_after = None
+    if len(temperatures) == len(jobs):
+        scaled = [_scaled(rows, t) for rows, t in zip(test, temperatures, strict=True)]
+        after = _seed_mean(jobs, scaled)
+        bins_after = reliability(*_together(scaled).top())
+    else:
+        temperatures = []
+    return Calibration(
+        before=_seed_mean(jobs, test),
+        after=after,
+        bins=BINS,
+        reliability=reliability(*whole.top()),
+        reliability_after=bins_after,
+        reliability_adaptive=reliability(*whole.top(), adaptive=True),
+        temperatures=tuple(temperatures),
+        at_bound=sum(bool(np.isclose(t, BOUNDS, rtol=1e-3).any()) for t in temperatures),
+        clipped=int((whole.of_labels() == 0).sum()),
+    )
+
+
+def fit_temperature(probabilities: Floats, labels: _Ints) -> float:
+    """The temperature within `BOUNDS` that minimises the negative log-likelihood.
+
+    The likelihood is concave in 1 / T, so the minimum is the only one.
+
+    Args:
+        probabilities: `[N, K]`, N of 1 or more.
+        labels: `[N]`.
+    """
+    logits = np.log(np.maximum(probabilities, FLOOR))
+    rows = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        return -float(log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].mean())
+
+    found = minimize_scalar(
+        loss, bounds=tuple(np.log(BOUNDS)), method="bounded", options={"xatol": 1e-8}
+    )
+    return float(np.exp(found.x))
+
+
+def scale(probabilities: Floats, temperature: float) -> Floats:
+    """Probabilities `[N, K]` at another temperature; 1 leaves them as they are."""
+    logits = np.log(np.maximum(probabilities, FLOOR)) / temperature
+    return np.asarray(softmax(logits, axis=1), np.float64)
+
+
+def nll(probabilities: Floats, labels: _Ints) -> float:
+    """Mean negative log-likelihood in nats, of `[N, K]` and `[N]`."""
+    of_labels = probabilities[np.arange(len(labels)), labels]
+    return -float(np.log(np.maximum(of_labels, FLOOR)).mean())
+
+
+def brier(probabilities: Floats, labels: _Ints) -> float:
+    """Mean over rows of the squared distance to the one-hot label, summed over classes.
+
+    This is the multi-class form of Brier (1950), from 0 to 2; of two classes it is twice the
+    value that the binary form gives.
+    """
+    wanted = np.eye(probabilities.shape[1])[labels]
+    return float(((probabilities - wanted) ** 2).sum(1).mean())
+
+
+def reliability(
+    confidence: Floats, correct: Floats, *, adaptive: bool = False, bins: int = BINS
+) -> tuple[ReliabilityBin, ...]:
+    """Mean confidence and accuracy of bins (low, high]; those without rows are left out.
+
+    Args:
+        confidence: `[N]`, the probability of the predicted class.
+        correct: `[N]`, 1 where that class is the label, else 0.
+        adaptive: Cut at quantiles of the confidence, so that bins hold as many rows each (but for
+            equal ones, which stay together), rather than into equal widths.
+        bins: B.
+    """
+    edges = np.linspace(0, 1, bins + 1)
+    if adaptive:
+        edges = np.quantile(confidence, edges, method="inverted_cdf")
+    place = np.searchsorted(edges[1:-1], confidence, side="left")
+    return tuple(
+        ReliabilityBin(
+            low=float(edges[k]),
+            high=float(edges[k + 1]),
+            confidence=float(confidence[place == k].mean()),
+            accuracy=float(correct[place == k].mean()),
+            count=int((place == k).sum()),
+        )
+        for k in np.unique(place)
+    )
+
+
+def expected_error(points: Sequence[ReliabilityBin]) -> float:
+    """Expected calibration error: distance of accuracy and confidence, weighted by rows."""
+    total = sum(point.count for point in points)
+    return sum(point.count * abs(point.accuracy - point.confidence) for point in points) / total
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Probabilities `[N, K]` whose rows sum to 1, labels `[N]` and predictions `[N]`."""
+
+    probabilities: Floats
+    labels: _Ints
+    predictions: _Ints
+
+    @classmethod
+    def of(cls, job: Job, keep: NDArray[np.bool_]) -> _Rows:
+        shares = job.probabilities[keep]
+        shares = shares / shares.sum(1, keepdims=True)
+        return cls(shares, job.labels[keep], job.predictions[keep])
+
+    def of_labels(self) -> Floats:
+        return self.probabilities[np.arange(len(self.labels)), self.labels]
+
+    def top(self) -> tuple[Floats, Floats]:
+        """Confidence and correctness of each row."""
+        confidence = self.probabilities[np.arange(len(self.labels)), self.predictions]
+        return confidence, (self.predictions == self.labels).astype(np.float64)
+
+    def scores(self) -> CalibrationScores:
+        return CalibrationScores(
+            nll=nll(self.probabilities, self.labels),
+            brier=brier(self.probabilities, self.labels),
+            ece=expected_error(reliability(*self.top())),
+            ece_adaptive=expected_error(reliability(*self.top(), adaptive=True)),
+        )
+
+
+def _scaled(rows: _Rows, temperature: float) -> _Rows:
+    return _Rows(scale(rows.probabilities, temperature), rows.labels, rows.predictions)
+
+
+def _together(parts: Sequence[_Rows]) -> _Rows:
+    return _Rows(
+        np.concatenate([part.probabilities for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.predictions for part in parts]),
+    )
+
+
+def _seed_mean(jobs: Sequence[Job], parts: Sequence[_Rows]) -> CalibrationScores:
+    """Scores of each seed, its folds pooled, averaged over seeds."""
+    by_seed = [
+        _together([part for job, part in zip(jobs, parts, strict=True) if job.seed == seed])
+        for seed in dict.fromkeys(job.seed for job in jobs)
+    ]
+    each = [vars(rows.scores()) for rows in by_seed]
+    return CalibrationScores(**{name: float(np.mean([e[name] for e in each])) for name in each[0]})

@@ -1,0 +1,95 @@
+"""Which test utterances the words alone do not decide.
+
+HERON claims that audio earns its place where the text is lexically neutral or ambiguous. That is
+made countable in two ways:
+
+- *ambiguous words*: the corpus has the same transcript, normalised, under two or more labels (all
+  splits count; utterances that the label map leaves out do not). In a corpus of scripted sentences
+  without transcripts the sentence stands for its words, so that all its utterances are ambiguous.
+  A long spontaneous sentence hardly ever occurs twice, so this finds the short ones ("yeah").
+- *neutral to a text probe*: the linear probe on the text slot (probes.csv) predicts the class named
+  neutral in most seeds. What counts as neutral text is what a simple reader takes for it.
+
+An utterance is lexically neutral if it is either.
+
+Legend: U test utterances.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from features.corpus.manifest import Label
+from pipeline.evaluation.groups import Grouping, grouping
+from pipeline.evaluation.rows import Flags, Rows
+from pipeline.runs.words import TEXT, normalised
+
+NEUTRAL = ("neutral", "neu")
+"""Names, in lower case, of the class that stands for no emotion."""
+
+
+def lexically_neutral(rows: Rows, labels: Iterable[Label]) -> Flags | None:
+    """`[U]`; None if neither transcripts, nor sentences, nor a text probe are known.
+
+    Args:
+        rows: All test rows.
+        labels: Those of the whole corpus.
+    """
+    sides = [_words(rows, labels), _probe(rows)]
+    known = [side for side in sides if side is not None]
+    if not known:
+        return None
+    flags: Flags = np.any([[value is True for value in side] for side in known], axis=0)
+    return flags
+
+
+def lexical_groupings(rows: Rows, labels: Iterable[Label]) -> list[Grouping]:
+    """Divide by words, by text probe, and by both together; the last only where both are known."""
+    words, probe = _words(rows, labels), _probe(rows)
+    found = []
+    if words is not None:
+        found.append(grouping(rows, "words", _named(words, "ambiguous", "distinct")))
+    if probe is not None:
+        found.append(grouping(rows, "text_probe", _named(probe, "neutral", "emotional")))
+    if words is not None and probe is not None:
+        either = [bool(a) or bool(b) for a, b in zip(words, probe, strict=True)]
+        found.append(grouping(rows, "lexical", _named(either, "neutral", "telling")))
+    return [each for each in found if each is not None]
+
+
+def _words(rows: Rows, labels: Iterable[Label]) -> list[bool | None] | None:
+    """Whether the words of each utterance have several labels; None where they are unknown."""
+    meanings: defaultdict[str, set[str]] = defaultdict(set)
+    for label in labels:
+        key = _key(label)
+        if key is not None:
+            meanings[key].add(label.label)
+    keys = [_key(label) for label in rows.utterances]
+    if all(key is None for key in keys):
+        return None
+    return [None if key is None else len(meanings[key]) > 1 for key in keys]
+
+
+def _key(label: Label) -> str | None:
+    if label.text is not None:
+        return normalised(label.text)
+    return None if label.sentence is None else f"sentence {label.sentence}"
+
+
+def _probe(rows: Rows) -> list[bool | None] | None:
+    """Whether the text probe takes each utterance for neutral."""
+    neutral = [k for k, name in enumerate(rows.classes) if name.lower() in NEUTRAL]
+    if not neutral or not all(TEXT in job.probes for job in rows.jobs):
+        return None
+    votes = np.bincount(
+        rows.utterance, rows.probed(TEXT) == neutral[0], minlength=len(rows.utterances)
+    )
+    times = np.bincount(rows.utterance, minlength=len(rows.utterances))
+    return [bool(value) for value in 2 * votes > times]
+
+
+def _named(flags: Sequence[bool | None], yes: str, no: str) -> list[str | None]:
+    return [None if flag is None else yes if flag else no for flag in flags]

@@ -1,0 +1,121 @@
+"""`reports/predictions.csv` and `reports/predictions.parquet`: all rows that a report rests on.
+
+Both hold the same rows, those of all seeds and folds: id, speaker, dialogue, split (valid or
+test), fold, seed, label, prediction, and p_<class>. The CSV file is the runs' own text, with an
+apostrophe before what a spreadsheet would compute (`features.files.csv_text`). Parquet has types
+(fold int32, seed int64, p_<class> float64, the rest text; a row without a dialogue is null there),
+and its schema's metadata names the run (`pipeline.evaluation.whose`).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from features.errors import RunError
+from features.files.csv_text import unguarded, write_sheet
+from features.files.hashes import file_sha256
+from features.files.reading import open_text
+from features.files.writing import replacing
+from pipeline.evaluation.whose import Whose
+from pipeline.runs.layout import PREDICTIONS
+from pipeline.runs.tables import AGAIN, Table
+
+CSV, PARQUET = "predictions.csv", "predictions.parquet"
+
+
+def write_csv_predictions(folder: Path, tables: Sequence[Table]) -> str:
+    """Write predictions.csv into `folder`; returns its SHA-256.
+
+    Args:
+        folder: Exists.
+        tables: predictions.csv of every job, with the same columns.
+    """
+    write_sheet(folder / CSV, tables[0].header, (row for table in tables for row in table.rows))
+    return file_sha256(folder / CSV)
+
+
+def write_parquet_predictions(
+    folder: Path, tables: Sequence[Table], whose: Mapping[str, str]
+) -> None:
+    """Write predictions.parquet into `folder`; equal arguments give equal bytes.
+
+    Args:
+        folder: Exists.
+        tables: As `write_csv_predictions`.
+        whose: Names the run, for the metadata.
+    """
+    rows = [row for table in tables for row in table.rows]
+    header = tables[0].header
+    columns = list(zip(*rows, strict=True))
+    arrays = [
+        pa.array(_parsed(name, cells), _type(name))
+        for name, cells in zip(header, columns, strict=True)
+    ]
+    table = pa.table(arrays, names=list(header)).replace_schema_metadata(dict(whose))
+    with replacing(folder / PARQUET) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_predictions(path: Path) -> pa.Table:
+    """Read either file as an Arrow table of the same types; `.to_pydict()` gives plain lists.
+
+    Args:
+        path: Ends in .csv or .parquet.
+
+    Raises:
+        RunError: If it cannot be read, or has other columns.
+    """
+    try:
+        found = pq.read_table(path) if path.suffix == ".parquet" else _read_csv(path)
+    except (OSError, ValueError) as error:  # Arrow's own errors are one or the other
+        raise RunError(f"cannot read {path} ({error}): run `dvc repro`") from error
+    names = found.column_names
+    shares = [name for name in names[len(PREDICTIONS) :] if name.startswith("p_")]
+    if names != [*PREDICTIONS, *shares] or len(shares) < 2:
+        raise RunError(
+            f"{path}: columns {names}; expected {list(PREDICTIONS)}, then p_<class>: {AGAIN}"
+        )
+    return found
+
+
+def named_in(path: Path) -> Whose | None:
+    """The run that a Parquet file names; None if it names none."""
+    metadata = pq.read_schema(path).metadata or {}
+    return Whose.read({key.decode(): value.decode() for key, value in metadata.items()})
+
+
+def _read_csv(path: Path) -> pa.Table:
+    with open_text(path) as file:
+        names = next(csv.reader(file), [])
+    found = pa_csv.read_csv(
+        path,
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        convert_options=pa_csv.ConvertOptions(
+            column_types={name: _type(name) for name in names}, strings_can_be_null=False
+        ),
+    )
+    for at, name in enumerate(names):
+        if name in PREDICTIONS and _type(name) == pa.string():
+            cells = _parsed(name, [unguarded(cell) for cell in found.column(at).to_pylist()])
+            found = found.set_column(at, name, pa.array(cells, pa.string()))
+    return found
+
+
+def _type(name: str) -> pa.DataType:
+    if name in PREDICTIONS:
+        return {"fold": pa.int32(), "seed": pa.int64()}.get(name, pa.string())
+    return pa.float64()
+
+
+def _parsed(name: str, cells: Sequence[str]) -> list[str | int | float | None]:
+    if name in ("fold", "seed"):
+        return [int(cell) for cell in cells]
+    if name == "dialogue":
+        return [cell or None for cell in cells]
+    return list(cells) if name in PREDICTIONS else [float(cell) for cell in cells]

@@ -1,0 +1,158 @@
+"""The test rows of a run as arrays, with who said them and what the bootstrap draws.
+
+Legend: R test rows of all seeds and folds, U distinct test utterances, S seeds, C clusters,
+K classes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.corpus.manifest import Label
+from pipeline.evaluation.run_folder import Job, RunFolder
+from pipeline.evaluation.statistics import cluster_confusions
+from pipeline.metrics import Counts, Floats
+
+Flags = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+UNITS = ("speaker", "dialogue")
+"""Of what may be drawn as a whole."""
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """What the bootstrap draws.
+
+    Attributes:
+        unit: "speaker" or "dialogue": `pipeline.evaluation.rows.cluster_unit` decides.
+        number: How many there are among the test rows.
+        shared_speakers: Speakers whose test utterances lie in several clusters. Where there are
+            some (the same few people in all dialogues), intervals say how the score might come
+            out in other dialogues of these people, and are too narrow for other people.
+    """
+
+    unit: str
+    number: int
+    shared_speakers: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Test rows in order of seed, fold, and line of predictions.csv.
+
+    Attributes:
+        classes: K names.
+        utterances: U labels, in order of their first row.
+        clusters: What the bootstrap draws.
+        seeds: S.
+        utterance: `[R]` index into `utterances`.
+        cluster: `[R]` index below C, in order of name.
+        seed: `[R]` rank of the seed.
+        labels: `[R]` true classes.
+        predictions: `[R]` predicted classes.
+        probabilities: `[R, K]`.
+        jobs: Those whose rows these are.
+    """
+
+    classes: tuple[str, ...]
+    utterances: tuple[Label, ...]
+    clusters: Clusters
+    seeds: int
+    utterance: Ints
+    cluster: Ints
+    seed: Ints
+    labels: Ints
+    predictions: Ints
+    probabilities: Floats
+    jobs: tuple[Job, ...]
+
+    @classmethod
+    def of(cls, run: RunFolder, known: Mapping[str, Label]) -> Self:
+        """Collect them.
+
+        Args:
+            run: Checked against the labels (`pipeline.evaluation.labels`).
+            known: Labels by id.
+        """
+        ids = [np.array(job.table.column("id"), object)[job.test] for job in run.jobs]
+        index: dict[str, int] = {}
+        for id in np.concatenate(ids):
+            index.setdefault(id, len(index))
+        utterances = tuple(known[id] for id in index)
+        unit = cluster_unit(utterances)
+        names = [str(getattr(label, unit)) for label in utterances]
+        distinct, cluster = np.unique(np.array(names), return_inverse=True)
+        utterance = np.array([index[id] for id in np.concatenate(ids)], np.int64)
+        return cls(
+            classes=run.classes,
+            utterances=utterances,
+            clusters=Clusters(unit, len(distinct), shared_speakers(utterances, names)),
+            seeds=len(run.seeds),
+            utterance=utterance,
+            cluster=cluster.astype(np.int64)[utterance],
+            seed=_joined(run, lambda job: np.full(job.test.sum(), run.seeds.index(job.seed))),
+            labels=_joined(run, lambda job: job.labels[job.test]),
+            predictions=_joined(run, lambda job: job.predictions[job.test]),
+            probabilities=np.concatenate([job.probabilities[job.test] for job in run.jobs]),
+            jobs=run.jobs,
+        )
+
+    def matrices(self, keep: Flags | None = None, predictions: Ints | None = None) -> Counts:
+        """Confusion matrices `[S, C, K, K]`.
+
+        Args:
+            keep: `[U]`, which utterances count; None: all. Others leave clusters empty, not out,
+                so that the draws of all subsets of a run are paired.
+            predictions: `[R]`, in place of the model's own.
+        """
+        guesses = self.predictions if predictions is None else predictions
+        rows = slice(None) if keep is None else keep[self.utterance]
+        return cluster_confusions(
+            self.cluster[rows],
+            self.seed[rows],
+            self.labels[rows],
+            guesses[rows],
+            (self.seeds, self.clusters.number, len(self.classes)),
+        )
+
+    def probed(self, slot: str) -> Ints:
+        """What the probe on a slot predicts, `[R]`."""
+        return np.concatenate([job.probes[slot] for job in self.jobs])
+
+    def under(self, condition: str) -> Ints:
+        """What the model predicts under a condition, `[R]`."""
+        return np.concatenate([job.conditions[condition] for job in self.jobs])
+
+
+def cluster_unit(utterances: Sequence[Label]) -> str:
+    """What is drawn as a whole: "dialogue" for conversations, else "speaker".
+
+    A conversation is a corpus all of whose test utterances lie in dialogues, most of which are
+    between two or more of the speakers: what one says there depends on what the other said. A
+    recording of one speaker is no conversation, whatever the corpus calls it.
+    """
+    if any(label.dialogue is None for label in utterances):
+        return "speaker"
+    voices: defaultdict[str | None, set[str]] = defaultdict(set)
+    for label in utterances:
+        voices[label.dialogue].add(label.speaker)
+    several = sum(len(speakers) > 1 for speakers in voices.values())
+    return "dialogue" if 2 * several > len(voices) else "speaker"
+
+
+def shared_speakers(utterances: Sequence[Label], clusters: Sequence[str]) -> int:
+    """How many speakers have utterances in several clusters, given the cluster of each."""
+    places: defaultdict[str, set[str]] = defaultdict(set)
+    for label, cluster in zip(utterances, clusters, strict=True):
+        places[label.speaker].add(cluster)
+    return sum(len(found) > 1 for found in places.values())
+
+
+def _joined(run: RunFolder, column: Callable[[Job], Ints]) -> Ints:
+    return np.concatenate([column(job) for job in run.jobs])

@@ -1,0 +1,245 @@
+"""Reads a run folder, `runs/<regime>/<corpus>/<fusion>/`, and believes nothing in it unchecked.
+
+Layout and columns: docs/design.md. Legend: N rows of predictions, E epochs, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import RunError
+from pipeline.runs.head import read_head
+from pipeline.runs.layout import CONDITIONS, HISTORY, PREDICTIONS, PROBES, SCORED, digests
+from pipeline.runs.tables import AGAIN, Table, read_csv
+
+Guesses = Mapping[str, NDArray[np.int64]]
+"""By name of a slot or a condition: predicted class of each test row of a job, in its order."""
+
+
+def read_probes(
+    folders: Iterable[Path], test: Mapping[str, str], classes: Sequence[str]
+) -> Guesses:
+    """Read probes.csv from the first of `folders` that has one; {} if none has.
+
+    Args:
+        folders: The job's own, then those of other seeds on the same fold.
+        test: Label by id of the job's test rows, in their order.
+        classes: K class names.
+
+    Raises:
+        RunError: If the file is malformed, or is about other utterances or labels.
+    """
+    for folder in folders:
+        path = folder / "probes.csv"
+        if path.exists():
+            table = read_csv(path, (*PROBES, *(f"p_{name}" for name in classes)))
+            table.likeliest(table.probabilities(classes), table.indices("prediction", classes))
+            return _guesses(table, "slot", test, classes)
+    return {}
+
+
+def read_conditions(folder: Path, test: Mapping[str, str], classes: Sequence[str]) -> Guesses:
+    """Read conditions.csv of a job; {} if it has none.
+
+    Args:
+        folder: The job's.
+        test: Label by id of the job's test rows, in their order.
+        classes: K class names.
+
+    Raises:
+        RunError: If the file is malformed, or is about other utterances or labels.
+    """
+    path = folder / "conditions.csv"
+    if not path.exists():
+        return {}
+    return _guesses(read_csv(path, CONDITIONS), "condition", test, classes)
+
+
+def check_alike(run: Path, what: str, names: Iterable[Sequence[str]]) -> None:
+    """Refuse a run whose jobs differ in the probes, or the conditions, that they hold."""
+    found = {tuple(sorted(each)) for each in names}
+    if len(found) > 1:
+        raise RunError(
+            f"{run}: jobs hold different {what}, {sorted(found)}; expected the same of all "
+            f"seeds and folds: {AGAIN}"
+        )
+
+
+def _guesses(table: Table, key: str, test: Mapping[str, str], classes: Sequence[str]) -> Guesses:
+    guesses = table.indices("prediction", classes)
+    found: dict[str, dict[str, int]] = {}
+    for index, (id, name, label, _) in enumerate(row[:4] for row in table.rows):
+        if id not in test:
+            table.refuse(index, f"id {id!r} is not in the test split; expected only such")
+        if label != test[id]:
+            table.refuse(index, f"label of {id!r} is {label!r}; expected {test[id]!r}")
+        of = found.setdefault(name, {})
+        if id in of:
+            table.refuse(index, f"id {id!r} a second time for {key} {name!r}; expected each once")
+        of[id] = int(guesses[index])
+    for name, of in found.items():
+        missing = [id for id in test if id not in of]
+        if missing:
+            raise RunError(
+                f"{table.path}: {key} {name!r} lacks {len(missing)} test utterances, such as "
+                f"{missing[:5]}; expected all {len(test)}: {AGAIN}"
+            )
+    return {name: np.array([of[id] for id in test], np.int64) for name, of in found.items()}
+
+
+__all__ = ["HISTORY", "PREDICTIONS", "Job", "RunError", "RunFolder", "Table"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one (seed, fold) left behind.
+
+    Attributes:
+        seed: Of the random generators.
+        fold: From 0.
+        labels: `[N]` true classes as indices.
+        predictions: `[N]` predicted classes as indices.
+        probabilities: `[N, K]` as written, so that a row may miss a sum of 1 by rounding.
+        test: `[N]` bool, True for the rows of the test split (the others are of the valid split).
+        table: predictions.csv; a row for each of N.
+        history: history.csv; a row for each of E epochs, none for what is not trained in epochs.
+        probes: By slot: what a linear probe on it alone predicts for each test row.
+        conditions: By condition: what the model predicts under it for each test row.
+    """
+
+    seed: int
+    fold: int
+    labels: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    test: NDArray[np.bool_]
+    table: Table
+    history: Table
+    probes: Guesses
+    conditions: Guesses
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run: the fields of run.json, and its jobs in order of (seed, fold)."""
+
+    path: Path
+    regime: str
+    corpus: str
+    fusion: str
+    kind: str
+    classes: tuple[str, ...]
+    slots: Mapping[str, Mapping[str, Any] | None]
+    seeds: tuple[int, ...]
+    folds: int
+    args: Mapping[str, Any]
+    train: Mapping[str, Any]
+    parameters: int
+    utterances: int
+    dropped: Mapping[str, str]
+    train_seconds: float
+    jobs: tuple[Job, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and check a run folder.
+
+        Raises:
+            ManifestError: If run.json is missing or is no JSON object.
+            RunError: If anything else is missing or wrong, naming file, line and remedy.
+        """
+        head = read_head(path)
+        classes, seeds = tuple(head["classes"]), tuple(sorted(head["seeds"]))
+        _check_folders(path, seeds, head["folds"])
+        jobs = [_job(path, (s, f), seeds, classes) for s in seeds for f in range(head["folds"])]
+        check_alike(path, "probes", (list(job.probes) for job in jobs))
+        check_alike(path, "conditions", (list(job.conditions) for job in jobs))
+        _check_files(path, head.get("files", {}))
+        given = {each.name: head[each.name] for each in fields(cls) if each.name in head}
+        given |= {"path": path, "classes": classes, "seeds": seeds, "jobs": tuple(jobs)}
+        return cls(**given)
+
+
+def _check_folders(run: Path, seeds: Sequence[int], folds: int) -> None:
+    """Refuse a run folder that holds other seeds and folds than run.json names."""
+    found = {path.relative_to(run).as_posix() for path in run.glob("seed_*/fold_*")}
+    # not more of them are made up than there are folders: run.json may name any number
+    named = (f"seed_{seed}/fold_{fold}" for seed in seeds for fold in range(folds))
+    first = set(islice(named, len(found) + 1))
+    if first != found:
+        lacking, more = sorted(first - found), sorted(found - first)
+        told = f"{lacking[0]} is not there" if lacking else f"{more[0]} is there too"
+        raise RunError(
+            f"{run / 'run.json'} names the seeds {list(seeds)} and {folds} folds, and {told}; "
+            f"expected a folder for each of them and no others: {AGAIN}"
+        )
+
+
+def _check_files(run: Path, files: Mapping[str, str]) -> None:
+    """Refuse files that are not those that training wrote; older runs say nothing of them."""
+    if not files:
+        return
+    found = digests(run)
+    for name in sorted(files.keys() | found.keys()):
+        if files.get(name) != found.get(name):
+            told = "is not there" if name not in found else "is not as training wrote it"
+            raise RunError(f"{run / name} {told}; expected the file that run.json names: {AGAIN}")
+
+
+def _job(run: Path, key: tuple[int, int], seeds: Sequence[int], classes: Sequence[str]) -> Job:
+    folder, *others = (run / f"seed_{seed}" / f"fold_{key[1]}" for seed in (key[0], *seeds))
+    table = read_csv(folder / "predictions.csv", (*PREDICTIONS, *(f"p_{k}" for k in classes)))
+    history = read_csv(folder / "history.csv", HISTORY)
+    for each in (table, history):
+        for name, number in zip(("seed", "fold"), key, strict=True):
+            each.only(name, (str(number),))
+    table.only("split", SCORED)
+    _check_ids(table)
+    probabilities = table.probabilities(classes)
+    predictions = table.indices("prediction", classes)
+    table.likeliest(probabilities, predictions)
+    _check_history(history)
+    test = np.array([split == "test" for split in table.column("split")], bool)
+    if not test.any():
+        raise RunError(f"{table.path}: no rows of the test split; expected some: {AGAIN}")
+    pairs = zip(table.column("id"), table.column("label"), test, strict=True)
+    tested = {id: label for id, label, is_test in pairs if is_test}
+    return Job(
+        *key,
+        labels=table.indices("label", classes),
+        predictions=predictions,
+        probabilities=probabilities,
+        test=test,
+        table=table,
+        history=history,
+        probes=read_probes((folder, *others), tested, classes),
+        conditions=read_conditions(folder, tested, classes),
+    )
+
+
+def _check_ids(table: Table) -> None:
+    seen: set[str] = set()
+    for index, id in enumerate(table.column("id")):
+        if id in seen:
+            table.refuse(index, f"id {id!r} a second time; expected each once")
+        seen.add(id)
+
+
+def _check_history(table: Table) -> None:
+    for name in table.header:
+        table.numbers(name)
+    epochs = [str(number) for number, _ in enumerate(table.rows, 1)]
+    for index, (found, expected) in enumerate(zip(table.column("epoch"), epochs, strict=True)):
+        if found != expected:
+            table.refuse(index, f"epoch is {found!r}; expected {expected}")
+    table.only("best", ("0", "1"))
+    kept = table.column("best").count("1")
+    if table.rows and kept != 1:
+        raise RunError(f"{table.path}: {kept} epochs are marked best; expected one: {AGAIN}")

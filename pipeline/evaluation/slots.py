@@ -1,0 +1,112 @@
+"""What each slot is worth: a probe on it alone, and the model without it.
+
+Both are read from the run folder (`pipeline.evaluation.run_folder`); a run without them has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.evaluation.groups import Group, Measured, measure
+from pipeline.evaluation.rows import Flags, Rows
+from pipeline.evaluation.statistics import Interval, percentile_interval
+from pipeline.metrics import MONITORS
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A unimodal baseline: a linear probe on one slot alone.
+
+    Attributes:
+        slot: Whose features.
+        whole: On all test utterances.
+        neutral: On the lexically neutral ones; None where no transcripts are known.
+    """
+
+    slot: str
+    whole: Group
+    neutral: Group | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A condition's score minus that of the model itself; paired, so below 0 is a loss."""
+
+    value: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The trained model with a slot dropped, or with shuffled text.
+
+    Attributes:
+        name: As in conditions.csv.
+        whole: On all test utterances.
+        differences: From the model itself, by metric.
+        neutral: On the lexically neutral utterances; None where no transcripts are known.
+        neutral_differences: From the model itself on the same ones; empty for too few.
+    """
+
+    name: str
+    whole: Group
+    differences: Mapping[str, Difference]
+    neutral: Group | None
+    neutral_differences: Mapping[str, Difference]
+
+
+def probes(rows: Rows, neutral: Flags | None) -> tuple[Probe, ...]:
+    """Score the probe of each slot.
+
+    Args:
+        rows: All test rows.
+        neutral: `[U]`, the lexically neutral utterances; None where that is unknown.
+    """
+    found = []
+    for slot in rows.jobs[0].probes:
+        guesses = rows.probed(slot)
+        part = None if neutral is None else measure(rows, slot, neutral, predictions=guesses).group
+        found.append(Probe(slot, measure(rows, slot, predictions=guesses, least=1).group, part))
+    return tuple(found)
+
+
+def conditions(rows: Rows, neutral: Flags | None) -> tuple[Condition, ...]:
+    """Score the model under each condition, and against itself.
+
+    Args:
+        rows: All test rows.
+        neutral: `[U]`, the lexically neutral utterances; None where that is unknown.
+    """
+    names = list(rows.jobs[0].conditions)
+    if not names:
+        return ()
+    full = measure(rows, "", least=1)
+    full_part = None if neutral is None else measure(rows, "", neutral)
+    found = []
+    for name in names:
+        guesses = rows.under(name)
+        whole = measure(rows, name, predictions=guesses, least=1)
+        part = None if neutral is None else measure(rows, name, neutral, predictions=guesses)
+        found.append(
+            Condition(
+                name=name,
+                whole=whole.group,
+                differences=_differences(whole, full),
+                neutral=part.group if part else None,
+                neutral_differences=_differences(part, full_part) if part and full_part else {},
+            )
+        )
+    return tuple(found)
+
+
+def _differences(one: Measured, other: Measured) -> dict[str, Difference]:
+    """`one` minus `other`, which were measured on the same utterances."""
+    found = {}
+    for metric in MONITORS if one.group.scores else ():
+        value = one.group.scores[metric] - other.group.scores[metric]
+        interval = None
+        if one.draws:
+            interval = percentile_interval(one.draws[metric] - other.draws[metric])
+        found[metric] = Difference(value, interval)
+    return found

@@ -1,0 +1,208 @@
+"""The scores of the whole test split: by metric, by class, by seed, and by trained model.
+
+Legend: S seeds, F folds, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.evaluation.baselines import Baselines
+from pipeline.evaluation.calibration import Calibration
+from pipeline.evaluation.rows import Rows
+from pipeline.evaluation.run_folder import RunFolder
+from pipeline.evaluation.statistics import Interval, Intervals, Scores, bootstrap
+from pipeline.metrics import (
+    MONITORS,
+    Counts,
+    Floats,
+    Matrices,
+    class_values,
+    confusion,
+    f1_names,
+    ovr_accuracies,
+    per_class,
+    scores,
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric of the whole test split.
+
+    Attributes:
+        name: Of the metric.
+        value: Mean over seeds, folds pooled.
+        interval: Of `value`; None for fewer than two clusters.
+        sd: Standard deviation over seeds (of S - 1); None for one seed.
+        fold_mean: Mean over seeds and folds of each fold's score; None for one fold.
+        fold_sd: Standard deviation over folds (of F - 1) of the mean over seeds; None as above.
+        majority: Score of each fold's most frequent training class.
+        chance: Expected score of guessing all classes alike.
+        prior: Expected score of guessing classes as often as they occur in the training split.
+    """
+
+    name: str
+    value: float
+    interval: Interval | None
+    sd: float | None
+    fold_mean: float | None
+    fold_sd: float | None
+    majority: float
+    chance: float
+    prior: float
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Metrics of one class, means over seeds; `support` counts its test rows of one seed.
+
+    A class with a support of 0 is absent from the test labels: it has no recall and no F1, leaves
+    UAR, and counts in macro F1, as 0, only if it was predicted.
+    """
+
+    name: str
+    precision: float
+    recall: float | None
+    f1: float | None
+    f1_interval: Interval | None
+    ovr_accuracy: float
+    support: int
+
+
+@dataclass(frozen=True)
+class SeedScores:
+    """One seed: its test rows of all folds pooled, and the mean over its folds (None for one)."""
+
+    seed: int
+    utterances: int
+    scores: Scores
+    fold_mean: Scores | None
+
+
+@dataclass(frozen=True)
+class JobScores:
+    """One trained model: its test rows, and the temperature its validation rows ask for."""
+
+    seed: int
+    fold: int
+    utterances: int
+    scores: Scores
+    temperature: float | None
+
+
+def intervals_of(rows: Rows) -> Intervals:
+    """By name of a metric, and by key of the F1 of a class; empty for one cluster."""
+    names = f1_names(rows.classes)
+
+    def statistic(of: Matrices) -> dict[str, Floats]:
+        return scores(of) | dict(zip(names, np.moveaxis(class_values(of)[1], -1, 0), strict=True))
+
+    return bootstrap(rows.matrices(), statistic)
+
+
+def job_confusions(run: RunFolder) -> Counts:
+    """`[S * F, K, K]` of the test rows of each job."""
+    size = len(run.classes)
+    each = [confusion(j.labels[j.test], j.predictions[j.test], size) for j in run.jobs]
+    return np.stack(each)
+
+
+def summaries(
+    confusions: Counts, by_job: Counts, intervals: Intervals, guessing: Baselines
+) -> dict[str, Summary]:
+    """Of every metric, in order of importance.
+
+    Args:
+        confusions: `[S, K, K]`, folds pooled.
+        by_job: `[S * F, K, K]`.
+        intervals: By name of the metric.
+        guessing: The baselines.
+    """
+    seeds = len(confusions)
+    each, folds = scores(confusions), scores(by_job)
+    found = {}
+    for name, of_seeds in each.items():
+        of_folds = folds[name].reshape(seeds, -1)
+        several = of_folds.shape[1] > 1
+        found[name] = Summary(
+            name=name,
+            value=float(of_seeds.mean()),
+            interval=intervals.get(name),
+            sd=float(of_seeds.std(ddof=1)) if seeds > 1 else None,
+            fold_mean=float(of_folds.mean()) if several else None,
+            fold_sd=float(of_folds.mean(0).std(ddof=1)) if several else None,
+            majority=guessing.majority[name],
+            chance=guessing.chance[name],
+            prior=guessing.prior[name],
+        )
+    return found
+
+
+def class_scores(
+    run: RunFolder, confusions: Counts, intervals: Intervals
+) -> tuple[ClassScores, ...]:
+    """Of every class; see `summaries`."""
+    found, decisions = per_class(confusions), ovr_accuracies(confusions)
+    recall, f1 = class_values(confusions)
+    return tuple(
+        ClassScores(
+            name=name,
+            precision=float(found.precision[:, k].mean()),
+            recall=_known(recall[:, k]),
+            f1=_known(f1[:, k]),
+            f1_interval=intervals.get(key),
+            ovr_accuracy=float(decisions[:, k].mean()),
+            support=int(found.support[0, k]),
+        )
+        for k, (name, key) in enumerate(zip(run.classes, f1_names(run.classes), strict=True))
+    )
+
+
+def seed_scores(run: RunFolder, confusions: Counts, by_job: Counts) -> tuple[SeedScores, ...]:
+    """Of every seed; see `summaries`."""
+    folds = {name: of.reshape(len(run.seeds), -1).mean(1) for name, of in scores(by_job).items()}
+    return tuple(
+        SeedScores(
+            seed=seed,
+            utterances=int(confusions[rank].sum()),
+            scores=_at(scores(confusions), rank),
+            fold_mean=_at(folds, rank) if run.folds > 1 else None,
+        )
+        for rank, seed in enumerate(run.seeds)
+    )
+
+
+def job_scores(run: RunFolder, by_job: Counts, calibration: Calibration) -> tuple[JobScores, ...]:
+    """Of every trained model; see `summaries`."""
+    temperatures = calibration.temperatures or [None] * len(run.jobs)
+    return tuple(
+        JobScores(job.seed, job.fold, int(matrix.sum()), _at(scores(matrix), ()), temperature)
+        for job, matrix, temperature in zip(run.jobs, by_job, temperatures, strict=True)
+    )
+
+
+def validation_means(run: RunFolder) -> dict[str, float]:
+    """Metrics of the validation rows, means over trained models; empty if one has none.
+
+    They chose the epoch and are too high for that, but settings may be compared by them, as by
+    test scores they may not.
+    """
+    valid = [(job.labels[~job.test], job.predictions[~job.test]) for job in run.jobs]
+    if not all(len(labels) for labels, _ in valid):
+        return {}
+    matrices = np.stack([confusion(*of, len(run.classes)) for of in valid])
+    found = scores(matrices)
+    return {name: float(found[name].mean()) for name in MONITORS}
+
+
+def _known(of_seeds: Floats) -> float | None:
+    """The mean; None where the labels, which all seeds share, lack the class."""
+    return None if np.isnan(of_seeds).any() else float(of_seeds.mean())
+
+
+def _at(values: Mapping[str, Floats], index: int | tuple[()]) -> dict[str, float]:
+    return {name: float(of[index]) for name, of in values.items()}

@@ -1,0 +1,1 @@
+"""What a fusion model takes, gives and is; losses; checkpoints."""

@@ -1,0 +1,113 @@
+"""What every fusion model is, and the pieces that several papers define alike."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from features.errors import ParamsError
+from features.stream import Stream, StreamSpec
+from pipeline.model.batch import Batch, Prediction
+from pipeline.model.losses import Criterion, CrossEntropy
+
+Unit = Literal["utterance", "dialogue"]
+MOST_DROPPED = 0.99  # of a modality: the closer to 1, the longer the draws that leave one
+
+
+class FusionModel(nn.Module):
+    """Base of the fusion models: `model(batch) -> Prediction` and `model.loss(prediction, batch)`.
+
+    The loss belongs to the model, so that one with auxiliary losses needs no special case in the
+    training loop. Constructors take `specs` (by slot), `classes` (their number), and keywords that
+    are exactly the `args` of the model's entry in params.yaml.
+
+    Attributes:
+        unit: What a row of a batch is.
+        frames_max: Frames of an utterance that are used, from the first; None: all.
+        scales_loss: Whether gradients are computed of a scaled loss, since they would vanish in
+            float16.
+        criterion: `criterion(logits [N, K], labels)`, a scalar mean; labels are `[N]` classes, or
+            `[N, K]` shares where mixup made them. Training sets it from its protocol; it holds
+            nothing that is saved.
+    """
+
+    unit: Unit = "utterance"
+    frames_max: int | None = None
+    scales_loss: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.criterion: Criterion = CrossEntropy()
+
+    def forward(self, batch: Batch) -> Prediction:
+        """Class scores of a batch."""
+        raise NotImplementedError
+
+    def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """The criterion's mean over the batch."""
+        assert batch.labels is not None
+        loss: Tensor = self.criterion(prediction.logits, batch.labels)
+        return loss
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:  # noqa: ARG002  not needed here
+        """What the optimiser gets: `params`, and `lr_scale`, their rate as a multiple of `lr`."""
+        return [{"params": list(self.parameters()), "lr_scale": 1.0}]
+
+
+class FusionFactory(Protocol):
+    """The type of `build` in each module of this folder: `build(specs, classes, **args)`."""
+
+    def __call__(self, *args: Any, **options: Any) -> FusionModel:
+        """Make a model for streams by slot and a number of classes."""
+        ...
+
+
+def check_slots(model: str, specs: Mapping[str, StreamSpec], allowed: Collection[str]) -> None:
+    """Refuse slots that a model has no place for, and a model with none at all."""
+    extra = sorted(set(specs) - set(allowed))
+    if extra:
+        raise ParamsError(
+            f"{model} has no place for the {extra[0]} slot; set `{extra[0]}: none` (it takes "
+            f"{sorted(allowed)})"
+        )
+    if not specs:
+        raise ParamsError(f"{model} has no slot filled; fill at least one of {sorted(allowed)}")
+
+
+class ModalityDropout(nn.Module):
+    """Zero whole modalities of single utterances while training, never all of one.
+
+    Source: HERON's README ("sets a modality's entire feature representation to a zero vector",
+    probability 0.2). It leaves open whether all may vanish at once: here that draw is repeated.
+    Masks stay as they are.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        if not 0 <= probability <= MOST_DROPPED:
+            raise ParamsError(
+                f"modality_dropout: given {probability}; expected 0 <= p <= {MOST_DROPPED}"
+            )
+        self.probability = probability
+
+    def forward(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
+        """The streams, some utterances' values zeroed."""
+        if not self.training or self.probability == 0 or len(streams) < 2:
+            return dict(streams)
+        first = next(iter(streams.values())).values
+        keep = self.draw(len(first), len(streams)).to(first.device)
+        return {
+            slot: Stream(stream.values * kept[:, None, None], stream.mask)
+            for (slot, stream), kept in zip(streams.items(), keep.T, strict=True)
+        }
+
+    def draw(self, batch: int, modalities: int) -> Tensor:
+        """`[B, M]` bool: which modalities each utterance keeps; at least one in every row."""
+        keep = torch.rand(batch, modalities) >= self.probability
+        while not bool(keep.any(1).all()):
+            empty = ~keep.any(1)
+            keep[empty] = torch.rand(int(empty.sum()), modalities) >= self.probability
+        return keep

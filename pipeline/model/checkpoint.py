@@ -1,0 +1,138 @@
+"""A trained model as two files: safetensors, and a JSON that rebuilds it with no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from features.arguments import in_lines, problems
+from features.errors import CheckpointError
+from features.files.reading import check_regular
+from features.files.records import read_record, write_json
+from features.files.writing import follow_umask
+from features.settings.plugins import load
+from features.stream import StreamSpec
+from pipeline.model.base import FusionModel
+from pipeline.model.inputs import Inputs, InputSettings, PreparedFusion
+
+FORMAT = "heronry-model"
+VERSION = 1
+FUSIONS = "pipeline.fusion"
+
+
+def make_model(
+    kind: str,
+    args: Mapping[str, Any],
+    specs: Mapping[str, StreamSpec],
+    classes: int,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+) -> FusionModel:
+    """A fusion model with fresh weights, drawn from torch's global generator.
+
+    Args:
+        kind: Plug-in of the model.
+        args: Its keywords.
+        specs: Streams by slot, as the caches hold them.
+        classes: Number of classes K.
+        inputs: What happens to the streams before: `pipeline.model.inputs`; None: nothing.
+
+    Raises:
+        ParamsError: If the model cannot be made so.
+    """
+    before = Inputs(specs, InputSettings.of(inputs))
+    model: FusionModel = load(FUSIONS, kind)(before.specs, classes, **args)
+    return PreparedFusion(before, model) if before.changed else model
+
+
+def save_model(
+    folder: Path,
+    model: FusionModel,
+    *,
+    kind: str,
+    args: Mapping[str, Any],
+    specs: Mapping[str, StreamSpec],
+    classes: Sequence[str],
+    inputs: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `model.safetensors` and `model.json`; what is given is what `make_model` was given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    follow_umask(folder / "model.safetensors")
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "args": dict(args),
+        "specs": {slot: spec.to_dict() for slot, spec in specs.items()},
+        "classes": list(classes),
+    }
+    switched_on = InputSettings.of(inputs).to_dict()
+    if switched_on:
+        description["inputs"] = switched_on
+    write_json(folder / "model.json", description)
+
+
+@dataclass(frozen=True)
+class Description:
+    """The fields of model.json."""
+
+    format: Literal["heronry-model"]
+    version: Literal[1]
+    kind: str
+    args: Mapping[str, Any]
+    specs: Mapping[str, Mapping[str, Any]]
+    classes: Sequence[str]
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read model.json of a trained model.
+
+    Raises:
+        ManifestError: If it is missing or no JSON object.
+        CheckpointError: If a field is missing or of another type.
+    """
+    return read_record(folder / "model.json", Description, "train again", CheckpointError)
+
+
+def load_model(folder: Path) -> tuple[FusionModel, list[str]]:
+    """The model in eval mode, and its class names.
+
+    Raises:
+        CheckpointError: If the files are missing, foreign or do not fit each other.
+    """
+    description = read_description(folder)
+    kind, args = load(FUSIONS, description["kind"]), description["args"]
+    wrong = problems(kind, args, "args", skip=("specs", "classes"))
+    if wrong:
+        raise CheckpointError(f"{folder / 'model.json'}: {in_lines(wrong)}; train again")
+    try:
+        specs = {slot: StreamSpec(**spec) for slot, spec in description["specs"].items()}
+        with torch.random.fork_rng():
+            model = make_model(
+                description["kind"],
+                args,
+                specs,
+                len(description["classes"]),
+                inputs=description.get("inputs"),
+            )
+    except (TypeError, ValueError, RuntimeError) as error:  # of the model's own constructor
+        raise CheckpointError(
+            f"{folder / 'model.json'}: no model can be made of it ({error}); train again"
+        ) from error
+    try:
+        check_regular(folder / "model.safetensors")
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder / 'model.safetensors'} does not fit model.json: {error}; train again"
+        ) from error
+    return model.eval(), description["classes"]

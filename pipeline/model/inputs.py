@@ -1,0 +1,164 @@
+"""What may happen to streams before a fusion sees them: `models.<name>.inputs`, the same for all.
+
+`mix_layers` turns a stack of hidden states into one with learned weights, instead of taking it as
+one wide vector; `layer_norm` normalises the frames of some slots. Both come before the fusion is
+made, so that it is built for the streams that it will get, and knows of neither. Nothing is drawn
+at random here: a fusion behind these switches begins with the weights that it would have without.
+
+Sources: ELMo (arXiv 1802.05365), equation 1, with its scale; SUPERB (arXiv 2105.01051) mixes the
+layers of speech encoders so, without one. ELMo's optional norm of each layer is left out.
+
+Legend: B batch, T time (turns of a dialogue), L layers, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from features.arguments import problems
+from features.errors import ParamsError
+from features.stream import Stream, StreamSpec
+from pipeline.model.base import FusionModel
+from pipeline.model.batch import Batch, Prediction
+
+Slot = Literal["text", "speech", "nonverbal", "prosody", "spectral"]
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """The keys of `models.<name>.inputs`.
+
+    Attributes:
+        mix_layers: Whether stacks of layers are mixed to the width of one; False: one wide vector.
+        layer_norm: Slots whose frames are normalised, after mixing; one that is `none` is no fault.
+    """
+
+    mix_layers: bool = False
+    layer_norm: tuple[Slot, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layer_norm", tuple(self.layer_norm))  # a list in YAML
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | None) -> Self:
+        """From params.yaml or model.json; None: all off.
+
+        Raises:
+            ParamsError: Naming the valid keys, if one is unknown or of another type.
+        """
+        found = problems(cls, given or {}, "inputs")
+        if found:
+            raise ParamsError("\n".join(found))
+        return cls(**(given or {}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a mapping for JSON; empty if all is off, as it was before there were switches."""
+        return {} if self == type(self)() else asdict(self) | {"layer_norm": list(self.layer_norm)}
+
+
+class LayerMix(nn.Module):
+    """gamma * sum_l softmax(s)_l h_l, with s = 0 and gamma = 1 at the start: the mean.
+
+    Args:
+        layers: L.
+
+    Shape: `[B, T, L * D]` -> `[B, T, D]`.
+    """
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(layers))
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Add one layer after the other: no copy of the stack is made."""
+        first, *others = values.chunk(len(self.weights), dim=-1)
+        share, *shares = self.weights.softmax(0).unbind()
+        mixed = first * share
+        for layer, share in zip(others, shares, strict=True):
+            mixed = torch.addcmul(mixed, layer, share)
+        return mixed * self.scale
+
+
+class Inputs(nn.Module):
+    """The switches at work: streams by slot in, streams by slot out, zeros kept where padding is.
+
+    Args:
+        specs: Streams of the backbones.
+        settings: What is switched on.
+
+    Attributes:
+        specs: Streams that the fusion gets.
+
+    Raises:
+        ParamsError: If bins are to be normalised, or a stack does not divide into its layers.
+    """
+
+    def __init__(self, specs: Mapping[str, StreamSpec], settings: InputSettings) -> None:
+        super().__init__()
+        self.specs = dict(specs)
+        self.mixes, self.norms = nn.ModuleDict(), nn.ModuleDict()
+        for slot, spec in specs.items():
+            if settings.mix_layers and spec.layers > 1:
+                self.mixes[slot] = LayerMix(spec.layers)
+                self.specs[slot] = spec = _one_layer(slot, spec)
+            if slot in settings.layer_norm:
+                if spec.bins is not None:
+                    raise ParamsError(
+                        f"inputs.layer_norm: the {slot} slot holds {spec.bins} integer bins; "
+                        f"expected slots of real-valued frames: take {slot!r} out of the list"
+                    )
+                self.norms[slot] = nn.LayerNorm(spec.dim)
+
+    @property
+    def changed(self) -> list[str]:
+        """Slots to which anything happens."""
+        return [slot for slot in self.specs if slot in self.mixes or slot in self.norms]
+
+    def forward(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
+        """The streams of all slots, of which `changed` are new."""
+        return dict(streams) | {slot: self._prepared(slot, streams[slot]) for slot in self.changed}
+
+    def _prepared(self, slot: str, stream: Stream) -> Stream:
+        values = stream.values
+        for modules in (self.mixes, self.norms):
+            values = modules[slot](values) if slot in modules else values
+        return Stream(values.masked_fill(~stream.mask[..., None], 0), stream.mask)
+
+
+class PreparedFusion(FusionModel):
+    """A fusion behind `Inputs`.
+
+    Args:
+        inputs: What happens to the streams.
+        fusion: Made for `inputs.specs`.
+    """
+
+    def __init__(self, inputs: Inputs, fusion: FusionModel) -> None:
+        super().__init__()
+        self.inputs, self.fusion = inputs, fusion
+        self.unit, self.frames_max = fusion.unit, fusion.frames_max
+
+    def forward(self, batch: Batch) -> Prediction:
+        """The fusion's prediction."""
+        prediction: Prediction = self.fusion(replace(batch, streams=self.inputs(batch.streams)))
+        return prediction
+
+    def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """The fusion's loss, by the criterion that this model was given."""
+        self.fusion.criterion = self.criterion
+        return self.fusion.loss(prediction, batch)
+
+
+def _one_layer(slot: str, spec: StreamSpec) -> StreamSpec:
+    if spec.dim % spec.layers:
+        raise ParamsError(
+            f"inputs.mix_layers: the {slot} slot is {spec.dim} wide with {spec.layers} layers; "
+            "expected a multiple: its cache is none of heronry's, extract it again"
+        )
+    return replace(spec, dim=spec.dim // spec.layers, layers=1)

@@ -1,0 +1,113 @@
+"""Classification losses. All take logits `[N, K]` and labels: `[N]` classes or `[N, K]` shares.
+
+Sources: weights N/n_c, focal (alpha 0.5, gamma 2) and binary cross-entropy for mixup are those of
+arXiv 2506.02088 and its public code; focal loss: arXiv 1708.02002, equation 5; label smoothing:
+arXiv 1512.00567, section 7.
+
+Legend: N items, K classes.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def class_weights(counts: Tensor) -> Tensor:
+    """N / n_c by class, `[K]` float32, not normalised; a class without items counts as one item.
+
+    >>> import torch
+    >>> class_weights(torch.tensor([6, 2, 0])).tolist()
+    [1.3333333730697632, 4.0, 8.0]
+    """
+    return (counts.sum() / counts.clamp(min=1)).float()
+
+
+class Criterion(nn.Module):
+    """What a loss is made of, and what its mean is over.
+
+    Args:
+        weights: `[K]` factor of each class; None: all 1.
+        smoothing: Share of every label that is spread evenly over the classes.
+    """
+
+    weights: Tensor | None
+
+    def __init__(self, weights: Tensor | None = None, smoothing: float = 0.0) -> None:
+        super().__init__()
+        # Of the training, not of the model: its checkpoint must not hold them.
+        self.register_buffer("weights", weights, persistent=False)
+        self.smoothing = smoothing
+
+    def size(self, labels: Tensor) -> float:
+        """What the sum over these labels is divided by: multiply a mean by it to add up means."""
+        return float(len(labels))
+
+    def shares(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """`[N, K]`: labels as probabilities, smoothed."""
+        classes = logits.shape[1]
+        soft = labels if labels.ndim == 2 else F.one_hot(labels, classes)
+        return soft.to(logits.dtype) * (1 - self.smoothing) + self.smoothing / classes
+
+
+class CrossEntropy(Criterion):
+    """Cross-entropy in nats; with weights, divided by the weights of the labels, as torch does."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """A scalar."""
+        return F.cross_entropy(logits, labels, self.weights, label_smoothing=self.smoothing)
+
+    def size(self, labels: Tensor) -> float:
+        """The number of labels, or the sum of their weights."""
+        return float(len(labels) if self.weights is None else self.weights[labels].sum())
+
+
+class Focal(Criterion):
+    """The mean over N of -alpha w_c (1 - p_c)^gamma log p_c.
+
+    One alpha for all classes, as in the public code, whose mean is over N K values: ours is K times
+    that. It is not divided by the weights.
+    """
+
+    def __init__(
+        self, alpha: float, gamma: float, weights: Tensor | None = None, smoothing: float = 0.0
+    ) -> None:
+        super().__init__(weights, smoothing)
+        self.alpha, self.gamma = alpha, gamma
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """A scalar."""
+        logs = logits.log_softmax(1)
+        terms = -self.alpha * (1 - logs.exp()) ** self.gamma * logs * self.shares(logits, labels)
+        return (terms if self.weights is None else terms * self.weights).sum(1).mean()
+
+
+class BinaryCrossEntropy(Criterion):
+    """The mean over N K of one binary cross-entropy a class, for the soft labels of mixup.
+
+    Args:
+        weights: `[K]` factor of each class.
+        smoothing: As in `Criterion`.
+        focal: (alpha, gamma) of the binary focal loss, alpha that of the class itself, 1 - alpha
+            that of its absence; None: without.
+    """
+
+    def __init__(
+        self,
+        weights: Tensor | None = None,
+        smoothing: float = 0.0,
+        focal: tuple[float, float] | None = None,
+    ) -> None:
+        super().__init__(weights, smoothing)
+        self.focal = focal
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """A scalar."""
+        shares = self.shares(logits, labels)
+        present, absent = shares * F.logsigmoid(logits), (1 - shares) * F.logsigmoid(-logits)
+        if self.focal is not None:
+            alpha, gamma = self.focal
+            p = logits.sigmoid()
+            present, absent = alpha * (1 - p) ** gamma * present, (1 - alpha) * p**gamma * absent
+        terms = -(present + absent)
+        return (terms if self.weights is None else terms * self.weights).mean()

@@ -1,0 +1,257 @@
+"""params.yaml as records, checked entry by entry.
+
+What decides for a value, first to last: `train` (where not null), the model's own `train`, the
+default of `TrainParams`; for the number of seeds: `seeds`, then the model's `seeds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from features.arguments import in_lines, one_of, problems, quoted, shown_key
+from features.backbone.base import Reads
+from features.backbone.entry import PACKAGE, BackboneEntry, backbone_entry, backbone_problems
+from features.corpus.entry import corpus_problems
+from features.errors import ParamsError
+from features.files.yaml_text import read_params_file
+from features.ranges import Interval
+from features.settings.entry_names import MOST_ENTRIES, all_name_problems, name_problems
+from features.settings.plugins import kinds, load
+from pipeline.model.checkpoint import FUSIONS
+from pipeline.model.inputs import InputSettings
+from pipeline.params.selection import REGIMES as REGIMES
+from pipeline.params.selection import SLOTS as SLOTS
+from pipeline.params.selection import backbone_name_problems, choice_problems
+from pipeline.params.training import TrainParams
+from pipeline.params.tuning import TuneParams, tune_problems
+
+SHARED = ("pooling", "compute_dtype", "store_dtype", "version")
+
+
+def asr_problems(params: Params, model: ModelEntry) -> list[str]:
+    """What is wrong with `asr` of a model, one line each.
+
+    Nothing is where its text slot is `none`: such a model has no test on recognised words.
+    """
+    where = f"models.{model.name}.asr"
+    if _reads(params, model.asr) not in ("asr", "nothing"):
+        fitting = [name for name in params.backbones if _kind_reads(params, name) == "asr"]
+        return [
+            f"{where}: given {quoted(model.asr)}; expected `none` or an entry of `backbones` that "
+            f"reads recognised words, here {one_of(model.asr, fitting)}"
+        ]
+    try:
+        heard, text = params.backbone(model.asr), params.backbone(model.text)
+    except ParamsError:
+        return []  # told of the entry itself, or of the slot
+    if "nothing" in (heard.reads, text.reads):
+        return []
+    differing = differences(_settings(heard), _settings(text))
+    if not differing:
+        return []
+    return [
+        f"{where}: {model.asr!r} differs from {model.text!r} of the text slot in {differing}; "
+        "expected the same settings, since the trained model reads recognised words in place of "
+        "the text: make them equal, or set `none`"
+    ]
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Keys whose values differ, such as `layer (4, not -1)`; empty if none does."""
+    keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
+    pairs = [(key, shown_key(str(found.get(key))), shown_key(str(wanted.get(key)))) for key in keys]
+    return ", ".join(f"{key} ({one}, not {other})" for key, one, other in pairs)
+
+
+def _kind_reads(params: Params, name: str) -> Reads | None:
+    """What the kind of an entry reads, however wrong the entry: asked of all, it must be quick."""
+    entry = params.backbones[name]
+    kind = entry.get("kind", name) if isinstance(entry, Mapping) else None
+    return load(PACKAGE, kind).reads if kind in kinds(PACKAGE) else None
+
+
+def _reads(params: Params, name: str) -> Reads | None:
+    """What an entry reads; None where there is no such entry, or a wrong one."""
+    try:
+        return params.backbone(name).reads
+    except ParamsError:
+        return None
+
+
+def _settings(entry: BackboneEntry) -> dict[str, Any]:
+    """Every setting of an entry, defaults included, but for its kind."""
+    return {**entry.keywords(), **{name: getattr(entry, name) for name in SHARED}}
+
+
+Seeds = Annotated[int, Interval(ge=1, le=1000)]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """An entry of `models`.
+
+    Attributes:
+        name: Key in params.yaml.
+        kind: Plug-in of `pipeline/fusion`.
+        text: Backbone of the text slot, or `none`; and so on for the other four.
+        speech: Backbone of the speech slot.
+        nonverbal: Backbone of the slot for non-verbal vocalisations.
+        prosody: Backbone of the F0 slot.
+        spectral: Backbone of the spectral slot.
+        asr: Backbone of recognised words, on which the trained model is tested too, in place of
+            the text slot's; or `none`. It must be the text slot's but for what it reads.
+        seeds: Number of seeds, 0 to seeds - 1.
+        args: Keywords of the plug-in's constructor.
+        inputs: What happens to the streams before it: `pipeline.model.inputs`; None: nothing.
+        train: Settings that differ from the defaults of `TrainParams`.
+    """
+
+    name: str
+    kind: str
+    text: str = "none"
+    speech: str = "none"
+    nonverbal: str = "none"
+    prosody: str = "none"
+    spectral: str = "none"
+    asr: str = "none"
+    seeds: Seeds = 3
+    args: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] | None = None
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def slots(self) -> dict[str, str]:
+        """Backbone entry by slot."""
+        return {slot: getattr(self, slot) for slot in SLOTS}
+
+
+@dataclass(frozen=True)
+class Params:
+    """params.yaml; `corpora`, `backbones` and `models` hold raw entries until asked for one."""
+
+    fusion: str
+    regime: str
+    corpus: str
+    seeds: Seeds | None
+    train: Mapping[str, Any]
+    corpora: Mapping[str, Any]
+    backbones: Mapping[str, Any]
+    models: Mapping[str, Any]
+    e2e: Mapping[str, Any] = field(default_factory=dict)
+
+    def backbone(self, name: str) -> BackboneEntry:
+        """The backbone entry of that name, or a `ParamsError`."""
+        return backbone_entry(name, _entry(self.backbones, name, "backbones"))
+
+    def model(self, name: str) -> ModelEntry:
+        """The model entry of that name, or a `ParamsError` listing what is wrong with it."""
+        mapping = _entry(self.models, name, "models")
+        found = model_problems(self, name, mapping)
+        _refuse(found)
+        return ModelEntry(name=name, **mapping)
+
+    def training(self, model: ModelEntry) -> TrainParams:
+        """How the model is trained: its own settings, then the global ones that are not null."""
+        globally = {key: value for key, value in self.train.items() if value is not None}
+        _refuse(problems(TrainParams, globally, "train"))
+        return TrainParams(**{**model.train, **globally})
+
+    def tuning(self) -> TuneParams:
+        """How backbones are trained end to end, or a `ParamsError` listing what is wrong."""
+        _refuse(tune_problems(self.e2e))
+        return TuneParams(**self.e2e)
+
+    def seeds_of(self, model: ModelEntry) -> list[int]:
+        """Seeds to train: 0 to n - 1."""
+        return list(range(model.seeds if self.seeds is None else self.seeds))
+
+
+def read_params(path: Path) -> Params:
+    """Read params.yaml and check its top level, and the names of all entries.
+
+    Raises:
+        ParamsError: If the file is missing or no YAML, has unknown or missing keys, or entries
+            whose names cannot be used.
+    """
+    params = read_unchecked(path)
+    _refuse(all_name_problems(params.corpora, params.backbones, params.models))
+    return params
+
+
+def read_unchecked(path: Path) -> Params:
+    """Read params.yaml and check its top level alone, for `all_problems` to say the rest.
+
+    Raises:
+        ParamsError: If the file is missing or no YAML, or has unknown or missing keys.
+    """
+    raw = read_params_file(path)
+    found = problems(Params, raw, path.name)
+    _refuse([*found, *choice_problems(raw)] if found else [])
+    return Params(**raw)
+
+
+def all_problems(params: Params) -> list[str]:
+    """Everything that is wrong with the parameters, one line each."""
+    found = problems(Params, vars(params), "params.yaml")
+    if found:
+        return found  # what follows reads its values
+    found = own_problems(params)
+    found += all_name_problems(params.corpora, params.backbones, params.models)
+    if max(map(len, (params.corpora, params.backbones, params.models))) > MOST_ENTRIES:
+        return found
+    found += choice_problems(vars(params))
+    for name, mapping in params.corpora.items():
+        found += corpus_problems(name, mapping)
+    for name, mapping in params.backbones.items():
+        found += backbone_problems(name, mapping)
+    for name, mapping in params.models.items():
+        found += model_problems(params, name, mapping)
+    return list(dict.fromkeys(found))  # a name is looked at by itself and with its entry
+
+
+def own_problems(params: Params) -> list[str]:
+    """What is wrong with the values outside of entries: types, `seeds`, `train` and `e2e`."""
+    found = problems(Params, vars(params), "params.yaml")
+    if found:
+        return found
+    globally = {key: value for key, value in params.train.items() if value is not None}
+    return found + problems(TrainParams, globally, "train") + tune_problems(params.e2e)
+
+
+def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
+    """What is wrong with an entry of `models`, one line each."""
+    where = f"models.{name}"
+    found = name_problems("models", name)
+    if found:
+        return found
+    if not isinstance(mapping, Mapping):
+        return [
+            f"{where}: given {quoted(mapping)}; expected a mapping such as {{kind: concat, ...}}"
+        ]
+    found = problems(ModelEntry, mapping, where, skip=("name",))
+    if found:
+        return found
+    entry = ModelEntry(name=name, **mapping)
+    found += backbone_name_problems(where, entry.slots, params.backbones)
+    found += asr_problems(params, entry)
+    try:
+        build = load(FUSIONS, entry.kind)
+    except ParamsError as error:
+        return [*found, f"{where}.kind: {error}"]
+    found += problems(build, entry.args, f"{where}.args", skip=("specs", "classes"))
+    found += problems(InputSettings, entry.inputs or {}, f"{where}.inputs")
+    return found + problems(TrainParams, entry.train, f"{where}.train")
+
+
+def _refuse(found: list[str]) -> None:
+    if found:
+        raise ParamsError(in_lines(found))
+
+
+def _entry(entries: Mapping[str, Any], name: str, where: str) -> Any:
+    if name not in entries:
+        raise ParamsError(f"{where}: no entry {quoted(name)}; expected {one_of(name, entries)}")
+    return entries[name]

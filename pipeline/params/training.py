@@ -1,0 +1,74 @@
+"""The protocol of training: one record, the same keys in params.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from features.arguments import problems
+from features.errors import ParamsError
+from features.ranges import Amount, Count, Interval, Positive, Probability, Rate, Share
+
+Monitor = Literal["accuracy", "uar", "macro_f1", "weighted_f1"]
+LearningRate = Annotated[float, Interval(gt=0, le=1000)]
+
+
+@dataclass(frozen=True)
+class TrainParams:
+    """How a model is trained.
+
+    Attributes:
+        epochs: Passes over the training split, at most.
+        batch_size: Utterances (dialogues) a batch.
+        accumulate: Batches an optimiser step.
+        optimizer: AdamW, or Adam with L2.
+        betas: Of the optimiser: decay of the means of gradients and of their squares.
+        eps: Of the optimiser.
+        lr: Learning rate at the start, or at the end of the warm-up.
+        weight_decay: Decoupled for AdamW.
+        schedule: `plateau` halves the rate at the third epoch without a lower validation loss;
+            `cosine` lowers it step by step to `lr_end` at the last one of `epochs`.
+        warmup_steps: Optimiser steps in which the rate first rises linearly; with any schedule.
+        lr_start: Rate at the first of them.
+        lr_end: Rate at the end of a cosine.
+        loss: Cross-entropy or focal; `weighted_`: each class by N / n_c of the training split.
+        focal_alpha: Factor of the focal loss.
+        focal_gamma: Its exponent.
+        label_smoothing: Share of each label that is spread over all classes.
+        sampler: Which utterances an epoch has: each once, or drawn with replacement by class:
+            `pipeline.training.sampling`.
+        seqaug: Probability of SeqAug for the speech and the text of an utterance.
+        mixup: Alpha of mixup, 0: none; the loss is then a binary one for each class.
+        clip_norm: Largest norm of the gradient.
+        monitor: Metric of the validation split by which the kept epoch is chosen.
+        patience: Epochs without a better `monitor` before training stops.
+    """
+
+    epochs: Count = 20
+    batch_size: Count = 8
+    accumulate: Count = 1
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: Annotated[float, Interval(ge=1e-30, le=1)] = 1e-8
+    lr: LearningRate = 5e-5
+    weight_decay: Rate = 0.01
+    schedule: Literal["plateau", "constant", "cosine"] = "plateau"
+    warmup_steps: Amount = 0
+    lr_start: Rate = 0.0
+    lr_end: Rate = 0.0
+    loss: Literal["ce", "weighted_ce", "focal", "weighted_focal"] = "ce"
+    focal_alpha: Positive = 0.5
+    focal_gamma: Rate = 2.0
+    label_smoothing: Share = 0.0
+    sampler: Literal["none", "balanced", "to_uniform", "to_distribution"] = "none"
+    seqaug: Probability = 0.0
+    mixup: Rate = 0.0
+    clip_norm: Positive = 1.0
+    monitor: Monitor = "weighted_f1"
+    patience: Count = 5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))  # a list in YAML
+        found = problems(TrainParams, vars(self), "train")
+        if found:
+            raise ParamsError("\n".join(found))

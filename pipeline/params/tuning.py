@@ -1,0 +1,145 @@
+"""How end-to-end training differs from training on caches: the section `e2e` of params.yaml.
+
+What both regimes share (losses, metrics, schedule, early stopping) is `pipeline.params.training`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from features.arguments import one_of, problems, quoted, shown_key
+from features.errors import ParamsError
+from features.ranges import Amount, Count, Interval, MinLen, Positive, Share, Width
+from pipeline.params.training import LearningRate
+
+LIVE = ("text", "speech", "nonverbal")  # slots whose backbones are part of the model
+
+
+@dataclass(frozen=True)
+class SlotTuning:
+    """What of one slot's backbone is trained, and how fast.
+
+    Attributes:
+        tune: `full` trains its weights, `lora` low-rank adapters beside frozen weights, `frozen`
+            nothing.
+        freeze_front_end: Whether the convolutions ahead of the first block stay as they are.
+        freeze_layers: How many blocks from below stay so, and with any of them all that lies below
+            the first.
+        lr: Learning rate at the start; None: the protocol's. Schedules scale both alike.
+        layer_decay: Factor of the rate from each block to the one below, the last block's being 1.
+    """
+
+    tune: Literal["full", "lora", "frozen"] = "full"
+    freeze_front_end: bool = True
+    freeze_layers: Amount = 0
+    lr: LearningRate | None = None
+    layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0
+
+
+@dataclass(frozen=True)
+class LoraParams:
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): W + alpha / rank B A, with B = 0 first.
+
+    Attributes:
+        rank: Of B A.
+        alpha: Numerator of the scale.
+        dropout: Of what A sees.
+        targets: Ends of the names of linear layers that get one; None: queries and values of the
+            attention, as in the paper.
+    """
+
+    rank: Width = 8
+    alpha: Positive = 16.0
+    dropout: Share = 0.05
+    targets: Annotated[list[str], MinLen(1)] | None = None
+
+
+@dataclass(frozen=True)
+class InitRun:
+    """The run whose fusions training begins with.
+
+    Attributes:
+        run: Its folder; relative ones count from the project, also where DVC runs a copy of it.
+        sha256: Of its fusions, which must be those: `pipeline.e2e.setup.fusions_sha256`.
+    """
+
+    run: Annotated[str, MinLen(1)]
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class TuneParams:
+    """The keys of `e2e`.
+
+    Attributes:
+        precision: Of the networks on the device; weights and their updates are always float32.
+        gradient_checkpointing: Whether blocks are computed again in the backward pass, which
+            takes a third more time and keeps the input of each block alone.
+        batch_seconds: A batch closes at this many padded seconds; None: at `train.batch_size`.
+        specaugment: Share of the frames that spans of masking cover while training.
+        tensorboard: Whether event files are written.
+        save_seconds: Time between two checkpoints of a training.
+        keep: How many of them are kept.
+        init: Keys of `InitRun`; None: fresh fusions.
+        lora: Keys of `LoraParams`, for all slots with `tune: lora`.
+        slots: Keys of `SlotTuning` for each of text, speech, nonverbal.
+    """
+
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    gradient_checkpointing: bool = False
+    batch_seconds: Positive | None = None
+    specaugment: Share = 0.0
+    tensorboard: bool = False
+    save_seconds: Positive = 600.0
+    keep: Count = 2
+    init: Mapping[str, Any] | None = None
+    lora: Mapping[str, Any] = field(default_factory=dict)
+    slots: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        found = tune_problems(vars(self))
+        if found:
+            raise ParamsError("\n".join(found))
+
+    @property
+    def adapters(self) -> LoraParams:
+        """The settings of the adapters."""
+        return LoraParams(**self.lora)
+
+    @property
+    def beginning(self) -> InitRun | None:
+        """The run that training begins with."""
+        return None if self.init is None else InitRun(**self.init)
+
+    def of(self, slot: str) -> SlotTuning:
+        """The settings of a slot."""
+        return SlotTuning(**self.slots.get(slot, {}))
+
+
+def tune_problems(given: Mapping[str, Any], where: str = "e2e") -> list[str]:
+    """Everything that is wrong with the section, one line each."""
+    init = given.get("init")
+    if isinstance(init, str):  # before the hash was asked for
+        shown = quoted(init)
+        return [
+            f"{where}.init: given {shown}; expected {{run: {shown[1:-1] or 'RUN'}, sha256: ...}}: "
+            "with `sha256: null` e2e and `python -m pipeline check` say the hash to write"
+        ]
+    found = problems(TuneParams, given, where)
+    for name, record in (("init", InitRun), ("lora", LoraParams)):
+        if isinstance(given.get(name), Mapping):  # told of already where it is none
+            found += problems(record, given[name], f"{where}.{name}")
+    slots = given.get("slots")
+    for slot, settings in slots.items() if isinstance(slots, Mapping) else ():
+        place = f"{where}.slots.{shown_key(slot)}"
+        if slot not in LIVE:
+            found.append(
+                f"{place}: given a slot that is read from its cache; expected {one_of(slot, LIVE)}"
+            )
+        elif not isinstance(settings, Mapping):
+            found.append(f"{place}: given {quoted(settings)}; expected a mapping")
+        else:
+            found += problems(SlotTuning, settings, place)
+    return found

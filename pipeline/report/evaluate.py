@@ -1,0 +1,130 @@
+"""From a run folder and the labels it was trained on to a `Report`, and to the files of reports/.
+
+For every seed the test predictions of all folds are pooled and scored; the report gives the mean
+over seeds, its 95 % interval over speakers or dialogues (pipeline.evaluation.statistics), the
+standard deviation over seeds, and the mean over folds. Folds are pooled in what is called the
+score, since a fold of few utterances may lack classes.
+
+Legend: S seeds, F folds, C clusters, K classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from features.corpus.labels_folder import CARD, read_labelled
+from features.corpus.leak_gate import read_leaks
+from features.corpus.manifest import Label
+from features.files.csv_text import write_csv, write_sheet
+from features.files.records import write_json
+from pipeline.evaluation.baselines import baselines
+from pipeline.evaluation.calibration import calibrate
+from pipeline.evaluation.errors import worst_errors
+from pipeline.evaluation.groups import known_groupings, speaker_spread
+from pipeline.evaluation.labels import check_card, check_labels, class_counts
+from pipeline.evaluation.lexical import lexical_groupings, lexically_neutral
+from pipeline.evaluation.predictions import write_csv_predictions, write_parquet_predictions
+from pipeline.evaluation.rows import Rows
+from pipeline.evaluation.run_folder import RunFolder
+from pipeline.evaluation.slots import conditions, probes
+from pipeline.evaluation.summaries import (
+    class_scores,
+    intervals_of,
+    job_confusions,
+    job_scores,
+    seed_scores,
+    summaries,
+)
+from pipeline.evaluation.whose import Whose
+from pipeline.metrics import f1_names, row_shares
+from pipeline.report.metrics_json import headline, metrics_of
+from pipeline.report.page import page
+from pipeline.report.records import Report
+
+__all__ = ["Report", "evaluate", "headline", "write_report"]
+
+
+def evaluate(run_folder: Path, labels_folder: Path) -> Report:
+    """Score a run.
+
+    Args:
+        run_folder: `runs/<regime>/<corpus>/<fusion>`.
+        labels_folder: `data/<corpus>/labels`.
+
+    Raises:
+        RunError: If the run is malformed, or was not trained on these labels.
+        ManifestError: If run.json or the labels cannot be read.
+    """
+    run = RunFolder.read(run_folder)
+    read_leaks(run_folder)  # the page reads it again, when other files have been written
+    card, labels = read_labelled(labels_folder)
+    check_card(run, card, labels_folder / CARD)
+    check_labels(run, {label.id: label for label in labels})
+    report = _report(run, card, labels)
+    return dataclasses.replace(report, metrics=metrics_of(report))
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Write metrics.json, the tables and index.html into `folder`; returns the page's path.
+
+    The same run and labels give the same bytes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = report.run.jobs
+    tables = [job.table for job in jobs]
+    whose = Whose.of_run(report.run, report.labels, write_csv_predictions(folder, tables)).to_dict()
+    write_parquet_predictions(folder, tables, whose)
+    write_json(folder / "metrics.json", whose | dict(report.metrics))
+    history = [row for job in jobs for row in job.history.rows]
+    write_csv(folder / "history.csv", jobs[0].history.header, history)
+    # `dvc plots show` writes what is in confusion.csv into its page as it is
+    names = [html.escape(name) for name in report.run.classes]
+    pairs = (
+        (names[label], names[prediction])
+        for job in jobs
+        for label, prediction in zip(job.labels[job.test], job.predictions[job.test], strict=True)
+    )
+    write_sheet(folder / "confusion.csv", ("label", "prediction"), pairs)
+    path = folder / "index.html"
+    path.write_text(page(report), encoding="utf-8")
+    return path
+
+
+def _report(run: RunFolder, card: Mapping[str, Any], labels: Sequence[Label]) -> Report:
+    """All but `metrics`."""
+    known = {label.id: label for label in labels}
+    rows = Rows.of(run, known)
+    confusions, by_job = rows.matrices().sum(1), job_confusions(run)
+    intervals, calibration = intervals_of(rows), calibrate(run.jobs)
+    train, test = (class_counts(run, known, split) for split in ("train", "test"))
+    guessing = baselines(train, test, run.classes)
+    neutral = lexically_neutral(rows, labels)
+    return Report(
+        run=run,
+        card=card,
+        labels=tuple(labels),
+        metrics={},
+        f1_names=f1_names(run.classes),
+        intervals=intervals,
+        confusions=confusions,
+        job_confusions=by_job,
+        shares=row_shares(confusions.sum(0)),
+        speakers=len({label.speaker for label in rows.utterances}),
+        left_out=sum(label.id in run.dropped and "test" in label.splits for label in labels),
+        clusters=rows.clusters,
+        summaries=summaries(confusions, by_job, intervals, guessing),
+        classes=class_scores(run, confusions, intervals),
+        seeds=seed_scores(run, confusions, by_job),
+        jobs=job_scores(run, by_job, calibration),
+        baselines=guessing,
+        calibration=calibration,
+        groupings=(*known_groupings(rows), *lexical_groupings(rows, labels)),
+        speaker_spread=speaker_spread(rows),
+        errors=worst_errors(rows),
+        probes=probes(rows, neutral),
+        conditions=conditions(rows, neutral),
+    )

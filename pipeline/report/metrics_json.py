@@ -1,0 +1,177 @@
+"""`reports/metrics.json`: one flat object, numbers rounded to `DECIMALS`, for `dvc metrics`.
+
+`<metric>` is accuracy (WA), uar, macro_f1 or weighted_f1. Scores are fractions, means over seeds
+with the test rows of all folds pooled. Keys in this order, absent where there is nothing to say:
+
+- `<metric>`, and `ovr_accuracy`, the mean accuracy of the K one-vs-rest decisions (never the
+  accuracy: it is 1 - 2 (1 - accuracy) / K). Each with `_low` and `_high` (95 % interval), `_sd`
+  (over seeds), `_fold_mean` and `_fold_sd` (mean and standard deviation over folds, for several).
+- `f1_<class>`.
+- `valid_<metric>`: of the validation split, mean over trained models. Search for settings by these.
+- `majority_<metric>`, `chance_<metric>`, `prior_<metric>`: guessing (`evaluation.baselines`).
+- `nll`, `brier`, `ece`, `ece_adaptive`, then the same with `_scaled`, after the temperature
+  scaling on validation rows; `temperature`, the mean over trained models.
+- `uar_<field>_<group>` for field gender, duration, session, words, text_probe, lexical;
+  `<metric>_gap_gender` (highest minus lowest) with `_low` and `_high`.
+- `speaker_accuracy_min`, `speaker_accuracy_median`, `speaker_accuracy_max`.
+- `probe_<slot>_<metric>`: a linear probe on one slot alone.
+- `condition_<name>_<metric>` and `condition_<name>_<metric>_delta` (minus the model itself).
+- `parameters`, `utterances` (test), `speakers`, `clusters` (what intervals are drawn over: speakers
+  or dialogues), `shared_speakers` (those who speak in several clusters: if there are some,
+  intervals are too narrow for other people), `dropped`, `seeds`, `folds`, `train_seconds`.
+
+Before them stands whose they are, as text: `pipeline.evaluation.whose`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from features.errors import ManifestError
+from features.files.records import read_record
+from pipeline.evaluation.baselines import Baselines
+from pipeline.evaluation.calibration import Calibration
+from pipeline.evaluation.groups import Grouping
+from pipeline.evaluation.statistics import Interval
+from pipeline.evaluation.summaries import Summary, validation_means
+from pipeline.evaluation.whose import KEYS, Whose
+from pipeline.html.format import same_people
+from pipeline.metrics import MONITORS, keys
+from pipeline.report.records import Report
+
+DECIMALS = 6
+Pairs = Iterator[tuple[str, float | None]]
+
+
+def metrics_of(report: Report) -> dict[str, float]:
+    """The numbers of metrics.json; `report.metrics` is not looked at."""
+    pairs = dict(_pairs(report))
+    return {name: round(value, DECIMALS) for name, value in pairs.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What metrics.json must have for `headline`; all else in it is numbers and text."""
+
+    accuracy: float
+    uar: float
+    macro_f1: float
+    weighted_f1: float
+
+
+def read_metrics(path: Path) -> dict[str, float | str]:
+    """Read metrics.json.
+
+    Raises:
+        ManifestError: If it is missing, or holds anything but numbers and whose they are.
+    """
+    again = "run `dvc repro`, or `python -m stages.evaluate`, again"
+    content = read_record(path, _Shown, again)
+    for name, value in content.items():
+        right = str if name in KEYS else (int, float)
+        if not isinstance(value, right) or isinstance(value, bool):
+            expected = "text" if name in KEYS else "a number"
+            raise ManifestError(f"{path}: {name}: given {value!r}; expected {expected}: {again}")
+    return content
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """The main metrics of metrics.json as a plain-text table, without a final line break."""
+    whose = Whose.read(metrics)
+    lines = [whose.line()] if whose else []
+    lines += [f"{'test split':<12} {'score':>6}  {'95 % interval':<14}  {'sd':>6}  {'majority':>8}"]
+    for name in MONITORS:
+        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+        interval = "-" if low is None or high is None else f"{low:.3f} - {high:.3f}"
+        sd, majority = (metrics.get(key) for key in (f"{name}_sd", f"majority_{name}"))
+        lines.append(
+            f"{name:<12} {metrics[name]:>6.3f}  {interval:<14}  {_or_dash(sd):>6}  "
+            f"{_or_dash(majority):>8}"
+        )
+    shared = metrics.get("shared_speakers", 0)  # where speakers are drawn, nobody is in several
+    lines += [same_people(shared, "dialogue")] if shared else []
+    return "\n".join(lines)
+
+
+def _pairs(report: Report) -> Pairs:
+    for name, summary in report.summaries.items():
+        yield from _summary(name, summary)
+    for key, of_class in zip(report.f1_names, report.classes, strict=True):
+        yield key, of_class.f1
+    for name, mean in validation_means(report.run).items():
+        yield f"valid_{name}", mean
+    yield from _baselines(report.baselines)
+    yield from _calibration(report.calibration)
+    for grouping in report.groupings:
+        yield from _grouping(grouping)
+    spread = report.speaker_spread
+    for end, value in (("min", spread.lowest), ("median", spread.median), ("max", spread.highest)):
+        yield f"speaker_accuracy_{end}", value
+    yield from _slots(report)
+    run = report.run
+    yield from {
+        "parameters": run.parameters,
+        "utterances": int(report.confusions[0].sum()),
+        "speakers": report.speakers,
+        "clusters": report.clusters.number,
+        "shared_speakers": report.clusters.shared_speakers,
+        "dropped": len(run.dropped),
+        "seeds": len(run.seeds),
+        "folds": run.folds,
+        "train_seconds": run.train_seconds,
+    }.items()
+
+
+def _summary(name: str, summary: Summary) -> Pairs:
+    yield name, summary.value
+    yield from _interval(name, summary.interval)
+    yield f"{name}_sd", summary.sd
+    yield f"{name}_fold_mean", summary.fold_mean
+    yield f"{name}_fold_sd", summary.fold_sd
+
+
+def _interval(name: str, interval: Interval | None) -> Pairs:
+    if interval is not None:
+        yield f"{name}_low", interval.low
+        yield f"{name}_high", interval.high
+
+
+def _baselines(found: Baselines) -> Pairs:
+    for kind in ("majority", "chance", "prior"):
+        of = getattr(found, kind)
+        yield from ((f"{kind}_{name}", of[name]) for name in MONITORS)
+
+
+def _calibration(found: Calibration) -> Pairs:
+    yield from vars(found.before).items()
+    if found.after is not None:
+        yield from ((f"{name}_scaled", value) for name, value in vars(found.after).items())
+        yield "temperature", sum(found.temperatures) / len(found.temperatures)
+
+
+def _grouping(found: Grouping) -> Pairs:
+    names = keys(f"uar_{found.field}", [group.name for group in found.groups])
+    for key, group in zip(names, found.groups, strict=True):
+        yield key, group.scores.get("uar")
+    if found.field == "gender":
+        for metric, gap in found.gaps.items():
+            yield f"{metric}_gap_gender", gap.value
+            yield from _interval(f"{metric}_gap_gender", gap.interval)
+
+
+def _slots(report: Report) -> Pairs:
+    named = keys("probe", [probe.slot for probe in report.probes])
+    for key, probe in zip(named, report.probes, strict=True):
+        yield from ((f"{key}_{name}", probe.whole.scores[name]) for name in MONITORS)
+    named = keys("condition", [condition.name for condition in report.conditions])
+    for key, condition in zip(named, report.conditions, strict=True):
+        for name in MONITORS:
+            yield f"{key}_{name}", condition.whole.scores[name]
+            yield f"{key}_{name}_delta", condition.differences[name].value
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

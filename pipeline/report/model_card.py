@@ -1,0 +1,171 @@
+"""`model_card.md` beside run.json: what a trained model is, for whoever comes upon its folder.
+
+Everything in it comes from run.json, the corpus card and history.csv, so that it says nothing that
+is not recorded; seconds are left out, so that equal trainings have equal cards. The form follows
+Mitchell et al., Model Cards for Model Reporting (arXiv 1810.03993), shortened. Test scores are not
+in it: they belong to the report, which has their intervals.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from features.files.reading import open_text
+from features.files.records import read_json
+from pipeline.metrics import MONITORS
+
+NAME = "model_card.md"
+UNKNOWN = "not stated"
+# An underscore within a word is no emphasis.
+_SIGNS = re.compile(r"[\\`*\[\]<>|$~&]|(?<!\w)_|_(?!\w)")
+USE = (
+    "It is meant for research on speech emotion recognition, on utterances like those of its "
+    "corpus, whose labels tell what was acted or perceived and not what somebody felt. How it does "
+    "with other speakers, languages, cultures and recordings has not been measured, and it is not "
+    "meant for decisions about people."
+)
+
+
+def write_model_card(out: Path, card: Mapping[str, Any]) -> None:
+    """Write the card into a run folder that is otherwise complete.
+
+    Args:
+        out: `runs/<regime>/<corpus>/<fusion>`, with its run.json.
+        card: Content of the corpus's card.json.
+    """
+    run = read_json(out / "run.json")
+    text = model_card(run, card, [kept_epochs(out, seed, run["folds"]) for seed in run["seeds"]])
+    (out / NAME).write_text(text + loading(out, run), encoding="utf-8")
+
+
+def kept_epochs(out: Path, seed: int, folds: int) -> list[dict[str, str]]:
+    """The row of history.csv whose weights were kept, for each fold of a seed."""
+    kept = []
+    for fold in range(folds):
+        path = out / f"seed_{seed}" / f"fold_{fold}" / "history.csv"
+        with open_text(path) as file:
+            kept += [row for row in csv.DictReader(file) if row["best"] == "1"]
+    return kept
+
+
+def model_card(
+    run: Mapping[str, Any], card: Mapping[str, Any], kept: Sequence[Sequence[Mapping[str, str]]]
+) -> str:
+    """The card but for how to load the model.
+
+    Args:
+        run: Content of run.json.
+        card: Content of card.json; what it lacks is shown as not stated.
+        kept: For each seed, the kept row of history.csv of each fold.
+    """
+    title = card.get("title") or run["corpus"]
+    sections = [
+        f"# {run['fusion']} on {_line(title)}",
+        f"A `{run['kind']}` model (regime `{run['regime']}`, entry `{run['fusion']}` of `models`) "
+        f"with {run['parameters']:,} trainable parameters that tells "
+        f"{len(run['classes'])} emotions apart: {', '.join(map(_line, run['classes']))}. "
+        f"Trainings: {len(run['seeds']) * run['folds']} (seeds: "
+        f"{', '.join(map(str, run['seeds']))}; folds: {run['folds']}).",
+        "## Data",
+        _data(run, card),
+        "## Inputs",
+        _slots(run),
+        "## Training",
+        _settings(run),
+        "## Validation",
+        f"Of the epochs with the best {run['train']['monitor']} on the validation split: chosen by "
+        "these scores, they flatter the model, and the report has those of the test split. Means "
+        "over the folds.",
+        _scores(run, kept),
+        "## Use and limits",
+        USE,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def loading(out: Path, run: Mapping[str, Any]) -> str:
+    """How to load the model of the first seed and fold."""
+    folder = (out / f"seed_{run['seeds'][0]}" / "fold_0").as_posix()
+    return (
+        "\n## Loading\n\n```python\n"
+        "from pathlib import Path\n"
+        "from pipeline.model.checkpoint import load_model\n"
+        f"model, classes = load_model(Path({json.dumps(folder)}))\n"
+        "```\n"
+    )
+
+
+def _data(run: Mapping[str, Any], card: Mapping[str, Any]) -> str:
+    alone = f" (fold {card['fold']} alone)" if "fold" in card else ""
+    stated = {
+        "Corpus": f"{_line(card.get('title'))} (`{run['corpus']}`)",
+        "Licence": _line(card.get("licence")),
+        "Citation": _line(card.get("citation")),
+        "Note": _line(card["disclaimer"]) if card.get("disclaimer") else None,
+        "Protocol": f"{_line(card.get('protocol'))}, folds: {run['folds']}{alone}",
+        "Utterances": f"{run['utterances']:,} in all splits; {len(run['dropped']):,} without "
+        "features in some slot were left out",
+    }
+    lines = [f"- {name}: {value}" for name, value in stated.items() if value is not None]
+    counts = card.get("counts") or []
+    for fold, by_split in enumerate(counts):
+        sums = [f"{split} {sum(classes.values()):,}" for split, classes in by_split.items()]
+        lines.append(f"- Labelled in fold {fold}: {', '.join(sums)}")
+    return "\n".join(lines)
+
+
+def _slots(run: Mapping[str, Any]) -> str:
+    columns = ("kind", "checkpoint", "revision", "layer", "pooling", "weights_sha256")
+    rows = [
+        [slot, found["backbone"], *(found["provenance"].get(column, "-") for column in columns)]
+        for slot, found in run["slots"].items()
+        if found is not None
+    ]
+    text = _table(["slot", "backbone", *columns], rows)
+    if run.get("inputs"):
+        text += f"\n\nBefore the model: {_code(json.dumps(run['inputs']))}."
+    return text
+
+
+def _settings(run: Mapping[str, Any]) -> str:
+    both = (("Constructor", run["args"]), ("Protocol", run["train"]))
+    lines = []
+    for title, values in both:
+        lines.append(f"- {title}: {_code(json.dumps(values)) if values else 'defaults'}")
+    return "\n".join(lines)
+
+
+def _scores(run: Mapping[str, Any], kept: Sequence[Sequence[Mapping[str, str]]]) -> str:
+    rows = []
+    for seed, folds in zip(run["seeds"], kept, strict=True):
+        epochs = sorted(int(row["epoch"]) for row in folds)
+        span = f"{epochs[0]}" if epochs[0] == epochs[-1] else f"{epochs[0]} to {epochs[-1]}"
+        means = [
+            statistics.fmean(float(row[f"valid_{name}"]) for row in folds) for name in MONITORS
+        ]
+        rows.append([seed, span, *(f"{mean:.4f}" for mean in means)])
+    return _table(["seed", "epoch", *MONITORS], rows)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_line(cell) for cell in line) + " |" for line in lines)
+
+
+def _line(value: object) -> str:
+    """A value in one line as plain text: nothing in it is Markdown, HTML, or the end of a cell."""
+    text = UNKNOWN if value is None or value == "" else str(value)
+    return _SIGNS.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """Text as code, between more backticks than follow each other in it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence, space = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{space}{text}{space}{fence}"

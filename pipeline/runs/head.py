@@ -1,0 +1,83 @@
+"""Reads run.json, the head of a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from features.arguments import Record
+from features.errors import RunError
+from features.files.records import read_record
+from features.ranges import Amount, Count, Interval, MinLen
+from pipeline.runs.tables import AGAIN
+
+Name = Annotated[str, MinLen(1)]
+
+
+@dataclass(frozen=True)
+class SlotHead(Record):
+    """A filled slot, in run.json."""
+
+    backbone: str
+    spec: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AsrHead(Record):
+    """What the condition `asr_text` rests on, in run.json (`pipeline.runs.recognised`)."""
+
+    backbone: str = ""
+    tested: int = 0
+    recognised: int = 0
+    words: int = 0
+    word_errors: int = 0
+    noticed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunHead:
+    """The fields of run.json; runs of older releases may lack those that have a default."""
+
+    format: Literal["heronry-run"]
+    version: Literal[1]
+    regime: Literal["cached", "e2e"]
+    corpus: str
+    fusion: str
+    kind: str
+    classes: Annotated[Sequence[Name], MinLen(2)]
+    slots: Mapping[str, SlotHead | None]
+    seeds: Annotated[Sequence[int], MinLen(1)]
+    folds: Count
+    args: Mapping[str, Any]
+    train: Mapping[str, Any]
+    parameters: Annotated[int, Interval(ge=0, le=10**15)]
+    utterances: Amount
+    dropped: Mapping[str, str]
+    train_seconds: Annotated[float, Interval(ge=0, le=10**10)]
+    warnings: Sequence[str] = ()
+    noticed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    asr: AsrHead | None = None
+    e2e: Mapping[str, Any] = field(default_factory=dict)
+    parameters_total: int = 0
+    processes: int = 1
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_head(run: Path) -> dict[str, Any]:
+    """Read run.json of a run folder; what it lacks is not filled in.
+
+    Raises:
+        ManifestError: If it is missing or is no JSON object.
+        RunError: If a field is missing, of another type, or out of its range.
+    """
+    path = run / "run.json"
+    head = read_record(path, RunHead, AGAIN, RunError)
+    for name in ("classes", "seeds"):
+        if len(set(head[name])) < len(head[name]):
+            raise RunError(f"{path}: {name}: given {head[name]}; expected each once: {AGAIN}")
+    return head

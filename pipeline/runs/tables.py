@@ -1,0 +1,140 @@
+"""CSV files between stages, read as text with the line of each row."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import RunError
+from features.files.reading import open_text
+
+AGAIN = "run `dvc repro` to train it again"
+TOLERANCE = 1e-3
+"""By how much K rounded probabilities may miss a sum of 1."""
+
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file as text: `rows` of as many cells as `header`, and the line each ends on."""
+
+    path: Path
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    lines: tuple[int, ...]
+
+    def column(self, name: str) -> tuple[str, ...]:
+        """All cells of one column."""
+        index = self.header.index(name)
+        return tuple(row[index] for row in self.rows)
+
+    def refuse(self, index: int, complaint: str) -> NoReturn:
+        """Raise `RunError` about row `index`, naming file and line."""
+        raise RunError(f"{self.path}, line {self.lines[index]}: {complaint}: {AGAIN}")
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """One column as floats; NaN where a cell is empty.
+
+        Raises:
+            RunError: If a cell is no number.
+        """
+        cells = self.column(name)
+        try:
+            return np.array([float(cell or "nan") for cell in cells], np.float64)
+        except ValueError:
+            index = next(k for k, cell in enumerate(cells) if not _is_number(cell))
+            self.refuse(index, f"{name} is {cells[index]!r}; expected a number")
+
+    def only(self, name: str, allowed: Sequence[str]) -> None:
+        """Raise `RunError` about the first cell of a column that is not among `allowed`."""
+        for index, cell in enumerate(self.column(name)):
+            if cell not in allowed:
+                self.refuse(index, f"{name} is {cell!r}; expected one of {list(allowed)}")
+
+    def indices(self, name: str, classes: Sequence[str]) -> NDArray[np.int64]:
+        """A column of class names as indices `[N]`.
+
+        Raises:
+            RunError: If a cell names no class.
+        """
+        self.only(name, classes)
+        index = {cell: k for k, cell in enumerate(classes)}
+        return np.array([index[cell] for cell in self.column(name)], np.int64)
+
+    def probabilities(self, classes: Sequence[str]) -> NDArray[np.float64]:
+        """The columns `p_<class>`, `[N, K]`.
+
+        Raises:
+            RunError: If a row holds what is no distribution over the classes.
+        """
+        values = np.stack([self.numbers(f"p_{name}") for name in classes], axis=1)
+        index = no_distribution(values)
+        if index is not None:
+            self.refuse(index, f"probabilities {values[index].tolist()}; expected a sum of 1")
+        return values
+
+    def likeliest(self, probabilities: NDArray[np.float64], predictions: NDArray[np.int64]) -> None:
+        """Raise `RunError` about the first row whose prediction is not its likeliest class."""
+        index = not_likeliest(probabilities, predictions)
+        if index is not None:
+            self.refuse(index, "prediction is not the class of the highest probability")
+
+
+def no_distribution(probabilities: NDArray[np.float64]) -> int | None:
+    """The first row of `[N, K]` that is no distribution over the classes."""
+    # written so that NaN fails too
+    right = ((probabilities >= 0) & (probabilities <= 1 + TOLERANCE)).all(1)
+    right &= np.abs(probabilities.sum(1) - 1) <= TOLERANCE
+    return None if right.all() else int(np.argmin(right))
+
+
+def not_likeliest(probabilities: NDArray[np.float64], predictions: NDArray[np.int64]) -> int | None:
+    """The first row of `[N, K]` whose prediction, of `[N]`, is beaten by more than rounding."""
+    own = probabilities[np.arange(len(predictions)), predictions]
+    right = own >= probabilities.max(1) - _ROUNDING
+    return None if right.all() else int(np.argmin(right))
+
+
+def read_csv(path: Path, header: Sequence[str]) -> Table:
+    """Read a CSV file that has exactly these columns.
+
+    Raises:
+        RunError: If it cannot be read, or has other columns or ragged rows.
+    """
+    try:
+        with open_text(path) as file:
+            reader = csv.reader(file, strict=True)
+            numbered = [(tuple(row), reader.line_num) for row in reader if row]
+    except OSError as error:
+        raise RunError(f"cannot read {path} ({error.strerror}); {AGAIN}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is no CSV file in UTF-8 ({error}); {AGAIN}") from error
+    found = numbered[0][0] if numbered else ()
+    if found != tuple(header):
+        missing = [name for name in header if name not in found]
+        extra = [name for name in found if name not in header]
+        raise RunError(
+            f"{path}: columns {list(found)}; expected {list(header)} in this order "
+            f"(missing {missing}, unexpected {extra}): {AGAIN}"
+        )
+    rows, lines = zip(*numbered, strict=True)
+    table = Table(path, tuple(header), rows[1:], lines[1:])
+    for index, row in enumerate(table.rows):
+        if len(row) != len(header):
+            table.refuse(index, f"{len(row)} cells; expected {len(header)}")
+    return table
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell or "nan")
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Around a training: processes, interruptions, environment. Changes no number."""

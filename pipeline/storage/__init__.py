@@ -1,0 +1,1 @@
+"""Caches, work store and DVC remotes: what they hold, pruning, sharing."""

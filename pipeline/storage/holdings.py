@@ -1,0 +1,197 @@
+"""`python -m pipeline cache list`: what is in cache/, who needs it, and what the store holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from features.cache.shard import Shard, check_structure, read_shard
+from features.errors import HeronryError
+from features.files.records import REJECTED, read_rejected
+from features.process.terminal import aligned
+from pipeline.params.file import Params
+from pipeline.storage.survey import stored_backbones, stored_trainings
+
+HEADER = (
+    *("corpus", "backbone", "size", "utterances", "rejected"),
+    *("dtype", "width", "layers", "pooling", "needed by"),
+)
+
+
+@dataclass
+class CacheFolder:
+    """A folder below cache/.
+
+    Attributes:
+        corpus: Name of the corpus.
+        backbone: Name of the entry of `backbones`.
+        bytes: Size of its files; other names of the same files (DVC's, the store's) cost nothing.
+        utterances: With features.
+        rejected: Without, as rejected.csv says.
+        frames: Of all utterances.
+        dtype: Of the values; empty where there are none.
+        width: D of a frame.
+        layers: Hidden states side by side in a frame.
+        bins: Number of values of integer bins, or None.
+        hop_seconds: From one frame to the next, or None.
+        pooling: `frames`, `mean` or `first`.
+        needed_by: `model.slot` of each entry of `models` that names the backbone.
+        listed: Whether params.yaml has the corpus and the backbone.
+        problem: Why it cannot be read, or empty.
+    """
+
+    corpus: str
+    backbone: str
+    bytes: int = 0
+    utterances: int = 0
+    rejected: int = 0
+    frames: int = 0
+    dtype: str = ""
+    width: int = 0
+    layers: int = 1
+    bins: int | None = None
+    hop_seconds: float | None = None
+    pooling: str = ""
+    needed_by: tuple[str, ...] = ()
+    listed: bool = True
+    problem: str = ""
+
+    def add(self, shard: Shard) -> None:
+        """Take in a shard."""
+        self.utterances += len(shard.ids)
+        self.frames += int(shard.offsets[-1])
+        self.dtype, self.pooling = shard.stored.dtype.name, str(shard.provenance.get("pooling", ""))
+        spec = shard.spec
+        self.width, self.layers, self.bins = spec.dim, spec.layers, spec.bins
+        self.hop_seconds = spec.hop_seconds
+
+    def cells(self) -> list[str]:
+        """A row of the table."""
+        width = str(self.width) if self.bins is None else f"{self.bins} bins"
+        needed = ", ".join(self.needed_by) or ("nothing" if self.listed else "not in params.yaml")
+        if self.needed_by and not self.dtype:  # of the entry `none`, which most models name
+            needed = f"{len(self.needed_by)} slots, without features"
+        return [
+            *(self.corpus, self.backbone, size(self.bytes)),
+            *(f"{self.utterances:,}", f"{self.rejected:,}"),
+            *((self.dtype, width, str(self.layers)) if self.dtype else ("-", "-", "-")),
+            *(self.pooling or "-", f"{needed}; {self.problem}" if self.problem else needed),
+        ]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The work store.
+
+    Attributes:
+        folder: Where.
+        bytes: Of finished shards.
+        unused_bytes: Of those, what no entry of params.yaml would use.
+        training_bytes: Of half-done trainings.
+        unused: What is unused: kind, checkpoint and size.
+    """
+
+    folder: str
+    bytes: int
+    unused_bytes: int
+    training_bytes: int
+    unused: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """All that is listed."""
+
+    caches: list[CacheFolder]
+    store: Store
+    total_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "total_bytes", sum(cache.bytes for cache in self.caches))
+
+    def lines(self) -> list[str]:
+        """For people."""
+        rows = [list(HEADER), *(cache.cells() for cache in self.caches)]
+        count, utterances = len(self.caches), sum(cache.utterances for cache in self.caches)
+        rows.append(["total", f"{count} caches", size(self.total_bytes), f"{utterances:,}", ""])
+        store = self.store
+        return [
+            *aligned(rows),
+            "",
+            f"work store {store.folder}: {size(store.bytes)} of shards, {size(store.unused_bytes)} "
+            f"of them used by no entry of params.yaml; {size(store.training_bytes)} of half-done "
+            "trainings",
+            *(f"  unused: {what}, {size(count)}" for what, count in store.unused),
+        ]
+
+
+def holdings(params: Params, store: Path, root: Path = Path("cache")) -> Holdings:
+    """Look at every cache folder and at the work store; a bad folder does not stop the others.
+
+    Args:
+        params: params.yaml.
+        store: Root of the work store.
+        root: Holds `<corpus>/<backbone>`.
+    """
+    needed = users(params)
+    folders = sorted(path for path in root.glob("*/*") if path.is_dir())
+    found = [
+        _look_at(folder, params, needed)
+        for folder in folders
+        if not folder.parent.name.startswith(".")
+    ]
+    return Holdings(found, _look_at_store(store, params))
+
+
+def users(params: Params) -> dict[str, tuple[str, ...]]:
+    """By backbone the slots that it fills: `model.slot`."""
+    found: dict[str, list[str]] = {}
+    for model, entry in params.models.items():
+        slots = entry.items() if isinstance(entry, dict) else ()
+        for slot, name in slots:
+            if slot != "kind" and isinstance(name, str) and name in params.backbones:
+                found.setdefault(name, []).append(f"{model}.{slot}")
+    return {name: tuple(slots) for name, slots in found.items()}
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of 1,000 as disks are sold.
+
+    >>> size(1_500_000)
+    '1.5 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _look_at(folder: Path, params: Params, needed: dict[str, tuple[str, ...]]) -> CacheFolder:
+    found = CacheFolder(folder.parent.name, folder.name)
+    found.needed_by = needed.get(found.backbone, ())
+    found.listed = found.corpus in params.corpora and found.backbone in params.backbones
+    try:
+        found.bytes = sum(path.stat().st_size for path in folder.iterdir())
+        if (folder / REJECTED).exists():
+            found.rejected = len(read_rejected(folder / REJECTED))
+        for path in sorted(folder.glob("*.h5")):
+            shard = read_shard(path)  # one at a time: ids of millions are not kept
+            check_structure(shard)
+            found.add(shard)
+    except (HeronryError, OSError, KeyError, ValueError) as error:
+        found.problem = f"unreadable, see `python -m pipeline cache verify {folder}` ({error})"
+    return found
+
+
+def _look_at_store(store: Path, params: Params) -> Store:
+    backbones = list(stored_backbones(store, params))
+    unused = [found for found in backbones if found.entries == ()]
+    trainings = [file.bytes for _, files in stored_trainings(store) for file in files]
+    return Store(
+        folder=str(store),
+        bytes=sum(found.bytes for found in backbones),
+        unused_bytes=sum(found.bytes for found in unused),
+        training_bytes=sum(trainings),
+        unused=tuple((found.what, found.bytes) for found in unused),
+    )

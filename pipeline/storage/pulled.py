@@ -1,0 +1,102 @@
+"""Are the inputs of training what the lock files in Git say, where DVC did not look?
+
+DVC compares what it pulls with its MD5 only from remotes with `verify`, which `python -m pipeline
+share setup` sets. Shards carry a checksum of their own, which finds damage but not forgery, and
+labels carry none. So where a project has another remote as well, training reads its inputs once
+more and compares them with dvc.lock, which came by Git.
+
+MD5 is DVC's name for content. To forge an output one needs a second preimage, which nobody can
+make; that two contents of one MD5 can be made by the same hand is of no use against a lock that
+someone else wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from features.errors import CacheError
+from features.files.yaml_text import read_yaml_file
+from pipeline.storage.remote import unverified
+
+LOCK_BYTES = 1 << 26  # of a lock file, at most
+
+
+def check_pulled(folders: Iterable[Path]) -> None:
+    """Compare output folders with the lock files, if some remote is not verified.
+
+    A folder that no lock file knows is passed over.
+
+    Args:
+        folders: Relative to the project, which is the current folder.
+
+    Raises:
+        CacheError: If one is not what its lock file says.
+    """
+    remotes = unverified()
+    if not remotes:
+        return
+    locked = _locked()
+    for folder in dict.fromkeys(folders):
+        expected = locked.get(folder.as_posix())
+        if expected is None or (found := directory_md5(folder)) == expected:
+            continue
+        raise CacheError(
+            f"{folder} is not what dvc.lock says: MD5 {found}, expected {expected}"
+            f"{_objects(folder, expected)}. It was changed here, or by a remote that DVC does not "
+            f"verify ({', '.join(remotes)}): remove the folder and these objects, set the remote "
+            "up by `python -m pipeline share setup`, and pull again"
+        )
+
+
+def directory_md5(folder: Path) -> str:
+    """DVC's name of a folder: the MD5 of the sorted list of its files, with theirs."""
+    files = _files(folder)
+    entries = [{"md5": files[name], "relpath": name} for name in sorted(files)]
+    content = json.dumps(entries, sort_keys=True).encode()
+    return f"{hashlib.md5(content, usedforsecurity=False).hexdigest()}.dir"
+
+
+def _objects(folder: Path, expected: str) -> str:
+    """What differs, and under which names DVC keeps it in its usual cache folder."""
+    objects = Path(".dvc", "cache", "files", "md5")
+    listed = objects / expected[:2] / expected[2:]
+    if not listed.is_file() or _file_md5(listed) + ".dir" != expected:
+        return ""
+    files = _files(folder)
+    wanted = {each["relpath"]: each["md5"] for each in json.loads(listed.read_bytes())}
+    wrong = [
+        f"{name} ({objects / md5[:2] / md5[2:]})"
+        for name, md5 in wanted.items()
+        if files.get(name) != md5
+    ]
+    return f", in {', '.join(wrong[:5])}" if wrong else ""
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """MD5 by path of all files in a folder."""
+    return {
+        path.relative_to(folder).as_posix(): _file_md5(path)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def _file_md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _locked() -> dict[str, str]:
+    """MD5 by path, of all outputs that the stages before training have in their lock files."""
+    found: dict[str, str] = {}
+    for stage in ("prepare", "extract"):
+        path = Path("stages", stage, "dvc.lock")
+        if path.is_file():
+            content: Any = read_yaml_file(path, most=LOCK_BYTES)
+            entries = (content or {}).get("stages", {}).values()
+            found |= {out["path"]: out["md5"] for entry in entries for out in entry["outs"]}
+    return found

@@ -1,0 +1,1 @@
+"""Training of one model: loop, schedules, sampling, augmentation, several processes."""

@@ -1,0 +1,101 @@
+"""Augmentation of batches while training: SeqAug and mixup.
+
+All draws come from the generator of the job, on the CPU, so that they repeat.
+
+Legend: B batch, T time, D width, K classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from features.stream import Stream
+from pipeline.model.batch import Batch
+
+SEQAUG_SLOTS = ("speech", "text")
+SEQAUG_BETA = 0.5
+
+
+def seqaug(batch: Batch, probability: float, generator: np.random.Generator) -> Batch:
+    """Shuffle some dimensions of the speech and the text in time (SeqAug, arXiv 2305.01954).
+
+    Each slot of each utterance by itself, with this probability: a share ~ Beta(0.5, 0.5) of the
+    dimensions, at least one, gets one common permutation of the frames that exist. Settings:
+    arXiv 2506.02088, which leaves F0 alone; other slots stay as they are, too.
+
+    Args:
+        batch: Of utterances; stays as it is.
+        probability: That a slot of an utterance is changed.
+        generator: Of all draws.
+    """
+    streams = dict(batch.streams)
+    for slot in SEQAUG_SLOTS:
+        if slot in streams and streams[slot].values.is_floating_point():
+            streams[slot] = _shuffled(streams[slot], probability, generator)
+    return dataclasses.replace(batch, streams=streams)
+
+
+def _shuffled(stream: Stream, probability: float, generator: np.random.Generator) -> Stream:
+    values = stream.values.clone()
+    width = values.shape[2]
+    chosen = generator.random(len(values)) < probability
+    for row in np.flatnonzero(chosen):
+        count = max(int(generator.beta(SEQAUG_BETA, SEQAUG_BETA) * width), 1)
+        dims = torch.from_numpy(generator.permutation(width)[:count])
+        frames = stream.mask[row].nonzero().squeeze(1)
+        order = frames[torch.from_numpy(generator.permutation(len(frames)))]
+        values[row, frames[:, None], dims] = stream.values[row, order[:, None], dims]
+    return Stream(values, stream.mask)
+
+
+def mixup(batch: Batch, alpha: float, classes: int, generator: np.random.Generator) -> Batch:
+    """Blend each utterance with another of the batch that has another class (arXiv 1710.09412).
+
+    x = m x_i + (1 - m) x_j with m ~ Beta(alpha, alpha), where padding counts as zeros and a frame
+    exists if it exists in either; labels become shares. Bins cannot be blended: those of i stay.
+    An utterance without a mate of another class stays as it is.
+
+    The public code of arXiv 2506.02088 draws the mate from the whole split and mixes waveforms,
+    and only with probability alpha; on cached features the batch has to do.
+
+    Args:
+        batch: Of utterances, with labels `[B]`; stays as it is.
+        alpha: Of the Beta distribution, above 0.
+        classes: K.
+        generator: Of all draws.
+
+    Returns:
+        The batch with labels `[B, K]` float32.
+    """
+    assert batch.labels is not None
+    mates = torch.tensor(_mates(batch.labels.tolist(), generator))
+    drawn = generator.beta(alpha, alpha, len(mates))
+    share = torch.from_numpy(drawn).float().masked_fill(mates == torch.arange(len(mates)), 1.0)
+    streams = {slot: _blend(stream, mates, share) for slot, stream in batch.streams.items()}
+    hot = F.one_hot(batch.labels, classes).float()
+    labels = share[:, None] * hot + (1 - share[:, None]) * hot[mates]
+    return dataclasses.replace(batch, streams=streams, labels=labels)
+
+
+def _blend(stream: Stream, mates: Tensor, share: Tensor) -> Stream:
+    if not stream.values.is_floating_point():
+        return stream
+    part = share[:, None, None].to(stream.values.dtype)
+    # Frames beyond the mask hold zeros: docs/format.md, and Stream.
+    values = part * stream.values + (1 - part) * stream.values[mates]
+    alone = (share == 1)[:, None]
+    return Stream(values, torch.where(alone, stream.mask, stream.mask | stream.mask[mates]))
+
+
+def _mates(labels: Sequence[int], generator: np.random.Generator) -> list[int]:
+    mates = []
+    for row, label in enumerate(labels):
+        others = [i for i, other in enumerate(labels) if other != label]
+        mates.append(int(generator.choice(others)) if others else row)
+    return mates
