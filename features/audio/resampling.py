@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 RATES_HZ = (4_000, 768_000)  # others are a damaged header's
 # Coefficients of the largest kernel, 64 MiB: that from 44.1 to 16 kHz has 115,000.
 LARGEST_KERNEL = 2**24
-# From 44.1 or 48 kHz, 7.4 kHz loses 0.2 dB and 8.1 kHz is 89 dB down: tests/test_resampling.py.
+# From 44.1 or 48 kHz, 7.4 kHz loses 0.2 dB and 8.1 kHz is 89 dB down, as the tests of this module
+# measure.
 ZERO_CROSSINGS = 48
 ROLLOFF = 0.96  # of half the lower rate: where the filter has lost half the amplitude
 BETA = 8.0
 IDENTITY = {"window": "kaiser", "zeros": ZERO_CROSSINGS, "rolloff": ROLLOFF, "beta": BETA}
 """What decides the numbers, for the provenance of what hears. No library's version does: the
-coefficients are a formula of these, to which tests/test_resampling.py holds the result."""
+coefficients are a formula of these, to which the tests hold the result."""
 _AT_ONCE = 16  # samples of the new rate that one place gives, at least: 16 are the fastest
 
 Samples = NDArray[np.float32]

@@ -23,10 +23,10 @@ share that can be right, with n utterances of an emotion, c of them with a cue i
     audio alone: the same, with cues in the voice
     both:        1, as every emotion but neutral has a cue somewhere
 
-(tests/test_demo_corpus.py counts them.) Accuracy and UAR agree, as emotions are equally frequent.
-The audio ceiling is that of voice and sounds: the words can be heard, too, and a recogniser that
-understands them is not bound by it. Phrases differ between splits, so that 240 utterances teach
-little of that.
+(tests/features/corpora/test_demo.py counts them.) Accuracy and UAR agree, as emotions are equally
+frequent. The audio ceiling is that of voice and sounds: the words can be heard, too, and a
+recogniser that understands them is not bound by it. Phrases differ between splits, so that 240
+utterances teach little of that.
 
 Measured on the test split by logistic regression on means over time, its strength chosen on the
 validation split (seed 0): text (MiniLM) 0.67, audio (Whisper tiny.en, layers 2 and 4) 0.71, both

@@ -1,8 +1,8 @@
 """The look of the report: light and dark by the reader's setting, and in print.
 
 Every pair of ink and ground that occurs has a contrast of 4.5 or more in both themes, and lines
-have 3 or more (WCAG 2.2, 1.4.3 and 1.4.11): tests/test_report_html.py computes it. Plots refer to
-the variables, so that the themes reach into them.
+have 3 or more (WCAG 2.2, 1.4.3 and 1.4.11): tests/pipeline/html/test_markup.py computes it. Plots
+refer to the variables, so that the themes reach into them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who says what, when, with which cues: the demo corpus before anything is spoken.
 
 The plan alone decides what can be known from the words, from the voice and from both, so that the
-ceilings of a classifier can be counted on it exactly (tests/test_demo_corpus.py does).
+ceilings of a classifier can be counted on it exactly (tests/features/corpora/test_demo.py does).
 
 Notation: S speakers of a split, n utterances of an emotion in a split.
 """

@@ -1,0 +1,1 @@
+"""What every plug-in keeps, found by globbing its folder."""

@@ -1,0 +1,149 @@
+"""Recognised words beside the reference: told by a table, encoded in its place, and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from features.backbone.base import content_of
+from features.backbone.entry import backbone_entry
+from features.backbones.asr_text import AsrText
+from features.backbones.text_encoder import TextEncoder
+from features.cache.reader import CacheReader
+from features.corpora.manifest import ManifestCorpus
+from features.corpus.adapter import Item
+from features.corpus.entry import corpus_entry
+from features.corpus.manifest import Manifest, read_labels
+from features.corpus.prepare import prepare
+from features.corpus.utterance import Utterance
+from features.doctor.folder import check_against, check_cache, reads_of
+from features.errors import UtteranceError
+from features.extraction.extract import extract
+from features.extraction.plan import plan_shards
+from features.files.records import NOTICED, REJECTED, read_rejected
+from tests.contracts.checkpoints import text_encoder
+
+WORDS = ["this is", "number number is", "utterance"]
+SAID = (
+    Utterance("a", text=WORDS[0], asr=WORDS[1]),
+    Utterance("b", text=WORDS[1], asr=WORDS[2]),
+    Utterance("c", text=WORDS[2]),
+)
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return text_encoder.write(tmp_path_factory.mktemp("bert"), **text_encoder.SIZES)
+
+
+def test_it_is_the_text_encoder_over_other_words(options: dict[str, Any]) -> None:
+    ours, theirs = AsrText(**options), TextEncoder(**options)
+    assert ours.provenance() == theirs.provenance()
+    assert ours.spec == theirs.spec
+    referred = [Utterance(u.id, text=u.asr) for u in SAID[:2]]
+    with torch.inference_mode():
+        found, expected = ours(ours.prepare(SAID[:2])), theirs(theirs.prepare(referred))
+    assert torch.equal(found.values, expected.values)
+    assert torch.equal(found.mask, expected.mask)
+    with pytest.raises(UtteranceError, match="has no asr"):
+        ours.prepare(SAID)
+
+
+def test_shards_are_cut_by_recognised_words_and_known_by_them() -> None:
+    manifest = Manifest("c", SAID, shard_characters=len(WORDS[1]))
+    plan = list(plan_shards(manifest, "asr"))
+    assert [[u.id for u in shard.utterances] for shard in plan] == [["a"], ["b"]]
+    assert plan[0].contents == (content_of(SAID[1], "text"),)
+    assert content_of(SAID[2], "asr") is None
+    edited = dataclasses.replace(SAID[0], asr="number")
+    assert content_of(edited, "text") == content_of(SAID[0], "text")
+    assert content_of(edited, "asr") != content_of(SAID[0], "asr")
+
+
+def test_those_without_are_rejected_and_the_cache_is_sound(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    manifest, store = Manifest("c", SAID), tmp_path / "store"
+    entry = backbone_entry("x", {"kind": "asr_text", **options})
+    tell = extract(manifest, entry, tmp_path / "x", store=store)
+    assert tell.rejected == read_rejected(tmp_path / "x" / "rejected.csv") == {"c": "has no asr"}
+    assert list(CacheReader(tmp_path / "x")) == ["a", "b"]
+    again = dataclasses.replace(
+        manifest, utterances=(*SAID[:2], dataclasses.replace(SAID[2], text="other"))
+    )
+    assert extract(again, entry, tmp_path / "x", store=store).linked == 1
+    text = backbone_entry("y", {"kind": "text_encoder", **options})
+    extract(manifest, text, tmp_path / "y", store=store)
+    for name, reads in (("x", "asr"), ("y", "text")):
+        facts = check_cache(tmp_path / name)
+        assert reads_of(facts, manifest) == reads
+        assert [*facts.faults, *check_against(facts, manifest)] == []
+
+
+def test_a_recogniser_without_faults_is_not_taken_for_the_reference(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Equal words have equal hashes; the one who has none said the same as another."""
+    said = (*(Utterance(id, text=WORDS[0], asr=WORDS[0]) for id in "ab"), Utterance("c", text="is"))
+    manifest = Manifest("c", (*said, Utterance("d", text=WORDS[0])))
+    entry = backbone_entry("x", {"kind": "asr_text", **options})
+    extract(manifest, entry, tmp_path / "x", store=tmp_path / "store")
+    facts = check_cache(tmp_path / "x")
+    assert [*facts.faults, *check_against(facts, manifest)] == []
+
+
+def test_a_corpus_without_recognised_words_leaves_a_sound_bare_cache(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    manifest = Manifest("c", tuple(dataclasses.replace(u, asr=None) for u in SAID))
+    entry = backbone_entry("x", {"kind": "asr_text", **options})
+    extract(manifest, entry, tmp_path / "x", store=tmp_path / "store")
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == [NOTICED, REJECTED]
+    facts = check_cache(tmp_path / "x")
+    assert [*facts.faults, *check_against(facts, manifest)] == []
+
+
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, **entry: Any) -> Path:
+    root = tmp_path / "corpus"
+    root.mkdir(exist_ok=True)
+    (root / "manifest.csv").write_text(table)
+    monkeypatch.setenv("HERONRY_MINE_ROOT", str(root))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    given = {"kind": "manifest", "protocol": "official", **entry}
+    prepare("mine", corpus_entry("mine", given), tmp_path / "data")
+    return tmp_path / "data"
+
+
+HEAD = "id,text,label,speaker,split"
+ROWS = ["a,one,sad,s0,train", "b,two,happy,s1,valid", "c,three,sad,s2,test"]
+
+
+def test_a_column_of_recognised_words_reaches_manifest_and_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = prepared(tmp_path, monkeypatch, "\n".join([HEAD, *ROWS]))
+    before = {path.name: path.read_text() for path in bare.rglob("*.jsonl")}
+    heard = [f"{ROWS[0]},won", f"{ROWS[1]},", f"{ROWS[2]},tree"]
+    table = "\n".join([f"{HEAD},whisper", *heard])
+    data = prepared(tmp_path, monkeypatch, table, columns={"asr": "whisper"})
+    expected = ["won", None, "tree"]
+    assert [u.asr for u in Manifest.read(data / "utterances")] == expected
+    assert [label.asr for label in read_labels(data / "labels")] == expected
+    for path in data.rglob("*.jsonl"):
+        rows, old = path.read_text().splitlines(), before[path.name].splitlines()
+        assert rows[1] == old[1]  # a row without the words keeps its bytes
+        added = {key: json.loads(rows[0])[key] for key in json.loads(rows[0]) if key != "asr"}
+        assert added == json.loads(old[0])
+
+
+def test_the_column_may_be_hidden(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("id,text,label,speaker,asr\na,one,sad,s0,won\n")
+    (item,) = ManifestCorpus(tmp_path, columns={"asr": ""}).items()
+    assert item == Item("a", "sad", "s0", text="one")
+    (item,) = ManifestCorpus(tmp_path).items()
+    assert item.asr == "won"

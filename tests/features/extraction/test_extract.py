@@ -1,0 +1,267 @@
+"""Resumed = uninterrupted, incremental = from scratch, and nothing is computed twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from features.backbone.base import Inputs
+from features.backbone.entry import BackboneEntry, backbone_entry
+from features.backbones.tone import Tone
+from features.cache.reader import CacheReader
+from features.cache.shard import write_shard
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Utterance
+from features.errors import CacheError, MachineError, ManifestError
+from features.extraction.extract import Extraction, extract
+from features.files.hashes import file_sha256
+from features.stream import Stream
+from tests.conftest import ManifestMaker
+from tests.contracts.checkpoints import text_encoder
+
+TONE = BackboneEntry("tone", "tone")
+SECONDS = [0.5, 1.0, 0.3, 1.2, 0.8, 0.4, 0.9, 1.1]
+
+
+def run(manifest: Manifest, out: Path, store: Path, entry: BackboneEntry = TONE) -> Extraction:
+    return extract(manifest, entry, out, store=store)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_cache_holds_what_the_backbone_gives(make_manifest: ManifestMaker, tmp_path: Path) -> None:
+    manifest = make_manifest(SECONDS)
+    tell = run(manifest, tmp_path / "out", tmp_path / "store")
+    reader = CacheReader(tmp_path / "out", verify=True)
+    assert len(reader.shards) > 2
+    assert tell.computed == len(SECONDS)
+    backbone = Tone()
+    for utterance in manifest:
+        live = backbone(backbone.prepare([utterance])).unpad()[0]
+        assert (reader[utterance.id] == live.half().numpy()).all()
+
+
+def test_second_run_computes_nothing(make_manifest: ManifestMaker, tmp_path: Path) -> None:
+    manifest = make_manifest(SECONDS)
+    run(manifest, tmp_path / "out", tmp_path / "store")
+    before = content(tmp_path / "out")
+    tell = run(manifest, tmp_path / "out", tmp_path / "store")
+    assert (tell.computed, tell.copied) == (0, 0)
+    assert content(tmp_path / "out") == before
+
+
+def test_incremental_equals_from_scratch(make_manifest: ManifestMaker, tmp_path: Path) -> None:
+    whole = make_manifest(SECONDS)
+    part = dataclasses.replace(whole, utterances=whole.utterances[:5])
+    run(part, tmp_path / "out", tmp_path / "store")
+    tell = run(whole, tmp_path / "out", tmp_path / "store")
+    assert tell.computed == 3
+    run(whole, tmp_path / "scratch", tmp_path / "other store")
+    assert content(tmp_path / "out") == content(tmp_path / "scratch")
+
+
+def test_reordering_and_cutting_anew_compute_nothing(
+    make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
+    manifest = make_manifest(SECONDS)
+    run(manifest, tmp_path / "out", tmp_path / "store")
+    other = dataclasses.replace(manifest, utterances=manifest.utterances[::-1], shard_seconds=3.0)
+    tell = run(other, tmp_path / "out", tmp_path / "store")
+    assert tell.computed == 0
+    run(other, tmp_path / "scratch", tmp_path / "other store")
+    assert content(tmp_path / "out") == content(tmp_path / "scratch")
+
+
+def test_editing_one_computes_that_one(make_manifest: ManifestMaker, tmp_path: Path) -> None:
+    manifest = make_manifest(SECONDS)
+    run(manifest, tmp_path / "out", tmp_path / "store")
+    edited = make_manifest([0.7], folder="edit", start=3).utterances[0]
+    rows = list(manifest.utterances)
+    rows[3] = edited
+    changed = dataclasses.replace(manifest, utterances=tuple(rows))
+    assert run(changed, tmp_path / "out", tmp_path / "store").computed == 1
+
+
+def test_other_settings_compute_all_again(make_manifest: ManifestMaker, tmp_path: Path) -> None:
+    manifest = make_manifest(SECONDS)
+    run(manifest, tmp_path / "out", tmp_path / "store")
+    for change in ({"version": 2}, {"dim": 5}, {"pooling": "mean"}, {"store_dtype": "float32"}):
+        entry = backbone_entry("tone", change)
+        assert run(manifest, tmp_path / "out", tmp_path / "store", entry).computed == len(SECONDS)
+
+
+def test_bad_audio_is_rejected_with_its_reason(
+    make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
+    manifest = make_manifest(SECONDS)
+    path = Path(manifest.utterances[2].audio or "")
+    path.write_bytes(b"no audio at all")
+    rows = list(manifest.utterances)
+    rows[2] = dataclasses.replace(rows[2], sha256=file_sha256(path))
+    rows.append(Utterance(id="words only", text="hello"))
+    broken = dataclasses.replace(manifest, utterances=tuple(rows))
+    for _ in range(2):  # the second time from the store: the reasons must still be told
+        tell = run(broken, tmp_path / "out", tmp_path / "store")
+        assert list(tell.rejected) == ["u2", "words only"]
+        reader = CacheReader(tmp_path / "out")
+        assert reader.rejected == tell.rejected
+        assert len(reader) == len(SECONDS) - 1
+
+
+def test_nothing_usable_fails_and_leaves_no_cache_behind(
+    make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
+    heard = make_manifest(SECONDS)
+    mute = dataclasses.replace(
+        heard, utterances=tuple(Utterance(id=u.id, text=u.text) for u in heard)
+    )
+    short = make_manifest([0.01, 0.012], folder="short", start=50)
+    for manifest, reason in ((mute, r"has no audio \(8\)"), (short, r"samples.*\(2\)")):
+        for _ in range(2):  # the second time from the store
+            (tmp_path / "out").mkdir(exist_ok=True)
+            (tmp_path / "out" / "of an earlier run.h5").touch()
+            with pytest.raises(CacheError, match=f"utterances were rejected: .*{reason}"):
+                run(manifest, tmp_path / "out", tmp_path / "store")
+            assert not (tmp_path / "out").exists()
+    both = dataclasses.replace(heard, utterances=(*heard.utterances, *short.utterances))
+    tell = run(both, tmp_path / "out", tmp_path / "store")
+    assert (tell.utterances, len(tell.rejected)) == (10, 2)
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_missing_or_changed_files_stop_the_run_and_keep_finished_shards(
+    make_manifest: ManifestMaker, tmp_path: Path, damage: str
+) -> None:
+    manifest = make_manifest(SECONDS)
+    path = Path(manifest.utterances[-1].audio or "")
+    whole = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(whole[:-2] + b"xx")
+    with pytest.raises(ManifestError, match=str(path)):
+        run(manifest, tmp_path / "out", tmp_path / "store")
+    path.write_bytes(whole)
+    tell = run(manifest, tmp_path / "out", tmp_path / "store")
+    assert tell.linked >= 2
+    assert tell.computed < len(SECONDS) / 2
+
+
+def test_damaged_shard_in_the_store_is_made_again(
+    make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
+    manifest = make_manifest(SECONDS)
+    run(manifest, tmp_path / "out", tmp_path / "store")
+    before = content(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    victim = sorted((tmp_path / "store").rglob("*.h5"))[0]
+    damaged = bytearray(victim.read_bytes())
+    damaged[-1] ^= 1
+    victim.chmod(0o644)
+    victim.write_bytes(damaged[: len(damaged) // 2])
+    tell = run(manifest, tmp_path / "out", tmp_path / "store")
+    assert tell.computed > 0
+    assert content(tmp_path / "out") == before
+
+
+def test_none_writes_only_its_list(make_manifest: ManifestMaker, tmp_path: Path) -> None:
+    manifest = make_manifest(SECONDS)
+    run(manifest, tmp_path / "out", tmp_path / "store", BackboneEntry("none", "none"))
+    assert content(tmp_path / "out") == {"rejected.csv": b"id,reason\n"}
+
+
+class Exploding(Tone):
+    """A backbone that must not be asked for anything."""
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        raise AssertionError(inputs.ids)
+
+
+def test_full_store_needs_no_forward_pass(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = make_manifest(SECONDS)
+    run(manifest, tmp_path / "out", tmp_path / "store")
+    monkeypatch.setattr("features.backbones.tone.build", Exploding)
+    run(manifest, tmp_path / "out", tmp_path / "store")
+
+
+class Sociable(Tone):
+    """Its numbers are those of utterances in the batch: rounding, much enlarged."""
+
+    cpu_batch_seconds = 20.0
+
+    def __init__(self, *, dim: int = 8) -> None:
+        super().__init__(dim=dim)
+        self.network = torch.nn.Identity()
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        stream = super().__call__(inputs)
+        values = torch.full_like(stream.values, len(inputs.ids)) * stream.mask[..., None]
+        return Stream(values, stream.mask)
+
+
+@pytest.mark.parametrize("finished", range(1, 5))
+def test_batches_do_not_depend_on_which_shards_were_finished(
+    finished: int, make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where each shard has one utterance of its own and one that all have."""
+    common, *others = make_manifest([0.5, *[1.6] * 5])
+    rows = [u for other in others for u in (dataclasses.replace(common, id=f"c{other.id}"), other)]
+    manifest = dataclasses.replace(make_manifest([]), utterances=tuple(rows))
+    monkeypatch.setattr("features.backbones.tone.build", Sociable)
+    run(manifest, tmp_path / "reference", tmp_path / "other store")
+    reader, calls = CacheReader(tmp_path / "reference"), 0
+    assert len(reader.shards) == len(others)
+    assert {int(reader[u.id].max()) for u in rows} == {2}
+
+    def stop(*args: Any, **options: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > finished:
+            raise OSError(28, "No space left on device")
+        write_shard(*args, **options)
+
+    with monkeypatch.context() as full:
+        full.setattr("features.cache.shard.write_shard", stop)
+        with pytest.raises(MachineError):
+            run(manifest, tmp_path / "out", tmp_path / "store")
+    assert run(manifest, tmp_path / "out", tmp_path / "store").linked == finished
+    assert content(tmp_path / "out") == content(tmp_path / "reference")
+
+
+def test_what_another_plan_left_is_copied_to_batches_too(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("features.backbones.tone.build", Sociable)
+    whole = make_manifest(SECONDS)
+    part = dataclasses.replace(whole, utterances=whole.utterances[:5])
+    run(part, tmp_path / "out", tmp_path / "store")
+    assert run(whole, tmp_path / "out", tmp_path / "store").computed == 3
+    other = dataclasses.replace(whole, utterances=whole.utterances[::-1], shard_seconds=3.0)
+    assert run(other, tmp_path / "out", tmp_path / "store").computed == 0
+
+
+def test_incremental_texts_agree_with_those_from_scratch(
+    make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
+    options = text_encoder.VARIANTS["roberta"](tmp_path / "checkpoint")
+    entry = BackboneEntry("x", "text_encoder", store_dtype="float32", options=options)
+    whole = make_manifest([0.1] * 12)
+    part = dataclasses.replace(whole, utterances=whole.utterances[:7])
+    run(part, tmp_path / "out", tmp_path / "store", entry)
+    tell = run(whole, tmp_path / "out", tmp_path / "store", entry)
+    assert tell.computed == 5
+    run(whole, tmp_path / "scratch", tmp_path / "other store", entry)
+    grown, scratch = CacheReader(tmp_path / "out"), CacheReader(tmp_path / "scratch")
+    for utterance in whole:
+        expected = scratch[utterance.id]
+        assert np.abs(grown[utterance.id] - expected).max() <= 1e-5 * np.abs(expected).max()

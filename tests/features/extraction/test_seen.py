@@ -1,0 +1,172 @@
+"""A checkpoint that says what it was trained on: found again by name and by sound, not by words."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from features.backbone.entry import BackboneEntry, backbone_entry
+from features.cache.reader import CacheReader
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Utterance
+from features.errors import ManifestError
+from features.extraction.extract import extract
+from features.extraction.seen import TRAINED_ON, TrainedOn, find_seen, trained_on, write_trained_on
+from features.files.records import SEEN, read_seen, write_seen
+from features.weights.checkpoint import Checkpoint
+from tests.conftest import ManifestMaker
+from tests.contracts.checkpoints.text_encoder import VARIANTS
+
+SECONDS = [0.5, 0.6, 0.7, 0.8]
+
+
+def encoder(folder: Path) -> BackboneEntry:
+    return backbone_entry("tuned", {"kind": "text_encoder", **VARIANTS["bert"](folder)})
+
+
+def extracted(manifest: Manifest, entry: BackboneEntry, tmp_path: Path) -> Path:
+    out = tmp_path / "cache" / manifest.corpus / entry.name
+    extract(manifest, entry, out, store=tmp_path / "store")
+    return out
+
+
+def test_extraction_lists_what_the_checkpoint_has_seen(
+    make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
+    manifest = make_manifest(SECONDS)
+    entry = encoder(tmp_path / "tuned")
+    folder = extracted(manifest, entry, tmp_path)
+    assert not (folder / SEEN).exists()
+    plain = (folder / "shard-00000.h5").read_bytes()
+    write_trained_on(tmp_path / "tuned", "tones", manifest.utterances[:2])
+    folder = extracted(manifest, entry, tmp_path)
+    expected = {"u0": "it was trained on", "u1": "it was trained on"}
+    assert read_seen(folder / SEEN) == expected
+    assert (folder / SEEN).read_text().startswith("id,why\nu0,")
+    # It is no part of the features: none is computed again, and none changes.
+    assert (folder / "shard-00000.h5").read_bytes() == plain
+    assert list(CacheReader(folder)) == [utterance.id for utterance in manifest]
+
+
+def test_a_list_of_others_is_an_empty_table(make_manifest: ManifestMaker, tmp_path: Path) -> None:
+    manifest, entry = make_manifest(SECONDS), encoder(tmp_path / "tuned")
+    write_trained_on(tmp_path / "tuned", "elsewhere", [Utterance("u0", text="other words")])
+    assert (extracted(manifest, entry, tmp_path) / SEEN).read_text() == "id,why\n"
+
+
+def test_a_malformed_list_stops_before_anything_is_computed(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, entry = make_manifest(SECONDS), encoder(tmp_path / "tuned")
+    (tmp_path / "tuned" / TRAINED_ON).write_text('{"corpus": "tones", "id": "u0"}\n{"id": 3}\n')
+
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("features.extraction.engines.run_shards", refuse)
+    with pytest.raises(ManifestError, match=r"trained_on\.jsonl, line 2: .*'corpus'"):
+        extracted(manifest, entry, tmp_path)
+
+
+def test_what_counts_as_seen() -> None:
+    text = "the same words"
+    span = Utterance("span", audio="long.wav", sha256="f00", start=1.0, stop=2.0)
+    rows = Manifest(
+        "here",
+        (
+            Utterance("name", text="x"),
+            Utterance("sound", audio="a.wav", sha256="ba5"),
+            Utterance("words", text=text),
+            span,
+            Utterance("new", audio="b.wav", sha256="e66", text=text),
+        ),
+    )
+    words = hashlib.sha256(text.encode()).hexdigest()
+    known = [
+        TrainedOn("here", "name"),
+        TrainedOn("there", "new", audio_sha256="0", text_sha256=words),
+        TrainedOn("there", "copy", audio_sha256="ba5"),
+        TrainedOn("there", "recording", audio_sha256="f00"),
+    ]
+    assert find_seen(rows, known) == {
+        "name": "it was trained on",
+        "sound": "its audio is that of copy of the corpus there",
+        "span": "its audio is that of recording of the corpus there",
+    }
+    assert find_seen(rows, []) == {}
+    assert list(find_seen(rows, [TrainedOn("there", "s", span.audio_content)])) == ["span"]
+
+
+def test_a_corpus_under_another_name_is_known_by_its_audio(make_manifest: ManifestMaker) -> None:
+    manifest = make_manifest(SECONDS)
+    known = [TrainedOn("other", f"x{u.id}", u.sha256) for u in manifest.utterances[:3]]
+    renamed = dataclasses.replace(manifest, corpus="copy")
+    assert list(find_seen(renamed, known)) == ["u0", "u1", "u2"]
+
+
+def test_the_file_has_a_line_for_each(tmp_path: Path) -> None:
+    spoken = Utterance("a", audio="a.wav", sha256="f00", text="Ja, ähm")
+    write_trained_on(tmp_path, "mine", [spoken, Utterance("b", text="no")])
+    first, second = map(json.loads, (tmp_path / TRAINED_ON).read_text().splitlines())
+    words = hashlib.sha256("Ja, ähm".encode()).hexdigest()
+    assert first == {"corpus": "mine", "id": "a", "audio_sha256": "f00", "text_sha256": words}
+    assert sorted(second) == ["corpus", "id", "text_sha256"]
+
+
+def in_folder(tmp_path: Path) -> dict[str, str]:
+    return {"checkpoint": str(tmp_path / "net")}
+
+
+def as_file(tmp_path: Path) -> dict[str, str]:
+    return {"checkpoint": str(tmp_path / "net" / "weights.pt")}
+
+
+@pytest.mark.parametrize("options", [in_folder, as_file])
+def test_native_networks_carry_it_beside_their_weights(
+    tmp_path: Path, options: Callable[[Path], dict[str, str]]
+) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "weights.pt").touch()
+    write_trained_on(tmp_path / "net", "mine", [Utterance("a", text="x")])
+    checkpoint = Checkpoint(options(tmp_path)["checkpoint"])
+    assert checkpoint.beside(TRAINED_ON, ("weights.pt",)) == tmp_path / "net" / TRAINED_ON
+    assert checkpoint.beside("absent.jsonl", ("weights.pt",)) is None
+
+
+def test_the_folder_of_checkpoints_is_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HERONRY_CHECKPOINTS", str(tmp_path))
+    encoder(tmp_path / "tuned")
+    entry = backbone_entry("tuned", {"kind": "text_encoder", "checkpoint": "someone/tuned"})
+    assert trained_on(entry) is None
+    write_trained_on(tmp_path / "tuned", "mine", [Utterance("a", text="x")])
+    assert [row.id for row in trained_on(entry) or ()] == ["a"]
+    shutil.rmtree(tmp_path / "tuned")
+    assert trained_on(entry) is None
+
+
+def test_backbones_without_a_checkpoint_have_seen_nothing() -> None:
+    assert trained_on(BackboneEntry("tone", "tone")) is None
+    assert trained_on(BackboneEntry("none", "none")) is None
+
+
+@pytest.mark.parametrize(
+    "content", ["", "id,reason\n", "id,why\na\n", "a,b,c\n", "id,why\nca\xe9,seen\n"]
+)
+def test_a_table_that_is_none_lets_nothing_through(tmp_path: Path, content: str) -> None:
+    (tmp_path / SEEN).write_bytes(content.encode("latin-1"))  # the last is no UTF-8
+    with pytest.raises(ManifestError, match=r"seen\.csv is no table of id,why"):
+        read_seen(tmp_path / SEEN)
+
+
+def test_tables_come_back_whole(tmp_path: Path) -> None:
+    seen = {"a,b": 'its "audio"', "ü": "why"}
+    write_seen(tmp_path / SEEN, seen)
+    assert read_seen(tmp_path / SEEN) == seen

@@ -1,0 +1,213 @@
+"""What of a network is trained, how fast, and by which detour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
+from features.backbone.base import module_of
+from features.errors import ParamsError
+from pipeline.e2e.model import mask_time, spans
+from pipeline.e2e.tuning import anatomy, tune, units
+from pipeline.params.training import TrainParams
+from pipeline.params.tuning import LoraParams, SlotTuning, TuneParams, tune_problems
+from pipeline.training.loop import begin, make_optimizer, train_epoch, update
+from tests.conftest import ManifestMaker
+from tests.support.small_live import FAMILIES, entry_of, live_of, logits, slot_of, tuned_model
+
+SECONDS = [0.3, 0.5, 0.4]
+
+
+def network_of(family: str, folder: Path, **settings: Any) -> torch.nn.Module:
+    network = module_of(entry_of(family, folder, **settings).build())
+    assert network is not None
+    return network
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_parameter_has_its_part(family: str, tmp_path: Path) -> None:
+    """Three blocks (one, where they are shared), of equal size, and a front end where one hears."""
+    network = network_of(family, tmp_path)
+    parts = anatomy(network)
+    names = [name for name, _ in network.named_parameters()]
+    assert len(parts.blocks) == (1 if family == "albert" else 3)
+    kinds = {type(network.get_submodule(block)) for block in parts.blocks}
+    assert len(kinds) == 1
+    front = {name for name in names if parts.in_front(name)}
+    assert bool(front) == (slot_of(entry_of(family, tmp_path / "again")) != "text")
+    assert all("conv" in name for name in front)
+    assert sorted(set(map(parts.depth, names))) == list(range(len(parts.blocks) + 1))
+    covered = [id(p) for _, module in units(network, parts) for p in module.parameters()]
+    assert len(covered) == len(set(covered))
+
+
+def test_a_norm_belongs_where_it_is_computed(tmp_path: Path) -> None:
+    """Behind the blocks in pre-norm networks, below them in post-norm ones."""
+    found = {f: anatomy(network_of(f, tmp_path)).top for f in ("hubert_layer", "hubert_group")}
+    assert found == {"hubert_layer": ("encoder.layer_norm",), "hubert_group": ()}
+    assert anatomy(network_of("whisper", tmp_path)).top == ("layer_norm",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_merged_adapters_equal_unmerged(
+    family: str, tmp_path: Path, make_manifest: ManifestMaker
+) -> None:
+    entry = entry_of(family, tmp_path)
+    slot = slot_of(entry)
+    live = live_of(make_manifest(SECONDS), {slot: entry.build()})
+    names = list(network_of(family, tmp_path / "again").state_dict())
+    plain = logits(tuned_model(live, slots={slot: {"tune": "frozen"}}), live.batch(live.labels))
+    model = tuned_model(live, slots={slot: {"tune": "lora"}})
+    batch = live.batch(live.labels)
+    assert torch.allclose(logits(model, batch), plain, atol=1e-6)  # B is zero at first
+    training = begin(model, live, live.labels, TrainParams(lr=3e-2), seed=0)
+    for _ in range(4):
+        train_epoch(training, live, live.labels, TrainParams(lr=3e-2))
+    before = logits(model, batch)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                assert float(value.abs().max()) > 0, name
+                value.mul_(4)  # so that adapters tell
+    unmerged = logits(model, batch)
+    assert float((unmerged - before).abs().max()) > 1e-4
+    model.merge()
+    assert torch.allclose(logits(model, batch), unmerged, atol=1e-5)
+    assert list(model.networks[slot].state_dict()) == names
+
+
+def test_adapters_stand_beside_queries_and_values(tmp_path: Path) -> None:
+    network = network_of("hubert_group", tmp_path)
+    tune(network, SlotTuning(tune="lora", freeze_layers=1), LoraParams(rank=2), "speech")
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert {".".join(name.split(".")[2:5]) for name in trained} == {
+        *(f"{layer}.attention.{end}" for layer in (1, 2) for end in ("q_proj", "v_proj"))
+    }
+    sizes = [p.shape for name, p in network.named_parameters() if "lora_A" in name]
+    assert {tuple(size) for size in sizes} == {(2, 32)}
+
+
+def test_wavlm_gets_them_where_they_are_computed(tmp_path: Path) -> None:
+    """Its attention never calls its linear layers."""
+    network = network_of("wavlm_group", tmp_path)
+    tune(network, SlotTuning(tune="lora"), LoraParams(), "speech")
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert trained
+    assert all("feed_forward" in name for name in trained)
+    fresh = network_of("wavlm_group", tmp_path / "again")
+    with pytest.raises(ParamsError, match=r"e2e.lora.targets: given \['q_proj'\].*output_dense"):
+        tune(fresh, SlotTuning(tune="lora"), LoraParams(targets=["q_proj"]), "speech")
+
+
+def test_targets_can_be_named(tmp_path: Path) -> None:
+    network = network_of("bert", tmp_path)
+    tune(network, SlotTuning(tune="lora"), LoraParams(targets=["intermediate.dense"]), "text")
+    trained = [name for name, p in network.named_parameters() if p.requires_grad]
+    assert len(trained) == 2 * 3
+    assert all("intermediate.dense" in name for name in trained)
+
+
+def test_more_layers_than_there_are_cannot_be_frozen(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"e2e.slots.text.freeze_layers: given 4.*at most 3"):
+        tune(network_of("bert", tmp_path), SlotTuning(freeze_layers=4), LoraParams(), "text")
+
+
+def test_rates_by_slot_and_layer(tmp_path: Path, make_manifest: ManifestMaker) -> None:
+    """The schedule's rate, times the slot's share of the protocol's, times decay a layer."""
+    entries = {slot_of(e): e for e in (entry_of(f, tmp_path) for f in ("bert", "whisper"))}
+    live = live_of(make_manifest(SECONDS), {slot: e.build() for slot, e in entries.items()})
+    text = {"lr": 1e-4, "layer_decay": 0.5}
+    model = tuned_model(live, slots={"text": text, "nonverbal": {"lr": 2e-3}})
+    params = TrainParams(lr=1e-3)
+    training = begin(model, live, live.labels, params, seed=0)
+    training.schedule.peak = 5e-4  # half, as on a plateau
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    update(training, 1.0, 1.0)
+    rates = {
+        id(p): group["lr"] for group in training.optimizer.param_groups for p in group["params"]
+    }
+    found = {name: rates[id(p)] for name, p in model.named_parameters() if id(p) in rates}
+    assert {found[name] for name in found if name.startswith("fusion.")} == {5e-4}
+    assert {found[name] for name in found if name.startswith("networks.nonverbal.")} == {1e-3}
+    for name, rate in found.items():
+        if name.startswith("networks.text."):
+            below = next((2 - i for i in range(3) if f".layer.{i}." in name), 3)
+            assert rate == pytest.approx(5e-5 * 0.5**below), name
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert set(found) == trained
+    assert len(make_optimizer(model, params).param_groups) == 6
+
+
+def test_spans_cover_their_share() -> None:
+    """1 - (1 - share / length)^length of the frames that have `length` frames before them."""
+    torch.manual_seed(0)
+    covered = spans(400, 200, 0.3, 10)
+    assert float(covered[:, 9:].float().mean()) == pytest.approx(1 - (1 - 0.03) ** 10, abs=0.01)
+    assert float(covered[:, 0].float().mean()) == pytest.approx(0.03, abs=0.03)
+    ends = covered[:, :-1] & ~covered[:, 1:]
+    for row, last in ends.nonzero().tolist()[:200]:
+        if last >= 9:
+            assert bool(covered[row, last - 9 : last + 1].all())
+
+
+@pytest.mark.parametrize("family", ["hubert_group", "wavlm_group", "whisper", "whisper_trim"])
+def test_masking_is_for_training_alone(
+    family: str, tmp_path: Path, make_manifest: ManifestMaker
+) -> None:
+    entry = entry_of(family, tmp_path)
+    live = live_of(make_manifest(SECONDS), {slot_of(entry): entry.build()})
+    batch = live.batch(live.labels)
+    plain = logits(tuned_model(live), batch)
+    model = tuned_model(live, specaugment=0.5)
+    assert torch.equal(logits(model, batch), plain)
+    seen = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        model.networks.train()
+        with torch.no_grad():
+            seen.append(model(batch).logits)
+    assert torch.equal(*seen)
+    assert not torch.allclose(seen[0], plain, atol=1e-5)
+    slot = slot_of(entry)
+    frozen = tuned_model(live, specaugment=0.5, slots={slot: {"tune": "frozen"}}).train()
+    streams = [frozen._stream(slot, batch).values for _ in range(2)]
+    assert torch.equal(*streams)
+
+
+def test_text_is_not_masked_and_what_is_unknown_is_refused(
+    tmp_path: Path, make_manifest: ManifestMaker
+) -> None:
+    entry = entry_of("bert", tmp_path)
+    live = live_of(make_manifest(SECONDS), {"text": entry.build()})
+    tuned_model(live, specaugment=0.5)
+    with pytest.raises(ParamsError, match=r"e2e.specaugment: given 0.1 for a Linear"):
+        mask_time(torch.nn.Linear(2, 2), 0.1)
+
+
+def test_the_section_lists_all_that_is_wrong() -> None:
+    given = {
+        "precison": "float32",
+        "keep": 0,
+        "batch_seconds": -1.0,
+        "lora": {"rank": 0, "alpha": "much"},
+        "slots": {"prosody": {}, "text": {"tune": "some", "layer_decay": 1.5}, "speech": 3},
+    }
+    found = tune_problems(given)
+    places = [line.partition(":")[0] for line in found]
+    assert sorted(places) == sorted(
+        [
+            *("e2e.precison", "e2e.keep", "e2e.batch_seconds", "e2e.lora.rank", "e2e.lora.alpha"),
+            *("e2e.slots.prosody", "e2e.slots.text.tune", "e2e.slots.text.layer_decay"),
+            "e2e.slots.speech",
+        ]
+    )
+    with pytest.raises(ParamsError, match=r"e2e\.keep"):
+        TuneParams(keep=0)
+    assert tune_problems({}) == []
+    assert TuneParams().of("text") == SlotTuning()

@@ -1,0 +1,115 @@
+"""Which utterances the words do not decide."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.corpus.manifest import Label, read_labels
+from pipeline.evaluation.lexical import lexical_groupings, lexically_neutral
+from pipeline.evaluation.rows import Rows
+from pipeline.runs.words import normalised
+from tests.support.fake_run import FakeRun, rows_of
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Yeah.", "yeah"),
+        ("  oh,   NO!!", "oh no"),
+        ("don\u2019t", "dont"),
+        ("don't", "dont"),
+        ("Straße", "strasse"),
+        ("ｆｕｌｌ ｗｉｄｔｈ", "full width"),
+        ("a_b-c", "a b c"),
+        ("...", ""),
+    ],
+)
+def test_spelling_is_not_wording(text: str, words: str) -> None:
+    assert normalised(text) == words
+
+
+def labelled(fake: FakeRun) -> list[Label]:
+    return read_labels(fake.data)
+
+
+def test_words_with_several_labels_are_ambiguous(tmp_path: Path) -> None:
+    """Every third utterance of the fake corpus says yes, under all labels; others are unique."""
+    fake = FakeRun(tmp_path, folds=3, told=True).write()
+    rows = rows_of(fake)
+    flags = lexically_neutral(rows, labelled(fake))
+    said_yes = ["yes" in (label.text or "").lower() for label in rows.utterances]
+    assert flags is not None
+    assert flags.tolist() == said_yes
+    (words,) = lexical_groupings(rows, labelled(fake))
+    assert (words.field, words.unknown) == ("words", 0)
+    assert [group.name for group in words.groups] == ["ambiguous", "distinct"]
+    assert words.groups[0].utterances == sum(said_yes)
+
+
+def test_the_same_words_under_one_label_are_not(tmp_path: Path) -> None:
+    fake = FakeRun(tmp_path, folds=3, told=True).write()
+    one = [replace(label, text=f"I am {label.label}") for label in labelled(fake)]
+    known = {label.id: label for label in one}
+    rows = rows_of(fake)
+    rows = replace(rows, utterances=tuple(known[label.id] for label in rows.utterances))
+    flags = lexically_neutral(rows, one)
+    assert flags is not None
+    assert not flags.any()
+    # one utterance in the training split under another label makes the words ambiguous
+    other = replace(one[0], text="i am HAPPY", label="sad")
+    flags = lexically_neutral(rows, [*one, replace(other, id="new", splits=("train",) * 3)])
+    assert flags is not None
+    happy = [label.label == "happy" for label in rows.utterances]
+    assert flags.tolist() == happy
+
+
+def test_scripted_sentences_are_all_ambiguous(tmp_path: Path) -> None:
+    fake = FakeRun(tmp_path, folds=3).write()
+    read = [replace(x, sentence=str(k % 2)) for k, x in enumerate(labelled(fake))]
+    known = {label.id: label for label in read}
+    rows = rows_of(fake)
+    rows = replace(rows, utterances=tuple(known[label.id] for label in rows.utterances))
+    flags = lexically_neutral(rows, read)
+    assert flags is not None
+    assert flags.all()
+
+
+def test_without_words_and_probe_nothing_is_said(tmp_path: Path) -> None:
+    fake = FakeRun(tmp_path).write()
+    assert lexically_neutral(rows_of(fake), labelled(fake)) is None
+    assert lexical_groupings(rows_of(fake), labelled(fake)) == []
+
+
+def test_a_text_probe_adds_what_it_takes_for_neutral(tmp_path: Path) -> None:
+    fake = FakeRun(tmp_path, folds=3, told=True, extras=True).write()
+    rows = rows_of(fake)
+    words = lexically_neutral(replace_probe(rows, "happy"), labelled(fake))
+    both = lexically_neutral(rows, labelled(fake))
+    assert words is not None
+    assert both is not None
+    assert 0 < words.sum() < len(words)
+    assert both.all()
+    found = lexical_groupings(rows, labelled(fake))
+    assert [each.field for each in found] == ["words", "text_probe", "lexical"]
+    assert [len(each.groups) for each in found] == [2, 1, 1]
+
+
+def replace_probe(rows: Rows, guess: str) -> Rows:
+    """The same rows, with a text probe that always says `guess`."""
+    k = rows.classes.index(guess)
+    jobs = tuple(
+        replace(job, probes={"text": np.full(int(job.test.sum()), k)}) for job in rows.jobs
+    )
+    return replace(rows, jobs=jobs)
+
+
+def test_a_probe_of_a_corpus_without_neutral_says_nothing(tmp_path: Path) -> None:
+    fake = FakeRun(tmp_path, classes=("happy", "sad"), extras=True).write()
+    assert lexical_groupings(rows_of(fake), labelled(fake)) == []
+    shouted = FakeRun(tmp_path / "b", classes=("sad", "Neutral"), extras=True).write()
+    (found,) = lexical_groupings(rows_of(shouted), labelled(shouted))
+    assert found.field == "text_probe"

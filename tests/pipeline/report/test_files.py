@@ -1,0 +1,79 @@
+"""The files of reports/, and the stage that writes them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.report.evaluate import evaluate, write_report
+from pipeline.report.metrics_json import headline
+from tests.pipeline.report.test_evaluate import FILES, pooled, rows_of
+from tests.support.fake_run import FakeRun, edit_json
+from tests.support.paths import ROOT
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeRun:
+    return FakeRun(tmp_path, folds=3).write()
+
+
+@pytest.mark.slow
+def test_same_input_same_bytes(tmp_path: Path) -> None:
+    fake = FakeRun(tmp_path).write()
+    for name in ("first", "second"):
+        write_report(evaluate(fake.run, fake.data), tmp_path / name)
+    for name in FILES:
+        first = (tmp_path / "first" / name).read_bytes()
+        assert first
+        assert first == (tmp_path / "second" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_tables_are_joined_in_order_of_seed_and_fold(fake: FakeRun) -> None:
+    head = json.loads((fake.run / "run.json").read_text(encoding="utf-8"))
+    edit_json(fake.run / "run.json", seeds=head["seeds"][::-1])
+    reports = write_report(evaluate(fake.run, fake.data), fake.root / "reports").parent
+    jobs = [(seed, fold) for seed in fake.seeds for fold in range(3)]
+    for name in ("predictions.csv", "history.csv"):
+        parts = [rows_of(fake.predictions(*job).with_name(name)) for job in jobs]
+        assert rows_of(reports / name) == [row for part in parts for row in part]
+    pairs = [pair for seed in fake.seeds for pair in zip(*pooled(fake, seed), strict=True)]
+    found = rows_of(reports / "confusion.csv")
+    assert [(row["label"], row["prediction"]) for row in found] == pairs
+
+
+def _stage(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stages.evaluate", *arguments],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.slow
+def test_stage_writes_reports_and_prints_the_headline(tmp_path: Path) -> None:
+    FakeRun(tmp_path).write()
+    done = _stage(tmp_path, "cached", "fake", "blend")
+    assert (done.returncode, done.stderr) == (0, "")
+    metrics = json.loads((tmp_path / "reports/metrics.json").read_text(encoding="utf-8"))
+    assert headline(metrics) in done.stdout
+    assert "reports/index.html" in done.stdout
+    assert {path.name for path in (tmp_path / "reports").iterdir()} == set(FILES)
+
+
+@pytest.mark.slow
+def test_stage_fails_with_a_message_and_no_traceback(tmp_path: Path) -> None:
+    FakeRun(tmp_path).write()
+    done = _stage(tmp_path, "cached", "fake", "other")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot read runs/cached/fake/other/run.json")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "reports").exists()

@@ -1,0 +1,231 @@
+"""A batch in parts gives the gradient of the whole, and only what cannot be cut is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from features.backbone.base import Inputs
+from features.stream import Stream
+from pipeline.data.dialogues import UNSCORED
+from pipeline.e2e.source import LiveExamples
+from pipeline.model.batch import Batch
+from pipeline.params.training import TrainParams
+from pipeline.training.fitting import Fitting, TooLargeError, between, padded_size, rows
+from pipeline.training.loop import NotFiniteError, Step, begin, evaluate, train_epoch
+from pipeline.training.state import Training
+from tests.conftest import ManifestMaker
+from tests.support.small_live import entry_of, live_of, tuned_model, without_dropout
+
+SECONDS = [0.3, 0.9, 0.5, 0.31, 0.7, 0.4, 0.6]
+
+
+@pytest.fixture
+def live(tmp_path: Path, make_manifest: ManifestMaker) -> LiveExamples:
+    entries = {"text": entry_of("bert", tmp_path), "speech": entry_of("hubert_group", tmp_path)}
+    backbones = {slot: entry.build() for slot, entry in entries.items()}
+    return live_of(make_manifest(SECONDS), backbones, batch_size=7)
+
+
+def training_of(live: LiveExamples, **train: Any) -> Training:
+    model = tuned_model(live)
+    without_dropout(model)
+    return begin(model, live, live.labels, TrainParams(**train), seed=0)
+
+
+def no_room(_: Tensor | None = None) -> Tensor:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has none")
+
+
+def fails_above(training: Training, most: int, *, backwards: bool = False) -> list[int]:
+    """From now on more utterances than `most` do not fit; returns what is tried."""
+    tried: list[int] = []
+    model: Any = training.model
+    stream = model._stream
+
+    def limited(slot: str, batch: Batch) -> Stream:
+        if slot == "text":
+            tried.append(rows(batch))
+        if rows(batch) > most and not backwards:
+            no_room()
+        found: Stream = stream(slot, batch)
+        if rows(batch) > most and slot == "speech" and found.values.requires_grad:
+            values: Any = found.values
+            values.register_hook(no_room)  # the fusion has its gradients by then
+        return found
+
+    model._stream = limited
+    return tried
+
+
+def gradients(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
+    """Of one step's batches, not yet divided."""
+    step = Step(training, 1.0)
+    for batch in batches:
+        step.add(batch)
+    named = training.model.named_parameters()
+    return {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("most", [1, 2, 3, 5])
+def test_gradients_of_parts_are_that_of_the_whole(
+    live: LiveExamples, most: int, backwards: bool
+) -> None:
+    """Also where the batch before it was done, and where part of the gradient was there already."""
+    batches = [live.batch(live.labels[:2]), live.batch(live.labels)]
+    whole = gradients(training_of(live, loss="weighted_focal"), batches)
+    training = training_of(live, loss="weighted_focal")
+    fails_above(training, most, backwards=backwards)
+    parts = gradients(training, batches)
+    assert parts.keys() == whole.keys()
+    largest = max(float(gradient.abs().max()) for gradient in whole.values())
+    for name, gradient in whole.items():
+        assert torch.allclose(parts[name], gradient, rtol=1e-4, atol=1e-6 * largest), name
+
+
+def test_steps_stay_and_later_batches_are_cut_beforehand(live: LiveExamples) -> None:
+    params = TrainParams(batch_size=7, accumulate=1)
+    training, said = training_of(live), list[str]()
+    training.fitting.say = said.append
+    whole = evaluate(training.model, live, live.labels).loss
+    tried = fails_above(training, 3)
+    loss = train_epoch(training, live, live.labels, params)
+    assert tried == [7, 3, 4, 3, 2, 2]  # 7 failed; 4 failed, so all of the step again
+    tried.clear()
+    train_epoch(training, live, live.labels, params)
+    assert tried == [3, 2, 2]
+    assert training.schedule.step == 2
+    assert len(said) == 1
+    assert "a batch of 7 utterances does not fit" in said[0]
+    assert "Tried to allocate 2 GiB" not in said[0]
+    assert loss == pytest.approx(whole, rel=1e-5)
+
+
+def test_evaluation_is_cut_as_well(live: LiveExamples) -> None:
+    training = training_of(live)
+    whole = evaluate(training.model, live, live.labels)
+    fails_above(training, 2)
+    parts = evaluate(training.model, live, live.labels)
+    assert parts.probabilities == pytest.approx(whole.probabilities, abs=1e-6)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+
+
+def test_a_single_utterance_that_does_not_fit_is_named(live: LiveExamples) -> None:
+    training = training_of(live)
+    fails_above(training, 0)
+    with pytest.raises(TooLargeError, match=r"the utterances \['u\d'\] alone do not fit .*cut it"):
+        train_epoch(training, live, live.labels, TrainParams(batch_size=7))
+
+
+def dialogues() -> Batch:
+    """Three of them with 2, 3 and 1 turns; every number is one of its own."""
+    labels = torch.tensor([[0, 1, UNSCORED], [1, 1, 0], [0, UNSCORED, UNSCORED]])
+    values = torch.arange(3 * 3 * 2.0).reshape(3, 3, 2)
+    ids = tuple("abcdef")
+    inputs = {"text": Inputs(ids, {"ids": torch.arange(12).reshape(6, 2)})}
+    return Batch({"prosody": Stream(values, labels != UNSCORED)}, labels, ids, inputs)
+
+
+def test_dialogues_are_cut_between_dialogues() -> None:
+    batch = dialogues()
+    for middle in (1, 2):
+        parts = between(batch, 0, middle), between(batch, middle, 3)
+        assert parts[0].ids == batch.ids[: {1: 2, 2: 5}[middle]]
+        assert parts[0].ids + parts[1].ids == batch.ids
+        for part in parts:
+            assert part.labels is not None
+            assert int((part.labels != UNSCORED).sum()) == len(part.ids)
+            assert part.inputs["text"].ids == part.ids
+        joined = torch.cat([part.inputs["text"].tensors["ids"] for part in parts])
+        assert torch.equal(joined, batch.inputs["text"].tensors["ids"])
+        joined = torch.cat([part.streams["prosody"].values for part in parts])
+        assert torch.equal(joined, batch.streams["prosody"].values)
+        assert sum(padded_size(part) for part in parts) == padded_size(batch)
+
+
+def test_nothing_is_cut_below_the_limit() -> None:
+    batch = dialogues()
+    size = padded_size(batch)
+    counts = {
+        limit: [rows(part) for part in Fitting(limit).parts(batch)]
+        for limit in (None, size + 1, size, 1)
+    }
+    assert counts == {None: [3], size + 1: [3], size: [1, 2], 1: [1, 1, 1]}
+
+
+Spoil = Callable[[Training], None]
+
+
+def spoil_the_loss(training: Training) -> None:
+    loss = training.model.loss
+    training.model.loss = lambda *given: loss(*given) * torch.inf  # type: ignore[method-assign]
+
+
+def spoil_a_gradient(training: Training) -> None:
+    parameter: Any = next(training.model.parameters())
+    parameter.register_hook(lambda gradient: gradient * torch.nan)
+
+
+@pytest.mark.parametrize("spoil", [spoil_the_loss, spoil_a_gradient])
+def test_what_is_not_finite_ends_before_it_reaches_the_weights(
+    live: LiveExamples, spoil: Spoil
+) -> None:
+    training = training_of(live)
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    spoil(training)
+    named = r"is (inf|nan) on a batch with utterances \['u\d', 'u\d', 'u\d'\]"
+    with pytest.raises(NotFiniteError, match=named):
+        train_epoch(training, live, live.labels, TrainParams(batch_size=3))
+    for name, value in training.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_steps_that_the_scaler_leaves_out_are_no_error_until_none_is_made(
+    live: LiveExamples,
+) -> None:
+    """Two overflows halve the scale twice; an overflow at any scale ends the training."""
+    training = training_of(live)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    training.scaler, params = scaler, TrainParams(batch_size=3)
+    left = [2]
+
+    def overflow(gradient: Tensor) -> Tensor:
+        left[0] -= 1
+        return gradient * torch.inf if left[0] >= 0 else gradient
+
+    parameter: Any = next(training.model.parameters())
+    parameter.register_hook(overflow)
+    train_epoch(training, live, live.labels, params)
+    assert scaler.get_scale() == 1.0
+    assert all(bool(value.isfinite().all()) for value in training.model.parameters())
+    left[0] = 1000
+    many = TrainParams(batch_size=1, accumulate=1)
+    train_epoch(training, live, live.labels, many)
+    with pytest.raises(NotFiniteError, match="gradient's norm is"):
+        train_epoch(training, live, [*live.labels, *live.labels], many)
+
+
+def test_every_word_for_too_little_memory_is_understood() -> None:
+    """A CPU's allocator and cuBLAS have no exception of their own."""
+    inputs = Inputs(("a", "b"), {"x": torch.zeros(2, 3)})
+    batch = Batch({}, torch.tensor([0, 1]), ("a", "b"), {"text": inputs})
+    for error in (
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError("Unable to allocate 12 GiB"),
+    ):
+        said = list[str]()
+        fitting = Fitting(say=said.append)
+        assert fitting.attempt([batch], Mock(side_effect=error)) is None
+        assert [rows(part) for part in fitting.parts(batch)] == [1, 1]
+        assert len(said) == 1
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        Fitting().attempt([batch], Mock(side_effect=RuntimeError("shapes differ")))

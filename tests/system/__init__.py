@@ -1,0 +1,1 @@
+"""The whole program: DVC, servers, kills, a browser."""

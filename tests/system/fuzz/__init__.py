@@ -1,0 +1,1 @@
+"""Seeded damage to what people write and what the stages read."""
