@@ -1,5 +1,7 @@
 """Batches of ragged sequences.
 
+torch is imported where tensors are made, so that a cache can be read as arrays without it.
+
 Legend: B batch, T time (frames of an utterance or turns of a dialogue), D width.
 """
 
@@ -7,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import torch
-from torch import Tensor
-
-from features.process.devices import moved
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,13 @@ class Stream:
     def pad(cls, sequences: Sequence[Tensor]) -> Self:
         """Stack `B` sequences `[T_i, D]` or `[T_i]` to one stream, with zeros after the shorter.
 
+        >>> import torch
         >>> stream = Stream.pad([torch.ones(2, 3), torch.ones(1, 3)])
         >>> stream.values.shape, stream.mask.tolist()
         (torch.Size([2, 2, 3]), [[True, True], [True, False]])
         """
+        import torch
+
         lengths = torch.tensor([len(sequence) for sequence in sequences])
         values = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
         return cls(values, torch.arange(values.shape[1]) < lengths[:, None])
@@ -81,8 +85,7 @@ class Stream:
 
     def to(self, device: torch.device | str, *, dtype: torch.dtype | None = None) -> Self:
         """The stream on another device; `dtype` converts real-valued frames only."""
+        from features.process.devices import moved
+
         kind = dtype if self.values.is_floating_point() else None
-        return type(self)(
-            moved(self.values, device, kind),
-            moved(self.mask, device),
-        )
+        return type(self)(moved(self.values, device, kind), moved(self.mask, device))

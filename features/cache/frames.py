@@ -1,29 +1,41 @@
-"""The frames of a shard where they lie in its file: as a map of its pages, or by positioned reads.
+"""Frames of a shard, read from its file: through a map of its pages, or by positioned reads.
 
-Neither keeps the file open. The map is torch's private one, which closes its descriptor once the
-pages are mapped (that of Python's `mmap` and so of `np.memmap` holds one for as long as it lives,
-and 1,024 is a common limit). torch also converts from it without a warning about read-only memory.
+Neither keeps the file open: a cache may have more shards than the 1,024 descriptors that a process
+commonly gets. Nothing here imports torch, but for whoever asks for a tensor.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import mmap
 import os
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from features.errors import CacheError, DamagedShardError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 BLOCK_BYTES = 1 << 20  # read at once for checksums; larger ones are not faster
 Array = NDArray[Any]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (
+    *(ctypes.c_void_p, ctypes.c_size_t),  # address, size
+    *(ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long),  # protection, flags, file, offset
+)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_FAILED = ctypes.c_void_p(-1).value
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,8 @@ class StoredFrames:
 
         Never write to it: that would change what this process sees, though never the file.
         """
+        import torch
+
         return torch.from_numpy(self._mapped)
 
     @contextlib.contextmanager
@@ -121,15 +135,15 @@ class StoredFrames:
         if not self.bytes:
             return np.empty(self.shape, self.dtype)
         size = self.start + self.bytes
-        with self.open():  # the file of that name is still the one that `start` was read from
+        with self.open() as file:
             try:
-                pages = torch.from_file(str(self.path), shared=False, size=size, dtype=torch.uint8)
-            except RuntimeError as error:
+                pages = map_pages(file, size)
+            except OSError as error:
                 raise CacheError(
                     f"{self.path} cannot be mapped into memory ({error}); open the cache with "
                     '`access="read"`, or check `ulimit -v` and vm.overcommit_memory'
                 ) from error
-        values: Array = pages.numpy()[self.start :].view(self.dtype).reshape(self.shape)
+        values: Array = pages[self.start :].view(self.dtype).reshape(self.shape)
         return values
 
     @property
@@ -145,6 +159,40 @@ class StoredFrames:
             if not count:
                 raise DamagedShardError(f"{self.path} ends at byte {place}; it is truncated")
             into, place = into[count:], place + count
+
+
+class Extent(NamedTuple):
+    """Place of an utterance's frames: `first:last` of the frames of its shard."""
+
+    stored: StoredFrames
+    first: int
+    last: int
+
+    @property
+    def length(self) -> int:
+        """Number of frames T."""
+        return self.last - self.first
+
+
+def map_pages(file: int, size: int) -> NDArray[np.uint8]:
+    """Map the first `size` bytes of an open file into memory; the file may be closed afterwards.
+
+    Python's own `mmap`, and so `np.memmap`, keeps a descriptor open for as long as the map lives.
+    The map is private: writing to it changes a copy of the page. It is writable all the same, since
+    torch warns about tensors of read-only memory.
+
+    Raises:
+        OSError: If the system refuses.
+    """
+    access = mmap.PROT_READ | mmap.PROT_WRITE
+    address = _libc.mmap(None, size, access, mmap.MAP_PRIVATE, file, 0)
+    if address == _FAILED:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    pages = (ctypes.c_uint8 * size).from_address(address)
+    # Arrays hold `pages`, so the last of them unmaps; at exit threads may still read, so none does.
+    weakref.finalize(pages, _libc.munmap, address, size).atexit = False
+    return np.frombuffer(memoryview(pages), np.uint8)
 
 
 def raw(array: Array) -> memoryview:

@@ -11,14 +11,13 @@ import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features.cache.frames import StoredFrames
+from features.cache.frames import Extent
 from features.stream import Stream
 
 OPEN_AT_ONCE = 64  # files at most; a batch rarely touches more shards
@@ -27,19 +26,6 @@ CACHED_BYTES = 512 << 10  # that are read before they are converted
 KEPT = 2  # blocks of a size: training holds one batch while it makes the next, here of two slots
 
 _free: defaultdict[int, list[NDArray[np.uint8]]] = defaultdict(list)
-
-
-class Extent(NamedTuple):
-    """Where the frames of an utterance are: `first:last` of those of its shard."""
-
-    stored: StoredFrames
-    first: int
-    last: int
-
-    @property
-    def length(self) -> int:
-        """Number of frames T."""
-        return self.last - self.first
 
 
 def gather(

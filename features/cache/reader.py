@@ -12,18 +12,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from features.cache.gather import Extent, gather
+from features.cache.frames import Extent
 from features.cache.shard import DEVIATION, Shard, check_structure, read_shard, shard_name
 from features.errors import CacheError
 from features.files.records import NOTICED, REJECTED, read_noticed, read_rejected, reasons_line
 from features.process.memory import available_bytes
 from features.stream import Stream, StreamSpec
+
+if TYPE_CHECKING:
+    import torch
 
 Access = Literal["auto", "map", "read"]
 MAPPED_PART = 0.5  # of the available memory that a mapped cache may take: docs/format.md, Reading
@@ -133,6 +135,11 @@ class CacheReader(Mapping[str, NDArray[Any]]):
         Returns:
             Values `[B, T, D]` (bins: `[B, T]`) and mask `[B, T]`, where T is the longest's.
         """
+        # Only here, so that programs that read rows as arrays need not wait for torch's import.
+        import torch
+
+        from features.cache.gather import gather
+
         kind = dtype or (torch.float32 if self.spec.bins is None else torch.int64)
         extents = [self._extents[id] for id in ids]
         return gather(extents, self.shards[0].stored.shape[1:], kind, mapped=self.access == "map")

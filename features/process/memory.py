@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 PROC = Path("/proc")
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -17,6 +19,8 @@ _TOO_LITTLE = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATU
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device, or this machine, has too little memory."""
+    import torch  # only here: readers of a cache ask this module for the available memory
+
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _TOO_LITTLE)

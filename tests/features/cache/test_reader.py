@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import errno
 import os
 import resource
+import subprocess
+import sys
 from collections import defaultdict, deque
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
+import features.cache.frames
 import features.cache.gather
 import features.cache.reader
 from features.cache.frames import StoredFrames, identity
@@ -165,6 +169,29 @@ def test_a_shard_that_was_replaced_is_not_mistaken_for_the_old_one(
         reader.batch(["0.0"])
 
 
+@BOTH
+def test_reading_arrays_imports_no_torch(tmp_path: Path, access: Access) -> None:
+    write(tmp_path, [[5, 3], [2]])
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from features.cache.reader import CacheReader\n"
+        f"reader = CacheReader(Path({str(tmp_path)!r}), access={access!r}, verify=True)\n"
+        "assert sum(len(reader[id]) for id in reader) == 10\n"
+        "assert 'torch' not in sys.modules, sys.modules['torch']\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+def test_pages_are_unmapped_with_the_last_array(tmp_path: Path) -> None:
+    reader = CacheReader(write(tmp_path, [[5]]), access="map")
+    row = reader["0.0"]
+    del reader
+    assert mapped(tmp_path)
+    assert np.isfinite(row).all()
+    del row
+    assert not mapped(tmp_path)
+
+
 def test_a_map_outlives_its_file(tmp_path: Path) -> None:
     reader = CacheReader(write(tmp_path, [[5]]), access="map")
     before = reader.batch(["0.0"])
@@ -192,10 +219,10 @@ def test_frames_beyond_the_end_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_refused_map_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> Tensor:
-        raise RuntimeError("unable to mmap 60 bytes: Cannot allocate memory (12)")
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(torch, "from_file", refuse)
+    monkeypatch.setattr(features.cache.frames, "map_pages", refuse)
     reader = CacheReader(write(tmp_path, [[5]]), access="map")
     with pytest.raises(CacheError, match=r'cannot be mapped.*access="read"'):
         reader.batch(["0.0"])
