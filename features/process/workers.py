@@ -15,9 +15,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+from features.errors import MachineError
 from features.process.machine_errors import told
 
 P = ParamSpec("P")
@@ -52,11 +54,21 @@ class WorkerPool(ProcessPoolExecutor):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Wait for what is under way, if there is time."""
+        """Wait for what is under way, if there is time.
+
+        Raises:
+            MachineError: In place of a `BrokenProcessPool`: a worker was killed.
+        """
         if error is not None and not isinstance(error, Exception):
             for process in multiprocessing.active_children():
                 process.terminate()
         self.shutdown(wait=True, cancel_futures=error is not None)
+        if isinstance(error, BrokenProcessPool):
+            raise MachineError(
+                "a worker process ended before its work was done: it was killed, as the system "
+                "does when memory runs out (`dmesg` says so). Run the same command again, which "
+                "resumes from what was finished; if memory is short, with fewer workers"
+            ) from error
 
 
 def end_with_parent() -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from features.corpus.manifest import Label
 from pipeline.evaluation.groups import Grouping, grouping
 from pipeline.evaluation.rows import Flags, Rows
-from pipeline.runs.words import TEXT, normalised
+from pipeline.runs.word_errors import TEXT, normalised
 
 NEUTRAL = ("neutral", "neu")
 """Names, in lower case, of the class that stands for no emotion."""

@@ -51,6 +51,29 @@ def make_model(
     return PreparedFusion(before, model) if before.changed else model
 
 
+def describe_model(
+    *,
+    kind: str,
+    args: Mapping[str, Any],
+    specs: Mapping[str, StreamSpec],
+    classes: Sequence[str],
+    inputs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Content of `model.json`: what `make_model` was given."""
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "args": dict(args),
+        "specs": {slot: spec.to_dict() for slot, spec in specs.items()},
+        "classes": list(classes),
+    }
+    switched_on = InputSettings.of(inputs).to_dict()
+    if switched_on:
+        description["inputs"] = switched_on
+    return description
+
+
 def save_model(
     folder: Path,
     model: FusionModel,
@@ -66,17 +89,7 @@ def save_model(
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
     follow_umask(folder / "model.safetensors")
-    description = {
-        "format": FORMAT,
-        "version": VERSION,
-        "kind": kind,
-        "args": dict(args),
-        "specs": {slot: spec.to_dict() for slot, spec in specs.items()},
-        "classes": list(classes),
-    }
-    switched_on = InputSettings.of(inputs).to_dict()
-    if switched_on:
-        description["inputs"] = switched_on
+    description = describe_model(kind=kind, args=args, specs=specs, classes=classes, inputs=inputs)
     write_json(folder / "model.json", description)
 
 

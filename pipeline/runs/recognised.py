@@ -22,7 +22,7 @@ from features.files.records import REJECTED, read_rejected
 from pipeline.data.examples import Examples, join, of_labels
 from pipeline.data.source import ExampleSource
 from pipeline.params.file import ModelEntry, Params, differences
-from pipeline.runs.words import TEXT, word_errors
+from pipeline.runs.word_errors import TEXT, word_errors
 
 
 @dataclass(frozen=True)

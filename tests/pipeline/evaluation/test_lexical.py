@@ -11,7 +11,7 @@ import pytest
 from features.corpus.manifest import Label, read_labels
 from pipeline.evaluation.lexical import lexical_groupings, lexically_neutral
 from pipeline.evaluation.rows import Rows
-from pipeline.runs.words import normalised
+from pipeline.runs.word_errors import normalised
 from tests.support.fake_run import FakeRun, rows_of
 
 

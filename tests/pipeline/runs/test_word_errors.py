@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.runs.words import WordErrors, edits, word_errors
+from pipeline.runs.word_errors import WordErrors, edits, word_errors
 
 SENTENCES = st.lists(st.sampled_from("abc"), max_size=6).map(tuple)
 
