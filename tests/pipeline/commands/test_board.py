@@ -153,7 +153,7 @@ def test_validation_ranks_and_the_test_split_is_shown(monkeypatch: pytest.Monkey
         data |= {**scores, "valid_weighted_f1": validated[each["name"]], "shared_speakers": 3}
     base = state("0" * 40, PARAMS, {"error": {"msg": "no file", "type": "FileNotFound"}})
     content = [{**base, "experiments": experiments}]
-    monkeypatch.setattr("pipeline.storage.dvc_command.dvc_output", lambda _: json.dumps(content))
+    monkeypatch.setattr("pipeline.commands.board.dvc_output", lambda _: json.dumps(content))
     text = CliRunner().invoke(app, ["--quick"], catch_exceptions=False).output
     header, *lines = text.splitlines()[1:]
     assert "valid. Weighted F1  Weighted F1  95 % interval" in header
@@ -250,7 +250,7 @@ def test_the_command_prints_a_table_without_hashes(monkeypatch: pytest.MonkeyPat
         called.append(words)
         return json.dumps(content)
 
-    monkeypatch.setattr("pipeline.storage.dvc_command.dvc_output", output)
+    monkeypatch.setattr("pipeline.commands.board.dvc_output", output)
     words = ("--metric", "uar", "--quick")
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0

@@ -46,9 +46,7 @@ def write(content: dict[str, Any]) -> Params:
 def called(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Commands of DVC that would have run."""
     found: list[list[str]] = []
-    monkeypatch.setattr(
-        "pipeline.storage.dvc_command.run_dvc", lambda words: found.append(list(words))
-    )
+    monkeypatch.setattr("pipeline.commands.build.run_dvc", lambda words: found.append(list(words)))
     return found
 
 

@@ -61,7 +61,7 @@ def section(path: Path, name: str = "team") -> dict[str, str]:
 @pytest.fixture
 def reached(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every remote works."""
-    monkeypatch.setattr("pipeline.storage.round_trip.round_trip", lambda _: Probe(0.1, None))
+    monkeypatch.setattr("pipeline.commands.share.round_trip", lambda _: Probe(0.1, None))
 
 
 def test_a_folder_is_set_up_and_left_empty(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_failed_round_trip_is_undone_and_keeps_secrets(
         with pipeline.storage.round_trip._step("push to", remote):
             raise PermissionError(f"no entry with {HUSH}")
 
-    monkeypatch.setattr("pipeline.storage.round_trip.round_trip", fail)
+    monkeypatch.setattr("pipeline.commands.share.round_trip", fail)
     before = SHARED.read_bytes()
     with pytest.raises(ShareError, match=r"cannot push to ssh://me@host/x .*with \*\*\*") as caught:
         setup(f"ssh://me:{HUSH}@host/x")
@@ -189,7 +189,7 @@ def test_a_failed_round_trip_is_undone_and_keeps_secrets(
     assert not LOCAL.exists()
     file = tmp_path / "file"
     file.write_text("no folder")
-    monkeypatch.setattr("pipeline.storage.round_trip.round_trip", round_trip)
+    monkeypatch.setattr("pipeline.commands.share.round_trip", round_trip)
     with pytest.raises(ShareError, match=r"push to .*you may write there"):
         setup(str(file))
     assert SHARED.read_bytes() == before
