@@ -45,16 +45,10 @@ class Inputs:
     ids: tuple[str, ...]
     tensors: Mapping[str, Tensor]
 
-    def first(self) -> Self:
-        """The first utterance alone (with the padding that it has)."""
-        return type(self)(self.ids[:1], {name: t[:1] for name, t in self.tensors.items()})
-
-    def halves(self) -> tuple[Self, Self]:
-        """The first and the second half of the batch."""
-        middle = len(self.ids) // 2
-        first = {name: tensor[:middle] for name, tensor in self.tensors.items()}
-        second = {name: tensor[middle:] for name, tensor in self.tensors.items()}
-        return type(self)(self.ids[:middle], first), type(self)(self.ids[middle:], second)
+    def between(self, start: int, stop: int) -> Self:
+        """Utterances `start` to before `stop`, with the padding that they have."""
+        tensors = {name: tensor[start:stop] for name, tensor in self.tensors.items()}
+        return type(self)(self.ids[start:stop], tensors)
 
     def pin_memory(self) -> Self:
         """The same inputs in pages that a device can copy from while it computes."""

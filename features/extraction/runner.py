@@ -11,7 +11,7 @@ from features.backbone.base import Backbone, Inputs, module_of
 from features.corpus.utterance import Utterance
 from features.extraction.batches import Prepared
 from features.process.devices import Arrival, entered, fetched
-from features.process.memory import out_of_memory
+from features.process.memory import DoesNotFitError, Halver, out_of_memory
 from features.stream import Stream
 
 
@@ -47,7 +47,11 @@ class Runner:
 
     def __init__(self, backbone: Backbone, device: torch.device, dtype: str) -> None:
         self.backbone, self.device, self.dtype = backbone, device, dtype
-        self._too_large: int | None = None  # elements of a batch that did not fit the device
+        self._halver = Halver[Inputs](
+            rows=lambda inputs: len(inputs.ids),
+            size=lambda inputs: sum(tensor.numel() for tensor in inputs.tensors.values()),
+            between=Inputs.between,
+        )
         self._moved = False
 
     @torch.inference_mode()
@@ -73,7 +77,7 @@ class Runner:
         """
         if item.inputs is None or self.dtype == "float32" or self.backbone.spec.bins is not None:
             return None
-        first = item.inputs.first()
+        first = item.inputs.between(0, 1)
         with entered(self.device):
             self._move()
             try:
@@ -100,27 +104,16 @@ class Runner:
         self._moved = True
 
     def _streams(self, inputs: Inputs) -> list[Stream | None]:
-        """The batch's streams: in halves, and halves of those, where it is too large at once.
-
-        None stands for a single utterance that is too large.
-
-        The parts depend on the batch and the device's memory alone, not on what ran before.
-        """
-        size = sum(tensor.numel() for tensor in inputs.tensors.values())
-        single = len(inputs.ids) == 1
-        if single or self._too_large is None or size < self._too_large:
+        """Streams of the batch's parts, in order; None: a single utterance that is too large."""
+        streams: list[Stream | None] = []
+        for part in self._halver.parts(inputs):
             try:
-                return [self._run(inputs, self.dtype)]
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                if single:
-                    return [None]
-                self._too_large = size
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        first, second = inputs.halves()
-        return self._streams(first) + self._streams(second)
+                stream = self._halver.attempt(part, lambda given: self._run(given, self.dtype))
+            except DoesNotFitError:
+                streams += [None] if len(part.ids) == 1 else self._streams(part)
+            else:
+                streams.append(stream)
+        return streams
 
     def _run(self, inputs: Inputs, dtype: str) -> Stream:
         moved = inputs.to(self.device)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.backbone.base import Inputs, Pooled
+from features.backbone.base import Pooled
 from features.backbones.tone import Tone
 from features.corpus.utterance import Utterance
 from features.errors import HeronryError, ManifestError, UtteranceError
@@ -136,13 +136,6 @@ def test_processes_only_where_they_pay_off() -> None:
     network.network = torch.nn.Linear(1, 1)  # type: ignore[attr-defined]
     assert default_workers(network, cpu, 1e6) == 0
     assert default_workers(network, cuda, 1e6) >= 1
-
-
-def test_halves_are_the_batch() -> None:
-    inputs = Inputs(("a", "b", "c"), {"x": torch.arange(6).reshape(3, 2)})
-    first, second = inputs.halves()
-    assert first.ids + second.ids == inputs.ids
-    assert torch.equal(torch.cat([first.tensors["x"], second.tensors["x"]]), inputs.tensors["x"])
 
 
 @pytest.mark.parametrize("error", [UtteranceError("a", "b"), ManifestError("gone")])
