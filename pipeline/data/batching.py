@@ -1,11 +1,16 @@
-"""Rows of batches: utterances or dialogues, in order of length and cut into batches."""
+"""Cuts a split into batches of utterances or dialogues of about equal length.
+
+Batches may be made by a thread while the ones before them are used (`read_ahead`). That feeds a
+GPU: frames are copied, converted and page-locked outside of Python's lock while the device
+computes. A CPU whose cores are all busy gains nothing by it, so it is not used there.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,13 +18,18 @@ from features.corpus.manifest import Label
 from features.process.devices import device_threads
 from features.stream import Stream
 from pipeline.data.dialogues import places_by_dialogue
-from pipeline.data.source import ExampleSource
+from pipeline.data.source import ExampleSource, T
 from pipeline.model.base import Unit
 from pipeline.model.batch import Batch
 
-Group = TypeVar("Group")
-
 POOL = 16  # batches that are sorted by length together
+
+
+class BatchRow(NamedTuple):
+    """Row of a batch: indices of its labels, and the length that rows are sorted by."""
+
+    places: list[int]
+    length: float
 
 
 def shuffled_batches(
@@ -37,23 +47,23 @@ def shuffled_batches(
     saves padding, and the batches of a pool come in random order again.
 
     Args:
-        examples: Where the features come from.
-        labels: Of one split.
-        size: Utterances a batch; with the unit `dialogue`, dialogues.
-        generator: Of the order.
+        examples: Source of the features.
+        labels: Labels of one split.
+        size: Utterances in a batch; with the unit `dialogue`, dialogues.
+        generator: Random generator of the order.
         unit: What a row of a batch is.
-        skip: Batches that are done, and are left out without being read.
+        skip: Batches that are already done, which are left out without being read.
     """
-    rows = rows_of(examples, labels, unit)
+    rows = _rows(examples, labels, unit)
     order = generator.permutation(len(rows))
-    step = POOL * examples.typical(size)
+    step = POOL * examples.typical_rows(size)
     for start in range(0, len(order), step):
-        pool = sorted((rows[i] for i in order[start : start + step]), key=length)
-        groups = cut(examples, labels, pool, size)
+        pool = [rows[i] for i in order[start : start + step]]
+        batches = _by_length(examples, labels, pool, size)
         # Read ahead within a pool alone: augmentation draws from the same generator between pools.
-        groups = [groups[i] for i in generator.permutation(len(groups))]
-        yield from _batches(examples, labels, groups[skip:], unit)
-        skip = max(skip - len(groups), 0)
+        batches = [batches[i] for i in generator.permutation(len(batches))]
+        yield from _made(examples, labels, batches[skip:], unit)
+        skip = max(skip - len(batches), 0)
 
 
 def ordered_batches(
@@ -63,73 +73,64 @@ def ordered_batches(
 
     With the unit `dialogue` these places are in the order of the batch's labels that are not -1.
     """
-    rows = sorted(rows_of(examples, labels, unit), key=length)
-    groups = cut(examples, labels, rows, size)
-    places = ([place for row in group for place in row.places] for group in groups)
-    yield from zip(places, _batches(examples, labels, groups, unit), strict=True)
-
-
-def _batches(
-    examples: ExampleSource, labels: Sequence[Label], groups: Sequence[Sequence[Row]], unit: Unit
-) -> Iterator[Batch]:
-    return examples.made(partial(_batch, examples, labels, unit), groups)
-
-
-def _batch(
-    examples: ExampleSource, labels: Sequence[Label], unit: Unit, rows: Sequence[Row]
-) -> Batch:
-    of_rows = [[labels[place] for place in row.places] for row in rows]
-    if unit == "dialogue":
-        return examples.dialogue_batch(of_rows)
-    return examples.batch([label for (label,) in of_rows])
-
-
-class Row(NamedTuple):
-    """A row of a batch: places in the list of labels, and the length that it is sorted by."""
-
-    places: list[int]
-    length: float
-
-
-def rows_of(examples: ExampleSource, labels: Sequence[Label], unit: Unit) -> list[Row]:
-    """Each utterance, or each dialogue, in the order of the labels."""
-    if unit == "dialogue":
-        return [Row(places, len(places)) for places in places_by_dialogue(labels)]
-    return [Row([place], examples.length(label)) for place, label in enumerate(labels)]
-
-
-def length(row: Row) -> float:
-    """By which rows are sorted."""
-    return row.length
-
-
-def cut(
-    examples: ExampleSource, labels: Sequence[Label], rows: Sequence[Row], size: int
-) -> list[Sequence[Row]]:
-    """Rows in order of length as batches of `size`, or as the source would have them."""
-    counts = examples.counts([[labels[place] for place in row.places] for row in rows], size)
-    ends = np.cumsum(counts).tolist()
-    return [rows[end - count : end] for end, count in zip(ends, counts, strict=True)]
+    batches = _by_length(examples, labels, _rows(examples, labels, unit), size)
+    places = ([place for row in rows for place in row.places] for rows in batches)
+    yield from zip(places, _made(examples, labels, batches, unit), strict=True)
 
 
 def batch_count(
     examples: ExampleSource, labels: Sequence[Label], size: int, *, unit: Unit = "utterance"
 ) -> int:
-    """Batches of an epoch; where they close at a number of seconds, about as many."""
-    return len(cut(examples, labels, sorted(rows_of(examples, labels, unit), key=length), size))
+    """Batches of an epoch; about as many where batches close at a number of seconds."""
+    return len(_by_length(examples, labels, _rows(examples, labels, unit), size))
 
 
-def read_ahead(make: Callable[[Group], Batch], groups: Sequence[Group]) -> Iterator[Batch]:
-    """`map(make, groups)`, one batch ahead of the caller and no more.
+def _rows(examples: ExampleSource, labels: Sequence[Label], unit: Unit) -> list[BatchRow]:
+    """Each utterance, or each dialogue, in the order of the labels."""
+    if unit == "dialogue":
+        return [BatchRow(places, len(places)) for places in places_by_dialogue(labels)]
+    return [BatchRow([place], examples.length(label)) for place, label in enumerate(labels)]
 
-    Three batches are held at a time: that in use, the next one, and the one that is being read.
-    What `make` raises is raised when its batch is due.
+
+def _by_length(
+    examples: ExampleSource, labels: Sequence[Label], rows: Sequence[BatchRow], size: int
+) -> list[Sequence[BatchRow]]:
+    """Rows in order of length, as batches of `size` or of what the source can compute at once."""
+    rows = sorted(rows, key=lambda row: row.length)
+    sizes = examples.batch_sizes([[labels[place] for place in row.places] for row in rows], size)
+    ends = np.cumsum(sizes).tolist()
+    return [rows[end - count : end] for end, count in zip(ends, sizes, strict=True)]
+
+
+def _made(
+    examples: ExampleSource,
+    labels: Sequence[Label],
+    batches: Sequence[Sequence[BatchRow]],
+    unit: Unit,
+) -> Iterator[Batch]:
+    return examples.make_all(partial(_batch, examples, labels, unit), batches)
+
+
+def _batch(
+    examples: ExampleSource, labels: Sequence[Label], unit: Unit, rows: Sequence[BatchRow]
+) -> Batch:
+    by_row = [[labels[place] for place in row.places] for row in rows]
+    if unit == "dialogue":
+        return examples.dialogue_batch(by_row)
+    return examples.batch([label for (label,) in by_row])
+
+
+def read_ahead(make: Callable[[T], Batch], members: Sequence[T]) -> Iterator[Batch]:
+    """`map(make, members)`, one batch ahead of the caller and no more.
+
+    Three batches are held at a time: the one in use, the next one, and the one being read. What
+    `make` raises is raised when its batch is due.
     """
     with device_threads(1, "heronry-read-ahead") as reader:
-        coming = [reader.submit(make, group) for group in groups[:1]]
-        for group in groups[1:]:
+        coming = [reader.submit(make, each) for each in members[:1]]
+        for each in members[1:]:
             ready = coming.pop().result()
-            coming.append(reader.submit(make, group))
+            coming.append(reader.submit(make, each))
             yield ready
         for last in coming:
             yield last.result()

@@ -1,8 +1,8 @@
-"""Utterances as the turns of their dialogues.
+"""Groups utterances into dialogues and stacks their vectors as turns.
 
-A dialogue is made of the labels that are handed in, which are those of one split: turns of another
-split are no context, and neither are turns that a slot has no features for. So what a model makes
-of a split depends on that split alone, even where `allow_leak` lets a dialogue cross two of them.
+A dialogue consists of the labels that the caller passes, which are those of one split: turns of
+another split are no context, and neither are turns that a slot has no features of. So predictions
+on a split depend on that split alone, even where `allow_leak` lets a dialogue cross two of them.
 
 Legend: B dialogues, N turns, D width.
 """
@@ -21,7 +21,7 @@ UNSCORED = -1  # label of a turn that is padding
 
 
 def places_by_dialogue(labels: Sequence[Label]) -> list[list[int]]:
-    """Indices into `labels`, one list a dialogue, in order of turn.
+    """Indices into `labels`, one list for each dialogue, in order of turn.
 
     Dialogues are in the order of their first label. Turns without a number keep the order of
     `labels`, and so do equal ones. A label without a dialogue is a dialogue of one turn.
@@ -53,8 +53,8 @@ def stack_turns(pooled: Stream, mask: Tensor) -> Stream:
     """Vectors of all turns, `[sum of N_i, 1, D]`, as dialogues `[B, N, D]` with zeros at padding.
 
     Args:
-        pooled: One vector a turn, dialogue after dialogue; or one bin, `[sum of N_i, 1]`.
-        mask: `[B, N]` bool, as `turns_mask` makes it.
+        pooled: One vector for each turn, dialogue after dialogue; or one bin, `[sum of N_i, 1]`.
+        mask: `[B, N]` bool, from `turns_mask`.
     """
     values = pooled.values.new_zeros(*mask.shape, *pooled.values.shape[2:])
     values[mask] = pooled.values[:, 0]

@@ -1,4 +1,4 @@
-"""Cached features and labels as batches.
+"""Batches of cached features and labels.
 
 Rows come from the memory-mapped shards and are copied once, into the padded batch; or from a copy
 on the device (`pipeline.cached.resident`).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -20,42 +21,41 @@ from features.errors import CacheError
 from features.stream import Stream, StreamSpec
 from pipeline.data.batching import pinned, read_ahead
 from pipeline.data.dialogues import stack_labels, stack_turns, turns_mask
-from pipeline.data.left_out import describe
-from pipeline.data.source import Rows, even_counts
+from pipeline.data.source import T, even_sizes
 from pipeline.model.batch import Batch
 
 
 class Resident(Protocol):
-    """A slot's frames on a device."""
+    """Copy of a slot's frames on a device."""
 
     def batch(self, ids: Sequence[str]) -> Stream:
-        """Some utterances, padded: what `CacheReader.batch` gives."""
+        """Some utterances, padded, as `CacheReader.batch` returns them."""
         ...
 
     def turns(self, ids: Sequence[str], mask: Tensor) -> Stream:
-        """Pooled utterances as turns: what `stack_turns` makes of a batch."""
+        """Pooled utterances as turns, as `stack_turns` returns them."""
         ...
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Utterances that every filled slot has features for.
+    """Labelled utterances that every filled slot has cached features of.
 
     Attributes:
         readers: Cache by slot.
-        labels: In corpus order; only usable ones.
-        classes: Names, in the order of the model's outputs.
-        dropped: Reasons by id of those that a slot lacks, with every slot that lacks it.
-        residents: Copies of the slots' frames on the device, or none of them.
+        labels: Usable labels, in corpus order.
+        classes: Class names, in the order of the model's outputs.
+        dropped: Reasons by id and slot, of utterances that a slot lacks.
+        residents: Copies of frames on the device by slot; slots may lack one.
         ahead: Whether a thread makes batches before they are asked for: `pipeline.data.batching`.
-        pinned: Whether they are made in page-locked memory, from which a GPU copies by itself.
+        pinned: Whether batches are made in page-locked memory, from which a GPU copies by itself.
         frames_max: Frames of an utterance that the model uses, for `noticed`; None: all.
     """
 
     readers: Mapping[str, CacheReader]
     labels: Sequence[Label]
     classes: Sequence[str]
-    dropped: Mapping[str, str]
+    dropped: Mapping[str, Mapping[str, str]]
     residents: Mapping[str, Resident] = field(default_factory=dict)
     ahead: bool = False
     pinned: bool = False
@@ -66,11 +66,14 @@ class Examples:
         """Streams by slot."""
         return {slot: reader.spec for slot, reader in self.readers.items()}
 
-    @property
+    @cached_property
     def noticed(self) -> dict[str, dict[str, str]]:
-        """By slot the notices by id of utterances that are used, though not wholly."""
+        """Notices by slot and id, of utterances that are used in part.
+
+        Read once: of a large corpus that takes as long as all its labels.
+        """
         noticed = {
-            slot: of_labels(reader.noticed, self.labels) for slot, reader in self.readers.items()
+            slot: notices_of(self.labels, reader.noticed) for slot, reader in self.readers.items()
         }
         if (most := self.frames_max) is None:
             return noticed
@@ -78,9 +81,9 @@ class Examples:
             for label in self.labels:
                 length = reader.length(label.id)
                 if length > most:
-                    told = noticed[slot].get(label.id)
+                    notice = noticed[slot].get(label.id)
                     cut = f"the model uses {most} of its {length} frames"
-                    noticed[slot][label.id] = f"{told}; {cut}" if told else cut
+                    noticed[slot][label.id] = f"{notice}; {cut}" if notice else cut
         return noticed
 
     def split(self, fold: int, name: str) -> list[Label]:
@@ -99,21 +102,21 @@ class Examples:
         return found
 
     def batch(self, labels: Sequence[Label]) -> Batch:
-        """The padded streams of some utterances."""
+        """Batch of some utterances, padded."""
         ids = tuple(label.id for label in labels)
         streams = {slot: self._stream(slot, ids) for slot in self.readers}
         numbers = [self.classes.index(label.label) for label in labels]
         return self._ready(Batch(streams, torch.tensor(numbers), ids))
 
     def dialogue_batch(self, dialogues: Sequence[Sequence[Label]]) -> Batch:
-        """The padded dialogues, each the labels of its turns in order.
+        """Batch of some dialogues, padded, each given by the labels of its turns in order.
 
         Returns:
             Streams `[B, N, D]`, labels `[B, N]` with -1 at padding, and the ids of all turns,
             dialogue after dialogue.
 
         Raises:
-            CacheError: If an utterance has another number of frames than one.
+            CacheError: If an utterance has not exactly one frame.
         """
         turns = [label for dialogue in dialogues for label in dialogue]
         ids = tuple(label.id for label in turns)
@@ -125,20 +128,20 @@ class Examples:
         return self._ready(Batch(streams, stack_labels(numbers, mask), ids))
 
     def length(self, label: Label) -> int:
-        """Frames of the longest stream, by which batches are formed."""
+        """Frames of an utterance's longest stream."""
         return max(reader.length(label.id) for reader in self.readers.values())
 
-    def typical(self, size: int) -> int:
+    def typical_rows(self, size: int) -> int:
         """`size` itself."""
         return size
 
-    def counts(self, rows: Sequence[Sequence[Label]], size: int) -> list[int]:
-        """All of `size` rows but the last."""
-        return even_counts(len(rows), size)
+    def batch_sizes(self, rows: Sequence[Sequence[Label]], size: int) -> list[int]:
+        """`size` rows in all batches but the last."""
+        return even_sizes(len(rows), size)
 
-    def made(self, make: Callable[[Rows], Batch], groups: Sequence[Rows]) -> Iterator[Batch]:
-        """One ahead of the caller, or each as it is asked for."""
-        return read_ahead(make, groups) if self.ahead else map(make, groups)
+    def make_all(self, make: Callable[[T], Batch], members: Sequence[T]) -> Iterator[Batch]:
+        """Batches in order, one ahead of the caller or each as it is asked for."""
+        return read_ahead(make, members) if self.ahead else map(make, members)
 
     def _stream(self, slot: str, ids: Sequence[str]) -> Stream:
         source = self.residents if slot in self.residents else self.readers
@@ -153,9 +156,9 @@ class Examples:
         return pinned(batch) if self.pinned else batch
 
 
-def of_labels(told: Mapping[str, str], labels: Sequence[Label]) -> dict[str, str]:
-    """What is told of utterances by id, of those of some labels alone."""
-    return {label.id: told[label.id] for label in labels if label.id in told}
+def notices_of(labels: Sequence[Label], notices: Mapping[str, str]) -> dict[str, str]:
+    """Those of a cache's notices by id that are about the utterances of some labels."""
+    return {label.id: notices[label.id] for label in labels if label.id in notices}
 
 
 def join(
@@ -170,7 +173,7 @@ def join(
     Args:
         slots: Cache folder by slot.
         labels: All labels of the corpus.
-        classes: Class names.
+        classes: Class names, in the order of the model's outputs.
         verify: Whether to read all shards once and compare checksums.
 
     Raises:
@@ -178,7 +181,7 @@ def join(
     """
     readers = {slot: CacheReader(folder, verify=verify) for slot, folder in slots.items()}
     rejected = {slot: reader.rejected for slot, reader in readers.items()}
-    dropped: dict[str, str] = {}
+    dropped: dict[str, dict[str, str]] = {}
     for label in labels:
         reasons: dict[str, str] = {}
         for slot, reader in readers.items():
@@ -191,7 +194,7 @@ def join(
                 )
             reasons[slot] = rejected[slot][label.id]
         if reasons:
-            dropped[label.id] = describe(reasons)
+            dropped[label.id] = reasons
     kept = [label for label in labels if label.id not in dropped]
     return Examples(readers, kept, classes, dropped)
 

@@ -1,7 +1,7 @@
-"""What training leaves out, and why: utterances that at least one slot has no features of.
+"""Reasons for which utterances are left out: a slot has no features of them.
 
-In run.json an utterance has its reasons as text, `slot: reason`, joined by `; ` if several slots
-lack it. Here that text is made, and read again to count.
+In the code they are a mapping, utterance to slot to reason. run.json holds one text an utterance
+(`dropped`), which `encode` writes and `decode` reads.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+from features.files.records import count_reasons
 
 
 @dataclass(frozen=True)
-class Group:
-    """Utterances that lack the same slot for the same reason.
+class ReasonCount:
+    """Number of utterances that lack the same slot for the same reason.
 
     Attributes:
-        slot: Slot without features; empty if the text names none.
-        reason: What all have in common: numbers that differ are replaced by an ellipsis.
-        utterances: How many there are. One that lacks two slots is in two groups.
+        slot: Slot without features; empty if run.json names none.
+        reason: Reason that they share: numbers and paths that differ are replaced by an ellipsis.
+        utterances: Their number. One that lacks two slots is counted in both.
     """
 
     slot: str
@@ -28,44 +28,53 @@ class Group:
     utterances: int
 
 
-def describe(reasons: Mapping[str, str]) -> str:
-    """One text of the reasons by slot of an utterance.
+def encode(reasons: Mapping[str, str]) -> str:
+    """Text in run.json for an utterance's reasons by slot.
 
-    >>> describe({"text": "has no text", "speech": "the file is empty"})
+    >>> encode({"text": "has no text", "speech": "the file is empty"})
     'text: has no text; speech: the file is empty'
     """
     return "; ".join(f"{slot}: {reason}" for slot, reason in reasons.items())
 
 
-def groups(dropped: Mapping[str, str], slots: Collection[str]) -> list[Group]:
-    """Count the texts of `describe`, the most frequent first.
+def decode(text: str, slots: Collection[str]) -> dict[str, str]:
+    """Reasons by slot of an utterance, from its text in run.json.
 
     Args:
-        dropped: Texts by utterance.
-        slots: Names of slots that may be in them.
+        text: What `encode` wrote, or a text of an older run, whose slot is then empty.
+        slots: Slots of the run. A reason may itself hold `; ` and `: `, so that the text can only
+            be split where a known slot begins.
+
+    >>> decode("text: has no text; speech: cut; at 2: 3", ["speech", "text"])
+    {'text': 'has no text', 'speech': 'cut; at 2: 3'}
     """
-    found: dict[tuple[str, str], list[str]] = {}
-    for text in dropped.values():
-        for slot, reason in _parts(text, slots):
-            found.setdefault((slot, _NUMBER.sub("…", reason)), []).append(reason)
-    counted = [
-        Group(slot, reasons[0] if len(set(reasons)) == 1 else shape, len(reasons))
-        for (slot, shape), reasons in found.items()
-    ]
-    return sorted(counted, key=lambda group: -group.utterances)
-
-
-def message(dropped: Mapping[str, str], slots: Collection[str], total: int) -> str:
-    """How many of `total` utterances are left out, with a line for each slot and reason."""
-    head = f"{len(dropped)} of {total} utterances are left out, alike for all slots:"
-    lines = [
-        f"{group.slot}: {group.reason} ({group.utterances})" for group in groups(dropped, slots)
-    ]
-    return "\n  ".join([head, *lines])
-
-
-def _parts(text: str, slots: Collection[str]) -> list[tuple[str, str]]:
     names = "|".join(map(re.escape, slots))
     before, *rest = re.split(rf"(?:^|; )({names}): ", text)
-    parts = list(zip(rest[::2], rest[1::2], strict=True))
-    return [("", before), *parts] if before else parts
+    reasons = dict(zip(rest[::2], rest[1::2], strict=True))
+    return {"": before} | reasons if before else reasons
+
+
+def count_by_reason(dropped: Mapping[str, Mapping[str, str]]) -> list[ReasonCount]:
+    """Numbers of utterances by slot and reason, the most frequent first.
+
+    Args:
+        dropped: Reasons by utterance and slot.
+    """
+    by_slot: dict[str, list[str]] = {}
+    for reasons in dropped.values():
+        for slot, reason in reasons.items():
+            by_slot.setdefault(slot, []).append(reason)
+    counts = [
+        ReasonCount(slot, reason, utterances)
+        for slot, found in by_slot.items()
+        for reason, utterances in count_reasons(found).items()
+    ]
+    return sorted(counts, key=lambda count: -count.utterances)
+
+
+def summary(dropped: Mapping[str, Mapping[str, str]], total: int) -> str:
+    """Number of utterances left out of `total`, and a line for each slot and reason."""
+    head = f"{len(dropped)} of {total} utterances are left out, alike for all slots:"
+    counts = count_by_reason(dropped)
+    lines = [f"{count.slot}: {count.reason} ({count.utterances})" for count in counts]
+    return "\n  ".join([head, *lines])

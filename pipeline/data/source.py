@@ -1,4 +1,4 @@
-"""What training reads: labels by split, and batches of them, wherever their features come from."""
+"""Contract of what training reads: labels by split, and batches, wherever features come from."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from features.corpus.manifest import Label
 from features.stream import StreamSpec
 from pipeline.model.batch import Batch
 
-Rows = TypeVar("Rows")
+T = TypeVar("T")
 
 
 class ExampleSource(Protocol):
-    """Utterances that every filled slot has something of.
+    """Labelled utterances that every filled slot has features of.
 
-    `pipeline.data.examples.Examples` has their features from caches,
-    `pipeline.e2e.source.LiveExamples` what backbones make them of. A row of a batch is an utterance
-    or a dialogue: its labels.
+    `pipeline.data.examples.Examples` reads their features from caches,
+    `pipeline.e2e.source.LiveExamples` has backbones compute them. A row of a batch is an utterance
+    or a dialogue, given by its labels.
     """
 
     @property
     def labels(self) -> Sequence[Label]:
-        """In corpus order; only usable ones."""
+        """Usable labels, in corpus order."""
         ...
 
     @property
     def classes(self) -> Sequence[str]:
-        """Names, in the order of the model's outputs."""
+        """Class names, in the order of the model's outputs."""
         ...
 
     @property
-    def dropped(self) -> Mapping[str, str]:
-        """Reasons by id of those that a slot lacks."""
+    def dropped(self) -> Mapping[str, Mapping[str, str]]:
+        """Reasons by id and slot, of utterances that a slot lacks."""
         ...
 
     @property
     def noticed(self) -> Mapping[str, Mapping[str, str]]:
-        """By slot the notices by id of utterances that are used, though not wholly."""
+        """Notices by slot and id, of utterances that are used in part."""
         ...
 
     @property
@@ -50,34 +50,34 @@ class ExampleSource(Protocol):
         ...
 
     def batch(self, labels: Sequence[Label]) -> Batch:
-        """Some utterances."""
+        """Batch of some utterances."""
         ...
 
     def dialogue_batch(self, dialogues: Sequence[Sequence[Label]]) -> Batch:
-        """Some dialogues, each the labels of its turns in order."""
+        """Batch of some dialogues, each the labels of its turns in order."""
         ...
 
     def length(self, label: Label) -> float:
-        """By which utterances are sorted, so that those of a batch are about equally long."""
+        """Length to sort utterances by, so that those of a batch are about equally long."""
         ...
 
-    def typical(self, size: int) -> int:
+    def typical_rows(self, size: int) -> int:
         """Rows of a usual batch where the protocol says `size`."""
         ...
 
-    def counts(self, rows: Sequence[Sequence[Label]], size: int) -> list[int]:
-        """How many rows each batch has, if rows in order of length are cut into batches."""
+    def batch_sizes(self, rows: Sequence[Sequence[Label]], size: int) -> list[int]:
+        """Rows of each batch, if rows in order of length are cut into batches."""
         ...
 
-    def made(self, make: Callable[[Rows], Batch], groups: Sequence[Rows]) -> Iterator[Batch]:
-        """`map(make, groups)`, ahead of whoever uses the batches where that saves time."""
+    def make_all(self, make: Callable[[T], Batch], members: Sequence[T]) -> Iterator[Batch]:
+        """`map(make, members)`, ahead of the caller where that saves time."""
         ...
 
 
-def even_counts(rows: int, size: int) -> list[int]:
-    """Batches of `size` rows, and one of the rest.
+def even_sizes(rows: int, size: int) -> list[int]:
+    """Sizes of batches of `size` rows, and of one of the rest.
 
-    >>> even_counts(5, 2)
+    >>> even_sizes(5, 2)
     [2, 2, 1]
     """
     return [min(size, rows - start) for start in range(0, rows, size)]

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import cached_property
 
 from features.backbone.base import Backbone, Inputs, notices, padded_seconds
 from features.corpus.manifest import Label
@@ -24,13 +24,10 @@ from features.process.devices import device_threads
 from features.process.terminal import progress
 from features.stream import StreamSpec
 from pipeline.data.examples import Examples
-from pipeline.data.left_out import describe
-from pipeline.data.source import Rows, even_counts
+from pipeline.data.source import T, even_sizes
 from pipeline.model.batch import Batch
 from pipeline.training.fitting import StandIn
 from pipeline.training.ranks import ALONE, Ranks
-
-Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -69,13 +66,16 @@ class LiveExamples:
         return self.cached.classes
 
     @property
-    def dropped(self) -> Mapping[str, str]:
-        """Reasons by id of those that a slot cannot use."""
+    def dropped(self) -> Mapping[str, Mapping[str, str]]:
+        """Reasons by id and slot, of utterances that a slot cannot use."""
         return self.cached.dropped
 
-    @property
+    @cached_property
     def noticed(self) -> dict[str, dict[str, str]]:
-        """By slot what its backbone, or its cache, leaves out of utterances that are used."""
+        """Notices by slot and id: what its backbone, or its cache, leaves out of an utterance.
+
+        Computed once: a text backbone counts the tokens of the whole corpus for it.
+        """
         live = {
             slot: dict(notices(backbone, (self.read(slot, label.id) for label in self.labels)))
             for slot, backbone in self.backbones.items()
@@ -116,17 +116,17 @@ class LiveExamples:
         """The utterance that a slot's backbone reads for an id: its own."""
         return self.utterances[id]
 
-    def typical(self, size: int) -> int:
+    def typical_rows(self, size: int) -> int:
         """Rows of a usual batch."""
         if self.batch_seconds is None:
             return min(size, self.batch_size)
         mean = sum(self.length(label) for label in self.labels) / len(self.labels)
         return max(1, round(self.batch_seconds / max(mean, 1e-3)))
 
-    def counts(self, rows: Sequence[Sequence[Label]], size: int) -> list[int]:
+    def batch_sizes(self, rows: Sequence[Sequence[Label]], size: int) -> list[int]:
         """As many rows as fit `batch_seconds`, all utterances being as long as the longest."""
         if self.batch_seconds is None:
-            return even_counts(len(rows), min(size, self.batch_size))
+            return even_sizes(len(rows), min(size, self.batch_size))
         counts: list[int] = []
         utterances, longest = 0, 0.0
         for row in rows:
@@ -139,12 +139,12 @@ class LiveExamples:
             utterances, longest = len(row), max(self.length(label) for label in row)
         return counts
 
-    def made(self, make: Callable[[Rows], Batch], groups: Sequence[Rows]) -> Iterator[Batch]:
+    def make_all(self, make: Callable[[T], Batch], members: Sequence[T]) -> Iterator[Batch]:
         """In order, `threads` batches ahead of the caller."""
         with device_threads(self.threads, "heronry-live") as pool:
             coming: deque[Future[Batch]] = deque()
-            for group in groups:
-                coming.append(pool.submit(make, group))
+            for each in members:
+                coming.append(pool.submit(make, each))
                 if len(coming) > self.threads:
                     yield coming.popleft().result()
             while coming:
@@ -167,7 +167,7 @@ class LiveExamples:
         for reasons in self.ranks.together(self._tried, (HeronryError,)):
             found |= reasons
         found = {label.id: found[label.id] for label in self.labels if label.id in found}
-        dropped = {**self.cached.dropped, **{id: describe(why) for id, why in found.items()}}
+        dropped = {**self.cached.dropped, **found}
         kept = [label for label in self.labels if label.id not in found]
         cached = dataclasses.replace(self.cached, labels=kept, dropped=dropped)
         return dataclasses.replace(self, cached=cached)
@@ -194,7 +194,7 @@ class LiveExamples:
                 reasons[slot] = error.reason
         return reasons
 
-    def _shared(self, make: Callable[[Sequence[Row]], Batch], rows: Sequence[Row]) -> Batch:
+    def _shared(self, make: Callable[[Sequence[T]], Batch], rows: Sequence[T]) -> Batch:
         """This process's share of some rows; of none the first row, to stand in."""
         own = self.ranks.share(rows)
         batch = self._live(make(own or rows[:1]))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from features.files.records import count_reasons
-from pipeline.data.left_out import groups
+from pipeline.data.left_out import count_by_reason, decode
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.html.format import NONE
 from pipeline.html.markup import Markup, block, element, facts, folded, quiet, table
@@ -86,8 +86,8 @@ def _left_out(run: RunFolder) -> Iterator[Markup]:
         f"{run.utterances + len(dropped)}: left out alike for all slots, neither trained on nor "
         "scored. One that several slots lack is counted in each.",
     )
-    found = groups(dropped, run.slots)
-    rows = [[group.slot or NONE, group.reason, group.utterances] for group in found]
+    counts = count_by_reason({id: decode(text, run.slots) for id, text in dropped.items()})
+    rows = [[count.slot or NONE, count.reason, count.utterances] for count in counts]
     yield table(["Slot", "Reason", "Utterances"], rows[:LISTED], style="words", caption="By reason")
     named = list(dropped.items())[:LISTED]
     yield table(["Utterance", "Reason"], named, style="words", caption="One by one")

@@ -19,7 +19,7 @@ from features.cache.shard import DEVIATION
 from features.corpus.manifest import Label
 from features.errors import ParamsError
 from features.files.records import REJECTED, read_rejected
-from pipeline.data.examples import Examples, join, of_labels
+from pipeline.data.examples import Examples, join, notices_of
 from pipeline.data.source import ExampleSource
 from pipeline.params.file import ModelEntry, Params, differences
 from pipeline.runs.word_errors import TEXT, word_errors
@@ -59,7 +59,7 @@ def recognised(
             f"{folder} holds no test utterance: {model.name} is not tested on recognised words\n"
         )
         return None
-    noticed = of_labels(reader.noticed, heard)
+    noticed = notices_of(heard, reader.noticed)
     facts = {
         "backbone": model.asr,
         "spec": reader.spec.to_dict(),

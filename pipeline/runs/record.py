@@ -12,7 +12,7 @@ from features.corpus.label_checks import class_lines, lacking_classes, lacking_l
 from features.corpus.split_counts import count_classes
 from features.errors import CacheError
 from features.files.records import reasons_line
-from pipeline.data.left_out import message
+from pipeline.data.left_out import encode, summary
 from pipeline.data.source import ExampleSource
 from pipeline.model.inputs import InputSettings
 from pipeline.params.file import ModelEntry, Params
@@ -104,7 +104,7 @@ def describe(
         "args": dict(model.args),
         "train": vars(params.training(model)),
         "utterances": len(examples.labels),
-        "dropped": dict(examples.dropped),
+        "dropped": {id: encode(reasons) for id, reasons in examples.dropped.items()},
         **({"noticed": noticed} if noticed else {}),
         **({"inputs": inputs_of(model)} if inputs_of(model) else {}),
     }
@@ -118,7 +118,7 @@ def inputs_of(model: ModelEntry) -> dict[str, Any]:
 def tell_dropped(doing: str, examples: ExampleSource, utterances: int) -> None:
     """Say on standard error which of the corpus's `utterances` are not used, or not wholly."""
     if examples.dropped:
-        told = message(examples.dropped, examples.specs, utterances)
+        told = summary(examples.dropped, utterances)
         sys.stderr.write(f"{doing}: {told}\n")
     for slot, noticed in examples.noticed.items():
         if noticed:

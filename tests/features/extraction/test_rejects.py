@@ -36,7 +36,6 @@ from features.stream import StreamSpec
 from pipeline.cached.run import train_model
 from pipeline.data import examples as examples_module
 from pipeline.data.examples import join
-from pipeline.data.left_out import Group, describe, groups
 from pipeline.params.file import Params
 from pipeline.report.evaluate import evaluate
 from pipeline.report.page import page
@@ -332,18 +331,3 @@ def test_caches_are_verified_once_and_not_by_each_job(
     monkeypatch.setattr(examples_module, "CacheReader", Counting)
     train_model(two_slots, "m", "mixed", device="cpu", workers=1)
     assert verified == [True] * 2 + [False] * 2 * 2  # two slots; then two jobs of two slots
-
-
-def test_reasons_are_counted_by_slot_with_their_numbers_left_out() -> None:
-    dropped = {
-        "a": describe({"speech": "has 12 samples; expected 320"}),
-        "b": describe({"speech": "has 7 samples; expected 320", "text": "has no text"}),
-        "c": describe({"text": "has no text"}),
-        "d": describe({"text": "has no text"}),
-        "e": "of an older run",
-    }
-    assert groups(dropped, ["text", "speech"]) == [
-        Group("text", "has no text", 3),
-        Group("speech", "has … samples; expected …", 2),
-        Group("", "of an older run", 1),
-    ]

@@ -68,7 +68,7 @@ def test_a_batch_closes_at_its_seconds(make_manifest: ManifestMaker) -> None:
         sizes.append(len(seconds))
     assert sizes == [2, 2, 1, 1, 1, 1]  # 0.3 0.31, 0.35 0.4, 0.5, ...
     assert batch_count(live, live.labels, 64) == len(sizes)
-    assert live.typical(64) == round(1.0 / np.mean(SECONDS))
+    assert live.typical_rows(64) == round(1.0 / np.mean(SECONDS))
 
 
 class Silent(Slow):
@@ -106,12 +106,12 @@ def test_no_batch_takes_more_than_random_rows_may(
 def test_seconds_of_dialogues_are_those_of_all_turns(make_manifest: ManifestMaker) -> None:
     live = live_of(make_manifest([0.2] * 8), {"speech": Slow()}, batch_seconds=1.3)
     rows = [live.labels[0:3], live.labels[3:6], live.labels[6:8]]
-    assert live.counts(rows, 99) == [2, 1]
+    assert live.batch_sizes(rows, 99) == [2, 1]
 
 
 def test_without_seconds_a_batch_has_a_number_of_rows(make_manifest: ManifestMaker) -> None:
     live = live_of(make_manifest(SECONDS), {"speech": Slow()}, batch_size=3)
-    assert live.typical(64) == 3
+    assert live.typical_rows(64) == 3
     assert [len(batch.ids) for _, batch in ordered_batches(live, live.labels, 64)] == [3, 3, 2]
 
 
@@ -129,8 +129,9 @@ def test_what_cannot_be_read_is_left_out_with_its_reasons(
     }
     usable = live_of(manifest, backbones, threads=2).usable()
     assert [label.id for label in usable.labels] == [u.id for u in made]
-    assert usable.dropped["mute"] == "text: has no text"
-    assert usable.dropped["u90"].startswith("text: has no text; speech: has 160 samples")
+    assert usable.dropped["mute"] == {"text": "has no text"}
+    assert usable.dropped["u90"]["text"] == "has no text"
+    assert usable.dropped["u90"]["speech"].startswith("has 160 samples")
     assert len(usable.batch(usable.labels).inputs["speech"].ids) == len(SECONDS)
     assert made[0].audio is not None
     Path(made[0].audio).unlink()
@@ -140,9 +141,9 @@ def test_what_cannot_be_read_is_left_out_with_its_reasons(
 
 def test_what_a_cache_lacks_stays_left_out(make_manifest: ManifestMaker) -> None:
     manifest = make_manifest(SECONDS)
-    cached = Examples({}, labels_of(manifest)[1:], CLASSES, {"u0": "prosody: no voice"})
+    cached = Examples({}, labels_of(manifest)[1:], CLASSES, {"u0": {"prosody": "no voice"}})
     usable = live_of(manifest, {"speech": Slow()}, cached).usable()
-    assert dict(usable.dropped) == {"u0": "prosody: no voice"}
+    assert dict(usable.dropped) == {"u0": {"prosody": "no voice"}}
 
 
 def test_a_label_needs_its_utterance(make_manifest: ManifestMaker) -> None:
