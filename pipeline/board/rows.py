@@ -1,6 +1,6 @@
 """The experiments that `dvc exp show` knows, as rows of a table without hashes.
 
-Whose results a row holds is read from metrics.json (`pipeline.evaluation.whose`): params.yaml of a
+metrics.json names the run that a row is about (`pipeline.evaluation.identity`): params.yaml of a
 workspace, of a commit, or of what `dvc exp save` kept, may have been edited after they were made.
 metrics.json of an older release names nobody; then params.yaml is believed of an experiment that
 was run, and the others stand as unknown.
@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from features.errors import ParamsError
-from pipeline.evaluation.statistics import Interval
-from pipeline.evaluation.whose import Whose
+from pipeline.evaluation.identity import RunIdentity
+from pipeline.evaluation.statistics import ConfidenceInterval
 from pipeline.metrics import MONITORS
 from pipeline.params.recipes import settings
 
@@ -61,10 +61,10 @@ class Row:
     settings: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
-    def interval(self, metric: str) -> Interval | None:
+    def interval(self, metric: str) -> ConfidenceInterval | None:
         """The 95 % interval of a metric, if metrics.json has it."""
         low, high = (self.metrics.get(f"{metric}_{end}") for end in ("low", "high"))
-        return None if low is None or high is None else Interval(low, high)
+        return None if low is None or high is None else ConfidenceInterval(low, high)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _row(name: str, state: Mapping[str, Any], base: Mapping[str, Any], *, ran: b
     metrics = _content(state, "metrics", METRICS_FILE)
     if not metrics or not params:
         return None
-    whose, note = Whose.read(metrics), ""
+    whose, note = RunIdentity.read(metrics), ""
     fusion, regime, corpus = (str(params.get(key)) for key in COLUMNS)
     if whose is not None:
         selected = f"{fusion} on {corpus} ({regime})"

@@ -24,7 +24,7 @@ from pipeline.compare.significance import (
     permutation_test,
 )
 from pipeline.compare.sources import known_labels, read_run
-from pipeline.evaluation.statistics import Interval, percentile_interval, resample
+from pipeline.evaluation.statistics import ConfidenceInterval, percentile_interval, resample
 from pipeline.metrics import MONITORS, Floats, Matrices, class_values, grouped_confusion, scores
 
 
@@ -33,7 +33,7 @@ class RunScore:
     """One metric: mean over seeds, its interval, and the sd over seeds (None for one seed)."""
 
     value: float
-    interval: Interval | None
+    interval: ConfidenceInterval | None
     sd: float | None
 
 
@@ -62,7 +62,7 @@ class Change:
     first: float
     second: float
     value: float
-    interval: Interval | None
+    interval: ConfidenceInterval | None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from features.process.terminal import aligned
 from pipeline.compare.comparison import Change, Comparison, Pair
 from pipeline.compare.flips import Flip
 from pipeline.compare.significance import FEWEST
-from pipeline.evaluation.statistics import DRAWS, FEW_CLUSTERS, Interval
+from pipeline.evaluation.statistics import DRAWS, FEW_CLUSTERS, ConfidenceInterval
 from pipeline.html.format import many, same_people
 from pipeline.html.markup import document, element, section, table
 from pipeline.metrics import MONITORS
@@ -206,7 +206,7 @@ def _change(of: Change) -> tuple[str, ...]:
     return (f"{of.first:.3f}", f"{of.second:.3f}", f"{of.value:+.3f}", _range(of.interval, "+"))
 
 
-def _range(interval: Interval | None, sign: str = "") -> str:
+def _range(interval: ConfidenceInterval | None, sign: str = "") -> str:
     if interval is None:
         return _NONE
     return f"{interval.low:{sign}.3f} to {interval.high:{sign}.3f}"

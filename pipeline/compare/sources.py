@@ -29,10 +29,10 @@ import numpy as np
 from features.corpus.manifest import Label, read_labels
 from features.errors import HeronryError, ParamsError, RunError
 from features.files.hashes import file_sha256
+from pipeline.evaluation.identity import RunIdentity
 from pipeline.evaluation.predictions import CSV, PARQUET, named_in, read_predictions
 from pipeline.evaluation.rows import Ints
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.evaluation.whose import Whose
 from pipeline.metrics import Floats
 from pipeline.report.metrics_json import read_metrics
 from pipeline.runs.layout import PREDICTIONS, SCORED
@@ -173,7 +173,7 @@ def _of_file(path: Path) -> _Columns:
     return _Columns(classes, values, probabilities, whose=whose.line() if whose else None)
 
 
-def _whose(path: Path) -> Whose | None:
+def _whose(path: Path) -> RunIdentity | None:
     """The run that a report's predictions are of; None where nothing says so.
 
     Raises:
@@ -183,7 +183,7 @@ def _whose(path: Path) -> Whose | None:
     told = named_in(path) if path.suffix == ".parquet" else None
     if path.name not in _FILES or not beside.is_file():
         return told
-    found = Whose.read(read_metrics(beside))
+    found = RunIdentity.read(read_metrics(beside))
     if found is None:
         return told
     same = found == told if told else file_sha256(path) == found.predictions_sha256

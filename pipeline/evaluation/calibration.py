@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from pipeline.evaluation.run_folder import Job
+from pipeline.evaluation.run_folder import JobResult
 from pipeline.metrics import Floats
 
 BINS = 15
@@ -89,7 +89,7 @@ class Calibration:
     clipped: int
 
 
-def calibrate(jobs: Sequence[Job]) -> Calibration:
+def calibrate(jobs: Sequence[JobResult]) -> Calibration:
     """Calibration of the test rows of all jobs; scores are those of each seed, averaged."""
     test = [_Rows.of(job, job.test) for job in jobs]
     temperatures: list[float] = []
@@ -204,7 +204,7 @@ class _Rows:
     predictions: _Ints
 
     @classmethod
-    def of(cls, job: Job, keep: NDArray[np.bool_]) -> _Rows:
+    def of(cls, job: JobResult, keep: NDArray[np.bool_]) -> _Rows:
         shares = job.probabilities[keep]
         shares = shares / shares.sum(1, keepdims=True)
         return cls(shares, job.labels[keep], job.predictions[keep])
@@ -238,7 +238,7 @@ def _together(parts: Sequence[_Rows]) -> _Rows:
     )
 
 
-def _seed_mean(jobs: Sequence[Job], parts: Sequence[_Rows]) -> CalibrationScores:
+def _seed_mean(jobs: Sequence[JobResult], parts: Sequence[_Rows]) -> CalibrationScores:
     """Scores of each seed, its folds pooled, averaged over seeds."""
     by_seed = [
         _together([part for job, part in zip(jobs, parts, strict=True) if job.seed == seed])

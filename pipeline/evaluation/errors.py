@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation.rows import Rows
+from pipeline.evaluation.rows import RunRows
 from pipeline.metrics import Floats
 
 SHOWN = 20
@@ -54,7 +54,7 @@ class WorstErrors:
     total: int
 
 
-def worst_errors(rows: Rows, *, shown: int = SHOWN) -> WorstErrors:
+def worst_errors(rows: RunRows, *, shown: int = SHOWN) -> WorstErrors:
     """Test utterances that more than half of the seeds got wrong, the surest first."""
     size = len(rows.utterances)
     times = np.bincount(rows.utterance, minlength=size)
@@ -72,7 +72,7 @@ def worst_errors(rows: Rows, *, shown: int = SHOWN) -> WorstErrors:
     )
 
 
-def _error(rows: Rows, index: int, others: Floats, wrong: int) -> WorstError:
+def _error(rows: RunRows, index: int, others: Floats, wrong: int) -> WorstError:
     """`others` `[K]`: mean probability of each class but for the true one."""
     label, guess = rows.utterances[index], int(others.argmax())
     return WorstError(

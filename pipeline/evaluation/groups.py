@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.evaluation.rows import Flags, Ints, Rows
+from pipeline.evaluation.rows import Flags, Ints, RunRows
 from pipeline.evaluation.statistics import (
-    Interval,
+    ConfidenceInterval,
     Intervals,
     Scores,
     percentile_interval,
@@ -61,7 +61,7 @@ class SpeakerSpread:
     highest: float | None
 
 
-def speaker_spread(rows: Rows) -> SpeakerSpread:
+def speaker_spread(rows: RunRows) -> SpeakerSpread:
     """Accuracy by speaker, on the test rows of all folds."""
     names, of_utterance = np.unique(
         np.array([label.speaker for label in rows.utterances]), return_inverse=True
@@ -94,7 +94,7 @@ BANDS = {"under 2 s": 0.0, "2 to 5 s": 2.0, "5 to 10 s": 5.0, "10 s and over": 1
 
 
 @dataclass(frozen=True)
-class Group:
+class UtteranceGroup:
     """Some of the test utterances.
 
     Attributes:
@@ -133,8 +133,8 @@ class Gap:
     best: str
     worst: str
     value: float
-    interval: Interval
-    difference: Interval
+    interval: ConfidenceInterval
+    difference: ConfidenceInterval
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Grouping:
     """
 
     field: str
-    groups: tuple[Group, ...]
+    groups: tuple[UtteranceGroup, ...]
     gaps: Mapping[str, Gap]
     unknown: int
 
@@ -160,12 +160,12 @@ class Grouping:
 class Measured:
     """A group, and its scores `[D]` in each draw by metric; none for a group without intervals."""
 
-    group: Group
+    group: UtteranceGroup
     draws: Mapping[str, Floats]
 
 
 def measure(
-    rows: Rows,
+    rows: RunRows,
     name: str,
     keep: Flags | None = None,
     *,
@@ -185,7 +185,7 @@ def measure(
     matrices = rows.matrices(keep, predictions)
     clusters = int((matrices.sum((0, 2, 3)) > 0).sum())
     speakers = len({rows.utterances[u].speaker for u in np.flatnonzero(keep)})
-    group = Group(name, int(keep.sum()), speakers, clusters, {}, {})
+    group = UtteranceGroup(name, int(keep.sum()), speakers, clusters, {}, {})
     if group.utterances < least:
         return Measured(group, {})
     found = {key: float(value.mean()) for key, value in scores(matrices.sum(1)).items()}
@@ -198,7 +198,7 @@ def measure(
 
 
 def grouping(
-    rows: Rows, field: str, names: Sequence[str | None], order: Sequence[str] | None = None
+    rows: RunRows, field: str, names: Sequence[str | None], order: Sequence[str] | None = None
 ) -> Grouping | None:
     """Divide the test utterances.
 
@@ -225,7 +225,7 @@ def grouping(
     )
 
 
-def known_groupings(rows: Rows) -> list[Grouping]:
+def known_groupings(rows: RunRows) -> list[Grouping]:
     """Those by gender, duration and session, as far as the corpus says."""
     labels = rows.utterances
     found = (

@@ -11,7 +11,7 @@ import numpy as np
 
 from features.corpus.manifest import Label
 from features.errors import RunError
-from pipeline.evaluation.run_folder import Job, RunFolder
+from pipeline.evaluation.run_folder import JobResult, RunFolder
 from pipeline.metrics import Floats
 from pipeline.runs.layout import SCORED
 from pipeline.runs.tables import AGAIN
@@ -76,7 +76,7 @@ def check_labels(run: RunFolder, known: Mapping[str, Label]) -> None:
         )
 
 
-def _check_rows(run: RunFolder, job: Job, known: Mapping[str, Label]) -> None:
+def _check_rows(run: RunFolder, job: JobResult, known: Mapping[str, Label]) -> None:
     table, facts = job.table, ("id", "speaker", "dialogue", "split", "label")
     for index, (id, *found) in enumerate(zip(*map(table.column, facts), strict=True)):
         if id not in known:
@@ -99,7 +99,7 @@ def class_counts(run: RunFolder, known: Mapping[str, Label], split: str) -> Floa
     return counts
 
 
-def _split_ids(run: RunFolder, labels: Iterable[Label], job: Job, split: str) -> set[str]:
+def _split_ids(run: RunFolder, labels: Iterable[Label], job: JobResult, split: str) -> set[str]:
     fold = slice(job.fold, job.fold + 1)
     in_split = {label.id for label in labels if label.splits[fold] == (split,)}
     return in_split - run.dropped.keys()

@@ -24,14 +24,14 @@ import numpy as np
 
 from features.corpus.manifest import Label
 from pipeline.evaluation.groups import Grouping, grouping
-from pipeline.evaluation.rows import Flags, Rows
+from pipeline.evaluation.rows import Flags, RunRows
 from pipeline.runs.word_errors import TEXT, normalised
 
 NEUTRAL = ("neutral", "neu")
 """Names, in lower case, of the class that stands for no emotion."""
 
 
-def lexically_neutral(rows: Rows, labels: Iterable[Label]) -> Flags | None:
+def lexically_neutral(rows: RunRows, labels: Iterable[Label]) -> Flags | None:
     """`[U]`; None if neither transcripts, nor sentences, nor a text probe are known.
 
     Args:
@@ -46,7 +46,7 @@ def lexically_neutral(rows: Rows, labels: Iterable[Label]) -> Flags | None:
     return flags
 
 
-def lexical_groupings(rows: Rows, labels: Iterable[Label]) -> list[Grouping]:
+def lexical_groupings(rows: RunRows, labels: Iterable[Label]) -> list[Grouping]:
     """Divide by words, by text probe, and by both together; the last only where both are known."""
     words, probe = _words(rows, labels), _probe(rows)
     found = []
@@ -60,7 +60,7 @@ def lexical_groupings(rows: Rows, labels: Iterable[Label]) -> list[Grouping]:
     return [each for each in found if each is not None]
 
 
-def _words(rows: Rows, labels: Iterable[Label]) -> list[bool | None] | None:
+def _words(rows: RunRows, labels: Iterable[Label]) -> list[bool | None] | None:
     """Whether the words of each utterance have several labels; None where they are unknown."""
     meanings: defaultdict[str, set[str]] = defaultdict(set)
     for label in labels:
@@ -79,13 +79,13 @@ def _key(label: Label) -> str | None:
     return None if label.sentence is None else f"sentence {label.sentence}"
 
 
-def _probe(rows: Rows) -> list[bool | None] | None:
+def _probe(rows: RunRows) -> list[bool | None] | None:
     """Whether the text probe takes each utterance for neutral."""
     neutral = [k for k, name in enumerate(rows.classes) if name.lower() in NEUTRAL]
     if not neutral or not all(TEXT in job.probes for job in rows.jobs):
         return None
     votes = np.bincount(
-        rows.utterance, rows.probed(TEXT) == neutral[0], minlength=len(rows.utterances)
+        rows.utterance, rows.probe_predictions(TEXT) == neutral[0], minlength=len(rows.utterances)
     )
     times = np.bincount(rows.utterance, minlength=len(rows.utterances))
     return [bool(value) for value in 2 * votes > times]

@@ -4,7 +4,7 @@ Both hold the same rows, those of all seeds and folds: id, speaker, dialogue, sp
 test), fold, seed, label, prediction, and p_<class>. The CSV file is the runs' own text, with an
 apostrophe before what a spreadsheet would compute (`features.files.csv_text`). Parquet has types
 (fold int32, seed int64, p_<class> float64, the rest text; a row without a dialogue is null there),
-and its schema's metadata names the run (`pipeline.evaluation.whose`).
+and its schema's metadata names the run (`pipeline.evaluation.identity`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from features.files.csv_text import unguarded, write_sheet
 from features.files.hashes import file_sha256
 from features.files.reading import open_text
 from features.files.writing import replacing
-from pipeline.evaluation.whose import Whose
+from pipeline.evaluation.identity import RunIdentity
 from pipeline.runs.layout import PREDICTIONS
 from pipeline.runs.tables import AGAIN, Table
 
@@ -84,10 +84,10 @@ def read_predictions(path: Path) -> pa.Table:
     return found
 
 
-def named_in(path: Path) -> Whose | None:
+def named_in(path: Path) -> RunIdentity | None:
     """The run that a Parquet file names; None if it names none."""
     metadata = pq.read_schema(path).metadata or {}
-    return Whose.read({key.decode(): value.decode() for key, value in metadata.items()})
+    return RunIdentity.read({key.decode(): value.decode() for key, value in metadata.items()})
 
 
 def _read_csv(path: Path) -> pa.Table:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.corpus.manifest import Label
-from pipeline.evaluation.run_folder import Job, RunFolder
+from pipeline.evaluation.run_folder import JobResult, RunFolder
 from pipeline.evaluation.statistics import cluster_confusions
 from pipeline.metrics import Counts, Floats
 
@@ -43,7 +43,7 @@ class Clusters:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RunRows:
     """Test rows in order of seed, fold, and line of predictions.csv.
 
     Attributes:
@@ -70,7 +70,7 @@ class Rows:
     labels: Ints
     predictions: Ints
     probabilities: Floats
-    jobs: tuple[Job, ...]
+    jobs: tuple[JobResult, ...]
 
     @classmethod
     def of(cls, run: RunFolder, known: Mapping[str, Label]) -> Self:
@@ -121,11 +121,11 @@ class Rows:
             (self.seeds, self.clusters.number, len(self.classes)),
         )
 
-    def probed(self, slot: str) -> Ints:
+    def probe_predictions(self, slot: str) -> Ints:
         """What the probe on a slot predicts, `[R]`."""
         return np.concatenate([job.probes[slot] for job in self.jobs])
 
-    def under(self, condition: str) -> Ints:
+    def condition_predictions(self, condition: str) -> Ints:
         """What the model predicts under a condition, `[R]`."""
         return np.concatenate([job.conditions[condition] for job in self.jobs])
 
@@ -154,5 +154,5 @@ def shared_speakers(utterances: Sequence[Label], clusters: Sequence[str]) -> int
     return sum(len(found) > 1 for found in places.values())
 
 
-def _joined(run: RunFolder, column: Callable[[Job], Ints]) -> Ints:
+def _joined(run: RunFolder, column: Callable[[JobResult], Ints]) -> Ints:
     return np.concatenate([column(job) for job in run.jobs])

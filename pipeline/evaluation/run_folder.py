@@ -94,11 +94,11 @@ def _guesses(table: Table, key: str, test: Mapping[str, str], classes: Sequence[
     return {name: np.array([of[id] for id in test], np.int64) for name, of in found.items()}
 
 
-__all__ = ["HISTORY", "PREDICTIONS", "Job", "RunError", "RunFolder", "Table"]
+__all__ = ["HISTORY", "PREDICTIONS", "JobResult", "RunError", "RunFolder", "Table"]
 
 
 @dataclass(frozen=True)
-class Job:
+class JobResult:
     """What one (seed, fold) left behind.
 
     Attributes:
@@ -145,7 +145,7 @@ class RunFolder:
     utterances: int
     dropped: Mapping[str, str]
     train_seconds: float
-    jobs: tuple[Job, ...]
+    jobs: tuple[JobResult, ...]
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -193,7 +193,9 @@ def _check_files(run: Path, files: Mapping[str, str]) -> None:
             raise RunError(f"{run / name} {told}; expected the file that run.json names: {AGAIN}")
 
 
-def _job(run: Path, key: tuple[int, int], seeds: Sequence[int], classes: Sequence[str]) -> Job:
+def _job(
+    run: Path, key: tuple[int, int], seeds: Sequence[int], classes: Sequence[str]
+) -> JobResult:
     folder, *others = (run / f"seed_{seed}" / f"fold_{key[1]}" for seed in (key[0], *seeds))
     table = read_csv(folder / "predictions.csv", (*PREDICTIONS, *(f"p_{k}" for k in classes)))
     history = read_csv(folder / "history.csv", HISTORY)
@@ -211,7 +213,7 @@ def _job(run: Path, key: tuple[int, int], seeds: Sequence[int], classes: Sequenc
         raise RunError(f"{table.path}: no rows of the test split; expected some: {AGAIN}")
     pairs = zip(table.column("id"), table.column("label"), test, strict=True)
     tested = {id: label for id, label, is_test in pairs if is_test}
-    return Job(
+    return JobResult(
         *key,
         labels=table.indices("label", classes),
         predictions=predictions,

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.evaluation.groups import Group, Measured, measure
-from pipeline.evaluation.rows import Flags, Rows
-from pipeline.evaluation.statistics import Interval, percentile_interval
+from pipeline.evaluation.groups import Measured, UtteranceGroup, measure
+from pipeline.evaluation.rows import Flags, RunRows
+from pipeline.evaluation.statistics import ConfidenceInterval, percentile_interval
 from pipeline.metrics import MONITORS
 
 
@@ -25,8 +25,8 @@ class Probe:
     """
 
     slot: str
-    whole: Group
-    neutral: Group | None
+    whole: UtteranceGroup
+    neutral: UtteranceGroup | None
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Difference:
     """A condition's score minus that of the model itself; paired, so below 0 is a loss."""
 
     value: float
-    interval: Interval | None
+    interval: ConfidenceInterval | None
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Condition:
     """
 
     name: str
-    whole: Group
+    whole: UtteranceGroup
     differences: Mapping[str, Difference]
-    neutral: Group | None
+    neutral: UtteranceGroup | None
     neutral_differences: Mapping[str, Difference]
 
 
-def probes(rows: Rows, neutral: Flags | None) -> tuple[Probe, ...]:
+def probes(rows: RunRows, neutral: Flags | None) -> tuple[Probe, ...]:
     """Score the probe of each slot.
 
     Args:
@@ -65,13 +65,13 @@ def probes(rows: Rows, neutral: Flags | None) -> tuple[Probe, ...]:
     """
     found = []
     for slot in rows.jobs[0].probes:
-        guesses = rows.probed(slot)
+        guesses = rows.probe_predictions(slot)
         part = None if neutral is None else measure(rows, slot, neutral, predictions=guesses).group
         found.append(Probe(slot, measure(rows, slot, predictions=guesses, least=1).group, part))
     return tuple(found)
 
 
-def conditions(rows: Rows, neutral: Flags | None) -> tuple[Condition, ...]:
+def conditions(rows: RunRows, neutral: Flags | None) -> tuple[Condition, ...]:
     """Score the model under each condition, and against itself.
 
     Args:
@@ -85,7 +85,7 @@ def conditions(rows: Rows, neutral: Flags | None) -> tuple[Condition, ...]:
     full_part = None if neutral is None else measure(rows, "", neutral)
     found = []
     for name in names:
-        guesses = rows.under(name)
+        guesses = rows.condition_predictions(name)
         whole = measure(rows, name, predictions=guesses, least=1)
         part = None if neutral is None else measure(rows, name, neutral, predictions=guesses)
         found.append(

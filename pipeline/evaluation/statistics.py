@@ -31,13 +31,13 @@ Statistic = Callable[[Matrices], Mapping[str, Floats]]
 
 Scores = Mapping[str, float]
 """Value by name of a metric."""
-Intervals = Mapping[str, "Interval"]
+Intervals = Mapping[str, "ConfidenceInterval"]
 
 _CHUNK_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
-class Interval:
+class ConfidenceInterval:
     """The range that holds the middle 95 % (or another level) of the draws."""
 
     low: float
@@ -74,7 +74,7 @@ def cluster_confusions(
 
 def bootstrap(
     matrices: Counts, statistic: Statistic, *, draws: int = DRAWS, seed: int = 0
-) -> dict[str, Interval]:
+) -> dict[str, ConfidenceInterval]:
     """95 % percentile intervals of the seed-mean of each metric, over draws of clusters.
 
     Args:
@@ -120,11 +120,11 @@ def resample(
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
-def percentile_interval(values: Floats) -> Interval:
+def percentile_interval(values: Floats) -> ConfidenceInterval:
     """The middle 95 % of the draws `[D]` that are not NaN, of which there must be one."""
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     low, high = np.quantile(values[~np.isnan(values)], tails)
-    return Interval(float(low), float(high))
+    return ConfidenceInterval(float(low), float(high))
 
 
 def cluster_counts(

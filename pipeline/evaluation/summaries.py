@@ -12,9 +12,9 @@ import numpy as np
 
 from pipeline.evaluation.baselines import Baselines
 from pipeline.evaluation.calibration import Calibration
-from pipeline.evaluation.rows import Rows
+from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.evaluation.statistics import Interval, Intervals, Scores, bootstrap
+from pipeline.evaluation.statistics import ConfidenceInterval, Intervals, Scores, bootstrap
 from pipeline.metrics import (
     MONITORS,
     Counts,
@@ -47,7 +47,7 @@ class Summary:
 
     name: str
     value: float
-    interval: Interval | None
+    interval: ConfidenceInterval | None
     sd: float | None
     fold_mean: float | None
     fold_sd: float | None
@@ -68,7 +68,7 @@ class ClassScores:
     precision: float
     recall: float | None
     f1: float | None
-    f1_interval: Interval | None
+    f1_interval: ConfidenceInterval | None
     ovr_accuracy: float
     support: int
 
@@ -94,7 +94,7 @@ class JobScores:
     temperature: float | None
 
 
-def intervals_of(rows: Rows) -> Intervals:
+def intervals_of(rows: RunRows) -> Intervals:
     """By name of a metric, and by key of the F1 of a class; empty for one cluster."""
     names = f1_names(rows.classes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.evaluation.statistics import FEW_CLUSTERS, Interval
+from pipeline.evaluation.statistics import FEW_CLUSTERS, ConfidenceInterval
 from pipeline.html.markup import Markup, element
 
 NAMES = {
@@ -22,10 +22,10 @@ def number(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}"
 
 
-def span(interval: Interval | None) -> str:
+def span(interval: ConfidenceInterval | None) -> str:
     """Both ends.
 
-    >>> span(Interval(0.25, 0.5))
+    >>> span(ConfidenceInterval(0.25, 0.5))
     '0.250 – 0.500'
     """
     return f"{interval.low:.3f} – {interval.high:.3f}" if interval else NONE
@@ -41,12 +41,12 @@ def signed(value: float) -> str:
     return "0.000" if float(text) == 0 else text.replace("-", "−")
 
 
-def signed_span(interval: Interval | None) -> str:
+def signed_span(interval: ConfidenceInterval | None) -> str:
     """Both ends with their signs."""
     return f"{signed(interval.low)} to {signed(interval.high)}" if interval else NONE
 
 
-def with_span(value: float | None, interval: Interval | None) -> Markup:
+def with_span(value: float | None, interval: ConfidenceInterval | None) -> Markup:
     """A score with its interval below it in small print."""
     below = [element("small", span(interval))] if interval else []
     return Markup("".join([number(value), *below]))
@@ -90,7 +90,7 @@ def same_people(shared: int, unit: str, *, p: bool = False) -> str:
     )
 
 
-def gauge(value: float, interval: Interval | None, tick: float | None = None) -> Markup:
+def gauge(value: float, interval: ConfidenceInterval | None, tick: float | None = None) -> Markup:
     """Score (dot), interval (bar) and something to compare it with (tick), from 0 to 1."""
     place = [4 + WIDTH * x for x in (value, interval.low, interval.high)] if interval else []
     bar, mark, told = "", "", f"{value:.3f}"

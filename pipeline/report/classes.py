@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from features.corpus.label_checks import lacking_classes, lacking_lines
-from pipeline.evaluation.run_folder import Job, RunFolder
+from pipeline.evaluation.run_folder import JobResult, RunFolder
 from pipeline.evaluation.statistics import Scores
 from pipeline.html.format import NAMES, NONE, number, span, spread
 from pipeline.html.markup import Markup, element, folded, quiet, table
@@ -56,7 +56,7 @@ def _key(run: RunFolder) -> Iterator[Markup]:
     yield element("span", "● the epoch that was kept")
 
 
-def _curve(run: RunFolder, job: Job, name: str) -> Curve:
+def _curve(run: RunFolder, job: JobResult, name: str) -> Curve:
     table = job.history
     kept = table.numbers("best") == 1
     return Curve(table.numbers("epoch"), table.numbers(name), kept, run.seeds.index(job.seed))

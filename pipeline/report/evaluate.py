@@ -25,10 +25,11 @@ from pipeline.evaluation.baselines import baselines
 from pipeline.evaluation.calibration import calibrate
 from pipeline.evaluation.errors import worst_errors
 from pipeline.evaluation.groups import known_groupings, speaker_spread
+from pipeline.evaluation.identity import RunIdentity
 from pipeline.evaluation.labels import check_card, check_labels, class_counts
 from pipeline.evaluation.lexical import lexical_groupings, lexically_neutral
 from pipeline.evaluation.predictions import write_csv_predictions, write_parquet_predictions
-from pipeline.evaluation.rows import Rows
+from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.evaluation.slots import conditions, probes
 from pipeline.evaluation.summaries import (
@@ -39,7 +40,6 @@ from pipeline.evaluation.summaries import (
     seed_scores,
     summaries,
 )
-from pipeline.evaluation.whose import Whose
 from pipeline.metrics import f1_names, row_shares
 from pipeline.report.metrics_json import headline, metrics_of
 from pipeline.report.page import page
@@ -76,7 +76,9 @@ def write_report(report: Report, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     jobs = report.run.jobs
     tables = [job.table for job in jobs]
-    whose = Whose.of_run(report.run, report.labels, write_csv_predictions(folder, tables)).to_dict()
+    whose = RunIdentity.of_run(
+        report.run, report.labels, write_csv_predictions(folder, tables)
+    ).to_dict()
     write_parquet_predictions(folder, tables, whose)
     write_json(folder / "metrics.json", whose | dict(report.metrics))
     history = [row for job in jobs for row in job.history.rows]
@@ -97,7 +99,7 @@ def write_report(report: Report, folder: Path) -> Path:
 def _report(run: RunFolder, card: Mapping[str, Any], labels: Sequence[Label]) -> Report:
     """All but `metrics`."""
     known = {label.id: label for label in labels}
-    rows = Rows.of(run, known)
+    rows = RunRows.of(run, known)
     confusions, by_job = rows.matrices().sum(1), job_confusions(run)
     intervals, calibration = intervals_of(rows), calibrate(run.jobs)
     train, test = (class_counts(run, known, split) for split in ("train", "test"))

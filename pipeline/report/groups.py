@@ -9,9 +9,9 @@ from pipeline.evaluation.groups import (
     MINIMUM_SPEAKERS,
     MINIMUM_UTTERANCES,
     Gap,
-    Group,
     Grouping,
     SpeakerSpread,
+    UtteranceGroup,
 )
 from pipeline.html.format import NAMES, gauge, number, signed_span, span, with_span
 from pipeline.html.markup import Markup, element, folded, quiet, table
@@ -57,13 +57,13 @@ def grouping_of(title: str, grouping: Grouping) -> Iterator[Markup]:
         yield quiet(f"Unknown of {grouping.unknown:,} test utterances.")
 
 
-def groups_table(groups: Sequence[Group], caption: str) -> Markup:
+def groups_table(groups: Sequence[UtteranceGroup], caption: str) -> Markup:
     """One row a group: its size, and its scores with intervals."""
     header = ["Group", "Utterances", "Speakers", "UAR from 0 to 1", *NAMES.values()]
     return table(header, [_group(group) for group in groups], caption=caption)
 
 
-def _group(group: Group) -> list[object]:
+def _group(group: UtteranceGroup) -> list[object]:
     uar = group.scores.get("uar")
     drawn: object = "too few" if uar is None else gauge(uar, group.intervals.get("uar"))
     values = [with_span(group.scores.get(name), group.intervals.get(name)) for name in NAMES]

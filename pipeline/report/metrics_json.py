@@ -20,7 +20,7 @@ with the test rows of all folds pooled. Keys in this order, absent where there i
   or dialogues), `shared_speakers` (those who speak in several clusters: if there are some,
   intervals are too narrow for other people), `dropped`, `seeds`, `folds`, `train_seconds`.
 
-Before them stands whose they are, as text: `pipeline.evaluation.whose`.
+Before them stands whose they are, as text: `pipeline.evaluation.identity`.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from features.files.records import read_record
 from pipeline.evaluation.baselines import Baselines
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.groups import Grouping
-from pipeline.evaluation.statistics import Interval
+from pipeline.evaluation.identity import KEYS, RunIdentity
+from pipeline.evaluation.statistics import ConfidenceInterval
 from pipeline.evaluation.summaries import Summary, validation_means
-from pipeline.evaluation.whose import KEYS, Whose
 from pipeline.html.format import same_people
 from pipeline.metrics import MONITORS, keys
 from pipeline.report.records import Report
@@ -80,7 +80,7 @@ def read_metrics(path: Path) -> dict[str, float | str]:
 
 def headline(metrics: Mapping[str, Any]) -> str:
     """The main metrics of metrics.json as a plain-text table, without a final line break."""
-    whose = Whose.read(metrics)
+    whose = RunIdentity.read(metrics)
     lines = [whose.line()] if whose else []
     lines += [f"{'test split':<12} {'score':>6}  {'95 % interval':<14}  {'sd':>6}  {'majority':>8}"]
     for name in MONITORS:
@@ -133,7 +133,7 @@ def _summary(name: str, summary: Summary) -> Pairs:
     yield f"{name}_fold_sd", summary.fold_sd
 
 
-def _interval(name: str, interval: Interval | None) -> Pairs:
+def _interval(name: str, interval: ConfidenceInterval | None) -> Pairs:
     if interval is not None:
         yield f"{name}_low", interval.low
         yield f"{name}_high", interval.high

@@ -19,11 +19,11 @@ from features.corpus.manifest import Label
 from pipeline.evaluation.baselines import Baselines
 from pipeline.evaluation.calibration import Calibration, CalibrationScores, ReliabilityBin
 from pipeline.evaluation.errors import WorstError, WorstErrors
-from pipeline.evaluation.groups import Gap, Group, Grouping, SpeakerScore, SpeakerSpread
+from pipeline.evaluation.groups import Gap, Grouping, SpeakerScore, SpeakerSpread, UtteranceGroup
 from pipeline.evaluation.rows import Clusters
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.evaluation.slots import Condition, Difference, Probe
-from pipeline.evaluation.statistics import Interval, Intervals, Scores
+from pipeline.evaluation.statistics import ConfidenceInterval, Intervals, Scores
 from pipeline.evaluation.summaries import ClassScores, JobScores, SeedScores, Summary
 from pipeline.metrics import Counts, Floats
 
@@ -34,11 +34,10 @@ __all__ = [
     "ClassScores",
     "Clusters",
     "Condition",
+    "ConfidenceInterval",
     "Difference",
     "Gap",
-    "Group",
     "Grouping",
-    "Interval",
     "Intervals",
     "JobScores",
     "Probe",
@@ -49,6 +48,7 @@ __all__ = [
     "SpeakerScore",
     "SpeakerSpread",
     "Summary",
+    "UtteranceGroup",
     "WorstError",
     "WorstErrors",
 ]

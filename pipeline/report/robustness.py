@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.evaluation.groups import Group, Grouping
+from pipeline.evaluation.groups import Grouping, UtteranceGroup
 from pipeline.evaluation.slots import Difference
 from pipeline.html.format import NAMES, NONE, signed, signed_span, with_span
 from pipeline.html.markup import Markup, element, quiet, table
@@ -95,14 +95,14 @@ def _recognised(found: Mapping[str, Any]) -> str:
     return said
 
 
-def _neutral_group(found: dict[str, Grouping]) -> Group | None:
+def _neutral_group(found: dict[str, Grouping]) -> UtteranceGroup | None:
     for field, name in _NEUTRAL.items():
         if field in found:
             return next((group for group in found[field].groups if group.name == name), None)
     return None
 
 
-def _compared(report: Report, model: Group | None) -> Iterator[Markup]:
+def _compared(report: Report, model: UtteranceGroup | None) -> Iterator[Markup]:
     """The model, its conditions and the probes on the neutral utterances alone."""
     if model is None or not model.scores:
         count = model.utterances if model else 0
@@ -123,7 +123,7 @@ def _compared(report: Report, model: Group | None) -> Iterator[Markup]:
     yield table(["", *NAMES.values(), "Change of UAR"], rows, caption=caption)
 
 
-def _group(group: Group) -> list[Markup]:
+def _group(group: UtteranceGroup) -> list[Markup]:
     return [with_span(group.scores.get(name), group.intervals.get(name)) for name in NAMES]
 
 

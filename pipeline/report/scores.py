@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.evaluation.groups import Group
+from pipeline.evaluation.groups import UtteranceGroup
 from pipeline.evaluation.statistics import DRAWS, Scores
 from pipeline.evaluation.summaries import Summary
 from pipeline.html.format import NAMES, few, gauge, many, number, same_people, span, with_span
@@ -98,7 +98,7 @@ def _baselines(report: Report) -> Iterator[Markup]:
     yield element("ul", *(element("li", line) for line in listed), style="quiet")
 
 
-def _group(group: Group) -> list[Markup]:
+def _group(group: UtteranceGroup) -> list[Markup]:
     return [with_span(group.scores.get(name), group.intervals.get(name)) for name in NAMES]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from features.corpus.manifest import Label, read_labels
 from features.files.csv_text import write_csv
 from features.files.records import write_json, write_rows
-from pipeline.evaluation.rows import Rows
+from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.runs.layout import CONDITIONS, HISTORY, PREDICTIONS, PROBES
 
@@ -194,10 +194,10 @@ class FakeRun:
         return rows
 
 
-def rows_of(fake: FakeRun) -> Rows:
+def rows_of(fake: FakeRun) -> RunRows:
     """The test rows of a written run."""
     labels = {label.id: label for label in read_labels(fake.data)}
-    return Rows.of(RunFolder.read(fake.run), labels)
+    return RunRows.of(RunFolder.read(fake.run), labels)
 
 
 def edit_json(path: Path, **fields: Any) -> None:

@@ -16,7 +16,7 @@ from pipeline.board.page import as_text
 from pipeline.board.rows import Row, Shown, ascends, read_shown
 from pipeline.board.ties import Group, Verdict
 from pipeline.commands.board import as_json, board, groups
-from pipeline.evaluation.whose import Whose
+from pipeline.evaluation.identity import RunIdentity
 
 PARAMS: dict[str, Any] = {
     "fusion": "speech",
@@ -50,7 +50,7 @@ def named(metrics: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """The content of metrics.json, which says that `params` were selected when it was made."""
     scored = {k: v for k, v in params["corpora"][params["corpus"]].items() if k == "protocol"}
     test = hashlib.sha256(f"{params['corpus']} {scored}".encode()).hexdigest()
-    whose = Whose(params["regime"], params["corpus"], params["fusion"], test, "0" * 64)
+    whose = RunIdentity(params["regime"], params["corpus"], params["fusion"], test, "0" * 64)
     return whose.to_dict() | metrics
 
 

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.errors import worst_errors
-from pipeline.evaluation.rows import Rows
+from pipeline.evaluation.rows import RunRows
 from tests.support.fake_run import FakeRun, rows_of
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> Rows:
+def rows(tmp_path: Path) -> RunRows:
     """Three seeds that are right about everything, and quite sure."""
     found = rows_of(FakeRun(tmp_path, seeds=(0, 1, 2), told=True).write())
     shares = 0.1 + 0.6 * np.eye(4)[found.labels]
     return replace(found, predictions=found.labels.copy(), probabilities=shares)
 
 
-def mistake(rows: Rows, utterance: int, guesses: list[int], share: float) -> None:
+def mistake(rows: RunRows, utterance: int, guesses: list[int], share: float) -> None:
     """Seed s says `guesses[s]` classes after the true one, with probability `share`.
 
     Seeds without a guess stay right and sure.
@@ -34,12 +34,12 @@ def mistake(rows: Rows, utterance: int, guesses: list[int], share: float) -> Non
         rows.probabilities[row, guess] = share
 
 
-def test_no_errors_are_no_errors(rows: Rows) -> None:
+def test_no_errors_are_no_errors(rows: RunRows) -> None:
     found = worst_errors(rows)
     assert (found.shown, found.total) == ((), 0)
 
 
-def test_what_most_seeds_got_wrong_comes_surest_first(rows: Rows) -> None:
+def test_what_most_seeds_got_wrong_comes_surest_first(rows: RunRows) -> None:
     mistake(rows, 3, [1, 1, 1], 0.7)
     mistake(rows, 5, [2, 2, 0], 0.94)  # two of three seeds
     mistake(rows, 7, [1, 0, 0], 0.97)  # one of three: luck
@@ -62,7 +62,7 @@ def test_what_most_seeds_got_wrong_comes_surest_first(rows: Rows) -> None:
     )
 
 
-def test_the_predicted_class_is_never_the_true_one(rows: Rows) -> None:
+def test_the_predicted_class_is_never_the_true_one(rows: RunRows) -> None:
     """Though its mean probability may be the highest of all."""
     mistake(rows, 4, [1, 1], 0.26)
     mine = rows.utterance == 4
@@ -81,7 +81,7 @@ def test_half_of_the_seeds_are_not_most(tmp_path: Path) -> None:
     assert worst_errors(rows).total == 1
 
 
-def test_equal_errors_come_in_order_of_id_and_only_some_are_shown(rows: Rows) -> None:
+def test_equal_errors_come_in_order_of_id_and_only_some_are_shown(rows: RunRows) -> None:
     for utterance in range(30):
         mistake(rows, utterance, [1, 1, 1], 0.8)
     found = worst_errors(rows)

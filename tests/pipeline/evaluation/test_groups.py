@@ -10,7 +10,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from pipeline.evaluation.groups import BANDS, grouping, known_groupings, measure, speaker_spread
-from pipeline.evaluation.rows import Rows
+from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.statistics import bootstrap
 from pipeline.evaluation.summaries import intervals_of
 from pipeline.metrics import MONITORS
@@ -18,11 +18,11 @@ from tests.support.fake_run import FakeRun, rows_of
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> Rows:
+def rows(tmp_path: Path) -> RunRows:
     return rows_of(FakeRun(tmp_path, folds=3, each=20, told=True).write())
 
 
-def spoiled(rows: Rows, women_right: float, men_right: float) -> Rows:
+def spoiled(rows: RunRows, women_right: float, men_right: float) -> RunRows:
     """Predictions that are right with a chance that depends on gender."""
     rng = np.random.default_rng(3)
     female = np.array([label.gender == "female" for label in rows.utterances])[rows.utterance]
@@ -31,11 +31,11 @@ def spoiled(rows: Rows, women_right: float, men_right: float) -> Rows:
     return replace(rows, predictions=np.where(right, rows.labels, wrong))
 
 
-def by_gender(rows: Rows) -> list[str | None]:
+def by_gender(rows: RunRows) -> list[str | None]:
     return [label.gender for label in rows.utterances]
 
 
-def test_scores_of_a_group_equal_scikit_learn(rows: Rows) -> None:
+def test_scores_of_a_group_equal_scikit_learn(rows: RunRows) -> None:
     found = grouping(rows, "gender", by_gender(rows))
     assert found is not None
     assert [group.name for group in found.groups] == ["female", "male"]
@@ -55,7 +55,7 @@ def test_scores_of_a_group_equal_scikit_learn(rows: Rows) -> None:
     assert sum(group.utterances for group in found.groups) == len(rows.utterances)
 
 
-def test_a_planted_gap_is_found_and_chance_is_not_called_one(rows: Rows) -> None:
+def test_a_planted_gap_is_found_and_chance_is_not_called_one(rows: RunRows) -> None:
     found = grouping(spoiled(rows, 0.9, 0.5), "gender", by_gender(rows))
     assert found is not None
     for name in MONITORS:
@@ -72,14 +72,14 @@ def test_a_planted_gap_is_found_and_chance_is_not_called_one(rows: Rows) -> None
     assert alike.gaps["accuracy"].interval.low >= 0
 
 
-def test_the_whole_is_one_group_with_the_intervals_of_the_run(rows: Rows) -> None:
+def test_the_whole_is_one_group_with_the_intervals_of_the_run(rows: RunRows) -> None:
     whole = measure(rows, "all").group
     intervals = intervals_of(rows)
     assert whole.intervals == {name: intervals[name] for name in whole.intervals}
     assert set(MONITORS) <= set(whole.intervals)
 
 
-def test_a_groups_interval_is_that_of_its_clusters(rows: Rows) -> None:
+def test_a_groups_interval_is_that_of_its_clusters(rows: RunRows) -> None:
     """Leaving empty clusters out changes which draws are made, not what they are about."""
     keep = np.array([label.gender == "female" for label in rows.utterances])
     alone = rows.matrices(keep)
@@ -94,7 +94,7 @@ def accuracy(matrices: np.ndarray) -> np.ndarray:
     return np.asarray(hits / np.maximum(matrices.sum((-2, -1)), 1))
 
 
-def test_small_groups_are_listed_and_not_scored(rows: Rows) -> None:
+def test_small_groups_are_listed_and_not_scored(rows: RunRows) -> None:
     names: list[str | None] = ["many"] * len(rows.utterances)
     names[:9] = ["nine"] * 9
     single = rows.utterances[-1].speaker
@@ -112,7 +112,7 @@ def test_small_groups_are_listed_and_not_scored(rows: Rows) -> None:
     assert found.gaps == {}  # as only one group has intervals
 
 
-def test_what_is_unknown_is_counted_and_nothing_known_is_no_grouping(rows: Rows) -> None:
+def test_what_is_unknown_is_counted_and_nothing_known_is_no_grouping(rows: RunRows) -> None:
     names = by_gender(rows)
     names[:3] = [None] * 3
     found = grouping(rows, "gender", names)
@@ -121,7 +121,7 @@ def test_what_is_unknown_is_counted_and_nothing_known_is_no_grouping(rows: Rows)
     assert grouping(rows, "gender", [None] * len(names)) is None
 
 
-def test_durations_fall_into_bands_that_begin_where_they_say(rows: Rows) -> None:
+def test_durations_fall_into_bands_that_begin_where_they_say(rows: RunRows) -> None:
     edges = [0.1, 1.99, 2.0, 4.99, 5.0, 9.99, 10.0, 99.0]
     labels = tuple(
         replace(label, seconds=edges[u % 8], session=None, gender=None)
@@ -134,12 +134,12 @@ def test_durations_fall_into_bands_that_begin_where_they_say(rows: Rows) -> None
     assert max(numbers) - min(numbers) <= 2
 
 
-def test_known_groupings_are_those_the_labels_speak_of(tmp_path: Path, rows: Rows) -> None:
+def test_known_groupings_are_those_the_labels_speak_of(tmp_path: Path, rows: RunRows) -> None:
     assert [found.field for found in known_groupings(rows)] == ["gender", "duration", "session"]
     assert known_groupings(rows_of(FakeRun(tmp_path / "bare").write())) == []
 
 
-def test_speakers_are_ranked_by_accuracy(rows: Rows) -> None:
+def test_speakers_are_ranked_by_accuracy(rows: RunRows) -> None:
     found = speaker_spread(rows)
     assert (len(found.speakers), found.too_few) == (9, 0)
     values = [speaker.accuracy for speaker in found.speakers]

@@ -10,7 +10,7 @@ import pytest
 
 from features.corpus.manifest import Label, read_labels
 from pipeline.evaluation.lexical import lexical_groupings, lexically_neutral
-from pipeline.evaluation.rows import Rows
+from pipeline.evaluation.rows import RunRows
 from pipeline.runs.word_errors import normalised
 from tests.support.fake_run import FakeRun, rows_of
 
@@ -98,7 +98,7 @@ def test_a_text_probe_adds_what_it_takes_for_neutral(tmp_path: Path) -> None:
     assert [len(each.groups) for each in found] == [2, 1, 1]
 
 
-def replace_probe(rows: Rows, guess: str) -> Rows:
+def replace_probe(rows: RunRows, guess: str) -> RunRows:
     """The same rows, with a text probe that always says `guess`."""
     k = rows.classes.index(guess)
     jobs = tuple(

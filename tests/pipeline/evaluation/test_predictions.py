@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from features.errors import RunError
+from pipeline.evaluation.identity import RunIdentity
 from pipeline.evaluation.predictions import (
     named_in,
     read_predictions,
@@ -15,7 +16,6 @@ from pipeline.evaluation.predictions import (
     write_parquet_predictions,
 )
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.evaluation.whose import Whose
 from pipeline.runs.layout import PREDICTIONS
 from pipeline.runs.tables import Table
 from tests.support.fake_run import CLASSES, FakeRun
@@ -29,7 +29,7 @@ def small(**changes: str) -> Table:
     return Table(Path("p.csv"), tuple(first), (tuple(first.values()), second), (2, 3))
 
 
-WHOSE = Whose("cached", "mine", "spectral", "ab", "cd")
+WHOSE = RunIdentity("cached", "mine", "spectral", "ab", "cd")
 
 
 def write_predictions(folder: Path, tables: list[Table]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.evaluation.statistics import (
-    Interval,
+    ConfidenceInterval,
     bootstrap,
     cluster_confusions,
     cluster_counts,
@@ -120,7 +120,7 @@ def test_draws_without_any_item_are_left_out() -> None:
     # the chance that three draws of three miss one
     assert empty.mean() == pytest.approx((2 / 3) ** 3, abs=0.04)
     assert set(found[~empty]) == {1.0}
-    assert percentile_interval(found) == Interval(1.0, 1.0)
+    assert percentile_interval(found) == ConfidenceInterval(1.0, 1.0)
 
 
 def test_results_on_the_same_clusters_are_paired() -> None:

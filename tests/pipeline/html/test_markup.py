@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pipeline.evaluation.statistics import FEW_CLUSTERS, Interval
+from pipeline.evaluation.statistics import FEW_CLUSTERS, ConfidenceInterval
 from pipeline.html.format import few, gauge, many, signed, spread, with_span
 from pipeline.html.markup import Markup, contents, document, element, section, table
 from pipeline.html.style import CSS
@@ -84,13 +84,13 @@ def test_numbers() -> None:
     assert spread(0.5, 0.01) == "0.500 ± 0.010"
     assert many(2, "dialogue") == "2 dialogues"
     assert with_span(None, None) == "–"
-    assert with_span(0.5, Interval(0, 1)) == "0.500<small>0.000 – 1.000</small>"
+    assert with_span(0.5, ConfidenceInterval(0, 1)) == "0.500<small>0.000 – 1.000</small>"
     assert few(FEW_CLUSTERS, "speaker") == ""
     assert "Only 1 speaker:" in few(1, "speaker")
 
 
 def test_a_gauge_is_drawn_to_scale() -> None:
-    found = gauge(0.5, Interval(0.25, 1), 0)
+    found = gauge(0.5, ConfidenceInterval(0.25, 1), 0)
     assert 'cx="88.0"' in found  # the middle of 176
     assert 'd="M46.0 11H172.0"' in found
     assert 'd="M4.0 4V18"' in found

@@ -21,7 +21,7 @@ from pipeline.evaluation.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Whose:
+class RunIdentity:
     """A run, as the files of a report name it."""
 
     run_regime: str
@@ -64,4 +64,4 @@ class Whose:
         return f"{self.run_fusion} on {self.run_corpus} ({self.run_regime})"
 
 
-KEYS = tuple(field.name for field in fields(Whose))
+KEYS = tuple(field.name for field in fields(RunIdentity))
