@@ -9,7 +9,7 @@ import numpy as np
 
 from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 
 RATE = 16_000  # Hz
 WORDS = (

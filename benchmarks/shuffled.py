@@ -26,7 +26,7 @@ import typer
 
 from features.corpus.labels_folder import CARD, LABELS, read_labelled
 from features.corpus.manifest import Label
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from features.files.records import write_json, write_rows
 from features.settings.locations import device
 from pipeline.cached.run import train_model

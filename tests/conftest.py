@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 
 # No test asks a model hub: each name that is not there would be asked for some 20 s, with pauses.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from features.audio.container import SLACK_SECONDS, find_fault
 from features.audio.excess import find_excess
-from features.audio.flat import NOT_FINITE, Stretch, find_flat
 from features.audio.resampling import resamplable, resampled
+from features.audio.silence import NOT_FINITE, Stretch, find_silence
 from features.errors import HeronryError, ManifestError, UtteranceError
 from features.files.reading import Identity, identity, open_regular, settled
 
@@ -58,7 +58,7 @@ _hashed: dict[Identity, str] = {}
 
 
 @dataclass(frozen=True)
-class Heard:
+class AudioFacts:
     """What is known of an audio file once all of it was decoded.
 
     Attributes:
@@ -78,7 +78,7 @@ class Heard:
     stretches: tuple[Stretch, ...]
 
 
-def listen(file: BinaryIO, id: str) -> Heard:
+def inspect_audio(file: BinaryIO, id: str) -> AudioFacts:
     """Decode all of an audio file once, to know what is to be said of it.
 
     Args:
@@ -102,9 +102,9 @@ def listen(file: BinaryIO, id: str) -> Heard:
             except UtteranceError as error:
                 faults.append(Stretch(here / rate_hz, frames / rate_hz, error.reason))
 
-        flat = find_flat(blocks(), rate_hz)
+        flat = find_silence(blocks(), rate_hz)
         excess = find_excess(file, frames / rate_hz, decoder.format)
-        return Heard(
+        return AudioFacts(
             seconds=frames / rate_hz,
             sample_rate_hz=rate_hz,
             channels=decoder.channels,
@@ -167,7 +167,7 @@ def _unchanged(file: BufferedReader, path: Path, sha256: str | None) -> Iterator
     found = _hashed.get(identity(before))
     if found is None:
         found = _digest(file)
-        if settled(before):
+        if settled(before.st_mtime_ns, before.st_ctime_ns):
             if len(_hashed) >= _REMEMBERED:
                 _hashed.clear()
             _hashed[identity(before)] = found

@@ -17,7 +17,7 @@ from features.cache.shard import DEVIATION
 from features.errors import ParamsError
 from features.ranges import Amount
 from features.settings.plugins import entry_problems, load, split_entry
-from features.weights.tensors import pinned
+from features.weights.identity import pinned
 
 PACKAGE = "features.backbones"
 # Options that say where weights are; the backbone's own provenance says which they are.

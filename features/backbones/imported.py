@@ -25,7 +25,7 @@ from features.errors import CheckpointError, ParamsError, UtteranceError
 from features.ranges import Interval
 from features.stream import Stream
 from features.weights.checkpoint import Checkpoint
-from features.weights.tensors import CONTENT
+from features.weights.identity import CONTENT
 
 IMPORTED = "imported"  # key of provenance: where the arrays came from
 

@@ -24,7 +24,7 @@ from features.backbone.layers import LayerChoice, choose_layers, freeze
 from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
 from features.corpus.utterance import Utterance
 from features.errors import CheckpointError
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from features.files.yaml_text import read_yaml_file
 from features.stream import Stream
 from features.weights.checkpoint import Checkpoint

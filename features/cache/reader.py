@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from features.cache.frames import Extent
 from features.cache.shard import DEVIATION, Shard, check_structure, read_shard, shard_name
 from features.errors import CacheError
-from features.files.records import NOTICED, REJECTED, read_noticed, read_rejected, reasons_line
+from features.files.reasons import NOTICED, REJECTED, read_reasons, reasons_line
 from features.process.memory import available_bytes
 from features.stream import Stream, StreamSpec
 
@@ -96,13 +96,16 @@ class CacheReader(Mapping[str, NDArray[Any]]):
     @property
     def rejected(self) -> dict[str, str]:
         """Reasons by id of the utterances that could not be extracted."""
-        path = self.folder / REJECTED
-        return read_rejected(path) if path.exists() else {}
+        return self._reasons(REJECTED)
 
     @property
     def noticed(self) -> dict[str, str]:
         """Notices by id of utterances whose features leave out a part of them."""
-        return read_noticed(self.folder / NOTICED)
+        return self._reasons(NOTICED)
+
+    def _reasons(self, name: str) -> dict[str, str]:
+        path = self.folder / name  # older releases wrote no list where nothing stood in it
+        return read_reasons(path) if path.exists() else {}
 
     def __getitem__(self, id: str) -> NDArray[Any]:
         extent = self._extents[id]

@@ -47,7 +47,7 @@ from typing import Annotated, ClassVar
 from features.corpora._demo.plan import CLASSES, LEAST, Planned, plan
 from features.corpus.adapter import CorpusFactory, Item, Source
 from features.errors import ManifestError, ParamsError
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from features.files.records import read_json, write_json
 from features.ranges import Interval, Seed
 

@@ -30,7 +30,7 @@ from features.corpus.split_counts import (
     sum_seconds,
 )
 from features.corpus.survey import Survey
-from features.files.records import group_reasons
+from features.files.reasons import group_reasons
 
 IDS = 5  # of each reason that the card names
 PARTIAL = 0.9  # share of the published utterances below which single counts say nothing

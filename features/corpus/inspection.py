@@ -11,17 +11,16 @@ import dataclasses
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.audio.flat import Stretch
-from features.audio.read import listen
+from features.audio.read import inspect_audio
+from features.audio.silence import Stretch
 from features.errors import ManifestError, UtteranceError
 from features.files.json_text import parse_json
-from features.files.reading import SETTLED_NS, identity, open_regular, read_regular
+from features.files.reading import identity, open_regular, read_regular, settled
 from features.files.writing import replacing
 from features.process.terminal import progress
 
@@ -105,7 +104,7 @@ def _read(path: Path) -> FileFacts | str:
         before = os.fstat(file.fileno())
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        heard = listen(file, path.name)
+        heard = inspect_audio(file, path.name)
         if identity(os.fstat(file.fileno())) != identity(before):
             return "the file changes while it is read: start again once it is written"
     return FileFacts(
@@ -146,12 +145,10 @@ def _remember(
 ) -> None:
     # Those already known stay, so that an interrupted run goes on from where the last one was.
     latest = {fact.path: fact for fact in [*known.values(), *facts] if isinstance(fact, FileFacts)}
-    # A file written just now may change again within the same tick of the file system's clock.
-    settled_ns = time.time_ns() - SETTLED_NS
     lines = [
         json.dumps(dataclasses.asdict(fact)) + "\n"
         for fact in latest.values()
-        if max(fact.modified_ns, fact.changed_ns) < settled_ns
+        if settled(fact.modified_ns, fact.changed_ns)
     ]
     # What cannot be remembered costs time on the next run, and nothing else.
     with contextlib.suppress(OSError), replacing(memory) as temporary:

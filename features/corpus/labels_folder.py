@@ -17,7 +17,7 @@ from features.corpus.leaks import Leak, LeakKind
 from features.corpus.manifest import SPLITS, Label, read_labels
 from features.corpus.split_counts import count_classes, splits_sha256
 from features.errors import ManifestError
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from features.files.records import read_record
 from features.ranges import Amount, Count, MinLen
 

@@ -17,7 +17,8 @@ from features.corpus.labels_folder import read_labelled
 from features.corpus.leaks import Leak, LeakKind, find_leaks, find_seen_leak, gate, lines
 from features.corpus.manifest import Label
 from features.errors import RunError
-from features.files.records import SEEN, read_record, read_seen, write_json
+from features.files.reasons import SEEN, read_reasons
+from features.files.records import read_record, write_json
 
 FORMAT, VERSION = "heronry-leaks", 1
 _AGAIN = "run `dvc repro` to train it again"
@@ -96,5 +97,5 @@ def _seen(labels: Sequence[Label], slots: Mapping[str, Path]) -> list[Leak]:
     for slot, folder in slots.items():
         if (folder / SEEN).exists():
             source = f"slot {slot}, backbone {folder.name}"
-            found.append(find_seen_leak(labels, read_seen(folder / SEEN), source))
+            found.append(find_seen_leak(labels, read_reasons(folder / SEEN), source))
     return [leak for leak in found if leak is not None]

@@ -27,16 +27,9 @@ from features.corpus.protocols import assign, only_fold
 from features.corpus.sources import tables_sha256
 from features.corpus.survey import Survey, look_at
 from features.errors import ManifestError
-from features.files.hashes import file_sha256
-from features.files.records import (
-    NOTICED,
-    REJECTED,
-    check_unique,
-    write_json,
-    write_noticed,
-    write_rejected,
-    write_rows,
-)
+from features.files.reading import file_sha256
+from features.files.reasons import NOTICED, REJECTED, write_reasons
+from features.files.records import check_unique, write_json, write_rows
 from features.files.writing import empty_folder
 from features.settings.locations import corpus_root, hashes_file, root_variable
 from features.settings.plugins import load
@@ -95,8 +88,8 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
     for same in contradictions(survey.labelled, survey.spans):
         for item in same:
             survey.notice(item.id, "the same recording (or turn) stands under another label too")
-    write_rejected(labels / REJECTED, survey.rejected)
-    write_noticed(labels / NOTICED, survey.noticed)
+    write_reasons(labels / REJECTED, survey.rejected)
+    write_reasons(labels / NOTICED, survey.noticed)
     if not survey.labelled:
         raise ManifestError(_verdict(name, survey, len(items), labels))
     Manifest(

@@ -24,9 +24,8 @@ from features.corpus.adapter import UNPACKED, Corpus
 from features.corpus.entry import PACKAGE, CorpusEntry
 from features.corpus.labels_folder import AGAIN, read_card
 from features.errors import ManifestError, ParamsError
-from features.files.hashes import file_sha256
 from features.files.json_text import parse_json
-from features.files.reading import identity, read_regular, settled
+from features.files.reading import file_sha256, identity, read_regular, settled
 from features.files.records import read_json, read_record, write_json
 from features.files.writing import replacing
 from features.settings.locations import corpus_root, hashes_file
@@ -237,7 +236,7 @@ def _hashes(paths: Iterable[Path], memory: Path) -> dict[Path, str]:
             found[path] = held[1]
         else:
             found[path] = file_sha256(path)
-        if status.st_size >= REMEMBERED_BYTES and settled(status):
+        if status.st_size >= REMEMBERED_BYTES and settled(status.st_mtime_ns, status.st_ctime_ns):
             kept[str(path)] = [stamp, found[path]]
     if kept != known:
         # What cannot be remembered costs time on the next run, and nothing else.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from features.audio.flat import judge
+from features.audio.silence import judge_span
 from features.corpus.adapter import Item
 from features.corpus.inspection import MISSING, FileFacts, inspect_files
 from features.corpus.utterance import Utterance
@@ -177,7 +177,7 @@ def _utterance(item: Item, files: Mapping[str, FileFacts | str]) -> Utterance:
         if 100 <= end <= 1000 * file.seconds and float(end).is_integer():
             reason += "; expected seconds: are these milliseconds?"
         raise UtteranceError(item.id, reason)
-    fault, _ = judge(file.stretches, begin, min(end, file.seconds))
+    fault, _ = judge_span(file.stretches, begin, min(end, file.seconds))
     if fault:
         raise UtteranceError(item.id, f"{item.audio}: {fault}")
     return Utterance(
@@ -198,5 +198,5 @@ def _heard(utterance: Utterance, facts: Mapping[str, FileFacts]) -> list[str]:
     if utterance.audio is None:
         return []
     file, begin = facts[utterance.audio], utterance.start or 0.0
-    _, notice = judge(file.stretches, begin, begin + (utterance.seconds or 0.0))
+    _, notice = judge_span(file.stretches, begin, begin + (utterance.seconds or 0.0))
     return [*file.notices, *([notice] if notice else [])]

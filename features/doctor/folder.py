@@ -27,7 +27,7 @@ from features.doctor.shards import NAME, Fault, ShardFacts, check_shard, named, 
 from features.errors import HeronryError, ParamsError
 from features.extraction.plan import PlannedShard, lacking, plan_shards
 from features.files.reading import check_regular
-from features.files.records import NOTICED, REJECTED, SEEN, read_rejected
+from features.files.reasons import NOTICED, REJECTED, SEEN, read_reasons
 from features.process.terminal import progress
 from features.process.workers import WorkerPool
 from features.settings.plugins import load
@@ -213,7 +213,7 @@ def _check_rejected(found: CacheFacts) -> None:
         found.faults.append(Fault(path, "is missing"))
         return
     try:
-        found.rejected = read_rejected(path)
+        found.rejected = read_reasons(path)
     except (HeronryError, KeyError, ValueError) as error:
         found.faults.append(Fault(path, f"cannot be read ({error!r})", "quarantine"))
 

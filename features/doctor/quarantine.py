@@ -24,7 +24,7 @@ from features.doctor.shards import NAME, ShardFacts, check_shard, shard_number
 from features.errors import CacheError, DamagedShardError
 from features.extraction.plan import plan_shards
 from features.extraction.store import WorkStore
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from features.files.writing import link_or_copy
 
 FOLDER = ".quarantine"

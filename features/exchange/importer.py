@@ -27,11 +27,11 @@ from features.exchange.arrays import ArrayReader
 from features.exchange.places import Places, find_places
 from features.exchange.rows import Array, RowFacts, as_row, differ
 from features.extraction.plan import plan_shards
-from features.files.records import REJECTED, write_rejected
+from features.files.reasons import REJECTED, write_reasons
 from features.files.writing import empty_folder, remove_folder
 from features.process.terminal import progress
 from features.stream import StreamSpec
-from features.weights.tensors import CONTENT
+from features.weights.identity import CONTENT
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Importer:
                     raise CacheError(f"{place} changed while it was imported; import again")
                 rows.append(writer.round(utterance.id, content, row))
             writer.write(new / shard_name(planned.number), rows, rejected=rejected)
-        write_rejected(new / REJECTED, found.rejected)
+        write_reasons(new / REJECTED, found.rejected)
         found.revision = CONTENT + content_sha256(CacheReader(new))
         remove_folder(out)
         new.rename(out)

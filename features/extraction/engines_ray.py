@@ -19,7 +19,7 @@ from features.extraction.extractor import Extractor, Recipe, Tally
 from features.extraction.plan import PlannedShard
 from features.extraction.store import WorkStore
 from features.files.writing import replacing, seal
-from features.process.machine_errors import told
+from features.process.machine_errors import with_machine_errors
 
 RETRIES = 3  # of a task whose worker or host died
 TASKS_A_SLOT = 2  # handed out for each core (or accelerator), so that none waits for work
@@ -86,7 +86,7 @@ _kept: tuple[Recipe, Extractor] | None = None  # of a worker process: weights ar
 
 def _compute(recipe: Recipe, device: str, shard: PlannedShard) -> tuple[bytes, Tally]:
     """Compute a shard on this host: its bytes, and what was done."""
-    return told(_computed, recipe, device, shard)
+    return with_machine_errors(_computed, recipe, device, shard)
 
 
 def _computed(recipe: Recipe, device: str, shard: PlannedShard) -> tuple[bytes, Tally]:

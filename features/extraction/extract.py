@@ -27,14 +27,7 @@ from features.extraction.pins import check_pinned
 from features.extraction.plan import ShardPlan, lacking
 from features.extraction.seen import find_seen, trained_on
 from features.extraction.store import WorkStore
-from features.files.records import (
-    NOTICED,
-    REJECTED,
-    SEEN,
-    write_noticed,
-    write_rejected,
-    write_seen,
-)
+from features.files.reasons import NOTICED, REJECTED, SEEN, write_reasons
 from features.files.writing import empty_folder
 from features.process.terminal import progress
 
@@ -109,7 +102,7 @@ def extract(
         empty_folder(out)
     if entry.kind == "none":
         if options.part is None:  # not quite an empty folder: DVC warns of those at every turn
-            write_rejected(out / REJECTED, {})
+            write_reasons(out / REJECTED, {})
         return Extraction()
     recipe = Recipe(entry, store, options.batch_seconds, options.workers)
     try:
@@ -134,10 +127,10 @@ def extract_with(
         deliver(extractor.store, plan, out, tell)
     told = notices(extractor.backbone, manifest)  # of all, copied and linked features too
     tell.noticed = {id: notice for id, notice in told if id not in tell.rejected}
-    write_noticed(out / NOTICED, tell.noticed)
+    write_reasons(out / NOTICED, tell.noticed)
     if known is not None:
         tell.seen = find_seen(manifest, known)
-        write_seen(out / SEEN, tell.seen)
+        write_reasons(out / SEEN, tell.seen)
     return tell
 
 
@@ -177,4 +170,4 @@ def deliver(store: WorkStore, plan: ShardPlan, out: Path, tell: Extraction) -> N
     useless = tell.rejected and len(tell.rejected) == tell.utterances
     if useless and (plan.cuts or plan.reads != "asr"):  # recognised words are never a must
         raise CacheError(f"{out}: {no_features(tell.rejected)}")
-    write_rejected(out / REJECTED, tell.rejected)
+    write_reasons(out / REJECTED, tell.rejected)

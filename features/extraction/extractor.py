@@ -27,7 +27,7 @@ from features.extraction.batches import (
 from features.extraction.plan import PlannedShard, seconds_of
 from features.extraction.runner import Result, Runner
 from features.extraction.store import WorkStore
-from features.process.machine_errors import told
+from features.process.machine_errors import with_machine_errors
 from features.process.memory import too_large
 
 
@@ -266,7 +266,7 @@ class Extractor:
                 rows.append(dataclasses.replace(row, id=utterance.id))
         path = self.store.path(planned.fingerprint)
         deviation = pending.deviation
-        told(self.writer.write, path, rows, rejected=rejected, deviation=deviation)
+        with_machine_errors(self.writer.write, path, rows, rejected=rejected, deviation=deviation)
         self.store.add(planned.fingerprint, device=str(self.device))
 
 

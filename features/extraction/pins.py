@@ -14,7 +14,7 @@ from typing import Any
 
 from features.backbone.entry import BackboneEntry
 from features.errors import CheckpointError
-from features.weights.tensors import pinned
+from features.weights.identity import pinned
 
 
 def leaves_weights_open(entry: BackboneEntry) -> bool:

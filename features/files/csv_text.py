@@ -37,14 +37,33 @@ def unguarded(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file; lines end with a line feed on every system."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+def write_csv(
+    path: Path,
+    header: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    errors: str | None = None,
+) -> None:
+    """Write a CSV file as UTF-8; lines end with a line feed on every system.
+
+    Args:
+        path: The file.
+        header: Names of the columns.
+        rows: Cells of each row.
+        errors: What to do with text that is not UTF-8, as for `open`.
+    """
+    with path.open("w", encoding="utf-8", errors=errors, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
 
 
-def write_sheet(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file for people: no cell is a formula (`features.files.csv_text`)."""
-    write_csv(path, header, (list(map(guarded, row)) for row in rows))
+def write_sheet(
+    path: Path,
+    header: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    errors: str | None = None,
+) -> None:
+    """Write a CSV file for people, as `write_csv`, in which no cell is a formula."""
+    write_csv(path, header, (list(map(guarded, row)) for row in rows), errors=errors)

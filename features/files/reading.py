@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import stat
@@ -57,6 +58,12 @@ def open_text(path: Path, *, encoding: str = "utf-8") -> TextIO:
     return io.TextIOWrapper(open_regular(path), encoding=encoding, newline="")
 
 
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in blocks."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def identity(status: os.stat_result) -> Identity:
     """What changes whenever a file is replaced or written to, save within a tick of the clock."""
     return (
@@ -68,10 +75,13 @@ def identity(status: os.stat_result) -> Identity:
     )
 
 
-def settled(status: os.stat_result) -> bool:
-    """Whether a file has not changed just now: else it may again, within the clock's same tick.
+def settled(*times_ns: int) -> bool:
+    """Whether a file that changed at these times may be taken to change no more within one tick.
 
-    The times may come from another machine, whose clock is ahead.
+    A file written just now may be written again while the file system's clock shows the same time.
+
+    Args:
+        times_ns: Times of the last change of content and of inode, as `os.stat` gives them. They
+            may come from another machine, whose clock may be ahead.
     """
-    age_ns = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
-    return abs(age_ns) > SETTLED_NS
+    return abs(time.time_ns() - max(times_ns)) > SETTLED_NS

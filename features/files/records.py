@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from features.arguments import in_lines, problems, quoted
 from features.errors import HeronryError, ManifestError
-from features.files.csv_text import guarded, unguarded
 from features.files.json_text import Decoder, parse_json
 from features.files.reading import open_regular
 from features.files.writing import replacing
+
+Row = TypeVar("Row")
 
 
 def check_text(what: str, text: str) -> None:
@@ -32,17 +30,6 @@ def check_text(what: str, text: str) -> None:
     except UnicodeEncodeError as error:
         fault = f"half a character (U+{ord(text[error.start]):04X})"
     raise ManifestError(f"{what} holds {fault}; expected whole characters: {quoted(text)}")
-
-
-Row = TypeVar("Row")
-REJECTED = "rejected.csv"
-NOTICED = "noticed.csv"  # beside it: utterances that are used, though not wholly as they were given
-SEEN = "seen.csv"  # in a cache folder: utterances that the checkpoint was trained on
-_SEEN_HEADER = ("id", "why")
-_REJECTED_HEADER = ("id", "reason")
-_NOTICED_HEADER = ("id", "notice")
-_VARYING = re.compile(r"\S*/\S+|\d+(?:\.\d+)?")  # paths and numbers within a reason
-_REASONS = 5  # that one line tells
 
 
 def check_unique(ids: Iterable[str], where: str) -> None:
@@ -174,111 +161,4 @@ def opened(path: Path) -> BinaryIO:
         raise ManifestError(
             f"cannot read {path} ({error.strerror}); expected the output of an earlier stage: "
             "run `dvc repro`"
-        ) from error
-
-
-def _text(path: Path) -> TextIO:
-    return io.TextIOWrapper(opened(path), encoding="utf-8")
-
-
-def write_rejected(path: Path, rejected: Mapping[str, str]) -> None:
-    """Write `id,reason` rows, in the given order."""
-    _write_pairs(path, _REJECTED_HEADER, rejected)
-
-
-def read_rejected(path: Path) -> dict[str, str]:
-    """Reasons by id, as `write_rejected` wrote them.
-
-    Raises:
-        ManifestError: If the file is cut short or foreign.
-    """
-    return _read_pairs(path, _REJECTED_HEADER)
-
-
-def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
-    """Utterances by reason, as `group_reasons` groups them."""
-    grouped = group_reasons(("", reason) for reason in reasons)
-    return {reason: len(ids) for reason, ids in grouped.items()}
-
-
-def group_reasons(told: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Ids by reason, the most frequent first, from pairs of an id and its reason.
-
-    Reasons that differ in numbers and paths alone are one; those are replaced by an ellipsis.
-    """
-    found: dict[str, list[tuple[str, str]]] = {}
-    for id, reason in told:
-        found.setdefault(_VARYING.sub("…", reason), []).append((id, reason))
-    grouped = {
-        next(iter(reasons)) if len(reasons) == 1 else shape: [id for id, _ in pairs]
-        for shape, pairs in found.items()
-        if (reasons := {reason for _, reason in pairs})
-    }
-    return dict(sorted(grouped.items(), key=lambda pair: -len(pair[1])))
-
-
-def reasons_line(reasons: Iterable[str]) -> str:
-    """The most frequent reasons on one line, each with how many utterances have it.
-
-    >>> reasons_line(["has no text", "has 12 samples", "has 7 samples"])
-    'has … samples (2), has no text (1)'
-    """
-    counted = [f"{reason} ({count})" for reason, count in count_reasons(reasons).items()]
-    more = [f"and {len(counted) - _REASONS} other reasons"] if len(counted) > _REASONS else []
-    return ", ".join(counted[:_REASONS] + more)
-
-
-def write_noticed(path: Path, noticed: Mapping[str, str]) -> None:
-    """Write `id,notice` rows, in the given order: what is used, and what was cut or odd of it."""
-    _write_pairs(path, _NOTICED_HEADER, noticed)
-
-
-def read_noticed(path: Path) -> dict[str, str]:
-    """Notices by id, as `write_noticed` wrote them; empty where an older release wrote none.
-
-    Raises:
-        ManifestError: If the file is cut short or foreign.
-    """
-    return _read_pairs(path, _NOTICED_HEADER) if path.exists() else {}
-
-
-def write_seen(path: Path, seen: Mapping[str, str]) -> None:
-    """Write `id,why` rows, in the given order."""
-    _write_pairs(path, _SEEN_HEADER, seen)
-
-
-def read_seen(path: Path) -> dict[str, str]:
-    """Why each utterance counts as seen, as `write_seen` wrote it.
-
-    Raises:
-        ManifestError: If the file is cut short or foreign: to read it as empty would let through
-            what it was written to stop.
-    """
-    return _read_pairs(path, _SEEN_HEADER)
-
-
-def _write_pairs(path: Path, header: tuple[str, str], rows: Mapping[str, str]) -> None:
-    # File names need not be UTF-8, and one that is not must not lose the others' reasons.
-    odd = "backslashreplace"
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors=odd, newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([header, *(map(guarded, row) for row in rows.items())])
-
-
-def _read_pairs(path: Path, header: tuple[str, str]) -> dict[str, str]:
-    try:
-        with _text(path) as file:
-            first, *rows = csv.reader(file, strict=True)
-        if tuple(first) != header:
-            raise ValueError(f"its first line is {first}")
-        rows = [[unguarded(cell) for cell in row] for row in rows]
-        check_unique((row[0] for row in rows if row), "its rows")
-        return dict(rows)  # raises where a row has more or fewer than two
-    except (ValueError, csv.Error, ManifestError) as error:
-        raise ManifestError(
-            f"{path} is no table of {','.join(header)} ({error}); expected the output of "
-            f"extraction: delete {path.parent} and run `dvc repro`, or pull it again"
         ) from error

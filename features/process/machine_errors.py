@@ -81,7 +81,7 @@ def machine_error(error: BaseException) -> MachineError | None:
     return MachineError(f"cannot read or write {_place(error)} ({cause}): {remedy}")
 
 
-def told(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+def with_machine_errors(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a function, its errors of the machine turned to messages.
 
     For whatever runs in another process: on the way back an error loses where it arose.

@@ -11,7 +11,7 @@ from typing import TextIO, TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
-LINE_SECONDS = 15.0  # between two plain lines
+LINE_SECONDS = 30.0  # between two lines about the same work, outside of a terminal
 
 
 def progress(items: Iterable[Item], *, total: int, what: str, unit: str) -> Iterator[Item]:
@@ -39,7 +39,6 @@ def progress(items: Iterable[Item], *, total: int, what: str, unit: str) -> Iter
 UP = "\x1b[{}F"  # to the first column, so many lines above
 CLEAR = "\x1b[0J"  # from there to the end of the screen
 REDRAW_SECONDS = 0.2
-LINE_EVERY_SECONDS = 30.0
 
 
 class LiveLines:
@@ -61,7 +60,7 @@ class LiveLines:
     @property
     def every(self) -> float:
         """Seconds between two lines about the same work that are worth showing."""
-        return REDRAW_SECONDS if self.live else LINE_EVERY_SECONDS
+        return REDRAW_SECONDS if self.live else LINE_SECONDS
 
     def show(self, key: int, text: str, *, done: bool = False) -> None:
         """Replace the line of that key."""

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from features.errors import MachineError
-from features.process.machine_errors import told
+from features.process.machine_errors import with_machine_errors
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,7 +46,7 @@ class WorkerPool(ProcessPoolExecutor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """As that of every pool; errors of the machine come back as `HeronryError`s."""
         with unreached_by_ctrl_c():  # a process is started when it is first needed
-            return super().submit(told, fn, *args, **kwargs)
+            return super().submit(with_machine_errors, fn, *args, **kwargs)
 
     def __exit__(
         self,

@@ -19,16 +19,14 @@ from torch import Tensor, nn
 from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
 from features.errors import CheckpointError, HeronryError
 from features.weights.checks import check_folder
+from features.weights.identity import CONTENT, content_of, pinned
 from features.weights.places import Places
 from features.weights.tensors import (
-    CONTENT,
     INDEX,
     SUFFIXES,
     WEIGHT_FILES,
     WRAPPERS,
-    content_of,
     first_line,
-    pinned,
     read_tensors,
 )
 

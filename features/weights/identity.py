@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
-from features.files.hashes import tensors_sha256
+from features.files.reading import file_sha256
 
+CONTENT = "sha256:"  # begins a revision that is a hash of content
+_PINNED = re.compile(rf"[0-9a-f]{{7,40}}|{CONTENT}[0-9a-f]{{64}}")
 PROBE = "I can't believe it's 5 o'clock \u2014 Na\u00efve CAF\u00c9s, laughing: ha-ha!!"
 NETWORK_SETTINGS = (
     *("act", "bucket", "conv", "eps", "group", "heads", "norm", "position", "relative", "rope"),
@@ -26,10 +32,35 @@ EXTRACTOR_SETTINGS = (
 )
 
 
+def pinned(revision: str | None) -> bool:
+    """Whether a revision says which weights are meant: a commit or a hash, not a branch or None.
+
+    >>> pinned("c9745ed1d9f207416be6d2e6f8de32d1f16199bf"), pinned("main"), pinned(None)
+    (True, False, False)
+    """
+    return revision is not None and _PINNED.fullmatch(revision) is not None
+
+
+def content_of(files: Sequence[Path]) -> str:
+    """What a revision names weights by: the SHA-256 of their file, or of the list of several."""
+    hashes = [file_sha256(path) for path in files]
+    if len(files) == 1:
+        return CONTENT + hashes[0]
+    lines = sorted(f"{hash}  {path.name}\n" for hash, path in zip(hashes, files, strict=True))
+    return CONTENT + hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def weights_sha256(network: nn.Module) -> str:
-    """Identity of a network's weights: the SHA-256 of its named tensors."""
-    state = network.state_dict()
-    return tensors_sha256({name: tensor.cpu().numpy() for name, tensor in state.items()})
+    """Hexadecimal SHA-256 of a network's weights: names, dtypes, shapes, values, sorted by name.
+
+    Equal for equal weights, wherever they were loaded from and in whatever file format.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        array = np.ascontiguousarray(tensor.cpu().numpy())
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:

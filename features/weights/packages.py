@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.errors import CheckpointError
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from features.settings.locations import converted_root
 from features.weights.ctranslate2 import convert_whisper
 

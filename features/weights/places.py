@@ -18,7 +18,8 @@ from features.files.root_paths import RootPaths
 from features.settings.locations import checkpoint_folder, expanded, project_root
 from features.weights import packages
 from features.weights.checks import ADAPTER, CONFIG, check_config, check_weights, read_object
-from features.weights.tensors import CONTENT, INDEX, SUFFIXES, WEIGHT_FILES, first_line, parts_of
+from features.weights.identity import CONTENT
+from features.weights.tensors import INDEX, SUFFIXES, WEIGHT_FILES, first_line, parts_of
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 

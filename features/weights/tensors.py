@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251  what torch raises; nothing is unpickled here
 from typing import Any
@@ -14,7 +13,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from features.errors import CheckpointError
-from features.files.hashes import file_sha256
 from features.files.json_text import parse_json
 from features.files.reading import read_regular
 from features.weights.checks import check_weights
@@ -25,10 +23,6 @@ WRAPPERS = ("model", "state_dict")  # keys under which public checkpoints keep t
 INDEX = ".index.json"  # ends the name of a file that lists parts
 # Of a transformers folder, as transformers prefers them.
 WEIGHT_FILES = (WEIGHTS, WEIGHTS + INDEX, "pytorch_model.bin", "pytorch_model.bin" + INDEX)
-CONTENT = "sha256:"  # begins a revision that is a hash of content
-PINNED = re.compile(rf"[0-9a-f]{{7,40}}|{CONTENT}[0-9a-f]{{64}}")
-
-
 REFUSED = re.compile(r"(?:GLOBAL|class|function) ([\w.]+)")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 CONVERT = """\
@@ -74,24 +68,6 @@ def read_tensors(path: Path, *, wrappers: tuple[str, ...] = WRAPPERS) -> Any:
     if not tensors:
         raise CheckpointError(f"{path} holds no named tensors; expected a state dict")
     return tensors
-
-
-def pinned(revision: str | None) -> bool:
-    """Whether a revision says which weights are meant: a commit or a hash, not a branch or None.
-
-    >>> pinned("c9745ed1d9f207416be6d2e6f8de32d1f16199bf"), pinned("main"), pinned(None)
-    (True, False, False)
-    """
-    return revision is not None and PINNED.fullmatch(revision) is not None
-
-
-def content_of(files: Sequence[Path]) -> str:
-    """What a revision names weights by: the SHA-256 of their file, or of the list of several."""
-    hashes = [file_sha256(path) for path in files]
-    if len(files) == 1:
-        return CONTENT + hashes[0]
-    lines = sorted(f"{hash}  {path.name}\n" for hash, path in zip(hashes, files, strict=True))
-    return CONTENT + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def parts_of(index: Path) -> list[str]:

@@ -17,7 +17,7 @@ from features.errors import ParamsError
 from features.exchange.arrays import ArrayReader
 from features.exchange.export import Form, export
 from features.exchange.importer import Importer, ImportSettings, Parity, prepared
-from features.files.records import REJECTED
+from features.files.reasons import REJECTED
 from features.ranges import Positive
 from features.settings.entry_names import name_problems
 from features.settings.locations import store_root

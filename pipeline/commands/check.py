@@ -22,7 +22,7 @@ from features.corpus.rehearsal import Rehearsal, rehearse
 from features.corpus.sources import changes_since
 from features.errors import HeronryError
 from features.extraction.pins import leaves_weights_open, open_weights
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from features.files.records import read_json
 from features.files.writing import lock
 from features.process.machine_errors import machine_error

@@ -28,7 +28,7 @@ import numpy as np
 
 from features.corpus.manifest import Label, read_labels
 from features.errors import HeronryError, ParamsError, RunError
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from pipeline.evaluation.identity import RunIdentity
 from pipeline.evaluation.predictions import CSV, PARQUET, named_in, read_predictions
 from pipeline.evaluation.rows import Ints

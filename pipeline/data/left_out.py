@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from features.files.records import count_reasons
+from features.files.reasons import count_reasons
 
 
 @dataclass(frozen=True)

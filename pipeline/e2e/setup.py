@@ -15,7 +15,7 @@ from features.corpus.manifest import Label, Manifest
 from features.errors import ManifestError, ParamsError
 from features.extraction.pins import check_pinned, leaves_weights_open
 from features.extraction.seen import find_seen, trained_on
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from features.settings.locations import corpus_root, expanded, project_root
 from pipeline.data.examples import Examples
 from pipeline.e2e.source import LiveExamples

@@ -19,8 +19,7 @@ import pyarrow.parquet as pq
 
 from features.errors import RunError
 from features.files.csv_text import unguarded, write_sheet
-from features.files.hashes import file_sha256
-from features.files.reading import open_text
+from features.files.reading import file_sha256, open_text
 from features.files.writing import replacing
 from pipeline.evaluation.identity import RunIdentity
 from pipeline.runs.layout import PREDICTIONS

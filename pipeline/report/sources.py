@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from features.files.records import count_reasons
+from features.files.reasons import count_reasons
 from pipeline.data.left_out import count_by_reason, decode
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.html.format import NONE

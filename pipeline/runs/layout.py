@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 
 PROBES = ("id", "slot", "label", "prediction")
 

@@ -18,7 +18,7 @@ from features.cache.reader import CacheReader
 from features.cache.shard import DEVIATION
 from features.corpus.manifest import Label
 from features.errors import ParamsError
-from features.files.records import REJECTED, read_rejected
+from features.files.reasons import REJECTED, read_reasons
 from pipeline.data.examples import Examples, join, notices_of
 from pipeline.data.source import ExampleSource
 from pipeline.params.file import ModelEntry, Params, differences
@@ -112,7 +112,7 @@ def _is_bare(folder: Path, labels: Sequence[Label]) -> bool:
     path = folder / REJECTED
     if any(folder.glob("*.h5")) or not path.exists():
         return False
-    return {label.id for label in labels} <= read_rejected(path).keys()
+    return {label.id for label in labels} <= read_reasons(path).keys()
 
 
 def _check(model: ModelEntry, heard: CacheReader, text: CacheReader) -> None:

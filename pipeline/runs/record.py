@@ -11,7 +11,7 @@ from typing import Any
 from features.corpus.label_checks import class_lines, lacking_classes, lacking_lines, named
 from features.corpus.split_counts import count_classes
 from features.errors import CacheError
-from features.files.records import reasons_line
+from features.files.reasons import reasons_line
 from pipeline.data.left_out import encode, summary
 from pipeline.data.source import ExampleSource
 from pipeline.model.inputs import InputSettings

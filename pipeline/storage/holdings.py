@@ -7,7 +7,7 @@ from pathlib import Path
 
 from features.cache.shard import Shard, check_structure, read_shard
 from features.errors import HeronryError
-from features.files.records import REJECTED, read_rejected
+from features.files.reasons import REJECTED, read_reasons
 from features.process.terminal import aligned
 from pipeline.params.file import Params
 from pipeline.storage.survey import stored_backbones, stored_trainings
@@ -174,7 +174,7 @@ def _look_at(folder: Path, params: Params, needed: dict[str, tuple[str, ...]]) -
     try:
         found.bytes = sum(path.stat().st_size for path in folder.iterdir())
         if (folder / REJECTED).exists():
-            found.rejected = len(read_rejected(folder / REJECTED))
+            found.rejected = len(read_reasons(folder / REJECTED))
         for path in sorted(folder.glob("*.h5")):
             shard = read_shard(path)  # one at a time: ids of millions are not kept
             check_structure(shard)

@@ -14,7 +14,7 @@ from features.corpus.manifest import Manifest
 from features.errors import CacheError, ParamsError
 from features.extraction.engines import Engine
 from features.extraction.extract import Extraction, Options, extract
-from features.files.records import count_reasons
+from features.files.reasons import count_reasons
 from features.ranges import NotNegative
 from features.settings.locations import corpus_root, devices, store_root
 from pipeline.params.file import read_params

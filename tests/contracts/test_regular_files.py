@@ -23,9 +23,9 @@ from features.doctor.folder import unopenable
 from features.doctor.shards import check_shard
 from features.errors import HeronryError
 from features.exchange.arrays import READERS, ArrayReader
-from features.files.hashes import file_sha256
-from features.files.reading import check_regular, open_regular, open_text, read_regular
-from features.files.records import read_json, read_rejected
+from features.files.reading import check_regular, file_sha256, open_regular, open_text, read_regular
+from features.files.reasons import read_reasons
+from features.files.records import read_json
 from features.files.yaml_text import read_yaml_file
 from features.weights.ctranslate2 import read_ctranslate2
 from features.weights.tensors import read_tensors
@@ -117,7 +117,7 @@ READ: dict[str, tuple[str, Callable[[Path], object]]] = {
     "shard, checked": ("shard-00000.h5", lambda path: raise_fault(path)),
     "manifest": ("rows", manifest_of),
     "JSON": ("a.json", read_json),
-    "rejects": ("rejected.csv", read_rejected),
+    "rejects": ("rejected.csv", read_reasons),
     "YAML": ("params.yaml", lambda path: named(read_yaml_file, path)),
     "Parquet": ("a.parquet", lambda path: list(Shard(path, path.name, None).rows(["id"]))),
     "Arrow": ("a.arrow", lambda path: list(Shard(path, path.name, None).rows(["id"]))),

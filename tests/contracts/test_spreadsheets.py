@@ -16,15 +16,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from features.files.csv_text import guarded, unguarded
-from features.files.records import (
-    read_noticed,
-    read_rejected,
-    read_seen,
-    write_json,
-    write_noticed,
-    write_rejected,
-    write_seen,
-)
+from features.files.reasons import NOTICED, REJECTED, SEEN, read_reasons, write_reasons
+from features.files.records import write_json
 from features.files.writing import follow_umask, replacing, seal
 from pipeline.compare.sources import read_run
 from pipeline.report.evaluate import evaluate, write_report
@@ -49,18 +42,14 @@ def test_any_text_comes_back(text: str) -> None:
     assert unguarded(str(guarded(text))) == text
 
 
-def test_lists_of_utterances_come_back(tmp_path: Path) -> None:
-    told = {"=1+1": "@now", "-7": "cut", "'=x": "-2 samples", "plain": "'tis"}
-    for write, read in (
-        (write_rejected, read_rejected),
-        (write_noticed, read_noticed),
-        (write_seen, read_seen),
-    ):
-        write(tmp_path / "list.csv", told)
-        assert read(tmp_path / "list.csv") == told
-        with (tmp_path / "list.csv").open(newline="") as file:
-            cells = [cell for row in csv.reader(file) for cell in row]
-        assert [cell for cell in cells if cell.startswith(FORMULAS)] == ["-7"]  # a number
+@pytest.mark.parametrize("name", [REJECTED, NOTICED, SEEN])
+def test_lists_of_utterances_come_back(tmp_path: Path, name: str) -> None:
+    reasons = {"=1+1": "@now", "-7": "cut", "'=x": "-2 samples", "plain": "'tis"}
+    write_reasons(tmp_path / name, reasons)
+    assert read_reasons(tmp_path / name) == reasons
+    with (tmp_path / name).open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert [cell for cell in cells if cell.startswith(FORMULAS)] == ["-7"]  # a number
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +113,7 @@ def test_new_files_follow_the_umask(tmp_path: Path, umask: int) -> None:
     follow_umask(weights)
     with replacing(tmp_path / "a.txt") as temporary:
         temporary.write_text("a")
-    write_rejected(tmp_path / "rejected.csv", {})
+    write_reasons(tmp_path / "rejected.csv", {})
     write_json(tmp_path / "a.json", {})
     for name in ("model.safetensors", "a.txt", "rejected.csv", "a.json"):
         assert mode(tmp_path / name) == 0o666 & ~umask

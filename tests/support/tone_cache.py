@@ -17,7 +17,7 @@ from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
 from features.extraction.plan import plan_shards
 from features.extraction.store import WorkStore
-from features.files.records import REJECTED, write_rejected
+from features.files.reasons import REJECTED, write_reasons
 from features.files.writing import link_or_copy
 from pipeline.__main__ import app
 from tests.conftest import ManifestMaker
@@ -64,7 +64,7 @@ def extract(manifest: Manifest, store: Path, **options: object) -> None:
         writer.write(work.path(planned.fingerprint), rows)
         link_or_copy(work.path(planned.fingerprint), HERE / shard_name(planned.number))
     rejected = {u.id: "has no audio" for u in manifest if u.audio is None}
-    write_rejected(HERE / REJECTED, rejected)
+    write_reasons(HERE / REJECTED, rejected)
 
 
 def set_params(**tone: object) -> None:

@@ -20,7 +20,7 @@ from features.corpora._tables.text import DECODED
 from features.corpus.adapter import UNPACKED, Item
 from features.corpus.utterance import leaves_root
 from features.errors import ManifestError, UtteranceError
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from features.files.root_paths import RootPaths
 from features.files.writing import replacing
 from features.process.terminal import progress

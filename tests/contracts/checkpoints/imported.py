@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from features.cache.shard import shard_name
 from features.cache.writer import CacheWriter
 from features.corpus.utterance import Utterance
-from features.files.records import REJECTED, write_rejected
+from features.files.reasons import REJECTED, write_reasons
 from features.stream import StreamSpec
 
 
@@ -31,7 +31,7 @@ def _write(folder: Path, *, bins: int | None) -> dict[str, Any]:
             values = random.integers(0, bins, 5 + number % 3)
         rows.append(writer.round(id, str(Utterance(id, text=text).text_content), values))
     writer.write(folder / shard_name(0), rows)
-    write_rejected(folder / REJECTED, {})
+    write_reasons(folder / REJECTED, {})
     return {"checkpoint": str(folder)} | ({} if bins is None else {"bins": bins})
 
 

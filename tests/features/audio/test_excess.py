@@ -13,7 +13,7 @@ import soundfile
 
 from features.audio.container import _ogg_checksum, find_fault, mp3_frames, payload
 from features.audio.excess import find_excess
-from features.audio.read import listen
+from features.audio.read import inspect_audio
 from tests.features.audio.test_formats import (
     WHOLE,
     Encoded,
@@ -158,14 +158,14 @@ CONTRADICTIONS: dict[str, tuple[Callable[[], Encoded], str]] = {
 @pytest.mark.parametrize("name", CONTRADICTIONS)
 def test_a_header_that_cannot_be_right_is_told_of(name: str) -> None:
     make, told = CONTRADICTIONS[name]
-    (notice,) = listen(io.BytesIO(make()), "u7").notices
+    (notice,) = inspect_audio(io.BytesIO(make()), "u7").notices
     assert re.search(told, notice), notice
 
 
 @pytest.mark.parametrize("name", EXCESS)
 def test_what_is_used_in_part_is_told_of(name: str) -> None:
     make, told = EXCESS[name]
-    found = listen(io.BytesIO(make()), "u7")
+    found = inspect_audio(io.BytesIO(make()), "u7")
     assert not found.stretches
     (notice,) = found.notices
     assert pytest.approx(found.seconds, abs=0.001) in [0.4, 0.5, 0.632, 2.0]
@@ -191,7 +191,7 @@ ALL_USED: dict[str, Callable[[], Encoded]] = {
 
 @pytest.mark.parametrize("name", ALL_USED)
 def test_nothing_is_told_of_what_is_used_wholly(name: str) -> None:
-    found = listen(io.BytesIO(ALL_USED[name]()), "u7")
+    found = inspect_audio(io.BytesIO(ALL_USED[name]()), "u7")
     assert not found.notices
     assert not found.stretches
 

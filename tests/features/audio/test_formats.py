@@ -14,7 +14,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from features.audio.container import find_fault
-from features.audio.read import listen, read_audio
+from features.audio.read import inspect_audio, read_audio
 from features.errors import UtteranceError
 from tests.support.heard import heard
 
@@ -193,7 +193,7 @@ def test_an_mp3_damaged_within_is_refused(tmp_path: Path) -> None:
     middle = len(whole) // 2
     path.write_bytes(whole[:middle] + bytes(900) + whole[middle + 900 :])
     with path.open("rb") as file:
-        assert listen(file, "a").seconds == 2  # its size is right
+        assert inspect_audio(file, "a").seconds == 2  # its size is right
     for read in (heard, read_audio):
         with pytest.raises(UtteranceError, match=r"ends after 1\.\d+ s of 2\.000 s: .* or dam"):
             read(path)

@@ -170,7 +170,7 @@ def test_a_recording_is_hashed_once_for_all_of_its_spans(
         return hashed[-1]
 
     monkeypatch.setattr(audio, "_hashed", {})
-    monkeypatch.setattr(audio, "settled", lambda _: True)
+    monkeypatch.setattr(audio, "settled", lambda *_: True)
     monkeypatch.setattr(audio, "_digest", count)
     for n in range(40):
         read_audio(path, start=n / 100, stop=n / 100 + 0.1, sha256=sha256)
@@ -281,7 +281,7 @@ def test_a_disk_that_fails_is_no_bad_utterance(
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(16_000), 16_000)
     with pytest.raises(ManifestError, match=r"'u7' cannot be read \(Input/output error"):
-        audio.listen(Failing(path.read_bytes()), "u7")
+        audio.inspect_audio(Failing(path.read_bytes()), "u7")
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -25,7 +25,7 @@ from features.doctor.folder import check_against, check_cache, reads_of
 from features.errors import UtteranceError
 from features.extraction.extract import extract
 from features.extraction.plan import plan_shards
-from features.files.records import NOTICED, REJECTED, read_rejected
+from features.files.reasons import NOTICED, REJECTED, read_reasons
 from tests.contracts.checkpoints import text_encoder
 
 WORDS = ["this is", "number number is", "utterance"]
@@ -71,7 +71,7 @@ def test_those_without_are_rejected_and_the_cache_is_sound(
     manifest, store = Manifest("c", SAID), tmp_path / "store"
     entry = backbone_entry("x", {"kind": "asr_text", **options})
     tell = extract(manifest, entry, tmp_path / "x", store=store)
-    assert tell.rejected == read_rejected(tmp_path / "x" / "rejected.csv") == {"c": "has no asr"}
+    assert tell.rejected == read_reasons(tmp_path / "x" / "rejected.csv") == {"c": "has no asr"}
     assert list(CacheReader(tmp_path / "x")) == ["a", "b"]
     again = dataclasses.replace(
         manifest, utterances=(*SAID[:2], dataclasses.replace(SAID[2], text="other"))

@@ -20,7 +20,8 @@ from features.corpus.utterance import Utterance
 from features.doctor.folder import check_cache
 from features.doctor.shards import check_shard
 from features.errors import CacheError, DamagedShardError, ManifestError
-from features.files.records import REJECTED, read_json, write_rejected
+from features.files.reasons import REJECTED, write_reasons
+from features.files.records import read_json
 from features.stream import StreamSpec
 
 HUGE = 1 << 40  # bytes that no machine here has
@@ -34,7 +35,7 @@ def shard(tmp_path: Path) -> Path:
     rows = [writer.round(id, f"content of {id}", np.ones((4, 3), np.float32)) for id in "abc"]
     path = folder / shard_name(0)
     writer.write(path, rows)
-    write_rejected(folder / REJECTED, {})
+    write_reasons(folder / REJECTED, {})
     path.chmod(0o644)
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:

@@ -16,7 +16,7 @@ from features.corpus.entry import CorpusEntry, corpus_entry
 from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import prepare
 from features.errors import ParamsError
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from tests.support.paths import SHARED
 from tests.support.small_corpus import SPLITS, SmallCorpus
 

@@ -24,7 +24,7 @@ from features.corpus.label_checks import (
 )
 from features.corpus.manifest import Label
 from features.errors import ManifestError
-from features.files.records import NOTICED, read_noticed
+from features.files.reasons import NOTICED, read_reasons
 from features.settings.plugins import kinds, load
 from pipeline.commands.corpora import describe
 from pipeline.params.file import Params
@@ -193,7 +193,7 @@ def test_one_recording_under_two_labels(
     assert f"warning: {line}, such as 0 (happy) = copy (sad) = same (happy)" in told
     assert "noticed copy: the same recording (or turn) stands under another label too" in told
     assert "0 rejected, 3 noticed" in told
-    assert list(read_noticed(mine.out / "labels" / NOTICED)) == ["0", "copy", "same"]
+    assert list(read_reasons(mine.out / "labels" / NOTICED)) == ["0", "copy", "same"]
     assert mine.prepare().card["contradictions"] == 1
 
 
@@ -319,7 +319,7 @@ def test_notices_reach_the_file_the_card_the_log_and_the_report(
     assert "0 rejected, 2 noticed" in told
     assert "  warning: a column <b> was ignored\n" in told
     listed = {id: "; ".join(lines) for id, lines in notices.items()}
-    assert read_noticed(mine.out / "labels" / NOTICED) == listed
+    assert read_reasons(mine.out / "labels" / NOTICED) == listed
     card = mine.prepare().card
     assert card["noticed"] == 2
     assert card["noticed_reasons"] == {"cut to … words": 2, "it is silent": 1}

@@ -23,7 +23,7 @@ from features.extraction.extract import Options, extract
 from features.extraction.forecast import forecast
 from features.extraction.plan import ShardPlan, plan_shards
 from features.extraction.store import WorkStore
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from tests.conftest import ManifestMaker
 
 TONE = BackboneEntry("tone", "tone")

@@ -19,7 +19,8 @@ from features.corpus.prepare import prepare
 from features.errors import ManifestError
 from features.extraction.extract import extract
 from features.extraction.seen import write_trained_on
-from features.files.records import SEEN, write_json, write_rows, write_seen
+from features.files.reasons import SEEN, write_reasons
+from features.files.records import write_json, write_rows
 from pipeline.params.file import read_params
 from stages.train.__main__ import main
 from tests.contracts.checkpoints.text_encoder import VARIANTS
@@ -100,7 +101,7 @@ def test_each_slot_is_named_with_its_backbone(tmp_path: Path) -> None:
     slots = {"text": tmp_path / "cache" / "plain", "speech": tmp_path / "cache" / "tuned"}
     for folder in slots.values():
         folder.mkdir(parents=True)
-    write_seen(slots["speech"] / SEEN, {"1": "it was trained on", "9": "it was trained on"})
+    write_reasons(slots["speech"] / SEEN, {"1": "it was trained on", "9": "it was trained on"})
     with pytest.raises(ManifestError) as caught:
         check_leaks(written(tmp_path), slots)
     assert (

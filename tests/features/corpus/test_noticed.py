@@ -16,7 +16,7 @@ from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
 from features.doctor.folder import check_cache
 from features.extraction.extract import extract
-from features.files.records import NOTICED, read_noticed, write_noticed
+from features.files.reasons import NOTICED, write_reasons
 from pipeline.cached.run import train_model
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.report.sources import dropped_of
@@ -61,7 +61,7 @@ def test_long_and_unknown_texts_are_listed_also_where_features_are_there_already
     assert again.computed == 0
     assert again.noticed == told == CacheReader(tmp_path / "two").noticed
     assert check_cache(tmp_path / "two").faults == []
-    write_noticed(tmp_path / "two" / NOTICED, {})
+    write_reasons(tmp_path / "two" / NOTICED, {})
     (tmp_path / "one" / NOTICED).unlink()  # as of an older release
     assert CacheReader(tmp_path / "one").noticed == CacheReader(tmp_path / "two").noticed == {}
 
@@ -91,8 +91,8 @@ def test_a_run_says_what_its_slots_use_in_part(
 ) -> None:
     labels = (project / "data/c/labels/labels.jsonl").read_text().splitlines()
     rows = [json.loads(line)["id"] for line in labels]
-    write_noticed(project / "cache/c/bert" / NOTICED, {rows[0]: CUT, "no label": CUT})
-    write_noticed(project / "cache/c/bert_asr" / NOTICED, dict.fromkeys(rows, CUT))
+    write_reasons(project / "cache/c/bert" / NOTICED, {rows[0]: CUT, "no label": CUT})
+    write_reasons(project / "cache/c/bert_asr" / NOTICED, dict.fromkeys(rows, CUT))
     out = train_model(params_of(BOTH), "m", "c", device="cpu", workers=1)
     run = json.loads((out / "run.json").read_text())
     assert run["noticed"] == {"text": {rows[0]: CUT}}
@@ -108,7 +108,7 @@ def test_frames_that_a_model_does_not_use_are_counted_with_those_of_its_backbone
     long = {id: f"the model uses 1 of its {n} frames" for id in cut if (n := cut.length(id)) > 1}
     assert long
     first = next(iter(long))
-    write_noticed(Path("cache/c/bert", NOTICED), {first: CUT})
+    write_reasons(Path("cache/c/bert", NOTICED), {first: CUT})
     out = train_model(params_of(model), "m", "c", device="cpu", workers=1)
     told = json.loads((out / "run.json").read_text())["noticed"]["text"]
     assert told == long | {first: f"{CUT}; {long[first]}"}
@@ -127,4 +127,3 @@ def test_the_report_counts_them(tmp_path: Path) -> None:
     assert "and 5 more, in run.json" in found
     plain = FakeRun(tmp_path / "plain", dropped=0).write()
     assert "wholly" not in words(dropped_of(RunFolder.read(plain.run)))
-    assert read_noticed(tmp_path / "nothing.csv") == {}

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from features.audio.read import listen
+from features.audio.read import inspect_audio
 from features.corpus.manifest import Manifest, read_labels
 from features.errors import ManifestError, ParamsError
 from tests.support.small_corpus import SmallCorpus
@@ -88,9 +88,9 @@ def test_files_that_have_not_changed_are_not_hashed_again(
 
     def count(file: BinaryIO, id: str) -> Any:
         heard.append(id)
-        return listen(file, id)
+        return inspect_audio(file, id)
 
-    monkeypatch.setattr("features.audio.read.listen", count)
+    monkeypatch.setattr("features.corpus.inspection.inspect_audio", count)
     mine.prepare()
     assert heard == []
     assert mine.written() == first

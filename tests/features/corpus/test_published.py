@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from features.corpus.adapter import Item, Published
 from features.corpus.card import differences
-from features.files.records import count_reasons
+from features.files.reasons import count_reasons
 
 
 def items_of(**counts: int) -> list[Item]:

@@ -24,7 +24,7 @@ from features.corpus.sources import (
     take_record,
 )
 from features.errors import ManifestError, ParamsError
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from features.settings.plugins import kinds, load
 from pipeline.commands.check import corpus_problems
 from pipeline.commands.plan import corpus_changes
@@ -111,7 +111,7 @@ def test_many_tables_of_a_folder_are_one_entry(mine: SmallCorpus, monkeypatch: A
 def test_large_tables_are_read_once(mine: SmallCorpus, monkeypatch: Any) -> None:
     """But again after an edit of equal length, even one that keeps the modification time."""
     monkeypatch.setattr(sources, "REMEMBERED_BYTES", 1)
-    monkeypatch.setattr(sources, "settled", lambda _: True)
+    monkeypatch.setattr(sources, "settled", lambda *_: True)
     table = mine.root / "manifest.csv"
     read: list[Path] = []
 

@@ -20,7 +20,7 @@ from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
 from features.errors import CacheError, MachineError, ManifestError
 from features.extraction.extract import Extraction, extract
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from features.stream import Stream
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints import text_encoder

@@ -15,7 +15,7 @@ from features.backbone.entry import backbone_entry, fingerprint
 from features.errors import CheckpointError
 from features.extraction.extract import extract
 from features.extraction.pins import leaves_weights_open
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from pipeline.commands.check import check
 from pipeline.params.file import read_params
 from tests.conftest import ManifestMaker

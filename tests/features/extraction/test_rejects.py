@@ -30,8 +30,9 @@ from features.corpus.prepare import prepare
 from features.corpus.utterance import Utterance
 from features.errors import ManifestError
 from features.extraction.extract import extract
-from features.files.hashes import file_sha256
-from features.files.records import REJECTED, write_json, write_rejected, write_rows
+from features.files.reading import file_sha256
+from features.files.reasons import REJECTED, write_reasons
+from features.files.records import write_json, write_rows
 from features.stream import StreamSpec
 from pipeline.cached.run import train_model
 from pipeline.data import examples as examples_module
@@ -248,7 +249,7 @@ def two_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     writer = CacheWriter(spec=StreamSpec(3), provenance={"kind": "words"}, dtype="float32")
     rows = [writer.round(id, "c", np.ones((2, 3), np.float32)) for id in ids if id not in NO_TEXT]
     writer.write(tmp_path / "cache/mixed/words" / shard_name(0), rows)
-    write_rejected(tmp_path / "cache/mixed/words" / REJECTED, dict.fromkeys(NO_TEXT, "no words"))
+    write_reasons(tmp_path / "cache/mixed/words" / REJECTED, dict.fromkeys(NO_TEXT, "no words"))
     order = [*GOOD, *BAD]
     labels = [
         Label(

@@ -18,7 +18,7 @@ from features.corpus.utterance import Utterance
 from features.errors import ManifestError
 from features.extraction.extract import extract
 from features.extraction.seen import TRAINED_ON, TrainedOn, find_seen, trained_on, write_trained_on
-from features.files.records import SEEN, read_seen, write_seen
+from features.files.reasons import SEEN, read_reasons, write_reasons
 from features.weights.checkpoint import Checkpoint
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints.text_encoder import VARIANTS
@@ -47,7 +47,7 @@ def test_extraction_lists_what_the_checkpoint_has_seen(
     write_trained_on(tmp_path / "tuned", "tones", manifest.utterances[:2])
     folder = extracted(manifest, entry, tmp_path)
     expected = {"u0": "it was trained on", "u1": "it was trained on"}
-    assert read_seen(folder / SEEN) == expected
+    assert read_reasons(folder / SEEN) == expected
     assert (folder / SEEN).read_text().startswith("id,why\nu0,")
     # It is no part of the features: none is computed again, and none changes.
     assert (folder / "shard-00000.h5").read_bytes() == plain
@@ -163,10 +163,10 @@ def test_backbones_without_a_checkpoint_have_seen_nothing() -> None:
 def test_a_table_that_is_none_lets_nothing_through(tmp_path: Path, content: str) -> None:
     (tmp_path / SEEN).write_bytes(content.encode("latin-1"))  # the last is no UTF-8
     with pytest.raises(ManifestError, match=r"seen\.csv is no table of id,why"):
-        read_seen(tmp_path / SEEN)
+        read_reasons(tmp_path / SEEN)
 
 
 def test_tables_come_back_whole(tmp_path: Path) -> None:
     seen = {"a,b": 'its "audio"', "ü": "why"}
-    write_seen(tmp_path / SEEN, seen)
-    assert read_seen(tmp_path / SEEN) == seen
+    write_reasons(tmp_path / SEEN, seen)
+    assert read_reasons(tmp_path / SEEN) == seen

@@ -26,7 +26,7 @@ from features.files.csv_text import write_csv
 from features.files.records import write_json, write_rows
 from features.files.writing import empty_folder, make_folder, replacing
 from features.process.command import run_command
-from features.process.machine_errors import REMEDIES, machine_error, told
+from features.process.machine_errors import REMEDIES, machine_error, with_machine_errors
 from features.settings.locations import cache_root
 from pipeline.commands import check
 from pipeline.model.checkpoint import save_model
@@ -82,7 +82,7 @@ def _write_parquet(path: Path, table: pa.Table) -> None:
 def test_of_a_copy_the_full_disk_is_named(full: Path, tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(bytes(100_000))
     with pytest.raises(MachineError, match=f"cannot read or write {full} "):
-        told(shutil.copyfile, tmp_path / "source", full)
+        with_machine_errors(shutil.copyfile, tmp_path / "source", full)
 
 
 def test_a_file_that_is_replaced_goes_by_its_own_name(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_file_that_is_replaced_goes_by_its_own_name(tmp_path: Path) -> None:
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
     with pytest.raises(MachineError, match=f"{tmp_path}/card.json .*quota"):
-        told(fails)
+        with_machine_errors(fails)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,11 +278,11 @@ def test_what_cannot_be_removed_is_told_and_not_written_over(
     with monkeypatch.context() as stuck:
         stuck.setattr("shutil.rmtree", read_only)
         with pytest.raises(MachineError, match=rf"{out} \(Read-only file system\)"):
-            told(empty_folder, out)
+            with_machine_errors(empty_folder, out)
     empty_folder(out)
     assert list(out.iterdir()) == []
     (tmp_path / "link").symlink_to(out)
     (out / "another's").touch()
     with pytest.raises(MachineError, match=r"link \(it is a symbolic link\)"):
-        told(empty_folder, tmp_path / "link")
+        with_machine_errors(empty_folder, tmp_path / "link")
     assert [path.name for path in out.iterdir()] == ["another's"]

@@ -20,7 +20,7 @@ from features.doctor import shards as shard_check
 from features.doctor.folder import check_cache
 from features.doctor.shards import ShardFacts, check_shard
 from features.errors import CacheError
-from features.files.records import REJECTED, write_rejected
+from features.files.reasons import REJECTED, write_reasons
 from features.files.writing import link_or_copy
 from features.stream import StreamSpec
 from tests.conftest import ManifestMaker
@@ -285,9 +285,9 @@ def test_without_params_or_manifest_the_files_are_still_checked() -> None:
 @pytest.mark.usefixtures("manifest")
 def test_rejected_ids_are_accounted_for() -> None:
     path = HERE / REJECTED
-    write_rejected(path, {})
+    write_reasons(path, {})
     assert "lacks utterances of the manifest: 1 ('words')" in said()
-    write_rejected(path, {"words": "has no audio", "u1": "too short"})
+    write_reasons(path, {"words": "has no audio", "u1": "too short"})
     assert f"{path}: lists ids that have features: 1 ('u1')" in said()
     path.unlink()
     assert f"{path}: is missing" in said()
@@ -300,7 +300,7 @@ def test_a_cache_all_of_whose_utterances_were_rejected(manifest: Manifest) -> No
     for shard in HERE.glob("*.h5"):
         shard.unlink()
     for reason, told in (("has no text", "has no text (8)"), ("has 7 samples", "samples (8)")):
-        write_rejected(HERE / REJECTED, {u.id: reason for u in manifest})
+        write_reasons(HERE / REJECTED, {u.id: reason for u in manifest})
         lines = said()
         assert f"bad  {HERE}: holds no features: all 8 utterances were rejected: has " in lines
         assert told in lines
@@ -308,7 +308,7 @@ def test_a_cache_all_of_whose_utterances_were_rejected(manifest: Manifest) -> No
         with pytest.raises(CacheError, match="all 8 utterances were rejected") as caught:
             CacheReader(HERE)
         assert "dvc pull" not in str(caught.value)
-    write_rejected(HERE / REJECTED, {u.id: "has no asr" for u in manifest})
+    write_reasons(HERE / REJECTED, {u.id: "has no asr" for u in manifest})
     assert doctor().exit_code == 0  # recognised words are never a must
 
 
@@ -316,7 +316,7 @@ def test_a_cache_all_of_whose_utterances_were_rejected(manifest: Manifest) -> No
 def test_a_backbone_that_is_none_has_no_shards() -> None:
     none = Path("cache/tones/none")
     none.mkdir()
-    write_rejected(none / REJECTED, {})
+    write_reasons(none / REJECTED, {})
     result = doctor()
     assert f"ok   {none}: 0 rows" in result.output
     assert result.exit_code == 0

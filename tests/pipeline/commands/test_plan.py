@@ -11,7 +11,7 @@ import soundfile
 from features.corpus.manifest import Manifest
 from features.errors import ManifestError
 from features.extraction.extract import extract
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from pipeline.commands.plan import Step, plan
 from pipeline.params.file import Params
 from tests.conftest import ManifestMaker

@@ -16,9 +16,10 @@ from features.backbone.entry import BackboneEntry, backbone_entry
 from features.corpus.manifest import Manifest
 from features.errors import CheckpointError
 from features.extraction.seen import TRAINED_ON, find_seen, trained_on, write_trained_on
-from features.files.hashes import file_sha256
+from features.files.reading import file_sha256
 from features.stream import Stream
-from features.weights.tensors import CONTENT, WEIGHTS
+from features.weights.identity import CONTENT
+from features.weights.tensors import WEIGHTS
 from pipeline.e2e.export import export, exportable
 from pipeline.params.training import TrainParams
 from pipeline.training.loop import begin, device_of, train_epoch

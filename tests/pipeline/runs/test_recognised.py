@@ -19,7 +19,8 @@ from features.cache.shard import shard_name
 from features.cache.writer import CacheWriter
 from features.corpus.manifest import Label
 from features.errors import CacheError, ParamsError
-from features.files.records import REJECTED, write_json, write_rejected, write_rows
+from features.files.reasons import REJECTED, write_reasons
+from features.files.records import write_json, write_rows
 from features.stream import StreamSpec
 from pipeline.cached.run import train_model
 from pipeline.data.examples import Examples, join
@@ -54,7 +55,7 @@ def write(folder: Path, frames: Frames, lacking: set[str] | None = None, **facts
     folder.mkdir(parents=True)
     if rows:
         writer.write(folder / shard_name(0), rows)
-    write_rejected(folder / REJECTED, dict.fromkeys(sorted(lacking or ()), "has no asr"))
+    write_reasons(folder / REJECTED, dict.fromkeys(sorted(lacking or ()), "has no asr"))
     return folder
 
 
@@ -220,7 +221,7 @@ def test_other_weights_are_refused_before_training(project: Path) -> None:
 
 
 def test_a_cache_of_another_corpus_is_refused(project: Path) -> None:
-    write_rejected(project / "cache/c/bert_asr" / REJECTED, {})
+    write_reasons(project / "cache/c/bert_asr" / REJECTED, {})
     with pytest.raises(CacheError, match="neither holds utterance"):
         train_model(params_of(BOTH), "m", "c", device="cpu")
 

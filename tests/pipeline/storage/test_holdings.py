@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from features.audio.resampling import IDENTITY
 from features.cache.shard import read_shard
 from features.corpus.manifest import Manifest
-from features.files.records import REJECTED, write_rejected
+from features.files.reasons import REJECTED, write_reasons
 from pipeline.__main__ import app
 from pipeline.params.file import Params, read_params
 from pipeline.storage.holdings import holdings, size, users
@@ -91,7 +91,7 @@ def test_a_line_for_each_cache() -> None:
 
 @pytest.mark.usefixtures("manifest")
 def test_the_folder_of_empty_slots() -> None:
-    write_rejected(HERE.parent / "none" / REJECTED, {})
+    write_reasons(HERE.parent / "none" / REJECTED, {})
     line = run("list").output.splitlines()[1]
     assert line.split()[:4] == ["tones", "none", "10", "B"]
     assert line.endswith("1 slots, without features")

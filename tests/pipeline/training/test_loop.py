@@ -19,7 +19,8 @@ from features.cache.shard import shard_name
 from features.cache.writer import CacheWriter
 from features.corpus.manifest import Label
 from features.errors import CacheError, HeronryError, ParamsError
-from features.files.records import REJECTED, write_json, write_rejected, write_rows
+from features.files.reasons import REJECTED, write_reasons
+from features.files.records import write_json, write_rows
 from features.stream import StreamSpec
 from pipeline.cached.run import run_job, train_model
 from pipeline.data.batching import shuffled_batches
@@ -331,7 +332,7 @@ def test_what_a_slot_lacks_is_left_out_for_all(tmp_path: Path) -> None:
     write_cache(tmp_path / "speech", labels[:-4], 1.0, 1)
     with pytest.raises(CacheError, match=r"neither holds utterance 'u86'.*a shard is missing"):
         join({"speech": tmp_path / "speech"}, labels, CLASSES)
-    write_rejected(tmp_path / "speech" / REJECTED, {label.id: "bad" for label in labels[-4:]})
+    write_reasons(tmp_path / "speech" / REJECTED, {label.id: "bad" for label in labels[-4:]})
     slots = {"text": tmp_path / "text", "speech": tmp_path / "speech"}
     examples = join(slots, labels, CLASSES)
     assert list(examples.dropped) == [label.id for label in labels[-4:]]

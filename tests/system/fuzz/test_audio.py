@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.audio.flat import NOTICES
-from features.audio.read import SAMPLE_RATE_HZ, listen, read_audio
+from features.audio.read import SAMPLE_RATE_HZ, inspect_audio, read_audio
+from features.audio.silence import NOTICES
 from features.corpus.inspection import FileFacts, inspect_files
 from features.errors import UtteranceError
-from features.files.records import NOTICED, REJECTED, read_noticed, read_rejected
+from features.files.reasons import NOTICED, REJECTED, read_reasons
 from tests.support.damaged_audio import DAMAGES, FORMATS, damaged
 from tests.support.paths import ROOT
 
@@ -59,7 +59,7 @@ def test_no_damage_passes_in_silence(tmp_path: Path, first: int) -> None:
             ends["noticed"] += 1
         else:
             ends["used"] += 1
-            info = listen(io.BytesIO(file.whole), file.name)
+            info = inspect_audio(io.BytesIO(file.whole), file.name)
             assert facts.channels == info.channels, file.name
             slack = MP3_FRAMES if file.name.endswith("mp3") else 0.02 * info.sample_rate_hz
             lost = facts.seconds * facts.sample_rate_hz - info.frames
@@ -110,7 +110,7 @@ def test_the_command_lists_what_it_cannot_use(
     assert "Traceback" not in told
     assert done.returncode == 1
     labels = tmp_path / "data/mine/labels"
-    rejected, noticed = read_rejected(labels / REJECTED), read_noticed(labels / NOTICED)
+    rejected, noticed = read_reasons(labels / REJECTED), read_reasons(labels / NOTICED)
     assert rejected
     assert not [name for name in (*rejected, *noticed) if name.startswith("whole")]
     assert all(name in told for name in rejected)

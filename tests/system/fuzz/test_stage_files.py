@@ -24,19 +24,9 @@ from features.corpus.split_counts import count_classes, splits_sha256
 from features.corpus.utterance import Utterance
 from features.errors import HeronryError
 from features.extraction.seen import TRAINED_ON, TrainedOn
-from features.files.hashes import file_sha256
-from features.files.records import (
-    NOTICED,
-    REJECTED,
-    SEEN,
-    read_json,
-    read_rows,
-    write_json,
-    write_noticed,
-    write_rejected,
-    write_rows,
-    write_seen,
-)
+from features.files.reading import file_sha256
+from features.files.reasons import NOTICED, REJECTED, SEEN, write_reasons
+from features.files.records import read_json, read_rows, write_json, write_rows
 from pipeline.cached.run import train_model
 from pipeline.compare.sources import read_run
 from pipeline.data.examples import join
@@ -97,9 +87,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_json(LABELS / "card.json", card)
         utterances = tuple(Utterance(id=label.id, text=f"word {label.id}") for label in labels)
         Manifest("c", utterances).write(UTTERANCES)
-        write_rejected(CACHE / REJECTED, {"x": "gone", "y": "cut, and silent"})
-        write_noticed(CACHE / NOTICED, {"u1": "cut", "u2": "silent"})
-        write_seen(CACHE / SEEN, {"elsewhere": "it was trained on"})
+        write_reasons(CACHE / REJECTED, {"x": "gone", "y": "cut, and silent"})
+        write_reasons(CACHE / NOTICED, {"u1": "cut", "u2": "silent"})
+        write_reasons(CACHE / SEEN, {"elsewhere": "it was trained on"})
         write_rows(Path(TRAINED_ON), [TrainedOn("d", "v1"), TrainedOn("d", "v2", "ab" * 32)])
         leaks = check_leaks(LABELS, {"speech": CACHE})
         write_leaks(train_model(params, "m", "c", device="cpu", workers=1), leaks)

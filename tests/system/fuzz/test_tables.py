@@ -30,7 +30,7 @@ from features.corpus.entry import corpus_entry
 from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import prepare
 from features.errors import HeronryError
-from features.files.records import read_noticed, read_rejected
+from features.files.reasons import read_reasons
 from tests.support.hub_tables import clip
 from tests.support.paths import ROOT
 from tests.support.small_corpus import SmallCorpus
@@ -229,8 +229,8 @@ def check(made: Made, out: Path) -> None:
     utterances = list(Manifest.read(out / "utterances"))
     labels = {label.id: label for label in read_labels(out / "labels")}
     rejected, noticed = (
-        read_rejected(out / "labels/rejected.csv"),
-        read_noticed(out / "labels/noticed.csv"),
+        read_reasons(out / "labels/rejected.csv"),
+        read_reasons(out / "labels/noticed.csv"),
     )
     assert {u.id for u in utterances} | rejected.keys() >= labels.keys()
     assert not labels.keys() & rejected.keys()

@@ -37,7 +37,7 @@ class Stretch(NamedTuple):
     what: str
 
 
-def find_flat(blocks: Iterable[Samples], rate_hz: int) -> list[Stretch]:
+def find_silence(blocks: Iterable[Samples], rate_hz: int) -> list[Stretch]:
     """Stretches without sound of `SHORTEST_SECONDS` or more, and all that is not finite.
 
     Args:
@@ -49,7 +49,9 @@ def find_flat(blocks: Iterable[Samples], rate_hz: int) -> list[Stretch]:
     return list(_stretches(np.concatenate([*kinds, [_SOUND]]), window / rate_hz))
 
 
-def judge(stretches: Iterable[Stretch], start: float, stop: float) -> tuple[str | None, str | None]:
+def judge_span(
+    stretches: Iterable[Stretch], start: float, stop: float
+) -> tuple[str | None, str | None]:
     """What keeps a span of a recording from being used, and what is to be said of it if it is."""
     notice = None
     for each in stretches:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from features.audio.flat import (
+from features.audio.silence import (
     CANCELLING,
     CONSTANT,
     LOUD,
@@ -20,10 +20,10 @@ from features.audio.flat import (
     SILENT,
     WINDOW_SECONDS,
     Stretch,
-    find_flat,
-    judge,
+    find_silence,
+    judge_span,
 )
-from features.files.records import NOTICED, read_noticed
+from features.files.reasons import NOTICED, read_reasons
 from tests.support.small_corpus import SmallCorpus
 
 RATE = 16_000
@@ -64,45 +64,45 @@ KINDS: dict[str, tuple[Callable[[int], Samples], str]] = {
 def test_what_has_no_sound_is_found(name: str, seconds: float) -> None:
     make, what = KINDS[name]
     samples = make(round(seconds * RATE))
-    (found,) = find_flat([samples[:777], samples[777:]], RATE)
-    assert judge([found], 0.0, seconds) == (None, what)
+    (found,) = find_silence([samples[:777], samples[777:]], RATE)
+    assert judge_span([found], 0.0, seconds) == (None, what)
     speech = voice(RATE, samples.shape[1])
-    found_within = find_flat([speech, samples, speech], RATE)
+    found_within = find_silence([speech, samples, speech], RATE)
     told = [what] if seconds > 0.1 else []
     assert [each.what for each in found_within] == told
-    assert judge(found_within, 1.0, 1.0 + seconds) == (None, what if told else None)
+    assert judge_span(found_within, 1.0, 1.0 + seconds) == (None, what if told else None)
     for span in ((0.0, 2.0 + seconds), (0.9, 1.0 + seconds), (1.0, 1.1 + seconds)):
-        assert judge(found_within, *span) == (None, None)
+        assert judge_span(found_within, *span) == (None, None)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_quiet_sound_is_sound(channels: int) -> None:
-    assert not find_flat([voice(RATE, channels) * np.float32(0.002)], RATE)  # of 7 bits of 16
+    assert not find_silence([voice(RATE, channels) * np.float32(0.002)], RATE)  # of 7 bits of 16
     one = np.zeros((RATE, channels), np.float32)
     one[:, -1:] = voice(RATE)
-    assert not find_flat([one], RATE)  # the others are silent: the mean is not
+    assert not find_silence([one], RATE)  # the others are silent: the mean is not
 
 
 def test_values_that_are_no_numbers_spoil_their_spans_only() -> None:
     for value in (np.nan, np.inf, -np.inf):
         samples = voice(2 * RATE)
         samples[RATE + 5] = value
-        found = find_flat([samples], RATE)
+        found = find_silence([samples], RATE)
         assert found == [Stretch(1.0, 1.0 + WINDOW_SECONDS, NOT_FINITE)]
-        assert judge(found, 0.0, 2.0) == (NOT_FINITE, None)
-        assert judge(found, 0.0, 1.0) == judge(found, 1.01, 2.0) == (None, None)
+        assert judge_span(found, 0.0, 2.0) == (NOT_FINITE, None)
+        assert judge_span(found, 0.0, 1.0) == judge_span(found, 1.01, 2.0) == (None, None)
 
 
 def test_floats_of_the_range_of_integers_are_told_of() -> None:
     samples = voice(2 * RATE)
     samples[RATE:] *= 2**15
-    found = find_flat([samples], RATE)
+    found = find_silence([samples], RATE)
     assert found == [Stretch(1.0, 2.0, LOUD)]
-    assert judge(found, 0.5, 1.5) == (None, LOUD)
-    assert judge(found, 0.0, 1.0) == (None, None)
-    assert not find_flat([voice(RATE) * np.float32(40)], RATE)  # 12 dB too loud
+    assert judge_span(found, 0.5, 1.5) == (None, LOUD)
+    assert judge_span(found, 0.0, 1.0) == (None, None)
+    assert not find_silence([voice(RATE) * np.float32(40)], RATE)  # 12 dB too loud
     largest = np.full((RATE, 2), np.finfo(np.float32).max)
-    assert find_flat([largest], RATE) == [Stretch(0.0, 1.0, NOT_FINITE)]  # in their mean
+    assert find_silence([largest], RATE) == [Stretch(0.0, 1.0, NOT_FINITE)]  # in their mean
 
 
 @given(
@@ -115,8 +115,8 @@ def test_the_blocks_in_which_it_comes_do_not_matter(
     made = [KINDS[k][0](160 * n) if k in KINDS else voice(160 * n) for k, n in parts]
     whole = np.concatenate([np.zeros((0, 1), np.float32), *made])
     pieces = [whole[at : at + block] for at in range(0, len(whole), block)]
-    found = find_flat(pieces, RATE)
-    assert found == find_flat([whole] if len(whole) else [], RATE)
+    found = find_silence(pieces, RATE)
+    assert found == find_silence([whole] if len(whole) else [], RATE)
     flat = sum(160 * n for kind, n in parts if kind != "sound") / RATE
     assert sum(each.stop - each.start for each in found) <= flat + 1e-9
 
@@ -133,7 +133,7 @@ def test_prepare_tells_of_clips_without_sound(mine: SmallCorpus) -> None:
     for _ in range(2):
         done = mine.prepare()
         expected = {"0": SILENT, "1": CANCELLING, "unsaid": SILENT}
-        assert read_noticed(mine.out / "labels" / NOTICED) == expected
+        assert read_reasons(mine.out / "labels" / NOTICED) == expected
         assert (done.card["noticed"], done.card["noticed_reasons"][SILENT]) == (3, 2)
 
 
