@@ -22,7 +22,7 @@ from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]
 SOURCE = ROOT
-COPIED = ("features", "pipeline", "stages", "dvc.yaml", ".dvcignore", ".gitignore")
+COPIED = ("docs", "features", "pipeline", "stages", "dvc.yaml", ".dvcignore", ".gitignore")
 PREPARE = "stages/prepare/dvc.yaml:prepare@tones"
 CLASSES = {"low": 150.0, "middle": 600.0, "high": 2400.0}
 
@@ -162,6 +162,42 @@ def test_nothing_changed_nothing_runs(project: Project) -> None:
     said = project.run("dvc", "repro")
     assert re.findall(r"> python -m (\S+)", said) == ["stages.selection", "stages.look"]
     assert "always changed" in project.run("dvc", "status", "stages/look/dvc.yaml:look@tones")
+
+
+def test_edits_train_again_what_they_can_change_and_nothing_else(project: Project) -> None:
+    """An edit is a comment at the end of a file; `dvc status` says which stages it made stale."""
+    project.run("dvc", "repro", "-q")
+
+    def stale(*edited: str) -> set[str]:
+        for name in edited:
+            with (project.root / name).open("a") as file:
+                file.write("# edited\n")
+        try:
+            said = project.run("dvc", "status", "--json", "--with-deps", "evaluate")
+        finally:
+            project.git("checkout", *edited)
+        stages = json.loads(said)
+        changed = {n for n, facts in stages.items() if any("changed deps" in f for f in facts)}
+        return {re.sub(r".*:|@.*", "", name) for name in changed}
+
+    assert stale("pipeline/report/page.py", "pipeline/evaluation/statistics.py") == {"evaluate"}
+    assert not stale(
+        "pipeline/compare/comparison.py",
+        "pipeline/commands/board.py",
+        "pipeline/storage/pulled.py",
+        "pipeline/runtime/environment.py",
+        "features/process/terminal.py",
+        "features/backbones/tone.py",
+        "pipeline/fusion/heron.py",
+        "docs/design.md",
+    )
+    for name in (
+        "pipeline/training/loop.py",
+        "pipeline/fusion/concat.py",
+        "pipeline/fusion/_layers.py",
+        "features/cache/reader.py",
+    ):
+        assert "train" in stale(name), name
 
 
 def test_dvc_shows_metrics_plots_and_experiments(project: Project) -> None:
