@@ -1,21 +1,35 @@
-"""What surrounds the fusion itself in the `transformer`, `bigru_cross` and `hcam` models.
+"""Projections of `transformer`, `bigru_cross` and `hcam`, and the base of the last two.
 
 The MDAT paper's code (arXiv 2506.02088) projects speech and text frame by frame and fuses them.
 F0 bins are averaged after their projection, a spectral vector (CED's) passes two layers, and both
-by-pass the fusion. The vectors of all go to the classifier: speech | text | prosody | spectral.
+by-pass the fusion. The classifier takes all vectors side by side: speech | text | prosody |
+spectral.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from features.errors import ParamsError
+from features.ranges import Heads, Share, Width
 from features.stream import Stream, StreamSpec
-from pipeline.fusion._layers import CLASSIFIER_NAMES, PitchBranch, Projection, unmasked
-from pipeline.model.base import check_slots
-from pipeline.model.batch import Batch
+from pipeline.fusion._layers import (
+    CLASSIFIER_NAMES,
+    AttentivePool,
+    BiGRU,
+    ClassifierKind,
+    ClipBranch,
+    make_classifier,
+    make_projection,
+    project,
+    unmasked,
+)
+from pipeline.model.base import FusionModel, check_dropout, check_slots
+from pipeline.model.batch import Batch, Prediction
 
 FUSED = ("speech", "text")
 SLOTS = (*FUSED, "prosody", "spectral")
@@ -36,8 +50,8 @@ class Front(nn.Module):
     Args:
         specs: Streams by slot; any of speech, text, prosody (bins, or frames), spectral.
         d_model: Width D of a projected frame, of the embedding of bins, and of a vector.
-        dropout: Rate after each projection.
-        mask_padding: False takes padded frames for frames, as the public code does.
+        dropout: Dropout rate after each projection.
+        mask_padding: False counts padding as frames, as the public code does.
     """
 
     def __init__(
@@ -45,47 +59,108 @@ class Front(nn.Module):
     ) -> None:
         super().__init__()
         self.mask_padding = mask_padding
-        self.projections = nn.ModuleDict()
-        for slot in (*FUSED, "prosody"):
-            if slot in specs:
-                spec = specs[slot]
-                self.projections[slot] = (
-                    Projection(spec.dim, d_model, dropout)
-                    if spec.bins is None
-                    else PitchBranch(spec.bins, d_model, d_model, dropout)
-                )
-        self.spectral: nn.Sequential | None = None
+        self.projections = nn.ModuleDict(
+            {
+                slot: make_projection(specs[slot], d_model, dropout)
+                for slot in (*FUSED, "prosody")
+                if slot in specs
+            }
+        )
+        self.spectral: ClipBranch | None = None
         if "spectral" in specs:
-            projection = Projection(specs["spectral"].dim, d_model, dropout)
-            self.spectral = nn.Sequential(*projection, nn.Linear(d_model, d_model))
+            self.spectral = ClipBranch(specs["spectral"].dim, d_model, dropout)
 
     @property
     def fused(self) -> list[str]:
-        """Those of speech and text that are filled, in this order."""
+        """Filled slots among speech and text, in this order."""
         return [slot for slot in FUSED if slot in self.projections]
 
     def sequences(self, batch: Batch) -> dict[str, Stream]:
-        """`[B, T, D]` of each of speech and text that is filled."""
+        """Projected frames of speech and text, `[B, T, D]` by slot."""
         return {slot: self._projected(slot, batch) for slot in self.fused}
 
     def vectors(self, batch: Batch) -> list[Tensor]:
-        """`[B, D]` of each of prosody (averaged) and spectral that is filled."""
+        """Vectors of prosody (averaged) and spectral, `[B, D]` each."""
         found: list[Tensor] = []
         if "prosody" in self.projections:
             found.append(self._projected("prosody", batch).mean())
         if self.spectral is not None:
-            found.append(self.spectral(self._seen(batch.streams["spectral"]).mean()))
+            found.append(self.spectral(self._masked(batch.streams["spectral"]).mean()))
         return found
 
     def _projected(self, slot: str, batch: Batch) -> Stream:
-        stream, projection = batch.streams[slot], self.projections[slot]
-        if isinstance(projection, PitchBranch):
-            # It marks padding with an index of its own, so it has to see the mask.
-            return self._seen(projection(stream))
-        return self._seen(Stream(projection(stream.values), stream.mask))
+        return self._masked(project(self.projections[slot], batch.streams[slot]))
 
-    def _seen(self, stream: Stream) -> Stream:
+    def _masked(self, stream: Stream) -> Stream:
         return stream if self.mask_padding else unmasked(stream)
+
+
+class RecurrentFusion(FusionModel):
+    """Base of `bigru_cross` and `hcam`: project, recur, attend, pool, concatenate, classify.
+
+    A kind adds its attention by `make_attention` and applies it by `attend`. With one of speech and
+    text alone there is no cross-attention.
+
+    Args:
+        specs: Streams by slot; any of speech, text, prosody (bins, or frames), spectral.
+        classes: Number of classes K.
+        d_model: Width D of a projected frame and of each direction of the GRU.
+        heads: Attention heads, over frames of width 2 D.
+        dropout: Dropout rate in projections and classifier, and where the kind's attention has it.
+        hidden: Hidden width of the classifier; None: as wide as its input.
+        classifier: `plain` (Linear, ReLU, Linear) or `swiglu`.
+        mask_padding: False counts padding as frames, as the public code does.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        specs: Mapping[str, StreamSpec],
+        classes: int,
+        *,
+        d_model: Width = 512,
+        heads: Heads = 8,
+        dropout: Share = 0.5,
+        hidden: Width | None = None,
+        classifier: ClassifierKind = "plain",
+        mask_padding: bool = True,
+    ) -> None:
+        super().__init__()
+        check(self.name, specs, dropout, heads, 2 * d_model)
+        self.front = Front(specs, d_model, dropout, mask_padding=mask_padding)
+        slots = self.front.fused
+        # The order in which layers are made decides their random weights: keep it.
+        self.recurrent = nn.ModuleDict({slot: BiGRU(d_model, d_model) for slot in slots})
+        self.make_attention(2 * d_model, heads, dropout)
+        self.pools = nn.ModuleDict({slot: AttentivePool(2 * d_model) for slot in slots})
+        width = d_model * (len(specs) + len(slots))  # speech and text, from two directions, are 2 D
+        self.classifier = make_classifier(classifier, width, hidden, classes, dropout)
+
+    @property
+    def paired(self) -> list[str]:
+        """Slots that attend to each other: speech and text if both are filled, else none."""
+        return self.front.fused if len(self.front.fused) == len(FUSED) else []
+
+    def make_attention(self, width: int, heads: int, dropout: float) -> None:
+        """Add the kind's attention layers.
+
+        Args:
+            width: Width of the frames, 2 D.
+            heads: Attention heads.
+            dropout: Dropout rate of the model.
+        """
+        raise NotImplementedError
+
+    def attend(self, states: Mapping[str, Stream]) -> dict[str, Stream]:
+        """States of the GRUs by slot, `[B, T, 2 D]`, after the kind's attention."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> Prediction:
+        """Logits `[B, K]`."""
+        states = {slot: self.recurrent[slot](x) for slot, x in self.front.sequences(batch).items()}
+        vectors = [self.pools[slot](stream) for slot, stream in self.attend(states).items()]
+        return Prediction(self.classifier(torch.cat(vectors + self.front.vectors(batch), dim=1)))
 
 
 def check(
@@ -96,19 +171,15 @@ def check(
     Args:
         model: Name for the messages.
         specs: Streams by slot.
-        dropout: Rate.
+        dropout: Dropout rate.
         heads: Attention heads.
-        width: Width of the frames that they share.
+        width: Width of the frames that the heads divide among them.
+
+    Raises:
+        ParamsError: Naming the slot or the size.
     """
-    check_slots(model, specs, SLOTS)
-    binned = [slot for slot in specs if slot != "prosody" and specs[slot].bins is not None]
-    if binned:
-        raise ParamsError(
-            f"{model}: the {binned[0]} slot holds bins; expected real-valued frames (bins go into "
-            "the prosody slot)"
-        )
-    if not 0 <= dropout < 1:
-        raise ParamsError(f"{model}: dropout {dropout}; expected 0 <= dropout < 1")
+    check_slots(model, specs, SLOTS, binned=("prosody",))
+    check_dropout(model, dropout)
     if heads < 1 or width % heads:
         raise ParamsError(
             f"{model}: heads {heads}; expected a divisor of {width}, the width of its attention"

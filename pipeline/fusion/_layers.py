@@ -1,9 +1,9 @@
-"""Layers that the fusion models of the MDAT paper's code (arXiv 2506.02088) have in common.
+"""Layers shared by the fusion models of the MDAT paper's code (arXiv 2506.02088), with masks.
 
-All take padded frames out of every softmax and mean, where the public code has no masks. An
-utterance without any frame gives zeros, and finite gradients.
+All keep padded frames out of every softmax, mean and recurrence, where the public code has no
+masks. An utterance without any frame yields zeros, and finite gradients.
 
-Legend: B batch, T time, D width, K classes.
+Shapes: B batch, T time, D width, K classes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from features.errors import ParamsError
-from features.stream import Stream
+from features.stream import Stream, StreamSpec
 
 ClassifierKind = Literal["plain", "swiglu"]
-WRAPPER = "model."
+WRAPPER = "model."  # prefix of the model's weights in a Lightning checkpoint
 # Our prefix by public prefix, for `renamed`.
 CLASSIFIER_NAMES: dict[str, str | None] = {
     "mlp.layers": "classifier",
@@ -31,21 +31,21 @@ CLASSIFIER_NAMES: dict[str, str | None] = {
 
 
 def visible(mask: Tensor) -> Tensor:
-    """`[B, T]`: which frames a softmax runs over: those that exist, or all where none does.
+    """Frames that a softmax runs over, `[B, T]`: those that exist, or all where none does.
 
-    A softmax over nothing is NaN, and so is its gradient even if the result is thrown away. Who
-    calls this sets the rows without frames to zero afterwards (`present`).
+    A softmax over nothing is NaN, and so is its gradient even if the result is not used. The caller
+    sets utterances without frames to zero afterwards (`present`).
     """
     return mask | ~mask.any(1, keepdim=True)
 
 
 def present(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """`[B, 1, 1]`: 1 where an utterance has frames, else 0."""
+    """Factor `[B, 1, 1]`: 1 where an utterance has frames, else 0."""
     return mask.any(1)[:, None, None].to(dtype)
 
 
 def unmasked(stream: Stream) -> Stream:
-    """The stream with its padding taken for frames, as the public code does."""
+    """Stream whose padding counts as frames, as in the public code."""
     return Stream(stream.values, torch.ones_like(stream.mask))
 
 
@@ -53,13 +53,13 @@ def renamed(weights: Mapping[str, Tensor], names: Mapping[str, str | None]) -> d
     """Weights of the public code under our names.
 
     Args:
-        weights: A state dict of a model, or of the Lightning module around it, where every name of
+        weights: State dict of a model, or of the Lightning module around it, where every name of
             the model begins with `model.` and the loss may have weights of its own.
         names: Our prefix by public prefix, both without the dot at the end; the longest that fits
             is taken. None: weights to leave out.
 
     Raises:
-        ParamsError: A weight begins with none of the prefixes.
+        ParamsError: If a weight begins with none of the prefixes.
     """
     if any(key.startswith(WRAPPER) for key in weights):
         weights = {k.removeprefix(WRAPPER): v for k, v in weights.items() if k.startswith(WRAPPER)}
@@ -86,13 +86,13 @@ class Projection(nn.Sequential):
 
 
 class PitchBranch(nn.Module):
-    """Integer bins to frames of width `d_model`: learnable embedding, then `Projection`.
+    """Learnable embedding of integer bins, then `Projection`: `[B, T]` to `[B, T, D]`.
 
     Args:
         bins: Number of bins; the embedding has one row more, for padding.
-        embed_width: Width of the embedding.
+        embed_width: Width E of the embedding.
         d_model: Width D of the result.
-        dropout: Rate after the projection.
+        dropout: Dropout rate after the projection.
     """
 
     def __init__(self, bins: int, embed_width: int, d_model: int, dropout: float) -> None:
@@ -101,7 +101,7 @@ class PitchBranch(nn.Module):
         self.projection = Projection(embed_width, d_model, dropout)
 
     def embed(self, stream: Stream) -> Stream:
-        """`[B, T]` bins to `[B, T, E]`, ahead of the projection."""
+        """`[B, T]` bins to `[B, T, E]`, before the projection."""
         bins = stream.values.masked_fill(~stream.mask, self.embedding.num_embeddings - 1)
         return Stream(self.embedding(bins), stream.mask)
 
@@ -110,10 +110,35 @@ class PitchBranch(nn.Module):
         return Stream(self.projection(self.embed(stream).values), stream.mask)
 
 
-class AttentivePool(nn.Module):
-    """Weighted sum over time whose weights are a softmax over time, for each feature on its own.
+def make_projection(
+    spec: StreamSpec, d_model: int, dropout: float, *, embed_width: int | None = None
+) -> Projection | PitchBranch:
+    """Layers that bring a stream to width D; bins get an embedding, by default D wide too."""
+    if spec.bins is None:
+        return Projection(spec.dim, d_model, dropout)
+    return PitchBranch(spec.bins, embed_width or d_model, d_model, dropout)
 
-    w = softmax_t(Linear(x)), y = sum_t w_t * x_t.
+
+def project(projection: nn.Module, stream: Stream) -> Stream:
+    """Stream of width D by the layers that `make_projection` returned."""
+    if isinstance(projection, PitchBranch):
+        # It marks padding by an index of its own, so it needs the mask.
+        projected: Stream = projection(stream)
+        return projected
+    return Stream(projection(stream.values), stream.mask)
+
+
+class ClipBranch(nn.Sequential):
+    """Linear, ReLU, Dropout, Linear on one vector of an utterance (CED's): `[B, D]`."""
+
+    def __init__(self, width: int, d_model: int, dropout: float) -> None:
+        super().__init__(*Projection(width, d_model, dropout), nn.Linear(d_model, d_model))
+
+
+class AttentivePool(nn.Module):
+    """Weighted sum over time, with weights of its own for each feature, `[B, D]`.
+
+    w = softmax_t(Linear(x)), y = sum_t w_t * x_t, where w has the shape of x: `[B, T, D]`.
     """
 
     def __init__(self, width: int) -> None:
@@ -121,7 +146,7 @@ class AttentivePool(nn.Module):
         self.score = nn.Linear(width, width)
 
     def weights(self, stream: Stream) -> Tensor:
-        """`[B, T, D]`, summing to 1 over T; zeros for an utterance without frames."""
+        """w: `[B, T, D]`, summing to 1 over T; zeros for an utterance without frames."""
         hidden = ~visible(stream.mask)[..., None]
         scores: Tensor = self.score(stream.values).masked_fill(hidden, -torch.inf)
         return scores.softmax(1) * present(stream.mask, scores.dtype)
@@ -158,7 +183,7 @@ class MLP(nn.Sequential):
 
 
 class SwiGLU(nn.Module):
-    """W2 Dropout(swish(W x) * V x), all three with bias (Shazeer, arXiv 2002.05202, has none)."""
+    """W2 Dropout(swish(W x) * V x): SwiGLU of arXiv 2002.05202, with biases, which it has not."""
 
     def __init__(self, width: int, hidden: int, classes: int, dropout: float) -> None:
         super().__init__()
@@ -176,16 +201,15 @@ class SwiGLU(nn.Module):
 def make_classifier(
     kind: ClassifierKind, width: int, hidden: int | None, classes: int, dropout: float
 ) -> MLP | SwiGLU:
-    """The classifier of the paper's code, plain or SwiGLU; `hidden` None: as wide as its input."""
+    """Classifier of the paper's code, plain or SwiGLU; `hidden` None: as wide as its input."""
     build = SwiGLU if kind == "swiglu" else MLP
     return build(width, hidden or width, classes, dropout)
 
 
 class BiGRU(nn.Module):
-    """One bidirectional GRU layer over the frames of each sequence that exist.
+    """Bidirectional GRU layer over the frames that exist.
 
-    The backward direction starts at a sequence's own last frame, not in its padding. Computed in
-    the precision of its weights under autocast too, since rounding adds up over a recurrence.
+    The backward direction starts at a sequence's own last frame, not in its padding.
 
     Args:
         width: Width of the input.
@@ -201,6 +225,7 @@ class BiGRU(nn.Module):
         values = stream.values.to(self.gru.all_weights[0][0].dtype)
         # torch packs no empty sequence: such a one keeps a frame, which is zeroed afterwards.
         lengths = stream.mask.sum(1).clamp(min=1).cpu()
+        # Not in bfloat16, as rounding errors add up over a recurrence.
         with torch.autocast(values.device.type, enabled=False):
             frames = pack_padded_sequence(values, lengths, batch_first=True, enforce_sorted=False)
             states, _ = pad_packed_sequence(
@@ -215,7 +240,7 @@ class ResidualAttention(nn.Module):
     Args:
         width: Width D of query and context.
         heads: Attention heads.
-        dropout: Rate of the attention weights.
+        dropout: Dropout rate of the attention weights.
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
@@ -223,7 +248,7 @@ class ResidualAttention(nn.Module):
         self.attention = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
 
     def forward(self, query: Stream, context: Stream) -> Stream:
-        """`[B, Tq, D]` with the mask of the query; padded frames of the context are not seen."""
+        """`[B, Tq, D]` with the mask of the query; padded frames of the context have no weight."""
         attended: Tensor = self.attention(
             query.values,
             context.values,
@@ -236,12 +261,12 @@ class ResidualAttention(nn.Module):
 
 
 class AttentionStage(nn.Module):
-    """y = x + MHA(x, c, c); LN(y + Linear(y)).
+    """Residual attention and a normalised layer: y = x + MHA(x, c, c); LN(y + Linear(y)).
 
     Args:
         width: Width D of query and context.
         heads: Attention heads.
-        dropout: Rate of the attention weights.
+        dropout: Dropout rate of the attention weights.
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
@@ -251,6 +276,6 @@ class AttentionStage(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, query: Stream, context: Stream) -> Stream:
-        """`[B, Tq, D]` with the mask of the query; padded frames of the context are not seen."""
+        """`[B, Tq, D]` with the mask of the query; padded frames of the context have no weight."""
         attended = self.attention(query, context).values
         return Stream(self.norm(attended + self.linear(attended)), query.mask)

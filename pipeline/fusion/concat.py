@@ -19,8 +19,8 @@ from pipeline.fusion._layers import (
     CLASSIFIER_NAMES,
     ClassifierKind,
     PitchBranch,
-    Projection,
     make_classifier,
+    make_projection,
     renamed,
     unmasked,
 )
@@ -34,13 +34,13 @@ class Concat(FusionModel):
     """Pool, project, concatenate, classify.
 
     Args:
-        specs: Streams by slot; any. Bins get an embedding of width `d_model`.
+        specs: Streams by slot; any slot. Bins get an embedding of width `d_model`.
         classes: Number of classes K.
         d_model: Width D of each modality's vector.
         hidden: Hidden width of the classifier; None: as wide as its input.
-        dropout: Rate in branches and classifier.
+        dropout: Dropout rate in branches and classifier.
         classifier: `plain` (one hidden layer) or `swiglu`.
-        mask_padding: False takes padded frames into the means, as the public code does.
+        mask_padding: False counts padding as frames, as the public code does.
     """
 
     def __init__(
@@ -55,16 +55,15 @@ class Concat(FusionModel):
         mask_padding: bool = True,
     ) -> None:
         super().__init__()
-        check_slots("concat", specs, ORDER)
+        check_slots("concat", specs, ORDER, binned=ORDER)
         self.mask_padding = mask_padding
-        self.branches = nn.ModuleDict()
-        for slot in (slot for slot in ORDER if slot in specs):
-            bins = specs[slot].bins
-            self.branches[slot] = (
-                Projection(specs[slot].dim, d_model, dropout)
-                if bins is None
-                else PitchBranch(bins, d_model, d_model, dropout)
-            )
+        self.branches = nn.ModuleDict(
+            {
+                slot: make_projection(specs[slot], d_model, dropout)
+                for slot in ORDER
+                if slot in specs
+            }
+        )
         width = d_model * len(self.branches)
         self.classifier = make_classifier(classifier, width, hidden, classes, dropout)
 
@@ -75,10 +74,9 @@ class Concat(FusionModel):
 
     def vector(self, slot: str, stream: Stream) -> Tensor:
         """`[B, D]` of one modality: frames, or embeddings of bins, are averaged, then projected."""
-        branch = self.branches[slot]
-        projection = branch
-        if isinstance(branch, PitchBranch):
-            stream, projection = branch.embed(stream), branch.projection
+        projection = self.branches[slot]
+        if isinstance(projection, PitchBranch):
+            stream, projection = projection.embed(stream), projection.projection
         seen = stream if self.mask_padding else unmasked(stream)
         projected: Tensor = projection(seen.mean())
         return projected

@@ -1,7 +1,7 @@
-"""Graph-attention fusion: MDAT as the challenge system of arXiv 2506.02088 has it.
+"""Graph-attention fusion: MDAT, the challenge system of arXiv 2506.02088.
 
 Each frame sequence is projected, passes a graph attention of its own, and attends to the other one
-(co-attention); an encoder layer and a feature-wise attentive pooling make a vector of it, and a
+(co-attention); an encoder layer and a feature-wise attentive pooling turn it into a vector, and a
 classifier takes the vectors side by side. F0 bins have a learnable embedding and are averaged, or
 take part in the attention; a spectral vector (CED) goes straight to the classifier. The public code
 (alefiury/InterSpeech-SER-2025) is the specification, Zaidi et al. (arXiv 2306.13804) the origin of
@@ -9,7 +9,10 @@ take part in the attention; a spectral vector (CED) goes straight to the classif
 text 1024 wide with the plain classifier, 11,822,600 with F0 and SwiGLU (8 classes).
 
 What the paper leaves open (number of graph layers, heads, with or without co-attention) are
-arguments; their defaults are the public code. docs/papers.md says where we differ.
+arguments, whose defaults are the public code. docs/papers.md lists the differences.
+
+The model comes first, then its layers in the order in which a stream passes them.
+Shapes: B batch, T time, D width, H heads, K classes.
 """
 
 from __future__ import annotations
@@ -30,30 +33,165 @@ from pipeline.fusion._layers import (
     AttentionStage,
     AttentivePool,
     ClassifierKind,
+    ClipBranch,
     Encoder,
-    PitchBranch,
-    Projection,
     make_classifier,
+    make_projection,
     present,
+    project,
     renamed,
     unmasked,
     visible,
 )
-from pipeline.model.base import FusionFactory, FusionModel, check_slots
+from pipeline.model.base import FusionFactory, FusionModel, check_dropout, check_slots
 from pipeline.model.batch import Batch, Prediction
 
-NEGATIVE_SLOPE = 0.2
+ORDER = ("speech", "text", "prosody", "spectral")  # of the vectors before the classifier
+PARTNERS = ("speech", "text")
+MOST_LAYERS = 3
+NEGATIVE_SLOPE = 0.2  # of the LeakyReLU in graph attention
+
+
+class Gat(FusionModel):
+    """Graph attention, co-attention, encoder and attentive pooling of the MDAT code.
+
+    With one of speech and text alone there is no exchange.
+
+    Args:
+        specs: Streams by slot; any of text, speech, prosody (bins, or frames), spectral (averaged).
+        classes: Number of classes K.
+        d_model: Width D of frames and vectors.
+        gat_layers: Graph-attention layers of a modality, 1 to 3.
+        heads: Heads of each graph attention; their number does not change the parameter count.
+        co_attention: Whether modalities attend to each other at all.
+        attention: How speech and text attend to each other: `co` shares one affinity, `multihead`
+            is cross-attention with `encoder_heads` heads.
+        encoder_heads: Heads of the encoder layer.
+        f0_embedding: Width of the embedding of F0 bins: 512 in the public configurations.
+        f0_attention: Whether prosody has graph attention, co-attention with speech and text, and an
+            encoder, or is averaged after its projection.
+        classifier: `plain` (one hidden layer) or `swiglu`.
+        hidden: Hidden width of the classifier; None: as wide as its input. The public
+            configurations take half of that for `swiglu`: 768 with F0.
+        dropout: Dropout rate in projections, attention of the encoder, feed-forward and classifier.
+        mask_padding: False counts padding as frames, as the public code does.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, StreamSpec],
+        classes: int,
+        *,
+        d_model: Width = 512,
+        gat_layers: Annotated[int, Interval(ge=1, le=MOST_LAYERS)] = 1,
+        heads: Heads = 1,
+        co_attention: bool = True,
+        attention: Literal["co", "multihead"] = "co",
+        encoder_heads: Heads = 8,
+        f0_embedding: Width = 512,
+        f0_attention: bool = False,
+        classifier: ClassifierKind = "plain",
+        hidden: Width | None = None,
+        dropout: Share = 0.5,
+        mask_padding: bool = True,
+    ) -> None:
+        super().__init__()
+        check_slots("gat", specs, ORDER, binned=("prosody",))
+        check_sizes(d_model, gat_layers, encoder_heads)
+        check_dropout("gat", dropout)
+        self.mask_padding = mask_padding
+        frames = [slot for slot in ORDER if slot in specs and slot != "spectral"]
+        attending = [slot for slot in frames if slot != "prosody" or f0_attention]
+        partners = [slot for slot in attending if slot in PARTNERS] if co_attention else []
+        self.fronts = nn.ModuleDict(
+            {
+                slot: make_projection(specs[slot], d_model, dropout, embed_width=f0_embedding)
+                for slot in frames
+            }
+        )
+        self.graphs = nn.ModuleDict({s: Graphs(d_model, gat_layers, heads) for s in attending})
+        self.exchange: CoAttention | MultiheadExchange | None = None
+        self.f0_exchange: CoAttention | None = None
+        if len(partners) == len(PARTNERS) and attention == "co":
+            self.exchange = CoAttention(d_model)
+        elif len(partners) == len(PARTNERS):
+            self.exchange = MultiheadExchange(d_model, encoder_heads, dropout)
+        if partners and "prosody" in attending:
+            self.f0_exchange = CoAttention(d_model)
+        self.encoders = nn.ModuleDict(
+            {slot: Encoder(d_model, encoder_heads, dropout) for slot in attending}
+        )
+        self.pools = nn.ModuleDict({slot: AttentivePool(d_model) for slot in attending})
+        self.spectral: ClipBranch | None = None
+        if "spectral" in specs:
+            self.spectral = ClipBranch(specs["spectral"].dim, d_model, dropout)
+        self.classifier = make_classifier(
+            classifier, d_model * len(specs), hidden, classes, dropout
+        )
+
+    def forward(self, batch: Batch) -> Prediction:
+        """Logits `[B, K]`."""
+        fronts = {
+            slot: self._masked(project(front, batch.streams[slot]))
+            for slot, front in self.fronts.items()
+        }
+        mixed = self.mix({slot: graph(fronts[slot]) for slot, graph in self.graphs.items()})
+        vectors = [
+            self.pools[slot](self.encoders[slot](mixed[slot])) if slot in mixed else stream.mean()
+            for slot, stream in fronts.items()
+        ]
+        if self.spectral is not None:
+            vectors.append(self.spectral(self._masked(batch.streams["spectral"]).mean()))
+        return Prediction(self.classifier(torch.cat(vectors, dim=1)))
+
+    def mix(self, graphs: Mapping[str, Stream]) -> dict[str, Stream]:
+        """Streams after modalities attended to each other, all to the others' graph outputs."""
+        mixed = dict(graphs)
+        if self.exchange is not None:
+            mixed["speech"], mixed["text"] = self.exchange.exchange(
+                graphs["speech"], graphs["text"]
+            )
+        if self.f0_exchange is not None:
+            others = [graphs[slot] for slot in PARTNERS if slot in graphs]
+            mixed["prosody"] = self.f0_exchange.collect(graphs["prosody"], others)
+        return mixed
+
+    def _masked(self, stream: Stream) -> Stream:
+        return stream if self.mask_padding else unmasked(stream)
+
+
+class Graphs(nn.ModuleList):
+    """Stack of graph-attention layers with ELU between them, `[B, T, D]` to `[B, T, D]`.
+
+    Args:
+        d_model: Width D of input and result.
+        layers: Number of layers; the paper's code has one, hence no activation.
+        heads: Heads of each layer.
+    """
+
+    def __init__(self, d_model: int, layers: int, heads: int) -> None:
+        super().__init__(GraphAttention(d_model, d_model, heads) for _ in range(layers))
+
+    def forward(self, stream: Stream) -> Stream:
+        """`[B, T, D]`."""
+        for number, layer in enumerate(self):
+            if number:
+                stream = Stream(F.elu(stream.values), stream.mask)
+            stream = layer(stream)
+        return stream
 
 
 class GraphAttention(nn.Module):
     """Graph attention over the frames of an utterance, a fully connected graph with self-loops.
 
     h = W x; e_ij = LeakyReLU_0.2(a . [h_i; h_j]); alpha = softmax_j(e); y_i = sum_j alpha_ij h_j,
-    without bias, residual or activation (Velickovic et al. 2018; MDAT's code has one head). The
-    product a . [h_i; h_j] is s_i + t_j, the two halves of `a` applied to each frame once, so that
-    the tensor of all pairs `[B, T, T, 2 D]` of the naive form never exists. What takes memory is
-    scores and weights, `[B, H, T, T]` each, kept for the backward pass. For an utterance of 30 s
-    of Whisper (T = 1500), D = 512 and one head that is 9 MB each; the naive tensor has 9.2 GB.
+    without bias, residual or activation (Velickovic et al. 2018, arXiv 1710.10903, equations 1-4;
+    MDAT's code has one head).
+
+    With a = [a_1; a_2] the product a . [h_i; h_j] is s_i + t_j, where s_i = a_1 . h_i and
+    t_j = a_2 . h_j, so that the tensor of all pairs `[B, T, T, 2 D]` is never made. Memory is taken
+    by scores and weights, `[B, H, T, T]` each, which are kept for the backward pass. For 30 s of
+    Whisper (T = 1500), D = 512 and one head that is 9 MB each, where the pairs would take 9.2 GB.
 
     Args:
         width: Width of the frames.
@@ -69,7 +207,7 @@ class GraphAttention(nn.Module):
             )
         self.heads = heads
         self.transform = nn.Linear(width, d_model, bias=False)
-        self.score = nn.Parameter(torch.empty(heads, 2 * (d_model // heads)))  # [a_i; a_j]
+        self.score = nn.Parameter(torch.empty(heads, 2 * (d_model // heads)))  # a = [a_1; a_2]
         nn.init.kaiming_uniform_(self.score, a=math.sqrt(5))  # what a linear layer starts with
 
     def nodes(self, stream: Stream) -> Tensor:
@@ -83,7 +221,7 @@ class GraphAttention(nn.Module):
         own, other = self.score.chunk(2, dim=1)
         receiving = torch.einsum("bhtf,hf->bht", nodes, own)
         neighbour = torch.einsum("bhtf,hf->bht", nodes, other)
-        # Hiding t_j hides the whole column, since LeakyReLU(-inf) is -inf.
+        # Hiding t_j hides column j of the scores: s_i - inf = -inf, and LeakyReLU keeps it.
         neighbour = neighbour.masked_fill(~visible(mask)[:, None], -torch.inf)
         scores = receiving[..., :, None] + neighbour[..., None, :]
         return F.leaky_relu(scores, NEGATIVE_SLOPE, inplace=True).softmax(-1)
@@ -120,45 +258,20 @@ class CoAttention(nn.Module):
         return scores.softmax(-1) @ context.values * present(context.mask, scores.dtype)
 
     def forward(self, a: Stream, b: Stream) -> tuple[Tensor, Tensor]:
-        """What each of the two gathers from the other, without the residual."""
+        """Result of gathering in both directions, without the residual."""
         affinity = self.affinity(a, b)
         return self.gather(affinity, b), self.gather(affinity.transpose(1, 2), a)
 
-
-class Graphs(nn.ModuleList):
-    """Graph-attention layers on top of each other, ELU between them.
-
-    Args:
-        d_model: Width D of input and result.
-        layers: Their number; the paper's code has one, so that its layer has no activation.
-        heads: Heads of each.
-    """
-
-    def __init__(self, d_model: int, layers: int, heads: int) -> None:
-        super().__init__(GraphAttention(d_model, d_model, heads) for _ in range(layers))
-
-    def forward(self, stream: Stream) -> Stream:
-        """`[B, T, D]`."""
-        for number, layer in enumerate(self):
-            if number:
-                stream = Stream(F.elu(stream.values), stream.mask)
-            stream = layer(stream)
-        return stream
-
-
-class CoExchange(CoAttention):
-    """`CoAttention` with the residual: a + what it gathers from b, and the other way round."""
-
     def exchange(self, a: Stream, b: Stream) -> tuple[Stream, Stream]:
-        """Both streams, updated."""
+        """Both streams with the residual: a + what it gathers from b, and the reverse."""
         from_b, from_a = self(a, b)
         return Stream(a.values + from_b, a.mask), Stream(b.values + from_a, b.mask)
 
     def collect(self, own: Stream, others: list[Stream]) -> Stream:
-        """A third modality's way: own + sum over others of (own + what it gathers from that one).
+        """Update of a third modality: own + sum over others of (own + what it gathers from that).
 
-        As the public code has it for F0: with audio and text that is three times F0 itself, and
-        both attentions share their weights.
+        The public code does so for F0: with audio and text that is three times F0 itself, and both
+        attentions share their weights.
         """
         values = own.values
         for other in others:
@@ -175,174 +288,25 @@ class MultiheadExchange(nn.Module):
         self.second = AttentionStage(d_model, heads, dropout)
 
     def exchange(self, a: Stream, b: Stream) -> tuple[Stream, Stream]:
-        """Both streams, updated."""
+        """Both streams after attention."""
         return self.first(a, b), self.second(b, a)
 
 
-class ClipBranch(nn.Sequential):
-    """One vector of an utterance (CED's) through Linear, ReLU, Dropout, Linear: `[B, D]`."""
-
-    def __init__(self, width: int, d_model: int, dropout: float) -> None:
-        super().__init__(
-            nn.Linear(width, d_model), nn.ReLU(), nn.Dropout(dropout), nn.Linear(d_model, d_model)
-        )
-
-
-ORDER = ("speech", "text", "prosody", "spectral")  # of the vectors ahead of the classifier
-PARTNERS = ("speech", "text")
-MOST_LAYERS = 3
-
-
-class Gat(FusionModel):
-    """Graph attention, co-attention, encoder and attentive pooling of the MDAT code.
-
-    With one of speech and text alone there is no exchange. Padded frames are never seen.
-
-    Args:
-        specs: Streams by slot; text, speech, prosody (bins, or frames), spectral (averaged).
-        classes: Number of classes K.
-        d_model: Width D of frames and vectors.
-        gat_layers: Graph-attention layers of a modality, 1 to 3.
-        heads: Heads of each of them; their number does not change the parameter count.
-        co_attention: Whether modalities attend to each other at all.
-        attention: How speech and text do: `co` shares one affinity, `multihead` is cross-attention
-            with `encoder_heads` heads.
-        encoder_heads: Heads of the encoder layer.
-        f0_embedding: Width of the embedding of F0 bins: 512 in the public configurations.
-        f0_attention: Whether prosody has graph attention, co-attention with speech and text, and an
-            encoder, or is averaged after its projection.
-        classifier: `plain` (one hidden layer) or `swiglu`.
-        hidden: Hidden width of the classifier; None: as wide as its input. The public
-            configurations take half of that for `swiglu`: 768 with F0.
-        dropout: Rate in projections, attention of the encoder, feed-forward and classifier.
-        mask_padding: False takes padded frames for real ones, as the public code does.
-    """
-
-    def __init__(
-        self,
-        specs: Mapping[str, StreamSpec],
-        classes: int,
-        *,
-        d_model: Width = 512,
-        gat_layers: Annotated[int, Interval(ge=1, le=MOST_LAYERS)] = 1,
-        heads: Heads = 1,
-        co_attention: bool = True,
-        attention: Literal["co", "multihead"] = "co",
-        encoder_heads: Heads = 8,
-        f0_embedding: Width = 512,
-        f0_attention: bool = False,
-        classifier: ClassifierKind = "plain",
-        hidden: Width | None = None,
-        dropout: Share = 0.5,
-        mask_padding: bool = True,
-    ) -> None:
-        super().__init__()
-        check_slots("gat", specs, ORDER)
-        check_sizes(specs, d_model, gat_layers, encoder_heads, dropout)
-        self.mask_padding = mask_padding
-        frames = [slot for slot in ORDER if slot in specs and slot != "spectral"]
-        attending = [slot for slot in frames if slot != "prosody" or f0_attention]
-        partners = [slot for slot in attending if slot in PARTNERS] if co_attention else []
-        self.fronts = nn.ModuleDict(
-            {slot: make_front(specs[slot], f0_embedding, d_model, dropout) for slot in frames}
-        )
-        self.graphs = nn.ModuleDict({s: Graphs(d_model, gat_layers, heads) for s in attending})
-        self.exchange: CoExchange | MultiheadExchange | None = None
-        self.f0_exchange: CoExchange | None = None
-        if len(partners) == len(PARTNERS) and attention == "co":
-            self.exchange = CoExchange(d_model)
-        elif len(partners) == len(PARTNERS):
-            self.exchange = MultiheadExchange(d_model, encoder_heads, dropout)
-        if partners and "prosody" in attending:
-            self.f0_exchange = CoExchange(d_model)
-        self.encoders = nn.ModuleDict(
-            {slot: Encoder(d_model, encoder_heads, dropout) for slot in attending}
-        )
-        self.pools = nn.ModuleDict({slot: AttentivePool(d_model) for slot in attending})
-        self.spectral: ClipBranch | None = None
-        if "spectral" in specs:
-            self.spectral = ClipBranch(specs["spectral"].dim, d_model, dropout)
-        self.classifier = make_classifier(
-            classifier, d_model * len(specs), hidden, classes, dropout
-        )
-
-    def forward(self, batch: Batch) -> Prediction:
-        """Logits `[B, K]`."""
-        fronts = {
-            slot: self._masked(project(front, batch.streams[slot]))
-            for slot, front in self.fronts.items()
-        }
-        mixed = self.mix({slot: graph(fronts[slot]) for slot, graph in self.graphs.items()})
-        vectors = [
-            self.pools[slot](self.encoders[slot](mixed[slot])) if slot in mixed else stream.mean()
-            for slot, stream in fronts.items()
-        ]
-        if self.spectral is not None:
-            vectors.append(self.spectral(self._masked(batch.streams["spectral"]).mean()))
-        return Prediction(self.classifier(torch.cat(vectors, dim=1)))
-
-    def mix(self, graphs: Mapping[str, Stream]) -> dict[str, Stream]:
-        """Let modalities attend to each other, all of them to the others' graph outputs."""
-        mixed = dict(graphs)
-        if self.exchange is not None:
-            mixed["speech"], mixed["text"] = self.exchange.exchange(
-                graphs["speech"], graphs["text"]
-            )
-        if self.f0_exchange is not None:
-            others = [graphs[slot] for slot in PARTNERS if slot in graphs]
-            mixed["prosody"] = self.f0_exchange.collect(graphs["prosody"], others)
-        return mixed
-
-    def _masked(self, stream: Stream) -> Stream:
-        return stream if self.mask_padding else unmasked(stream)
-
-
-def check_sizes(
-    specs: Mapping[str, StreamSpec],
-    d_model: int,
-    gat_layers: int,
-    encoder_heads: int,
-    dropout: float,
-) -> None:
-    """Refuse sizes that do not fit, and bins where frames are expected."""
+def check_sizes(d_model: int, gat_layers: int, encoder_heads: int) -> None:
+    """Refuse sizes that do not fit each other."""
     if not 1 <= gat_layers <= MOST_LAYERS:
         raise ParamsError(f"gat: gat_layers {gat_layers}; expected 1 to {MOST_LAYERS}")
     if encoder_heads < 1 or d_model % encoder_heads:
         raise ParamsError(
             f"gat: encoder_heads {encoder_heads}; expected a divisor of d_model, {d_model}"
         )
-    if not 0 <= dropout < 1:
-        raise ParamsError(f"gat: dropout {dropout}; expected 0 <= dropout < 1")
-    binned = [slot for slot in specs if slot != "prosody" and specs[slot].bins is not None]
-    if binned:
-        raise ParamsError(
-            f"gat: the {binned[0]} slot holds bins; expected real-valued frames (bins go into the "
-            "prosody slot)"
-        )
-
-
-def make_front(
-    spec: StreamSpec, f0_embedding: int, d_model: int, dropout: float
-) -> PitchBranch | Projection:
-    """What brings a stream to width D."""
-    if spec.bins is None:
-        return Projection(spec.dim, d_model, dropout)
-    return PitchBranch(spec.bins, f0_embedding, d_model, dropout)
-
-
-def project(front: nn.Module, stream: Stream) -> Stream:
-    """Frames or bins to frames of width D."""
-    if isinstance(front, PitchBranch):
-        branched: Stream = front(stream)
-        return branched
-    return Stream(front(stream.values), stream.mask)
 
 
 def from_public(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """State dict of `Gat` from one of the public code's MDAT models (docs/adding.md).
 
-    The CED network that those with a spectral branch carry is left out: here its vectors come from
-    the cache, so fine-tuned CED weights belong into a backbone.
+    The CED network in models with a spectral branch is left out: here its vectors come from the
+    cache, so fine-tuned CED weights belong into a backbone.
     """
     names: dict[str, str | None] = {
         "f0_embedding": "fronts.prosody.embedding",

@@ -11,76 +11,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
-from features.ranges import Heads, Share, Width
-from features.stream import Stream, StreamSpec
-from pipeline.fusion._front import FUSED, PUBLIC_NAMES, Front, check
-from pipeline.fusion._layers import (
-    AttentionStage,
-    AttentivePool,
-    BiGRU,
-    ClassifierKind,
-    make_classifier,
-    renamed,
-)
-from pipeline.model.base import FusionFactory, FusionModel
-from pipeline.model.batch import Batch, Prediction
+from features.stream import Stream
+from pipeline.fusion._front import PUBLIC_NAMES, RecurrentFusion
+from pipeline.fusion._layers import AttentionStage, renamed
+from pipeline.model.base import FusionFactory
 
 
-class HCAM(FusionModel):
-    """Project, recur, attend to itself, attend to the other modality, pool, classify.
+class HCAM(RecurrentFusion):
+    """`RecurrentFusion` whose modalities attend to themselves, then one after the other across."""
 
-    With one of speech and text alone there is no cross-attention.
+    name = "hcam"
 
-    Args:
-        specs: Streams by slot; any of speech, text, prosody (bins, or frames), spectral.
-        classes: Number of classes K.
-        d_model: Width D of a projected frame and of each direction of the GRU.
-        heads: Attention heads, over frames of width 2 D.
-        dropout: Rate in projections and classifier.
-        hidden: Hidden width of the classifier; None: as wide as its input.
-        classifier: `plain` (Linear, ReLU, Linear) or `swiglu`.
-        mask_padding: False lets padded frames take part, as the public code does.
-    """
+    def make_attention(self, width: int, heads: int, dropout: float) -> None:  # noqa: ARG002  it has none
+        """Add self-attention and cross-attention, without dropout of attention weights."""
+        self.own = nn.ModuleDict({slot: AttentionStage(width, heads) for slot in self.front.fused})
+        self.cross = nn.ModuleDict({slot: AttentionStage(width, heads) for slot in self.paired})
 
-    def __init__(
-        self,
-        specs: Mapping[str, StreamSpec],
-        classes: int,
-        *,
-        d_model: Width = 512,
-        heads: Heads = 8,
-        dropout: Share = 0.5,
-        hidden: Width | None = None,
-        classifier: ClassifierKind = "plain",
-        mask_padding: bool = True,
-    ) -> None:
-        super().__init__()
-        check("hcam", specs, dropout, heads, 2 * d_model)
-        self.front = Front(specs, d_model, dropout, mask_padding=mask_padding)
-        slots = self.front.fused
-        paired = slots if len(slots) == len(FUSED) else []
-        self.recurrent = nn.ModuleDict({slot: BiGRU(d_model, d_model) for slot in slots})
-        self.own = nn.ModuleDict({slot: AttentionStage(2 * d_model, heads) for slot in slots})
-        self.cross = nn.ModuleDict({slot: AttentionStage(2 * d_model, heads) for slot in paired})
-        self.pools = nn.ModuleDict({slot: AttentivePool(2 * d_model) for slot in slots})
-        width = d_model * (len(specs) + len(slots))  # speech and text count twice
-        self.classifier = make_classifier(classifier, width, hidden, classes, dropout)
-
-    def forward(self, batch: Batch) -> Prediction:
-        """Logits `[B, K]`."""
-        streams: dict[str, Stream] = {}
-        for slot, projected in self.front.sequences(batch).items():
-            states = self.recurrent[slot](projected)
-            streams[slot] = self.own[slot](states, states)
+    def attend(self, states: Mapping[str, Stream]) -> dict[str, Stream]:
+        """Each modality after both levels, `[B, T, 2 D]`."""
+        streams: dict[str, Stream] = {slot: self.own[slot](x, x) for slot, x in states.items()}
         if self.cross:
-            # One after the other: text attends to speech that already knows the text.
+            # One after the other: text attends to speech that already holds text.
             streams["speech"] = self.cross["speech"](streams["speech"], streams["text"])
             streams["text"] = self.cross["text"](streams["text"], streams["speech"])
-        vectors = [self.pools[slot](stream) for slot, stream in streams.items()]
-        return Prediction(self.classifier(torch.cat(vectors + self.front.vectors(batch), dim=1)))
+        return streams
 
 
 def from_public(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from pipeline.model.base import (
     FusionFactory,
     FusionModel,
     ModalityDropout,
+    check_dropout,
     check_slots,
 )
 from pipeline.model.batch import Batch, Prediction
@@ -37,8 +38,8 @@ class CrossAttention(nn.Module):
         d_model: Width D.
         heads: Attention heads.
         ffn_mult: Hidden width of the feed-forward part, as a multiple of D.
-        dropout: Rate inside attention, after it, and in the feed-forward part.
-        residual: Whether the query is added to what attention gives.
+        dropout: Dropout rate inside attention, after it, and in the feed-forward part.
+        residual: Whether the query is added to the result of attention.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class CrossAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, query: Stream, context: Stream) -> Stream:
-        """`[B, Tq, D]` with the mask of the query; padded frames of the context are not seen."""
+        """`[B, Tq, D]` with the mask of the query; padded frames of the context have no weight."""
         attended, _ = self.attention(
             query.values,
             context.values,
@@ -72,7 +73,7 @@ class CrossAttention(nn.Module):
 
 
 class Heron(FusionModel):
-    """HERON with frozen backbones.
+    """HERON's fusion, for frozen backbones.
 
     A slot that is `none` drops out of the hierarchy: without `nonverbal` (or with `level1: none`)
     the speech frames go straight to level 2; without text the audio itself is pooled and
@@ -85,7 +86,7 @@ class Heron(FusionModel):
         heads: Attention heads; their number does not change the parameter count.
         ffn_mult: Hidden width of the blocks' feed-forward part, as a multiple of D.
         hidden: Hidden width of the classifier.
-        dropout: Rate in blocks and classifier.
+        dropout: Dropout rate in blocks and classifier.
         modality_dropout: Probability with which each modality is zeroed while training.
         pool: `mean` over the tokens, or the `first` (<s>, [CLS]).
         level1: `cross` unifies speech and non-verbal audio; `none` uses speech alone.
@@ -109,13 +110,7 @@ class Heron(FusionModel):
     ) -> None:
         super().__init__()
         check_slots("heron", specs, SLOTS)
-        binned = [slot for slot in SLOTS if slot in specs and specs[slot].bins is not None]
-        if binned:
-            raise ParamsError(
-                f"heron: the {binned[0]} slot holds bins; expected real-valued frames"
-            )
-        if not 0 <= dropout < 1:
-            raise ParamsError(f"heron: dropout {dropout}; expected 0 <= dropout < 1")
+        check_dropout("heron", dropout)
         if d_model % heads:
             raise ParamsError(
                 f"heron: d_model {d_model}, heads {heads}; expected a multiple of heads"
@@ -147,7 +142,7 @@ class Heron(FusionModel):
         return Prediction(self.classifier(self._pooled(self.fuse(projected))))
 
     def fuse(self, projected: Mapping[str, Stream]) -> Stream:
-        """The hierarchy: audio unified, then injected into the text."""
+        """Frames to be pooled: audio unified (level 1), then injected into the text (level 2)."""
         audio = projected.get("speech", projected.get("nonverbal"))
         if self.level1 is not None:
             audio = self.level1(projected["speech"], projected["nonverbal"])

@@ -29,10 +29,10 @@ class Transformer(FusionModel):
         classes: Number of classes K.
         d_model: Width D of each modality; the encoders' feed-forward part is 4 D wide.
         heads: Attention heads of the encoders.
-        dropout: Rate in projections, encoders and classifier.
+        dropout: Dropout rate in projections, encoders and classifier.
         hidden: Hidden width of the classifier; None: as wide as its input.
         classifier: `plain` (Linear, ReLU, Linear) or `swiglu`.
-        mask_padding: False lets padded frames take part, as the public code does.
+        mask_padding: False counts padding as frames, as the public code does.
     """
 
     def __init__(

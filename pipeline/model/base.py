@@ -1,4 +1,4 @@
-"""What every fusion model is, and the pieces that several papers define alike."""
+"""Contract of the fusion models, and the checks and parts that several papers share."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from pipeline.model.batch import Batch, Prediction
 from pipeline.model.losses import Criterion, CrossEntropy
 
 Unit = Literal["utterance", "dialogue"]
-MOST_DROPPED = 0.99  # of a modality: the closer to 1, the longer the draws that leave one
+# Highest probability of modality dropout: near 1 hardly any draw leaves a modality to learn from.
+MOST_DROPPED = 0.99
 
 
 class FusionModel(nn.Module):
     """Base of the fusion models: `model(batch) -> Prediction` and `model.loss(prediction, batch)`.
 
     The loss belongs to the model, so that one with auxiliary losses needs no special case in the
-    training loop. Constructors take `specs` (by slot), `classes` (their number), and keywords that
-    are exactly the `args` of the model's entry in params.yaml.
+    training loop. Constructors take `specs` (streams by slot), `classes` (number of classes), and
+    keywords, which are the `args` of the model's entry in params.yaml.
 
     Attributes:
         unit: What a row of a batch is.
         frames_max: Frames of an utterance that are used, from the first; None: all.
-        scales_loss: Whether gradients are computed of a scaled loss, since they would vanish in
-            float16.
+        scales_loss: Whether the loss is scaled before the backward pass, because gradients would
+            vanish in float16.
         criterion: `criterion(logits [N, K], labels)`, a scalar mean; labels are `[N]` classes, or
             `[N, K]` shares where mixup made them. Training sets it from its protocol; it holds
             nothing that is saved.
@@ -53,20 +54,36 @@ class FusionModel(nn.Module):
         return loss
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:  # noqa: ARG002  not needed here
-        """What the optimiser gets: `params`, and `lr_scale`, their rate as a multiple of `lr`."""
+        """Groups for the optimiser: `params`, and `lr_scale`, their rate as a multiple of `lr`."""
         return [{"params": list(self.parameters()), "lr_scale": 1.0}]
 
 
 class FusionFactory(Protocol):
-    """The type of `build` in each module of this folder: `build(specs, classes, **args)`."""
+    """Type of `build` in the modules of `pipeline.fusion`: `build(specs, classes, **args)`."""
 
     def __call__(self, *args: Any, **options: Any) -> FusionModel:
         """Make a model for streams by slot and a number of classes."""
         ...
 
 
-def check_slots(model: str, specs: Mapping[str, StreamSpec], allowed: Collection[str]) -> None:
-    """Refuse slots that a model has no place for, and a model with none at all."""
+def check_slots(
+    model: str,
+    specs: Mapping[str, StreamSpec],
+    allowed: Collection[str],
+    *,
+    binned: Collection[str] = (),
+) -> None:
+    """Refuse slots that a model has no place for, and a model without any.
+
+    Args:
+        model: Name for the messages.
+        specs: Streams by slot.
+        allowed: Slots that the model takes.
+        binned: Slots among them that may hold integer bins.
+
+    Raises:
+        ParamsError: Naming the slot.
+    """
     extra = sorted(set(specs) - set(allowed))
     if extra:
         raise ParamsError(
@@ -75,14 +92,33 @@ def check_slots(model: str, specs: Mapping[str, StreamSpec], allowed: Collection
         )
     if not specs:
         raise ParamsError(f"{model} has no slot filled; fill at least one of {sorted(allowed)}")
+    wrong = [slot for slot, spec in specs.items() if spec.bins is not None and slot not in binned]
+    if wrong:
+        place = f" (bins go into the {' or '.join(binned)} slot)" if binned else ""
+        raise ParamsError(
+            f"{model}: the {wrong[0]} slot holds bins; expected real-valued frames{place}"
+        )
+
+
+def check_dropout(model: str, dropout: float) -> None:
+    """Refuse a dropout rate outside [0, 1).
+
+    Raises:
+        ParamsError: With the name of the model.
+    """
+    if not 0 <= dropout < 1:
+        raise ParamsError(f"{model}: dropout {dropout}; expected 0 <= dropout < 1")
 
 
 class ModalityDropout(nn.Module):
-    """Zero whole modalities of single utterances while training, never all of one.
+    """Zeroing of whole modalities of single utterances while training, never of all of them.
 
     Source: HERON's README ("sets a modality's entire feature representation to a zero vector",
-    probability 0.2). It leaves open whether all may vanish at once: here that draw is repeated.
-    Masks stay as they are.
+    probability 0.2). It leaves open whether all may vanish at once: here that draw is repeated, so
+    that a modality is kept with probability (1 - p) / (1 - p^M). Masks stay as they are.
+
+    Args:
+        probability: Probability p that a modality is zeroed, before draws are repeated.
     """
 
     def __init__(self, probability: float) -> None:
@@ -94,7 +130,7 @@ class ModalityDropout(nn.Module):
         self.probability = probability
 
     def forward(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
-        """The streams, some utterances' values zeroed."""
+        """Streams by slot, with the values of some utterances zeroed."""
         if not self.training or self.probability == 0 or len(streams) < 2:
             return dict(streams)
         first = next(iter(streams.values())).values

@@ -19,7 +19,7 @@ from features.files.writing import follow_umask
 from features.settings.plugins import load
 from features.stream import StreamSpec
 from pipeline.model.base import FusionModel
-from pipeline.model.inputs import Inputs, InputSettings, PreparedFusion
+from pipeline.model.inputs import InputLayers, InputSettings, PreparedFusion
 
 FORMAT = "heronry-model"
 VERSION = 1
@@ -46,7 +46,7 @@ def make_model(
     Raises:
         ParamsError: If the model cannot be made so.
     """
-    before = Inputs(specs, InputSettings.of(inputs))
+    before = InputLayers(specs, InputSettings.of(inputs))
     model: FusionModel = load(FUSIONS, kind)(before.specs, classes, **args)
     return PreparedFusion(before, model) if before.changed else model
 

@@ -85,7 +85,7 @@ class LayerMix(nn.Module):
         return mixed * self.scale
 
 
-class Inputs(nn.Module):
+class InputLayers(nn.Module):
     """The switches at work: streams by slot in, streams by slot out, zeros kept where padding is.
 
     Args:
@@ -132,14 +132,14 @@ class Inputs(nn.Module):
 
 
 class PreparedFusion(FusionModel):
-    """A fusion behind `Inputs`.
+    """A fusion behind `InputLayers`.
 
     Args:
         inputs: What happens to the streams.
         fusion: Made for `inputs.specs`.
     """
 
-    def __init__(self, inputs: Inputs, fusion: FusionModel) -> None:
+    def __init__(self, inputs: InputLayers, fusion: FusionModel) -> None:
         super().__init__()
         self.inputs, self.fusion = inputs, fusion
         self.unit, self.frames_max = fusion.unit, fusion.frames_max

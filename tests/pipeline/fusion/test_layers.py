@@ -23,7 +23,7 @@ from pipeline.fusion._layers import (
     make_classifier,
     renamed,
 )
-from pipeline.fusion.gat import CoAttention, CoExchange, GraphAttention, Graphs
+from pipeline.fusion.gat import CoAttention, GraphAttention, Graphs
 from tests.support.golden import golden
 
 LAYERS = {name: torch.from_numpy(array) for name, array in golden("fusion_layers.npz").items()}
@@ -198,8 +198,8 @@ LAYERS_OF_STREAMS: dict[str, Callable[[Stream, Stream], Tensor]] = {
     "graphs": lambda a, _: Graphs(16, 2, 2)(a).values,
     "co": lambda a, b: CoAttention(16)(a, b)[0],
     "co, from the other": lambda a, b: CoAttention(16)(a, b)[1],
-    "exchange": lambda a, b: CoExchange(16).exchange(a, b)[1].values,
-    "collect": lambda a, b: CoExchange(16).collect(b, [a]).values,
+    "exchange": lambda a, b: CoAttention(16).exchange(a, b)[1].values,
+    "collect": lambda a, b: CoAttention(16).collect(b, [a]).values,
     "cross": lambda a, b: AttentionStage(16, 2, 0.0)(b, a).values,
     "encoder": lambda a, _: Encoder(16, 2, 0.0)(a).values,
     "pool": lambda a, _: AttentivePool(16)(a),
@@ -225,7 +225,7 @@ def test_nothing_is_gathered_from_an_utterance_without_frames() -> None:
     assert not CoAttention(16)(empty, full)[1].any()
     assert not AttentivePool(16)(empty).any()
     assert not GraphAttention(16, 16)(empty).values.any()
-    assert torch.equal(CoExchange(16).exchange(empty, full)[1].values, full.values)
+    assert torch.equal(CoAttention(16).exchange(empty, full)[1].values, full.values)
 
 
 def test_padded_bins_take_the_last_row_of_the_embedding() -> None:

@@ -17,7 +17,7 @@ from features.stream import Stream, StreamSpec
 from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch
 from pipeline.model.checkpoint import load_model, make_model, save_model
-from pipeline.model.inputs import Inputs, InputSettings, LayerMix, PreparedFusion, Slot
+from pipeline.model.inputs import InputLayers, InputSettings, LayerMix, PreparedFusion, Slot
 from pipeline.model.losses import CrossEntropy
 from pipeline.params.selection import SLOTS
 from tests.contracts.test_fusions import ALL, CLASSES, SMALL, batch_of, count, scored, specs_of
@@ -212,7 +212,7 @@ def test_bf16_and_meta(kind: str) -> None:
 
 def test_the_norm_is_that_of_each_frame() -> None:
     specs = {"speech": StreamSpec(6), "text": StreamSpec(4)}
-    inputs = Inputs(specs, InputSettings(layer_norm=("speech",)))
+    inputs = InputLayers(specs, InputSettings(layer_norm=("speech",)))
     streams = {
         slot: Stream.pad([torch.randn(n, s.dim) for n in (3, 1)]) for slot, s in specs.items()
     }
@@ -225,9 +225,9 @@ def test_the_norm_is_that_of_each_frame() -> None:
 
 def test_a_stack_that_is_not_mixed_is_normalised_as_it_is() -> None:
     specs = {"speech": StreamSpec(6, layers=3)}
-    wide = Inputs(specs, InputSettings(layer_norm=("speech",)))
+    wide = InputLayers(specs, InputSettings(layer_norm=("speech",)))
     assert wide.specs == specs
-    mixed = Inputs(specs, InputSettings(mix_layers=True, layer_norm=("speech",)))
+    mixed = InputLayers(specs, InputSettings(mix_layers=True, layer_norm=("speech",)))
     assert mixed.specs == {"speech": StreamSpec(2)}
     assert [tuple(p.shape) for p in mixed.norms["speech"].parameters()] == [(2,), (2,)]
 
