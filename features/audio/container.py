@@ -1,14 +1,13 @@
-"""What an audio file promises against what it holds.
+"""Detects truncated and damaged audio files by their containers.
 
-A decoder plays what is left of a file that was cut short, and skips what is damaged, without a
-word. Containers say enough to notice: WAV, AIFF, W64, CAF and AU how many bytes of samples follow,
-NIST SPHERE how many samples, MP3 (in the Xing header of its first frame) how many bytes there are
-in all, Ogg which of its pages is the last, and a checksum of each. FLAC needs no look from here:
-its decoder refuses what is incomplete.
+Decoders silently play what is left of a truncated file, and skip damaged parts. Containers say
+enough to detect both: WAV, AIFF, W64, CAF and AU give the number of bytes of samples, NIST SPHERE
+the number of samples, MP3 (in the Xing header of its first frame) the number of bytes of the file,
+Ogg a checksum of each page and which one is the last. FLAC's decoder refuses incomplete files.
 
-Not noticed: an MP3 without a Xing header that ends between two frames, a WAV whose recorder could
-not go back to write its length, and containers that nobody uses any more. What a file holds beyond
-its promise is in `features.audio.excess`.
+Not detected: an MP3 without a Xing header that ends between two frames, a WAV whose recorder could
+not seek back to write its length, and other containers. `features.audio.excess` finds what a file
+holds beyond the length in its header.
 
 Formats: RIFF and EBU Tech 3306 (RF64), AIFF-C, Sony's W64, Apple's CAF, Sun's AU, NIST SPHERE, ISO
 11172-3 and 13818-3 (MPEG frames), RFC 3533 (Ogg), id3.org (ID3v2).
@@ -24,14 +23,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-# By how much a length may be wrong: headers written carelessly count themselves, too.
+# Tolerated error of a length: some encoders count their headers as samples.
 SLACK_SECONDS = 0.01
-# Recorders that write into a pipe leave one of several large sizes in the header.
+# Recorders that write into a pipe cannot know the size, and leave one of several large numbers.
 _UNKNOWN_SIZE = 0x7FFF0000
 _UNKNOWN_LONG = 2**63 - 1  # of 64 bits: CAF has -1
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _ALL_BITS = 0xFFFFFFFF
-_KBITS = {  # of layer III, by index
+_KBITS = {  # kbit/s of layer III by MPEG version, and by the index in a frame's header
     1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
@@ -39,11 +38,11 @@ _RATES_HZ = (44_100, 48_000, 32_000)
 
 
 def find_fault(file: BinaryIO, seconds: float | None) -> str | None:
-    """Why a file is not whole; None if nothing says so.
+    """Describe why a file is truncated or damaged; None if it appears complete.
 
     Args:
-        file: From its beginning; left anywhere.
-        seconds: Duration according to the decoder; None if that refused the file.
+        file: The file; read from its beginning, its position afterwards is undefined.
+        seconds: Duration according to the decoder; None if the decoder refused the file.
     """
     skip_id3(file)
     begin, magic = file.tell(), file.read(4)
@@ -57,7 +56,7 @@ def find_fault(file: BinaryIO, seconds: float | None) -> str | None:
 
 
 def skip_id3(file: BinaryIO) -> None:
-    """Go to where the sound's own format begins."""
+    """Seek to the end of an ID3 tag, or to the beginning of a file without one."""
     file.seek(0)
     head = file.read(10)
     if head[:3] != b"ID3" or len(head) < 10:
@@ -78,19 +77,19 @@ class _Chunk:
     name: bytes
     begin: int
     size: int
-    end: int  # where the next one begins
+    end: int  # offset of the next chunk
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a container of chunks writes their heads.
+    """Layout of the chunk headers of a container.
 
     Attributes:
-        order: Of the bytes of a size, as `struct` has it.
-        name_bytes: Of a chunk's name, of which the first four say enough.
-        size_bytes: Of its size.
-        inclusive: Whether the size counts the head.
-        alignment: Of the beginnings of chunks.
+        order: Byte order of a size, as in `struct`.
+        name_bytes: Length of a chunk's name, whose first four bytes identify it.
+        size_bytes: Length of a chunk's size.
+        inclusive: Whether the size includes the header.
+        alignment: Alignment of the chunks, in bytes.
     """
 
     order: str
@@ -100,7 +99,7 @@ class Layout:
     alignment: int = 2
 
     def chunk(self, file: BinaryIO) -> _Chunk | None:
-        """The chunk that begins here; None if that is no head of one."""
+        """Read the header of the chunk at the current position; None at the end of the file."""
         head = file.read(self.name_bytes + self.size_bytes)
         if len(head) < self.name_bytes + self.size_bytes:
             return None
@@ -111,7 +110,7 @@ class Layout:
         return _Chunk(head[:4], begin, size, begin + size + -size % self.alignment)
 
 
-# By what a file begins with: where its first chunk begins, and how chunks are written.
+# By magic number: offset of the first chunk, and layout of the chunk headers.
 _LAYOUTS = {
     b"RIFF": (12, Layout("<")),
     b"RF64": (12, Layout("<")),
@@ -125,12 +124,12 @@ _LAYOUTS = {
 
 @dataclass(frozen=True)
 class Payload:
-    """The samples of a file that says how many bytes of them there are.
+    """Where the samples of a file lie according to its header.
 
     Attributes:
-        begin: Byte at which they begin.
-        promised: How many bytes there are to be; 0 where that is not known.
-        layout: Of the chunks that may follow; None where none do.
+        begin: Offset of the first sample, in bytes.
+        promised: Number of bytes of samples; 0 where that is not known.
+        layout: Layout of chunks that may follow; None for formats without chunks.
     """
 
     begin: int
@@ -139,7 +138,7 @@ class Payload:
 
 
 def payload(file: BinaryIO) -> Payload | None:
-    """Where the samples are to be, from the beginning of the file; None if it does not say so."""
+    """Read where the samples lie, from the current position; None if the header does not say."""
     file_size = _size(file)
     start, magic = file.tell(), file.read(4)
     if magic == b".snd":
@@ -167,7 +166,7 @@ def payload(file: BinaryIO) -> Payload | None:
 
 
 def _nist_payload(file: BinaryIO, start: int) -> Payload | None:
-    """Of a head such as `NIST_1A`, `   1024`, `sample_count -i 32000`, `end_head`."""
+    """Parse a header of lines such as `NIST_1A`, `   1024`, `sample_count -i 32000`, `end_head`."""
     fields = {}
     lines = file.read(4096).decode("ascii", "replace").split("\n")
     for line in lines:
@@ -184,7 +183,7 @@ def _nist_payload(file: BinaryIO, start: int) -> Payload | None:
 
 
 def _short(held: int, promised: int, seconds: float | None) -> str | None:
-    """The fault of a file with `held` of `promised` bytes of samples, which last `seconds`."""
+    """Describe a file with `held` of `promised` bytes of samples, which last `seconds`."""
     if held >= promised:
         return None
     if not seconds or held <= 0:
@@ -197,12 +196,12 @@ def _short(held: int, promised: int, seconds: float | None) -> str | None:
 
 def _ogg_fault(file: BinaryIO, seconds: float | None) -> str | None:
     after = "" if seconds is None else f" after {seconds:.3f} s"
-    following: dict[int, int] = {}  # by stream: the number that its next page must have
+    following: dict[int, int] = {}  # number of the next page by stream, while a stream is open
     while head := file.read(27):
         if head[:4] != b"OggS"[: len(head)]:
             if following:
                 return f"is no Ogg page at byte {file.tell() - len(head)}: it is damaged"
-            break  # what was appended to the file after its last page
+            break  # data behind the last page are no part of the sound
         lacing = file.read(head[26]) if len(head) == 27 else b""
         body = file.read(sum(lacing))
         if len(head) < 27 or len(lacing) < head[26] or len(body) < sum(lacing):
@@ -220,9 +219,9 @@ def _ogg_fault(file: BinaryIO, seconds: float | None) -> str | None:
 def _ogg_checksum(head: bytes, rest: bytes) -> int:
     """CRC-32 of RFC 3533: zlib's polynomial, most significant bit first, nothing inverted.
 
-    zlib takes the least significant bit first, so bytes and result are mirrored; its two inversions
-    are undone by starting from and ending with all bits set.
+    zlib takes the least significant bit first and inverts the checksum before and after.
     """
+    # Mirrored bytes make zlib see the bits in Ogg's order; all bits set cancel both inversions.
     page = (head[:22] + bytes(4) + head[26:] + rest).translate(_REVERSED)
     mirrored = zlib.crc32(page, _ALL_BITS) ^ _ALL_BITS
     return int(f"{mirrored:032b}"[::-1], 2)
@@ -230,7 +229,13 @@ def _ogg_checksum(head: bytes, rest: bytes) -> int:
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of MPEG layer III: its length in bytes, and what it decodes to."""
+    """A frame of MPEG layer III.
+
+    Attributes:
+        length: Length in bytes.
+        samples: Number of samples per channel that it decodes to.
+        rate_hz: Sample rate.
+    """
 
     length: int
     samples: int
@@ -238,7 +243,7 @@ class Frame:
 
     @classmethod
     def of(cls, head: bytes) -> Frame | None:
-        """The frame that these four bytes begin; None if they begin none."""
+        """Parse the four bytes of a frame's header; None if they are none."""
         if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
             return None
         coded = head[1] >> 3 & 3  # 0: MPEG 2.5, 2: MPEG 2, 3: MPEG 1
@@ -249,6 +254,7 @@ class Frame:
         rate_hz = _RATES_HZ[rate] // {3: 1, 2: 2, 0: 4}[coded]
         samples = 1152 // version
         padding = head[2] >> 1 & 1
+        # ISO 11172-3: length in bytes = samples / 8 * bit rate / sample rate; 1000 / 8 = 125.
         return cls(samples * 125 * _KBITS[version][index] // rate_hz + padding, samples, rate_hz)
 
 
@@ -267,7 +273,7 @@ def _mp3_fault(file: BinaryIO, seconds: float) -> str | None:
         decoded -= frame_seconds
         fault = f"ends after {decoded:.3f} s of {seconds:.3f} s: it is truncated"
         return fault if decoded < seconds else None
-    # The decoder took the length from the first frame's bit rate, and cuts off what is beyond.
+    # Without a Xing header the decoder estimates the duration from the first frame's bit rate.
     if abs(decoded - seconds) <= 2 * frame_seconds:
         return None
     return (
@@ -277,7 +283,7 @@ def _mp3_fault(file: BinaryIO, seconds: float) -> str | None:
 
 
 def xing(begin: bytes) -> int | None:
-    """Bytes of the whole MP3 according to its first frame; None where that does not say."""
+    """Number of bytes of an MP3 according to the Xing header of its first frame; None without."""
     place = max(begin.find(b"Xing"), begin.find(b"Info"))
     if place < 0 or len(begin) < place + 16:
         return None
@@ -286,7 +292,7 @@ def xing(begin: bytes) -> int | None:
 
 
 def mp3_frames(file: BinaryIO) -> Iterator[Frame]:
-    """All whole frames from here on, also those behind tags in between."""
+    """Iterate over the complete frames from the current position, past ID3 tags between them."""
     begin, size = file.tell(), _size(file)
     for _ in itertools.count():
         head = file.read(10)
@@ -302,8 +308,8 @@ def mp3_frames(file: BinaryIO) -> Iterator[Frame]:
 
 
 def _id3_size(head: bytes) -> int:
-    """Bytes of an ID3v2 tag that follow its head of ten."""
-    size = 0
+    """Number of bytes of an ID3v2 tag behind its header of ten bytes."""
+    size = 0  # "synchsafe": four bytes of seven bits, so that no byte looks like a frame's sync
     for byte in head[6:]:
         size = size << 7 | byte & 0x7F
     return size + (10 if head[5] & 0x10 else 0)

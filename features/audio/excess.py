@@ -1,14 +1,14 @@
-"""What an audio file holds beyond what a decoder plays of it.
+"""Finds sound in an audio file that a decoder does not play, and contradictory headers.
 
-A decoder stops where the header says that the sound ends, and after the first of several files that
-were put into one, without a word: a recorder that wrote its length too early, or `cat`, loses the
-rest. Containers tell: chunks after WAV's and AIFF's samples, the number of FLAC's last frame, MP3's
-frames against the Xing header, Ogg's pages of a second stream. A header that contradicts itself
-(rate, channels and bits against bytes a second) is told of as well: some number in it is wrong.
+Decoders silently stop where the header says that the sound ends, and after the first of several
+concatenated files: if a recorder wrote the length too early, the rest is lost. Containers show it:
+bytes behind the samples of WAV and AIFF, the number of FLAC's last frame, MP3's frames against the
+Xing header, Ogg's pages of a second stream. A header that contradicts itself (rate, channels and
+bits against bytes a second) is reported as well, since one of its numbers is wrong.
 
-Not noticed: an Ogg stream of a single page of sound whose page says less than it holds, what
-follows the samples of containers other than those (libsndfile plays that), and a wrong sample rate
-where the header says it but once (AIFF, AU, CAF, W64, NIST).
+Not detected: an Ogg stream with a single page of sound whose page claims less than it holds, data
+behind the samples of other containers (libsndfile plays it), and a wrong sample rate where the
+header has it only once (AIFF, AU, CAF, W64, NIST).
 
 Formats: those of `features.audio.container`, RFC 9639 (FLAC), Sun's AU and Apple's CAF.
 """
@@ -23,27 +23,28 @@ from typing import BinaryIO
 
 from features.audio.container import Frame, Layout, Payload, mp3_frames, payload, skip_id3
 
-# What is written behind the sound: tags of ID3 and APE.
+# Beginnings of ID3 and APE tags, which may follow the sound.
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
-_HELD_AGAIN = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"data", b"SSND", b"caff", b"riff")
+# Beginnings of sound, which are no chunks to be skipped: files that were concatenated.
+_SOUND = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"data", b"SSND", b"caff", b"riff")
 _FLAC = b"fLaC"
-_STREAMINFO = b"\x00\x00\x00\x22"  # type and length of the block that comes first
-_FLAC_TAIL = 2**20  # bytes from the end in which the last frame begins
+_STREAMINFO = b"\x00\x00\x00\x22"  # type and length of the first metadata block
+_FLAC_TAIL = 2**20  # bytes at the end, in which the last frame begins
 _BLOCK = 2**20
-_MP3_START = 2**16  # bytes in which the first frame begins
+_MP3_START = 2**16  # bytes at the beginning, in which the first frame begins
 _MP3_SLACK = 4  # frames: an encoder's delay and padding, which decoders cut off
 _SLACK_SECONDS = 0.02
-_PLAIN = (1, 3, 6, 7, 0xFFFE)  # codes of WAV: samples of a fixed number of bits
+_PLAIN = (1, 3, 6, 7, 0xFFFE)  # format codes of WAV with a fixed number of bits per sample
 _FLAC_RATES_HZ = dict(enumerate((8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000), 4))
 
 
 def find_excess(file: BinaryIO, seconds: float, kind: str) -> str | None:
-    """What of a file is not used, though it holds it; None if nothing says so.
+    """Describe sound that the decoder skips, or a contradictory header; None if there is neither.
 
     Args:
-        file: From its beginning; left anywhere.
+        file: The file; read from its beginning, its position afterwards is undefined.
         seconds: Duration according to the decoder.
-        kind: What the decoder takes it for, as libsndfile says it.
+        kind: Format according to the decoder, by libsndfile's name.
     """
     skip_id3(file)
     begin, magic = file.tell(), file.read(4)
@@ -57,15 +58,15 @@ def find_excess(file: BinaryIO, seconds: float, kind: str) -> str | None:
     found = payload(file)
     if found is None:
         return None
-    told = _chunks_excess(file, found, seconds, plays_all=magic in (b"riff", b"NIST"))
-    if told is None and magic in (b"RIFF", b"RF64", b"BW64"):
-        told = _wav_contradiction(file, begin)
-    if told is None and magic == b"FORM":
-        told = _aiff_contradiction(file, begin, found, seconds)
-    return told
+    excess = _chunks_excess(file, found, seconds, plays_all=magic in (b"riff", b"NIST"))
+    if excess is None and magic in (b"RIFF", b"RF64", b"BW64"):
+        return _wav_contradiction(file, begin)
+    if excess is None and magic == b"FORM":
+        return _aiff_contradiction(file, begin, found, seconds)
+    return excess
 
 
-def _told(seconds: float, held: float) -> str | None:
+def _difference(seconds: float, held: float) -> str | None:
     if held - seconds <= _SLACK_SECONDS:
         return None
     return (
@@ -77,11 +78,11 @@ def _told(seconds: float, held: float) -> str | None:
 def _chunks_excess(
     file: BinaryIO, found: Payload, seconds: float, *, plays_all: bool
 ) -> str | None:
-    if not found.promised:  # or the length is unknown, and everything is played
+    if not found.promised:  # of unknown length: the decoder plays everything
         return None
     rest = _after(file, found)
     if not plays_all:
-        return _told(seconds, seconds * (1 + rest / found.promised))
+        return _difference(seconds, seconds * (1 + rest / found.promised))
     promised = seconds / (1 + rest / found.promised)
     if seconds - promised <= _SLACK_SECONDS:
         return None
@@ -92,7 +93,7 @@ def _chunks_excess(
 
 
 def _chunk_content(file: BinaryIO, begin: int, name: bytes, layout: Layout) -> bytes:
-    """The first bytes of a chunk that lies before the samples; empty if there is none."""
+    """The first 64 bytes of a chunk before the samples; empty if there is none."""
     file.seek(begin + 12)
     while chunk := layout.chunk(file):
         if chunk.name == name:
@@ -133,7 +134,7 @@ def _aiff_contradiction(file: BinaryIO, begin: int, found: Payload, seconds: flo
 
 
 def _after(file: BinaryIO, found: Payload) -> int:
-    """Bytes behind the samples that are neither chunks nor tags nor zeros."""
+    """Number of bytes behind the samples, unless they are chunks, tags or zeros."""
     size = file.seek(0, os.SEEK_END)
     here = found.begin + found.promised
     if found.layout is None:
@@ -142,7 +143,7 @@ def _after(file: BinaryIO, found: Payload) -> int:
         while here < size:
             file.seek(here)
             chunk = found.layout.chunk(file)
-            if chunk is None or chunk.name in _HELD_AGAIN or chunk.end > size + 1:
+            if chunk is None or chunk.name in _SOUND or chunk.end > size + 1:
                 break
             if not all(32 <= byte < 127 for byte in chunk.name):
                 break
@@ -164,23 +165,23 @@ def _mp3_excess(file: BinaryIO, seconds: float) -> str | None:
     at = _first_frame(start)
     if at is None:
         return f"it does not begin with frames of MP3: {seconds:.3f} s of it are used"
-    if _goes_on(start[at : at + 8]):
+    if _needs_previous(start[at : at + 8]):
         return "its first frame goes on from one that is missing: its beginning is lost"
     if any(start[:at]):
         return f"the first {at} bytes of it are no MP3, and are passed over"
     file.seek(begin + at)
     frames = mp3_frames(file)
-    first = next(frames, None)  # mostly the Xing header, whose count of frames decoders believe
+    first = next(frames, None)  # mostly the Xing header, whose frame count decoders rely on
     if first is None:
         return None
     held = sum(frame.samples / frame.rate_hz for frame in frames)
     if held - seconds <= _MP3_SLACK * first.samples / first.rate_hz:
         return None
-    return _told(seconds, held)
+    return _difference(seconds, held)
 
 
 def _first_frame(start: bytes) -> int | None:
-    """Where the first of two frames that follow each other begins."""
+    """Offset of the first of two consecutive frames; None if there are none."""
     at = start.find(0xFF)
     while at >= 0:
         frame = Frame.of(start[at : at + 4])
@@ -190,11 +191,12 @@ def _first_frame(start: bytes) -> int | None:
     return None
 
 
-def _goes_on(head: bytes) -> bool:
-    """Whether a frame of MP3 takes bits from the one before it."""
-    at = 4 if head[1] & 1 else 6  # behind a checksum
+def _needs_previous(head: bytes) -> bool:
+    """Whether a frame of MP3 takes bits from the frame before it (the "bit reservoir")."""
+    at = 4 if head[1] & 1 else 6  # the side information, behind a checksum if there is one
     if len(head) < at + 2:
         return False
+    # It begins with main_data_begin: 9 bits in MPEG 1, 8 in MPEG 2 and 2.5.
     bits = int.from_bytes(head[at : at + 2], "big")
     return bool(bits >> 7 if head[1] & 0x18 == 0x18 else bits >> 8)
 
@@ -205,7 +207,7 @@ def _ogg_excess(file: BinaryIO, seconds: float) -> str | None:
         _, _, flags, granule, stream, _, _, lacing = struct.unpack("<4sBBqIIIB", head)
         file.seek(sum(file.read(lacing)), os.SEEK_CUR)
         if flags & 2:
-            links += not active  # several that begin together are one, multiplexed
+            links += not active  # streams that begin together are multiplexed: one link
             active.add(stream)
         if granule >= 0 and links == 1:
             latest, last = max(latest, granule), granule
@@ -216,7 +218,7 @@ def _ogg_excess(file: BinaryIO, seconds: float) -> str | None:
             f"it holds {links} Ogg streams one after the other: only the first of them, "
             f"{seconds:.3f} s, is used"
         )
-    return _told(seconds, seconds * latest / last) if last else None
+    return _difference(seconds, seconds * latest / last) if last else None
 
 
 def _flac_excess(file: BinaryIO, seconds: float) -> str | None:
@@ -239,12 +241,19 @@ def _flac_excess(file: BinaryIO, seconds: float) -> str | None:
             f"{_FLAC_RATES_HZ[coded]} in its frames"
         )
     held = info.held(file)
-    return None if held is None else _told(seconds, held / info.rate_hz)
+    return None if held is None else _difference(seconds, held / info.rate_hz)
 
 
 @dataclass(frozen=True)
 class _StreamInfo:
-    """What a FLAC says of itself, and the constant bits of its frames' headers."""
+    """A FLAC's stream information.
+
+    Attributes:
+        block: Samples per channel of a block.
+        rate_hz: Sample rate.
+        samples: Samples per channel of the stream; 0 if unknown.
+        frame_head: First four bytes of its first frame, some bits of which all frames share.
+    """
 
     block: int
     rate_hz: int
@@ -253,11 +262,11 @@ class _StreamInfo:
 
     @classmethod
     def read(cls, file: BinaryIO) -> _StreamInfo | None:
-        """From the beginning of the stream; leaves the file anywhere."""
+        """Read it from the beginning of the stream; None if that is damaged."""
         head = file.read(42)
         if len(head) < 42 or head[5:8] != _STREAMINFO[1:]:
             return None
-        packed = int.from_bytes(head[18:26], "big")
+        packed = int.from_bytes(head[18:26], "big")  # 20 bits rate, 3 channels, 5 bits, 36 samples
         file.seek(-38, os.SEEK_CUR)
         last = False
         while not last:
@@ -273,7 +282,7 @@ class _StreamInfo:
         return cls(block_size, packed >> 44, packed & (1 << 36) - 1, frame_head)
 
     def held(self, file: BinaryIO) -> int | None:
-        """Samples up to the end of the last frame; None if there is none to be seen."""
+        """Number of samples up to the end of the last frame; None if no frame is found."""
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _FLAC_TAIL))
         tail = file.read()
@@ -286,11 +295,12 @@ class _StreamInfo:
         return None
 
     def _end(self, head: bytes) -> int | None:
-        """Number of the sample behind the frame that begins so; None if none does."""
+        """Number of samples up to the end of the frame with this header; None if it is none."""
         if len(head) < 16 or (head[2] ^ self.frame_head[2]) & 0x0F:
             return None
         if (head[3] ^ self.frame_head[3]) & 0x0F or head[3] >> 4 > 10:
             return None
+        # RFC 9639, 9.1: the frame's number, coded as in UTF-8; then its size; then a checksum.
         length = 1 if head[4] < 0x80 else 8 - (head[4] ^ 0xFF).bit_length()
         number = head[4] if length == 1 else head[4] & (0x7F >> length)
         for byte in head[5 : 4 + length]:
@@ -306,7 +316,7 @@ class _StreamInfo:
         at += {12: 1, 13: 2, 14: 2}.get(head[2] & 0x0F, 0)
         if at >= len(head) or _crc8(head[:at]) != head[at]:
             return None
-        variable = head[1] & 1  # then frames count samples
+        variable = head[1] & 1  # of variable size: the number is that of the first sample
         return (number if variable else number * self.block) + block
 
 

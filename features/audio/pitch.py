@@ -1,7 +1,7 @@
-"""Fundamental frequency to bins on a mel scale, and the 20 ms track of the MDAT paper.
+"""Fundamental frequency as bins on a mel scale, and as the 20 ms track of the MDAT paper.
 
-Pairs of small pure functions. Constants and order of steps: arXiv 2506.02088 (its public code) and
-specs.md §4.1: mel = 1127 ln(1 + f / 700), 50-1100 Hz, bins 1..255, and 0 free for unvoiced frames.
+Constants and order of steps follow the public code of arXiv 2506.02088 and specs.md §4.1:
+mel = 1127 ln(1 + f / 700), 50-1100 Hz, bins 1..255, and bin 0 for unvoiced frames.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def bin_to_hz(
 
 
 def resize_nearest(track: Floats, frames: int) -> Floats:
-    """Nearest-neighbour resize `[T] -> [frames]`: source index floor(i * T / frames)."""
+    """Resize `[T] -> [frames]` to nearest neighbours: source index floor(i * T / frames)."""
     return track[np.arange(frames) * len(track) // frames]
 
 

@@ -1,9 +1,8 @@
-"""Audio files: headers, hashes, and samples as one channel at one rate.
+"""Reads audio files: decoded, checked against their hash, as one channel at one sample rate.
 
-Decoding is libsndfile's (WAV, FLAC, OGG, MP3 and more), by content rather than by file name, block
-by block, so that an hour takes the memory of its result; resampling is in
-`features.audio.resampling`. soundfile is imported on first use. Clipped samples are kept as they
-are, and so is what lies beyond full scale in a file of floats.
+libsndfile decodes (WAV, FLAC, OGG, MP3 and more) by content rather than by file name, block by
+block, so that an hour takes only the memory of its result. soundfile is imported on first use.
+Clipped samples stay as they are, and so do floats beyond full scale.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from features.errors import HeronryError, ManifestError, UtteranceError
 from features.files.reading import Identity, identity, open_regular, settled
 
 SAMPLE_RATE_HZ = 16_000
-_BLOCK = 2**20  # samples: a header that promises too much must not ask for all the memory
-_LISTENED = 2**16  # what is lost of a block that cannot be decoded to its end
-_MP3_FRAME = 1152  # samples; an encoder may count its header among the frames
+_BLOCK = 2**20  # samples decoded at a time, so that a wrong header cannot claim all the memory
+_INSPECTED = 2**16  # samples at a time of an inspection: one block is lost where decoding fails
+_MP3_FRAME = 1152  # samples; encoders may count the header frame as sound
 _UNKNOWN_FRAMES = 2**62
-_REMEMBERED = 2**16  # hashes of this process: 20 MB
-_MAGICS = (  # place, bytes, what to say
+_REMEMBERED = 2**16  # hashes kept by this process: 20 MB
+_MAGICS = (  # offset, bytes, description
     (0, b"version https://git-lfs", "a git-LFS pointer, not audio: run `git lfs pull`"),
     (0, b"<!DOCTYPE", "a web page, not audio: download it again"),
     (0, b"<html", "a web page, not audio: download it again"),
@@ -52,22 +51,22 @@ _AGAIN = (
 )
 
 Samples = NDArray[np.float32]
-# Hashed once a process however many spans are cut. Threads may hash one at the same time: a lock
-# would make them wait for each other's disk, and a process forked meanwhile inherits it locked.
+# A file is hashed once per process, however many spans are read. Without a lock threads may hash
+# a file twice; a lock would make them wait for each other's disk, and a fork would copy it locked.
 _hashed: dict[Identity, str] = {}
 
 
 @dataclass(frozen=True)
 class AudioFacts:
-    """What is known of an audio file once all of it was decoded.
+    """Properties of an audio file, all of which was decoded.
 
     Attributes:
         seconds: Duration.
         sample_rate_hz: Samples per second and channel.
         channels: Number of channels.
         frames: Number of samples per channel.
-        notices: What is odd of it, such as that it holds more than its header says.
-        stretches: Where it has no sound, or none that can be used.
+        notices: Oddities, such as that it holds more than its header says.
+        stretches: Stretches without usable sound.
     """
 
     seconds: float
@@ -79,15 +78,15 @@ class AudioFacts:
 
 
 def inspect_audio(file: BinaryIO, id: str) -> AudioFacts:
-    """Decode all of an audio file once, to know what is to be said of it.
+    """Decode all of an audio file, to find its properties and what is wrong with it.
 
     Args:
-        file: From its beginning; left anywhere.
-        id: What to name in errors.
+        file: The file; read from its beginning, its position afterwards is undefined.
+        id: Utterance or file to name in errors.
 
     Raises:
         ManifestError: If the file cannot be read.
-        UtteranceError: If it is no audio, holds no samples, or its container is not whole.
+        UtteranceError: If it is no audio, holds no samples, or is truncated or damaged.
     """
     with _decoder(file, id, whole=True) as decoder:
         rate_hz, frames = decoder.samplerate, decoder.frames
@@ -96,7 +95,7 @@ def inspect_audio(file: BinaryIO, id: str) -> AudioFacts:
         def blocks() -> Iterator[Samples]:
             nonlocal here
             try:
-                for block in _decoded(decoder, id, 0, frames, size=_LISTENED):
+                for block in _decoded(decoder, id, 0, frames, size=_INSPECTED):
                     yield block
                     here += len(block)
             except UtteranceError as error:
@@ -128,25 +127,25 @@ def read_audio(
     Args:
         path: The file.
         id: Utterance to name in errors; the file name by default.
-        sample_rate_hz: Rate of the result.
-        start: Seconds at which to begin; None for the beginning.
-        stop: Seconds at which to end, at most the end of the file; None for that.
-        sha256: What the file must hash to. It is read for that once a process, and again when
-            its size, times or inode have become others.
+        sample_rate_hz: Sample rate of the result.
+        start: Beginning of the span in seconds; None for the beginning of the file.
+        stop: End of the span in seconds; None, or beyond the end, for the end of the file.
+        sha256: Hash that the file must have. It is computed once per process, and again when the
+            file's size, times or inode change.
 
     Returns:
         `[samples]`, full scale at 1.
 
     Raises:
-        ManifestError: If the file is missing, or not the one that was hashed.
+        ManifestError: If the file is missing, or has another hash.
         UtteranceError: If it is no audio, is truncated, holds no samples (in the span) or values
-            that are not finite. Whether a whole file is what its container promises is not asked
-            for a span, since that would read all of a long recording for each of its utterances.
+            that are not finite. For a span the container is not checked, since that would read all
+            of a long recording for each of its utterances.
     """
     path, id = Path(path), id or Path(path).name
     whole = start is None and stop is None
     with (
-        _file(path) as file,
+        _open(path) as file,
         _unchanged(file, path, sha256),
         _decoder(file, id, whole=whole) as decoder,
     ):
@@ -159,7 +158,7 @@ def read_audio(
 
 @contextlib.contextmanager
 def _unchanged(file: BufferedReader, path: Path, sha256: str | None) -> Iterator[None]:
-    """Hold a file to its hash, before it is used and while it is."""
+    """Check a file's hash before it is used, and again afterwards if it changed meanwhile."""
     if sha256 is None:
         yield
         return
@@ -175,7 +174,7 @@ def _unchanged(file: BufferedReader, path: Path, sha256: str | None) -> Iterator
         raise _changed(path, sha256)
     try:
         yield
-    finally:  # another link to a file is a change of its inode, too, and none of its content
+    finally:  # hashed again, since a new hard link changes the inode's time and not the content
         if identity(os.fstat(file.fileno())) != identity(before) and _digest(file) != sha256:
             raise _changed(path, sha256)
 
@@ -215,7 +214,7 @@ def _mono(decoder: Any, id: str, first: int, last: int) -> Iterator[Samples]:
 
 
 def _decoded(decoder: Any, id: str, first: int, last: int, size: int = _BLOCK) -> Iterator[Samples]:
-    """`[block, channels]` from sample `first` until `last`."""
+    """Decode samples `first` to `last` in blocks `[block, channels]`."""
     rate_hz, here = decoder.samplerate, first
     try:
         if first:
@@ -240,7 +239,7 @@ def _decoded(decoder: Any, id: str, first: int, last: int, size: int = _BLOCK) -
 
 
 def _joined(blocks: Iterable[Samples]) -> Samples:
-    """All of them in one, which grows where it lies: two copies of an hour are half a gigabyte."""
+    """Concatenate blocks in one array that grows in place: copies of an hour take 230 MB each."""
     whole = np.empty(0, np.float32)
     for block in blocks:
         end = len(whole)
@@ -249,17 +248,14 @@ def _joined(blocks: Iterable[Samples]) -> Samples:
     return whole
 
 
-@contextlib.contextmanager
-def _file(path: Path) -> Iterator[BufferedReader]:
+def _open(path: Path) -> BufferedReader:
     try:
-        file = open_regular(path)
+        return open_regular(path)
     except OSError as error:
         raise ManifestError(
             f"cannot read audio file {path} ({error.strerror}); expected it there since the "
             f"manifest lists it: {_AGAIN}"
         ) from error
-    with file:
-        yield file
 
 
 @contextlib.contextmanager
@@ -306,24 +302,24 @@ def _opened(file: BinaryIO, id: str, *, whole: bool) -> Iterator[Any]:
 
 
 class _Source:
-    """A file for libsndfile's callbacks: what is raised there is printed and forgotten."""
+    """A file for libsndfile's callbacks, which keeps errors: cffi prints what they raise."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._error: OSError | None = None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go there; to before the beginning, as a damaged header may ask for, leads nowhere."""
+        """Seek as a file does; ignore offsets before the beginning, from damaged headers."""
         with contextlib.suppress(OSError, ValueError):
             self._file.seek(offset, whence)
         return self._file.tell()
 
     def tell(self) -> int:
-        """Where it is."""
+        """Position, as of a file."""
         return self._file.tell()
 
     def read(self, count: int) -> bytes:
-        """Up to so many bytes; none where the disk or the network fails."""
+        """Read up to `count` bytes; none where the disk or the network fails."""
         try:
             return self._file.read(count)
         except OSError as error:
@@ -331,13 +327,13 @@ class _Source:
             return b""
 
     def check(self) -> None:
-        """Raise what was raised while libsndfile read: it is no fault of the file's content."""
+        """Raise the error of a read, which is no fault of the file's content."""
         if self._error is not None:
             raise self._error
 
 
 def _other_content(begin: bytes) -> str | None:
-    """What a file is that begins so, if it is known to be nothing that libsndfile decodes."""
+    """Describe a file of another format by its first bytes; None if it may be decodable."""
     if not begin:
         return "empty"
     for place, magic, what in _MAGICS:
@@ -362,12 +358,13 @@ def _check_header(decoder: Any, id: str) -> None:
         )
     if decoder.frames > _UNKNOWN_FRAMES:
         raise UtteranceError(
-            id, "the header does not say how long the audio is: write it anew as a file, not a pipe"
+            id,
+            "the header does not say how long the audio is: write it again as a file, not a pipe",
         )
 
 
 def _reason(error: Exception) -> str:
-    # The whole message names the file object, which differs from run to run.
+    # Without the rest of the message, which names the file object: it differs from run to run.
     return str(getattr(error, "error_string", error)).strip().rstrip(".")
 
 

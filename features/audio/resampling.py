@@ -1,11 +1,10 @@
-"""From one sample rate to another: a sinc in a Kaiser window, its kernel kept per pair of rates.
+"""Resamples audio block by block: a sinc in a Kaiser window, its kernel cached per pair of rates.
 
 torchaudio's default, 6 zero crossings of the sinc, is too short a filter: from 44.1 kHz a tone at
-8.6 kHz came out as one at 7.4 kHz, only 12 dB weaker, and one at 7.2 kHz lost 2.4 dB. This one is
-applied block by block, so that a long recording need not lie in memory at its old rate, and gives
-several samples at once, which makes 48 to 16 kHz a product of matrices: ten times as fast.
-
-torch is imported on first use, so that `prepare` needs none.
+8.6 kHz came out as one at 7.4 kHz, only 12 dB weaker, and one at 7.2 kHz lost 2.4 dB. This filter
+has 48. It is applied block by block, so that a long recording does not lie in memory at its old
+rate, and computes several samples at once, which makes 48 to 16 kHz a product of matrices: ten
+times as fast. torch is imported on first use, so that `prepare` does without.
 """
 
 from __future__ import annotations
@@ -19,24 +18,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-RATES_HZ = (4_000, 768_000)  # others are a damaged header's
-# Coefficients of the largest kernel, 64 MiB: that from 44.1 to 16 kHz has 115,000.
+RATES_HZ = (4_000, 768_000)  # other rates come from damaged headers
+# Coefficients of the largest kernel, 64 MiB; the one from 44.1 to 16 kHz has 115,000.
 LARGEST_KERNEL = 2**24
-# From 44.1 or 48 kHz, 7.4 kHz loses 0.2 dB and 8.1 kHz is 89 dB down, as the tests of this module
-# measure.
+# From 44.1 or 48 kHz, 7.4 kHz loses 0.2 dB and 8.1 kHz is 89 dB down, as this module's tests show.
 ZERO_CROSSINGS = 48
-ROLLOFF = 0.96  # of half the lower rate: where the filter has lost half the amplitude
+ROLLOFF = 0.96  # frequency at half the amplitude, as a share of half the lower rate
 BETA = 8.0
 IDENTITY = {"window": "kaiser", "zeros": ZERO_CROSSINGS, "rolloff": ROLLOFF, "beta": BETA}
-"""What decides the numbers, for the provenance of what hears. No library's version does: the
-coefficients are a formula of these, to which the tests hold the result."""
-_AT_ONCE = 16  # samples of the new rate that one place gives, at least: 16 are the fastest
+"""Settings that determine the samples, for the provenance of features from audio. Library versions
+are none of them: the coefficients are a formula of these, to which tests hold the result."""
+_AT_ONCE = 16  # least number of samples of the new rate computed per place: 16 are the fastest
 
 Samples = NDArray[np.float32]
 
 
 def resamplable(from_hz: int, to_hz: int) -> bool:
-    """Whether a rate is one that audio has, and shares enough with the other for a small kernel.
+    """Whether a rate is plausible for audio, and the kernel for the pair of rates is small enough.
 
     The kernel has one filter for each sample of the new rate in a common period, each at least
     that period long: 16,001 Hz to 16,000 Hz would take 256 million coefficients.
@@ -47,9 +45,9 @@ def resamplable(from_hz: int, to_hz: int) -> bool:
 
 
 def resampled(blocks: Iterable[Samples], from_hz: int, to_hz: int) -> Iterator[Samples]:
-    """Samples `[L]` in blocks as `[ceil(L * to_hz / from_hz)]`, in other blocks.
+    """Resample blocks of samples, `[L]` in all, to blocks of `[ceil(L * to_hz / from_hz)]` in all.
 
-    What the lower rate cannot hold is gone; before the first sample and after the last is silence.
+    Frequencies above half the lower rate are removed. The recording is padded with zeros.
     """
     kernel = _kernel(from_hz, to_hz)
     taken = given = 0
@@ -68,14 +66,14 @@ def resampled(blocks: Iterable[Samples], from_hz: int, to_hz: int) -> Iterator[S
 
 @dataclass(frozen=True)
 class _Kernel:
-    """Filters of `outputs` samples that follow each other, `stride` samples of the old rate apart.
+    """Filters for `outputs` consecutive samples, applied every `stride` samples of the old rate.
 
     Attributes:
-        filters: `[outputs, 1, reach]`.
-        outputs: Samples of the new rate that one place gives.
+        filters: Coefficients `[outputs, 1, reach]`.
+        outputs: Number of samples of the new rate per place.
         stride: Samples of the old rate from one place to the next.
-        reach: Samples of the old rate that a place looks at.
-        before: How many of them lie before the time of the first output.
+        reach: Length of the filters in samples of the old rate.
+        before: Number of those samples before the time of the first output.
     """
 
     filters: Any
@@ -85,7 +83,7 @@ class _Kernel:
     before: int
 
     def apply(self, samples: Samples) -> tuple[Samples, Samples]:
-        """What the samples suffice for, and those that the next place begins with."""
+        """Outputs of all places that fit, and the samples from the next place on."""
         import torch
 
         places = (len(samples) - self.reach) // self.stride + 1
@@ -105,7 +103,9 @@ def _kernel(from_hz: int, to_hz: int) -> _Kernel:
 
     common = math.gcd(from_hz, to_hz)
     period, outputs = from_hz // common, to_hz // common
-    cutoff = min(period, outputs) * ROLLOFF  # zero crossings in a period
+    # Output n is the sum over samples k of x[k] w(t) cutoff / period sinc(t), t = (k / period -
+    # n / outputs) cutoff, times in common periods: `cutoff` zero crossings of the sinc in each.
+    cutoff = min(period, outputs) * ROLLOFF
     before = math.ceil(ZERO_CROSSINGS * period / cutoff)
     times = -(-_AT_ONCE // outputs)
     reach = 2 * before + times * period

@@ -1,7 +1,8 @@
-"""Where a recording has no sound: silence, a constant, channels that cancel, or no right values.
+"""Finds stretches of a recording without usable sound, in windows of 10 ms.
 
-A backbone computes features of these as of anything else. They are found once for each file, in
-windows of 10 ms, whatever spans of it are used afterwards.
+Silence, constants, channels that cancel each other, values that are not finite, and floats far
+beyond full scale: a backbone would compute features of these as of any sound. They are found once
+for each file, and looked up for each span that an utterance uses (`judge_span`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW_SECONDS = 0.01
-SHORTEST_SECONDS = 0.1  # pauses that are kept in mind; digital ones between words are frequent
-SMALLEST = 2.0**-15  # of 16-bit samples: what is no further apart is constant
-CANCELLED = 0.03  # of a channel's range is left in the mean of channels: -30 dB
+SHORTEST_SECONDS = 0.1  # shorter ones are ignored; digital silence between words is frequent
+SMALLEST = 2.0**-15  # one step of 16-bit samples: a smaller range is constant
+CANCELLED = 0.03  # share of a channel's range that is left in the mean of channels: -30 dB
 
 Samples = NDArray[np.float32]
 FULL_SCALES = 16.0  # 24 dB too loud: floats that were never divided by the range of integers
@@ -30,7 +31,7 @@ NOTICES = {SILENT, CONSTANT, CANCELLING, LOUD}
 
 
 class Stretch(NamedTuple):
-    """A part of a recording, in seconds, and what is to be said of it."""
+    """A part of a recording, from `start` to `stop` in seconds, and what is wrong with it."""
 
     start: float
     stop: float
@@ -38,10 +39,10 @@ class Stretch(NamedTuple):
 
 
 def find_silence(blocks: Iterable[Samples], rate_hz: int) -> list[Stretch]:
-    """Stretches without sound of `SHORTEST_SECONDS` or more, and all that is not finite.
+    """Find stretches without sound of `SHORTEST_SECONDS` or more, and all that are not finite.
 
     Args:
-        blocks: `[block, channels]` one after the other; seen no later than the next is asked for.
+        blocks: Consecutive blocks `[block, channels]`; each is used before the next is requested.
         rate_hz: Samples per second and channel.
     """
     window = max(1, round(rate_hz * WINDOW_SECONDS))
@@ -52,7 +53,13 @@ def find_silence(blocks: Iterable[Samples], rate_hz: int) -> list[Stretch]:
 def judge_span(
     stretches: Iterable[Stretch], start: float, stop: float
 ) -> tuple[str | None, str | None]:
-    """What keeps a span of a recording from being used, and what is to be said of it if it is."""
+    """Why a span of a recording cannot be used, and what is odd about it if it can; None: nothing.
+
+    Args:
+        stretches: Stretches of the recording.
+        start: Beginning of the span, in seconds.
+        stop: End of the span, in seconds.
+    """
     notice = None
     for each in stretches:
         if each.what not in NOTICES or each.what == LOUD:
@@ -66,12 +73,12 @@ def judge_span(
 
 
 def _windowed(blocks: Iterable[Samples], window: int) -> Iterator[Samples]:
-    """`[channels, windows, window]`; the last one is filled up with its last sample."""
+    """Regroup blocks as `[channels, windows, window]`; the last window repeats its last sample."""
     rest: Samples | None = None
     for block in blocks:
         held = block.T if rest is None else np.concatenate([rest, block.T], 1)
         whole = held.shape[1] // window * window
-        # Copied if need be: to reduce along neighbours is ten times as fast.
+        # Contiguous windows, since reducing along neighbours in memory is ten times as fast.
         yield np.ascontiguousarray(held[:, :whole]).reshape(len(held), -1, window)
         rest = held[:, whole:]
     if rest is not None and rest.shape[1]:
@@ -79,8 +86,8 @@ def _windowed(blocks: Iterable[Samples], window: int) -> Iterator[Samples]:
 
 
 def _kinds(windows: Samples) -> NDArray[np.int8]:
-    """What each window is."""
-    with np.errstate(invalid="ignore", over="ignore"):  # infinite values, which are told of
+    """Classify windows `[channels, windows, window]` as `[windows]` of `_SOUND` to `_LOUD`."""
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite values become _NO_NUMBER
         lows, highs = windows.min(2), windows.max(2)
         spread = (highs - lows).max(0)
         mono = windows.mean(0, dtype=np.float32) if len(windows) > 1 else windows[0]
@@ -97,13 +104,13 @@ def _kinds(windows: Samples) -> NDArray[np.int8]:
 
 
 def _stretches(kinds: NDArray[np.int8], window_seconds: float) -> Iterator[Stretch]:
-    """Of the kinds of all windows, the last of which is a sound of none."""
+    """Join windows of a kind to stretches; the last entry of `kinds` is a `_SOUND` as an end."""
     loud = np.flatnonzero(kinds == _LOUD)
-    if len(loud):  # one for all, since loud and quiet may alternate with each period
+    if len(loud):  # a single stretch, since loud and quiet may alternate with each period
         yield Stretch(
             round(loud[0] * window_seconds, 4), round((loud[-1] + 1) * window_seconds, 4), LOUD
         )
-    groups = np.array([0, 1, 1, 1, 2, 0])[kinds]
+    groups = np.array([0, 1, 1, 1, 2, 0])[kinds]  # 1: without sound, of any kind; 2: not finite
     edges = [0, *(np.flatnonzero(np.diff(groups)) + 1), len(groups)]
     for first, last in pairwise(edges):
         span = (round(first * window_seconds, 4), round(last * window_seconds, 4))

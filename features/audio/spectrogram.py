@@ -1,4 +1,4 @@
-"""Short-time Fourier transform of a clip in blocks of frames: of two hours it would take gigabytes.
+"""Short-time Fourier transform in blocks of frames, since two hours at once would take gigabytes.
 
 The frames are those of `torch.stft` with `center=True` and reflection at both ends of the clip.
 """
@@ -15,10 +15,8 @@ BLOCK = 4096  # frames, at most
 
 
 def equal_parts(count: int, most: int = BLOCK) -> Iterator[tuple[int, int]]:
-    """`count` frames as spans of almost equal length.
-
-    Of equal length, since a product of matrices with few rows may be rounded in another way.
-    """
+    """Split `count` frames into spans of almost equal length, at most `most` frames each."""
+    # Of equal length, since a matrix product with few rows may be rounded in another way.
     parts = -(-count // most)
     return pairwise(count * part // parts for part in range(parts + 1))
 
@@ -26,11 +24,12 @@ def equal_parts(count: int, most: int = BLOCK) -> Iterator[tuple[int, int]]:
 def spectra(clip: Tensor, window: Tensor, *, n_fft: int, hop: int) -> Iterator[Tensor]:
     """Complex spectra `[n_fft / 2 + 1, frames]` of a clip `[L]`, 1 + floor(L / hop) frames in all.
 
-    L must be at least half of `n_fft` and one, which reflection needs.
+    L must be greater than `n_fft / 2`, which reflection needs.
     """
     end = len(clip) - 1
     for first, last in equal_parts(1 + len(clip) // hop):
         begin = first * hop - n_fft // 2
+        # Indices of samples, reflected at the beginning by `abs` and at the end below.
         places = torch.arange(begin, begin + (last - first - 1) * hop + n_fft).abs()
         yield torch.stft(
             clip[end - (end - places).abs()],

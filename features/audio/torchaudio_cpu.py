@@ -1,10 +1,9 @@
-"""torchaudio's Python layer, importable beside a CPU-only torch.
+"""Imports torchaudio's Python layer beside a CPU-only torch.
 
 The Linux wheels of torchaudio 2.11 are linked against CUDA, so that `import torchaudio` fails where
-torch has no CUDA libraries. Only its Python functions are used here (mel filter banks), and those
-need no compiled code: a stand-in for the module that loads the shared library is enough.
-transformers' speech feature extractors import torchaudio as well; whoever uses them imports this
-module first.
+torch has no CUDA libraries. Only its Python functions are used here (mel filter banks), which need
+no compiled code: a stand-in for the module that loads the shared library is enough. transformers'
+speech feature extractors import torchaudio as well; import this module before them.
 """
 
 from __future__ import annotations
@@ -18,10 +17,6 @@ from typing import Any
 import torch
 
 
-def _identity(function: Any) -> Any:
-    return function
-
-
 def _stand_in() -> types.ModuleType:
     module = types.ModuleType("torchaudio._extension")
     module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, loader=None)
@@ -29,7 +24,7 @@ def _stand_in() -> types.ModuleType:
         "_IS_TORCHAUDIO_EXT_AVAILABLE": False,
         "_IS_RIR_AVAILABLE": False,
         "_IS_ALIGN_AVAILABLE": False,
-        "fail_if_no_align": _identity,
+        "fail_if_no_align": lambda function: function,
     }
     for name, value in attributes.items():
         setattr(module, name, value)

@@ -1,1 +1,1 @@
-"""Pretrained weights: where a checkpoint lies, checked and loaded without unpickling."""
+"""Pretrained weights: found, checked, loaded without unpickling, identified by hash."""

@@ -1,7 +1,7 @@
-"""A backbone's checkpoint: loaded from where it is, and the one that params.yaml means.
+"""Loads a backbone's checkpoint, and makes sure that it is the one that params.yaml names.
 
-Weights are never unpickled: safetensors first, torch files with `weights_only=True`. What of the
-files leads elsewhere is refused (`features.weights.checks`).
+Weights are never unpickled: safetensors first, torch files with `weights_only=True`. Files that
+lead to other code or other weights are refused (`features.weights.checks`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
 from features.errors import CheckpointError, HeronryError
 from features.weights.checks import check_folder
-from features.weights.identity import CONTENT, content_of, pinned
-from features.weights.places import Places
+from features.weights.identity import CONTENT, content_revision, pinned
+from features.weights.lookup import CheckpointFiles
 from features.weights.tensors import (
     INDEX,
     SUFFIXES,
@@ -31,15 +31,15 @@ from features.weights.tensors import (
 )
 
 
-class Checkpoint(Places):
-    """Weights as params.yaml names them: `Places` says with which attributes."""
+class Checkpoint(CheckpointFiles):
+    """A checkpoint named in params.yaml; its attributes are those of `CheckpointFiles`."""
 
     def load(self, loader: Any, **options: Any) -> Any:
-        """`loader.from_pretrained` on wherever the weights are.
+        """Call `loader.from_pretrained` on the local folder, or else on the hub's repository.
 
         Raises:
-            CheckpointError: If they are nowhere, naming what to download and where to put it; or
-                what is there cannot be used.
+            CheckpointError: If the weights are not found, naming what to download and where to put
+                it; or if the files cannot be used.
         """
         folder = self.folder()
         if folder is None:
@@ -51,20 +51,20 @@ class Checkpoint(Places):
             options["trust_remote_code"] = True
         try:
             return loader.from_pretrained(self.name if folder is None else str(folder), **options)
-        except Exception as error:  # what is in the files can make the loader fail in any way
+        except Exception as error:  # wrong content can make the loader fail in any way
             if folder is None:
                 raise CheckpointError(self.advice(first_line(error))) from error
             if _caused_by(error, (UnpicklingError, SafetensorError)):
                 for part in self.parts():
-                    read_tensors(part)  # says which file it is, and what is in it
+                    read_tensors(part)  # raises with the file's name and what is in it
             raise CheckpointError(_unusable(folder, error)) from error
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Turn failures at what a checkpoint's files say, such as a text for a number, to messages.
+        """Turn errors at wrong content, such as a text in place of a number, into messages.
 
         Raises:
-            CheckpointError: Whatever was raised.
+            CheckpointError: In place of any other exception.
         """
         try:
             yield
@@ -74,9 +74,13 @@ class Checkpoint(Places):
             raise CheckpointError(_unusable(self.folder() or self.name, error)) from error
 
     def network(self, loader: Any, **options: Any) -> nn.Module:
-        """A network in eval mode, float32, all of whose weights came from the checkpoint."""
+        """Load a network in eval mode and float32.
+
+        Raises:
+            CheckpointError: As `load`, or if the checkpoint lacks some of the network's weights.
+        """
         if self.weights_here() is not None:
-            self.parts()
+            self.parts()  # a pointer or a web page among them is named before transformers reads it
         self._check_content()
         with _quiet():
             network, info = self.load(
@@ -96,27 +100,27 @@ class Checkpoint(Places):
     def tensors(
         self, files: Sequence[str], *, wrappers: tuple[str, ...] = WRAPPERS
     ) -> dict[str, Tensor]:
-        """Named tensors of the weight file, for networks that transformers does not have.
+        """Read the named tensors of the weight file, for networks that transformers lacks.
 
         Args:
             files: Names that the file may have in the repository, the preferred one first.
             wrappers: Keys under which the state dict may lie.
 
         Raises:
-            CheckpointError: If it is nowhere or unreadable.
+            CheckpointError: If no file is found, or it is unreadable.
         """
         self._check_content(files)
-        return read_tensors(self.file(files), wrappers=wrappers)  # type: ignore[no-any-return]
+        return read_tensors(self.file(files), wrappers=wrappers)
 
     def look_for(self, files: Sequence[str] = ()) -> None:
-        """Make sure that the weights can be had and are those meant, without loading them.
+        """Check that the weights are available and are those meant, without loading them.
 
         Args:
             files: Names that a native network's weight file may have; none: a network of
                 transformers, whose config is read.
 
         Raises:
-            CheckpointError: If they are nowhere, or others.
+            CheckpointError: If they are not found, or are not those that the revision names.
         """
         path, folder = self.weights_here(files), None if files else self.folder()
         if folder is not None:
@@ -131,45 +135,45 @@ class Checkpoint(Places):
                 self.parts(files)
                 self._check_content(files)
         elif files:
-            self.look_on_hub(files)
+            self.file(files, dry_run=True)
         else:
             from transformers import AutoConfig
 
             self.load(AutoConfig, trust_remote_code=self.trust_remote_code)
 
     def content(self, files: Sequence[str] = ()) -> str:
-        """`sha256:` and the hash of the weights, as `revision` may name them.
+        """Revision that names the weights by their hash: `sha256:` and 64 hexadecimal digits.
 
         Args:
             files: Names that a native network's weight file may have; none: of transformers.
 
         Raises:
-            CheckpointError: If they are nowhere.
+            CheckpointError: If they are not found.
         """
-        return content_of(self.parts(files))
+        return content_revision(self.parts(files))
 
     def content_here(self, files: Sequence[str] = ()) -> str | None:
-        """The same of weights on this machine; None if the hub would have to be asked.
+        """The same for weights on this machine; None if the hub would have to be asked.
 
-        None also of imported features, whose identity is another: `features.backbones.imported`.
+        None also for imported features, which `features.backbones.imported` identifies.
         """
         path = self.weights_here(files)
         return self.content(files) if path is not None and _of_weights(path) else None
 
     def provenance(self, files: Sequence[str] = ()) -> dict[str, Any]:
-        """Name and revision. The folders of one machine are left out: they change no number.
+        """Name and revision, without the folders of this machine, which change no number.
 
         Args:
-            files: As for `content`, which stands for a revision that leaves the weights open.
+            files: As for `content`, which replaces a revision that leaves the weights open.
         """
-        local = any(candidate.exists() for candidate in self._candidates()[:1])
+        local = self._candidates()[0].exists()
         return {
             "checkpoint": Path(self.name).name if local else self.name,
             "revision": self.revision if pinned(self.revision) else self.content(files),
         }
 
     def _check_content(self, files: Sequence[str] = ()) -> None:
-        """Refuse weights that are not those that the revision names by their hash."""
+        """Refuse weights that do not have the hash that the revision names."""
         if self.revision is None or not self.revision.startswith(CONTENT):
             return
         found = self.content(files)
@@ -177,15 +181,15 @@ class Checkpoint(Places):
             raise CheckpointError(
                 f"checkpoint {self.name!r} has revision {self.revision}; found {found}: put the "
                 f"weights back that have that hash, or write `revision: {found}` into params.yaml "
-                "so that its features are extracted anew"
+                "so that its features are extracted again"
             )
 
 
 def _unusable(where: Path | str, error: BaseException) -> str:
     return (
         f"checkpoint {str(where)!r} cannot be used ({type(error).__name__}: {first_line(error)}); "
-        "expected the files of one checkpoint, as `save_pretrained` writes them: mend what is "
-        "named, or download it again"
+        "expected the files of one checkpoint, as `save_pretrained` writes them: correct what "
+        "is named, or download it again"
     )
 
 
@@ -204,7 +208,7 @@ def _of_weights(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from printing bars and tables: what is missing is an error here anyway."""
+    """Keep transformers from printing bars and tables: missing weights are an error here anyway."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,9 +1,9 @@
-"""What of a checkpoint's files leads elsewhere, or is not what its name says: refused.
+"""Checks a checkpoint's files before use: no foreign code, no other weights, no web pages.
 
-config.json of a checkpoint is anybody's. With libraries at hand that some people have, transformers
-follows what it names: attention kernels from a hub, quantizers, an adapter's base model, pretrained
-parts. None of it is followed unless the entry says `trust_remote_code: true`. (Code that `auto_map`
-names is not run without that either; transformers' own classes are used.)
+Anybody may have written a checkpoint's config.json. Where certain libraries are installed,
+transformers follows what it names: attention kernels from a hub, quantizers, an adapter's base
+model, pretrained parts. All of it is refused unless the entry says `trust_remote_code: true`. (Code
+that `auto_map` names does not run without that either; transformers' own classes are used.)
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from features.files.reading import open_regular, read_regular
 
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
-# Files of a transformers folder that hold JSON objects, where they are there.
+# Files of a transformers folder that hold JSON objects; all but config.json may be missing.
 OBJECTS = (
     *(CONFIG, "tokenizer_config.json", "special_tokens_map.json"),
     *("preprocessor_config.json", "processor_config.json"),
 )
-TEXTS = (".json", ".txt", ".model")  # ends of the names of files beside the weights
+TEXTS = (".json", ".txt", ".model")  # suffixes of the files beside the weights
 OWN_KERNELS = (None, "eager", "sdpa")  # of torch itself
 ATTENTION = ("attn_implementation", "_attn_implementation", "experts_implementation")
-# Keys by what they lead to.
+# What each key leads to.
 LEADS: dict[str, str] = {
     **dict.fromkeys(ATTENTION, "code of a hub or of another package"),
     **dict.fromkeys(("quantization_config", "compression_config"), "code of another package"),
@@ -45,14 +45,14 @@ BEGINNINGS = (
     (b"<?xml", f"is an answer of a server, in XML: {DOWNLOADED}"),
 )
 MOST_LAYERS = 1000
-SHORT = 4096  # bytes; what answers in the place of weights is shorter
+SHORT = 4096  # bytes; a server's message in place of weights is shorter
 
 
 def check_folder(folder: Path, *, trusted: bool) -> None:
-    """Refuse a transformers folder that leads elsewhere, or holds something else under its names.
+    """Refuse a transformers folder that leads to other code or weights, or whose files are damaged.
 
     Args:
-        folder: Holds config.json.
+        folder: Folder that holds config.json.
         trusted: Whether the entry says `trust_remote_code: true`.
 
     Raises:
@@ -75,7 +75,7 @@ def check_folder(folder: Path, *, trusted: bool) -> None:
 
 
 def check_beginning(path: Path) -> None:
-    """Refuse a pointer, a web page or nothing in the place of a file."""
+    """Refuse an empty file, a git-LFS pointer, or a web page in place of a file."""
     try:
         with open_regular(path) as file:
             head = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -89,16 +89,17 @@ def check_beginning(path: Path) -> None:
 
 
 def check_weights(path: Path) -> None:
-    """Refuse what stands in the place of weights: a pointer, a web page, a server's message."""
+    """Refuse a git-LFS pointer, a web page or a server's message in place of weights."""
     check_beginning(path)
     if path.stat().st_size < SHORT:
-        text = path.read_bytes().decode(errors="ignore")
-        if "".join(text.split()).isprintable() and text.encode() == path.read_bytes():
+        content = path.read_bytes()
+        text = content.decode(errors="ignore")
+        if "".join(text.split()).isprintable() and text.encode() == content:
             raise CheckpointError(f"{path} holds the text {text[:80]!r}, not weights: {DOWNLOADED}")
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object, or a message that says what is wrong with the file."""
+    """Read a JSON object, or raise `CheckpointError` saying what is wrong with the file."""
     try:
         found = parse_json(read_regular(path))
     except ValueError as error:
@@ -111,7 +112,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def check_config(path: Path, config: Mapping[str, Any], *, trusted: bool = False) -> None:
-    """Refuse what config.json leads to elsewhere, in parts of it too, and endless networks."""
+    """Refuse a config.json that leads to other code or weights, at any depth, or huge networks."""
     for key, value in _keys(config):
         if key.endswith("layers") and isinstance(value, int) and value > MOST_LAYERS:
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Whisper weights in the CTranslate2 format (binary version 6), turned into a transformers folder.
+"""Converts Whisper weights from the CTranslate2 format (binary version 6) to transformers.
 
 The file holds a header, then variables (name, shape, dtype, little-endian data), then aliases.
 CTranslate2 fuses the query, key and value projections of self-attention, and the key and value ones
@@ -28,7 +28,7 @@ DTYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
 
 
 def read_ctranslate2(path: Path) -> Arrays:
-    """All variables of a CTranslate2 `model.bin`, by name.
+    """Read all variables of a CTranslate2 `model.bin`, by name.
 
     Raises:
         CheckpointError: If the file is of another version or ends early.
@@ -55,7 +55,7 @@ def convert_whisper(source: Path, target: Path) -> None:
     """
     variables = read_ctranslate2(source / "model.bin")
     heads = {side: int(variables.pop(f"{side}/num_heads")) for side in ("encoder", "decoder")}
-    # What is left without a shape are switches of CTranslate2's own inference.
+    # The other variables without a shape are switches of CTranslate2's own inference.
     weights = {name: value for name, value in variables.items() if value.ndim > 0}
     layers = {side: _count_layers(weights, side) for side in ("encoder", "decoder")}
     state: dict[str, NDArray[np.float32]] = {}
@@ -85,7 +85,7 @@ def _count_layers(weights: Arrays, side: str) -> int:
 
 
 class _Renamer:
-    """Takes one side's variables out of `weights`, under the names of transformers."""
+    """Moves the variables of one side out of `weights`, renamed as transformers has them."""
 
     def __init__(self, weights: Arrays, side: str) -> None:
         self.weights, self.side = weights, side

@@ -1,4 +1,7 @@
-"""What the parts of a checkpoint are, in the record of features: weights, tokenizer, settings."""
+"""Identity of weights, tokenizers and settings: hashes and values for the provenance of features.
+
+Two features are equal if these are, whichever folder, file format or machine the weights came from.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,15 @@ from features.files.reading import file_sha256
 
 CONTENT = "sha256:"  # begins a revision that is a hash of content
 _PINNED = re.compile(rf"[0-9a-f]{{7,40}}|{CONTENT}[0-9a-f]{{64}}")
+# Touches casing, accents, contractions, punctuation and digits, in which tokenizers differ.
 PROBE = "I can't believe it's 5 o'clock \u2014 Na\u00efve CAF\u00c9s, laughing: ha-ha!!"
+# Parts of the names of settings that change the numbers and not the shapes of the weights.
 NETWORK_SETTINGS = (
     *("act", "bucket", "conv", "eps", "group", "heads", "norm", "position", "relative", "rope"),
     *("rotary", "scal", "window"),
 )
 EXTRACTOR_SETTINGS = (
-    "feature_size",
-    "sampling_rate",
-    "hop_length",
-    "n_fft",
-    "chunk_length",
-    "do_normalize",
+    *("feature_size", "sampling_rate", "hop_length", "n_fft", "chunk_length", "do_normalize"),
     "padding_value",
 )
 
@@ -41,11 +41,12 @@ def pinned(revision: str | None) -> bool:
     return revision is not None and _PINNED.fullmatch(revision) is not None
 
 
-def content_of(files: Sequence[Path]) -> str:
-    """What a revision names weights by: the SHA-256 of their file, or of the list of several."""
+def content_revision(files: Sequence[Path]) -> str:
+    """The revision that names weights by content: `sha256:` and the hash of their files."""
     hashes = [file_sha256(path) for path in files]
     if len(files) == 1:
         return CONTENT + hashes[0]
+    # As `sha256sum` lists them, so that the hash of several files can be checked by hand.
     lines = sorted(f"{hash}  {path.name}\n" for hash, path in zip(hashes, files, strict=True))
     return CONTENT + hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -64,25 +65,22 @@ def weights_sha256(network: nn.Module) -> str:
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:
-    """Identity of a tokenizer: of its vocabulary, and of what it makes of a probe sentence.
-
-    Its files are not hashed, since equal tokenizers are written differently by each version.
-    """
+    """Hexadecimal SHA-256 of a tokenizer's vocabulary and of its tokens of a probe sentence."""
+    # Not of its files: each version of transformers writes an equal tokenizer in another way.
     probe = tokenizer(PROBE)["input_ids"]
     settings = json.dumps([sorted(tokenizer.get_vocab().items()), probe])
     return hashlib.sha256(settings.encode()).hexdigest()
 
 
 def network_settings(network: Any) -> dict[str, Any]:
-    """What of config.json decides the numbers and does not show in the weights.
-
-    By parts of names, since each family has its own; sizes are those of the weights.
-    """
-    told = network.config.to_dict()
-    return {name: told[name] for name in sorted(told) if any(p in name for p in NETWORK_SETTINGS)}
+    """Settings of config.json that change the numbers and do not show in the weights."""
+    config = network.config.to_dict()
+    return {
+        name: config[name] for name in sorted(config) if any(p in name for p in NETWORK_SETTINGS)
+    }
 
 
 def extractor_settings(extractor: Any) -> dict[str, Any]:
-    """What decides the numbers of a speech feature extractor of transformers."""
+    """Settings that change the numbers of a speech feature extractor of transformers."""
     found = {name: getattr(extractor, name, None) for name in EXTRACTOR_SETTINGS}
     return {name: value for name, value in found.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Pretrained weights that travel inside packages, for machines that reach no model hub.
+"""Finds pretrained weights inside installed packages, for machines that reach no model hub.
 
 A backbone entry names a hub id in `checkpoint` and, optionally, a `package` that carries the same
 weights. Each package is pinned to a version and checked by the SHA-256 of its weight file.
@@ -30,11 +30,11 @@ class Package:
 
     Attributes:
         module: Name under which it is imported.
-        version: The version that was checked.
+        version: Version that was checked.
         folder: Folder of the model inside the package.
-        weights: The weight file inside that folder.
-        sha256: Of that file.
-        convert: Turns the model folder into a transformers folder, or None if it is one already.
+        weights: Weight file inside that folder.
+        sha256: SHA-256 of the weight file.
+        convert: Function that makes a transformers folder from the model folder; None if it is one.
     """
 
     module: str
@@ -65,12 +65,12 @@ PACKAGES = {
 
 
 def installed(name: str) -> bool:
-    """Whether the package is installed (in whatever version)."""
+    """Whether the package is installed, in any version."""
     return name in PACKAGES and importlib.util.find_spec(PACKAGES[name].module) is not None
 
 
 def package_folder(name: str) -> Path:
-    """The transformers folder of an installed package, converted first if need be.
+    """The transformers folder of an installed package, converted first where necessary.
 
     Raises:
         CheckpointError: If the package is unknown, absent, of another version or altered.
@@ -112,7 +112,7 @@ def _converted(name: str, package: Package, source: Path) -> Path:
         package.convert(source, building)
         building.replace(target)
     except OSError:
-        # Another process converted the same weights first: theirs is as good as ours.
+        # Another process converted the same weights first: the result is the same.
         if not target.exists():
             raise
     finally:

@@ -1,4 +1,4 @@
-"""Weight files read without unpickling: safetensors, or torch files with `weights_only=True`."""
+"""Reads weight files without unpickling: safetensors, or torch files with `weights_only=True`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from features.weights.checks import check_weights
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 WEIGHTS = "model.safetensors"
 WRAPPERS = ("model", "state_dict")  # keys under which public checkpoints keep their state dict
-INDEX = ".index.json"  # ends the name of a file that lists parts
-# Of a transformers folder, as transformers prefers them.
+INDEX = ".index.json"  # end of the name of a file that lists parts
+# Weight files of a transformers folder, in the order in which transformers prefers them.
 WEIGHT_FILES = (WEIGHTS, WEIGHTS + INDEX, "pytorch_model.bin", "pytorch_model.bin" + INDEX)
+# What torch names in its message on a file that needs unpickling.
 REFUSED = re.compile(r"(?:GLOBAL|class|function) ([\w.]+)")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 CONVERT = """\
@@ -31,8 +32,8 @@ CONVERT = """\
 "state_dict", "module") if w in c), c).items() if torch.is_tensor(v)}}, "{to}")"""
 
 
-def read_tensors(path: Path, *, wrappers: tuple[str, ...] = WRAPPERS) -> Any:
-    """Named tensors of a weight file.
+def read_tensors(path: Path, *, wrappers: tuple[str, ...] = WRAPPERS) -> dict[str, Tensor]:
+    """Read the named tensors of a weight file.
 
     Args:
         path: A `.safetensors` file, or one that `torch.save` wrote.
@@ -53,7 +54,7 @@ def read_tensors(path: Path, *, wrappers: tuple[str, ...] = WRAPPERS) -> Any:
         if refused:
             raise CheckpointError(
                 f"{path} cannot be read without executing what it contains ({refused}); expected "
-                "tensors and plain values alone: where you trust whoever made it, these two lines "
+                "tensors and plain values alone: where you trust its author, these two lines "
                 "of Python convert it\n" + CONVERT.format(path=path, to=path.with_name(WEIGHTS))
             ) from error
         raise CheckpointError(
@@ -71,10 +72,10 @@ def read_tensors(path: Path, *, wrappers: tuple[str, ...] = WRAPPERS) -> Any:
 
 
 def parts_of(index: Path) -> list[str]:
-    """Names of the files that hold the weights which an index lists.
+    """Names of the weight files that an index lists.
 
     Raises:
-        CheckpointError: If it is no such index, or names files elsewhere.
+        CheckpointError: If it is no such index, or names files in other folders.
     """
     try:
         listed = parse_json(read_regular(index))["weight_map"].values()
@@ -94,7 +95,7 @@ def parts_of(index: Path) -> list[str]:
 
 
 def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Put tensors into a network in place; every name and shape must fit.
+    """Copy tensors into a network; every name and shape must match.
 
     Raises:
         CheckpointError: Naming what is missing, unexpected or of another shape.
@@ -116,7 +117,7 @@ def load_strictly(network: torch.nn.Module, tensors: Mapping[str, Tensor], sourc
 
 
 def _refused(path: Path, error: Exception) -> str:
-    """What torch will not make unless it is told to: types, functions. Empty if none is named."""
+    """Types and functions that only unpickling would make; empty if none is named."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except Exception:  # a file of before torch 1.6: its own message names the first
@@ -125,7 +126,7 @@ def _refused(path: Path, error: Exception) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a message (two that a colon joins), without the colours of some."""
+    """First line of a message without terminal colours; two lines if the first ends in a colon."""
     lines = [line.strip() for line in COLOURS.sub("", str(error)).strip().splitlines()]
     if lines and lines[0].endswith(":"):
         return " ".join(lines[:2])

