@@ -23,8 +23,8 @@ from features.settings.entry_names import name_problems
 from features.settings.locations import store_root
 from pipeline.commands.doctor import caches, examine
 from pipeline.params.file import read_params
-from pipeline.storage.holdings import holdings, size
-from pipeline.storage.prune import removable, remove
+from pipeline.storage.inventory import size, take_inventory
+from pipeline.storage.work_store import removable, remove
 
 cache = typer.Typer(no_args_is_help=True, help="List, verify, prune, export, import features.")
 PARAMS = Path("params.yaml")
@@ -36,7 +36,7 @@ def list_caches(
     *, as_object: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
     """A line for each cache: size, utterances, and which models need it; and the work store."""
-    found = holdings(read_params(PARAMS), store_root())
+    found = take_inventory(read_params(PARAMS), store_root())
     typer.echo(json.dumps(asdict(found), indent=2) if as_object else "\n".join(found.lines()))
 
 

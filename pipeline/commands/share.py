@@ -1,4 +1,4 @@
-"""`python -m pipeline share setup URL`: where the team keeps its features. See docs/remotes.md."""
+"""`python -m pipeline share setup URL`: set up the DVC remote of a team (docs/remotes.md)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SECRET = "KEY of a secret, asked for (or a line of standard input), never typed
 
 @app.callback()
 def share() -> None:
-    """The remote that a team shares its features by."""
+    """Set up the remote through which a team shares its features."""
 
 
 @app.command()
@@ -34,7 +34,7 @@ def setup(
     *,
     name: Annotated[str, typer.Option(help="DVC's name of the remote.")] = "team",
     endpoint_url: Annotated[
-        str | None, typer.Option(help="Of an S3-compatible server other than Amazon's.")
+        str | None, typer.Option(help="URL of an S3-compatible server other than Amazon's.")
     ] = None,
     option: Annotated[list[str] | None, typer.Option(help=_OPTION)] = None,
     secret: Annotated[list[str] | None, typer.Option(help=_SECRET)] = None,
@@ -45,7 +45,7 @@ def setup(
         bool, typer.Option("--force", help="Replace a remote of that name that leads elsewhere.")
     ] = False,
 ) -> None:
-    """Name the remote in DVC's configuration, and see that push and pull work."""
+    """Write the remote into DVC's configuration, and check that push and pull work."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise ShareError(f"--name {name!r}; expected lower-case letters, digits, - and _")
     address = _address(url)
@@ -54,13 +54,13 @@ def setup(
     with configured(remote, force=force):
         if read_only:
             reach(remote)
-            told = "it answers; nothing was written"
+            outcome = "it answers; nothing was written"
         else:
-            probe = round_trip(remote)
-            told = f"pushed and pulled {PROBE_BYTES} bytes in {probe.seconds:.1f} s"
-            left = probe.left and f"; {probe.left} could not be removed"
-            told += left or ", and removed them"
-    typer.echo(f"{name}: {address.url}: {told}")
+            seconds, left = round_trip(remote)
+            outcome = f"pushed and pulled {PROBE_BYTES} bytes in {seconds:.1f} s" + (
+                f"; {left} could not be removed" if left else ", and removed them"
+            )
+    typer.echo(f"{name}: {address.url}: {outcome}")
     typer.echo(f"{SHARED} has {', '.join(remote.shared)}: commit it")
     if remote.local:
         typer.echo(f"{LOCAL} has {', '.join(remote.local)}: on this machine alone")
@@ -76,7 +76,7 @@ def _address(url: str) -> RemoteUrl:
     if folder.is_relative_to(Path.cwd()):
         raise ShareError(f"{folder} lies inside the project; expected a folder outside of it")
     if not folder.parent.is_dir():
-        # A share that is not mounted must not become a folder on this machine's disk.
+        # Else a network share that is not mounted would become a folder on this machine's disk.
         raise ShareError(
             f"{folder.parent} does not exist; expected the folder {folder.name!r} in a folder that "
             "is there: is the share mounted?"

@@ -1,1 +1,1 @@
-"""Caches, work store and DVC remotes: what they hold, pruning, sharing."""
+"""DVC remotes, the lock files, and the disk space of caches and work store."""

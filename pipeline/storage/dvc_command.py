@@ -1,4 +1,4 @@
-"""Running DVC as people do, with this interpreter's `python` in the stages' commands."""
+"""Run DVC commands, with this interpreter as the `python` of the stages."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ EXTRACT = "stages/extract/dvc.yaml:extract@{corpus}-{backbone}"
 
 
 class DvcError(HeronryError):
-    """A DVC command did not succeed."""
+    """A DVC command failed."""
 
 
 def run_dvc(words: Sequence[str]) -> None:
-    """Run `dvc WORDS`; what it says goes where ours goes.
+    """Run `dvc WORDS`; its output goes to this process's output.
 
     Raises:
         DvcError: If it fails.
     """
-    _require_repository()
-    done = subprocess.run(_command(words), env=_environment(), check=False)
+    done = _run(words, capture=False)
     if done.returncode:
         raise DvcError(
-            f"`{shown(words)}` failed with exit status {done.returncode}; what it says is above. "
-            "Finished work is kept: mend the cause and run the same command again"
+            f"`{shown(words)}` failed with exit status {done.returncode}; its messages are above. "
+            "Finished work is kept: correct the cause and run the same command again"
         )
 
 
@@ -40,20 +39,17 @@ def dvc_output(words: Sequence[str]) -> str:
     """Standard output of `dvc WORDS`.
 
     Raises:
-        DvcError: If it fails, with what it said last.
+        DvcError: If it fails, with the last line of its messages.
     """
-    _require_repository()
-    done = subprocess.run(
-        _command(words), env=_environment(), check=False, capture_output=True, text=True
-    )
+    done = _run(words, capture=True)
     if done.returncode:
-        said = done.stderr.strip() or done.stdout.strip() or "nothing said"
+        said = done.stderr.strip() or done.stdout.strip() or "no message"
         raise DvcError(f"`{shown(words)}` failed: {said.splitlines()[-1]}; run this in the project")
     return done.stdout
 
 
 def shown(words: Sequence[str]) -> str:
-    """The command as one would type it.
+    """The command as it is typed into a shell.
 
     >>> shown(["repro", "extract@my corpus"])
     "dvc repro 'extract@my corpus'"
@@ -62,22 +58,22 @@ def shown(words: Sequence[str]) -> str:
 
 
 def obstacles() -> list[str]:
-    """What of Git would stop DVC here, a line each: for `check`, before hours are spent."""
+    """What in Git would stop DVC here, one line each; for `check`, before hours are spent."""
     if (found := _no_repository()) is not None:
         return [found]
-    told = []
+    lines = []
     if git("rev-parse", "HEAD") is None:
-        told.append(
+        lines.append(
             "the Git repository has no commit yet, from which `dvc exp run` starts: "
             "git add -A && git commit -m Start"
         )
     lacking = [key for key in ("user.name", "user.email") if not git("config", key)]
     if lacking:
-        told.append(
+        lines.append(
             f"Git knows no {' and no '.join(lacking)}, without which `dvc exp run` fails: "
             + " && ".join(f"git config --global {key} ..." for key in lacking)
         )
-    return told
+    return lines
 
 
 def _no_repository() -> str | None:
@@ -90,24 +86,24 @@ def _no_repository() -> str | None:
     )
 
 
-def _require_repository() -> None:
+def _run(words: Sequence[str], *, capture: bool) -> subprocess.CompletedProcess[str]:
     if (found := _no_repository()) is not None:
         raise DvcError(found)
-
-
-def _command(words: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "dvc", *words]
-
-
-def _environment() -> dict[str, str]:
-    # Stages say `python`; a virtual environment that is not activated is not on the path.
+    # Stages run `python`; the folder of a virtual environment that is not activated is not on PATH.
     beside = str(Path(sys.executable).parent)
-    return {**_user(), **os.environ, "PATH": f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"}
+    path = f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"
+    return subprocess.run(
+        [sys.executable, "-m", "dvc", *words],
+        env={"USER": _user(), **os.environ, "PATH": path},
+        check=False,
+        capture_output=capture,
+        text=True,
+    )
 
 
-def _user() -> dict[str, str]:
-    """A name for a container's user without one, which DVC asks for and would not go on without."""
+def _user() -> str:
+    """A name for DVC, which fails for the user of a container who has a number only."""
     try:
-        return {"USER": getpass.getuser()}
+        return getpass.getuser()
     except (KeyError, OSError):
-        return {"USER": str(os.getuid())}
+        return str(os.getuid())

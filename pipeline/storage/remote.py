@@ -1,12 +1,13 @@
-"""A remote in DVC's configuration: what Git shares in .dvc/config, the rest in .dvc/config.local.
+"""Write a remote into DVC's configuration: .dvc/config for all, .dvc/config.local for this machine.
 
-DVC reads both, the local one last. The local one holds what no one else may or need see; it must
-be ignored by Git, and none but its owner may read it.
+DVC reads both, the local one last. The local one holds secrets and paths of this machine; Git must
+ignore it, and only its owner may read it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,13 +21,13 @@ SHARED, LOCAL = Path(".dvc", "config"), Path(".dvc", "config.local")
 
 @dataclass(frozen=True)
 class Remote:
-    """A remote as it is to be written.
+    """A remote to be written.
 
     Attributes:
-        name: DVC's name of it.
-        url: Where.
+        name: DVC's name of the remote.
+        url: Its address.
         options: DVC's options that are no secrets.
-        secrets: DVC's options that are.
+        secrets: DVC's options that are secrets.
     """
 
     name: str
@@ -36,10 +37,10 @@ class Remote:
 
     @property
     def shared(self) -> dict[str, str]:
-        """What goes into .dvc/config.
+        """Options for .dvc/config.
 
-        Whatever comes back from the remote is held against the MD5 in dvc.lock (`verify`), which
-        DVC by itself does for no remote of these kinds; a folder is writable by its group, or a
+        `verify` compares each pulled object with its MD5 in dvc.lock, which DVC does for no remote
+        of these kinds by default. `shared` makes a folder writable by its group; without it a
         second member could not push into the subfolders of a first.
         """
         defaults = {"verify": "true"} | ({} if self.url.scheme else {"shared": "group"})
@@ -48,7 +49,7 @@ class Remote:
 
     @property
     def local(self) -> dict[str, str]:
-        """What goes into .dvc/config.local."""
+        """Options for .dvc/config.local."""
         own = {key: value for key, value in self.options.items() if key in OWN}
         return {**own, **self.url.secrets, **self.secrets}
 
@@ -61,48 +62,71 @@ class Remote:
 
 @contextlib.contextmanager
 def configured(remote: Remote, *, force: bool) -> Iterator[None]:
-    """Write a remote and make it the default; if the body raises, undo it.
+    """Write a remote and make it the default; undo it if the body raises.
 
     Args:
-        remote: What to write.
-        force: Whether to replace a remote of that name that leads elsewhere.
+        remote: The remote to write.
+        force: Whether to replace a remote of that name with another URL.
 
     Raises:
-        ShareError: If this is no DVC project, the name is taken, the local file is open to Git or
-            secrets are in the shared one, or DVC does not know an option.
+        ShareError: If this is no DVC project, the name is taken, the local file is not ignored by
+            Git, secrets are in the shared one, or DVC does not know an option.
     """
     _check_project()
     before = {path: path.read_bytes() if path.is_file() else None for path in (SHARED, LOCAL)}
     try:
+        _check_free(remote, force=force)
         _write(remote, force=force)
         yield
     except BaseException:
         for path, content in before.items():
-            _restore(path, content)
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.write_bytes(content)
         raise
 
 
-def exposed(folder: Path = Path()) -> list[str]:
+def exposed() -> list[str]:
     """Secrets in .dvc/config, which Git shares, as `name.option`; never their values."""
     found = []
-    for name, options in _remotes(folder / SHARED).items():
+    for name, options in _config().load_one("repo")["remote"].items():
         keys = sorted(SECRETS & options.keys())
         keys += ["url"] if has_secret(str(options.get("url", ""))) else []
         found += [f"{name}.{key}" for key in keys]
     return found
 
 
-def unverified(folder: Path = Path()) -> list[str]:
-    """Names of remotes whose objects DVC does not hold against their MD5 when they come in."""
-    merged: dict[str, dict[str, Any]] = {}
-    for path in (SHARED, LOCAL):
-        for name, options in _remotes(folder / path).items():
-            merged.setdefault(name, {}).update(options)
-    return sorted(
-        name
-        for name, options in merged.items()
-        if str(options.get("verify", "false")).lower() != "true"
-    )
+def unverified() -> list[str]:
+    """Names of remotes whose objects DVC does not compare with their MD5 when it pulls them."""
+    if not SHARED.parent.is_dir():
+        return []
+    remotes = _config()["remote"].items()  # of all levels, the user's own configuration among them
+    # Not validated, so that the value is still text.
+    return sorted(name for name, of in remotes if str(of.get("verify")).lower() != "true")
+
+
+def _config() -> Any:
+    """DVC's configuration of the project in the current folder, not validated.
+
+    Raises:
+        ShareError: If one of its files cannot be parsed.
+    """
+    # DVC takes a second to import, and a host that only trains need not have it.
+    from dvc.config import Config, ConfigError  # type: ignore[import-untyped]
+
+    above = (Path(Config.get_dir(level), Config.CONFIG) for level in Config.SYSTEM_LEVELS)
+    for path in (SHARED, LOCAL, *above):
+        try:
+            _ = Config.load_file(str(path)) if path.is_file() else None
+        except ConfigError as error:
+            # DVC's text repeats the line, which may hold a secret.
+            line = re.search(r"at line \"?(\d+)", str(error))
+            raise ShareError(
+                f"{path} is no configuration of DVC{f': line {line[1]}' if line else ''}; expected "
+                "`key = value` lines below `[section]` lines: correct it"
+            ) from None
+    return Config(str(SHARED.parent.absolute()), validate=False)
 
 
 def _check_project() -> None:
@@ -119,46 +143,44 @@ def _check_project() -> None:
         )
 
 
-def _write(remote: Remote, *, force: bool) -> None:
-    from dvc.config import Config, ConfigError  # type: ignore[import-untyped]
-
-    _check_free(remote, force=force)
-    try:
-        config = Config.from_cwd(validate=False)
-        if force and LOCAL.is_file():
-            # Before the rest: of another kind of remote, DVC would take these for mistakes.
-            with config.edit("local", validate=False) as content:
-                content["remote"][remote.name] = {}
-        with config.edit("repo") as content:
-            kept = {} if force else content["remote"].get(remote.name, {})
-            content["remote"][remote.name] = {**kept, **remote.shared}
-            content["core"]["remote"] = remote.name
-        if remote.local:
-            _check_ignored()
-            LOCAL.touch(mode=0o600)
-            LOCAL.chmod(0o600)
-            with config.edit("local") as content:
-                kept = content["remote"].get(remote.name, {})
-                content["remote"][remote.name] = {**kept, **remote.local}
-    except ConfigError as error:
-        raise ShareError(
-            f"DVC does not take these settings: {remote.without_secrets(str(error))}; expected "
-            "options of `dvc remote modify` for this kind of remote"
-        ) from None
-
-
 def _check_free(remote: Remote, *, force: bool) -> None:
-    known = _remotes(SHARED).get(remote.name)
+    known = _config().load_one("repo")["remote"].get(remote.name)
     if known is None or force:
         return
-    url = str(known.get("url", ""))
-    if "://" not in url:
-        url = str((SHARED.parent / url).resolve())  # DVC keeps relative ones from there
+    url = str(known.get("url", ""))  # a relative path was made absolute by DVC
+    url = url if "://" in url else str(Path(url).resolve())
     if url != remote.url.url:
         raise ShareError(
             f"the remote {remote.name!r} leads to {url}; expected another --name, or --force to "
             "replace it"
         )
+
+
+def _write(remote: Remote, *, force: bool) -> None:
+    from dvc.config import ConfigError
+
+    config = _config()
+    if remote.local:
+        _check_ignored()
+        LOCAL.touch(mode=0o600)
+        LOCAL.chmod(0o600)
+    levels = {"repo": remote.shared}
+    if remote.local or (force and LOCAL.is_file()):
+        # First: with --force, options of another kind of remote would not fit the new URL.
+        levels = {"local": remote.local, **levels}
+    try:
+        for level, options in levels.items():
+            # Both files are validated together, when the second one has been written.
+            with config.edit(level, validate=level == "repo") as content:
+                kept = {} if force else content["remote"].get(remote.name, {})
+                content["remote"][remote.name] = {**kept, **options}
+                if level == "repo":
+                    content["core"]["remote"] = remote.name
+    except ConfigError as error:
+        raise ShareError(
+            f"DVC does not take these settings: {remote.without_secrets(str(error))}; expected "
+            "options of `dvc remote modify` for this kind of remote"
+        ) from None
 
 
 def _check_ignored() -> None:
@@ -170,23 +192,3 @@ def _check_ignored() -> None:
             f"Git does not ignore {LOCAL}, where secrets go; add `/config.local` to "
             ".dvc/.gitignore, and if it is tracked, `git rm --cached` it"
         )
-
-
-def _remotes(path: Path) -> dict[str, dict[str, Any]]:
-    """Sections of remotes by name, as they stand in a file."""
-    from dvc.config import Config, ConfigError
-
-    if not path.is_file():
-        return {}
-    try:
-        remotes: dict[str, dict[str, Any]] = Config.load_file(str(path))["remote"]
-    except ConfigError as error:
-        raise ShareError(f"{path} is no configuration of DVC: {error}; mend it") from error
-    return remotes
-
-
-def _restore(path: Path, content: bytes | None) -> None:
-    if content is None:
-        path.unlink(missing_ok=True)
-    else:
-        path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""A small file to a remote and back, by the ways that features take."""
+"""Push a small file to a remote and pull it back, by the same code of DVC as features."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,29 +24,19 @@ _HINTS = {
 }
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What came of it.
+def round_trip(remote: Remote) -> tuple[float, str | None]:
+    """Push random bytes under their MD5, pull and verify them, and remove them.
 
-    Attributes:
-        seconds: Of push and pull together.
-        left: Where the file still lies, if it could not be removed.
-    """
-
-    seconds: float
-    left: str | None
-
-
-def round_trip(remote: Remote) -> Probe:
-    """Push random bytes under their MD5, pull them back with a check, and remove them.
+    Returns:
+        Seconds of push and pull, and the path of the probe if it could not be removed.
 
     Raises:
-        ShareError: If any of it fails, saying what.
+        ShareError: If a step fails, naming it.
     """
     from dvc_data.hashfile import db
     from dvc_objects.fs.local import localfs
 
-    make: Any = db.get_odb  # which has no types
+    make: Any = db.get_odb  # without type hints
     content = os.urandom(PROBE_BYTES)
     name = hashlib.md5(content, usedforsecurity=False).hexdigest()
     started = time.monotonic()
@@ -70,11 +59,11 @@ def round_trip(remote: Remote) -> Probe:
             f"{remote.url.url} gave back other bytes than it was given; expected the same: do not "
             "trust this remote"
         )
-    return Probe(seconds, left)
+    return seconds, left
 
 
 def reach(remote: Remote) -> None:
-    """See that a remote which is only read answers.
+    """Check that a remote answers without writing to it.
 
     Raises:
         ShareError: If it cannot be reached, or holds nothing.
@@ -82,7 +71,7 @@ def reach(remote: Remote) -> None:
     there = True
     with _store(remote) as store, _step("read from", remote), TemporaryDirectory() as folder:
         if remote.url.scheme in ("http", "https"):
-            # `exists` takes a server that is not there for a file that is not; reading does not.
+            # `exists` cannot tell a missing server from a missing file; reading can.
             with contextlib.suppress(FileNotFoundError):
                 store.fs.get_file(store.oid_to_path("0" * 32), str(Path(folder, "probe")))
         else:
@@ -96,7 +85,7 @@ def reach(remote: Remote) -> None:
 
 @contextlib.contextmanager
 def _store(remote: Remote) -> Iterator[Any]:
-    """DVC's view of the remote, from the configuration as it is now."""
+    """DVC's object store of the remote, opened from the current configuration."""
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
     with _step("open", remote):
@@ -104,7 +93,7 @@ def _store(remote: Remote) -> Iterator[Any]:
     try:
         with _step("open", remote):
             store = repo.cloud.get_remote_odb(remote.name)
-            _ = store.fs.fs  # the connection, where there is one
+            _ = store.fs.fs  # connects, where there is a connection
         yield store
     finally:
         repo.close()
@@ -123,17 +112,17 @@ def _step(what: str, remote: Remote) -> Iterator[None]:
             f"{remote.url.url}: DVC needs the package {package} for {scheme}://; install it: "
             f"pip install {package}"
         ) from None
-    except Exception as error:  # every kind of remote has errors of its own
-        told = remote.without_secrets(f"{type(error).__name__}: {error}")
-        hint = _HINTS.get(scheme.rstrip("s") if scheme == "https" else scheme, "check credentials")
-        # Without the cause: its text may hold what was just taken out.
-        raise ShareError(f"cannot {what} {remote.url.url} ({told}); {hint}") from None
+    except Exception as error:  # each kind of remote raises its own types
+        text = remote.without_secrets(f"{type(error).__name__}: {error}")
+        hint = _HINTS.get("http" if scheme == "https" else scheme, "check credentials")
+        # Not chained: the text of the cause may hold a secret.
+        raise ShareError(f"cannot {what} {remote.url.url} ({text}); {hint}") from None
 
 
 def _remove(store: Any, name: str) -> str | None:
-    """None, or where the probe still lies: some remotes let nobody remove anything."""
+    """Remove the probe; its path if that fails, as some remotes allow no removal."""
     try:
         store.delete(name)
-    except Exception:  # as above; nothing is lost
+    except Exception:  # as in _step; a probe that stays does no harm
         return str(store.fs.unstrip_protocol(store.oid_to_path(name)))
     return None

@@ -1,8 +1,7 @@
-"""What a remote's URL may be, and which of its settings are nobody else's business.
+"""Remote URLs: parse, validate, and keep passwords, tokens and keys out of Git.
 
-Secrets are passwords, tokens and keys. What is bound to one machine (paths of key files, profile
-names) is no secret, but of no use to others; and a command that DVC would run to get a token must
-not come to others with a `git pull`.
+Options bound to one machine (paths of key files, profile names) are no secrets, but are useless to
+others; and a command that DVC runs to get a token must never arrive by `git pull`.
 """
 
 from __future__ import annotations
@@ -25,9 +24,7 @@ PACKAGES = {
     "webdav": "dvc-webdav",
     "webdavs": "dvc-webdav",
 }
-"""The package that teaches DVC a scheme."""
-LOGINS = ("ssh",)
-"""Schemes in whose URL DVC reads a user's name."""
+"""The package that adds a URL scheme to DVC."""
 _KEYS = "`--secret access_key_id --secret secret_access_key`"
 _LOGIN = dict.fromkeys(
     ("http", "https", "webdav", "webdavs"), "`--option user=NAME --secret password`"
@@ -39,27 +36,28 @@ SECRETS = frozenset(
         *("connection_string", "account_key", "client_secret"),
     }
 )
+"""DVC's options whose values are secret."""
 OWN = frozenset(
     {
         *("user", "profile", "keyfile", "key_path", "cert_path", "credentialpath", "configpath"),
         *("bearer_token_command", "ask_password", "ask_passphrase"),
     }
 )
-"""Of one machine or member: kept out of Git, though no secrets."""
+"""DVC's options for one machine or member: kept out of Git, though no secrets."""
 
 
 class ShareError(HeronryError):
-    """A remote cannot be set up or reached."""
+    """A remote that cannot be set up or reached."""
 
 
 @dataclass(frozen=True)
 class RemoteUrl:
-    """A remote's address.
+    """The address of a remote.
 
     Attributes:
-        url: Without any secret.
-        scheme: Such as s3; empty for a folder.
-        secrets: What stood in the URL and must not go into Git, by DVC's option.
+        url: The URL without any secret.
+        scheme: URL scheme such as s3; empty for a folder.
+        secrets: Secrets taken out of the URL, by DVC's option.
     """
 
     url: str
@@ -68,7 +66,7 @@ class RemoteUrl:
 
 
 def parse_url(given: str) -> RemoteUrl:
-    """Take a password out of a URL, and refuse what DVC could not use or Git should not see.
+    """Take the password out of a URL; refuse URLs that DVC cannot use or Git must not see.
 
     Raises:
         ShareError: If it is no URL of a remote, or carries secrets that have no option of their
@@ -77,13 +75,13 @@ def parse_url(given: str) -> RemoteUrl:
     if "://" not in given:
         return RemoteUrl(_folder(given), "")
     parts = _split(given)
-    scheme = parts.scheme.lower()
-    plain = f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    scheme, host = parts.scheme.lower(), parts.netloc.rpartition("@")[2]
+    plain = f"{scheme}://{host}{parts.path}"
     if scheme not in PACKAGES:
         raise ShareError(
             f"{plain}: scheme {scheme!r}; expected a folder or one of {list(PACKAGES)}"
         )
-    if not parts.netloc.rpartition("@")[2]:
+    if not host:
         raise ShareError(f"{plain} names no host or bucket; expected such as {scheme}://NAME/path")
     if parts.query or parts.fragment:
         raise ShareError(
@@ -92,14 +90,13 @@ def parse_url(given: str) -> RemoteUrl:
         )
     if "@" not in parts.netloc:
         return RemoteUrl(plain, scheme)
-    if scheme not in LOGINS:
+    if scheme != "ssh":  # the only scheme in whose URL DVC reads a user
         raise ShareError(
             f"{plain}: something stands before an @; {scheme} takes no user or password in its "
             f"URL: give them by {_LOGIN.get(scheme, _KEYS)} or the like"
         )
     user = f"{parts.username}@" if parts.username else ""
     secrets = {} if parts.password is None else {"password": unquote(parts.password)}
-    host = parts.netloc.rpartition("@")[2]
     return RemoteUrl(f"{scheme}://{user}{host}{parts.path}", scheme, secrets)
 
 
@@ -115,15 +112,15 @@ def has_secret(url: str) -> bool:
 def _split(given: str) -> SplitResult:
     try:
         parts = urlsplit(given)
-        _ = parts.port  # raises where it is no number
+        _ = parts.port  # raises if it is not a number
     except ValueError:
-        # The error of urlsplit quotes what it was given.
+        # Not chained: urlsplit's message repeats the URL.
         raise ShareError(
             "the URL has a malformed host or port; expected such as ssh://host:22/path (signs such "
             "as / or # in a password must be given by `--secret password`)"
         ) from None
     if "@" in parts.path:
-        # A / in a password ends the host's part, and the rest of the password is the path.
+        # A / in a password ends the host, so that the rest of the password is parsed as the path.
         raise ShareError(
             "the URL has an @ in its path; expected none: a password with a / in it must be given "
             "by `--secret password`"
@@ -132,7 +129,7 @@ def _split(given: str) -> SplitResult:
 
 
 def _folder(given: str) -> str:
-    """A local path as it is, if it can be one."""
+    """The local path as given, unless it is empty or an scp address."""
     if re.match(r"^[\w.-]+(@[\w.-]+)?:", given) and not Path(given).exists():
         raise ShareError(
             f"{given.rpartition('@')[2]} looks like a path of scp; expected a folder, or "

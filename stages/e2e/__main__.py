@@ -16,7 +16,7 @@ from pipeline.e2e.setup import cached_slots, check_live_leaks
 from pipeline.params.file import read_params
 from pipeline.report.model_card import write_model_card
 from pipeline.runtime.launch import joined, relaunch
-from pipeline.storage.pulled import check_pulled
+from pipeline.storage.lock_check import check_locked
 from stages._run import run, warn_of
 
 
@@ -35,7 +35,7 @@ def main(
     relaunch("stages.e2e", sys.argv[1:])
     params = read_params(Path("params.yaml"))
     model, data = params.model(fusion), Path("data", corpus)
-    check_pulled(
+    check_locked(
         [data / "labels", data / "utterances", *cached_slots(params, model, corpus).values()]
     )
     leaks = check_live_leaks(params, model, corpus)

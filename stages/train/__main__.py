@@ -14,7 +14,7 @@ from pipeline.cached.run import train_model
 from pipeline.params.file import read_params
 from pipeline.report.model_card import write_model_card
 from pipeline.runs.record import filled_slots
-from pipeline.storage.pulled import check_pulled
+from pipeline.storage.lock_check import check_locked
 from stages._run import run, warn_of
 
 
@@ -30,7 +30,7 @@ def main(
     params = read_params(Path("params.yaml"))
     model, labels = params.model(fusion), Path("data", corpus, "labels")
     slots = filled_slots(params, model, corpus)
-    check_pulled([labels, *slots.values(), Path("cache", corpus, model.asr)])
+    check_locked([labels, *slots.values(), Path("cache", corpus, model.asr)])
     leaks = check_leaks(labels, slots)
     warn_of(leaks)
     out = train_model(params, fusion, corpus, device=device(), workers=workers)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from features.backbone.entry import backbone_entry, fingerprint
 from features.cache.reader import CacheReader
 from features.extraction.extract import extract
-from pipeline.storage.survey import describes
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints import speech_encoder, text_encoder, whisper
 
@@ -89,7 +88,7 @@ def test_layers_are_resolved_in_the_key_and_compared_without_weights(
     for (i, each), (j, record) in itertools.product(enumerate(options), enumerate(records)):
         same = i == j or max(i, j) < len(equal)
         entry = backbone_entry("x", {"kind": kind, **each})
-        assert describes(entry, record) is same, (each, options[j])
+        assert (not entry.differences(record)) is same, (each, options[j])
 
 
 def test_an_option_that_is_left_to_the_weights(tmp_path: Path) -> None:

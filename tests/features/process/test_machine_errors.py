@@ -30,7 +30,7 @@ from features.process.machine_errors import REMEDIES, machine_error, with_machin
 from features.settings.locations import cache_root
 from pipeline.commands import check
 from pipeline.model.checkpoint import save_model
-from pipeline.storage.prune import _held
+from pipeline.storage.work_store import _held
 from tests.conftest import ManifestMaker
 
 TONE = BackboneEntry("tone", "tone")

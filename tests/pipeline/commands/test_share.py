@@ -18,7 +18,7 @@ import pipeline.storage.round_trip
 from features.errors import HeronryError
 from pipeline.commands.share import _ask, app
 from pipeline.storage.remote import LOCAL, SHARED, Remote, configured, exposed, unverified
-from pipeline.storage.round_trip import Probe, round_trip
+from pipeline.storage.round_trip import round_trip
 from pipeline.storage.url import RemoteUrl, ShareError
 
 HUSH = "hunter2-and-more"
@@ -61,7 +61,7 @@ def section(path: Path, name: str = "team") -> dict[str, str]:
 @pytest.fixture
 def reached(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every remote works."""
-    monkeypatch.setattr("pipeline.commands.share.round_trip", lambda _: Probe(0.1, None))
+    monkeypatch.setattr("pipeline.commands.share.round_trip", lambda _: (0.1, None))
 
 
 def test_a_folder_is_set_up_and_left_empty(tmp_path: Path) -> None:
@@ -172,10 +172,19 @@ def test_secrets_that_git_already_has_are_named(tmp_path: Path) -> None:
     assert HUSH not in str(caught.value)
 
 
+@pytest.mark.parametrize("path", [SHARED, LOCAL])
+def test_a_malformed_line_of_the_configuration_is_not_repeated(path: Path, tmp_path: Path) -> None:
+    path.write_text(f"[core]\n    password {HUSH}\n")
+    with pytest.raises(ShareError, match=f"{path} is no configuration of DVC: line 2;") as caught:
+        setup(str(tmp_path / "store"))
+    assert HUSH not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
 def test_a_failed_round_trip_is_undone_and_keeps_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(remote: Remote) -> Probe:
+    def fail(remote: Remote) -> None:
         with pipeline.storage.round_trip._step("push to", remote):
             raise PermissionError(f"no entry with {HUSH}")
 

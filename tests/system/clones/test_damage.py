@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from features.errors import CacheError
-from pipeline.storage.pulled import check_pulled
+from pipeline.storage.lock_check import check_locked
 from tests.support.team import EXTRACT, Member, Team, md5, names
 from tests.system.test_dvc import computed
 
@@ -176,7 +176,7 @@ def test_without_verify_labels_are_held_against_the_lock(
     monkeypatch.chdir(member.root)
     folders = [Path(folder) for folder in FOLDERS]
     with pytest.raises(CacheError, match="data/tones/labels is not what") as caught:
-        check_pulled(folders)
+        check_locked(folders)
     name = md5(ann.root / LABELS)
     bad = f".dvc/cache/files/md5/{name[:2]}/{name[2:]}"
     assert f"in labels.jsonl ({bad})" in str(caught.value)
@@ -184,7 +184,7 @@ def test_without_verify_labels_are_held_against_the_lock(
     (member.root / bad).unlink()
     (member.root / LABELS).unlink()
     member.run("dvc", "pull", PREPARE)
-    check_pulled(folders)
+    check_locked(folders)
 
 
 def test_a_bad_object_is_replaced_once_its_folders_list_is_gone(team: Team, ann: Member) -> None:

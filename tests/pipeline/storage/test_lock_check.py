@@ -1,4 +1,4 @@
-"""Inputs of training are held against dvc.lock where DVC did not verify what it pulled."""
+"""Inputs of training are compared with dvc.lock where DVC did not verify what it pulled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from features.errors import CacheError
-from pipeline.storage.pulled import check_pulled, directory_md5
+from pipeline.storage.lock_check import check_locked, directory_md5
 
 FOLDER = Path("data/tones/labels")
 
@@ -18,6 +18,7 @@ FOLDER = Path("data/tones/labels")
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder as its lock says, and a remote that is not verified."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "global"))
     (FOLDER / "deep").mkdir(parents=True)
     (FOLDER / "deep" / "b").write_text("two")
     (FOLDER / "a").write_text("one")
@@ -34,7 +35,7 @@ def remote(*, verify: bool) -> None:
     Path(".dvc/config").write_text(text)
 
 
-def test_the_name_of_a_folder_is_dvcs() -> None:
+def test_the_hash_of_a_folder_is_dvcs() -> None:
     """MD5 of the sorted list, whose text DVC fixes: names with their own MD5."""
     listed = (
         '[{"md5": "f97c5d29941bfb1b2fdab0874906ab82", "relpath": "a"}, '
@@ -43,8 +44,8 @@ def test_the_name_of_a_folder_is_dvcs() -> None:
     assert directory_md5(FOLDER) == hashlib.md5(listed.encode()).hexdigest() + ".dir"
 
 
-def test_what_is_as_the_lock_says_passes() -> None:
-    check_pulled([FOLDER, Path("cache/tones/unknown")])
+def test_folders_equal_to_the_lock_pass() -> None:
+    check_locked([FOLDER, Path("cache/tones/unknown")])
 
 
 @pytest.mark.parametrize("change", ["edit", "add", "remove", "rename"])
@@ -59,12 +60,21 @@ def test_any_change_is_found(change: str) -> None:
     else:
         path.rename(FOLDER / "A")
     with pytest.raises(CacheError, match=r"data/tones/labels is not what .*\(team\)"):
-        check_pulled([FOLDER])
+        check_locked([FOLDER])
 
 
-def test_dvc_has_already_looked_where_all_remotes_are_verified() -> None:
+def test_a_remote_of_the_users_own_configuration_counts(tmp_path: Path) -> None:
+    remote(verify=True)
+    (tmp_path / "global").mkdir()
+    (tmp_path / "global" / "config").write_text("['remote \"mine\"']\n    url = /somewhere\n")
+    (FOLDER / "a").unlink()
+    with pytest.raises(CacheError, match=r"\(mine\)"):
+        check_locked([FOLDER])
+
+
+def test_nothing_is_compared_where_dvc_verifies_all_remotes() -> None:
     (FOLDER / "a").write_text("edited here, on purpose")
     remote(verify=True)
-    check_pulled([FOLDER])
+    check_locked([FOLDER])
     Path(".dvc/config").unlink()
-    check_pulled([FOLDER])
+    check_locked([FOLDER])

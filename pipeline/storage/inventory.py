@@ -1,4 +1,4 @@
-"""`python -m pipeline cache list`: what is in cache/, who needs it, and what the store holds."""
+"""Sizes of the caches and the work store, and the models that need each cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from features.errors import HeronryError
 from features.files.reasons import REJECTED, read_reasons
 from features.process.terminal import aligned
 from pipeline.params.file import Params
-from pipeline.storage.survey import stored_backbones, stored_trainings
+from pipeline.storage.work_store import stored_backbones, stored_trainings
 
 HEADER = (
     *("corpus", "backbone", "size", "utterances", "rejected"),
@@ -20,24 +20,24 @@ HEADER = (
 
 @dataclass
 class CacheFolder:
-    """A folder below cache/.
+    """A cache folder; the fields are the keys of `cache list --json`.
 
     Attributes:
         corpus: Name of the corpus.
         backbone: Name of the entry of `backbones`.
-        bytes: Size of its files; other names of the same files (DVC's, the store's) cost nothing.
-        utterances: With features.
-        rejected: Without, as rejected.csv says.
-        frames: Of all utterances.
-        dtype: Of the values; empty where there are none.
+        bytes: Size of its files; their other hard links (DVC's, the store's) cost nothing.
+        utterances: Number of utterances with features.
+        rejected: Number of utterances in rejected.csv.
+        frames: Number of frames of all utterances.
+        dtype: Type of the values; empty where there are none.
         width: D of a frame.
         layers: Hidden states side by side in a frame.
         bins: Number of values of integer bins, or None.
-        hop_seconds: From one frame to the next, or None.
+        hop_seconds: Time between two frames, or None.
         pooling: `frames`, `mean` or `first`.
         needed_by: `model.slot` of each entry of `models` that names the backbone.
         listed: Whether params.yaml has the corpus and the backbone.
-        problem: Why it cannot be read, or empty.
+        problem: Why the folder cannot be read, or empty.
     """
 
     corpus: str
@@ -57,7 +57,7 @@ class CacheFolder:
     problem: str = ""
 
     def add(self, shard: Shard) -> None:
-        """Take in a shard."""
+        """Add the counts of a shard."""
         self.utterances += len(shard.ids)
         self.frames += int(shard.offsets[-1])
         self.dtype, self.pooling = shard.stored.dtype.name, str(shard.provenance.get("pooling", ""))
@@ -69,7 +69,7 @@ class CacheFolder:
         """A row of the table."""
         width = str(self.width) if self.bins is None else f"{self.bins} bins"
         needed = ", ".join(self.needed_by) or ("nothing" if self.listed else "not in params.yaml")
-        if self.needed_by and not self.dtype:  # of the entry `none`, which most models name
+        if self.needed_by and not self.dtype:  # the entry `none`, which most models name
             needed = f"{len(self.needed_by)} slots, without features"
         return [
             *(self.corpus, self.backbone, size(self.bytes)),
@@ -81,14 +81,14 @@ class CacheFolder:
 
 @dataclass(frozen=True)
 class Store:
-    """The work store.
+    """Sizes in the work store.
 
     Attributes:
-        folder: Where.
-        bytes: Of finished shards.
-        unused_bytes: Of those, what no entry of params.yaml would use.
-        training_bytes: Of half-done trainings.
-        unused: What is unused: kind, checkpoint and size.
+        folder: Root of the store.
+        bytes: Size of finished shards.
+        unused_bytes: Size of those that no entry of params.yaml would use.
+        training_bytes: Size of half-done trainings.
+        unused: Kind and checkpoint of each unused backbone, and its size.
     """
 
     folder: str
@@ -99,8 +99,8 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Holdings:
-    """All that is listed."""
+class Inventory:
+    """Caches and work store."""
 
     caches: list[CacheFolder]
     store: Store
@@ -110,7 +110,7 @@ class Holdings:
         object.__setattr__(self, "total_bytes", sum(cache.bytes for cache in self.caches))
 
     def lines(self) -> list[str]:
-        """For people."""
+        """A table for a terminal."""
         rows = [list(HEADER), *(cache.cells() for cache in self.caches)]
         count, utterances = len(self.caches), sum(cache.utterances for cache in self.caches)
         rows.append(["total", f"{count} caches", size(self.total_bytes), f"{utterances:,}", ""])
@@ -125,26 +125,26 @@ class Holdings:
         ]
 
 
-def holdings(params: Params, store: Path, root: Path = Path("cache")) -> Holdings:
-    """Look at every cache folder and at the work store; a bad folder does not stop the others.
+def take_inventory(params: Params, store: Path, root: Path = Path("cache")) -> Inventory:
+    """Read every cache folder and the work store; a bad folder does not stop the others.
 
     Args:
         params: params.yaml.
         store: Root of the work store.
-        root: Holds `<corpus>/<backbone>`.
+        root: Folder of `<corpus>/<backbone>`.
     """
     needed = users(params)
     folders = sorted(path for path in root.glob("*/*") if path.is_dir())
     found = [
-        _look_at(folder, params, needed)
+        _cache_folder(folder, params, needed)
         for folder in folders
         if not folder.parent.name.startswith(".")
     ]
-    return Holdings(found, _look_at_store(store, params))
+    return Inventory(found, _store(store, params))
 
 
 def users(params: Params) -> dict[str, tuple[str, ...]]:
-    """By backbone the slots that it fills: `model.slot`."""
+    """The slots that each backbone fills, as `model.slot`, by backbone."""
     found: dict[str, list[str]] = {}
     for model, entry in params.models.items():
         slots = entry.items() if isinstance(entry, dict) else ()
@@ -155,7 +155,7 @@ def users(params: Params) -> dict[str, tuple[str, ...]]:
 
 
 def size(count: float) -> str:
-    """Bytes for people, in powers of 1,000 as disks are sold.
+    """Bytes as text, in powers of 1,000.
 
     >>> size(1_500_000)
     '1.5 MB'
@@ -167,7 +167,7 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _look_at(folder: Path, params: Params, needed: dict[str, tuple[str, ...]]) -> CacheFolder:
+def _cache_folder(folder: Path, params: Params, needed: dict[str, tuple[str, ...]]) -> CacheFolder:
     found = CacheFolder(folder.parent.name, folder.name)
     found.needed_by = needed.get(found.backbone, ())
     found.listed = found.corpus in params.corpora and found.backbone in params.backbones
@@ -184,7 +184,7 @@ def _look_at(folder: Path, params: Params, needed: dict[str, tuple[str, ...]]) -
     return found
 
 
-def _look_at_store(store: Path, params: Params) -> Store:
+def _store(store: Path, params: Params) -> Store:
     backbones = list(stored_backbones(store, params))
     unused = [found for found in backbones if found.entries == ()]
     trainings = [file.bytes for _, files in stored_trainings(store) for file in files]

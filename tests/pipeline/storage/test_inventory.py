@@ -17,8 +17,7 @@ from features.corpus.manifest import Manifest
 from features.files.reasons import REJECTED, write_reasons
 from pipeline.__main__ import app
 from pipeline.params.file import Params, read_params
-from pipeline.storage.holdings import holdings, size, users
-from pipeline.storage.survey import describes
+from pipeline.storage.inventory import size, take_inventory, users
 from tests.conftest import ManifestMaker
 from tests.support.tone_cache import HERE, PARAMS, flip_frame, make_project
 
@@ -135,7 +134,7 @@ def test_looking_is_no_use(private_store: Path) -> None:
     paths = list(private_store.glob("*/*.h5"))
     for path in paths:
         os.utime(path, (long_ago, long_ago))
-    holdings(read_params(Path("params.yaml")), private_store, Path("nowhere"))
+    take_inventory(read_params(Path("params.yaml")), private_store, Path("nowhere"))
     assert all(path.stat().st_atime < time.time() - 80 * 24 * 3600 for path in paths)
 
 
@@ -168,7 +167,7 @@ def test_an_entry_describes_what_it_would_make(change: dict[str, object], same: 
         "weights_sha256": "0",
         "resampling": IDENTITY,
     }
-    assert describes(params.backbone("w"), provenance) is same
+    assert (not params.backbone("w").differences(provenance)) is same
 
 
 def test_slots_that_come_later_count_as_well() -> None:

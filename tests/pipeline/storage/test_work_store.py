@@ -17,7 +17,7 @@ from features.extraction.extract import extract
 from features.extraction.store import WorkStore
 from pipeline.__main__ import app
 from pipeline.params.file import read_params
-from pipeline.storage.prune import DAY, removable, remove
+from pipeline.storage.work_store import DAY, removable, remove
 from tests.conftest import ManifestMaker
 from tests.support.tone_cache import HERE, PARAMS, make_project
 

@@ -1,13 +1,12 @@
-"""Are the inputs of training what the lock files in Git say, where DVC did not look?
+"""Compare the inputs of training with the lock files in Git, where DVC did not verify a pull.
 
-DVC compares what it pulls with its MD5 only from remotes with `verify`, which `python -m pipeline
+DVC compares pulled objects with their MD5 only for remotes with `verify`, which `python -m pipeline
 share setup` sets. Shards carry a checksum of their own, which finds damage but not forgery, and
-labels carry none. So where a project has another remote as well, training reads its inputs once
+labels carry none. So where a project has a remote without `verify`, training reads its inputs once
 more and compares them with dvc.lock, which came by Git.
 
-MD5 is DVC's name for content. To forge an output one needs a second preimage, which nobody can
-make; that two contents of one MD5 can be made by the same hand is of no use against a lock that
-someone else wrote.
+MD5 is what DVC addresses content by. Collisions of MD5 can be made, but do not help here: to forge
+an output that somebody else has locked takes a second preimage, which nobody can compute.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from features.errors import CacheError
 from features.files.yaml_text import read_yaml_file
 from pipeline.storage.remote import unverified
 
-LOCK_BYTES = 1 << 26  # of a lock file, at most
+LOCK_BYTES = 1 << 26  # largest lock file that is read
 
 
-def check_pulled(folders: Iterable[Path]) -> None:
+def check_locked(folders: Iterable[Path]) -> None:
     """Compare output folders with the lock files, if some remote is not verified.
 
-    A folder that no lock file knows is passed over.
+    Folders that are in no lock file are skipped.
 
     Args:
-        folders: Relative to the project, which is the current folder.
+        folders: Paths relative to the project, which is the current folder.
 
     Raises:
-        CacheError: If one is not what its lock file says.
+        CacheError: If a folder differs from its lock file.
     """
     remotes = unverified()
     if not remotes:
@@ -46,22 +45,22 @@ def check_pulled(folders: Iterable[Path]) -> None:
             continue
         raise CacheError(
             f"{folder} is not what dvc.lock says: MD5 {found}, expected {expected}"
-            f"{_objects(folder, expected)}. It was changed here, or by a remote that DVC does not "
+            f"{_changed(folder, expected)}. It was changed here, or by a remote that DVC does not "
             f"verify ({', '.join(remotes)}): remove the folder and these objects, set the remote "
             "up by `python -m pipeline share setup`, and pull again"
         )
 
 
 def directory_md5(folder: Path) -> str:
-    """DVC's name of a folder: the MD5 of the sorted list of its files, with theirs."""
+    """DVC's hash of a folder: the MD5 of the sorted JSON list of its files and their MD5."""
     files = _files(folder)
     entries = [{"md5": files[name], "relpath": name} for name in sorted(files)]
     content = json.dumps(entries, sort_keys=True).encode()
     return f"{hashlib.md5(content, usedforsecurity=False).hexdigest()}.dir"
 
 
-def _objects(folder: Path, expected: str) -> str:
-    """What differs, and under which names DVC keeps it in its usual cache folder."""
+def _changed(folder: Path, expected: str) -> str:
+    """Files that differ, with the objects of DVC's default cache folder to be removed."""
     objects = Path(".dvc", "cache", "files", "md5")
     listed = objects / expected[:2] / expected[2:]
     if not listed.is_file() or _file_md5(listed) + ".dir" != expected:
@@ -77,7 +76,7 @@ def _objects(folder: Path, expected: str) -> str:
 
 
 def _files(folder: Path) -> dict[str, str]:
-    """MD5 by path of all files in a folder."""
+    """MD5 of all files in a folder, by relative path."""
     return {
         path.relative_to(folder).as_posix(): _file_md5(path)
         for path in folder.rglob("*")
@@ -91,7 +90,7 @@ def _file_md5(path: Path) -> str:
 
 
 def _locked() -> dict[str, str]:
-    """MD5 by path, of all outputs that the stages before training have in their lock files."""
+    """MD5 of the outputs of `prepare` and `extract`, by path, from their lock files."""
     found: dict[str, str] = {}
     for stage in ("prepare", "extract"):
         path = Path("stages", stage, "dvc.lock")

@@ -1,0 +1,249 @@
+"""The work store: what it holds, which entries of params.yaml use that, and pruning.
+
+Weights are not loaded to tell which entry uses a shard: the shard's provenance is compared with the
+entry's settings. Where that leaves a doubt (a checkpoint that changed under its name), the shard
+counts as used.
+
+Pruning removes shards that were neither read nor written for some days, or that no entry of
+params.yaml would use (of this project: others may share the store), or, if asked for both, those
+that are both. Half-done trainings go by age alone, and never within a day, since nothing says
+whether a process is still at work on one. A backbone that is being extracted is locked, and stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from features.backbone.entry import BackboneEntry
+from features.cache.shard import read_shard
+from features.errors import CacheError, ParamsError
+from features.extraction.store import LOCK
+from features.files.writing import lock, open_lock, remove_folder
+from pipeline.params.file import Params
+from pipeline.runtime.resume import NAME
+
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+DAY = 24 * 3600.0  # seconds
+LEAST_DAYS = 1.0  # for which a half-done training is kept
+_TRAINING = "half-done training"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the work store.
+
+    Attributes:
+        path: Path of the file.
+        bytes: Size.
+        links: Number of hard links; with two or more, removing one frees nothing.
+        used: Time of the last read or write, in seconds since 1970.
+    """
+
+    path: Path
+    bytes: int
+    links: int
+    used: float
+
+    @classmethod
+    def at(cls, path: Path) -> StoredFile:
+        """Read the status of a file."""
+        status = path.stat()
+        used = max(status.st_atime, status.st_mtime)
+        return cls(path, status.st_size, status.st_nlink, used)
+
+
+@dataclass(frozen=True)
+class StoredBackbone:
+    """The finished shards of one backbone.
+
+    Attributes:
+        folder: `<store>/<fingerprint>`.
+        shards: Files of the shards.
+        what: Kind and checkpoint, for messages.
+        entries: Entries of params.yaml that would use them; None where no shard can be read.
+    """
+
+    folder: Path
+    shards: tuple[StoredFile, ...]
+    what: str
+    entries: tuple[str, ...] | None
+
+    @property
+    def bytes(self) -> int:
+        """Size of the shards."""
+        return sum(shard.bytes for shard in self.shards)
+
+
+@dataclass(frozen=True)
+class Removable:
+    """Files of one folder that are removed together.
+
+    Attributes:
+        folder: The folder they are in.
+        files: The files.
+        what: Description for messages.
+        days: Days since the last of them was used.
+        locked: Whether an extraction holds the folder, so that none of them is removed.
+    """
+
+    folder: Path
+    files: tuple[StoredFile, ...]
+    what: str
+    days: float
+    locked: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """Size of the files."""
+        return sum(file.bytes for file in self.files)
+
+    @property
+    def freed(self) -> int:
+        """Bytes that the disk gains: a file with another hard link (a cache, DVC's) stays."""
+        return sum(file.bytes for file in self.files if file.links == 1)
+
+
+def stored_backbones(store: Path, params: Params) -> Iterator[StoredBackbone]:
+    """Every backbone that the store holds shards of."""
+    entries = list(_entries(params))
+    for folder in _named(store):
+        shards = tuple(_files(folder, "*.h5"))
+        if not shards:
+            continue
+        provenance = _provenance(shards)
+        if provenance is None:
+            yield StoredBackbone(folder, shards, "an unknown backbone", None)
+        else:
+            using = tuple(entry.name for entry in entries if not entry.differences(provenance))
+            parts = (provenance.get("kind"), provenance.get("checkpoint"))
+            what = " ".join(str(part) for part in parts if part)
+            yield StoredBackbone(folder, shards, what, using)
+
+
+def stored_trainings(store: Path) -> Iterator[tuple[Path, tuple[StoredFile, ...]]]:
+    """The folder of each half-done training, and its files."""
+    for folder in _named(store / NAME):
+        yield folder, tuple(_files(folder, "**/*"))
+
+
+def removable(
+    store: Path, params: Params, *, keep_days: float | None, not_in_params: bool
+) -> list[Removable]:
+    """Files that pruning would remove.
+
+    Args:
+        store: Root of the work store.
+        params: params.yaml.
+        keep_days: Keep what was used within so many days; None: age does not matter.
+        not_in_params: Keep what an entry of params.yaml would use.
+
+    Raises:
+        ParamsError: If neither is given, which would be everything, or the days are negative.
+    """
+    if keep_days is None and not not_in_params:
+        raise ParamsError(
+            "prune: given neither --keep-days nor --not-in-params; expected one of them, or both"
+        )
+    if keep_days is not None and not keep_days >= 0:
+        raise ParamsError(f"--keep-days {keep_days}: expected a number of days, 0 or more")
+    now = time.time()
+    found = []
+    for backbone in stored_backbones(store, params):
+        if not_in_params and backbone.entries != ():
+            continue
+        before = now - (keep_days or 0.0) * DAY
+        files = tuple(file for file in backbone.shards if file.used <= before)
+        if files:
+            days = max(0.0, now - max(file.used for file in files)) / DAY
+            with _held(backbone.folder) as free:
+                what = f"shards of {backbone.what}"
+                found.append(Removable(backbone.folder, files, what, days, locked=not free))
+    if keep_days is not None:
+        for folder, files in stored_trainings(store):
+            newest = max([folder.stat().st_mtime, *(file.used for file in files)])
+            if newest < now - max(keep_days, LEAST_DAYS) * DAY:
+                used = max((file.used for file in files), default=now)
+                found.append(Removable(folder, files, _TRAINING, max(0.0, now - used) / DAY))
+    return found
+
+
+def remove(items: Sequence[Removable]) -> Iterator[str]:
+    """Remove files, yielding a line for each step; what is locked or was used meanwhile stays."""
+    for item in items:
+        if item.what == _TRAINING:
+            remove_folder(item.folder)
+            yield f"removed {item.folder}"
+            continue
+        with _held(item.folder) as free:
+            if not free:
+                yield f"left {item.folder}: it is being extracted"
+                continue
+            for file in item.files:
+                with contextlib.suppress(FileNotFoundError):
+                    if StoredFile.at(file.path) == file:
+                        file.path.unlink()
+                        file.path.with_suffix(".json").unlink(missing_ok=True)
+            # The lock file stays: a process that waits for it would else lock one that is gone.
+            yield f"removed {len(item.files)} shards from {item.folder}"
+
+
+def _entries(params: Params) -> Iterator[BackboneEntry]:
+    for name in params.backbones:
+        try:
+            yield params.backbone(name)
+        except ParamsError:
+            continue  # `python -m pipeline check` reports it
+
+
+def _named(folder: Path) -> list[Path]:
+    """Folders named by a fingerprint: whatever else is in a store was not written by us."""
+    return sorted(
+        path
+        for path in folder.glob("*")
+        if FINGERPRINT.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+    )
+
+
+def _files(folder: Path, pattern: str) -> Iterator[StoredFile]:
+    for path in sorted(folder.glob(pattern)):
+        try:
+            if path.is_file() and not path.is_symlink():
+                yield StoredFile.at(path)
+        except FileNotFoundError:
+            continue  # removed by a process that works here
+
+
+def _provenance(shards: tuple[StoredFile, ...]) -> Mapping[str, Any] | None:
+    for shard in shards:
+        try:
+            with _unused(shard.path):
+                return read_shard(shard.path).provenance
+        except (CacheError, FileNotFoundError):
+            continue
+    return None
+
+
+@contextlib.contextmanager
+def _unused(path: Path) -> Iterator[None]:
+    """Read a file without counting that as a use: its times are set back."""
+    before = path.stat()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # another user's file: then it counts as used now
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a backbone's lock if it is free; yields whether it was."""
+    with open_lock(folder / LOCK) as file:
+        yield lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
