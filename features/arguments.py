@@ -194,6 +194,16 @@ def _unknown(key: str, valid: Iterable[str]) -> str:
     return f"given an unknown key; expected {listed}{_nearest(key, names)}"
 
 
+def counted(ids: Iterable[str]) -> str:
+    """Number of ids and the first five of them, for a message.
+
+    >>> counted(["a", "b"])
+    "2 ('a', 'b')"
+    """
+    found = list(ids)
+    return f"{len(found)} ({', '.join(map(repr, found[:5]))}{', …' if len(found) > 5 else ''})"
+
+
 def shown_key(key: str) -> str:
     """A key as it is; one that is long, or holds what a terminal would act on, as it is quoted."""
     return key if len(key) <= _REPR.maxstring and key.isprintable() else quoted(key)

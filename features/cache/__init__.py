@@ -1,1 +1,1 @@
-"""The cache: sealed HDF5 shards, written once and read by id."""
+"""Feature cache: sealed HDF5 shards, written once and read by utterance id."""

@@ -1,7 +1,7 @@
 """Frames of a shard, read from its file: through a map of its pages, or by positioned reads.
 
 Neither keeps the file open: a cache may have more shards than the 1,024 descriptors that a process
-commonly gets. Nothing here imports torch, but for whoever asks for a tensor.
+commonly gets. torch is imported for `StoredFrames.tensor` alone.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class StoredFrames:
     """A contiguous array inside a file.
 
     Attributes:
-        path: The file.
+        path: File.
         start: First byte of the array.
-        dtype: Of the values.
+        dtype: Type of the values.
         shape: `[sum T, D]` or `[sum T]`.
-        identity: Inode, size and time of change of the file that `start` was read from.
+        identity: Inode, size and modification time of the file that `start` was read from.
     """
 
     path: Path
@@ -63,7 +63,7 @@ class StoredFrames:
 
     @cached_property
     def array(self) -> Array:
-        """The pages of the file, read-only; nothing is read until it is used."""
+        """View of the file's pages, read-only; the disk is read when they are used."""
         view = self._mapped.view()
         view.flags.writeable = False
         return view
@@ -72,7 +72,7 @@ class StoredFrames:
     def tensor(self) -> Tensor:
         """The same pages; torch converts float16 an order of magnitude faster than numpy.
 
-        Never write to it: that would change what this process sees, though never the file.
+        Writing to it would change what this process sees, though never the file.
         """
         import torch
 
@@ -83,7 +83,7 @@ class StoredFrames:
         """A descriptor of the file for `want` and `read`.
 
         Raises:
-            CacheError: If the file is gone, or is another than the one `start` was read from.
+            CacheError: If the file is gone or was replaced since `start` was read.
         """
         try:
             file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -103,7 +103,7 @@ class StoredFrames:
             os.close(file)
 
     def want(self, file: int, first: int, last: int) -> None:
-        """Tell the system that frames `first:last` will be read, so that the disk can start."""
+        """Announce to the system that frames `first:last` will be read: the disk starts early."""
         advise = getattr(os, "posix_fadvise", None)  # Linux has it, macOS does not
         if advise is not None:
             step = self._frame_bytes
@@ -111,13 +111,13 @@ class StoredFrames:
 
     def read(self, file: int, first: int, into: Array) -> None:
         """Fill `into`, `[T, D]` or `[T]` of the stored dtype, from frame `first` on."""
-        assert into.flags.c_contiguous  # else the bytes would go into a copy
+        assert into.flags.c_contiguous  # otherwise the bytes would go into a copy
         self._read(file, raw(into), self.start + first * self._frame_bytes)
 
     def blocks(self) -> Iterator[memoryview]:
-        """All bytes in order, in one buffer that is filled anew for each block.
+        """All bytes in order, in one buffer that each block overwrites.
 
-        Pages that were mapped and touched would count as this process's memory; these do not.
+        Unlike mapped pages that were touched, it does not grow this process's memory.
         """
         buffer = memoryview(bytearray(min(BLOCK_BYTES, self.bytes)))
         with self.open() as file:
@@ -127,7 +127,7 @@ class StoredFrames:
                 yield block
 
     def __getstate__(self) -> dict[str, Any]:
-        """Fields without the map: a copy in another process maps the file itself."""
+        """Fields without the map: a copy in another process maps the file for itself."""
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
     @cached_property
@@ -196,10 +196,10 @@ def map_pages(file: int, size: int) -> NDArray[np.uint8]:
 
 
 def raw(array: Array) -> memoryview:
-    """The bytes of an array in order; of a contiguous one the very same, of another a copy."""
+    """Bytes of an array in order: a view of a contiguous array, a copy of any other."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def identity(status: os.stat_result) -> tuple[int, int, int]:
-    """What tells a file from one that has taken its name: inode, size and time of change."""
+    """Identity of a file under its name: inode, size and modification time."""
     return status.st_ino, status.st_size, status.st_mtime_ns

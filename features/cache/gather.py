@@ -1,6 +1,6 @@
-"""Rows from anywhere in a cache, written straight into one padded tensor.
+"""Copies rows from anywhere in a cache into one padded batch, reusing the memory of old batches.
 
-Legend: B batch, T time, D width.
+Shapes: B batch, T time, D width.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from features.cache.frames import Extent
 from features.stream import Stream
 
 OPEN_AT_ONCE = 64  # files at most; a batch rarely touches more shards
-WORTH_REUSING_BYTES = 4 << 20  # below, the allocator keeps memory by itself
-CACHED_BYTES = 512 << 10  # that are read before they are converted
-KEPT = 2  # blocks of a size: training holds one batch while it makes the next, here of two slots
+WORTH_REUSING_BYTES = 4 << 20  # smaller blocks are kept by the allocator itself
+CACHED_BYTES = 512 << 10  # read before they are converted: fits a core's L2 cache
+KEPT = 2  # free blocks of a size: training holds one batch while it makes the next, of two slots
 
 _free: defaultdict[int, list[NDArray[np.uint8]]] = defaultdict(list)
 
@@ -34,13 +34,13 @@ def gather(
     """Copy B rows, each once, converting on the way.
 
     Args:
-        extents: The rows.
+        extents: Places of the rows.
         width: Shape of one frame: `(D,)`, or `()` for bins.
-        kind: In which dtype they are returned.
-        mapped: Whether to take them from the map of the files, or by positioned reads.
+        kind: Type of the returned values.
+        mapped: Whether to copy from the map of the files, or to use positioned reads.
 
     Returns:
-        Values `[B, T, D]` or `[B, T]` with zeros after the shorter, and mask `[B, T]`.
+        Values `[B, T, D]` or `[B, T]` with zeros behind shorter rows, and mask `[B, T]`.
     """
     lengths = [extent.length for extent in extents]
     longest = max(lengths, default=0)
@@ -51,13 +51,13 @@ def gather(
         for start in range(0, len(extents), OPEN_AT_ONCE):
             part = slice(start, start + OPEN_AT_ONCE)
             _read(extents[part], values[part])
-    # numpy compares in half the time, which in a batch of float16 is a twentieth of the whole.
+    # numpy compares in half of torch's time, which saves a twentieth of a batch of float16.
     mask = np.arange(longest) < np.array(lengths, np.int64)[:, None]
     return Stream(values, torch.from_numpy(mask))
 
 
 def fill(rows: Sequence[Tensor], values: Tensor) -> None:
-    """Write one of the rows `[T_i, ...]` to each of `values` `[B, T, ...]`, and zeros behind it.
+    """Write the rows `[T_i, ...]` into `values` `[B, T, ...]`, with zeros behind each.
 
     Rows that need no conversion go through numpy, that is `memcpy`, which overwrites memory without
     reading it first. torch's own loop reads it, and takes half as long again.
@@ -72,17 +72,15 @@ def fill(rows: Sequence[Tensor], values: Tensor) -> None:
 
 
 def clear_padding(lengths: Sequence[int], values: Tensor) -> None:
-    """Write zeros after the first `lengths` frames of each of `values` `[B, T, ...]`.
-
-    Bytes, since only those are filled by `memset`, which spares memory for the same reason.
-    """
+    """Write zeros after the first `lengths` frames of each of `values` `[B, T, ...]`."""
+    # As bytes, which numpy fills by `memset`: that too does not read the memory first.
     memory = values.unsqueeze(-1).view(torch.uint8).numpy()
     for length, row in zip(lengths, memory, strict=True):
         row[length:].fill(0)
 
 
 def _read(extents: Sequence[Extent], values: Tensor) -> None:
-    """Fill `values`, having asked the disk for all of their rows at once."""
+    """Fill `values` by positioned reads, all of which are announced to the disk first."""
     with contextlib.ExitStack() as opened:
         files: dict[Path, int] = {}
         for stored, first, last in extents:
@@ -99,7 +97,7 @@ def _read(extents: Sequence[Extent], values: Tensor) -> None:
 
 
 def _convert(extents: Sequence[Extent], files: Mapping[Path, int], values: Tensor) -> None:
-    """Fill `values` by way of a buffer that stays in the processor's caches."""
+    """Fill `values` through a buffer that stays in the processor's caches."""
     stored = extents[0].stored
     frame = math.prod(stored.shape[1:]) * stored.dtype.itemsize
     longest = max(extent.length for extent in extents)
@@ -116,7 +114,7 @@ def _convert(extents: Sequence[Extent], files: Mapping[Path, int], values: Tenso
 
 
 def _groups(extents: Sequence[Extent], most: int) -> Iterator[slice]:
-    """Neighbours that have `most` frames together, or fewer."""
+    """Slices of neighbours that together have at most `most` frames."""
     start = frames = 0
     for stop, extent in enumerate(extents):
         if frames + extent.length > most:
@@ -127,12 +125,11 @@ def _groups(extents: Sequence[Extent], most: int) -> Iterator[slice]:
 
 
 def empty(shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
-    """Memory for a batch: that of an earlier batch once no tensor uses it any more.
+    """Uninitialised memory for a batch: that of an earlier batch once no tensor uses it any more.
 
-    Reading is fast because of this, more than of how it copies: fresh memory of such a size comes
-    from the system, which clears every page of it, and for float32 that takes as long as the rest.
-    Where there is nothing to reuse, numpy asks for huge pages (torch does not), which makes the
-    clearing cheaper.
+    This is the main reason why reading is fast: fresh memory of such a size comes from the system,
+    which clears every page of it, and for float32 that takes as long as everything else. Where
+    there is nothing to reuse, numpy asks for huge pages (torch does not), which are cleared faster.
     """
     count = math.prod(shape) * kind.itemsize
     if count < WORTH_REUSING_BYTES:
@@ -142,7 +139,7 @@ def empty(shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
         block = _free[size].pop()
     except IndexError:
         block = np.empty(size, np.uint8)
-    # The tensor holds this view and nothing else does: it dies with the last tensor.
+    # Only the tensor (and tensors that share its memory) hold this view, so it dies with the last.
     memory = block[:count]
     weakref.finalize(memory, _give_back, block).atexit = False
     return torch.from_numpy(memory).view(kind).reshape(shape)

@@ -1,9 +1,9 @@
-"""What of a shard is read at all: a file that was pulled may be anybody's.
+"""Reads attributes and datasets of an HDF5 file that may come from an attacker.
 
-HDF5 can lead to other files (links, external storage, virtual datasets) and can declare arrays of
+HDF5 can refer to other files (links, external storage, virtual datasets) and can declare arrays of
 any size that take no room in the file (chunks that are compressed or were never written, pointers
-that all lead to one text). A shard of ours has none of that (docs/format.md): each dataset stands
-in the file itself, in one piece. So what a shard makes its reader hold is at most its own size.
+that all lead to one text). Heronry's shards have none of that (docs/format.md): each dataset is in
+the file itself, in one piece. So reading a shard never takes more memory than its own size.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from features.files.json_text import parse_json
 
 ATTRIBUTES = ("checksum", "format", "provenance", "rejected", "spec", "version")
 DATASETS = ("contents", "crc32", "frames", "ids", "offsets", "rounding")
-KINDS = "Sfiu"  # texts of fixed length and numbers; all others hold pointers
+KINDS = "Sfiu"  # numpy's codes of fixed-length texts and numbers; all others hold pointers
 
 
 def read_attributes(file: Any, size: int) -> dict[str, Any]:
-    """The attributes of the format, texts decoded; any other is left alone.
+    """Attributes of the format, with texts decoded; others are not read.
 
     Args:
-        file: The open file.
-        size: Its bytes.
+        file: Open HDF5 file.
+        size: Bytes of the file.
 
     Raises:
         ValueError: If one is an array, or larger than the file.
@@ -43,11 +43,7 @@ def read_attributes(file: Any, size: int) -> dict[str, Any]:
 
 
 def read_object(text: Any) -> dict[str, Any]:
-    """A JSON object out of an attribute.
-
-    Raises:
-        ValueError: If it is something else.
-    """
+    """Parse the JSON object of an attribute; a ValueError if it is something else."""
     value = parse_json(text)
     if not isinstance(value, dict):
         raise ValueError(f"an attribute holds a {type(value).__name__}; expected a JSON object")
@@ -55,16 +51,16 @@ def read_object(text: Any) -> dict[str, Any]:
 
 
 def dataset(file: Any, name: str, size: int) -> Any:
-    """A dataset of a shard, once it is known to stand in this very file and to fit into it.
+    """A dataset of a shard, checked to lie in this file and to fit into it.
 
     Args:
-        file: The open file.
-        name: Of the dataset.
+        file: Open HDF5 file.
+        name: Name of the dataset.
         size: Bytes of the file.
 
     Raises:
         KeyError: If there is none.
-        ValueError: If it leads out of the file, holds pointers, or declares more than the file has.
+        ValueError: If it refers to another file, holds pointers, or declares more than there is.
     """
     link = file.get(name, getlink=True)
     if link is None:
@@ -82,6 +78,6 @@ def dataset(file: Any, name: str, size: int) -> Any:
     declared = math.prod(found.shape or ()) * found.dtype.itemsize
     if declared > size:
         raise ValueError(f"`{name}` declares {declared:,} bytes in a file of {size:,}: truncated")
-    if name != "frames" and found.chunks is not None:  # of frames, that is told by its own message
+    if name != "frames" and found.chunks is not None:  # `read_shard` refuses such frames
         raise ValueError(f"`{name}` is not contiguous")
     return found

@@ -1,9 +1,9 @@
-"""Cache folders: sealed shards in manifest order, written once and read by id.
+"""Reads a cache folder by utterance id: rows as arrays, batches as padded tensors.
 
 Usage from a notebook:
 
     reader = CacheReader(Path("cache/demo/minilm"))
-    frames = reader["some id"]  # [T, D], a view of the file: nothing is read until it is used
+    frames = reader["some id"]  # [T, D], a view of the file, read when it is used
     stream = reader.batch(["some id", "another"])  # [2, T, D], padded, with its mask
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.cache.frames import Extent
-from features.cache.shard import DEVIATION, Shard, check_structure, read_shard, shard_name
+from features.cache.shard import DEVIATION, Shard, read_shard, shard_name
 from features.errors import CacheError
 from features.files.reasons import NOTICED, REJECTED, read_reasons, reasons_line
 from features.process.memory import available_bytes
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     import torch
 
 Access = Literal["auto", "map", "read"]
-MAPPED_PART = 0.5  # of the available memory that a mapped cache may take: docs/format.md, Reading
+MAPPED_PART = 0.5  # share of the available memory that a mapped cache may take (docs/format.md)
 
 
 class CacheReader(Mapping[str, NDArray[Any]]):
-    """The rows of a cache folder by utterance id.
+    """Rows of a cache folder by utterance id.
 
-    It keeps no file open, and may be handed to other processes.
+    It keeps no file open, and may be sent to other processes.
 
     Args:
         folder: `cache/<corpus>/<backbone>`.
         verify: Whether to read everything once and compare checksums.
-        access: `map` looks at the pages of the files: nothing is copied, and all processes share
-            one copy. `read` reads rows into memory of their own when they are asked for, many at a
-            time for a batch; a cache that does not fit the memory is read many times faster so.
-            `auto` maps a cache of at most half the available memory.
+        access: `map` gives views of the files' pages: nothing is copied, and all processes share
+            one copy. `read` copies rows when they are asked for, those of a batch together, which
+            is many times faster for a cache that does not fit into memory. `auto` maps a cache of
+            at most half the available memory.
 
     Attributes:
         access: `map` or `read`.
@@ -62,8 +62,6 @@ class CacheReader(Mapping[str, NDArray[Any]]):
                 f"{folder} holds no shards; expected shard-00000.h5 ...: run `dvc repro` or "
                 "`dvc pull`"
             )
-        for shard in self.shards:
-            check_structure(shard)
         self._check_sequence()
         self._extents = {
             id: Extent(shard.stored, first, last)
@@ -83,24 +81,24 @@ class CacheReader(Mapping[str, NDArray[Any]]):
 
     @property
     def spec(self) -> StreamSpec:
-        """What the rows are."""
+        """Width and kind of the rows."""
         return self.shards[0].spec
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Where the rows come from; of a deviation that was measured, the largest of all shards."""
+        """Backbone and settings of the rows, with the largest measured deviation of all shards."""
         deviations = [s.provenance[DEVIATION] for s in self.shards if DEVIATION in s.provenance]
         largest = {DEVIATION: max(deviations)} if deviations else {}
         return {**self.shards[0].provenance, **largest}
 
     @property
     def rejected(self) -> dict[str, str]:
-        """Reasons by id of the utterances that could not be extracted."""
+        """Reasons by id of utterances that could not be extracted."""
         return self._reasons(REJECTED)
 
     @property
     def noticed(self) -> dict[str, str]:
-        """Notices by id of utterances whose features leave out a part of them."""
+        """Notices by id of utterances of which a part was left out."""
         return self._reasons(NOTICED)
 
     def _reasons(self, name: str) -> dict[str, str]:
@@ -129,16 +127,16 @@ class CacheReader(Mapping[str, NDArray[Any]]):
         return self._extents[id].length
 
     def batch(self, ids: Sequence[str], *, dtype: torch.dtype | None = None) -> Stream:
-        """Some utterances, padded with zeros, written straight into the tensor that is returned.
+        """A batch of utterances, padded with zeros.
 
         Args:
             ids: B utterances, in the order of the result.
-            dtype: Of the values; by default float32, and int64 for bins.
+            dtype: Type of the values; by default float32, and int64 for bins.
 
         Returns:
-            Values `[B, T, D]` (bins: `[B, T]`) and mask `[B, T]`, where T is the longest's.
+            Values `[B, T, D]` (bins: `[B, T]`) and mask `[B, T]`; T is the longest's.
         """
-        # Only here, so that programs that read rows as arrays need not wait for torch's import.
+        # Imported here, so that programs that read rows as arrays do not wait for torch.
         import torch
 
         from features.cache.gather import gather
@@ -164,7 +162,7 @@ class CacheReader(Mapping[str, NDArray[Any]]):
 
 
 def no_features(rejected: Mapping[str, str]) -> str:
-    """What is to be said of a cache all of whose utterances were rejected."""
+    """Message about a cache all of whose utterances were rejected."""
     reasons = reasons_line(rejected.values())
     return (
         f"all {len(rejected)} utterances were rejected: {reasons}; expected "

@@ -1,7 +1,9 @@
-"""One sealed shard: a contiguous HDF5 file that can be memory-mapped. Format: docs/format.md.
+"""Writes, reads and verifies one shard of a cache: a contiguous HDF5 file (docs/format.md).
 
 Equal rows give equal bytes: one session, canonical order, no timestamps, a fixed HDF5 file version,
 and nothing in the attributes about the host, the date or library versions.
+
+Shapes: N utterances, T frames of each, D width.
 """
 
 from __future__ import annotations
@@ -25,7 +27,13 @@ from features.errors import CacheError, DamagedShardError
 from features.files.reading import check_regular
 from features.stream import StreamSpec
 
-DEVIATION = "compute_deviation"  # of provenance; the one key in which shards may differ
+FORMAT = "heronry-cache"
+VERSION = 1
+HDF5_VERSION = "v110"
+DTYPES = ("float16", "float32", "int16")
+DEVIATION = "compute_deviation"  # the one key of provenance in which shards may differ
+ADVICE = "run `python -m pipeline doctor --repair`, which moves {name} aside, then `dvc repro`"
+Array = NDArray[Any]
 
 
 def shard_name(number: int) -> str:
@@ -33,22 +41,15 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}.h5"
 
 
-FORMAT = "heronry-cache"
-VERSION = 1
-HDF5_VERSION = "v110"
-DTYPES = ("float16", "float32", "int16")
-Array = NDArray[Any]
-
-
 @dataclass(frozen=True)
 class Row:
     """One utterance of a shard.
 
     Attributes:
-        id: The utterance.
+        id: Utterance.
         content: Hash of what the backbone read (`Utterance.audio_content` or `.text_content`).
-        frames: `[T, D]` real values or `[T]` bins, in the dtype that is stored.
-        rounding: Largest absolute difference between what was computed and what is stored.
+        frames: `[T, D]` real values or `[T]` bins, in the stored dtype.
+        rounding: Largest absolute difference between computed and stored values.
     """
 
     id: str
@@ -59,19 +60,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Shard:
-    """What a shard holds but for its frames, which stay in the file.
+    """Contents of a shard; the frames stay in the file.
 
     Attributes:
-        path: The file.
-        ids: Utterances in order, N of them.
+        path: File.
+        ids: Ids of the N utterances, in order.
         contents: Content hash of each.
         offsets: `[N + 1]`; utterance i has frames `offsets[i]:offsets[i + 1]`.
         crc32: `[N]` CRC-32 of each utterance's bytes.
-        stored: Where in the file the frames lie, `[sum T, D]` or `[sum T]`.
-        spec: What the frames are.
-        provenance: Where they come from.
-        rounding: `[N]` largest absolute error that storing made in each utterance.
-        rejected: Reason by id of the utterances that belong here but could not be computed.
+        stored: Place of the frames in the file, `[sum T, D]` or `[sum T]`.
+        spec: Width and kind of the frames.
+        provenance: Backbone and settings that computed the frames.
+        rounding: `[N]` largest absolute rounding error of each utterance.
+        rejected: Reasons by id of the utterances of this shard that could not be computed.
         checksum: SHA-256 over everything else.
     """
 
@@ -89,11 +90,11 @@ class Shard:
 
     @property
     def frames(self) -> Array:
-        """All frames, a view of the file's pages and no copy; mapped when first asked for."""
+        """All frames as a view of the file's pages, which are mapped at first use."""
         return self.stored.array
 
     def row(self, index: int) -> Row:
-        """Utterance number `index`, without a copy."""
+        """Row number `index`, without a copy."""
         frames = self.frames[self.offsets[index] : self.offsets[index + 1]]
         return Row(self.ids[index], self.contents[index], frames, float(self.rounding[index]))
 
@@ -101,11 +102,11 @@ class Shard:
         """Read every byte, a block at a time, and compare the checksum.
 
         Raises:
-            CacheError: If any of it was altered, naming the damaged utterances where it can.
+            CacheError: If anything was altered, naming the damaged utterances where possible.
         """
         try:
             found = _checksum(self, self.stored.blocks())
-        except ValueError as error:  # a flipped byte can make text that is no text
+        except ValueError as error:  # a flipped byte can make an attribute that JSON cannot hold
             raise DamagedShardError(f"{self.path} is damaged ({error})") from error
         if found == self.checksum:
             return
@@ -121,9 +122,6 @@ class Shard:
         )
 
 
-ADVICE = "run `python -m pipeline doctor --repair`, which moves {name} aside, then `dvc repro`"
-
-
 def write_shard(
     path: Path,
     rows: Sequence[Row],
@@ -133,7 +131,7 @@ def write_shard(
     dtype: str,
     rejected: Mapping[str, str] | None = None,
 ) -> None:
-    """Write rows as one shard to `path`, a temporary file (`features.files.writing.replacing`)."""
+    """Write rows as one shard to the temporary file `path` (`features.files.writing.replacing`)."""
     width = () if spec.bins is not None else (spec.dim,)
     parts = [np.ascontiguousarray(row.frames, dtype=dtype) for row in rows]
     offsets = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
@@ -151,7 +149,7 @@ def write_shard(
         rejected=dict(rejected or {}),
         checksum="",
     )
-    # In memory first: HDF5 may crash when a disk runs full under it, and a plain write does not.
+    # In memory first: HDF5 may crash when a disk runs full, and a plain write does not.
     image = io.BytesIO()
     with h5py.File(image, "w", libver=(HDF5_VERSION, HDF5_VERSION)) as file:
         frames = file.create_dataset("frames", shape, dtype, track_times=False)
@@ -164,8 +162,8 @@ def write_shard(
         _write(file, "ids", _strings(shard.ids))
         _write(file, "contents", _strings(shard.contents))
         file.attrs["version"] = VERSION
-        # Of fixed length: HDF5 keeps others in a heap without a checksum, where one damaged byte
-        # can make its reader loop for ever.
+        # Strings of fixed length: HDF5 keeps others in a heap without a checksum, where one damaged
+        # byte can make its reader loop for ever.
         file.attrs["format"] = np.bytes_(FORMAT)
         file.attrs["spec"] = _json(spec.to_dict())
         file.attrs["provenance"] = _json(provenance)
@@ -175,17 +173,19 @@ def write_shard(
 
 
 def read_shard(path: Path) -> Shard:
-    """Read a shard but for its frames, and find where those are.
+    """Read a shard except its frames, and find their place in the file.
 
-    Without HDF5's lock: what is sealed does not change, and not every file system has locks.
+    HDF5's lock is not taken: a sealed file does not change, and not every file system has locks.
 
     Raises:
-        CacheError: If the file is missing, foreign, truncated or of an unknown version.
+        DamagedShardError: If the file is truncated or damaged, or its parts do not fit each other,
+            listing everything that does not fit.
+        CacheError: If the file is missing, foreign or of an unknown version.
     """
     try:
         check_regular(path)
         with h5py.File(path, "r", locking=False) as file:
-            return _parse(path, file)
+            shard = _parse(path, file)
     except CacheError:
         raise
     except FileNotFoundError:
@@ -200,6 +200,11 @@ def read_shard(path: Path) -> Shard:
             f"{path} is no readable shard ({error}); it may be truncated or foreign: "
             + ADVICE.format(name=path.name)
         ) from error
+    # A number from a file that was pulled must not decide how much memory a batch takes.
+    faults = "; ".join(_structure_faults(shard))
+    if faults:
+        raise DamagedShardError(f"{path} is damaged ({faults}); {ADVICE.format(name=path.name)}")
+    return shard
 
 
 def _parse(path: Path, file: Any) -> Shard:
@@ -231,7 +236,7 @@ def _parse(path: Path, file: Any) -> Shard:
 
 
 def _stored(path: Path, dataset: Any) -> StoredFrames:
-    """Where the dataset lies in the file."""
+    """Place of the dataset's values in the file."""
     status = path.stat()
     offset = dataset.id.get_offset() if dataset.size else 0
     if offset is None or (dataset.size and dataset.chunks is not None):
@@ -268,20 +273,8 @@ def _checksum(shard: Shard, frames: Iterable[memoryview]) -> str:
     return digest.hexdigest()
 
 
-def check_structure(shard: Shard) -> None:
-    """Refuse a shard whose parts do not fit each other.
-
-    Raises:
-        DamagedShardError: Listing everything that does not fit.
-    """
-    faults = list(structure_faults(shard))
-    if faults:
-        advice = ADVICE.format(name=shard.path.name)
-        raise DamagedShardError(f"{shard.path} is damaged ({'; '.join(faults)}); {advice}")
-
-
-def structure_faults(shard: Shard) -> Iterator[str]:
-    """Everything that does not fit, one line each."""
+def _structure_faults(shard: Shard) -> Iterator[str]:
+    """Everything in which the parts of a shard contradict each other, one line each."""
     spec, frames, offsets, count = shard.spec, shard.stored, shard.offsets, len(shard.ids)
     wrong = list(_spec_faults(spec))
     if wrong:
@@ -310,7 +303,7 @@ def structure_faults(shard: Shard) -> Iterator[str]:
 
 
 def _spec_faults(spec: StreamSpec) -> Iterator[str]:
-    """Values of `spec` that are no numbers, which is all that JSON promises."""
+    """Values of `spec` of the wrong type: JSON checks none."""
     for name in ("dim", "bins", "layers"):
         value = getattr(spec, name)
         if type(value) is not int and not (name == "bins" and value is None):

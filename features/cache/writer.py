@@ -1,4 +1,4 @@
-"""Writes a cache folder: sealed shards in manifest order, each written once."""
+"""Writes the shards of a cache folder, each sealed: complete, flushed to disk, read-only."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from features.stream import StreamSpec
 
 
 class CacheWriter:
-    """Writes one shard at a time, sealed: whole, flushed, read-only.
+    """Rounds rows to the stored dtype and writes shards.
 
     Args:
-        spec: What the rows are.
-        provenance: Where they come from; goes into every shard.
-        dtype: In which dtype they are stored: float16, float32 or int16.
+        spec: Width and kind of the rows.
+        provenance: Backbone and settings that computed the rows; written into every shard.
+        dtype: Stored dtype: float16, float32 or int16.
     """
 
     def __init__(self, *, spec: StreamSpec, provenance: Mapping[str, Any], dtype: str) -> None:
         self.spec, self.provenance, self.dtype = spec, provenance, dtype
 
     def round(self, id: str, content: str, values: NDArray[Any]) -> Row:
-        """A row in the stored dtype, with the error that rounding made.
+        """A row in the stored dtype, with its rounding error.
 
         Raises:
             CacheError: If a value does not fit, such as one above 65,504 in float16.
@@ -53,14 +53,14 @@ class CacheWriter:
         rejected: Mapping[str, str] | None = None,
         deviation: float | None = None,
     ) -> None:
-        """Write a shard that is there entirely or not at all.
+        """Write a shard; if that is interrupted, no file of its name exists.
 
         Args:
-            path: Where.
+            path: File of the shard.
             rows: Its utterances, in order.
-            rejected: Reasons by id of those that belong here and could not be computed.
-            deviation: What a reduced `compute_dtype` changed in this shard, relative to the largest
-                value; recorded in its provenance.
+            rejected: Reasons by id of utterances of this shard that could not be computed.
+            deviation: Largest change by a reduced `compute_dtype`, relative to the largest value;
+                recorded in the provenance.
         """
         measured = {} if deviation is None else {DEVIATION: deviation}
         with replacing(path) as temporary:

@@ -1,1 +1,1 @@
-"""Faults of cache folders: found, named, and taken out of the way."""
+"""Finds faults of cache folders and moves damaged files away."""

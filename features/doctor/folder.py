@@ -1,95 +1,51 @@
-"""What is wrong with a cache folder: everything, where `CacheReader` stops at the first.
+"""Lists every fault of a cache folder, where `CacheReader` stops at the first.
 
-`check_cache` holds a folder against its format (docs/format.md), `check_against` against the
-manifest that it should have been made from. One shard is open at a time.
+`check_cache` compares a folder with its format (docs/format.md), `check_against` with the manifest
+that it should have been made from. One shard is open at a time.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
-
+from features.arguments import counted
 from features.backbone.base import Reads, content_of
 from features.backbone.entry import PACKAGE
-from features.cache.guard import DATASETS, dataset, read_attributes
 from features.cache.reader import no_features
 from features.cache.shard import shard_name
 from features.corpus.manifest import Manifest
-from features.doctor.shards import NAME, Fault, ShardFacts, check_shard, named, shard_number
+from features.doctor.shards import (
+    NAME,
+    Fault,
+    ShardFacts,
+    check_shard,
+    shard_number,
+    unopenable,
+)
 from features.errors import HeronryError, ParamsError
 from features.extraction.plan import PlannedShard, lacking, plan_shards
-from features.files.reading import check_regular
 from features.files.reasons import NOTICED, REJECTED, SEEN, read_reasons
 from features.process.terminal import progress
-from features.process.workers import WorkerPool
 from features.settings.plugins import load
 
-OPEN_SECONDS = 60.0  # for what takes milliseconds on a disk and seconds on a sleepy network
-
-
-def unopenable(paths: Sequence[Path]) -> set[Path]:
-    """Those of `paths` that HDF5 crashes on, or does not come back from."""
-    bad: set[Path] = set()
-    left = list(paths)
-    while left:
-        with WorkerPool(1, _silence) as pool:
-            pool.submit(os.getpid).result()  # where no worker can start, no file is to blame
-            try:
-                while left:
-                    pool.submit(_open, left[0], OPEN_SECONDS).result()
-                    del left[0]
-            except BrokenProcessPool:
-                bad.add(left.pop(0))
-    return bad
-
-
-def _silence() -> None:
-    """Drop what the C library prints when HDF5 has damaged the memory of this process."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-def _open(path: Path, seconds: float) -> None:
-    """Have HDF5 read what `read_shard` and `check_shard` have it read, which is not the frames."""
-    # The alarm ends the process whatever HDF5 does; a thread would not get its turn meanwhile.
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    # Errors are no crashes: whoever reads the file next meets them too, and reports them.
-    with contextlib.suppress(Exception):
-        check_regular(path)
-        size = path.stat().st_size
-        with h5py.File(path, "r", locking=False) as file:
-            with contextlib.suppress(Exception):
-                read_attributes(file, size)
-            for name in DATASETS:
-                with contextlib.suppress(Exception):
-                    found = dataset(file, name, size)
-                    if name != "frames":
-                        found[:]
-            list(file)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-SLACK_FRAMES = 2  # at the edges of an utterance, where backbones differ
-SLACK_PART = 0.02  # of its length: windows that overlap or do not divide it
+# How much the number of frames may differ from `seconds / hop_seconds`:
+SLACK_FRAMES = 2  # backbones treat the ends of an utterance differently,
+SLACK_PART = 0.02  # and windows may overlap or not divide its length
 
 
 @dataclass
 class CacheFacts:
-    """A cache folder and what is wrong with it.
+    """Contents and faults of a cache folder.
 
     Attributes:
         folder: `cache/<corpus>/<backbone>`.
-        shards: Those that are whole, in order.
-        unusable: Numbers of the shards that are bad or not there.
+        shards: Sound shards, in order.
+        unusable: Numbers of the shards that are damaged or missing.
         rejected: Reasons by id, from rejected.csv; None where that cannot be read.
-        faults: All of them.
+        faults: All faults.
     """
 
     folder: Path
@@ -100,18 +56,14 @@ class CacheFacts:
 
 
 def check_cache(folder: Path) -> CacheFacts:
-    """Read everything in a cache folder and list what the format forbids."""
+    """Read everything in a cache folder and list its deviations from the format."""
     found = CacheFacts(folder)
     files = sorted(folder.iterdir())
-    deadly = unopenable([path for path in files if NAME.fullmatch(path.name)])
+    crashing = unopenable([path for path in files if NAME.fullmatch(path.name)])
     for path in progress(files, total=len(files), what=f"read {folder}", unit="file"):
-        if path in deadly:
-            found.faults.append(
-                Fault(path, "is damaged: HDF5 crashes or hangs on it", "quarantine")
-            )
-            found.unusable.add(shard_number(path))
-        elif NAME.fullmatch(path.name):
-            shard = check_shard(path)
+        if NAME.fullmatch(path.name):
+            deadly = [Fault(path, "is damaged: HDF5 crashes or hangs on it", "quarantine")]
+            shard = deadly if path in crashing else check_shard(path)
             if isinstance(shard, ShardFacts):
                 found.shards.append(shard)
             else:
@@ -130,7 +82,7 @@ def check_cache(folder: Path) -> CacheFacts:
 def check_against(cache: CacheFacts, manifest: Manifest) -> Iterator[Fault]:
     """Compare a cache with the manifest: ids, contents, how shards are cut, numbers of frames.
 
-    What belongs into shards that are bad or missing is known already and not told again.
+    Utterances of damaged or missing shards are not reported a second time.
     """
     reads = reads_of(cache, manifest)
     plan = list(plan_shards(manifest, reads))
@@ -140,16 +92,16 @@ def check_against(cache: CacheFacts, manifest: Manifest) -> Iterator[Fault]:
     where = cache.folder
     missing = [id for id in known if id not in held | unusable | set(cache.rejected or ())]
     if missing and cache.rejected is not None:
-        yield Fault(where, f"lacks utterances of the manifest: {named(missing)}")
+        yield Fault(where, f"lacks utterances of the manifest: {counted(missing)}")
     extra = [id for shard in cache.shards for id in shard.ids if id not in known]
     extra += [id for id in cache.rejected or () if id not in known]
     if extra:
-        yield Fault(where, f"holds ids that are not in the manifest: {named(extra)}")
+        yield Fault(where, f"holds ids that are not in the manifest: {counted(extra)}")
     rows = [(s, i) for s in cache.shards for i, id in enumerate(s.ids) if id in known]
     stale = [s.ids[i] for s, i in rows if s.contents[i] != content_of(known[s.ids[i]], reads)]
     if stale:
-        yield Fault(where, f"is older than what the manifest says of: {named(stale)}")
-    # Nothing at all to read in the corpus, which rejected.csv says of each utterance: told already.
+        yield Fault(where, f"is older than what the manifest says of: {counted(stale)}")
+    # Without any shard, sound or not, rejected.csv has reported every utterance already.
     if not (missing or extra or stale) and (cache.shards or unusable):
         yield from _cut_faults(cache, plan)
     off = [
@@ -158,15 +110,15 @@ def check_against(cache: CacheFacts, manifest: Manifest) -> Iterator[Fault]:
         if _off(int(s.lengths[i]), known[s.ids[i]].seconds, s.spec.hop_seconds)
     ]
     if off:
-        yield Fault(where, f"numbers of frames that do not fit `hop_seconds`: {named(off)}")
+        yield Fault(where, f"numbers of frames that do not fit `hop_seconds`: {counted(off)}")
 
 
 def reads_of(cache: CacheFacts, manifest: Manifest) -> Reads:
-    """Whether the backbone of a cache reads audio or text, told from its content hashes.
+    """What the backbone of a cache reads, derived from its content hashes.
 
-    A backbone knows it, but making one may need weights. Where no hash fits either, frames with a
-    hop in time are taken to come from audio. Recognised words have the hash of an equal reference,
-    so that of the two only the kind tells which was read.
+    The backbone itself knows it, but building it may need weights. Where hashes fit neither audio
+    nor text, frames with a hop in time are taken to come from audio. Recognised words that equal
+    the reference have its hash, so only the kind of backbone distinguishes these two.
     """
     written: Reads = "asr" if _recognised(cache) else "text"
     contents = {content for shard in cache.shards for content in shard.contents}
@@ -185,7 +137,7 @@ def _recognised(cache: CacheFacts) -> bool:
     try:
         return any(load(PACKAGE, kind).reads == "asr" for kind in kinds)
     except ParamsError:
-        return False  # of a plug-in that is not here
+        return False  # the plug-in is not installed here
 
 
 def _cut_faults(cache: CacheFacts, plan: list[PlannedShard]) -> Iterator[Fault]:
@@ -219,7 +171,7 @@ def _check_rejected(found: CacheFacts) -> None:
 
 
 def _check_any(found: CacheFacts) -> None:
-    """A cache without features is of no use, however well formed; but of words heard by none."""
+    """Report a cache without any features; of recognised words, that is legal."""
     empty = not found.unusable and not any(shard.ids for shard in found.shards)
     if empty and found.rejected and set(found.rejected.values()) != {lacking("asr")}:
         text = f"holds no features: {no_features(found.rejected)}"
@@ -227,7 +179,7 @@ def _check_any(found: CacheFacts) -> None:
 
 
 def _check_sequence(found: CacheFacts) -> None:
-    """Numbering without gaps, and shards that are of one backbone."""
+    """Report gaps in the numbering, and shards of another backbone."""
     present = {shard.number for shard in found.shards} | found.unusable
     for number in sorted(set(range(max(present, default=-1))) - present):
         found.unusable.add(number)
@@ -245,13 +197,13 @@ def _check_ids(found: CacheFacts) -> None:
     rows = Counter(id for shard in found.shards for id in shard.ids)
     twice = [id for id, times in rows.items() if times > 1]
     if twice:
-        found.faults.append(Fault(found.folder, f"ids that occur twice: {named(twice)}"))
+        found.faults.append(Fault(found.folder, f"ids that occur twice: {counted(twice)}"))
     if found.rejected is None:
         return
     path = found.folder / REJECTED
     both = [id for id in found.rejected if id in rows]
     if both:
-        found.faults.append(Fault(path, f"lists ids that have features: {named(both)}"))
+        found.faults.append(Fault(path, f"lists ids that have features: {counted(both)}"))
     unlisted = [i for s in found.shards for i in s.rejected if i not in found.rejected]
     if unlisted:
-        found.faults.append(Fault(path, f"lacks ids that a shard rejects: {named(unlisted)}"))
+        found.faults.append(Fault(path, f"lacks ids that a shard rejects: {counted(unlisted)}"))

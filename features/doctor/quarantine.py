@@ -1,10 +1,10 @@
-"""Taking bad shards out of the way, so that the next `dvc repro` makes those anew and no others.
+"""Moves damaged shards out of the way, so that the next `dvc repro` makes these again.
 
-A shard often is one file under three names: in the cache folder, in DVC's cache and in the work
-store. Damage to one is damage to all, and DVC would put its own copy back without looking at it
-(its lock file says that the stage gave it), so that copies of damaged bytes must go from all three.
-The bytes are kept in cache/.quarantine/<corpus>/<backbone>/. A file that is no shard of ours is
-moved and nothing else: its copies may be somebody's data.
+A shard is often one file under three names: in the cache folder, in DVC's cache and in the work
+store. Damage to one is damage to all, and DVC would restore its own copy unchecked (its lock file
+names that hash as the stage's output), so copies of damaged bytes are removed from all three. The
+bytes are kept in cache/.quarantine/<corpus>/<backbone>/. A foreign file is moved and nothing else:
+its copies may be somebody's data.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from features.files.reading import file_sha256
 from features.files.writing import link_or_copy
 
 FOLDER = ".quarantine"
-MENDED = ("quarantine", "move")  # remedies of faults that are gone after `quarantine`
+MENDED = ("quarantine", "move")  # remedies of the faults that `quarantine` removes
 
 
 @dataclass(frozen=True)
 class BadFile:
-    """A file by its place on the disk and by its bytes."""
+    """Identity of a file: its place on the disk and its bytes."""
 
     inode: tuple[int, int]
     bytes: int
@@ -41,7 +41,7 @@ class BadFile:
 
     @classmethod
     def of(cls, path: Path) -> BadFile:
-        """Look at a file; a symbolic link counts as what it leads to."""
+        """Identify a file; a symbolic link counts as its target."""
         status = path.stat()
         return cls((status.st_dev, status.st_ino), status.st_size, file_sha256(path))
 
@@ -56,13 +56,13 @@ class BadFile:
 def quarantine(
     cache: CacheFacts, manifest: Manifest | None, *, store: Path, objects: Path | None
 ) -> Iterator[str]:
-    """Move the bad files of a cache folder away and remove all copies of them, telling each step.
+    """Move the bad files of a cache folder away, remove their copies, and yield a line each step.
 
     Args:
-        cache: The folder, as `check_cache` found it.
-        manifest: What it should hold, by which the bad shard's rows are known in the store.
+        cache: Folder, as `check_cache` found it.
+        manifest: Manifest of the corpus, by which rows of a bad shard are recognised in the store.
         store: Root of the work store.
-        objects: DVC's cache folder; None where there is none.
+        objects: DVC's cache folder, if there is one.
 
     Raises:
         CacheError: If a file can neither be moved nor removed.
@@ -77,7 +77,7 @@ def quarantine(
                 copies += _in_dvc(bad, objects)
                 copies += _in_store(bad, path, cache, manifest, store)
             target = _keep(path)
-            # The copies first: were this interrupted, the next repair would find the rest.
+            # Copies go first: if this is interrupted, the next repair still finds the bad file.
             for copy in copies:
                 copy.unlink(missing_ok=True)
                 yield f"removed {copy}, which holds the same damage"
@@ -91,7 +91,7 @@ def quarantine(
 
 
 def dvc_objects(project: Path) -> Path | None:
-    """DVC's cache folder of a project; None if DVC does not keep the project."""
+    """DVC's cache folder of a project; None for a project without DVC."""
     if not (project / ".dvc").is_dir():
         return None
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
@@ -100,7 +100,7 @@ def dvc_objects(project: Path) -> Path | None:
 
 
 def _keep(path: Path) -> Path:
-    """Give the bytes at `path` a name in the quarantine as well."""
+    """Link or copy `path` into the quarantine, under a name that is free there."""
     backbone = path.parent.absolute()
     folder = backbone.parent.parent / FOLDER / backbone.parent.name / backbone.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def _keep(path: Path) -> Path:
     if path.is_dir():
         shutil.copytree(path, target)
     else:
-        link_or_copy(path.resolve(), target)  # a symbolic link would lead to what is removed
+        link_or_copy(path.resolve(), target)  # a link to a symbolic link would dangle
     return target
 
 
@@ -132,7 +132,7 @@ def _in_dvc(bad: BadFile, objects: Path | None) -> list[Path]:
 def _in_store(
     bad: BadFile, path: Path, cache: CacheFacts, manifest: Manifest | None, store: Path
 ) -> Iterator[Path]:
-    """Shards of the same bytes, and bad ones that hold rows of the bad shard."""
+    """Shards of the store with the same bytes, and damaged ones with rows of the bad shard."""
     contents = _contents(path, cache, manifest)
     for candidate in _stored(cache, store):
         if bad.is_at(candidate) or (
@@ -142,7 +142,7 @@ def _in_store(
 
 
 def _stored(cache: CacheFacts, store: Path) -> Iterable[Path]:
-    """Shards in the store under the same backbone; under any where none here can be trusted."""
+    """Shards of the store under the same backbone, or under all if no sound shard names it."""
     if not cache.shards:
         return sorted(store.glob("*/*.h5"))
     own = WorkStore(store, fingerprint(cache.shards[0].provenance))
@@ -150,7 +150,7 @@ def _stored(cache: CacheFacts, store: Path) -> Iterable[Path]:
 
 
 def _contents(path: Path, cache: CacheFacts, manifest: Manifest | None) -> set[str]:
-    """Content hashes of the rows that the shard at `path` should have."""
+    """Content hashes of the rows that belong to the shard at `path`."""
     if manifest is None or not NAME.fullmatch(path.name):
         return set()
     plan = plan_shards(manifest, reads_of(cache, manifest))

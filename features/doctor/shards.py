@@ -1,12 +1,16 @@
-"""What is wrong with one shard: everything, where `read_shard` stops at the first.
+"""Lists the faults of one shard: of its structure, its checksum and its values.
 
-Frames are looked at in blocks; what stays in memory are ids, content hashes and lengths.
+Frames are read in blocks; only ids, content hashes and lengths stay in memory.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +19,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from features.cache.guard import DATASETS
+from features.arguments import counted
+from features.cache.guard import DATASETS, dataset, read_attributes
 from features.cache.shard import (
     ADVICE,
     DEVIATION,
@@ -24,13 +29,14 @@ from features.cache.shard import (
     Shard,
     read_shard,
     shard_name,
-    structure_faults,
 )
 from features.errors import CacheError, DamagedShardError
 from features.files.reading import check_regular
+from features.process.workers import WorkerPool
 from features.stream import StreamSpec
 
-BLOCK_VALUES = 1 << 22  # values looked at together, 16 MiB of float32
+BLOCK_VALUES = 1 << 22  # values checked at once, 16 MiB of float32
+OPEN_SECONDS = 60.0  # opening takes milliseconds on a disk and seconds on a slow network
 NAME = re.compile(r"shard-(\d{5,})\.h5")
 Remedy = Literal["quarantine", "move", "extract", "own"]
 
@@ -40,11 +46,11 @@ class Fault:
     """Something wrong with a cache.
 
     Attributes:
-        path: The file or folder.
-        text: What is wrong with it.
-        remedy: `quarantine`: the file is damaged and must go, with all copies of it, before it can
-            be made again; `move`: it is somebody else's and must go from here; `extract`: what is
-            there is whole, but not what it should be; `own`: the text says what to do.
+        path: File or folder.
+        text: Description of the fault.
+        remedy: `quarantine`: the file is damaged; it and all its copies must be moved away before
+            it can be made again. `move`: the file does not belong here. `extract`: the file is
+            intact, but out of date. `own`: the text says what to do.
     """
 
     path: Path
@@ -54,17 +60,17 @@ class Fault:
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What is kept of a sound shard once its frames were looked at.
+    """Facts about a sound shard that are kept after its frames were checked.
 
     Attributes:
-        path: The file.
-        bytes: Its size.
-        ids: Utterances in order, N of them.
+        path: File.
+        bytes: Size of the file.
+        ids: Ids of the N utterances, in order.
         contents: Content hash of each.
-        lengths: `[N]` frames of each.
-        spec: What the frames are.
-        provenance: Where they come from, without what was measured in this shard alone.
-        rejected: Reason by id of those that belong here and could not be computed.
+        lengths: `[N]` number of frames of each.
+        spec: Width and kind of the frames.
+        provenance: Backbone and settings, without what was measured in this shard alone.
+        rejected: Reasons by id of utterances of this shard that could not be computed.
     """
 
     path: Path
@@ -78,12 +84,12 @@ class ShardFacts:
 
     @property
     def number(self) -> int:
-        """Its place in the folder."""
+        """Position in the folder."""
         return shard_number(self.path)
 
 
 def check_shard(path: Path) -> ShardFacts | list[Fault]:
-    """Read a whole shard: what is known of it if it is sound, else what is wrong with it."""
+    """Read a whole shard: facts about a sound one, or the faults of any other."""
     try:
         shard = read_shard(path)
     except DamagedShardError as error:
@@ -91,10 +97,10 @@ def check_shard(path: Path) -> ShardFacts | list[Fault]:
     except CacheError as error:
         return [Fault(path, _plain(error, path), _remedy(path))]
     try:
-        wrong = list(structure_faults(shard)) or [*_damage(shard), *_value_faults(shard)]
+        wrong = [*_damage(shard), *_value_faults(shard)]
     except DamagedShardError as error:
         wrong = [_plain(error, path)]
-    except CacheError as error:  # of the disk, or the file was replaced just now
+    except CacheError as error:  # the disk fails, or the file was replaced just now
         return [Fault(path, _plain(error, path), "own")]
     if wrong:
         return [Fault(path, text, "quarantine") for text in wrong]
@@ -122,14 +128,50 @@ def shard_number(path: Path) -> int:
     return int(match[1])
 
 
-def named(ids: Iterable[str]) -> str:
-    """How many there are and the first five of them, for a message.
+def unopenable(paths: Sequence[Path]) -> set[Path]:
+    """Those of `paths` on which HDF5 crashes or hangs, found by opening them in another process.
 
-    >>> named(["a", "b"])
-    "2 ('a', 'b')"
+    A single wrong byte can do that: text attributes lie in HDF5's global heap, which has no
+    checksum, and the library follows the lengths in there (one such byte kept HDF5 1.14 busy for
+    ever).
     """
-    found = list(ids)
-    return f"{len(found)} ({', '.join(map(repr, found[:5]))}{', …' if len(found) > 5 else ''})"
+    bad: set[Path] = set()
+    left = list(paths)
+    while left:
+        with WorkerPool(1, _silence) as pool:
+            pool.submit(os.getpid).result()  # if no worker can start, it is not the file's fault
+            try:
+                while left:
+                    pool.submit(_open, left[0], OPEN_SECONDS).result()
+                    del left[0]
+            except BrokenProcessPool:
+                bad.add(left.pop(0))
+    return bad
+
+
+def _silence() -> None:
+    """Discard what the C library prints when HDF5 has damaged the memory of this process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _open(path: Path, seconds: float) -> None:
+    """Have HDF5 read all that `read_shard` and `check_shard` have it read: all but frames."""
+    # The alarm ends the process whatever HDF5 does; a thread would wait for Python's lock.
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # Errors are not crashes: `check_shard` meets them again and reports them.
+    with contextlib.suppress(Exception):
+        check_regular(path)
+        size = path.stat().st_size
+        with h5py.File(path, "r", locking=False) as file:
+            with contextlib.suppress(Exception):
+                read_attributes(file, size)
+            for name in DATASETS:
+                with contextlib.suppress(Exception):
+                    found = dataset(file, name, size)
+                    if name != "frames":
+                        found[:]
+            list(file)
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _damage(shard: Shard) -> Iterator[str]:
@@ -140,7 +182,7 @@ def _damage(shard: Shard) -> Iterator[str]:
 
 
 def _value_faults(shard: Shard) -> Iterator[str]:
-    """Values that no backbone may give: not finite, or beyond the bins."""
+    """Report values that no backbone may give: not finite, or outside the bins."""
     bins, frames = shard.spec.bins, shard.stored
     total, *width = frames.shape
     step = max(1, BLOCK_VALUES // max(1, *width, 1))
@@ -154,17 +196,17 @@ def _value_faults(shard: Shard) -> Iterator[str]:
             bad |= set((np.searchsorted(shard.offsets, places, side="right") - 1).tolist())
     if bad:
         what = "not finite" if bins is None else f"outside 0..{bins - 1}"
-        yield f"values are {what} in utterances: {named(shard.ids[i] for i in sorted(bad))}"
+        yield f"values are {what} in utterances: {counted(shard.ids[i] for i in sorted(bad))}"
 
 
 def _plain(error: CacheError, path: Path) -> str:
-    """The message without the path and the general advice, which stand beside it anyway."""
+    """The message without path and general advice, which `pipeline doctor` prints itself."""
     text = str(error).replace(ADVICE.format(name=path.name), "")
     return text.removeprefix(str(path)).lstrip(" :").rstrip(" :;")
 
 
 def _remedy(path: Path) -> Remedy:
-    """What to do about a file that says that it is no shard, or that cannot be opened."""
+    """Remedy for a file that is not marked as a shard, or that cannot be opened."""
     try:
         check_regular(path)
         with h5py.File(path, "r", locking=False) as file:
@@ -173,7 +215,7 @@ def _remedy(path: Path) -> Remedy:
                 and file.attrs.get("version") != VERSION
             ):
                 return "own"
-            # With all our datasets in it, it is ours, and the word `format` itself is damaged.
+            # A file with all datasets of a shard is one whose attribute `format` was damaged.
             return "quarantine" if set(file) >= set(DATASETS) else "move"
     except (OSError, RuntimeError):
         return "own"

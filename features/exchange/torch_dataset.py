@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from features.arguments import counted
 from features.cache.reader import CacheReader
-from features.doctor.shards import named
 from features.errors import CacheError
 from features.stream import Stream, StreamSpec
 
@@ -91,7 +91,7 @@ class CacheDataset(Dataset[CachedItem]):
         missing = [id for id in ids or () if id not in self.reader]
         if missing:
             raise CacheError(
-                f"{folder} has no features of {named(missing)}; see {folder / 'rejected.csv'}"
+                f"{folder} has no features of {counted(missing)}; see {folder / 'rejected.csv'}"
             )
         wanted = self.reader if ids is None else ids
         self.ids = [id for id in wanted if labels is None or id in labels]

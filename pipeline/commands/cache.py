@@ -10,9 +10,8 @@ from typing import Annotated, Literal, cast
 import typer
 import yaml
 
-from features.arguments import checked
+from features.arguments import checked, counted
 from features.backbone.base import Reads
-from features.doctor.shards import named
 from features.errors import ParamsError
 from features.exchange.arrays import ArrayReader
 from features.exchange.export import Form, export
@@ -141,9 +140,9 @@ def import_arrays(
 def _parity(found: Parity) -> list[str]:
     lines = [f"{len(found.imported)} utterances have features, in {found.dtype}"]
     if found.rejected:
-        lines.append(f"{len(found.rejected)} have none: {named(found.rejected)}")
+        lines.append(f"{len(found.rejected)} have none: {counted(found.rejected)}")
         lines += [f"  {id}: {reason}" for id, reason in list(found.rejected.items())[:5]]
     if found.extra:
-        lines.append(f"arrays of no utterance, left out: {named(found.extra)}")
+        lines.append(f"arrays of no utterance, left out: {counted(found.extra)}")
     lines += [f"refused {name}: {reason}" for name, reason in list(found.refused.items())[:20]]
     return lines

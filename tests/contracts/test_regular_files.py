@@ -19,8 +19,7 @@ from features.cache.shard import read_shard
 from features.corpora._tables.parquet import Shard
 from features.corpus.inspection import inspect_files
 from features.corpus.manifest import Manifest
-from features.doctor.folder import unopenable
-from features.doctor.shards import check_shard
+from features.doctor.shards import check_shard, unopenable
 from features.errors import HeronryError
 from features.exchange.arrays import READERS, ArrayReader
 from features.files.reading import check_regular, file_sha256, open_regular, open_text, read_regular

@@ -15,8 +15,7 @@ from features.backbones.tone import Tone
 from features.cache.reader import CacheReader
 from features.cache.shard import DEVIATION, Row, read_shard, shard_name, write_shard
 from features.corpus.manifest import Manifest
-from features.doctor import folder as shard_probe
-from features.doctor import shards as shard_check
+from features.doctor import shards
 from features.doctor.folder import check_cache
 from features.doctor.shards import ShardFacts, check_shard
 from features.errors import CacheError
@@ -105,7 +104,7 @@ def test_all_problems_are_told_and_not_the_first_only() -> None:
 def test_values_that_are_not_finite_behind_a_valid_checksum(
     value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_check, "BLOCK_VALUES", 100)
+    monkeypatch.setattr(shards, "BLOCK_VALUES", 100)
     rewrite(0, lambda rows: rows[2].frames.__setitem__((-1, -1), value))
     assert "values are not finite in utterances: 1 ('u2')" in said()
 
@@ -335,7 +334,7 @@ def test_no_altered_byte_is_believed_or_stops_the_doctor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever byte is altered: a fault, or a byte that holds nothing (then all is as before)."""
-    monkeypatch.setattr(shard_probe, "OPEN_SECONDS", 15.0)
+    monkeypatch.setattr(shards, "OPEN_SECONDS", 15.0)
     path = tmp_path / shard_name(0)
     rows = [Row(id, id * 3, np.full((n, 2), n, "f2")) for id, n in {"a": 3, "b": 0, "ö": 5}.items()]
     write_shard(path, rows, spec=StreamSpec(2), provenance={"kind": "x"}, dtype="float16")
@@ -361,7 +360,7 @@ def test_a_shard_that_hdf5_hangs_on_is_found_and_the_rest_is_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A wrong length in the global heap, where text attributes lie without a checksum."""
-    monkeypatch.setattr(shard_probe, "OPEN_SECONDS", 3.0)
+    monkeypatch.setattr(shards, "OPEN_SECONDS", 3.0)
     flip_frame(HERE / "shard-00002.h5")
     path = HERE / "shard-00001.h5"
     alter(path.name, lambda file: file.attrs.__setitem__("format", "heronry-cache"))  # in the heap
