@@ -1,14 +1,14 @@
 """Classification metrics as functions of confusion matrices.
 
-Legend: N items, K classes; `...` any leading axes (seeds, folds, bootstrap draws), all at once.
+Shapes: N items, K classes; `...` any leading axes (seeds, folds, bootstrap draws), all at once.
 A confusion matrix `[..., K, K]` counts items with the true class in rows, the predicted one in
 columns. A ratio whose denominator is 0 counts as 0, as scikit-learn does with `zero_division=0`.
 All values are fractions in [0, 1].
 
-Subsets (a fold, a draw of the bootstrap, a group of people) may lack classes. One rule holds for
-all of them, the default of scikit-learn: macro F1 is the mean over the classes that occur in the
-labels or in the predictions of the subset, UAR that over the classes that occur in its labels. So a
-perfect subset scores 1 whatever it holds.
+Subsets (a fold, a draw of the bootstrap, a group of people) may lack classes. They follow the
+default of scikit-learn: macro F1 is the mean over the classes that occur in the labels or in the
+predictions of the subset, UAR that over the classes that occur in its labels. So a perfect subset
+scores 1 whatever it holds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Matrices = NDArray[Any]
 """Counts `[..., K, K]` as integers, or as floats where draws weight them."""
 
 _NOTHING = 1e-9
-"""Of a class: sums of fractions (means over seeds, swapped between runs) may miss 0 by rounding."""
+"""Count up to which a class is empty: sums of fractions, such as means, may miss 0 by rounding."""
 
 MONITORS = ("accuracy", "uar", "macro_f1", "weighted_f1")
 """Metrics that the epoch to keep may be selected on, and that every report opens with."""
@@ -49,7 +49,7 @@ def confusion(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Counts
     Args:
         labels: `[N]` integers, the true classes.
         predictions: `[N]` integers, the predicted ones.
-        classes: K.
+        classes: Number of classes K.
 
     Returns:
         `[K, K]`, true classes in rows.
@@ -60,9 +60,9 @@ def confusion(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Counts
     >>> confusion([0, 0, 1], [0, 1, 1], 2).tolist()
     [[1, 1], [0, 1]]
     """
-    together = np.zeros(np.shape(labels), np.int64)
-    whole: Counts = grouped_confusion(together, 1, labels, predictions, classes)[0]
-    return whole
+    one_group = np.zeros(np.shape(labels), np.int64)
+    matrix: Counts = grouped_confusion(one_group, 1, labels, predictions, classes)[0]
+    return matrix
 
 
 def grouped_confusion(
@@ -72,10 +72,10 @@ def grouped_confusion(
 
     Args:
         groups: `[N]` integers below `n_groups`, the group of each item.
-        n_groups: G.
+        n_groups: Number of groups G.
         labels: `[N]` integers, the true classes.
         predictions: `[N]` integers, the predicted ones.
-        classes: K.
+        classes: Number of classes K.
 
     Returns:
         `[G, K, K]`.
@@ -91,6 +91,7 @@ def grouped_confusion(
             f"{len(group)} groups, {len(truth)} labels and {len(guess)} predictions; "
             "expected as many of each"
         )
+    # Index of the cell (group, truth, guess) of `[G, K, K]` in memory.
     flat = (group * classes + truth) * classes + guess
     counts = np.bincount(flat, minlength=n_groups * classes * classes)
     return counts.astype(np.int64).reshape(n_groups, classes, classes)
@@ -109,7 +110,7 @@ def per_class(matrices: Matrices) -> PerClass:
 
 
 def accuracy(matrices: Matrices) -> Floats:
-    """Share of items predicted rightly, `[...]`; the field calls it weighted accuracy (WA)."""
+    """Share of items predicted correctly, `[...]`; the field calls it weighted accuracy (WA)."""
     return _ratio(np.trace(matrices, axis1=-2, axis2=-1), matrices.sum((-2, -1)))
 
 
@@ -126,7 +127,7 @@ def macro_f1(matrices: Matrices) -> Floats:
     """Mean F1 over the classes that occur in the labels or in the predictions, `[...]`.
 
     Equals scikit-learn's `f1_score(average="macro")`. A class that is predicted and absent from
-    the labels counts as 0; one that is in neither says nothing of the predictions and is left out.
+    the labels counts as 0; one that is in neither is left out.
     """
     occurring = matrices.sum(-1) + matrices.sum(-2) > _NOTHING
     return _ratio(per_class(matrices).f1.sum(-1), occurring.sum(-1))
@@ -141,8 +142,8 @@ def weighted_f1(matrices: Matrices) -> Floats:
 def ovr_accuracy(matrices: Matrices) -> Floats:
     """Mean accuracy of the K one-vs-rest decisions, `[...]`: the "accuracy" of LPGNet.
 
-    It carries nothing that accuracy does not. An item predicted rightly is right in all K
-    decisions, any other wrong in exactly two (its own class and the predicted one), hence
+    It adds nothing to accuracy. An item predicted correctly is correct in all K decisions, any
+    other is wrong in exactly two (its own class and the predicted one), hence
 
         ovr_accuracy = 1 - 2 (1 - accuracy) / K.
 
@@ -173,8 +174,8 @@ def scores(matrices: Matrices) -> dict[str, Floats]:
 def class_values(matrices: Matrices) -> tuple[Floats, Floats]:
     """Recall and F1 of each class, `[..., K]`; NaN where the labels lack the class.
 
-    A mean of classes may take a class as 0 that is predicted and absent; said of the class itself
-    0 would be no statement about how it is recognised.
+    In a mean a class that is predicted and absent may count as 0; as the value of the class itself
+    0 would be wrong, since nothing is known about how it is recognised.
     """
     found = per_class(matrices)
     absent = found.support <= _NOTHING
@@ -182,9 +183,9 @@ def class_values(matrices: Matrices) -> tuple[Floats, Floats]:
 
 
 def row_shares(matrices: Matrices) -> Floats:
-    """Share of each true class that each class was predicted for, `[..., K, K]`.
+    """Confusion matrices normalised by row, `[..., K, K]`: shares of each true class.
 
-    Rows sum to 1; that of a class without items is 0.
+    Rows sum to 1; the row of a class without items is 0.
     """
     return _ratio(matrices, matrices.sum(-1)[..., None])
 
@@ -216,7 +217,7 @@ def f1_names(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def keys(prefix: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Keys of metrics.json for things with names: lower case, other signs as `_`, no two alike.
+    """Keys of metrics.json made of names: lower case, other signs as `_`, no two alike.
 
     >>> keys("uar_duration", ["under 2 s", "10 s and over"])
     ('uar_duration_under_2_s', 'uar_duration_10_s_and_over')

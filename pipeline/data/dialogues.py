@@ -4,7 +4,7 @@ A dialogue consists of the labels that the caller passes, which are those of one
 another split are no context, and neither are turns that a slot has no features of. So predictions
 on a split depend on that split alone, even where `allow_leak` lets a dialogue cross two of them.
 
-Legend: B dialogues, N turns, D width.
+Shapes: B dialogues, N turns, D width.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""One module per fusion kind."""
+"""Fusion models, one module for each kind; modules with an underscore are shared layers."""

@@ -1,1 +1,1 @@
-"""What a fusion model takes, gives and is; losses; checkpoints."""
+"""Contract of fusion models: batches, predictions, losses, checkpoints."""

@@ -1,6 +1,6 @@
-"""What fusion models take and give.
+"""Inputs and outputs of fusion models.
 
-Legend: B batch, T time, N turns, D width, K classes.
+Shapes: B batch, T time, N turns, D width, K classes.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from features.stream import Stream
 
 @dataclass(frozen=True)
 class Batch:
-    """Streams of B utterances by slot, with their labels; or of B dialogues.
+    """Streams by slot of B utterances or B dialogues, with their labels.
 
-    In a batch of dialogues the frames of a stream are turns, one vector each: `[B, N, D]`. Who
-    speaks is in neither.
+    In a batch of dialogues the frames of a stream are turns, one vector each: `[B, N, D]`. A batch
+    holds no speakers.
 
     Attributes:
-        streams: By slot: text, speech, nonverbal, prosody, spectral; only those that are filled.
+        streams: Streams by slot (text, speech, nonverbal, prosody, spectral), if it is filled.
         labels: `[B]` class numbers, int64; for dialogues `[B, N]`, with -1 at turns that are
             padding or are not to be scored. None where they are not known.
-        ids: The utterances; for dialogues all their turns that exist, dialogue after dialogue.
-        inputs: By slot: what a backbone that is part of the model gets, its rows being `ids`. Only
+        ids: Ids of the utterances; for dialogues of all turns that exist, dialogue after dialogue.
+        inputs: Inputs by slot of backbones that are part of the model, with a row for each id. Only
             in end-to-end training, where these slots have no stream yet.
     """
 
@@ -48,11 +48,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says about a batch.
+    """Output of a model for a batch.
 
     Attributes:
         logits: `[B, K]`; for dialogues `[B, N, K]`.
-        extras: Whatever else the model's own loss needs, by name.
+        extras: Further tensors that the model's own loss needs, by name.
     """
 
     logits: Tensor

@@ -1,4 +1,4 @@
-"""A trained model as two files: safetensors, and a JSON that rebuilds it with no other file."""
+"""Saves and loads a trained model: safetensors, and a JSON that rebuilds it with no other file."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def make_model(
     *,
     inputs: Mapping[str, Any] | None = None,
 ) -> FusionModel:
-    """A fusion model with fresh weights, drawn from torch's global generator.
+    """Fusion model with fresh weights, drawn from torch's global generator.
 
     Args:
-        kind: Plug-in of the model.
-        args: Its keywords.
+        kind: Module of the model in `pipeline.fusion`.
+        args: Keywords of its constructor.
         specs: Streams by slot, as the caches hold them.
         classes: Number of classes K.
-        inputs: What happens to the streams before: `pipeline.model.inputs`; None: nothing.
+        inputs: Settings of the layers before the model (`pipeline.model.inputs`); None: no layers.
 
     Raises:
-        ParamsError: If the model cannot be made so.
+        ParamsError: If the model refuses its arguments or streams.
     """
     before = InputLayers(specs, InputSettings.of(inputs))
     model: FusionModel = load(FUSIONS, kind)(before.specs, classes, **args)
@@ -59,7 +59,7 @@ def describe_model(
     classes: Sequence[str],
     inputs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Content of `model.json`: what `make_model` was given."""
+    """Content of `model.json`: the arguments of `make_model`, and names of classes."""
     description = {
         "format": FORMAT,
         "version": VERSION,
@@ -84,7 +84,7 @@ def save_model(
     classes: Sequence[str],
     inputs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `model.safetensors` and `model.json`; what is given is what `make_model` was given."""
+    """Write `model.safetensors` and `model.json`, given the arguments of `make_model`."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
@@ -95,7 +95,7 @@ def save_model(
 
 @dataclass(frozen=True)
 class Description:
-    """The fields of model.json."""
+    """Fields of model.json."""
 
     format: Literal["heronry-model"]
     version: Literal[1]
@@ -117,7 +117,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def load_model(folder: Path) -> tuple[FusionModel, list[str]]:
-    """The model in eval mode, and its class names.
+    """Load a model in eval mode, and its class names.
 
     Raises:
         CheckpointError: If the files are missing, foreign or do not fit each other.
@@ -129,7 +129,7 @@ def load_model(folder: Path) -> tuple[FusionModel, list[str]]:
         raise CheckpointError(f"{folder / 'model.json'}: {in_lines(wrong)}; train again")
     try:
         specs = {slot: StreamSpec(**spec) for slot, spec in description["specs"].items()}
-        with torch.random.fork_rng():
+        with torch.random.fork_rng():  # weights are drawn first, which must not disturb a training
             model = make_model(
                 description["kind"],
                 args,

@@ -1,14 +1,15 @@
-"""What may happen to streams before a fusion sees them: `models.<name>.inputs`, the same for all.
+"""Layers before any fusion: learned mixes of hidden states, and norms (`models.<name>.inputs`).
 
-`mix_layers` turns a stack of hidden states into one with learned weights, instead of taking it as
-one wide vector; `layer_norm` normalises the frames of some slots. Both come before the fusion is
-made, so that it is built for the streams that it will get, and knows of neither. Nothing is drawn
-at random here: a fusion behind these switches begins with the weights that it would have without.
+`mix_layers` turns a stack of hidden states into one by learned weights, instead of one wide vector;
+`layer_norm` normalises the frames of some slots. The fusion is then built for the streams that come
+out, so that it needs no code for either. These layers draw no random numbers: a fusion behind them
+begins with the weights that it would have without.
 
 Sources: ELMo (arXiv 1802.05365), equation 1, with its scale; SUPERB (arXiv 2105.01051) mixes the
-layers of speech encoders so, without one. ELMo's optional norm of each layer is left out.
+layers of speech encoders in the same way, without a scale. ELMo's optional norm of each layer is
+left out.
 
-Legend: B batch, T time (turns of a dialogue), L layers, D width.
+Shapes: B batch, T time (turns of a dialogue), L layers, D width.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ Slot = Literal["text", "speech", "nonverbal", "prosody", "spectral"]
 
 @dataclass(frozen=True)
 class InputSettings:
-    """The keys of `models.<name>.inputs`.
+    """Keys of `models.<name>.inputs`.
 
     Attributes:
         mix_layers: Whether stacks of layers are mixed to the width of one; False: one wide vector.
-        layer_norm: Slots whose frames are normalised, after mixing; one that is `none` is no fault.
+        layer_norm: Slots whose frames are normalised, after mixing; they may be `none`.
     """
 
     mix_layers: bool = False
@@ -46,7 +47,7 @@ class InputSettings:
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None) -> Self:
-        """From params.yaml or model.json; None: all off.
+        """Settings from params.yaml or model.json; None: all off.
 
         Raises:
             ParamsError: Naming the valid keys, if one is unknown or of another type.
@@ -57,17 +58,17 @@ class InputSettings:
         return cls(**(given or {}))
 
     def to_dict(self) -> dict[str, Any]:
-        """As a mapping for JSON; empty if all is off, as it was before there were switches."""
+        """Mapping for JSON; empty if all is off, as files of older releases have it."""
         return {} if self == type(self)() else asdict(self) | {"layer_norm": list(self.layer_norm)}
 
 
 class LayerMix(nn.Module):
-    """gamma * sum_l softmax(s)_l h_l, with s = 0 and gamma = 1 at the start: the mean.
+    """Learned mix of hidden states: gamma * sum_l softmax(s)_l h_l, `[B, T, L D]` to `[B, T, D]`.
+
+    It starts at s = 0 and gamma = 1, which is the mean: softmax(0)_l = 1 / L.
 
     Args:
-        layers: L.
-
-    Shape: `[B, T, L * D]` -> `[B, T, D]`.
+        layers: Number of layers L.
     """
 
     def __init__(self, layers: int) -> None:
@@ -76,7 +77,7 @@ class LayerMix(nn.Module):
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, values: Tensor) -> Tensor:
-        """Add one layer after the other: no copy of the stack is made."""
+        """Sum of the layers one after the other, so that the stack is not copied."""
         first, *others = values.chunk(len(self.weights), dim=-1)
         share, *shares = self.weights.softmax(0).unbind()
         mixed = first * share
@@ -86,14 +87,14 @@ class LayerMix(nn.Module):
 
 
 class InputLayers(nn.Module):
-    """The switches at work: streams by slot in, streams by slot out, zeros kept where padding is.
+    """Mixes and norms by slot: streams by slot to streams by slot, with zeros at padding.
 
     Args:
         specs: Streams of the backbones.
-        settings: What is switched on.
+        settings: Layers that are switched on.
 
     Attributes:
-        specs: Streams that the fusion gets.
+        specs: Streams that the fusion is built for.
 
     Raises:
         ParamsError: If bins are to be normalised, or a stack does not divide into its layers.
@@ -117,26 +118,27 @@ class InputLayers(nn.Module):
 
     @property
     def changed(self) -> list[str]:
-        """Slots to which anything happens."""
+        """Slots that have a mix or a norm."""
         return [slot for slot in self.specs if slot in self.mixes or slot in self.norms]
 
     def forward(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
-        """The streams of all slots, of which `changed` are new."""
+        """Streams of all slots, of which `changed` are new."""
         return dict(streams) | {slot: self._prepared(slot, streams[slot]) for slot in self.changed}
 
     def _prepared(self, slot: str, stream: Stream) -> Stream:
         values = stream.values
         for modules in (self.mixes, self.norms):
             values = modules[slot](values) if slot in modules else values
+        # The bias of a norm is added to padding too.
         return Stream(values.masked_fill(~stream.mask[..., None], 0), stream.mask)
 
 
 class PreparedFusion(FusionModel):
-    """A fusion behind `InputLayers`.
+    """Fusion behind `InputLayers`.
 
     Args:
-        inputs: What happens to the streams.
-        fusion: Made for `inputs.specs`.
+        inputs: Layers before the fusion.
+        fusion: Model built for `inputs.specs`.
     """
 
     def __init__(self, inputs: InputLayers, fusion: FusionModel) -> None:
@@ -150,7 +152,7 @@ class PreparedFusion(FusionModel):
         return prediction
 
     def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """The fusion's loss, by the criterion that this model was given."""
+        """The fusion's loss, by the criterion that training set on this model."""
         self.fusion.criterion = self.criterion
         return self.fusion.loss(prediction, batch)
 

@@ -1,10 +1,10 @@
-"""Classification losses. All take logits `[N, K]` and labels: `[N]` classes or `[N, K]` shares.
+"""Classification losses of logits `[N, K]` and labels: `[N]` classes or `[N, K]` shares.
 
 Sources: weights N/n_c, focal (alpha 0.5, gamma 2) and binary cross-entropy for mixup are those of
 arXiv 2506.02088 and its public code; focal loss: arXiv 1708.02002, equation 5; label smoothing:
 arXiv 1512.00567, section 7.
 
-Legend: N items, K classes.
+Shapes: N items, K classes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def class_weights(counts: Tensor) -> Tensor:
-    """N / n_c by class, `[K]` float32, not normalised; a class without items counts as one item.
+    """Weights N / n_c by class, `[K]` float32, not normalised; an empty class counts as one item.
 
     >>> import torch
     >>> class_weights(torch.tensor([6, 2, 0])).tolist()
@@ -24,7 +24,7 @@ def class_weights(counts: Tensor) -> Tensor:
 
 
 class Criterion(nn.Module):
-    """What a loss is made of, and what its mean is over.
+    """Base of the losses: class weights, label smoothing, and the divisor of the mean.
 
     Args:
         weights: `[K]` factor of each class; None: all 1.
@@ -35,23 +35,23 @@ class Criterion(nn.Module):
 
     def __init__(self, weights: Tensor | None = None, smoothing: float = 0.0) -> None:
         super().__init__()
-        # Of the training, not of the model: its checkpoint must not hold them.
+        # They belong to the training protocol, so the model's checkpoint must not hold them.
         self.register_buffer("weights", weights, persistent=False)
         self.smoothing = smoothing
 
     def size(self, labels: Tensor) -> float:
-        """What the sum over these labels is divided by: multiply a mean by it to add up means."""
+        """Divisor of the mean over these labels; means are added up weighted by it."""
         return float(len(labels))
 
     def shares(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """`[N, K]`: labels as probabilities, smoothed."""
+        """Labels as probabilities `[N, K]`: (1 - smoothing) y + smoothing / K."""
         classes = logits.shape[1]
         soft = labels if labels.ndim == 2 else F.one_hot(labels, classes)
         return soft.to(logits.dtype) * (1 - self.smoothing) + self.smoothing / classes
 
 
 class CrossEntropy(Criterion):
-    """Cross-entropy in nats; with weights, divided by the weights of the labels, as torch does."""
+    """Cross-entropy in nats: sum_n w_n (-log p_n) / sum_n w_n, w_n the weight of label n."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """A scalar."""
@@ -63,10 +63,10 @@ class CrossEntropy(Criterion):
 
 
 class Focal(Criterion):
-    """The mean over N of -alpha w_c (1 - p_c)^gamma log p_c.
+    """Focal loss: the mean over N of -alpha w_c (1 - p_c)^gamma log p_c.
 
-    One alpha for all classes, as in the public code, whose mean is over N K values: ours is K times
-    that. It is not divided by the weights.
+    There is one alpha for all classes, as in the public code, whose mean is over N K values: ours
+    is K times as large. It is not divided by the weights.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class Focal(Criterion):
 
 
 class BinaryCrossEntropy(Criterion):
-    """The mean over N K of one binary cross-entropy a class, for the soft labels of mixup.
+    """Binary cross-entropy of each class, for the soft labels of mixup: the mean over N K values.
 
     Args:
         weights: `[K]` factor of each class.
-        smoothing: As in `Criterion`.
-        focal: (alpha, gamma) of the binary focal loss, alpha that of the class itself, 1 - alpha
-            that of its absence; None: without.
+        smoothing: Share of every label that is spread evenly over the classes.
+        focal: (alpha, gamma) of the binary focal loss, alpha for the class itself, 1 - alpha for
+            its absence; None: without.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class BinaryCrossEntropy(Criterion):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """A scalar."""
         shares = self.shares(logits, labels)
+        # log(1 - sigmoid(x)) = logsigmoid(-x), which does not underflow.
         present, absent = shares * F.logsigmoid(logits), (1 - shares) * F.logsigmoid(-logits)
         if self.focal is not None:
             alpha, gamma = self.focal

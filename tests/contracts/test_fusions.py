@@ -1,84 +1,20 @@
-"""What every fusion model must be: blind to padding and batch-mates, whole, and able to learn."""
+"""Contract of the fusion models: blind to padding and batch-mates, complete, and able to learn."""
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from features.errors import ParamsError
-from features.settings.plugins import kinds, load
-from features.stream import Stream, StreamSpec
-from pipeline.model.base import FusionModel, ModalityDropout, Unit
+from features.settings.plugins import load
+from features.stream import Stream
 from pipeline.model.batch import Batch
-from pipeline.model.checkpoint import load_model, make_model, save_model
+from pipeline.model.checkpoint import FUSIONS, load_model, make_model, save_model
 from tests.support.number_ranges import ends
-
-PACKAGE = "pipeline.fusion"
-ALL = kinds(PACKAGE)
-CLASSES = 4
-SPECS = {
-    "text": StreamSpec(dim=12),
-    "speech": StreamSpec(dim=10, hop_seconds=0.02),
-    "nonverbal": StreamSpec(dim=10, hop_seconds=0.02),
-    "prosody": StreamSpec(dim=1, bins=16, hop_seconds=0.02),
-    "spectral": StreamSpec(dim=6),
-}
-# Small sizes by kind: tests/contracts/fusions/<kind>.py.
-SMALL: dict[str, dict[str, Any]] = {
-    kind: importlib.import_module(f"tests.contracts.fusions.{kind}").SMALL for kind in ALL
-}
-
-
-def specs_of(kind: str) -> dict[str, StreamSpec]:
-    """All slots that a kind takes."""
-    try:
-        make_model(kind, SMALL[kind], SPECS, CLASSES)
-    except ParamsError as error:
-        refused = re.search(r"no place for the (\w+) slot", str(error))
-        assert refused is not None
-        allowed = re.findall(r"'(\w+)'", str(error).partition("it takes")[2])
-        return {slot: spec for slot, spec in SPECS.items() if slot in allowed}
-    return SPECS
-
-
-def small(kind: str, specs: Mapping[str, StreamSpec] | None = None, **args: Any) -> FusionModel:
-    torch.manual_seed(0)
-    return make_model(kind, {**SMALL[kind], **args}, specs or specs_of(kind), CLASSES).eval()
-
-
-def sequences(spec: StreamSpec, lengths: list[int]) -> list[torch.Tensor]:
-    if spec.bins is not None:
-        return [torch.randint(0, spec.bins, (length,)) for length in lengths]
-    return [torch.randn(length, spec.dim) for length in lengths]
-
-
-def batch_of(specs: Mapping[str, StreamSpec], size: int = 4, *, unit: Unit = "utterance") -> Batch:
-    """Utterances whose streams differ in length; or dialogues, one vector a turn in each stream."""
-    torch.manual_seed(1)
-    streams = {}
-    for number, (slot, spec) in enumerate(specs.items()):
-        offset = 0 if unit == "dialogue" else number
-        lengths = [1 + (3 * i + offset) % 7 for i in range(size)]
-        streams[slot] = Stream.pad(sequences(spec, lengths))
-    labels = torch.arange(size) % CLASSES
-    if unit == "dialogue":
-        mask = next(iter(streams.values())).mask
-        turns = (labels[:, None] + torch.arange(mask.shape[1])) % CLASSES
-        labels = turns.masked_fill(~mask, -1)
-    return Batch(streams, labels, tuple(str(i) for i in range(size)))
-
-
-def scored(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """`[R, K]`: the rows that have a label; in dialogues, all turns that are no padding."""
-    assert batch.labels is not None
-    return logits.flatten(0, -2)[batch.labels.flatten() >= 0]
+from tests.support.small_fusions import ALL, CLASSES, SMALL, batch_of, scored, small, specs_of
 
 
 def alone(batch: Batch, row: int) -> Batch:
@@ -200,70 +136,10 @@ def test_saved_model_is_rebuilt_from_its_two_files(kind: str, tmp_path: Path) ->
         assert torch.equal(model(batch).logits, again(batch).logits)
 
 
-def count(model: FusionModel) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def wide(dim: int, *slots: str) -> dict[str, StreamSpec]:
-    return {slot: StreamSpec(dim=dim) for slot in slots}
-
-
-def test_heron_has_the_papers_size() -> None:
-    slots = ("text", "speech", "nonverbal")
-    assert count(make_model("heron", {}, wide(768, *slots), 8)) == 7_619_336
-    assert count(make_model("heron", {}, wide(384, *slots), 8)) == 7_029_512
-
-
-def test_heron_without_attention_is_its_text_alone() -> None:
-    """With level 2's attention forced to zero, the output depends on nothing but the text."""
-    model: Any = small("heron")
-    attention = model.level2.attention
-    torch.nn.init.zeros_(attention.out_proj.weight)
-    torch.nn.init.zeros_(attention.out_proj.bias)
-    batch = batch_of(specs_of("heron"))
-    other = {**batch.streams, "speech": batch_of({"speech": SPECS["speech"]}).streams["speech"]}
-    changed = Batch({**other, "nonverbal": batch.streams["nonverbal"]})
-    assert torch.allclose(model(batch).logits, model(changed).logits)
-
-
-def test_heron_switches() -> None:
-    batch = batch_of(specs_of("heron"))
-    default = small("heron")(batch).logits
-    for switch in ({"level1": "none"}, {"residual": False}, {"pool": "first"}):
-        assert not torch.allclose(small("heron", **switch)(batch).logits, default)
-
-
-def test_heron_refuses_slots_it_has_no_place_for() -> None:
-    with pytest.raises(ParamsError, match="no place for the prosody slot"):
-        small("heron", {"text": SPECS["text"], "prosody": SPECS["prosody"]})
-
-
-@pytest.mark.parametrize("probability", [0.2, 0.9])
-def test_modality_dropout_never_drops_all(probability: float) -> None:
-    torch.manual_seed(0)
-    keep = ModalityDropout(probability).draw(20_000, 3)
-    assert bool(keep.any(1).all())
-    # Conditioned on not losing all three: P(kept) = (1 - p) / (1 - p^3).
-    expected = (1 - probability) / (1 - probability**3)
-    assert float(keep.float().mean()) == pytest.approx(expected, abs=0.01)
-
-
-def test_modality_dropout_zeroes_whole_utterances_and_only_in_training() -> None:
-    dropout, batch = ModalityDropout(0.5), batch_of(specs_of("heron"), size=64)
-    torch.manual_seed(0)
-    for slot, stream in dropout(batch.streams).items():
-        kept = stream.values.abs().sum((1, 2)) > 0
-        assert 0 < int(kept.sum()) < 64
-        assert torch.equal(stream.values[kept], batch.streams[slot].values[kept])
-        assert torch.equal(stream.mask, batch.streams[slot].mask)
-    silent = dropout.eval()(batch.streams)
-    assert all(torch.equal(silent[slot].values, batch.streams[slot].values) for slot in silent)
-
-
 @pytest.mark.parametrize("kind", ALL)
 def test_both_ends_of_each_range_train_or_are_refused(kind: str) -> None:
     """Wide models are made, but not filled with weights."""
-    specs, loads = specs_of(kind), load(PACKAGE, kind)
+    specs, loads = specs_of(kind), load(FUSIONS, kind)
     alone = {"heads": 1, "encoder_heads": 1}
     made = 0
     for (setting, value), more in itertools.product(ends(loads), ({}, alone)):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from features.stream import Stream, StreamSpec
 from pipeline.model.base import FusionModel
@@ -35,12 +36,12 @@ def parameters_total(variant: str) -> int:
 
 
 def vectors(variant: str) -> dict[str, Any]:
-    """What the public model gave: `logits`, `logits_ragged`, `pooled`, taps."""
+    """Outputs of the public model: `logits`, `logits_ragged`, `pooled`, and of layers."""
     return golden(f"fusion_{variant}.npz")
 
 
 def inputs(*slots: str, ragged: bool = False) -> Batch:
-    """The batch of two: whole without any padding, or cut to the ragged lengths and masked."""
+    """Batch of two utterances: without any padding, or cut to the ragged lengths and masked."""
     arrays = golden("fusion_inputs.npz")
     names = {"speech": "audio", "text": "text", "prosody": "f0_bins", "spectral": "ced"}
     streams = {}
@@ -53,6 +54,48 @@ def inputs(*slots: str, ragged: bool = False) -> Batch:
             rows = [row[:length] for row, length in zip(rows, lengths, strict=True)]
         streams[slot] = Stream.pad(rows)
     return Batch(streams)
+
+
+def padded_as_public(batch: Batch) -> Batch:
+    """The batch as the public code takes it: no masks, F0 padded with the number of bins."""
+    padded = {}
+    for slot, stream in batch.streams.items():
+        values = stream.values
+        bins = SPECS[slot].bins
+        if bins is not None:
+            values = values.masked_fill(~stream.mask, bins)
+        padded[slot] = Stream(values, torch.ones_like(stream.mask))
+    return Batch(padded)
+
+
+def outputs(model: FusionModel, batch: Batch, modules: Mapping[str, str]) -> dict[str, Any]:
+    """Outputs of modules on a batch, by name in `modules`, and `pooled`, the classifier's input.
+
+    The values of streams; of a multi-head attention its output without the weights.
+    """
+    found: dict[str, Any] = {}
+
+    def record(name: str, module: nn.Module, result: Any) -> None:
+        if isinstance(module, nn.MultiheadAttention):
+            result = result[0]
+        found[name] = result.values if isinstance(result, Stream) else result
+
+    hooks = [
+        model.get_submodule(module).register_forward_hook(
+            lambda module, _, result, name=name: record(name, module, result)
+        )
+        for name, module in modules.items()
+    ]
+    hooks.append(
+        model.get_submodule("classifier").register_forward_pre_hook(
+            lambda module, given: record("pooled", module, given[0])
+        )
+    )
+    with torch.inference_mode():
+        model(batch)
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def assert_equals_public(model: FusionModel, variant: str, *slots: str) -> None:

@@ -1,4 +1,4 @@
-"""Dialogue batches: whole dialogues, in order, each turn where it belongs, and nobody's name."""
+"""Batches of dialogues: complete, in order of turn, without speakers; order of batches."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ def examples(tmp_path: Path) -> Examples:
     return join({slot: tmp_path / slot for slot in DIMS}, labels, CLASSES)
 
 
-def by_id(examples: Examples, batch: Batch) -> None:
-    """Every turn's label and vectors are its own; padding is zeros and -1."""
-    of = {label.id: label for label in examples.labels}
+def check_batch(examples: Examples, batch: Batch) -> None:
+    """Check that every turn has its own label and vectors, and padding zeros and -1."""
+    labels = {label.id: label for label in examples.labels}
     assert batch.labels is not None
     mask = batch.labels >= 0
     rows, turns = torch.nonzero(mask, as_tuple=True)
     assert len(rows) == len(batch.ids)
     for id, row, turn in zip(batch.ids, rows.tolist(), turns.tolist(), strict=True):
-        assert CLASSES[int(batch.labels[row, turn])] == of[id].label
-        assert turn == (of[id].turn or 0)
+        assert CLASSES[int(batch.labels[row, turn])] == labels[id].label
+        assert turn == (labels[id].turn or 0)
         for slot, stream in batch.streams.items():
             expected = torch.from_numpy(np.array(examples.readers[slot][id][0]))
             assert torch.equal(stream.values[row, turn], expected)
@@ -77,7 +77,7 @@ def test_turns_are_grouped_and_ordered() -> None:
     labels = labels_of()
     groups = places_by_dialogue(labels)
     assert sorted(place for group in groups for place in group) == list(range(len(labels)))
-    assert groups[0] == [0]  # of no dialogue
+    assert groups[0] == [0]  # an utterance without a dialogue
     for group in groups[1:]:
         turns = [labels[place] for place in group]
         assert len({turn.dialogue for turn in turns}) == 1
@@ -90,7 +90,7 @@ def test_turns_without_numbers_keep_the_corpus_order() -> None:
         assert group == sorted(group)
 
 
-def test_utterances_of_no_dialogue_are_dialogues_of_one_turn() -> None:
+def test_utterances_without_a_dialogue_are_dialogues_of_one_turn() -> None:
     labels = [Label(f"u{i}", "sad", "s") for i in range(3)]
     assert places_by_dialogue(labels) == [[0], [1], [2]]
 
@@ -102,7 +102,7 @@ def test_batches_hold_whole_dialogues(examples: Examples) -> None:
         # Eight dialogues, and `size` counts them.
         assert sorted(len(batch.streams["text"].mask) for batch in batches) == [2, 3, 3]
         for batch in batches:
-            by_id(examples, batch)
+            check_batch(examples, batch)
         seen = [id for batch in batches for id in batch.ids]
         assert sorted(seen) == sorted(label.id for label in examples.labels)
         orders.append(seen)
@@ -120,7 +120,7 @@ def test_places_are_those_of_the_scored_turns(examples: Examples) -> None:
         assert scored.tolist() == names
         found += places
         widths.append(batch.labels.shape[1])
-        by_id(examples, batch)
+        check_batch(examples, batch)
     assert sorted(found) == list(range(len(examples.labels)))
     assert widths == sorted(widths)
 
@@ -174,7 +174,7 @@ def test_bins_are_stacked_too(tmp_path: Path) -> None:
         assert stream.values[stream.mask].tolist() == expected
 
 
-def test_batches_of_utterances_are_in_the_order_they_always_were(tmp_path: Path) -> None:
+def test_batches_of_utterances_keep_their_order_between_releases(tmp_path: Path) -> None:
     """Results of a seed must not change: the order is recomputed here, draw by draw."""
     labels = [Label(f"u{i}", CLASSES[i % 3], "s", splits=("train",)) for i in range(200)]
     lengths = np.random.default_rng(1).integers(1, 9, 200)

@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from features.stream import Stream
 from pipeline.fusion.concat import from_public
-from pipeline.model.batch import Batch
 from pipeline.model.checkpoint import make_model
 from tests.support import fusion_golden
 from tests.support.fusion_golden import SPECS
@@ -51,18 +49,13 @@ def test_pooled_vectors_equal_the_public_ones() -> None:
 
 @torch.inference_mode()
 def test_without_masks_padding_goes_into_the_means() -> None:
-    """What the public code is given: F0 padded with the number of bins, the rest with zeros."""
+    """As in the public code: F0 padded with the number of bins, the rest with zeros."""
     specs = {slot: SPECS[slot] for slot in SLOTS}
     torch.manual_seed(0)
     masked = make_model("concat", {"d_model": 8}, specs, 4).eval()
     plain = make_model("concat", {"d_model": 8, "mask_padding": False}, specs, 4).eval()
     plain.load_state_dict(masked.state_dict())
     ragged = fusion_golden.inputs(*SLOTS, ragged=True)
-    padded = {}
-    for slot, stream in ragged.streams.items():
-        values = stream.values
-        if slot == "prosody":
-            values = values.masked_fill(~stream.mask, 256)
-        padded[slot] = Stream(values, torch.ones_like(stream.mask))
-    assert torch.allclose(plain(ragged).logits, masked(Batch(padded)).logits, atol=1e-6)
+    padded = fusion_golden.padded_as_public(ragged)
+    assert torch.allclose(plain(ragged).logits, masked(padded).logits, atol=1e-6)
     assert not torch.allclose(plain(ragged).logits, masked(ragged).logits, atol=1e-3)

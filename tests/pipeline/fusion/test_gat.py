@@ -16,7 +16,7 @@ from pipeline.fusion.gat import Gat, from_public
 from pipeline.model.batch import Batch
 from pipeline.model.checkpoint import make_model
 from tests.support import fusion_golden
-from tests.support.fusion_golden import SPECS
+from tests.support.fusion_golden import SPECS, outputs
 
 TWO = ("speech", "text")
 THREE = (*TWO, "prosody")
@@ -26,7 +26,7 @@ TAP_TOLERANCE = 2e-5
 
 @dataclass(frozen=True)
 class Variant:
-    """A model of the public code: our arguments for it, and where its taps are in ours."""
+    """Model of the public code: our arguments, and our modules by the golden output of theirs."""
 
     slots: tuple[str, ...]
     args: Mapping[str, Any]
@@ -89,39 +89,16 @@ def test_logits_equal_the_public_models(name: str) -> None:
     fusion_golden.assert_equals_public(public_model(name), name, *VARIANTS[name].slots)
 
 
-def taps_of(model: Any, batch: Batch, modules: list[str]) -> dict[str, Any]:
-    """What modules returned (a tensor, or the values of a stream), and the classifier's input."""
-    found: dict[str, Any] = {}
-
-    def note(name: str, result: Any) -> None:
-        found[name] = result.values if isinstance(result, Stream) else result
-
-    hooks = [
-        model.get_submodule(name).register_forward_hook(
-            lambda _module, _inputs, result, name=name: note(name, result)
-        )
-        for name in modules
-    ]
-    hooks.append(
-        model.classifier.register_forward_pre_hook(lambda _, args: note("pooled", args[0]))
-    )
-    with torch.inference_mode():
-        model(batch)
-    for hook in hooks:
-        hook.remove()
-    return found
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_taps_equal_the_public_models(name: str) -> None:
     variant, expected = VARIANTS[name], fusion_golden.vectors(name)
-    taps = {**variant.taps, "pooled": "pooled"}
     model = public_model(name)
-    found = taps_of(model, fusion_golden.inputs(*variant.slots), list(variant.taps.values()))
-    for public, ours in taps.items():
-        difference = (found[ours] - torch.from_numpy(expected[public])).abs().max()
-        assert difference <= TAP_TOLERANCE, f"{name} {public}: {difference}"
-    ragged = taps_of(model, fusion_golden.inputs(*variant.slots, ragged=True), [])["pooled"]
+    found = outputs(model, fusion_golden.inputs(*variant.slots), variant.taps)
+    assert found.keys() == {*variant.taps, "pooled"}
+    for tap, values in found.items():
+        difference = (values - torch.from_numpy(expected[tap])).abs().max()
+        assert difference <= TAP_TOLERANCE, f"{name} {tap}: {difference}"
+    ragged = outputs(model, fusion_golden.inputs(*variant.slots, ragged=True), {})["pooled"]
     assert (ragged - torch.from_numpy(expected["pooled_ragged"])).abs().max() <= TAP_TOLERANCE
 
 
@@ -129,7 +106,8 @@ def test_taps_equal_the_public_models(name: str) -> None:
 def test_attention_inside_equals_the_public_models() -> None:
     model, expected = public_model("mdat"), fusion_golden.vectors("mdat")
     batch = fusion_golden.inputs(*TWO)
-    found = taps_of(model, batch, ["fronts.speech", "exchange", "graphs.speech", "graphs.text"])
+    modules = ["fronts.speech", "exchange", "graphs.speech", "graphs.text"]
+    found = outputs(model, batch, {name: name for name in modules})
     layer = model.graphs["speech"][0]
     speech = Stream(found["fronts.speech"], batch.streams["speech"].mask)
     a, b = (Stream(found[f"graphs.{slot}"], batch.streams[slot].mask) for slot in TWO)
@@ -161,15 +139,9 @@ def test_without_masks_whole_batches_are_the_same_and_ragged_ones_differ(name: s
 
 @torch.inference_mode()
 def test_without_masks_padding_is_zeros_and_the_bin_for_padding() -> None:
-    """What the public code is given: F0 padded with the number of bins, the rest with zeros."""
+    """As in the public code: F0 padded with the number of bins, the rest with zeros."""
     ragged = fusion_golden.inputs(*THREE, ragged=True)
-    padded = {}
-    for slot, stream in ragged.streams.items():
-        values = stream.values
-        if slot == "prosody":
-            values = values.masked_fill(~stream.mask, 256)
-        padded[slot] = Stream(values, torch.ones_like(stream.mask))
-    by_hand = small(*THREE)(Batch(padded)).logits
+    by_hand = small(*THREE)(fusion_golden.padded_as_public(ragged)).logits
     assert torch.allclose(small(*THREE, mask_padding=False)(ragged).logits, by_hand, atol=1e-6)
     assert not torch.allclose(small(*THREE)(ragged).logits, by_hand, atol=1e-3)
 
@@ -192,8 +164,8 @@ def test_without_co_attention_a_modality_is_blind_to_the_other() -> None:
     batch = fusion_golden.inputs(*THREE)
     streams = dict(batch.streams)
     streams["speech"] = Stream(streams["speech"].values.flip(1, 2), streams["speech"].mask)
-    names = ["pools.speech", "pools.text", "pools.prosody"]
-    before, after = taps_of(model, batch, names), taps_of(model, Batch(streams), names)
+    modules = {name: name for name in ("pools.speech", "pools.text", "pools.prosody")}
+    before, after = outputs(model, batch, modules), outputs(model, Batch(streams), modules)
     assert torch.equal(before["pools.text"], after["pools.text"])
     assert torch.equal(before["pools.prosody"], after["pools.prosody"])
     assert not torch.allclose(before["pools.speech"], after["pools.speech"])

@@ -1,4 +1,4 @@
-"""LPGNet: its forward is the equations', and every switch does what it names."""
+"""LPGNet: its forward pass equals the equations, and every switch changes what it names."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The fusions `transformer`, `bigru_cross` and `hcam` against the MDAT paper's code.
 
-Sizes, and golden vectors (golden/README.md §3.5): logits to 1e-5, taps to 2e-5.
+Sizes, and golden vectors (golden/README.md §3.5): logits to 1e-5, outputs of layers to 2e-5.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from features.errors import ParamsError
 from features.stream import Stream, StreamSpec
@@ -21,9 +21,10 @@ from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch
 from pipeline.model.checkpoint import make_model
 from tests.support import fusion_golden
+from tests.support.fusion_golden import SPECS, outputs
 
 PARAMETERS = {"transformer": 8_543_240, "bigru_cross": 22_193_160, "hcam": 34_796_552}
-# Golden taps by the module of ours that gives them.
+# Modules of ours by the golden output that they must equal.
 TAPS = {
     "transformer": {
         "audio_trans_enc_out": "encoders.speech",
@@ -42,7 +43,6 @@ TAPS = {
     },
 }
 KINDS = list(PARAMETERS)
-SPECS = fusion_golden.SPECS
 PAIR = {slot: SPECS[slot] for slot in ("speech", "text")}
 WIDTHS = {"d_model": 16, "heads": 2}
 
@@ -60,28 +60,6 @@ def public_model(kind: str, **args: Any) -> FusionModel:
 def small(kind: str, specs: Mapping[str, StreamSpec], **args: Any) -> FusionModel:
     torch.manual_seed(0)
     return make_model(kind, {**WIDTHS, **args}, specs, 8).eval()
-
-
-def outputs(model: FusionModel, batch: Batch, modules: Mapping[str, str]) -> dict[str, Tensor]:
-    """What modules of a model gave on a batch, by tap, and what went into the classifier."""
-    found: dict[str, Tensor] = {}
-
-    def record(name: str) -> Any:
-        def hook(_: nn.Module, given: tuple[Any, ...], result: Any) -> None:
-            if name == "pooled":
-                result = given[0]
-            elif isinstance(result, tuple):
-                result = result[0]
-            found[name] = result.values if isinstance(result, Stream) else result
-
-        return hook
-
-    named = dict(model.named_modules())
-    for tap, module in {**modules, "pooled": "classifier"}.items():
-        named[module].register_forward_hook(record(tap))
-    with torch.inference_mode():
-        model(batch)
-    return found
 
 
 def padded_with_numbers(batch: Batch) -> Batch:
@@ -105,7 +83,7 @@ def test_size_is_the_public_one(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mask_padding", [True, False])
-def test_logits_and_taps_equal_the_public_code(kind: str, mask_padding: bool) -> None:
+def test_logits_and_layers_equal_the_public_code(kind: str, mask_padding: bool) -> None:
     model = public_model(kind, mask_padding=mask_padding)
     expected = fusion_golden.vectors(kind)
     batch = fusion_golden.inputs("speech", "text")

@@ -1,4 +1,4 @@
-"""Learned mixes of layers and norms before any fusion: exact where they can be, and saved whole."""
+"""Learned mixes of layers and norms before any fusion: exact, trained, and saved with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.model.checkpoint import load_model, make_model, save_model
 from pipeline.model.inputs import InputLayers, InputSettings, LayerMix, PreparedFusion, Slot
 from pipeline.model.losses import CrossEntropy
 from pipeline.params.selection import SLOTS
-from tests.contracts.test_fusions import ALL, CLASSES, SMALL, batch_of, count, scored, specs_of
+from tests.support.small_fusions import ALL, CLASSES, SMALL, batch_of, count, scored, specs_of
 
 LAYERS = 3
 MIXED = {"mix_layers": True}
@@ -40,8 +40,8 @@ def real(specs: Mapping[str, StreamSpec]) -> list[str]:
     return [slot for slot, spec in specs.items() if spec.bins is None]
 
 
-def both(kind: str) -> dict[str, Any]:
-    """Everything switched on."""
+def all_on(kind: str) -> dict[str, Any]:
+    """Settings with everything switched on."""
     return {"mix_layers": True, "layer_norm": real(stacked(kind))}
 
 
@@ -109,7 +109,7 @@ def test_a_mix_costs_one_parameter_a_layer_and_one_more(kind: str) -> None:
     alone = count(made(kind, specs_of(kind)))
     assert count(made(kind, stacked(kind), MIXED)) == alone + slots * (LAYERS + 1)
     widths = sum(spec.dim for spec in specs_of(kind).values() if spec.bins is None)
-    assert count(made(kind, stacked(kind), both(kind))) == (
+    assert count(made(kind, stacked(kind), all_on(kind))) == (
         alone + slots * (LAYERS + 1) + 2 * widths
     )
 
@@ -136,7 +136,7 @@ def test_a_mix_is_equation_1_of_elmo() -> None:
 
 @pytest.mark.parametrize("kind", ALL)
 def test_the_fusion_begins_with_the_weights_it_would_have_alone(kind: str) -> None:
-    alone, mixed = made(kind, specs_of(kind)), made(kind, stacked(kind), both(kind))
+    alone, mixed = made(kind, specs_of(kind)), made(kind, stacked(kind), all_on(kind))
     assert isinstance(mixed, PreparedFusion)
     inner = mixed.fusion.state_dict()
     assert all(torch.equal(value, inner[name]) for name, value in alone.state_dict().items())
@@ -145,7 +145,7 @@ def test_the_fusion_begins_with_the_weights_it_would_have_alone(kind: str) -> No
 @pytest.mark.parametrize("kind", ALL)
 def test_padding_stays_zero_and_is_never_seen(kind: str) -> None:
     specs = stacked(kind)
-    model = made(kind, specs, both(kind))
+    model = made(kind, specs, all_on(kind))
     assert isinstance(model, PreparedFusion)
     with torch.no_grad():
         for norm in model.inputs.norms.values():
@@ -168,7 +168,7 @@ def test_padding_stays_zero_and_is_never_seen(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ALL)
 def test_gradients_reach_every_parameter(kind: str) -> None:
-    model = made(kind, stacked(kind), both(kind))
+    model = made(kind, stacked(kind), all_on(kind))
     batch = batch_of(stacked(kind), size=16, unit=model.unit)
     model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
     for name, parameter in model.named_parameters():
@@ -179,7 +179,7 @@ def test_gradients_reach_every_parameter(kind: str) -> None:
 @pytest.mark.parametrize("kind", ALL)
 def test_two_files_rebuild_it(kind: str, tmp_path: Path) -> None:
     specs, names = stacked(kind), [f"class {i}" for i in range(CLASSES)]
-    model = made(kind, specs, both(kind))
+    model = made(kind, specs, all_on(kind))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) / 10)
@@ -190,7 +190,7 @@ def test_two_files_rebuild_it(kind: str, tmp_path: Path) -> None:
         args=SMALL[kind],
         specs=specs,
         classes=names,
-        inputs=both(kind),
+        inputs=all_on(kind),
     )
     again, classes = load_model(tmp_path)
     assert classes == names
@@ -202,12 +202,12 @@ def test_two_files_rebuild_it(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ALL)
 def test_bf16_and_meta(kind: str) -> None:
-    model = made(kind, stacked(kind), both(kind))
+    model = made(kind, stacked(kind), all_on(kind))
     batch = batch_of(stacked(kind), unit=model.unit)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.isfinite(model.loss(model(batch), batch))
     with torch.device("meta"):
-        assert count(made(kind, stacked(kind), both(kind))) == count(model)
+        assert count(made(kind, stacked(kind), all_on(kind))) == count(model)
 
 
 def test_the_norm_is_that_of_each_frame() -> None:

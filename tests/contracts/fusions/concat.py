@@ -1,3 +1,0 @@
-"""A small concat."""
-
-SMALL = {"d_model": 16}

@@ -1,3 +1,0 @@
-"""A small HCAM."""
-
-SMALL = {"d_model": 8, "heads": 2, "hidden": 8}

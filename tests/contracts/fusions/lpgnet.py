@@ -1,3 +1,0 @@
-"""A small LPGNet."""
-
-SMALL = {"d_model": 16, "heads": 2}
