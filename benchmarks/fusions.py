@@ -27,9 +27,11 @@ from benchmarks._random_weights import SUFFIX, make_checkpoint, with_random_weig
 from features.corpus.manifest import Manifest
 from features.extraction.extract import extract
 from features.files.records import read_json, write_json
+from features.files.yaml_text import read_params_file
 from features.settings.locations import corpus_root, device, store_root
 from pipeline.cached.run import train_model
-from pipeline.params.file import Params, read_params
+from pipeline.params.catalogue.entries import with_catalogue
+from pipeline.params.file import Params
 from pipeline.report.evaluate import evaluate
 from pipeline.runs.record import filled_slots
 
@@ -47,7 +49,8 @@ def main(
     train: Annotated[str, typer.Option(help="One fusion, in this process.", hidden=True)] = "",
 ) -> None:
     """Train what is missing and print a row for each fusion."""
-    params = dataclasses.replace(read_params(Path("params.yaml")), seeds=seeds, corpus=corpus)
+    params = Params(**with_catalogue(read_params_file(Path("params.yaml"))))
+    params = dataclasses.replace(params, seeds=seeds, corpus=corpus)
     if random_weights:
         params = with_random_weights(params, WORK / "checkpoints")
     if train:

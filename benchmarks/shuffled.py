@@ -28,11 +28,13 @@ from features.corpus.labels_folder import CARD, LABELS, read_labelled
 from features.corpus.manifest import Label
 from features.files.reading import file_sha256
 from features.files.records import write_json, write_rows
+from features.files.yaml_text import read_params_file
 from features.settings.locations import device
 from pipeline.cached.run import train_model
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.metrics import confusion, uar
-from pipeline.params.file import Params, read_params
+from pipeline.params.catalogue.entries import with_catalogue
+from pipeline.params.file import Params
 from pipeline.report.evaluate import evaluate
 
 WORK = Path("runs", "shuffled")
@@ -49,7 +51,8 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train on shuffled labels and say whether the score is chance."""
-    params = dataclasses.replace(read_params(Path("params.yaml")), seeds=seeds, corpus=corpus)
+    params = Params(**with_catalogue(read_params_file(Path("params.yaml"))))
+    params = dataclasses.replace(params, seeds=seeds, corpus=corpus)
     _set_up(corpus)
     here = Path.cwd()
     os.chdir(WORK)

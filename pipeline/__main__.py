@@ -12,6 +12,7 @@ from features.doctor.quarantine import MENDED
 from features.errors import ParamsError
 from features.process.command import run_command
 from features.settings.locations import store_root
+from pipeline.commands.add import add
 from pipeline.commands.board import board
 from pipeline.commands.build import build
 from pipeline.commands.cache import cache
@@ -24,11 +25,13 @@ from pipeline.commands.plan import corpus_changes
 from pipeline.commands.plan import plan as what_would_run
 from pipeline.commands.share import app as share
 from pipeline.params.file import read_params, read_unchecked
-from pipeline.params.recipes import command_line, read_recipe
+from pipeline.params.recipes import command_line, lacking_entries, read_recipe
+from pipeline.params.selection import unwritten_slots
 from pipeline.report.metrics_json import headline, read_metrics
 from pipeline.storage.dvc_command import obstacles
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app.command()(add)
 app.command()(board)
 app.command()(build)
 app.add_typer(share, name="share")
@@ -42,7 +45,9 @@ def check(
     """Validate params, slots, the corpus (without its audio) and checkpoints; list all problems."""
     for line in obstacles():
         typer.echo(f"note: {line}")
-    found = find_problems(read_unchecked(Path("params.yaml")), deep=deep, tell=typer.echo)
+    params = read_unchecked(Path("params.yaml"))
+    found = unwritten_slots(params.models)
+    found += find_problems(params, deep=deep, tell=typer.echo)
     if found:
         lines = in_lines([f"- {line}" for line in found])
         raise ParamsError(f"{len(found)} problems:\n{lines}")
@@ -107,7 +112,10 @@ def plan(
 @app.command()
 def recipe(name: str) -> None:
     """Print a recipe's settings for `dvc exp run $(python -m pipeline recipe NAME)`."""
-    typer.echo(command_line(read_recipe(name)))
+    overrides = read_recipe(name)
+    for line in lacking_entries(overrides, read_unchecked(Path("params.yaml"))):
+        typer.echo(f"note: {line}", err=True)
+    typer.echo(command_line(overrides))
 
 
 @app.command()

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from features.arguments import one_of
 from features.errors import HeronryError, ParamsError
 from features.files.yaml_text import read_yaml_file
+from pipeline.params.catalogue.entries import expected_entry
 from pipeline.params.file import Params, read_params
 from pipeline.params.selection import REGIMES
 from pipeline.storage.dvc_command import EXTRACT, PREPARE, run_dvc, shown
@@ -40,7 +40,8 @@ def build(
     params = read_params(Path("params.yaml"))
     chosen = corpus or params.corpus
     if chosen not in params.corpora:
-        raise ParamsError(f"corpus {chosen!r}; expected {one_of(chosen, params.corpora)}")
+        expected = expected_entry("corpora", chosen, params.corpora)
+        raise ParamsError(f"corpus {chosen!r}; expected {expected}")
     targets = extract_targets(params, models, chosen)
     if dry:
         for target in targets:

@@ -14,6 +14,7 @@ from features.errors import HeronryError, ParamsError
 from features.process.terminal import aligned
 from features.settings.locations import corpus_root, root_variable
 from features.settings.plugins import load
+from pipeline.params.catalogue.entries import expected_entry
 from pipeline.params.file import Params
 
 SHOWN_FOLDS = 5
@@ -35,7 +36,8 @@ def describe(params: Params, name: str) -> list[str]:
         HeronryError: If there is no such entry, or it or its card is wrong.
     """
     if name not in params.corpora:
-        raise ParamsError(f"corpora: no entry {name!r}; expected one of {sorted(params.corpora)}")
+        expected = expected_entry("corpora", name, params.corpora)
+        raise ParamsError(f"corpora: no entry {name!r}; expected {expected}")
     entry = corpus_entry(name, params.corpora[name])
     path = _card_path(name)
     card = read_card(path) if path.exists() else _known(entry)

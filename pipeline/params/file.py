@@ -22,6 +22,7 @@ from features.settings.entry_names import MOST_ENTRIES, all_name_problems, name_
 from features.settings.plugins import kinds, load
 from pipeline.model.checkpoint import FUSIONS
 from pipeline.model.inputs import InputSettings
+from pipeline.params.catalogue.entries import expected_entry
 from pipeline.params.selection import REGIMES as REGIMES
 from pipeline.params.selection import SLOTS as SLOTS
 from pipeline.params.selection import backbone_name_problems, choice_problems
@@ -39,9 +40,13 @@ def asr_problems(params: Params, model: ModelEntry) -> list[str]:
     where = f"models.{model.name}.asr"
     if _reads(params, model.asr) not in ("asr", "nothing"):
         fitting = [name for name in params.backbones if _kind_reads(params, name) == "asr"]
+        there = model.asr in params.backbones
+        here = (
+            one_of(model.asr, fitting) if there else expected_entry("backbones", model.asr, fitting)
+        )
         return [
             f"{where}: given {quoted(model.asr)}; expected `none` or an entry of `backbones` that "
-            f"reads recognised words, here {one_of(model.asr, fitting)}"
+            f"reads recognised words, here {here}"
         ]
     try:
         heard, text = params.backbone(model.asr), params.backbone(model.text)
@@ -253,5 +258,6 @@ def _refuse(found: list[str]) -> None:
 
 def _entry(entries: Mapping[str, Any], name: str, where: str) -> Any:
     if name not in entries:
-        raise ParamsError(f"{where}: no entry {quoted(name)}; expected {one_of(name, entries)}")
+        expected = expected_entry(where, name, entries)
+        raise ParamsError(f"{where}: no entry {quoted(name)}; expected {expected}")
     return entries[name]

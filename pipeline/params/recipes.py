@@ -10,6 +10,8 @@ from typing import Any
 from features.arguments import quoted
 from features.errors import ParamsError
 from features.files.yaml_text import read_yaml_file
+from pipeline.params.catalogue.entries import SECTIONS, expected_entry
+from pipeline.params.file import Params
 
 FOLDER = Path("recipes")
 KEYS = {"source", "expected", "cost", "overrides"}
@@ -33,6 +35,17 @@ def read_recipe(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     if not isinstance(overrides, dict):
         raise ParamsError(f"{path}: overrides: given {quoted(overrides)}; expected a mapping")
     return overrides
+
+
+def lacking_entries(overrides: Mapping[str, Any], params: Params) -> list[str]:
+    """Entries that a recipe sets and params.yaml lacks, a line each: DVC refuses such settings."""
+    return [
+        f"{section}: no entry {name!r}; expected {expected_entry(section, name, present)}"
+        for section in SECTIONS.values()
+        for present in [getattr(params, section)]
+        for name in overrides.get(section) or ()
+        if name not in present
+    ]
 
 
 def settings(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

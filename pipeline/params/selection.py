@@ -10,6 +10,7 @@ from typing import Any
 
 from features.arguments import one_of, quoted
 from features.settings.entry_names import all_name_problems
+from pipeline.params.catalogue.entries import expected_entry
 
 SLOTS = ("text", "speech", "nonverbal", "prosody", "spectral")
 REGIMES = ("cached", "e2e")
@@ -21,11 +22,7 @@ def selection_problems(raw: Mapping[str, Any]) -> list[str]:
     Args:
         raw: params.yaml as it was read, or its fields.
     """
-    found = [
-        f"{section}: given {quoted(raw.get(section))}; expected entries by name"
-        for section in ("models", "corpora", "backbones")
-        if not isinstance(raw.get(section), Mapping)
-    ]
+    found = section_problems(raw)
     found = found or all_name_problems(raw["corpora"], raw["backbones"], raw["models"])
     if found:
         return found
@@ -37,19 +34,39 @@ def selection_problems(raw: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def section_problems(raw: Mapping[str, Any]) -> list[str]:
+    """Sections of entries that are missing or no mapping, a line each."""
+    return [
+        f"{section}: given {quoted(raw.get(section))}; expected entries by name"
+        for section in ("models", "corpora", "backbones")
+        if not isinstance(raw.get(section), Mapping)
+    ]
+
+
+def unwritten_slots(models: Mapping[str, Any]) -> list[str]:
+    """Models without all six slots, a line each: DVC's templates have no defaults."""
+    found = []
+    for name, entry in models.items():
+        slots = (*SLOTS, "asr") if isinstance(entry, Mapping) else ()
+        lacking = [slot for slot in slots if slot not in entry]
+        if lacking:
+            found.append(
+                f"models.{name}: given no {', '.join(lacking)}; expected all six slots, since "
+                f"DVC's stages name them: write `{lacking[0]}: none`"
+            )
+    return found
+
+
 def choice_problems(raw: Mapping[str, Any]) -> list[str]:
     """What is wrong with `fusion`, `corpus` and `regime`, but not that they are missing."""
-    entries = {"fusion": raw.get("models"), "corpus": raw.get("corpora")}
-    expected: dict[str, Collection[str]] = {
-        key: names for key, names in entries.items() if isinstance(names, Mapping)
-    }
-    expected["regime"] = REGIMES
-    return [
-        line
-        for key, names in expected.items()
-        if key in raw
-        for line in _name_problem(key, raw[key], names)
-    ]
+    found = []
+    for key, section in (("fusion", "models"), ("corpus", "corpora")):
+        if key in raw and isinstance(raw.get(section), Mapping):
+            found += _name_problem(key, raw[key], section, raw[section])
+    regime = raw.get("regime", REGIMES[0])
+    if not (isinstance(regime, str) and regime in REGIMES):
+        found.append(f"regime: given {quoted(regime)}; expected {one_of(regime, REGIMES)}")
+    return found
 
 
 def backbone_name_problems(
@@ -59,11 +76,11 @@ def backbone_name_problems(
     return [
         line
         for slot, name in slots.items()
-        for line in _name_problem(f"{where}.{slot}", name, backbones)
+        for line in _name_problem(f"{where}.{slot}", name, "backbones", backbones)
     ]
 
 
-def _name_problem(where: str, given: object, names: Collection[str]) -> list[str]:
-    if isinstance(given, str) and given in names:
+def _name_problem(where: str, given: object, section: str, present: Collection[str]) -> list[str]:
+    if isinstance(given, str) and given in present:
         return []
-    return [f"{where}: given {quoted(given)}; expected {one_of(given, names)}"]
+    return [f"{where}: given {quoted(given)}; expected {expected_entry(section, given, present)}"]

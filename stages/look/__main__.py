@@ -6,11 +6,11 @@ from pathlib import Path
 
 import typer
 
-from features.arguments import one_of
 from features.corpus.entry import corpus_entry
 from features.corpus.sources import record_path, renew_record
 from features.errors import ParamsError
 from features.files.yaml_text import read_params_file
+from pipeline.params.catalogue.entries import expected_entry
 from stages._run import run
 
 
@@ -20,7 +20,8 @@ def main(corpus: str) -> None:
     # imports.
     corpora = read_params_file(Path("params.yaml")).get("corpora") or {}
     if corpus not in corpora:
-        raise ParamsError(f"corpora: no entry {corpus!r}; expected {one_of(corpus, corpora)}")
+        expected = expected_entry("corpora", corpus, corpora)
+        raise ParamsError(f"corpora: no entry {corpus!r}; expected {expected}")
     _, kept = renew_record(corpus_entry(corpus, corpora[corpus]))
     if kept is not None:
         typer.echo(f"{record_path(corpus)} stays as it is: {kept}", err=True)

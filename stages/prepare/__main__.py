@@ -7,12 +7,12 @@ from pathlib import Path
 
 import typer
 
-from features.arguments import one_of
 from features.corpus.entry import corpus_entry
 from features.corpus.label_checks import named
 from features.corpus.prepare import prepare
 from features.corpus.sources import differences, record_path, take_record, write_record
 from features.errors import ManifestError, ParamsError
+from pipeline.params.catalogue.entries import expected_entry
 from pipeline.params.file import read_params
 from stages._run import LISTED, list_told, run
 
@@ -21,7 +21,8 @@ def main(corpus: str) -> None:
     """Write data/CORPUS/utterances and data/CORPUS/labels."""
     corpora = read_params(Path("params.yaml")).corpora
     if corpus not in corpora:
-        raise ParamsError(f"corpora: no entry {corpus!r}; expected {one_of(corpus, corpora)}")
+        expected = expected_entry("corpora", corpus, corpora)
+        raise ParamsError(f"corpora: no entry {corpus!r}; expected {expected}")
     entry, out = corpus_entry(corpus, corpora[corpus]), Path("data", corpus)
     record = take_record(entry)
     done = prepare(corpus, entry, out)

@@ -37,6 +37,7 @@ TRAINS = CHECKS | {
     "features.backbones": "as features.backbone",
     "features.weights": "as features.backbone",
     "features.corpus": "checks labels, leaks and splits; labels are a dependency themselves",
+    "pipeline.params.catalogue": "names entries in messages",
     "pipeline.params.file": "its values are parameters that DVC compares",
     "pipeline.params.selection": "checks names",
     "pipeline.params.slot_reads": "warns of odd slots",

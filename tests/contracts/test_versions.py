@@ -1,6 +1,6 @@
 """The numbers of a backbone move only together with the `version` of its entry.
 
-tests/data/golden/numbers.json holds, for the shipped entries that need no model hub, their version
+tests/data/golden/numbers.json holds, for the entries that need no model hub, their version
 and some of their numbers. After a change that is meant: raise `version` in params.yaml, say so in
 CHANGELOG.md (`Features:`), and run `python -m tests.contracts.test_versions`.
 """
@@ -20,11 +20,10 @@ import torch
 from features.backbone.entry import BackboneEntry
 from features.corpus.utterance import Utterance
 from features.weights import packages
-from pipeline.params.file import read_params
 from tests.conftest import RATE, tone
-from tests.support.paths import DATA, ROOT
+from tests.support.known_params import known_params
+from tests.support.paths import DATA
 
-PARAMS = ROOT / "params.yaml"
 FILE = DATA / "golden" / "numbers.json"
 ENTRIES = ["f0", "logmel", "minilm", "tone", "whisper_tiny_en", "whisper_tiny_en_mid"]
 
@@ -51,7 +50,7 @@ def measured(entry: BackboneEntry, folder: Path) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENTRIES)
 def test_numbers_move_only_with_the_version(name: str, tmp_path: Path) -> None:
-    entry = read_params(PARAMS).backbone(name)
+    entry = known_params().backbone(name)
     package = entry.options.get("package")
     if package is not None and not packages.installed(package):
         pytest.skip(f"{package} is not installed (requirements/packages.txt)")
@@ -70,6 +69,6 @@ def test_numbers_move_only_with_the_version(name: str, tmp_path: Path) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         numbers = {
-            name: measured(read_params(PARAMS).backbone(name), Path(temporary)) for name in ENTRIES
+            name: measured(known_params().backbone(name), Path(temporary)) for name in ENTRIES
         }
     FILE.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")

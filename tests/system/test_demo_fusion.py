@@ -18,11 +18,10 @@ from features.corpus.prepare import prepare
 from features.extraction.extract import extract
 from features.weights import packages
 from pipeline.cached.run import train_model
-from pipeline.params.file import Params, read_params
-from tests.support.paths import ROOT
+from pipeline.params.file import Params
+from tests.support.known_params import known_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.embedded]
-PARAMS = ROOT / "params.yaml"
 SEEDS = 3
 MODELS = {
     "text": {"text": "minilm"},
@@ -48,7 +47,7 @@ def test_fusion_beats_either_alone(
     for package in packages.PACKAGES:
         if not packages.installed(package):
             pytest.skip(f"package {package} is not installed")
-    shipped = read_params(PARAMS)
+    shipped = known_params()
     monkeypatch.chdir(tmp_path)
     prepare("demo", corpus_entry("demo", shipped.corpora["demo"]), Path("data/demo"))
     folder = Path("data/demo/utterances").resolve()

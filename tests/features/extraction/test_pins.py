@@ -17,11 +17,10 @@ from features.extraction.extract import extract
 from features.extraction.pins import leaves_weights_open
 from features.files.reading import file_sha256
 from pipeline.commands.check import check
-from pipeline.params.file import read_params
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints import ced, emotion2vec, speech_encoder, text_encoder, whisper
 from tests.pipeline.commands.test_check import params
-from tests.support.paths import ROOT
+from tests.support.known_params import known_params
 
 KINDS = {
     "text_encoder": text_encoder.VARIANTS["bert"],
@@ -149,6 +148,6 @@ def test_check_tells_of_open_weights_and_of_other_ones(
 
 
 def test_shipped_entries_say_which_weights_they_mean() -> None:
-    shipped = read_params(ROOT / "params.yaml")
-    left_open = [name for name in shipped.backbones if leaves_weights_open(shipped.backbone(name))]
+    known = known_params()
+    left_open = [name for name in known.backbones if leaves_weights_open(known.backbone(name))]
     assert left_open == ["voc2vec", "xeus"]

@@ -16,15 +16,12 @@ from features.files.yaml_text import read_yaml
 from features.settings.plugins import load
 from pipeline.params.file import Params, all_problems, read_params
 from pipeline.params.training import TrainParams
-from tests.support.paths import ROOT
-
-SHIPPED = ROOT / "params.yaml"
+from tests.support.known_params import SHIPPED, known_params, known_raw
 
 
 @pytest.fixture
 def raw() -> dict[str, Any]:
-    content: dict[str, Any] = read_yaml(SHIPPED.read_text(encoding="utf-8"))
-    return content
+    return known_raw()
 
 
 def change(raw: dict[str, Any], path: str, value: Any) -> Params:
@@ -39,6 +36,7 @@ def change(raw: dict[str, Any], path: str, value: Any) -> Params:
 
 def test_shipped_params_are_in_order() -> None:
     assert all_problems(read_params(SHIPPED)) == []
+    assert all_problems(known_params()) == []
 
 
 def test_shipped_protocol_of_heron_is_the_papers() -> None:
@@ -48,10 +46,10 @@ def test_shipped_protocol_of_heron_is_the_papers() -> None:
     )
 
 
-@pytest.mark.parametrize("name", read_params(SHIPPED).models)
-def test_shipped_args_are_all_of_the_constructors_keywords(name: str) -> None:
-    """So that DVC, and whoever reads the file, sees every hyper-parameter."""
-    entry = read_params(SHIPPED).model(name)
+@pytest.mark.parametrize("name", known_params().models)
+def test_known_args_are_all_of_the_constructors_keywords(name: str) -> None:
+    """So that DVC, and the reader of the file, sees every hyper-parameter."""
+    entry = known_params().model(name)
     parameters = inspect.signature(load("pipeline.fusion", entry.kind)).parameters.values()
     keywords = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     assert sorted(entry.args) == sorted(keywords)

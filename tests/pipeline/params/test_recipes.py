@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from features.errors import ParamsError
-from features.files.yaml_text import read_yaml
-from pipeline.params.file import Params, all_problems
-from pipeline.params.recipes import command_line, read_recipe, settings
+from pipeline.params.file import Params, all_problems, read_params
+from pipeline.params.recipes import command_line, lacking_entries, read_recipe, settings
+from tests.support.known_params import SHIPPED, known_params, known_raw
 from tests.support.paths import ROOT
 
 NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_recipe_fits_the_shipped_params(name: str) -> None:
-    raw: dict[str, Any] = read_yaml((ROOT / "params.yaml").read_text(encoding="utf-8"))
+def test_recipe_fits_the_known_entries(name: str) -> None:
+    raw = known_raw()
     for path, value in settings(read_recipe(name, ROOT / "recipes")):
         *folders, last = path.split(".")
         place = raw
@@ -26,6 +24,13 @@ def test_recipe_fits_the_shipped_params(name: str) -> None:
         assert last in place, f"{path} is no setting of params.yaml"
         place[last] = value
     assert all_problems(Params(**raw)) == []
+
+
+def test_entries_that_params_lack_are_named() -> None:
+    recipe = read_recipe("ravdess_folds", ROOT / "recipes")
+    (found,) = lacking_entries(recipe, read_params(SHIPPED))
+    assert "`python -m pipeline add corpus ravdess`" in found
+    assert lacking_entries(recipe, known_params()) == []
 
 
 def test_command_line() -> None:

@@ -14,14 +14,14 @@ from features.errors import ParamsError
 from pipeline.params.file import all_problems, read_unchecked
 from pipeline.params.selection import selection_problems
 from stages.selection.__main__ import OUT, main
+from tests.support.known_params import shipped_raw
 from tests.support.paths import ROOT
 
 SOURCE = ROOT
 
 
 def shipped(**changes: Any) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((SOURCE / "params.yaml").read_text())
-    return content | changes
+    return shipped_raw() | changes
 
 
 @pytest.mark.parametrize(

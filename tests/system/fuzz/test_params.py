@@ -1,4 +1,4 @@
-"""Seeded mutations of the shipped params.yaml: in order or refused by a short message, in time."""
+"""Seeded mutations of params.yaml: in order or refused by a short message, in time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import pytest
 import yaml
 
 from features.errors import HeronryError, ParamsError
-from features.files.yaml_text import read_yaml
 from pipeline.__main__ import plan
 from pipeline.commands.check import slot_problems
 from pipeline.params.file import all_problems, read_params, read_unchecked
@@ -25,9 +24,8 @@ from stages.extract.__main__ import main as extract
 from stages.prepare.__main__ import main as prepare
 from stages.selection.__main__ import main as select
 from stages.train.__main__ import main as train
-from tests.support.paths import ROOT
+from tests.support.known_params import known_raw
 
-SHIPPED = ROOT / "params.yaml"
 FILES, CHUNKS = 500, 10
 SECONDS = 10.0  # for one file, also on a busy machine
 CHARACTERS = 60_000  # of a message
@@ -58,8 +56,8 @@ ODD_TEXT = [
 
 
 def small() -> dict[str, Any]:
-    """The shipped file with a few entries, so that hundreds of them take seconds."""
-    content: dict[str, Any] = read_yaml(SHIPPED.read_text(encoding="utf-8"))
+    """The known entries, a few of them, so that hundreds of them take seconds."""
+    content = known_raw()
     kept = {s: {name: content[s][name] for name in names} for s, names in KEPT.items()}
     return content | kept | {"fusion": "spectral"}
 

@@ -1,0 +1,63 @@
+"""Catalogue of the corpora, backbones and models that heronry knows, one YAML file an entry.
+
+params.yaml holds the entries that a project uses; `python -m pipeline add` copies others into it.
+A file `models/text.yaml` holds the key `text` with its settings, as it stands below `models`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from features.arguments import MOST_NAMES, one_of
+from features.files.yaml_text import read_yaml
+
+FOLDER = Path(__file__).parent
+SECTIONS = {"corpus": "corpora", "backbone": "backbones", "model": "models"}  # by the word of `add`
+
+
+def catalogued(section: str) -> list[str]:
+    """Names of the entries that the catalogue has for a section of params.yaml."""
+    return sorted(path.stem for path in (FOLDER / section).glob("*.yaml"))
+
+
+def entry_text(section: str, name: str) -> str:
+    """An entry as YAML with its comments, its key at the beginning of the first line."""
+    return (FOLDER / section / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def catalogue_entry(section: str, name: str) -> Any:
+    """The settings of an entry."""
+    return read_yaml(entry_text(section, name))[name]
+
+
+def with_catalogue(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """params.yaml, as it was read, with every entry of the catalogue that it lacks."""
+    known = {
+        section: {name: catalogue_entry(section, name) for name in catalogued(section)}
+        for section in SECTIONS.values()
+    }
+    return {**raw, **{section: {**entries, **raw[section]} for section, entries in known.items()}}
+
+
+def expected_entry(section: str, given: object, present: Collection[str]) -> str:
+    """What a message expects in place of a name that params.yaml has no entry for.
+
+    Args:
+        section: Section of params.yaml.
+        given: Name, or whatever stands in place of one.
+        present: Names of the entries that params.yaml has.
+
+    >>> expected_entry("models", "text", ["heron"])
+    "one of ['heron'], or `python -m pipeline add model text`, which the catalogue has"
+    """
+    expected = one_of(given, present)
+    known = [name for name in catalogued(section) if name not in present]
+    near = [given] if given in known else []
+    if not near and isinstance(given, str) and len(given) <= MOST_NAMES and expected[-1] == "]":
+        near = difflib.get_close_matches(given, known, n=1)
+    for word in (word for word, plural in SECTIONS.items() if near and plural == section):
+        expected += f", or `python -m pipeline add {word} {near[0]}`, which the catalogue has"
+    return expected
