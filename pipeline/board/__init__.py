@@ -1,1 +1,1 @@
-"""The table of all experiments, and which of them are tied."""
+"""The table of all experiments, and ties with the best one."""

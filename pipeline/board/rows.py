@@ -1,12 +1,12 @@
-"""The experiments that `dvc exp show` knows, as rows of a table without hashes.
+"""Read the experiments of `dvc exp show` as rows: names, metrics and the settings they changed.
 
-metrics.json names the run that a row is about (`pipeline.evaluation.identity`): params.yaml of a
-workspace, of a commit, or of what `dvc exp save` kept, may have been edited after they were made.
-metrics.json of an older release names nobody; then params.yaml is believed of an experiment that
-was run, and the others stand as unknown.
+The run that a row is about is read from metrics.json (`pipeline.evaluation.identity`), since
+params.yaml of a workspace, of a commit, or of what `dvc exp save` kept may have been edited after
+training. metrics.json of an older release names no run; then params.yaml is trusted for an
+experiment that DVC ran, and the run of a commit or workspace is unknown.
 
 `dvc exp show --json` is read rather than DVC's Python interface: the latter flattens all names into
-one table and writes numbers as text, and what lies below it changes between versions.
+one table and writes numbers as text, and its internals change between versions.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from pipeline.params.recipes import settings
 
 METRICS_FILE, PARAMS_FILE = "reports/metrics.json", "params.yaml"
 COLUMNS = ("fusion", "regime", "corpus")
-_NO_SCORE = ("shard_seconds", "shard_characters", "allow_rejected")  # of a corpus
+# Settings of a corpus that change no score.
+_NO_SCORE = ("shard_seconds", "shard_characters", "allow_rejected")
 _LOWER = ("nll", "brier", "ece", "train_seconds", "parameters", "dropped")
 _LOWER_ENDS = ("_sd", "_gap_gender")
-_HASH = 40
+_HASH = 40  # letters of a commit's hash
 UNKNOWN = "?"
 _VALID = "valid_"
 
@@ -36,18 +37,18 @@ class Row:
     """An experiment, commit or workspace with results.
 
     Attributes:
-        name: For people, and for `python -m pipeline compare`.
-        rev: What Git calls it, or `workspace`.
-        fusion: Entry of `models`; and so on for regime and corpus.
+        name: Name of the experiment, branch or commit, as `python -m pipeline compare` takes it.
+        rev: Git revision, or `workspace`.
+        fusion: Entry of `models`.
         regime: cached or e2e.
         corpus: Entry of `corpora`.
         metrics: Numbers of metrics.json.
-        differing: Settings that are not those of the commit it started from, as far as they
-            concern this experiment.
-        test: What was scored: rows are compared where it is the same. By a hash, or by the corpus
-            and its settings where metrics.json has none.
-        settings: Those of the corpus, if params.yaml can be believed.
-        note: What params.yaml selects instead, where that is something else.
+        differing: Settings that differ from the commit it started from, as far as this experiment
+            reads them.
+        test: Identity of the test set; only rows with the same one are compared. A hash, or the
+            corpus and its settings where metrics.json has no hash.
+        settings: Settings of the corpus, if params.yaml can be trusted.
+        note: The selection of params.yaml, if the results are of another run.
     """
 
     name: str
@@ -69,11 +70,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Shown:
-    """What DVC shows.
+    """The content of `dvc exp show`.
 
     Attributes:
-        rows: All that have results, each result once.
-        without: A line for each experiment that has none, with the reason.
+        rows: Experiments, commits and workspace with results, each result once.
+        without: A line for each experiment without results, with the reason.
     """
 
     rows: tuple[Row, ...]
@@ -83,8 +84,8 @@ class Shown:
 def read_shown(shown: Sequence[Mapping[str, Any]]) -> Shown:
     """Rows from the content of `dvc exp show --json`.
 
-    Where several have the same numbers to the last digit and the same second of training, they are
-    the same run: an experiment goes before the commit or workspace that it was applied to.
+    Rows with the same numbers to the last digit, seconds of training among them, are one run: the
+    experiment is kept rather than the commit or workspace that it was applied to.
     """
     rows: list[Row] = []
     without: list[str] = []
@@ -101,17 +102,17 @@ def read_shown(shown: Sequence[Mapping[str, Any]]) -> Shown:
         name = commit.get("name") or commit["rev"]
         if row := _row(name[:7] if len(name) == _HASH else name, commit, {}, ran=False):
             commits.append(row)
-    # The workspace comes first in what DVC shows, and is the copy of any other.
+    # DVC lists the workspace first; reversed, so that it is the copy of any commit.
     return Shown(tuple(_each_once([*rows, *reversed(commits)])), tuple(without))
 
 
 def ascends(metric: str) -> bool:
-    """Whether less of it is better."""
+    """Whether lower values of a metric are better."""
     return metric.startswith(_LOWER) or metric.endswith(_LOWER_ENDS)
 
 
 def reported(metric: str) -> str:
-    """The score of the test split that belongs to one of validation; of any other, itself.
+    """The metric of the test split that belongs to a validation metric; any other unchanged.
 
     >>> reported("valid_uar"), reported("uar"), reported("nll")
     ('uar', 'uar', 'nll')
@@ -130,17 +131,17 @@ def check_metric(rows: Sequence[Row], metric: str) -> None:
 
 
 def _experiments(commit: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]] | str]:
-    """Name and state of each, or a line about one that is not done."""
+    """Name and state of each experiment, or a line about one that has not finished."""
     for each in commit.get("experiments") or ():
         state = each["revs"][0]
         name = state.get("name") or each.get("name") or state["rev"][:7]
-        # One in the queue shows the metrics of the commit it starts from.
+        # DVC shows a queued experiment with the metrics of the commit that it starts from.
         doing = ((each.get("executor") or {}).get("state") or "success").lower()
         yield (name, state) if doing == "success" else f"{name}: {doing}"
 
 
 def _row(name: str, state: Mapping[str, Any], base: Mapping[str, Any], *, ran: bool) -> Row | None:
-    """A row; `ran` says that DVC ran this with its params.yaml. None where there are no results."""
+    """A row, or None without results; `ran`: whether DVC ran it with its own params.yaml."""
     params = _content(state, "params", PARAMS_FILE)
     metrics = _content(state, "metrics", METRICS_FILE)
     if not metrics or not params:
@@ -156,14 +157,14 @@ def _row(name: str, state: Mapping[str, Any], base: Mapping[str, Any], *, ran: b
         fusion = regime = corpus = UNKNOWN
         note = "does not say whose results these are; `dvc repro` evaluates again and names them"
     entry = params.get("corpora", {}).get(corpus) or {}
-    told = {key: str(value) for key, value in entry.items() if key not in _NO_SCORE} if ran else {}
-    scored = told if whose is None else {"test": whose.test_sha256}
+    known = {key: str(value) for key, value in entry.items() if key not in _NO_SCORE} if ran else {}
+    scored = known if whose is None else {"test": whose.test_sha256}
     return Row(
         *(name, state["rev"], fusion, regime, corpus),
         metrics={key: value for key, value in metrics.items() if isinstance(value, int | float)},
         differing=_differing(params, base) if base and ran else {},
         test=tuple(sorted({"corpus": corpus, **scored}.items())),
-        settings=told,
+        settings=known,
         note=note,
     )
 
@@ -185,7 +186,7 @@ def _differing(params: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, 
 
 
 def _content(state: Mapping[str, Any], kind: str, path: str) -> dict[str, Any]:
-    """What a parameter or metrics file held; empty where it is not at hand."""
+    """Content of a parameter or metrics file; empty where DVC does not have it."""
     content = ((state.get("data") or {}).get(kind) or {}).get(path, {}).get("data")
     return content if isinstance(content, dict) else {}
 
@@ -194,7 +195,7 @@ def _missing(name: str, state: Mapping[str, Any]) -> str:
     found = (state.get("data") or {}).get("metrics", {}).get(METRICS_FILE, {})
     error = found.get("error") or state.get("error") or {}
     why = str(error.get("msg") or error.get("type") or "it has none").splitlines()[0]
-    return f"{name}: no metrics at hand ({why}); `dvc exp pull <git remote> {name}` fetches them"
+    return f"{name}: metrics not available ({why}); `dvc exp pull <git remote> {name}` fetches them"
 
 
 def _each_once(rows: Sequence[Row]) -> Iterator[Row]:

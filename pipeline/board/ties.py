@@ -1,14 +1,14 @@
-"""Which experiments are not significantly worse than the best one.
+"""Rank experiments by test set, and find those that are not significantly worse than the best one.
 
-Where the predictions of both are at hand, by the paired permutation test of
-`pipeline.compare.comparison` (whole speakers or dialogues are swapped), its p adjusted for all rows
-of the table by Holm's method. Else by the 95 % intervals: a row ties if its interval overlaps that
-of the best. Both are of the test split, whatever ranks: a row that validates worse than the best
-may test better. The two are not alike: intervals that do not overlap mean a difference, but
-overlapping ones do not mean that there is none, since a paired test takes out what utterances have
-in common.
+Where the predictions of both are available, the paired permutation test of
+`pipeline.compare.comparison` decides (whole speakers or dialogues are swapped), its p adjusted for
+all rows of the table by Holm's method. Else the 95 % intervals do: a row ties if its interval
+overlaps that of the best. Both are of the test split, whichever metric ranks: a row that validates
+worse than the best may test better. The interval rule is the weaker one: intervals that do not
+overlap mean a difference, but overlapping ones do not exclude it, since only a paired test removes
+the variance that the runs share because they were tested on the same utterances.
 
-No significant difference is no proof of equality; few speakers can show few differences.
+No significant difference is no proof of equality: few speakers can show few differences.
 """
 
 from __future__ import annotations
@@ -18,49 +18,32 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from features.errors import HeronryError, RunError
-from pipeline.board.rows import Row, ascends, reported
+from pipeline.board.rows import Row, Shown, ascends, check_metric, reported
 from pipeline.compare.comparison import Settings, compare_rows
 from pipeline.compare.rows import common_rows
 from pipeline.compare.significance import holm
 from pipeline.compare.sources import PredictedRun, read_run
 from pipeline.metrics import MONITORS
 
-
-@dataclass(frozen=True)
-class Group:
-    """Experiments that are scored on the same utterances.
-
-    Attributes:
-        corpus: Its name.
-        settings: Those of the corpus in which this group differs from another of its name; the
-            hash of what is scored where none is known.
-        rows: Best first, or in the order asked for.
-        verdicts: One a row.
-    """
-
-    corpus: str
-    settings: Mapping[str, str]
-    rows: Sequence[Row]
-    verdicts: Sequence[Verdict]
-
-
-LEVEL = 0.05
+LEVEL = 0.05  # of significance
+_HASH = 7  # letters that are shown
+_Test = tuple[tuple[str, str], ...]
 Basis = Literal["test", "interval", "none"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a row compares with the best one.
+    """How a row compares with the best one; the fields are keys of `board --json`.
 
     Attributes:
-        best: It is the best.
-        tie: Neither significantly worse nor better; None: nothing is known.
-        ahead: Significantly better on the test split, though it ranks below the best.
-        basis: What that rests on.
-        p: Of the paired test.
-        p_holm: Adjusted for all tests of the table.
-        swapped: What the test swapped, such as "12 speakers".
-        shared: How many speakers are in several dialogues, where dialogues were drawn or swapped.
+        best: Whether it is the best.
+        tie: Whether it is neither significantly worse nor better; None: unknown.
+        ahead: Whether it is significantly better on the test split, though it ranks lower.
+        basis: Evidence for `tie` and `ahead`.
+        p: p of the paired test.
+        p_holm: p adjusted for all tests of the table.
+        swapped: Units that the test swapped, such as "12 speakers".
+        shared: Number of speakers in several dialogues, where dialogues were drawn or swapped.
         why: Why there is no test.
     """
 
@@ -75,6 +58,60 @@ class Verdict:
     why: str | None = None
 
 
+@dataclass(frozen=True)
+class Group:
+    """Experiments that are scored on the same utterances.
+
+    Attributes:
+        corpus: Name of the corpus.
+        settings: Settings of the corpus in which this group differs from another of that name; the
+            hash of the test set where none is known.
+        rows: Rows, best first or in the order asked for.
+        verdicts: Verdict of each row.
+    """
+
+    corpus: str
+    settings: Mapping[str, str]
+    rows: Sequence[Row]
+    verdicts: Sequence[Verdict]
+
+
+def groups(
+    shown: Shown,
+    metric: str,
+    *,
+    sort: str = "metric",
+    tests: bool = True,
+    unit: str | None = None,
+) -> list[Group]:
+    """Rows grouped by test set, since scores on different test sets cannot be compared.
+
+    Args:
+        shown: All rows.
+        metric: Metric that ranks the rows.
+        sort: "metric", or the column that orders the rows of a group.
+        tests: Whether to read predictions for paired tests.
+        unit: "speaker" or "dialogue", for the test of ties; None: as in `compare`.
+
+    Raises:
+        ParamsError: If no row has the metric.
+    """
+    check_metric(shown.rows, metric)
+    sets: dict[tuple[tuple[str, str], ...], list[Row]] = {}
+    for row in shown.rows:
+        sets.setdefault(row.test, []).append(row)
+    found = []
+    for test, rows in sorted(sets.items(), key=lambda pair: (-len(pair[1]), pair[0])):
+        ranked = sorted(rows, key=lambda row: _rank(row, metric))
+        verdicts = judge(ranked, metric, tests=tests, unit=unit)
+        pairs = list(zip(ranked, verdicts, strict=True))
+        if sort != "metric":
+            pairs.sort(key=lambda pair: _key(pair[0], sort))
+        settings = _distinct_settings(test, sets)
+        found.append(Group(rows[0].corpus, settings, *map(list, zip(*pairs, strict=True))))
+    return found
+
+
 def judge(
     rows: Sequence[Row],
     metric: str,
@@ -86,11 +123,11 @@ def judge(
     """Compare rows of one test set with the first of them.
 
     Args:
-        rows: Best first.
-        metric: By which they are ranked.
-        tests: Whether to read predictions.
-        unit: "speaker" or "dialogue", swapped as a whole; None: as `compare`.
-        read: Predictions of a revision.
+        rows: Rows, best first.
+        metric: Metric that ranks them.
+        tests: Whether to read predictions for paired tests.
+        unit: "speaker" or "dialogue", swapped as a whole; None: as in `compare`.
+        read: Reads the predictions of a revision.
     """
     if metric not in rows[0].metrics:
         return [Verdict(best=False, tie=None, basis="none", why=f"no {metric}")] * len(rows)
@@ -136,7 +173,7 @@ def _test(
     score: str,
     unit: str | None,
 ) -> Verdict | str:
-    """By the test, its p not yet adjusted; or why there is none."""
+    """Verdict of the paired test, its p not yet adjusted; or why there is none."""
     if isinstance(best, HeronryError):
         return f"of the best: {best}"
     if isinstance(other, HeronryError):
@@ -164,11 +201,29 @@ def _read(row: Row, read: Callable[[str], PredictedRun]) -> PredictedRun | Heron
         return RunError(str(error).replace(row.rev, row.name))
 
 
-def as_dict(verdict: Verdict) -> Mapping[str, Any]:
-    """For JSON, without what there is not."""
-    left_out = {"ahead": False, "shared": 0}
-    return {
-        key: value
-        for key, value in vars(verdict).items()
-        if value is not None and left_out.get(key) != value
-    }
+def _rank(row: Row, metric: str) -> tuple[bool, float, str]:
+    value = row.metrics.get(metric)
+    if value is None:
+        return True, 0.0, row.name
+    return False, value if ascends(metric) else -value, row.name
+
+
+def _key(row: Row, sort: str) -> tuple[Any, str]:
+    number = {"seeds": "seeds", "seconds": "train_seconds"}.get(sort)
+    return (row.metrics.get(number, 0) if number else getattr(row, sort)), row.name
+
+
+def _distinct_settings(test: _Test, sets: Mapping[_Test, Sequence[Row]]) -> dict[str, str]:
+    """Settings of a test set in which it differs from others of the same corpus."""
+    others = [of for of in sets if dict(of)["corpus"] == dict(test)["corpus"] and of != test]
+    mine, theirs = _settings(sets[test]), [_settings(sets[other]) for other in others]
+    found = {k: v for k, v in mine.items() if any(other.get(k, "") != v for other in theirs)}
+    if others and not found and "test" in dict(test):
+        return {"test": dict(test)["test"][:_HASH]}
+    return found
+
+
+def _settings(rows: Sequence[Row]) -> Mapping[str, str]:
+    """Settings of the corpus that all rows of a test set share, as far as they are known."""
+    known = [row.settings.items() for row in rows if row.settings]
+    return dict(sorted(set(known[0]).intersection(*known[1:]))) if known else {}

@@ -1,1 +1,1 @@
-"""Comparison of runs on the same utterances."""
+"""Paired comparison of runs on the same utterances."""

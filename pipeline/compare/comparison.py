@@ -1,6 +1,16 @@
-"""Computes a comparison of runs: what the numbers are is told by `pipeline.compare.comparison`.
+"""Scores, paired differences and tests of two or more runs on the same utterances.
 
-Legend: U common test rows, S seeds of a run, C clusters, D draws, n swapped units, K classes.
+A score is the mean over seeds, all folds pooled, on the rows that all runs predicted
+(`pipeline.compare.rows`), as in the report. A difference is the second run's score minus the
+first's, so that one above 0 favours the second. Intervals are 95 % percentile bootstraps over
+clusters (`pipeline.evaluation.statistics`), with the same draws for all runs. p values are those of
+`pipeline.compare.significance`, adjusted by Holm's method over the pairs that are compared, each
+metric by itself.
+
+Intervals and p generalise to other speakers (or dialogues) with these trained models. What another
+training would change is given by `RunScore.sd` alone.
+
+Shapes: U common test rows, S seeds of a run, C clusters, D draws, n swapped units, K classes.
 """
 
 from __future__ import annotations
@@ -30,7 +40,13 @@ from pipeline.metrics import MONITORS, Floats, Matrices, class_values, grouped_c
 
 @dataclass(frozen=True)
 class RunScore:
-    """One metric: mean over seeds, its interval, and the sd over seeds (None for one seed)."""
+    """A metric of one run.
+
+    Attributes:
+        value: Mean over seeds.
+        interval: Interval of the mean; None for fewer than two clusters.
+        sd: Standard deviation over seeds; None for one seed.
+    """
 
     value: float
     interval: ConfidenceInterval | None
@@ -39,7 +55,15 @@ class RunScore:
 
 @dataclass(frozen=True)
 class RunScores:
-    """A run, whose it is (None where its files do not say), and its scores by metric."""
+    """The scores of one run.
+
+    Attributes:
+        tag: A, B, ... in the order given.
+        name: Name as the user gave it.
+        whose: Fusion, corpus and regime; None where the run's files do not name them.
+        seeds: Number of seeds.
+        scores: Score of each metric.
+    """
 
     tag: str
     name: str
@@ -50,13 +74,13 @@ class RunScores:
 
 @dataclass(frozen=True)
 class Change:
-    """A difference, second minus first run.
+    """A difference of scores, second minus first run.
 
     Attributes:
         first: Score of the first run.
         second: Score of the second run.
         value: Their difference.
-        interval: Of `value`; None for fewer than two clusters.
+        interval: Interval of the difference; None for fewer than two clusters.
     """
 
     first: float
@@ -67,7 +91,7 @@ class Change:
 
 @dataclass(frozen=True)
 class ClassChange:
-    """One class: its test rows, and how its recall and F1 change."""
+    """Change of a class's recall and F1; `support` is the number of its test rows."""
 
     name: str
     support: int
@@ -77,17 +101,17 @@ class ClassChange:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs.
+    """The comparison of two runs.
 
     Attributes:
-        first: Tag of the run that is compared with.
-        second: Tag of the run whose gain is told.
-        changes: By metric.
+        first: Tag of the baseline.
+        second: Tag of the run that is compared with it.
+        changes: Change of each metric.
         test: Permutation test of each metric.
-        p_holm: By metric, p of `test` adjusted over all pairs.
-        mcnemar: Of the votes of the seeds.
+        p_holm: p of `test` by metric, adjusted over all pairs.
+        mcnemar: McNemar's test of the votes of the seeds.
         mcnemar_holm: Its p, adjusted over all pairs.
-        classes: Those of the common rows, in order.
+        classes: Changes of the classes that occur in the common rows, in order.
         flips: Utterances whose vote changed.
     """
 
@@ -104,20 +128,20 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is said.
+    """The comparison of all runs; the fields are the keys of `compare --json`.
 
     Attributes:
         utterances: U.
-        folds: How many folds these are of.
-        classes: K names.
+        folds: Number of folds of these rows.
+        classes: Names of the K classes.
         unit: "speaker" or "dialogue".
         clusters: C.
-        speakers: How many people say the utterances.
-        shared_speakers: Those of them who speak in several clusters. If there are some, intervals
-            and p are about other clusters of these people, and too sure of other people.
-        runs: In the order given.
+        speakers: Number of speakers.
+        shared_speakers: Number of speakers in several clusters. If there are any, intervals and p
+            hold for other clusters of these speakers, and are too narrow and too small for others.
+        runs: Scores of the runs, in the order given.
         pairs: The first run with each other one, or all pairs.
-        left_out: Rows that not all runs predicted alike.
+        left_out: Rows that some run lacks or labels otherwise.
     """
 
     utterances: int
@@ -134,15 +158,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to compare.
+    """Settings of a comparison.
 
     Attributes:
-        all_pairs: Every run with every other, not just the first with the others.
-        flips: How many changed utterances to list in each direction.
-        permutations: At most, of the permutation test.
-        seed: Of the permutations; draws of the bootstrap are those of the report.
-        unit: "speaker" or "dialogue", drawn and swapped as a whole; None: as the report, and
-            utterances are swapped where there are too few to reject anything.
+        all_pairs: Compare every run with every other, not just the first with the others.
+        flips: Number of changed utterances to list in each direction.
+        permutations: Largest number of permutations.
+        seed: Random seed of the permutations; the bootstrap has the draws of the report.
+        unit: "speaker" or "dialogue", drawn and swapped as a whole; None: as in the report, and
+            utterances are swapped where clusters are too few to reject anything.
     """
 
     all_pairs: bool = False
@@ -156,12 +180,12 @@ def compare_runs(names: Sequence[str], settings: Settings | None = None) -> Comp
     """Read runs and compare them.
 
     Args:
-        names: Two or more, as `pipeline.compare.sources.read_run` takes them.
-        settings: None: the defaults.
+        names: Two or more names, as `pipeline.compare.sources.read_run` takes them.
+        settings: Settings; None: the defaults.
 
     Raises:
-        RunError: If a run cannot be read, or they have too little in common.
-        ParamsError: If a run is not known, or there are too few.
+        RunError: If a run cannot be read, or the runs have too few rows in common.
+        ParamsError: If a run is not known, or there are fewer than two.
     """
     settings = settings or Settings()
     found = [read_run(name) for name in names]
@@ -172,9 +196,9 @@ def compare_rows(rows: CommonRows, settings: Settings, labels: Mapping[str, Labe
     """Compare runs on their common rows.
 
     Args:
-        rows: All runs.
-        settings: How.
-        labels: By id, for the transcripts; may be empty.
+        rows: The runs on their common rows.
+        settings: Settings.
+        labels: Labels by id, for the transcripts; may be empty.
     """
     draws = [_draws(run) for run in rows.runs]
     order = range(len(rows.runs))
@@ -198,7 +222,7 @@ def compare_rows(rows: CommonRows, settings: Settings, labels: Mapping[str, Labe
 
 
 def _statistic(matrices: Matrices) -> dict[str, Floats]:
-    """Metrics and those of each class, which are NaN where a draw lacks the class."""
+    """Metrics, and recall and F1 of each class, which are NaN where a draw lacks the class."""
     found = _headline(matrices)
     for name, values in zip(("recall", "f1"), class_values(matrices), strict=True):
         found |= {f"{name} {k}": values[..., k] for k in range(matrices.shape[-1])}
@@ -211,7 +235,7 @@ def _headline(matrices: Matrices) -> dict[str, Floats]:
 
 
 def _draws(run: Compared) -> dict[str, Floats]:
-    """Seed-mean `[D]` of everything; empty for one cluster, which says nothing of another."""
+    """Seed-mean `[D]` of all metrics; empty for one cluster, which has no variance to estimate."""
     return resample(run.matrices, _statistic) if run.matrices.shape[1] > 1 else {}
 
 
@@ -235,8 +259,8 @@ def _pair(
 
     def change(name: str) -> Change:
         first, second = (float(of[name]) for of in totals)
-        apart = draws[1][name] - draws[0][name] if draws[0] else None
-        interval = None if apart is None else percentile_interval(apart)
+        # Draw k takes the same clusters in both runs, so that the difference is paired.
+        interval = percentile_interval(draws[1][name] - draws[0][name]) if draws[0] else None
         return Change(first, second, second - first, interval)
 
     support = np.bincount(rows.labels, minlength=len(rows.classes))
@@ -268,10 +292,10 @@ def _pair(
 
 
 def _units(rows: CommonRows, run: Compared, unit: str) -> Floats:
-    """Confusion matrices of what is swapped as a whole, averaged over seeds: `[n, K, K]`."""
+    """Confusion matrices of the units that are swapped, averaged over seeds: `[n, K, K]`."""
     if unit != "utterance":
         return np.asarray(run.matrices.mean(0))
-    # an utterance that is tested in several folds is one unit
+    # An utterance that is tested in several folds is one unit.
     _, group = np.unique([item.id for item in rows.items], return_inverse=True)
     counts = grouped_confusion(
         np.tile(group, run.seeds),

@@ -1,6 +1,6 @@
-"""Utterances that one run gets right and another wrong: what to listen to next.
+"""Utterances whose predicted class changes from one run to another.
 
-A run's answer is the vote of its seeds (`pipeline.compare.rows.Compared.votes`).
+The class that a run predicts is the vote of its seeds (`pipeline.compare.rows.Compared.votes`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Flip:
-    """An utterance whose answer became right or wrong.
+    """An utterance whose prediction became right or wrong.
 
     Attributes:
-        id: The utterance.
-        fold: In which it was tested.
-        speaker: Who says it.
+        id: Utterance id.
+        fold: Fold in which it was tested.
+        speaker: Speaker id.
         label: True class.
-        before: Answer of the first run.
-        after: Answer of the second run.
+        before: Prediction of the first run.
+        after: Prediction of the second run.
         gain: Change of the probability of the true class, mean over seeds.
         text: Transcript; None where unknown.
     """
@@ -43,14 +43,14 @@ class Flip:
 
 @dataclass(frozen=True)
 class Flips:
-    """How many answers changed, and those that changed most.
+    """Numbers of changed predictions, and the utterances that changed most.
 
     Attributes:
-        right_to_wrong: Right in the first run, wrong in the second.
-        wrong_to_right: Wrong in the first run, right in the second.
-        wrong_to_wrong: Wrong in both, in another way.
-        lost: Some of the first kind, the greatest fall of the true class's probability first.
-        won: Some of the second kind, the greatest rise first.
+        right_to_wrong: Number of utterances right in the first run and wrong in the second.
+        wrong_to_right: Number wrong in the first run and right in the second.
+        wrong_to_wrong: Number wrong in both, with different predictions.
+        lost: Some that became wrong, the greatest fall of the true class's probability first.
+        won: Some that became right, the greatest rise first.
     """
 
     right_to_wrong: int
@@ -67,13 +67,13 @@ def flips(
     *,
     shown: int = SHOWN,
 ) -> Flips:
-    """Compare the answers of two runs.
+    """Compare the predictions of two runs.
 
     Args:
-        rows: What both predicted.
-        runs: The first and the second one.
-        labels: By id, for the transcripts; may be empty.
-        shown: How many to list of either kind.
+        rows: The common rows.
+        runs: The first and the second run.
+        labels: Labels by id, for the transcripts; may be empty.
+        shown: Number of utterances to list in each direction.
     """
     each = np.arange(len(rows.items))
     right = [run.votes == rows.labels for run in runs]

@@ -1,4 +1,4 @@
-"""A comparison of runs for people: the same sections as plain text and as one HTML file."""
+"""A comparison of runs as a report: the same sections as plain text and as one HTML file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NONE = "-"
 
 @dataclass(frozen=True)
 class Section:
-    """A title, sentences that say what the numbers are, and a table, which may have no rows."""
+    """A title, notes that explain the numbers, and a table, which may have no rows."""
 
     title: str
     notes: tuple[str, ...]
@@ -32,7 +32,7 @@ class Section:
 
 
 def sections(found: Comparison) -> list[Section]:
-    """Everything that is said, in order."""
+    """All sections, in order."""
     parts = [_runs(found), _scores(found)]
     for pair in found.pairs:
         parts += [_metrics(found, pair), _classes(found, pair), _flips(pair)]
@@ -40,7 +40,7 @@ def sections(found: Comparison) -> list[Section]:
 
 
 def as_text(found: Comparison) -> str:
-    """For a terminal."""
+    """The report as plain text, for a terminal or a file."""
     lines: list[str] = []
     for part in sections(found):
         lines += ["", part.title]
@@ -87,7 +87,7 @@ def _scores(found: Comparison) -> Section:
         f"{found.clusters} {found.unit}s, {DRAWS} draws, the same for all runs; sd is over seeds.",
     ]
     if found.clusters < 2:
-        notes.append(f"One {found.unit} says nothing of another, so there are no intervals.")
+        notes.append(f"One {found.unit} has no variance to estimate, so there are no intervals.")
     elif found.clusters < FEW_CLUSTERS:
         notes.append(f"Intervals over fewer than {FEW_CLUSTERS} {found.unit}s are too narrow.")
     notes += _shared(found)
@@ -109,7 +109,7 @@ def _metrics(found: Comparison, pair: Pair) -> Section:
     return Section(
         f"{pair.second} minus {pair.first}: {names[pair.second]} against {names[pair.first]}",
         (
-            f"Above 0 speaks for {pair.second}. Interval: paired bootstrap, each draw of "
+            f"Above 0 favours {pair.second}. Interval: paired bootstrap, each draw of "
             f"{found.unit}s scores both runs.",
             *_of_test(found, pair),
             *_shared(found),
@@ -134,7 +134,7 @@ def _of_test(found: Comparison, pair: Pair) -> Iterator[str]:
         yield (
             f"Utterances are swapped, since {found.clusters} {found.unit}s are fewer than {FEWEST} "
             f"and allow no p below {_p(min(least, 1.0))}. Utterances of a {found.unit} are not "
-            f"independent, so this p is too small: it says nothing of other {found.unit}s."
+            f"independent, so this p is too small: it does not hold for other {found.unit}s."
         )
 
 
@@ -144,9 +144,9 @@ def _people(found: Comparison) -> str:
 
 
 def _shared(found: Comparison) -> Iterator[str]:
-    told = same_people(found.shared_speakers, found.unit, p=True)
-    if told:
-        yield f"{told} --unit speaker draws and swaps whole people."
+    note = same_people(found.shared_speakers, found.unit, p=True)
+    if note:
+        yield f"{note} --unit speaker draws and swaps whole people."
 
 
 def _classes(found: Comparison, pair: Pair) -> Section:
@@ -183,8 +183,8 @@ def _flips(pair: Pair) -> Section:
             "By the vote of each run's seeds (a tie goes to the higher mean probability): "
             + counts
             + shown,
-            f"Exact McNemar test of these: p {_p(test.p)}, Holm {_p(pair.mcnemar_holm)}. It takes "
-            "utterances as independent, which those of a speaker are not.",
+            f"Exact McNemar test of these: p {_p(test.p)}, Holm {_p(pair.mcnemar_holm)}. It "
+            "assumes independent utterances, which those of a speaker are not.",
         ),
         ("", "id", "speaker", "label", pair.first, pair.second, "p(label)", "text"),
         tuple(rows),
@@ -221,5 +221,5 @@ def _p(value: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text from files must not steer a terminal."""
+    """`text` without control characters, which would act on a terminal."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)

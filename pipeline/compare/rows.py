@@ -1,10 +1,10 @@
-"""The test rows that several runs predicted alike, and what was left out and why.
+"""The test rows that several runs have in common, and the rows that are left out, with reasons.
 
-Two runs can be compared on the same utterances, with the same labels, tested in the same fold: a
-model of another fold was trained on other utterances, maybe on this one. Whatever one of them
-lacks is left out for all, and counted.
+Runs are compared on the same utterances, with the same labels, tested in the same fold: a model of
+another fold was trained on other utterances, maybe on this one. A row that one run lacks is left
+out for all, and counted.
 
-Legend: U common test rows, S seeds of a run, C clusters, K classes.
+Shapes: U common test rows, S seeds of a run, C clusters, K classes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pipeline.evaluation.rows import UNITS, Ints, cluster_unit, shared_speakers
 from pipeline.evaluation.statistics import cluster_confusions
 from pipeline.metrics import Counts, Floats
 
-_SHOWN = 3
+_EXAMPLES = 3
 UNIT = (
     "Drawn and swapped as a whole: speaker or dialogue. Default: dialogues of conversations, else "
-    "speakers. Where a few people speak in all dialogues, `speaker` alone tells of others."
+    "speakers. Where a few people speak in all dialogues, only `speaker` generalises to others."
 )
-"""Of the option --unit."""
+"""Help text of the option --unit."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class LeftOut:
     """Test rows of one run that are not compared, for one reason.
 
     Attributes:
-        tag: Of the run.
-        reason: Why.
-        number: How many.
+        tag: Tag of the run.
+        reason: Reason.
+        number: Number of rows.
         examples: Some of their ids.
     """
 
@@ -49,7 +49,7 @@ class LeftOut:
     examples: tuple[str, ...]
 
     def line(self) -> str:
-        """For people."""
+        """A line for the comparison's notes."""
         return f"left out of {self.tag}: {self.number} {self.reason}: {', '.join(self.examples)}"
 
 
@@ -59,11 +59,11 @@ class Compared:
 
     Attributes:
         tag: A, B, ... in the order given.
-        name: As the user gave it.
-        whose: Which run it is; None where its files do not say.
+        name: Name as the user gave it.
+        whose: Fusion, corpus and regime; None where the run's files do not name them.
         seeds: S.
         predictions: `[S, U]`.
-        votes: `[U]`, the class that most seeds predict; a tie goes to the higher mean probability.
+        votes: `[U]`, the class that most seeds predict; ties go to the higher mean probability.
         probabilities: `[U, K]`, means over seeds.
         matrices: `[S, C, K, K]` confusion matrices.
     """
@@ -80,22 +80,18 @@ class Compared:
 
 @dataclass(frozen=True)
 class CommonRows:
-    """What all runs are compared on.
+    """Runs on the rows that all of them predicted.
 
     Attributes:
-        classes: K names, in the order of the first run.
-        items: U, in the order of the first run.
-        unit: "speaker" or "dialogue", what is drawn and swapped:
-        `pipeline.evaluation.rows.cluster_unit`,
-            unless it was asked for.
+        classes: Names of the K classes, in the order of the first run.
+        items: The U rows, in the order of the first run.
+        unit: "speaker" or "dialogue", which is drawn and swapped as a whole.
         clusters: C.
-        speakers: How many people say the utterances.
-        shared_speakers: Those of them who speak in several clusters
-        (`pipeline.evaluation.rows.Clusters`).
-        cluster: `[U]` below C.
-        labels: `[U]` below K.
-        runs: Two or more.
-        left_out: By run and reason.
+        speakers: Number of speakers.
+        shared_speakers: Number of speakers in several clusters.
+        labels: `[U]` indices below K.
+        runs: Two or more runs.
+        left_out: Rows that are not compared, by run and reason.
     """
 
     classes: tuple[str, ...]
@@ -104,7 +100,6 @@ class CommonRows:
     clusters: int
     speakers: int
     shared_speakers: int
-    cluster: Ints
     labels: Ints
     runs: tuple[Compared, ...]
     left_out: tuple[LeftOut, ...]
@@ -113,15 +108,15 @@ class CommonRows:
 def common_rows(
     runs: Sequence[PredictedRun], *, unit: str | None = None, least: int = MINIMUM_UTTERANCES
 ) -> CommonRows:
-    """Bring runs to the rows that all of them predicted.
+    """Restrict runs to the rows that all of them predicted.
 
     Args:
-        runs: Two or more.
+        runs: Two or more runs.
         unit: "speaker" or "dialogue"; None: `pipeline.evaluation.rows.cluster_unit` decides.
-        least: Fewer common rows are an error.
+        least: Smallest number of common rows.
 
     Raises:
-        ParamsError: If there are too few or too many runs, or the unit is not known of each row.
+        ParamsError: If there are too few or too many runs, or a row lacks the unit.
         RunError: If classes differ or too few rows are common.
     """
     if not 2 <= len(runs) <= len(ascii_uppercase):
@@ -137,10 +132,10 @@ def common_rows(
     keys = [key for key, item in first.items.items() if all(_like(r, key, item) for r in runs)]
     left_out = tuple(_left_out(tagged, set(keys)))
     if len(keys) < least:
-        told = "".join(f"\n- {each.line()}" for each in left_out)
+        lines = "".join(f"\n- {each.line()}" for each in left_out)
         raise RunError(
             f"{len(keys)} test rows are common to all {len(runs)} runs; expected {least} or more. "
-            f"Compare runs of the same corpus and protocol:{told}"
+            f"Compare runs of the same corpus and protocol:{lines}"
         )
     items = tuple(first.items[key] for key in keys)
     labels = [Label(item.id, item.label, item.speaker, item.dialogue) for item in items]
@@ -148,7 +143,6 @@ def common_rows(
     clusters = [str(getattr(label, unit)) for label in labels]
     names, cluster = np.unique(clusters, return_inverse=True)
     truth = np.array([first.classes.index(item.label) for item in items], np.int64)
-    groups = _Groups(first.classes, truth, cluster.astype(np.int64), len(names))
     return CommonRows(
         classes=first.classes,
         items=items,
@@ -156,9 +150,10 @@ def common_rows(
         clusters=len(names),
         speakers=len({item.speaker for item in items}),
         shared_speakers=shared_speakers(labels, clusters),
-        cluster=groups.cluster,
         labels=truth,
-        runs=tuple(_compared(tag, run, keys, groups) for tag, run in tagged.items()),
+        runs=tuple(
+            _compared(tag, run, keys, first.classes, truth, cluster) for tag, run in tagged.items()
+        ),
         left_out=left_out,
     )
 
@@ -175,32 +170,30 @@ def _checked(unit: str, labels: Sequence[Label]) -> str:
     return unit
 
 
-@dataclass(frozen=True)
-class _Groups:
-    """The common rows: classes, labels `[U]`, cluster `[U]`, and number of clusters."""
-
-    classes: tuple[str, ...]
-    labels: Ints
-    cluster: Ints
-    clusters: int
-
-
-def _compared(tag: str, run: PredictedRun, keys: Sequence[Key], groups: _Groups) -> Compared:
+def _compared(
+    tag: str,
+    run: PredictedRun,
+    keys: Sequence[Key],
+    classes: Sequence[str],
+    labels: Ints,
+    cluster: Ints,
+) -> Compared:
+    """A run on the common rows, its classes in the order of `classes`."""
     place = {key: index for index, key in enumerate(run.items)}
     columns = [place[key] for key in keys]
-    order = [run.classes.index(name) for name in groups.classes]  # theirs by ours
+    order = [run.classes.index(name) for name in classes]  # the run's index of each class
     ours = np.argsort(order)[run.predictions[:, columns]]
     shares = run.probabilities[:, columns][..., order].mean(0)
     counts = (ours[..., None] == np.arange(len(order))).sum(0)
     seeds, size = ours.shape
     confusions = cluster_confusions(
-        np.tile(groups.cluster, seeds),
+        np.tile(cluster, seeds),
         np.repeat(np.arange(seeds), size),
-        np.tile(groups.labels, seeds),
+        np.tile(labels, seeds),
         ours.ravel(),
-        (seeds, groups.clusters, len(order)),
+        (seeds, int(cluster.max()) + 1, len(order)),
     )
-    # a vote is 1 and a mean probability at most 1, so that probability decides ties alone
+    # A mean probability is at most 1, and a vote counts 2, so that probability only breaks ties.
     votes = (2 * counts + shares).argmax(1)
     return Compared(tag, run.name, run.whose, seeds, ours, votes, shares, confusions)
 
@@ -217,13 +210,13 @@ def _left_out(tagged: Mapping[str, PredictedRun], kept: set[Key]) -> Iterator[Le
             if key not in kept:
                 found[_reason(tagged, tested, tag, key)].append(key[1])
         for reason, ids in found.items():
-            yield LeftOut(tag, reason, len(ids), tuple(ids[:_SHOWN]))
+            yield LeftOut(tag, reason, len(ids), tuple(ids[:_EXAMPLES]))
 
 
 def _reason(
     tagged: Mapping[str, PredictedRun], tested: Mapping[str, set[str]], tag: str, key: Key
 ) -> str:
-    """Why a test row of a run is not compared: what the first run that lacks it says."""
+    """Why a test row of a run is not compared, by the first run that lacks it."""
     own = tagged[tag]
     if key in own.incomplete:
         return "not predicted by each of its own seeds"

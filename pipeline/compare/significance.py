@@ -1,19 +1,20 @@
-"""Is the difference between two runs more than chance? Paired tests on the same utterances.
+"""Paired significance tests of two runs on the same utterances: permutation, McNemar, Holm.
 
-The permutation test asks how often a difference as large would come out if the two runs were
-exchangeable (Fisher 1935; Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 2005,
-chapter 3). What may be swapped is what is independent. Utterances of a speaker are not: a model
-that hears this voice well gets many of them right. So each speaker's (or dialogue's) predictions
-are swapped as a whole. With n of them in which the runs differ there are 2^n ways, and the
-smallest two-sided p is 2^(1 - n). Below `FEWEST` clusters a test could hardly reject, so that
+The permutation test counts how often a difference as large arises if the two runs are exchangeable
+(Fisher 1935; Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 2005, chapter 3).
+Only independent units may be swapped. Utterances of one speaker are not independent, as a model
+that fits a voice gets many of them right; so the predictions of each speaker (or dialogue) are
+swapped as a whole. With n of them in which the runs differ there are 2^n permutations, and the
+smallest two-sided p is 2^(1 - n). Below `FEWEST` clusters the test could hardly reject, so that
 single utterances are swapped then; as they are not independent, that p is too small.
 
-All seeds of a run enter as one: the statistic is the difference of a metric of the confusion
+The seeds of a run are averaged: the statistic is the difference of a metric of the confusion
 matrices averaged over seeds. For accuracy and UAR that is the difference of the means over seeds,
-as these are linear where the labels are fixed; for F1 it is not quite. Runs may have different
-numbers of seeds; then the test holds approximately, as a mean of few seeds varies more.
+as both are linear in the matrix where the labels are fixed; for F1 it is an approximation. Runs may
+have different numbers of seeds; then the test holds approximately, as a mean of few seeds varies
+more.
 
-Legend: P permutations, n units, K classes.
+Shapes: P permutations, n units, K classes.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from pipeline.metrics import Floats
 PERMUTATIONS = 9999
 LEAST_PERMUTATIONS = 2000
 FEWEST = 10
-"""Below so many clusters utterances are swapped: nine allow no p below 0.004, six none below 0.03,
-and Holm's correction multiplies it."""
+"""Below so many clusters utterances are swapped: nine allow no p below 2^-8 = 0.004, six none below
+0.03, and Holm's correction multiplies it."""
 
-_TOLERANCE = 1e-9
+_TOLERANCE = 1e-9  # smaller differences are rounding errors
 _CHUNK_BYTES = 1 << 25
 
 Flags = NDArray[np.bool_]
@@ -44,13 +45,13 @@ class PermutationTest:
     """Two-sided p of each metric.
 
     Attributes:
-        unit: What was swapped as a whole: "speaker", "dialogue" or "utterance".
-        units: How many there are.
-        differing: How many have unequal confusion matrices; the others do not matter.
-        permutations: How many swaps were scored.
-        exact: Whether these were all there are (up to exchanging the names of the runs).
-        smallest: The smallest p that the test could have had.
-        p: By metric.
+        unit: Unit that was swapped as a whole: "speaker", "dialogue" or "utterance".
+        units: Number of units.
+        differing: Number of units with unequal confusion matrices; the others have no effect.
+        permutations: Number of permutations that were scored.
+        exact: Whether these are all there are (up to exchanging the names of the runs).
+        smallest: The smallest p that the test can give.
+        p: p of each metric.
     """
 
     unit: str
@@ -66,12 +67,12 @@ class PermutationTest:
 class McNemar:
     """McNemar's exact test on utterances that one run has right and the other wrong.
 
-    It takes utterances as independent, so it is too sure where speakers matter.
+    It assumes independent utterances, so that p is too small where speakers matter.
 
     Attributes:
-        right_to_wrong: Right in the first run only.
-        wrong_to_right: Right in the second run only.
-        p: Two-sided, from the binomial distribution (McNemar 1947).
+        right_to_wrong: Number of utterances right in the first run only.
+        wrong_to_right: Number of utterances right in the second run only.
+        p: Two-sided p from the binomial distribution (McNemar 1947).
     """
 
     right_to_wrong: int
@@ -89,22 +90,22 @@ def permutation_test(
 ) -> PermutationTest:
     """Swap the two runs' predictions unit by unit.
 
-    Where there are at most P ways to do so, all are scored and p is their share that is at least
-    as extreme; else P of them are drawn, and the given one is counted as one more of them, so that
-    p is never 0 (Phipson & Smyth 2010): p = (b + 1) / (P + 1).
+    If there are at most P permutations, all are scored, and p is the share of them that is at least
+    as extreme as the observed one. Else P are drawn, and the observed one is counted as one more,
+    so that p is never 0 (Phipson & Smyth 2010): p = (b + 1) / (P + 1).
 
     Args:
         pair: Confusion matrices `[n, K, K]` of each unit, averaged over seeds, of either run.
-        statistic: Names and computes the metrics.
-        unit: What n counts, for the record.
+        statistic: Computes the metrics by name.
+        unit: Name of the units, for the record.
         permutations: P.
-        seed: Of the generator.
+        seed: Random seed of the permutations.
     """
     first, second = (np.asarray(each, np.float64) for each in pair)
     change = second - first
     changed = change[np.abs(change).max((1, 2)) > _TOLERANCE]
     differing = len(changed)
-    # swapping all units alike only turns the sign, so one of them can stay as it is
+    # Swapping all units only turns the sign of the difference, so that one unit can stay fixed.
     exact = 2 ** max(0, differing - 1) <= permutations
     scored = 2 ** max(0, differing - 1) if exact else permutations
     totals = first.sum(0), second.sum(0)
@@ -128,7 +129,7 @@ def permutation_test(
 
 def mcnemar(first_right: Flags, second_right: Flags) -> McNemar:
     """Compare which utterances two runs have right, `[U]` each."""
-    # statsmodels takes seconds to import, and other commands do not need it
+    # statsmodels takes seconds to import, and other commands do not need it.
     from statsmodels.stats.contingency_tables import mcnemar as exact_test
 
     lost, won = int((first_right & ~second_right).sum()), int((~first_right & second_right).sum())
@@ -138,7 +139,7 @@ def mcnemar(first_right: Flags, second_right: Flags) -> McNemar:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Adjust the p of several tests so that the chance of any false alarm is kept (Holm 1979)."""
+    """Adjust the p of several tests for the family-wise error rate (Holm 1979)."""
     if len(p) == 1:
         return list(p)
     from statsmodels.stats.multitest import multipletests
@@ -147,13 +148,13 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _every(units: int) -> Iterator[Flags]:
-    """All swaps `[P, n]` that leave the first unit as it is."""
+    """All permutations `[P, n]` that leave the first unit in place: the binary digits of P."""
     number = np.arange(2 ** max(0, units - 1))
     yield (number[:, None] >> np.arange(units)[::-1] & 1).astype(bool)
 
 
 def _some(units: int, permutations: int, seed: int) -> Iterator[Flags]:
-    """P swaps `[P, n]`, each unit by a fair coin; the chunks change no numbers."""
+    """P random permutations `[P, n]`, each unit swapped with probability 1/2, in chunks."""
     rng = np.random.default_rng(seed)
     size = max(1, _CHUNK_BYTES // (8 * units))
     for start in range(0, permutations, size):

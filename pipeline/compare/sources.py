@@ -1,4 +1,4 @@
-"""Where the runs that are compared come from, and their test predictions as arrays.
+"""Read the test predictions of a run from a folder, a file, or a DVC experiment, as arrays.
 
 A run is named by what holds its predictions:
 
@@ -8,17 +8,18 @@ A run is named by what holds its predictions:
 - anything else: a DVC experiment or a Git revision, whose `reports/predictions.csv` DVC reads from
   its cache, or from the remote where one is set.
 
-Whose they are is told by the files: run.json of a run folder, metrics.json beside the predictions
-of a report, the metadata of a Parquet file; never by what params.yaml selects now.
+Fusion, corpus and regime are read from these files (run.json of a run folder, metrics.json beside
+the predictions of a report, the metadata of a Parquet file), never from what params.yaml selects
+now. Transcripts come from the labels of the corpus, where they are found (`known_labels`).
 
-Legend: R rows of all splits, I test rows of one seed (utterance and fold), S seeds, K classes.
+Shapes: R rows of all splits, I test rows of one seed (utterance and fold), S seeds, K classes.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,12 +44,12 @@ WORKSPACE = "workspace"
 _FILES = (CSV, PARQUET)
 
 Key = tuple[int, str]
-"""Fold and id: an utterance may be tested in several folds, each time by another model."""
+"""Fold and utterance id: some protocols test an utterance in several folds, by several models."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A test row without its prediction: what a model was asked."""
+    """A test row without its prediction."""
 
     fold: int
     id: str
@@ -62,17 +63,18 @@ class PredictedRun:
     """The test predictions of a run.
 
     Attributes:
-        name: As the user gave it.
-        classes: K names.
-        seeds: S, in ascending order.
-        items: I that every seed predicted, by key, in order of their first row.
+        name: Name as the user gave it.
+        classes: Names of the K classes.
+        seeds: The S seeds, in ascending order.
+        items: The I rows that every seed predicted, by key, in order of their first row.
         predictions: `[S, I]` indices below K.
         probabilities: `[S, I, K]`.
         incomplete: Test rows that only some seeds predicted.
         untested: Rows of the valid split.
-        dropped: Reasons by id of utterances that the run left out; empty where it does not say.
-        labels: `data/<corpus>/labels` of a run folder, if it is there.
-        whose: The run, such as "spectral on mine (cached)"; None where the files do not say.
+        dropped: Reasons by id of utterances that the run left out; empty where it has none.
+        labels: `data/<corpus>/labels` of a run folder, if it exists.
+        whose: Fusion, corpus and regime, such as "spectral on mine (cached)"; None where the files
+            do not name them.
     """
 
     name: str
@@ -90,7 +92,7 @@ class PredictedRun:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Rows of all seeds, folds and splits: `values` by name in `PREDICTIONS`, R each."""
+    """Rows of all seeds, folds and splits: columns of `PREDICTIONS`, R values each."""
 
     classes: tuple[str, ...]
     values: Mapping[str, Sequence[Any]]
@@ -104,7 +106,7 @@ def read_run(name: str) -> PredictedRun:
     """Read the test predictions of a run.
 
     Args:
-        name: A path, `workspace`, or a DVC experiment or Git revision. A path goes first.
+        name: A path, `workspace`, or a DVC experiment or Git revision; an existing path wins.
 
     Raises:
         RunError: If the predictions are missing, malformed or contradict each other.
@@ -112,11 +114,11 @@ def read_run(name: str) -> PredictedRun:
     """
     path = Path(REPORT).parent if name == WORKSPACE else Path(name)
     if (path / "run.json").is_file():
-        columns = _of_folder(path)
+        columns = _from_folder(path)
     elif path.exists() or name == WORKSPACE:
-        columns = _of_file(_file(path))
+        columns = _from_file(_file(path))
     else:
-        columns = _of_revision(name)
+        columns = _from_revision(name)
     return _arranged(name, columns)
 
 
@@ -132,7 +134,7 @@ def _file(path: Path) -> Path:
     return found[0]
 
 
-def _of_folder(path: Path) -> _Columns:
+def _from_folder(path: Path) -> _Columns:
     run = RunFolder.read(path)
     values: dict[str, list[Any]] = {
         name: [cell for job in run.jobs for cell in job.table.column(name)] for name in PREDICTIONS
@@ -141,14 +143,14 @@ def _of_folder(path: Path) -> _Columns:
         values[name] = [int(cell) for cell in values[name]]
     values["dialogue"] = [cell or None for cell in values["dialogue"]]
     shares = np.concatenate([job.probabilities for job in run.jobs])
-    parents = path.absolute().parents
+    parents = path.absolute().parents  # <project>/runs/<regime>/<corpus>/<fusion>
     labels = parents[min(3, len(parents) - 1)] / "data" / run.corpus / "labels"
-    told = labels if labels.is_dir() else None
+    found = labels if labels.is_dir() else None
     whose = f"{run.fusion} on {run.corpus} ({run.regime})"
-    return _Columns(run.classes, values, shares, run.dropped, told, whose)
+    return _Columns(run.classes, values, shares, run.dropped, found, whose)
 
 
-def _of_file(path: Path) -> _Columns:
+def _from_file(path: Path) -> _Columns:
     table = read_predictions(path)
     whose = _whose(path)
     shares = [name for name in table.column_names if name not in PREDICTIONS]
@@ -174,20 +176,20 @@ def _of_file(path: Path) -> _Columns:
 
 
 def _whose(path: Path) -> RunIdentity | None:
-    """The run that a report's predictions are of; None where nothing says so.
+    """The run that a report's predictions are of; None where no file names it.
 
     Raises:
-        RunError: If metrics.json beside them is of other predictions.
+        RunError: If metrics.json beside them belongs to other predictions.
     """
     beside = path.with_name(METRICS)
-    told = named_in(path) if path.suffix == ".parquet" else None
+    named = named_in(path) if path.suffix == ".parquet" else None
     if path.name not in _FILES or not beside.is_file():
-        return told
+        return named
     found = RunIdentity.read(read_metrics(beside))
     if found is None:
-        return told
-    same = found == told if told else file_sha256(path) == found.predictions_sha256
-    if not same and (told or path.name == CSV):
+        return named
+    same = found == named if named else file_sha256(path) == found.predictions_sha256
+    if not same and (named or path.name == CSV):
         raise RunError(
             f"{path} is not what {beside} was computed from ({found.line()}); expected files of "
             "one report: run `dvc repro`, or `python -m stages.evaluate` again"
@@ -202,8 +204,8 @@ def _check_words(path: Path, values: Mapping[str, Any], classes: Sequence[str]) 
             raise RunError(f"{path}: {name} {odd[0]!r}; expected one of {list(allowed)}")
 
 
-def _of_revision(rev: str) -> _Columns:
-    # DVC takes a second to import, and most comparisons are of folders
+def _from_revision(rev: str) -> _Columns:
+    # DVC takes a second to import, and most comparisons are of folders.
     import dvc.api  # type: ignore[import-untyped]
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.scm import RevError, SCMError  # type: ignore[import-untyped]
@@ -212,7 +214,9 @@ def _of_revision(rev: str) -> _Columns:
         with dvc.api.open(REPORT, rev=rev, mode="rb") as file:
             content = {CSV: file.read()}
         with (
-            contextlib.suppress(DvcException, OSError),  # reports that do not name their run
+            contextlib.suppress(
+                DvcException, OSError
+            ),  # an old report, which does not name its run
             dvc.api.open(f"reports/{METRICS}", rev=rev, mode="rb") as file,
         ):
             content[METRICS] = file.read()
@@ -231,12 +235,13 @@ def _of_revision(rev: str) -> _Columns:
         for name, found in content.items():
             Path(folder, name).write_bytes(found)
         try:
-            return _of_file(Path(folder, CSV))
+            return _from_file(Path(folder, CSV))
         except RunError as error:
             raise RunError(str(error).replace(folder, f"{rev}: reports")) from error
 
 
 def _arranged(name: str, columns: _Columns) -> PredictedRun:
+    """The test rows as arrays by seed, without those that some seed lacks."""
     values, classes = columns.values, columns.classes
     test = [row for row, split in enumerate(values["split"]) if split == "test"]
     keys: list[Key] = list(zip(values["fold"], values["id"], strict=True))
@@ -285,26 +290,22 @@ def _check_once(name: str, rows: Sequence[tuple[int, str, int]]) -> None:
 
 
 def known_labels(runs: Sequence[PredictedRun], data: Path = Path("data")) -> dict[str, Label]:
-    """Labels by id; empty if there are none, since transcripts are an extra.
+    """Labels of the tested corpus by id; empty if they are not found: transcripts are optional.
 
-    Predictions alone do not say which corpus they are of. So every `labels` folder is tried, those
-    of run folders first: it is the right one if it has all ids and their labels.
+    Predictions alone do not name their corpus. So every `labels` folder is tried, those of run
+    folders first: the right one has all ids with the same labels.
 
     Args:
-        runs: One or more, on the same corpus.
-        data: Where corpora are prepared.
+        runs: One or more runs on the same corpus.
+        data: Folder of prepared corpora.
     """
     tested = {item.id: item.label for item in runs[0].items.values()}
-    for folder in _folders(runs, data):
+    beside = [run.labels for run in runs if run.labels is not None]
+    for folder in dict.fromkeys([*beside, *sorted(data.glob("*/labels"))]):
         try:
             found = {label.id: label for label in read_labels(folder)}
         except HeronryError:
-            continue  # of another corpus, or as good as missing
+            continue  # malformed, so of no use for transcripts
         if all(id in found and found[id].label == label for id, label in tested.items()):
             return found
     return {}
-
-
-def _folders(runs: Sequence[PredictedRun], data: Path) -> Iterator[Path]:
-    named = [run.labels for run in runs if run.labels is not None]
-    yield from dict.fromkeys([*named, *sorted(data.glob("*/labels"))])

@@ -1,4 +1,4 @@
-"""Which experiments tie with the best: by the paired test, or by intervals, and which is told."""
+"""Ties with the best experiment: by the paired test or by intervals, with the basis stated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from features.errors import RunError
-from pipeline.board.page import as_text, mark
+from pipeline.board.output import as_text, mark
 from pipeline.board.rows import Row, Shown
 from pipeline.board.ties import Group, judge
 from pipeline.compare.comparison import compare_runs
@@ -26,7 +26,7 @@ def row(name: str, value: float, width: float | None = 0.05) -> Row:
     return Row(name, name, "speech", "cached", "tones", metrics, {}, ())
 
 
-def test_without_predictions_intervals_decide_and_that_is_told() -> None:
+def test_without_predictions_intervals_decide() -> None:
     rows = [row("a", 0.8), row("b", 0.71), row("c", 0.5), row("d", 0.4, width=None)]
     found = judge(rows, "uar", read=unreadable)
     assert [verdict.tie for verdict in found] == [None, True, False, None]
@@ -37,8 +37,8 @@ def test_without_predictions_intervals_decide_and_that_is_told() -> None:
     assert nowhere[1].why == "there is no paired test of nll, and no interval"
 
 
-def test_the_paired_test_decides_where_predictions_are_at_hand(tmp_path: Path) -> None:
-    """Its p are those of `compare`, over all rows corrected, and overrule the intervals."""
+def test_the_paired_test_decides_where_predictions_are_available(tmp_path: Path) -> None:
+    """P are those of `compare`, corrected over all rows, and overrule the intervals."""
     runs = {
         "good": FakePredictions(skill=0.9, draw=1, speakers=20),
         "like": FakePredictions(skill=0.88, draw=2, speakers=20),
@@ -68,7 +68,7 @@ def test_the_paired_test_decides_where_predictions_are_at_hand(tmp_path: Path) -
     assert lines == [["*", "good"], ["=", "like"], ["weak"], ["~", "gone"]]
 
 
-def test_the_unit_that_is_asked_for_is_swapped_and_shared_speakers_are_told(
+def test_the_chosen_unit_is_swapped_and_shared_speakers_are_noted(
     tmp_path: Path,
 ) -> None:
     """Three people in all of twelve dialogues; the model ranked below tests better."""

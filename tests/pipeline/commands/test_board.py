@@ -1,4 +1,4 @@
-"""`python -m pipeline board`: rows, ranks, what ties and by what, and what is left out."""
+"""`python -m pipeline board`: rows, ranks, groups by test set, notes and experiments left out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import typer
 from typer.testing import CliRunner
 
 from features.errors import ParamsError
-from pipeline.board.page import as_text
+from pipeline.board.output import as_json, as_text
 from pipeline.board.rows import Row, Shown, ascends, read_shown
-from pipeline.board.ties import Group, Verdict
-from pipeline.commands.board import as_json, board, groups
+from pipeline.board.ties import Group, Verdict, groups
+from pipeline.commands.board import board
 from pipeline.evaluation.identity import RunIdentity
 
 PARAMS: dict[str, Any] = {
@@ -99,7 +99,7 @@ def test_best_comes_first_and_less_is_better_where_it_is() -> None:
     assert not any(map(ascends, ("uar", "f1_neutral", "probe_text_uar")))
 
 
-def test_an_experiment_goes_before_the_workspace_it_was_applied_to() -> None:
+def test_an_experiment_replaces_the_workspace_it_was_applied_to() -> None:
     rows = shown(experiment("a", 0.5), workspace=0.5).rows
     assert [row.name for row in rows] == ["a"]
 
@@ -125,8 +125,8 @@ def test_rows_are_named_by_their_results_not_by_what_params_select_now() -> None
     assert content["rows"][1]["note"] == note.removeprefix("a: ")
 
 
-def test_old_results_that_name_nobody_are_not_given_to_anybody() -> None:
-    """Of an experiment that DVC ran, its own params.yaml tells; of workspace and commit nothing."""
+def test_old_results_without_a_run_are_attributed_to_none() -> None:
+    """Only the params.yaml of an experiment that DVC ran says what its results are of."""
     here, commit = (
         state(rev, PARAMS, {"data": numbers(value)})
         for rev, value in (("workspace", 0.4), ("1" * 40, 0.5))
@@ -163,7 +163,7 @@ def test_validation_ranks_and_the_test_split_is_shown(monkeypatch: pytest.Monkey
         ["+", "b", "speech", "cached", "tones", "0.600", "0.700"],
     ]
     assert "Ranked by valid_weighted_f1; marks and intervals are of weighted_f1" in text
-    assert "+ better than * on the test split all the same" in text
+    assert "+ better than * on the test split, though it ranks lower" in text
     assert "share speakers (3 speakers in several), so that intervals are too narrow for" in text
     found = json.loads(CliRunner().invoke(app, ["--quick", "--json"]).output)["groups"][0]
     assert found["rows"][2]["against_best"]["ahead"] is True
@@ -214,8 +214,8 @@ def test_scores_of_other_test_sets_are_not_compared() -> None:
     assert "tones (protocol=speaker_folds)" in text
 
 
-def test_what_has_no_results_is_listed_with_its_reason() -> None:
-    """One in the queue carries the numbers of the commit it starts from: they are not its own."""
+def test_experiments_without_results_are_listed_with_the_reason() -> None:
+    """A queued experiment carries the numbers of its base commit, which are not its own."""
     broken = experiment("c", 0.9)
     broken["revs"][0]["data"]["metrics"]["reports/metrics.json"] = {
         "error": {"type": "FileNotFoundError", "msg": "not in the cache\nat all"}
@@ -228,11 +228,11 @@ def test_what_has_no_results_is_listed_with_its_reason() -> None:
     )
     assert [row.name for row in rows.rows] == ["a", "workspace"]
     assert rows.without[:2] == ("b: queued", "d: failed")
-    assert rows.without[2].startswith("c: no metrics at hand (not in the cache); `dvc exp pull")
+    assert rows.without[2].startswith("c: metrics not available (not in the cache); `dvc exp pull")
     assert "no results: b: queued" in as_text(groups(rows, "uar", tests=False), rows, "uar")
 
 
-def test_an_unknown_metric_is_told_with_those_there_are() -> None:
+def test_an_unknown_metric_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ParamsError, match=r"'uarr'.*'valid_weighted_f1'.*'nll'"):
         groups(shown(experiment("a", 0.5)), "uarr")
     nothing = Shown((), ("b: queued",))
@@ -272,7 +272,7 @@ def test_the_command_prints_a_table_without_hashes(monkeypatch: pytest.MonkeyPat
         CliRunner().invoke(app, ["--sort", "hash"], catch_exceptions=False)
 
 
-def test_json_says_which_way_is_better() -> None:
+def test_json_states_whether_lower_is_better() -> None:
     found = Row("a", "a", "speech", "cached", "tones", numbers(0.5), {}, ())
     rows = Shown((found,), ())
     group = Group("tones", {}, rows.rows, [Verdict(best=True, tie=None, basis="none")])

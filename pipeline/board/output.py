@@ -1,16 +1,15 @@
-"""The board as text."""
+"""The board as a table of text and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from features.process.terminal import aligned
 from pipeline.board.rows import Row, Shown, ascends, reported
-from pipeline.board.ties import LEVEL, Verdict
+from pipeline.board.ties import LEVEL, Group, Verdict
 from pipeline.html.format import NAMES, NONE, number, same_people, span
-
-if TYPE_CHECKING:
-    from pipeline.board.ties import Group
 
 _LONGEST = 48  # characters of a setting's value
 _MARKS = {"test": "=", "interval": "~", "none": "?"}
@@ -18,7 +17,7 @@ _LEFT = {"name", "fusion", "regime", "corpus", "differing settings", ""}
 
 
 def as_text(found: Sequence[Group], shown: Shown, metric: str) -> str:
-    """The tables, what their marks mean, and what has no results."""
+    """The tables, the meaning of their marks, and the experiments without results."""
     lines: list[str] = []
     for group in found:
         settings = ", ".join(f"{key}={value}" for key, value in group.settings.items())
@@ -32,20 +31,50 @@ def as_text(found: Sequence[Group], shown: Shown, metric: str) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _table(group: Group, metric: str) -> Iterator[str]:
+def as_json(found: Sequence[Group], shown: Shown, metric: str) -> str:
+    """The groups with all numbers, unrounded."""
+
+    def record(row: Row, verdict: Verdict) -> dict[str, Any]:
+        interval = row.interval(reported(metric))
+        return {
+            **{key: getattr(row, key) for key in ("name", "rev", "fusion", "regime", "corpus")},
+            **({"note": row.note} if row.note else {}),
+            **{name: row.metrics.get(name) for name in dict.fromkeys((metric, reported(metric)))},
+            "interval": None if interval is None else [interval.low, interval.high],
+            "seeds": row.metrics.get("seeds"),
+            "seconds": row.metrics.get("train_seconds"),
+            "differing": row.differing,
+            "against_best": _verdict(verdict),
+        }
+
+    content = {
+        "metric": metric,
+        "better": "lower" if ascends(metric) else "higher",
+        "groups": [
+            {
+                "corpus": group.corpus,
+                "settings": group.settings,
+                "notes": list(notes(group, metric)),
+                "rows": [record(*pair) for pair in zip(group.rows, group.verdicts, strict=True)],
+            }
+            for group in found
+        ],
+        "without_results": shown.without,
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+def _table(group: Group, metric: str) -> list[str]:
     scores = [_title(name) for name in dict.fromkeys((metric, reported(metric)))]
     header = ["", "name", "fusion", "regime", "corpus", *scores, "95 % interval"]
     rows = [[*header, "seeds", "seconds", "differing settings"]]
     for row, verdict in zip(group.rows, group.verdicts, strict=True):
         rows.append([mark(verdict), *_cells(row, metric)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = [name in _LEFT for name in rows[0]]
-    for cells in rows:
-        padded = (
-            cell.ljust(width) if is_left else cell.rjust(width)
-            for cell, width, is_left in zip(cells, widths, left, strict=True)
-        )
-        yield "  ".join(padded).rstrip()
+    columns = (
+        column if column[0] in _LEFT else [cell.rjust(max(map(len, column))) for cell in column]
+        for column in zip(*rows, strict=True)
+    )
+    return aligned(zip(*columns, strict=True))
 
 
 def _cells(row: Row, metric: str) -> list[str]:
@@ -61,13 +90,13 @@ def _cells(row: Row, metric: str) -> list[str]:
 
 
 def _title(metric: str) -> str:
-    """Of a column."""
+    """Header of a metric's column."""
     name = NAMES.get(reported(metric), metric)
     return name if metric == reported(metric) else f"valid. {name}"
 
 
 def mark(verdict: Verdict) -> str:
-    """One sign: * best, = and ~ ties, + better on test, ? unknown, nothing where it is worse."""
+    """Mark of a row: * best, = and ~ ties, + better on test, ? unknown, empty if it is worse."""
     if verdict.best:
         return "*"
     if verdict.ahead and verdict.tie is False:
@@ -76,31 +105,27 @@ def mark(verdict: Verdict) -> str:
 
 
 def notes(group: Group, metric: str) -> Iterator[str]:
-    """What the marks, the intervals and the ranks of a group are to be taken for."""
+    """Notes on the ranks, marks and intervals of a group."""
     yield from (f"{row.name}: {row.note}" for row in group.rows if row.note)
     if metric != reported(metric):
         yield f"Ranked by {metric}; marks and intervals are of {reported(metric)} on the test split"
     elif metric in NAMES:
         yield f"Ranked by the test split, where the best of many is partly luck: see valid_{metric}"
-    yield from _of_verdicts(group.verdicts)
-    yield from _of_people(group)
-
-
-def _of_people(group: Group) -> Iterator[str]:
-    """Whether intervals and p tell of other people."""
+    yield from _legend(group.verdicts)
     shared = max(
         *(verdict.shared for verdict in group.verdicts),
         *(int(row.metrics.get("shared_speakers", 0)) for row in group.rows),
     )
-    told = same_people(shared, "dialogue", p=any(v.p is not None for v in group.verdicts))
-    if told:
-        yield f"{told} `--unit speaker` tests with whole people"
+    note = same_people(shared, "dialogue", p=any(v.p is not None for v in group.verdicts))
+    if note:
+        yield f"{note} `--unit speaker` tests with whole people"
 
 
-def _of_verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
+def _legend(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """The meaning of the marks that occur, and the reasons for missing tests."""
     bases = {verdict.basis for verdict in verdicts if not verdict.best}
     if any(mark(verdict) == "+" for verdict in verdicts):
-        yield "+ better than * on the test split all the same"
+        yield "+ better than * on the test split, though it ranks lower"
     if "test" in bases:
         swapped = sorted({verdict.swapped for verdict in verdicts if verdict.swapped})
         yield (
@@ -110,12 +135,22 @@ def _of_verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
         if any(what.endswith(" utterances") for what in swapped):
             yield "  where utterances are swapped, speakers are too few: that p is too small"
     if "interval" in bases:
-        yield "~ its interval overlaps the best one's; a paired test might still tell them apart"
+        yield "~ its interval overlaps the best one's; a paired test might still separate them"
     if "none" in bases:
-        yield "? nothing to compare by"
+        yield "? neither predictions nor an interval to compare by"
     yield from sorted({f"  no test: {v.why}" for v in verdicts if v.why and v.basis != "test"})
 
 
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _verdict(verdict: Verdict) -> Mapping[str, Any]:
+    """The fields that are set, for JSON."""
+    left_out = {"ahead": False, "shared": 0}
+    return {
+        key: value
+        for key, value in vars(verdict).items()
+        if value is not None and left_out.get(key) != value
+    }
