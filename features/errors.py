@@ -1,13 +1,13 @@
-"""Errors that a user can cause, each saying what was given, what was expected and what to do."""
+"""Exceptions for errors of users, whose messages say what was given, expected, and what to do."""
 
 from __future__ import annotations
 
 
 class HeronryError(Exception):
-    """Base of all errors that a stage reports without a traceback.
+    """Base of all errors that a command reports without a traceback.
 
     Attributes:
-        status: The exit status of a command that ends with it.
+        status: Exit status of the command.
     """
 
     status = 1
@@ -26,23 +26,23 @@ class CacheError(HeronryError):
 
 
 class DamagedShardError(CacheError):
-    """A shard's bytes are not those that were written: it may be removed and made again."""
+    """A shard's bytes have changed since it was written: it may be removed and computed again."""
 
 
 class CheckpointError(HeronryError):
-    """The weights of a backbone are missing, unreachable or not what they should be."""
+    """The weights of a backbone are missing, unreachable, damaged, or others than expected."""
 
 
 class MachineError(HeronryError):
-    """The machine refuses something: no room, no permission, no locks, no memory."""
+    """The machine refuses an operation: full disk, missing rights, no file locks, no memory."""
 
 
 class UtteranceError(HeronryError):
-    """One utterance cannot be used; the rest of the work goes on.
+    """One utterance cannot be used, which does not stop the work on the others.
 
     Attributes:
-        id: The utterance.
-        reason: One line for `rejected.csv`.
+        id: Id of the utterance.
+        reason: Reason, on one line for `rejected.csv`.
     """
 
     def __init__(self, id: str, reason: str) -> None:
@@ -51,7 +51,7 @@ class UtteranceError(HeronryError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[UtteranceError], tuple[str, str]]:
-        """So that it survives the way between processes."""
+        """Pickle by both arguments, so that the error can be sent between processes."""
         return type(self), (self.id, self.reason)
 
 

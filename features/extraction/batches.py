@@ -25,7 +25,7 @@ from features.corpus.utterance import Utterance
 from features.errors import CacheError, HeronryError, UtteranceError
 from features.process.devices import entered
 from features.process.memory import out_of_memory, too_large
-from features.process.workers import end_with_parent, unreached_by_ctrl_c
+from features.process.workers import end_with_parent, sigint_blocked
 
 BATCH_SECONDS = 480.0  # padded, on an accelerator: 16 windows of Whisper
 WORTH_WORKERS = 200.0  # seconds of audio below which starting processes costs more than it saves
@@ -161,7 +161,7 @@ def prepare_ahead(
         pin_memory=device.type == "cuda",
     )
     # The loader's thread that locks pages is on the device of now.
-    with entered(device), unreached_by_ctrl_c() if workers else contextlib.nullcontext():
+    with entered(device), sigint_blocked() if workers else contextlib.nullcontext():
         prepared = iter(loader)
     while True:
         with entered(device):

@@ -10,7 +10,7 @@ import torch
 from features.backbone.base import Backbone, Inputs, module_of
 from features.corpus.utterance import Utterance
 from features.extraction.batches import Prepared
-from features.process.devices import Arrival, entered, fetched
+from features.process.devices import entered, fetched
 from features.process.memory import DoesNotFitError, Halver, out_of_memory
 from features.stream import Stream
 
@@ -27,7 +27,7 @@ class Result:
 
     utterances: tuple[Utterance, ...]
     stream: Stream | None
-    arrived: Arrival | None = None
+    arrived: torch.Event | None = None
 
     def wait(self) -> Stream | None:
         """The stream, arrived."""

@@ -1,1 +1,1 @@
-"""Files: hashes, opening, atomic writing, and the text formats that tables and records take."""
+"""Files: safe reading, hashes, atomic writing, and tables and records as CSV, JSON and YAML."""

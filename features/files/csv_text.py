@@ -1,9 +1,9 @@
-"""Text in CSV files that people open in a spreadsheet, where it must not be computed.
+"""Writes CSV files, and keeps spreadsheets from taking text in them for formulas.
 
-A cell that begins with = + - @ (or a tab or carriage return, which are skipped over) is a formula
-to Excel and its like, and a formula may call out (OWASP, CSV injection). Such text gets an
-apostrophe before it, which spreadsheets take as "this is text". Numbers stay as they are. Our own
-readers take the apostrophe away again; every text comes back as it was.
+To spreadsheets a cell that begins with = + - @ (or a tab or carriage return, which they skip) is a
+formula, which may send data elsewhere (OWASP: CSV injection). Such text is written behind an
+apostrophe, which marks text; numbers stay as they are. Our readers remove the apostrophe again, so
+that every text is read as it was.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def guarded(cell: object) -> object:
-    """A cell as it is written; what is no text is let through.
+    """A cell as it is written; values other than text stay as they are.
 
     >>> guarded("=A1"), guarded("-3.5e-2"), guarded("'-x"), guarded("happy")
     ("'=A1", '-3.5e-2', "''-x", 'happy')
@@ -29,7 +29,7 @@ def guarded(cell: object) -> object:
 
 
 def unguarded(cell: str) -> str:
-    """The inverse of `guarded`, of text.
+    """Inverse of `guarded`, for text.
 
     >>> unguarded("'=A1"), unguarded("-3.5e-2"), unguarded("''-x"), unguarded("'tis")
     ('=A1', '-3.5e-2', "'-x", "'tis")
@@ -44,14 +44,7 @@ def write_csv(
     *,
     errors: str | None = None,
 ) -> None:
-    """Write a CSV file as UTF-8; lines end with a line feed on every system.
-
-    Args:
-        path: The file.
-        header: Names of the columns.
-        rows: Cells of each row.
-        errors: What to do with text that is not UTF-8, as for `open`.
-    """
+    """Write a UTF-8 file with line feeds as line ends on every system; `errors` as in `open`."""
     with path.open("w", encoding="utf-8", errors=errors, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)

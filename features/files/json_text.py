@@ -1,7 +1,7 @@
-"""JSON that others may have written: whatever is wrong with it is a `ValueError`.
+"""Parses JSON from untrusted files: any fault is a `ValueError`.
 
-The standard library's reader raises `RecursionError` at deep nesting, and makes integers of
-thousands of digits, which no float holds: both would pass the handlers of bad files.
+The standard library raises `RecursionError` at deep nesting, and makes integers of thousands of
+digits, which no float holds: neither would reach the handlers of bad files.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-MOST_DIGITS = 300  # of an integer: any such number is a finite float
+MOST_DIGITS = 300  # digits of an integer: any such number is a finite float
 
 
 class Decoder(json.JSONDecoder):
-    """A `json.JSONDecoder` with its hooks; `decode` raises `ValueError` and nothing else."""
+    """A `json.JSONDecoder`, with its hooks, whose `decode` raises `ValueError` and nothing else."""
 
     def __init__(self, **hooks: Any) -> None:
         super().__init__(parse_int=_integer, **hooks)
 
     def decode(self, s: str, *args: Any) -> Any:
-        """The value of a document."""
+        """Parse a document."""
         try:
             return super().decode(s, *args)
         except RecursionError:
@@ -27,10 +27,10 @@ class Decoder(json.JSONDecoder):
 
 
 def parse_json(content: str | bytes) -> Any:
-    """The value of a document; bytes are UTF-8.
+    """Parse a document; bytes are UTF-8.
 
     Raises:
-        ValueError: If it is no JSON or no UTF-8, is nested deeply or holds an endless integer.
+        ValueError: If it is not JSON or not UTF-8, is nested deeply or holds a huge integer.
 
     >>> parse_json(b'{"a": [1, 2.5]}')
     {'a': [1, 2.5]}

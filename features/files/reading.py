@@ -1,4 +1,4 @@
-"""Opens regular files for reading, and tells whether they have changed."""
+"""Opens regular files for reading, hashes them, and detects whether they have changed."""
 
 from __future__ import annotations
 
@@ -11,23 +11,19 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-SETTLED_NS = 2_000_000_000
-
-
+SETTLED_NS = 2_000_000_000  # more than a tick of any file system's clock: FAT has 2 s
 Identity = tuple[int, int, int, int, int]
 """Device, inode, size, and the times of the last change of content and of inode."""
-
-
 _KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
 
 
 def open_regular(path: Path | str) -> io.BufferedReader:
-    """Open a file to read its bytes, unless it is one that may never end or never begin.
+    """Open a file to read its bytes, unless it is a pipe or a device.
 
     Raises:
-        OSError: If it cannot be opened, or is a pipe, a device or a folder: to open a pipe that
-            nobody writes into would wait for ever, Ctrl-C or not.
+        OSError: If it cannot be opened, or is no regular file.
     """
+    # Without O_NONBLOCK, opening a pipe that has no writer would block for ever, Ctrl-C or not.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(handle).st_mode
@@ -65,14 +61,9 @@ def file_sha256(path: Path) -> str:
 
 
 def identity(status: os.stat_result) -> Identity:
-    """What changes whenever a file is replaced or written to, save within a tick of the clock."""
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
+    """Values that change when a file is replaced or written, except within a tick of the clock."""
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return status.st_dev, status.st_ino, status.st_size, *times
 
 
 def settled(*times_ns: int) -> bool:

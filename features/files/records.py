@@ -1,4 +1,4 @@
-"""Tables of records as JSONL, and JSON objects, with errors that name the file and the line."""
+"""Reads and writes JSON objects, and tables of records as JSONL; errors name file and line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = TypeVar("Row")
 
 
 def check_text(what: str, text: str) -> None:
-    """Raise `ManifestError` for what cannot be written as UTF-8 text: half a character, or NUL."""
+    """Raise `ManifestError` for text with NUL or half a surrogate pair, which is not UTF-8 text."""
     try:
         if "\0" not in text:
             text.encode()
@@ -44,7 +44,7 @@ def check_unique(ids: Iterable[str], where: str) -> None:
 
 def write_rows(path: Path, rows: Iterable[Any]) -> None:
     """Write records as JSON, one a line; None fields are left out."""
-    # the rows may come from the very file
+    # Replaced at the end, since the rows may be read from the same file meanwhile.
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             fields = {key: value for key, value in vars(row).items() if value is not None}
@@ -52,7 +52,7 @@ def write_rows(path: Path, rows: Iterable[Any]) -> None:
 
 
 def read_rows(path: Path, record: type[Row]) -> Iterator[Row]:
-    """Read records written by `write_rows`, naming the line of any that is malformed."""
+    """Read records written by `write_rows`; `ManifestError` names the line of a malformed one."""
     parse = row_parser(path, record)
     with opened(path) as file:
         for number, line in enumerate(file, 1):
@@ -60,7 +60,7 @@ def read_rows(path: Path, record: type[Row]) -> Iterator[Row]:
 
 
 def row_parser(path: Path, record: type[Row]) -> Callable[[int, bytes], Row]:
-    """A function from the number of a line (from 1) of `path`, and the line, to its record."""
+    """Function that parses a line of `path`, given its number (from 1) and content, to a record."""
     names = {field.name for field in dataclasses.fields(record)}  # type: ignore[arg-type]
 
     def parse(number: int, line: bytes) -> Row:
@@ -71,7 +71,7 @@ def row_parser(path: Path, record: type[Row]) -> Callable[[int, bytes], Row]:
             if not names.issuperset(fields):
                 unknown = sorted(set(fields) - names)
                 raise ManifestError(f"unknown field {unknown[0]!r}; expected {sorted(names)}")
-            if b"\\u" in line:  # by which alone JSON holds half a character, or NUL
+            if b"\\u" in line:  # only such escapes can hold half a surrogate pair, or NUL
                 for name, value in fields.items():
                     if isinstance(value, str):
                         check_text(name, value)
@@ -91,10 +91,10 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or raise `ManifestError` saying what is wrong with the file.
+    """Read a JSON object strictly: no repeated key, NaN, infinity or half a surrogate pair.
 
-    A key given twice, NaN, infinity and half a surrogate pair are wrong too: `write_json` makes
-    none of them, and nothing that reads on expects them.
+    Raises:
+        ManifestError: Saying what is wrong with the file.
     """
     with opened(path) as file:
         try:
@@ -110,16 +110,16 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_record(
     path: Path, schema: type, again: str, error: type[HeronryError] = ManifestError
 ) -> dict[str, Any]:
-    """Read a JSON object whose fields are those of a dataclass, as far as the types of JSON go.
+    """Read a JSON object and check it against the fields of a dataclass.
 
-    Fields that the dataclass does not name are let through, as later releases may write more; but
-    not a misspelt one in the place of one that it names.
+    Other fields are tolerated, since later releases may write more; but not a misspelt one where a
+    field of the dataclass is missing.
 
     Args:
         path: The file.
-        schema: The dataclass; fields without a default must be there.
-        again: What to do if the file is wrong.
-        error: What is raised then.
+        schema: The dataclass; fields without a default are required.
+        again: What to do if a field is wrong.
+        error: Exception to raise then.
 
     Raises:
         ManifestError: If the file cannot be read, or holds no JSON object.
@@ -154,7 +154,7 @@ _STRICT = Decoder(object_pairs_hook=_each_once, parse_constant=_finite, parse_fl
 
 
 def opened(path: Path) -> BinaryIO:
-    """A file of an earlier stage, to be read; `ManifestError` if it cannot be."""
+    """Open a file of an earlier stage; `ManifestError` if it cannot be read."""
     try:
         return open_regular(path)
     except OSError as error:

@@ -1,9 +1,9 @@
-"""Paths below a corpus root: where links lead, and what a path that is not there may have meant.
+"""Resolves links below a corpus root, and suggests the file that a missing path may mean.
 
 Tables travel between systems: with backslashes, in another case of letters, with accents in another
-form of Unicode, with or without the folder that the root is. Whoever is told that a file is missing
-should be told of the one that is there. Nothing is corrected, for else the same table would be one
-corpus on one system and another on the next.
+form of Unicode, with or without the name of the root. A message about a missing file names the one
+that exists. Nothing is corrected, since the same table would then be different corpora on different
+systems.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-SUBFOLDERS = 50  # of a root, in which a path is looked for
-SHOWN = 5  # names that a message lists of a folder
+SUBFOLDERS = 50  # subfolders of a root in which a path is looked for
+SHOWN = 5  # names of a folder's files that a message lists
 
 
 def _key(name: str) -> str:
@@ -27,7 +27,7 @@ def _stem(name: str) -> str:
 
 
 class RootPaths:
-    """The files below a root. Folders are listed once, so an object serves one reading of a corpus.
+    """The files below a root, whose folders are listed once: an object serves one pass.
 
     Args:
         root: Folder of the corpus, which may be a link itself.
@@ -39,7 +39,7 @@ class RootPaths:
         self._listed: dict[str, dict[str, str]] = {}
 
     def leads_to(self, name: str) -> Path | None:
-        """The place outside the root to which links of a path lead; None if it stays below it."""
+        """Target outside the root to which links of a path lead; None if it is below the root."""
         path = PurePosixPath(name)
         if path.parent not in self._folders:
             folder = (self._root / path.parent).resolve()
@@ -51,7 +51,7 @@ class RootPaths:
         return None if place.is_relative_to(self._real) else place
 
     def nearest(self, name: str) -> tuple[str, str] | None:
-        """A path that is there in place of one that is not, and how it differs, in words."""
+        """An existing path similar to a missing one, and how it differs, in words; None: none."""
         parts = [part for part in re.split(r"[/\\]+", name) if part not in ("", ".")]
         found = self._found(parts)
         if found is not None:
@@ -68,7 +68,7 @@ class RootPaths:
         return None if found is None else (found, "with another suffix")
 
     def hint(self, name: str) -> str:
-        """The same to append to a message; empty if there is none."""
+        """The same as text to append to a message; empty if there is none."""
         nearest = self.nearest(name)
         return f"; there is {nearest[0]} ({nearest[1]})" if nearest else ""
 
@@ -85,18 +85,18 @@ class RootPaths:
         return here or None
 
     def _names(self, folder: str) -> dict[str, str]:
-        """Names in a folder, but for hidden ones, by their form without case."""
+        """Names in a folder, but for hidden ones, by their normalised form."""
         if folder not in self._listed:
             self._listed[folder] = {_key(name): name for name in _visible(self._root / folder)}
         return self._listed[folder]
 
 
 def held(folder: Path, *wanted: str) -> str:
-    """What a folder holds, and what of it may be meant, for messages on what it does not hold.
+    """List a folder and suggest which of its files is meant, for messages about a missing one.
 
     Args:
-        folder: Where something is missing.
-        wanted: Its name, or names of which one would do.
+        folder: Folder in which a file is missing.
+        wanted: Names that the file may have.
     """
     names = _visible(folder)
     shown = f"{names[:SHOWN]}" + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")
@@ -110,7 +110,7 @@ def held(folder: Path, *wanted: str) -> str:
 
 
 def _links(folder: Path) -> frozenset[str]:
-    """Names of the links in a folder, without asking for each of its files."""
+    """Names of the links in a folder, without a system call for each of its files."""
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if entry.is_symlink())

@@ -1,4 +1,4 @@
-"""Atomic writes, locks, and the rights of files and folders that a group shares."""
+"""Writes files atomically, locks them, and sets the rights of files that a group shares."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import IO, TextIO
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, flushed to disk, if nothing raises.
+    """Context of a temporary path that atomically replaces `path`, unless an exception is raised.
 
-    Whoever looks sees the old file, or none, or the whole new one; never a part of it.
+    Readers see the old file or the complete new one, never a part of it, even after a power cut.
     """
     make_folder(path.parent)
     temporary = _new_file(path.parent, f".{path.name}-")
@@ -34,22 +34,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def follow_umask(path: Path) -> None:
-    """Give a file the rights of a new one: safetensors writes for the owner alone.
-
-    The umask can only be read by setting it, while other threads make files; so one is made.
-    """
+    """Give a file the rights of a new one; safetensors makes it readable by the owner alone."""
+    # Not by `os.umask`, which can be read only by setting it, while other threads make files.
     other = _new_file(path.parent, f".{path.name}-")
     path.chmod(stat.S_IMODE(other.stat().st_mode))
     other.unlink()
 
 
 def seal(path: Path) -> None:
-    """Make a file read-only for all who may read it."""
+    """Make a file read-only for everybody."""
     path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
 
 
 def _new_file(folder: Path, prefix: str) -> Path:
-    """An empty file of a new name; unlike those of `tempfile` it follows the umask."""
+    """Make an empty file of a new name that follows the umask, unlike those of `tempfile`."""
     while True:
         path = folder / f"{prefix}{secrets.token_hex(4)}"
         try:
@@ -60,7 +58,7 @@ def _new_file(folder: Path, prefix: str) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each shared as the one that it lies in."""
+    """Make a folder and its missing parents, each with the sharing rights of its parent."""
     missing = []
     while not folder.is_dir() and folder != folder.parent:
         missing.append(folder)
@@ -71,17 +69,17 @@ def make_folder(folder: Path) -> None:
 
 
 def empty_folder(folder: Path) -> None:
-    """Make a folder anew, without whatever was in it."""
+    """Remove a folder with its content, and make it again."""
     remove_folder(folder)
     make_folder(folder)
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder with all that is in it, if it is there.
+    """Remove a folder with its content, if it exists.
 
     Raises:
-        OSError: If it cannot be: what stayed would pass for what comes after. Or if it is a link,
-            which somebody made to have the content elsewhere: that may be the content of another.
+        OSError: If it cannot be removed, since the remains would be mistaken for new content; or
+            if it is a symbolic link, whose target may belong to somebody else.
     """
     if folder.is_symlink():
         raise NotADirectoryError(errno.ENOTDIR, "it is a symbolic link", str(folder))
@@ -90,19 +88,19 @@ def remove_folder(folder: Path) -> None:
 
 
 def share(path: Path) -> None:
-    """Give a new file or folder the rights of the group that shares the folder it lies in.
+    """Give a new file or folder the rights of the group that shares its parent folder.
 
-    That is one with the setgid bit: there the group may do what the owner may, as far as it may in
-    the folder, whatever the umask of the one who happens to come first.
+    In a folder with the setgid bit the group gets the owner's rights, as far as it has them in the
+    folder, whatever the umask of the user who makes the file.
     """
     above, own = path.parent.stat().st_mode, path.stat().st_mode
-    wanted = own | (own >> 3 & above & stat.S_IRWXG)
+    wanted = own | (own >> 3 & above & stat.S_IRWXG)  # the owner's bits in the group's place
     if above & stat.S_ISGID and wanted != own:
         path.chmod(stat.S_IMODE(wanted))
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`: a hard link, or a copy where links do not reach."""
+    """Make `target` a hard link to `source`, or a copy where hard links are impossible."""
     target.unlink(missing_ok=True)
     try:
         target.hardlink_to(source)
@@ -113,7 +111,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def open_lock(path: Path) -> TextIO:
-    """A file to be locked, made where there is none, by whoever of a group comes first."""
+    """Open a file to lock; make it where it is missing, with the group's rights."""
     new = not path.exists()
     file = path.open("a+", encoding="utf-8")
     if new:
@@ -122,14 +120,14 @@ def open_lock(path: Path) -> TextIO:
 
 
 def lock(file: IO[str], kind: int) -> bool:
-    """Take the system's lock of a file, which ends with its process; whether it could be had.
+    """Take the system's lock of an open file, which ends with the process; False if it is taken.
 
     Args:
-        file: Open; as `open_lock` gives it.
-        kind: Of `fcntl.flock`, mostly with `LOCK_NB`, without which it is waited for.
+        file: Open file, as from `open_lock`.
+        kind: Operation of `fcntl.flock`; without `LOCK_NB` it waits.
 
     Raises:
-        OSError: If the file system knows no locks.
+        OSError: If the file system does not support locks.
     """
     try:
         fcntl.flock(file, kind)

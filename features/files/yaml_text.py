@@ -1,11 +1,11 @@
-"""YAML files as DVC reads and writes them: version 1.2's core scalars, on top of PyYAML.
+"""Reads YAML files as DVC does, with the core scalars of version 1.2, on top of PyYAML.
 
 PyYAML follows YAML 1.1, where `5e-05` is a string and `no` is false. DVC writes params.yaml by
-YAML 1.2, so that `-S train.lr=5e-5` would come back as a string.
+YAML 1.2, so that the value of `-S train.lr=5e-5` would be read as a string.
 
 What no parameter file needs is refused with its line, so that reading takes bounded time and
-memory: tags, merge keys, keys that are no text or occur twice, aliases that stand for more than is
-written, deep nesting, integers that no machine number holds.
+memory: tags, merge keys, keys that are not text or occur twice, aliases that multiply the document,
+deep nesting, integers of more than 64 bits.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from yaml.reader import ReaderError
 from features.errors import ParamsError
 from features.files.reading import open_regular
 
-MOST_BYTES = 1 << 18  # of a file: PyYAML takes some seconds for so many
+MOST_BYTES = 1 << 18  # bytes of a file: PyYAML takes some seconds for these
 MOST_COPIES = 100_000  # values of a document that aliases add to those written
 DEEPEST = 40  # levels of nesting
-MOST_DIGITS = 18  # of an integer: any such number fits 64 bits
-MOST_SHOWN = 300  # characters of what PyYAML says
+MOST_DIGITS = 18  # digits of an integer: any such number fits 64 bits
+MOST_SHOWN = 300  # characters of PyYAML's message
 SCALARS = (
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", "~nN\0"),
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -42,17 +42,17 @@ _TEXT = "tag:yaml.org,2002:str"
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's core scalars, which refuses what no parameter file needs."""
+    """SafeLoader with YAML 1.2's core scalars that refuses what no parameter file needs."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.depth = 0
-        self.extents: dict[Node, tuple[int, int]] = {}  # of finished nodes: values, levels
+        self.extents: dict[Node, tuple[int, int]] = {}  # values and levels of finished nodes
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
-        """A node without a tag, neither large nor deep, aliases written out."""
+        """Compose a node that has no tag and is neither large nor deep, aliases expanded."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         alias = isinstance(event, yaml.AliasEvent)
         if not alias and event.tag is not None:
@@ -82,7 +82,7 @@ class _Loader(yaml.SafeLoader):
             raise _refusal(f"more than {DEEPEST} levels of nesting", at)
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> Any:  # noqa: FBT001, FBT002
-        """A mapping of texts; a key that occurs twice is an error, not the last one's value."""
+        """Construct a mapping with text keys; a repeated key is an error."""
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, ScalarNode) or key.tag != _TEXT:
@@ -96,14 +96,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_scalar(self, node: ScalarNode | MappingNode) -> Any:
-        """A text; NUL and half a surrogate pair, which no path can hold, are errors."""
+        """Construct a text; NUL and half a surrogate pair, which no path can hold, are errors."""
         text = super().construct_scalar(node)
         if _NO_CHARACTER.search(text):
             raise _refusal("NUL, or half of a surrogate pair; expected whole characters", node)
         return text
 
     def construct_integer(self, node: ScalarNode) -> int:
-        """As YAML 1.2 has it: PyYAML's own reads 010 as octal and 1:30 as sexagesimal."""
+        """Construct a decimal integer; PyYAML would read 010 as octal and 1:30 as sexagesimal."""
         if len(node.value) > MOST_DIGITS:
             raise _refusal(
                 f"an integer of {len(node.value)} digits; expected {MOST_DIGITS} at most", node
@@ -111,7 +111,7 @@ class _Loader(yaml.SafeLoader):
         return int(node.value)
 
     def construct_number(self, node: ScalarNode) -> float:
-        """As YAML 1.2 has it."""
+        """Construct a float, `.inf` and `.nan` among them."""
         return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
@@ -146,11 +146,11 @@ def read_yaml_file(path: Path, *, most: int = MOST_BYTES) -> Any:
     """Parse a file of one document.
 
     Args:
-        path: Of the file.
-        most: Bytes that it may have.
+        path: The file.
+        most: Largest size in bytes.
 
     Raises:
-        ParamsError: If it cannot be read, is no UTF-8 or no YAML, or holds what no parameter file
+        ParamsError: If it is too large, not UTF-8 or not YAML, or holds what no parameter file
             needs; with the line.
         OSError: If it cannot be opened.
     """
@@ -167,14 +167,14 @@ def read_yaml_file(path: Path, *, most: int = MOST_BYTES) -> Any:
             "save the file as UTF-8"
         ) from error
     except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is no YAML: {said(error)}") from error
+        raise ParamsError(f"{path} is no YAML: {_fault(error)}") from error
 
 
 def read_params_file(path: Path) -> dict[str, Any]:
-    """params.yaml as a plain mapping, its values not yet looked at: no torch is imported for that.
+    """Read params.yaml as a plain mapping of unchecked values, without importing torch.
 
     Raises:
-        ParamsError: If the file is missing, no YAML, or no mapping.
+        ParamsError: If the file is missing, not YAML, or not a mapping.
     """
     try:
         raw = read_yaml_file(path)
@@ -188,11 +188,11 @@ def read_params_file(path: Path) -> dict[str, Any]:
     return raw
 
 
-def said(error: yaml.YAMLError) -> str:
-    """What is wrong, with the line, in one bounded line."""
+def _fault(error: yaml.YAMLError) -> str:
+    """PyYAML's message on one line of bounded length, with the number of the faulty line."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    told = (getattr(error, name, None) for name in ("context", "problem"))
-    problem = ", ".join(filter(None, told)) or str(error)
+    parts = (getattr(error, name, None) for name in ("context", "problem"))
+    problem = ", ".join(filter(None, parts)) or str(error)
     where = "" if mark is None else f"line {mark.line + 1}: "
     return where + _cut(" ".join(problem.split()), MOST_SHOWN)
 

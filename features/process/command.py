@@ -1,4 +1,4 @@
-"""How every command of `stages` and `pipeline` fails: a message and a status, no traceback."""
+"""Runs a command of `stages` or `pipeline`: errors become a message and an exit status."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from features.settings.locations import check_folder
 
 
 def run_command(command: Callable[[], object]) -> None:
-    """Run a command to its end, and exit.
+    """Run a command, and exit.
 
-    A user's error is a message and exit status 1, and so is what the machine refuses
-    (`features.process.machine_errors`); Ctrl-C is one line and 130, SIGTERM one line and 143.
+    Exit status 1 and a message for errors of users and of the machine
+    (`features.process.machine_errors`), 130 and one line for Ctrl-C, 143 and one line for SIGTERM.
     Anything else is a bug and keeps its traceback.
     """
     failure: HeronryError | None = None
@@ -30,12 +30,12 @@ def run_command(command: Callable[[], object]) -> None:
     except HeronryError as error:
         failure = error
     except BaseException as error:
-        # Whatever it is once a signal came: libraries may have put theirs in its place.
+        # After a signal any exception is its result: libraries may raise their own instead.
         if not interrupts.asked():
             failure = machine_error(error)
             if failure is None:
                 raise
-    # Here all that the exception held on to has been let go: workers have ended.
+    # Outside of the handler, where the exception no longer holds frames: workers have ended.
     if interrupts.asked():
         sys.exit(128 + interrupts.asked())
     if failure is not None:

@@ -1,8 +1,8 @@
-"""Entering a device, and copies to and from it that nobody reads before they have arrived.
+"""Selects a thread's device, and copies tensors to and from it without reading them too early.
 
-The current device belongs to a thread, and streams, events and page-locked memory made without
-naming one are the current device's: a process that computes on the second GPU without entering it
-would wait for the first one's events, which say nothing of the second's copies.
+Streams, events and page-locked memory belong to the thread's current device unless one is named: a
+process that computed on the second GPU without selecting it would wait for events of the first,
+which say nothing about the second one's copies.
 """
 
 from __future__ import annotations
@@ -11,32 +11,24 @@ import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-class Arrival(Protocol):
-    """What a device signals when its copies are there."""
-
-    def synchronize(self) -> None:
-        """Wait for it."""
-        ...
-
-
 def entered(device: torch.device | str) -> AbstractContextManager[Any]:
-    """Make a device the current one of this thread while the context lasts."""
+    """Context in which a device is the current one of this thread."""
     place = torch.device(device)
-    if place.type == "cpu" or place.index is None:  # none, or the current one
+    if place.type == "cpu" or place.index is None:  # without a current device, or the current one
         return contextlib.nullcontext()
     enter: Any = getattr(torch.get_device_module(place), "device", contextlib.nullcontext)
-    context: AbstractContextManager[Any] = enter(place)  # MPS, of which there is one, has none
+    context: AbstractContextManager[Any] = enter(place)  # MPS has a single device
     return context
 
 
 def device_threads(count: int, name: str = "") -> ThreadPoolExecutor:
-    """Threads on the device that the caller has entered; by itself a thread is on the first."""
+    """Pool of threads whose current device is the caller's; new threads begin with the first."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return ThreadPoolExecutor(count, name)
     own = (torch.cuda.current_device(),)
@@ -44,32 +36,31 @@ def device_threads(count: int, name: str = "") -> ThreadPoolExecutor:
 
 
 def moved(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
-    """`tensor.to(device, dtype)`, which may be read at once.
-
-    It returns before the copy is done only towards a CUDA device, whose later work waits for it by
-    itself and whose allocator keeps page-locked memory until then. A copy to the host has nobody
-    that waits; and other kinds (MPS, XPU) do not keep the host's memory alive.
-    """
+    """Return `tensor.to(device, dtype)`, ready to be read."""
+    # Without waiting for the copy only on CUDA devices, whose later work waits for it, and whose
+    # allocator keeps page-locked memory until then. A copy to the host would be read too early;
+    # other devices (MPS, XPU) do not keep the host's memory alive.
     queued = torch.device(device).type == "cuda"
     return tensor.to(device, dtype, non_blocking=queued)
 
 
-def fetched(tensors: Sequence[Tensor], device: torch.device) -> tuple[list[Tensor], Arrival | None]:
-    """Copies in the computer's memory, and what to wait for before they are read; None: nothing.
+def fetched(
+    tensors: Sequence[Tensor], device: torch.device
+) -> tuple[list[Tensor], torch.Event | None]:
+    """Copies in the host's memory, and the event to wait for before reading them; None: ready.
 
-    From a CUDA device they are on their way, into page-locked memory, behind all that the device
-    was asked for so far.
+    Copies from a CUDA device are queued behind its other work, into page-locked memory.
 
     Args:
-        tensors: On the device.
-        device: Which it is.
+        tensors: Tensors on the device.
+        device: The device.
     """
     if device.type != "cuda":
         return [moved(tensor, "cpu") for tensor in tensors], None
     module: Any = torch.get_device_module(device)
     copies = [_page_locked(tensor).copy_(tensor, non_blocking=True) for tensor in tensors]
-    arrived: Arrival = module.Event()
-    arrived.record(module.current_stream(device))  # type: ignore[attr-defined]
+    arrived: torch.Event = module.Event()
+    arrived.record(module.current_stream(device))
     return copies, arrived
 
 

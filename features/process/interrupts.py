@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM from the first import on: one line that says what is kept, and how to go on.
+"""Handles Ctrl-C and SIGTERM: one line that says what is kept and how to resume, no traceback.
 
-While modules are imported, which takes seconds, the process ends at once: nothing has begun, and an
-exception inside of an import may come out as another one. Afterwards either signal is an exception,
-so that what is half done is put away; a second one ends the process at once. This module imports
+While modules are imported, which takes seconds, a signal ends the process at once: nothing has
+begun, and imports may turn an exception into another one. Later a signal raises an exception, so
+that unfinished work is cleaned up; a second signal ends the process at once. This module imports
 nothing that takes time.
 """
 
@@ -19,10 +19,10 @@ _NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM came; not a `KeyboardInterrupt`, which libraries take for themselves.
+    """Ctrl-C or SIGTERM; not a `KeyboardInterrupt`, which libraries catch.
 
     Attributes:
-        number: The signal's.
+        number: Number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -31,12 +31,12 @@ class Interrupted(BaseException):
 
 
 class _State:
-    """Of this process.
+    """State of this process.
 
     Attributes:
-        kept: What the line says of the command; empty: nobody listens.
-        running: Whether all is imported.
-        asked: Number of the signal that came; 0: none.
+        kept: What the line says about the command; empty if `listen` did not apply.
+        running: Whether everything is imported.
+        asked: Number of the signal that was received; 0: none.
     """
 
     kept = ""
@@ -45,39 +45,40 @@ class _State:
 
 
 def listen(package: str, kept: Mapping[str, str]) -> None:
-    """Begin to listen, if it is a command of `package` that `python -m` is about to import.
+    """Install the handlers, if `python -m` is about to import a command of `package`.
 
-    Nothing happens where the package is imported by anything else.
+    Does nothing where the package is imported in another way.
 
     Args:
-        package: Called from its `__init__`.
-        kept: By module below it (empty: of all others): what is kept, and how to go on.
+        package: Package whose `__init__` calls this.
+        kept: What is kept and how to resume, by module of the package; "" for all other modules.
     """
-    if sys.argv[:1] != ["-m"] or "-m" not in sys.orig_argv[:-1]:  # so while it is looked for
+    # Python sets argv[0] to "-m" while it looks for the module.
+    if sys.argv[:1] != ["-m"] or "-m" not in sys.orig_argv[:-1]:
         return
     name = sys.orig_argv[sys.orig_argv.index("-m") + 1]
     if name.partition(".")[0] != package:
         return
     _State.kept = kept.get(name.partition(".")[2], kept[""])
     for number in _NAMES:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background
+        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored: a background process
             signal.signal(number, _on_signal)
 
 
 def imported() -> None:
-    """Everything is imported: from here on a signal is an exception."""
+    """Note that everything is imported: from now on a signal raises an exception."""
     _State.running = True
     if _State.kept:
         sys.unraisablehook = _on_unraisable
 
 
 def ended() -> None:
-    """The command is over: while Python itself ends, a signal ends the process at once again."""
+    """Note that the command has ended: while Python exits, a signal ends the process at once."""
     _State.running = False
 
 
 def asked() -> int:
-    """Number of the signal that came; 0: none."""
+    """Number of the signal that was received; 0: none."""
     return _State.asked
 
 
@@ -91,22 +92,22 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
 
 
 def _end_workers() -> None:
-    """First of all: one that is still starting needs what this process is about to put away."""
+    """End the workers before the clean-up, which removes what a starting worker needs."""
     processes = sys.modules.get("multiprocessing")
     for process in () if processes is None else processes.active_children():
         process.terminate()
 
 
 def _on_unraisable(what: Any) -> None:
-    """An exception came where Python cannot raise one, such as in a finalizer."""
+    """Handle a signal's exception where Python cannot raise one, such as in a finalizer."""
     if isinstance(what.exc_value, Interrupted):
         _leave(what.exc_value.number)
-    if not _State.asked:  # else of workers that were ended
+    if not _State.asked:  # otherwise a result of ending the workers
         sys.__unraisablehook__(what)
 
 
 def _say(number: int) -> None:
-    """The one line, of several processes from the first alone."""
+    """Print the line, in the first of several training processes only."""
     if os.environ.get("RANK", "0") == "0":
         line = f"{_NAMES[signal.Signals(number)]}: {_State.kept}\n"
         os.write(2, f"\n{line}".encode() if os.isatty(2) else line.encode())

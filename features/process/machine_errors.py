@@ -1,7 +1,6 @@
-"""What the machine refuses (disk, permissions, locks, limits) as messages: path, cause, remedy.
+"""Turns errors of the operating system (disk, rights, locks, limits) into path, cause and remedy.
 
-The one place for it: `pipeline` and `stages` run their commands through `features.process.command`,
-which asks here, and worker processes do before an error leaves them.
+`features.process.command` does so for commands, and `with_machine_errors` for worker processes.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from features.errors import HeronryError, MachineError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_KEPT = "What was finished is kept, and the same command goes on"
+_KEPT = "What was finished is kept; run the same command again to resume"
 _ROOM = (
     "free space there (`df -h`, `quota -s`), or put the project, or the folder that HERONRY_STORE "
     f"names, on a larger disk. {_KEPT}"
@@ -46,11 +45,11 @@ REMEDIES = {
     errno.EISDIR: _PLACE,
     errno.EEXIST: _PLACE,
     errno.ENOENT: (
-        "it was removed meanwhile, or cannot be made there: run `dvc repro`, or set HERONRY_STORE "
-        "(or HOME) to a folder that can be written"
+        "it was removed meanwhile, or cannot be created there: run `dvc repro`, or set "
+        "HERONRY_STORE (or HOME) to a folder that can be written"
     ),
     errno.ENAMETOOLONG: "use a shorter path: fewer or shorter folders, or shorter ids",
-    errno.ELOOP: "its symbolic links lead in a circle: mend them",
+    errno.ELOOP: "its symbolic links lead in a circle: correct them",
     errno.EMFILE: "raise the limit of open files (`ulimit -n 4096`)",
     errno.ENFILE: "too many files are open on this machine: close other programs",
     errno.ENOMEM: f"there is too little memory: end other programs, or use fewer workers. {_KEPT}",
@@ -63,14 +62,14 @@ REMEDIES = {
     errno.EOPNOTSUPP: _LOCKS,
     errno.ENOTSUP: _LOCKS,
 }
-# Libraries that pass an error of the system on as one of their own, and how they spell its number.
+# Libraries that raise their own errors for those of the system, and how they spell its number.
 _LIBRARIES = ("h5py", "pyarrow", "safetensors", "safetensors_rust")
 _NUMBER = re.compile(r"(?:os error|errno =|\[errno) (\d+)", re.IGNORECASE)
-_TEMPORARY = re.compile(r"\.(.+)-[a-z0-9_]{8}")  # as `features.files.writing.replacing` names them
+_TEMPORARY = re.compile(r"\.(.+)-[a-z0-9_]{8}")  # of `features.files.writing.replacing`
 
 
 def machine_error(error: BaseException) -> MachineError | None:
-    """The message of an error that the operating system gave; None of any other."""
+    """The message for an error of the operating system; None for any other error."""
     if isinstance(error, MemoryError):
         return MachineError(f"out of memory ({error}): {REMEDIES[errno.ENOMEM]}")
     number = _errno(error)
@@ -82,19 +81,19 @@ def machine_error(error: BaseException) -> MachineError | None:
 
 
 def with_machine_errors(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call a function, its errors of the machine turned to messages.
+    """Call a function, and turn errors of the machine into `MachineError`.
 
-    For whatever runs in another process: on the way back an error loses where it arose.
+    For functions in worker processes: an error loses its traceback on the way back.
     """
     try:
         return function(*args, **kwargs)
     except HeronryError:
         raise
     except (OSError, MemoryError) as error:
-        told_of = machine_error(error)
-        if told_of is None:
+        known = machine_error(error)
+        if known is None:
             raise
-        raise told_of from error
+        raise known from error
 
 
 def _errno(error: BaseException) -> int | None:
@@ -110,12 +109,12 @@ def _errno(error: BaseException) -> int | None:
 def _place(error: BaseException) -> str:
     """The file or folder that the error is about."""
     named = getattr(error, "filename", None)
-    second = getattr(error, "filename2", None)  # of a copy: where to, which is what may be full
+    second = getattr(error, "filename2", None)  # the target of a copy, whose disk may be full
     if second is not None and not isinstance(error, FileNotFoundError):
         named = second
     if isinstance(named, bytes | str | os.PathLike):
         return _shown(os.fsdecode(named))
-    # Writing to an open file does not say which. The innermost frames know it.
+    # Errors of writing to an open file do not name it; variables of the innermost frames do.
     for value in _locals(error.__traceback__):
         if isinstance(value, io.IOBase) and isinstance(name := getattr(value, "name", None), str):
             return _shown(name)
@@ -132,7 +131,7 @@ def _locals(trace: TracebackType | None) -> Iterator[Any]:
     for frame in reversed(frames):
         values = list(frame.f_locals.values())
         opened = [value for value in values if isinstance(value, io.IOBase)]
-        # Those to be written first: a copy holds its source as well.
+        # Files open for writing first: a copy has its source open as well.
         yield from sorted(opened, key=lambda file: getattr(file, "mode", "r") in ("r", "rb"))
         yield from (value for value in values if isinstance(value, PurePath))
 

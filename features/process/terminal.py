@@ -1,4 +1,7 @@
-"""Progress of long work: a bar in a terminal, a plain line now and then elsewhere."""
+"""Text for a terminal: progress bars, lines that are redrawn, aligned columns.
+
+Outside of a terminal (a log, a pipe) progress is a plain line every `LINE_SECONDS`.
+"""
 
 from __future__ import annotations
 
@@ -11,44 +14,41 @@ from typing import TextIO, TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
-LINE_SECONDS = 30.0  # between two lines about the same work, outside of a terminal
+LINE_SECONDS = 30.0  # between two plain lines about the same work
+REDRAW_SECONDS = 0.2  # between two states of a line in a terminal
+_UP = "\x1b[{}F"  # to the first column, so many lines above
+_CLEAR = "\x1b[0J"  # from there to the end of the screen
 
 
 def progress(items: Iterable[Item], *, total: int, what: str, unit: str) -> Iterator[Item]:
-    """Pass `items` through, telling on standard error how far it has come.
+    """Iterate over `items`, and show the progress on standard error.
 
     >>> list(progress([1, 2], total=2, what="counting", unit="number"))
     [1, 2]
     """
-    if sys.stderr.isatty():
+    log = LiveLines()
+    if log.live:
         yield from tqdm(items, total=total, desc=what, unit=f" {unit}", leave=False)
         return
     start = last = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if now - last >= LINE_SECONDS and done < total:
+        if now - last >= log.every and done < total:
             last = now
             rate = done / (now - start)
             left = (total - done) / rate
-            line = f"{what}: {done}/{total} {unit}s, {rate:.1f} a second, {left:.0f} s left\n"
-            sys.stderr.write(line)
-            sys.stderr.flush()
-
-
-UP = "\x1b[{}F"  # to the first column, so many lines above
-CLEAR = "\x1b[0J"  # from there to the end of the screen
-REDRAW_SECONDS = 0.2
+            log.show(0, f"{what}: {done}/{total} {unit}s, {rate:.1f} a second, {left:.0f} s left")
 
 
 class LiveLines:
-    """Lines by key, below what is done.
+    """Status lines of concurrent work, one for each key.
 
-    Outside of a terminal each text is a line of its own. In a terminal the lines of the work under
-    way are redrawn together; one that is done moves above them and stays.
+    In a terminal the lines of running work are redrawn in place; the last line of finished work
+    moves above them and stays. Outside of a terminal each text is printed as a line of its own.
 
     Args:
-        stream: Where to write; None: standard error.
+        stream: Stream to write to; None: standard error.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -59,29 +59,28 @@ class LiveLines:
 
     @property
     def every(self) -> float:
-        """Seconds between two lines about the same work that are worth showing."""
+        """Seconds that a caller should leave between two lines about the same work."""
         return REDRAW_SECONDS if self.live else LINE_SECONDS
 
     def show(self, key: int, text: str, *, done: bool = False) -> None:
-        """Replace the line of that key."""
+        """Show a line in place of the former one of `key`; `done` if it is the last one."""
         if not self.live:
-            self.stream.write(f"{text}\n")
-            self.stream.flush()
+            print(text, file=self.stream, flush=True)
             return
         above = f"{text}\n" if done else ""
         self._lines[key] = text
         if done:
-            del self._lines[key]  # until it is shown again
+            del self._lines[key]
         width = shutil.get_terminal_size().columns - 1  # a wrapped line would count as two
         below = "".join(f"{line[:width]}\n" for _, line in sorted(self._lines.items()))
-        back = UP.format(self._drawn) if self._drawn else ""
-        self.stream.write(f"{back}{CLEAR}{above}{below}")
+        back = _UP.format(self._drawn) if self._drawn else ""
+        self.stream.write(f"{back}{_CLEAR}{above}{below}")
         self.stream.flush()
         self._drawn = len(self._lines)
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Cells in columns as wide as their widest, but for the last cell of each row.
+    """Lines of a table whose columns are as wide as their widest cell, but for the last cells.
 
     >>> aligned([["a", "bc"], ["def", "g"]])
     ['a    bc', 'def  g']

@@ -1,7 +1,7 @@
-"""Worker processes that end when the process that started them does, however it ends.
+"""Pool of worker processes that end with the process that started them, even if it is killed.
 
-A pool's workers wait for work on a pipe whose other end their siblings hold open too, so that by
-themselves they would wait for ever once their parent was killed: with the memory of a network each.
+Workers wait for work on a pipe whose other end their siblings hold open too. Without a watchdog
+they would wait for ever after their parent was killed, each with the memory of a network.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ R = TypeVar("R")
 
 
 class WorkerPool(ProcessPoolExecutor):
-    """Fresh processes that end with this one, and leave Ctrl-C to it.
+    """Pool of new processes that end with this one, and leave Ctrl-C to it.
 
-    As a context it waits for the work under way, even after an error, but not after what ends this
-    process: then the workers are ended first.
+    On leaving the context the pool waits for the work under way, even after an error; but after a
+    signal it terminates the workers first.
 
     Args:
-        count: How many.
-        begin: Called first in each.
-        given: What with.
+        count: Number of workers.
+        begin: Function that each worker calls first.
+        given: Arguments of `begin`.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class WorkerPool(ProcessPoolExecutor):
         super().__init__(count, multiprocessing.get_context("spawn"), _begin, (begin, given))
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """As that of every pool; errors of the machine come back as `HeronryError`s."""
-        with unreached_by_ctrl_c():  # a process is started when it is first needed
+        """Submit a call, whose errors of the machine come back as `MachineError`."""
+        with sigint_blocked():  # submitting starts a process where none is idle
             return super().submit(with_machine_errors, fn, *args, **kwargs)
 
     def __exit__(
@@ -54,7 +54,7 @@ class WorkerPool(ProcessPoolExecutor):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Wait for what is under way, if there is time.
+        """Wait for the work under way, unless a signal ends this process.
 
         Raises:
             MachineError: In place of a `BrokenProcessPool`: a worker was killed.
@@ -72,19 +72,19 @@ class WorkerPool(ProcessPoolExecutor):
 
 
 def end_with_parent() -> None:
-    """End this process at once when the one that started it has ended."""
+    """Start a watchdog that ends this process as soon as its parent has ended."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
 @contextlib.contextmanager
-def unreached_by_ctrl_c() -> Iterator[None]:
-    """Processes that are started within do not hear of Ctrl-C: whoever started them ends them.
+def sigint_blocked() -> Iterator[None]:
+    """Context whose new processes ignore Ctrl-C, since their parent ends them.
 
     A terminal sends it to all of them, and each would print a traceback.
     """
-    # It would let the signal through again, if it was started within.
+    # Started beforehand, since starting it unblocks the signal.
     multiprocessing.resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

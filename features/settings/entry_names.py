@@ -1,8 +1,8 @@
-"""Names of entries in params.yaml: they become folders, DVC's stages and words of its commands.
+"""Checks the names of entries in params.yaml: they become folders, stages and shell words.
 
-DVC puts them unquoted into shell commands and takes `.` for a step down in params.yaml, so that
-few characters are left. What YAML reads as a number or a truth value could not be selected by
-`-S corpus=...`, and some names make one folder or one stage of two.
+DVC puts names unquoted into shell commands and takes `.` for a step down in params.yaml, so that
+few characters are allowed. A name that YAML reads as a number or a truth value could not be
+selected by `-S corpus=...`, and some pairs of names would share a folder or a stage.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from features.arguments import quoted
 from features.settings.locations import root_variable
 
-MOST_ENTRIES = 500  # of a section
+MOST_ENTRIES = 500  # entries of a section
 NOTHING = "none"  # the backbone of an empty slot
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _NO_TEXT = re.compile(  # numbers in any notation of YAML 1.1 or 1.2, dates, truth values
@@ -25,7 +25,7 @@ _NO_TEXT = re.compile(  # numbers in any notation of YAML 1.1 or 1.2, dates, tru
 def all_name_problems(
     corpora: Mapping[str, Any], backbones: Mapping[str, Any], models: Mapping[str, Any]
 ) -> list[str]:
-    """What is wrong with the names of all entries, one line each; empty if nothing is."""
+    """Faults of the names of all entries, one line each."""
     found = []
     sections = {"corpora": corpora, "backbones": backbones, "models": models}
     for section, entries in sections.items():
@@ -43,7 +43,7 @@ def all_name_problems(
 
 
 def name_problems(section: str, name: str) -> list[str]:
-    """What is wrong with the name of one entry: one line, or none.
+    """Fault of the name of an entry: one line, or none.
 
     >>> name_problems("models", "a.b")[0]
     "models.a.b: given the name 'a.b'; expected letters (A-Z, a-z), digits, _ and -, not - first"
@@ -61,7 +61,7 @@ def name_problems(section: str, name: str) -> list[str]:
 
 
 def _twins(section: str, names: Collection[str]) -> Iterator[str]:
-    """Names that file systems, or the variables of corpus roots, do not tell apart."""
+    """Names that are the same to file systems, or in the variables of corpus roots."""
     first: dict[str, str] = {}
     for name in names:
         key = root_variable(name) if section == "corpora" else name.lower()
@@ -72,7 +72,7 @@ def _twins(section: str, names: Collection[str]) -> Iterator[str]:
 
 
 def _shared_stages(corpora: Collection[str], backbones: Collection[str]) -> Iterator[str]:
-    """DVC calls an extraction `<corpus>-<backbone>`: two pairs must not come to one name."""
+    """Pairs of entries whose extraction DVC would name the same: `<corpus>-<backbone>`."""
     for corpus in corpora:
         for at, character in enumerate(corpus):
             shorter, rest = corpus[:at], corpus[at + 1 :]

@@ -1,13 +1,13 @@
-"""Where things of this machine are: corpus roots, checkpoints, the work store, the device.
+"""Finds folders and devices of this machine: corpus roots, checkpoints, work store, GPU.
 
-None of it stands in params.yaml, since it changes no number: it comes from the environment, or
-from an untracked `heronry.local.yaml` in the project root, such as
+They change no number and so are not in params.yaml: they come from the environment, or from an
+untracked `heronry.local.yaml` in the project root, such as
 
     roots:
       ravdess: /data/ravdess
     checkpoints: /data/checkpoints
 
-The environment wins. Relative paths count from the project root.
+The environment takes precedence. Relative paths count from the project root.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from features.files.yaml_text import read_yaml_file
 
 LOCAL_FILE = "heronry.local.yaml"
 LOCAL_KEYS = ("checkpoints", "roots")
-# `dvc exp run --temp` and `--queue` copy the project below this folder of it.
+# Subfolder in which `dvc exp run --temp` and `--queue` copy the project.
 _TEMPORARY_RUNS = "/.dvc/tmp/exps/"
 
 
 def project_root() -> Path:
-    """The project's folder: the current one, or the original of DVC's temporary copy of it."""
+    """Folder of the project: the current one, or the original if that is DVC's temporary copy."""
     here = Path.cwd()
     before, inside, _ = here.as_posix().partition(_TEMPORARY_RUNS)
     return Path(before) if inside else here
 
 
 def check_folder() -> None:
-    """Refuse a folder within the project as the current one, in which nothing would be found.
+    """Refuse a subfolder of the project as the current folder, where no file would be found.
 
     Raises:
         ParamsError: Naming the project's folder.
@@ -123,13 +123,8 @@ def store_root() -> Path:
     return _absolute(given) if given else cache_root() / "store"
 
 
-def converted_root() -> Path:
-    """Folder of checkpoints that were converted from another format."""
-    return cache_root() / "converted"
-
-
 def hashes_file(corpus: str, root: Path) -> Path:
-    """What `prepare` remembers about files that have not changed, of a corpus at one root."""
+    """File in which `prepare` keeps the hashes of a corpus's files, to skip unchanged ones."""
     place = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
     return store_root() / "hashes" / f"{corpus}-{place}.jsonl"
 
@@ -149,7 +144,7 @@ def device() -> str:
 
 
 def devices(given: str | None = None) -> tuple[str, ...]:
-    """Devices to share work out to: `0,1` for GPUs by number, or names; None for `device()`.
+    """Devices to distribute work to: `0,1` for GPUs by number, or names; None for `device()`.
 
     Raises:
         ParamsError: If one of them is not a device that torch has here.
@@ -179,10 +174,10 @@ def _checked(name: str, source: str) -> str:
 
 
 def expanded(path: str) -> Path:
-    """A path whose `~` is the user's home folder.
+    """Replace `~` in a path by the user's home folder.
 
     Raises:
-        ParamsError: If that is not known, as of a container's user without a name.
+        ParamsError: If it is not known, as for a container's user without a name.
     """
     try:
         return Path(path).expanduser()

@@ -25,6 +25,24 @@ from features.files.writing import follow_umask
 Arrays = dict[str, NDArray[np.generic]]
 VERSION = 6
 DTYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
+# Names of CTranslate2 and of transformers, within a layer and outside of layers.
+_LAYER = {
+    "self_attention/layer_norm": ("self_attn_layer_norm",),
+    "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attention/linear_1": ("self_attn.out_proj",),
+    "attention/layer_norm": ("encoder_attn_layer_norm",),  # these four in the decoder alone
+    "attention/linear_0": ("encoder_attn.q_proj",),
+    "attention/linear_1": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
+    "attention/linear_2": ("encoder_attn.out_proj",),
+    "ffn/layer_norm": ("final_layer_norm",),
+    "ffn/linear_0": ("fc1",),
+    "ffn/linear_1": ("fc2",),
+}
+_EVERYWHERE = {"layer_norm": ("layer_norm",), "position_encodings": ("embed_positions",)}
+_OUTSIDE: dict[str, dict[str, tuple[str, ...]]] = {
+    "encoder": {**_EVERYWHERE, "conv1": ("conv1",), "conv2": ("conv2",)},
+    "decoder": {**_EVERYWHERE, "embeddings": ("embed_tokens",)},
+}
 
 
 def read_ctranslate2(path: Path) -> Arrays:
@@ -84,62 +102,35 @@ def _count_layers(weights: Arrays, side: str) -> int:
     return len(layers - {"layer_norm"})
 
 
-class _Renamer:
-    """Moves the variables of one side out of `weights`, renamed as transformers has them."""
-
-    def __init__(self, weights: Arrays, side: str) -> None:
-        self.weights, self.side = weights, side
-        self.state: Arrays = {}
-
-    def move(self, old: str, new: str) -> None:
-        try:
-            self.state[new] = self.weights.pop(f"{self.side}/{old}")
-        except KeyError:
-            raise CheckpointError(f"variable {self.side}/{old} is missing") from None
-
-    def norm(self, old: str, new: str) -> None:
-        self.move(f"{old}/gamma", f"{new}.weight")
-        self.move(f"{old}/beta", f"{new}.bias")
-
-    def linear(self, old: str, *new: str) -> None:
-        """One layer, or several that were fused along the output axis."""
-        for part in ("weight", "bias"):
-            self.move(f"{old}/{part}", part)
-            pieces = np.split(self.state.pop(part), len(new))
-            for name, piece in zip(new, pieces, strict=True):
-                if not (name.endswith("k_proj") and part == "bias"):
-                    self.state[f"{name}.{part}"] = piece
-                elif piece.any():
-                    raise CheckpointError(f"{self.side}/{old}: the key bias is not zero")
-
-    def layer(self, index: int) -> None:
-        old, new = f"layer_{index}", f"layers.{index}"
-        attention, cross = f"{new}.self_attn", f"{new}.encoder_attn"
-        self.norm(f"{old}/self_attention/layer_norm", f"{attention}_layer_norm")
-        self.linear(f"{old}/self_attention/linear_0", *(f"{attention}.{p}_proj" for p in "qkv"))
-        self.linear(f"{old}/self_attention/linear_1", f"{attention}.out_proj")
-        if self.side == "decoder":
-            self.norm(f"{old}/attention/layer_norm", f"{cross}_layer_norm")
-            self.linear(f"{old}/attention/linear_0", f"{cross}.q_proj")
-            self.linear(f"{old}/attention/linear_1", *(f"{cross}.{p}_proj" for p in "kv"))
-            self.linear(f"{old}/attention/linear_2", f"{cross}.out_proj")
-        self.norm(f"{old}/ffn/layer_norm", f"{new}.final_layer_norm")
-        self.linear(f"{old}/ffn/linear_0", f"{new}.fc1")
-        self.linear(f"{old}/ffn/linear_1", f"{new}.fc2")
-
-
 def _rename(weights: Arrays, side: str, layers: int) -> Arrays:
-    renamer = _Renamer(weights, side)
+    """Take the variables of one side out of `weights`, under the names of transformers."""
+    names = dict(_OUTSIDE[side])
     for index in range(layers):
-        renamer.layer(index)
-    renamer.norm("layer_norm", "layer_norm")
-    renamer.move("position_encodings/encodings", "embed_positions.weight")
-    if side == "encoder":
-        renamer.linear("conv1", "conv1")
-        renamer.linear("conv2", "conv2")
-    else:
-        renamer.move("embeddings/weight", "embed_tokens.weight")
-    return renamer.state
+        for old, new in _LAYER.items():
+            if side == "decoder" or not old.startswith("attention/"):
+                names[f"layer_{index}/{old}"] = tuple(f"layers.{index}.{name}" for name in new)
+    state: Arrays = {}
+    for old, new in names.items():
+        for part, renamed in _parts(old).items():
+            variable = f"{side}/{old}/{part}"
+            if variable not in weights:
+                raise CheckpointError(f"variable {variable} is missing")
+            # Several new names: layers that were fused along the output axis.
+            for name, piece in zip(new, np.split(weights.pop(variable), len(new)), strict=True):
+                if not (name.endswith("k_proj") and part == "bias"):
+                    state[f"{name}.{renamed}"] = piece
+                elif piece.any():
+                    raise CheckpointError(f"{side}/{old}: the key bias is not zero")
+    return state
+
+
+def _parts(old: str) -> dict[str, str]:
+    """Parts of a variable, and their names in transformers."""
+    if old.endswith("layer_norm"):
+        return {"gamma": "weight", "beta": "bias"}
+    if old == "position_encodings":
+        return {"encodings": "weight"}
+    return {"weight": "weight"} if old == "embeddings" else {"weight": "weight", "bias": "bias"}
 
 
 def _config(

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from features.errors import CheckpointError
 from features.files.reading import file_sha256
-from features.settings.locations import converted_root
+from features.settings.locations import cache_root
 from features.weights.ctranslate2 import convert_whisper
 
 
@@ -102,7 +102,7 @@ def _check(name: str, package: Package, folder: Path) -> None:
 
 
 def _converted(name: str, package: Package, source: Path) -> Path:
-    target = converted_root() / f"{name}-{package.version}-{package.sha256[:12]}"
+    target = cache_root() / "converted" / f"{name}-{package.version}-{package.sha256[:12]}"
     if target.exists():
         return target
     assert package.convert is not None

@@ -154,7 +154,7 @@ def test_user_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     base = tmp_path / "cache" / "heronry"
     assert locations.store_root() == base / "store"
-    assert locations.converted_root() == base / "converted"
+    assert locations.cache_root() == base
     monkeypatch.setenv("HERONRY_STORE", str(tmp_path / "s"))
     assert locations.store_root() == tmp_path / "s"
     roots = [tmp_path / "one", tmp_path / "two"]
@@ -165,7 +165,7 @@ def test_user_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert first != locations.hashes_file("other", roots[0])
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert locations.converted_root() == tmp_path / "home/.cache/heronry/converted"
+    assert locations.cache_root() == tmp_path / "home/.cache/heronry"
 
 
 @pytest.mark.usefixtures("project")
