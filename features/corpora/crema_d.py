@@ -2,7 +2,8 @@
 
 91 actors read twelve sentences in six emotions, one sentence at three levels: 7,442 clips. The
 words carry no emotion, so a model of the text alone must sit at chance. There are two sets of
-labels: what the actor was told to show (`intended`), and what most listeners heard (`voice_vote`).
+labels: the emotion that the actor was asked for (`intended`), and the one that most listeners heard
+(`voice_vote`).
 The usual split of published tables shares all actors; use `speaker_folds` with 5 folds.
 
 Reference: Cao et al. 2014, doi 10.1109/TAFFC.2014.2336244.
@@ -14,20 +15,17 @@ which `voice_vote` needs. The table calls the clip 1040_ITH_SAD_X by the name 10
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from features.corpora._tables.cells import identity
-from features.corpora._tables.text import separator
+from features.corpora._tables.layouts import clips_in, wrong_root
+from features.corpora._tables.text import published_rows
 from features.corpus.adapter import CorpusFactory, Item, Published, Source
 from features.errors import ManifestError
-from features.files.reading import open_regular
 from features.files.records import check_unique
-from features.files.root_paths import RootPaths, held
 
 INTENDED = {
     "ANG": "anger",
@@ -52,12 +50,10 @@ SENTENCES = {
     "TSI": "The surface is slick",
     "WSI": "We'll stop in a couple of minutes",
 }
-LEVELS = ("LO", "MD", "HI", "XX", "X")  # X: 1040_ITH_SAD_X alone, a slip for XX
+LEVELS = ("LO", "MD", "HI", "XX", "X")  # X: 1040_ITH_SAD_X alone, a misspelt XX
 ACTORS = range(1001, 1092)
 SILENT = "1076_MTI_SAD_XX"
-MEDIA = (".flac", ".wav")
 TIE = "the voice vote is a tie"
-LFS_BEGIN = "version https://git-lfs"
 _NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})", re.ASCII)
 _INTENDED_COUNTS = Published(
     utterances=7441,
@@ -116,7 +112,7 @@ class CremaD:
 
     @property
     def published(self) -> Published | None:
-        """Counts by intended emotion; for votes there are none to hold against."""
+        """Counts by intended emotion; none were published for votes."""
         return _INTENDED_COUNTS if self._labels == "intended" else None
 
     def tables(self) -> Iterator[Path]:
@@ -132,16 +128,13 @@ class CremaD:
         """
         folder = self._root / "AudioWAV"
         if not folder.is_dir():
-            raise ManifestError(
-                f"{self._root} holds no folder AudioWAV but {held(self._root, 'AudioWAV')}; "
-                f"expected the root of CREMA-D: {self.source.obtain}"
+            raise wrong_root(
+                self._root, "no folder AudioWAV", "AudioWAV", corpus="CREMA-D", source=self.source
             )
         genders = self._genders()
         votes = None if self._labels == "intended" else self._votes()
-        for path in sorted(folder.iterdir()):
-            # macOS leaves a `._` file beside each file that it copies.
-            if path.suffix.lower() in MEDIA and not path.name.startswith("._"):
-                yield _item(path, genders, votes)
+        for path in clips_in(folder):
+            yield _item(path, genders, votes)
 
     def _genders(self) -> dict[str, str]:
         path = self._root / "VideoDemographics.csv"
@@ -162,18 +155,22 @@ def _item(path: Path, genders: Mapping[str, str], votes: Mapping[str, str] | Non
     match = _NAME.fullmatch(path.stem)
     if match is None:
         wrong = "the name is not actor_sentence_emotion_level, as in 1001_DFA_ANG_XX"
-        return Item(place, None, "", reject=wrong)
+        return Item(place, None, "", fault=wrong)
     actor, sentence, emotion, level = match.groups()
-    reason = _fault(int(actor), sentence, emotion, level)
-    if reason is not None:
-        return Item(place, None, actor, reject=reason)
+    fault = _fault(int(actor), sentence, emotion, level)
+    if fault is not None:
+        return Item(place, None, actor, fault=fault)
     if path.stem == SILENT:
-        reason = "the published recording is silent"
-        return Item(path.stem, None, actor, reject=reason, left_out=True)
-    label: str | None = INTENDED[emotion]
+        return Item(path.stem, None, actor, excluded="the published recording is silent")
+    label, tie = INTENDED.get(emotion), False
     if votes is not None:
         name = path.stem + "X" if level == "X" else path.stem
-        label, reason = _voted(votes.get(name, votes.get(path.stem)))
+        vote = votes.get(name, votes.get(path.stem))
+        label, tie = VOTED.get(vote or ""), ":" in (vote or "")
+        if vote is None:
+            fault = "summaryTable.csv has no row for it"
+        elif label is None and not tie:
+            fault = f"voice vote {vote!r}; expected one of {', '.join(VOTED)}"
     return Item(
         id=path.stem,
         label=label,
@@ -182,8 +179,8 @@ def _item(path: Path, genders: Mapping[str, str], votes: Mapping[str, str] | Non
         text=SENTENCES[sentence],
         gender=genders.get(actor),
         sentence=sentence,
-        reject=reason,
-        left_out=reason == TIE,
+        fault=fault,
+        excluded=TIE if tie else None,
     )
 
 
@@ -199,44 +196,17 @@ def _fault(actor: int, sentence: str, emotion: str, level: str) -> str | None:
     return None
 
 
-def _voted(vote: str | None) -> tuple[str | None, str | None]:
-    """Class, or else the reason why there is none."""
-    if vote is None:
-        return None, "summaryTable.csv has no row for it"
-    if vote in VOTED:
-        return VOTED[vote], None
-    if ":" in vote:
-        return None, TIE
-    return None, f"voice vote {vote!r}; expected one of {', '.join(VOTED)}"
-
-
 def _columns(path: Path, first: str, second: str) -> list[tuple[str, str]]:
-    """Two columns of a CSV table; rows without the first are left out."""
-    try:
-        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            found = list(reader.fieldnames or [])
-            rows = [] if {first, second} - set(found) else list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        paths = RootPaths(path.parent)
-        hint = paths.hint(path.name) if isinstance(error, FileNotFoundError) else ""
-        raise ManifestError(
-            f"cannot read {path} ({error}){hint}; expected a table of CREMA-D: "
-            f"{CremaD.source.obtain}"
-        ) from error
-    if found and found[0].startswith(LFS_BEGIN):
-        raise ManifestError(
-            f"{path} is a git-LFS pointer, not a table: run `git lfs pull` where it came from"
-        )
-    if {first, second} - set(found):
-        raise ManifestError(
-            f"{path} has the columns {found}; expected {first} and {second}{separator(found)}"
-        )
-    try:
-        cells = [(identity(first, row[first]), identity(second, row[second])) for row in rows]
-    except ManifestError as error:
-        raise ManifestError(f"{path}: {error}") from error
-    return [(one, other or "") for one, other in cells if one is not None]
+    """Two columns of a CSV table, without rows that lack the first."""
+    cells = []
+    for place, row in published_rows(path, (first, second), CremaD.source):
+        try:
+            key, value = (identity(name, row[name]) for name in (first, second))
+        except ManifestError as error:
+            raise ManifestError(f"{place}: {error}") from error
+        if key is not None:
+            cells.append((key, value or ""))
+    return cells
 
 
 build: CorpusFactory = CremaD

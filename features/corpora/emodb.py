@@ -1,7 +1,7 @@
 """EmoDB: the Berlin Database of Emotional Speech.
 
 Ten actors speak ten German sentences in seven emotions; published are the 535 clips that listeners
-took for natural and recognised. The words carry no emotion, so a model of the text alone must sit
+judged natural and recognised. The words carry no emotion, so a model of the text alone must sit
 at chance. Public folds exist that mix all speakers; use `leave_one_speaker_out`, report UAR.
 
 Reference: Burkhardt et al., Interspeech 2005, doi 10.21437/Interspeech.2005-446.
@@ -16,9 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from features.corpora._tables.layouts import clips_in, wrong_root
 from features.corpus.adapter import CorpusFactory, Item, Published, Source
-from features.errors import ManifestError
-from features.files.root_paths import held
 
 EMOTIONS = {
     "W": "anger",
@@ -45,7 +44,6 @@ SENTENCES = {
     "b09": "Ich will das eben wegbringen und dann mit Karl was trinken gehen.",
     "b10": "Die wird auf dem Platz sein, wo wir sie immer hinlegen.",
 }
-MEDIA = (".flac", ".wav")
 _NAME = re.compile(r"(\d\d)([a-z]\d\d)([A-Z])[a-z]", re.ASCII)
 
 
@@ -89,14 +87,8 @@ class EmoDB:
         """
         folder = self._root / "wav"
         if not folder.is_dir():
-            raise ManifestError(
-                f"{self._root} holds no folder wav but {held(self._root, 'wav')}; expected the "
-                f"root of EmoDB: {self.source.obtain}"
-            )
-        for path in sorted(folder.iterdir()):
-            # macOS leaves a `._` file beside each file that it copies.
-            if path.suffix.lower() in MEDIA and not path.name.startswith("._"):
-                yield _item(path)
+            raise wrong_root(self._root, "no folder wav", "wav", corpus="EmoDB", source=self.source)
+        yield from map(_item, clips_in(folder))
 
 
 def _item(path: Path) -> Item:
@@ -104,7 +96,7 @@ def _item(path: Path) -> Item:
     match = _NAME.fullmatch(path.stem)
     if match is None:
         reason = "the name is not speaker, sentence, emotion and take, as in 03a01Fa"
-        return Item(place, None, "", reject=reason)
+        return Item(place, None, "", fault=reason)
     speaker, sentence, letter = match.groups()
     fault = None
     if speaker not in GENDERS:
@@ -114,7 +106,7 @@ def _item(path: Path) -> Item:
     elif letter not in EMOTIONS:
         fault = f"emotion {letter}; expected one of {', '.join(EMOTIONS)}"
     if fault is not None:
-        return Item(place, None, speaker, reject=fault)
+        return Item(place, None, speaker, fault=fault)
     return Item(
         id=path.stem,
         label=EMOTIONS[letter],

@@ -1,7 +1,7 @@
 """IEMOCAP: five sessions of two actors each, in improvised scenes and in scenes from plays.
 
-About 12 hours, 10,039 rated utterances in 151 dialogues. The label is what most raters said; where
-no emotion has most votes it is `xxx`. Classes are a choice: see `labels`.
+About 12 hours, 10,039 rated utterances in 151 dialogues. The label is what most raters chose, or
+`xxx` where no emotion has most votes. The set of classes is an option: see `labels`.
 
 Reference: Busso et al. 2008, doi 10.1007/s10579-008-9076-6.
 Licence: IEMOCAP release agreement (University of Southern California): research only.
@@ -33,10 +33,10 @@ from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from features.corpora._tables.cells import decoded, words
+from features.corpora._tables.layouts import wrong_root
 from features.corpus.adapter import CorpusFactory, Item, Published, Source
 from features.errors import ManifestError
 from features.files.reading import read_regular
-from features.files.root_paths import held
 
 Labels = Literal["four_class", "four_class_without_excited", "six_class"]
 CODES = ("ang", "dis", "exc", "fea", "fru", "hap", "neu", "oth", "sad", "sur", "xxx")
@@ -165,11 +165,8 @@ class Iemocap:
         """
         sessions = sorted(path for path in self._root.glob("Session[1-5]") if path.is_dir())
         if not sessions:
-            raise ManifestError(
-                f"{self._root} holds no folder Session1 to Session5 but "
-                f"{held(self._root, 'Session1')}; expected "
-                f"IEMOCAP_full_release as it is unpacked: {self.source.obtain}"
-            )
+            lacks = "no folder Session1 to Session5"
+            raise wrong_root(self._root, lacks, "Session1", corpus="IEMOCAP", source=self.source)
         for session in sessions:
             # macOS leaves a `._` file beside each file that it copies.
             found = (session / "dialog" / "EmoEvaluation").glob("Ses*.txt")
@@ -198,7 +195,7 @@ class Iemocap:
             try:
                 yield self._item(id, code, turn, texts.get(id, ""), folder=file.parents[2].name)
             except ManifestError as error:
-                yield Item(id, None, "", reject=str(error))
+                yield Item(id, None, "", fault=str(error))
         yield from unread
 
     def _item(self, id: str, code: str, turn: int, line: str, *, folder: str) -> Item:
@@ -207,13 +204,13 @@ class Iemocap:
         dialogue, session, script, letter = match.groups()
         notes: list[str] = []
         text = words("text", line, notes)
-        label, reject = self._map.get(code), None
+        label, fault, excluded = self._map.get(code), None, None
         if code not in CODES:
-            reject = f"label {code}; expected one of {', '.join(CODES)}"
+            fault = f"label {code}; expected one of {', '.join(CODES)}"
         elif label is None:
-            reject = f"label {code} is not among the classes of {self._labels}"
+            excluded = f"label {code} is not among the classes of {self._labels}"
         elif script and self._improvised_only:
-            label, reject = None, f"it is from a play ({script}), and improvised_only is set"
+            label, excluded = None, f"it is from a play ({script}), and improvised_only is set"
         return Item(
             id=id,
             label=label,
@@ -226,14 +223,14 @@ class Iemocap:
             sentence=_sentence(script, text) if script and text else None,
             split=_erc_split(session) if self._erc_split else None,
             session=session,
-            reject=reject,
-            left_out=reject is not None and code in CODES,
+            fault=fault,
+            excluded=excluded,
             notices=tuple(notes),
         )
 
 
 def _sentence(script: str, text: str) -> str | None:
-    """Identity of a line of a play: its scene and words, without case, signs and tags."""
+    """Identity of a line of a play: its scene and words, without case, punctuation and tags."""
     words = _TAG.sub("", text.lower().replace("-", " ")).split()
     return f"{script}: {' '.join(words)}" if words else None
 
@@ -247,18 +244,19 @@ def _transcripts(file: Path) -> dict[str, str]:
         return {}
     matches = (_TRANSCRIPT_LINE.fullmatch(line) for line in _lines(file))
     found = [(match[1], match[2]) for match in matches if match]
-    return {id: text for id, text in reversed(found) if text.strip(" \t")}  # of two lines the first
+    # Reversed, so that the first of two lines for one utterance wins.
+    return {id: text for id, text in reversed(found) if text.strip(" \t")}
 
 
 def _lines(file: Path) -> list[str]:
-    """Lines without the space around them; those that are not UTF-8 are Windows-1252."""
-    # U+0085 is no space but what is left of an ellipsis.
+    """Lines without surrounding space; those that are not UTF-8 are Windows-1252."""
+    # Not `str.strip` alone: it would remove U+0085, here a misread ellipsis.
     return [line.strip(" \t") for line in re.split(r"\r\n|\r|\n", decoded(read_regular(file)))]
 
 
 def _unread(file: Path, number: int, line: str) -> Item:
     reason = f"{line!r} is not [start - end], an utterance of this dialogue, label, [val, act, dom]"
-    return Item(f"{file.as_posix()}:{number}", None, "", reject=reason)
+    return Item(f"{file.as_posix()}:{number}", None, "", fault=reason)
 
 
 build: CorpusFactory = Iemocap

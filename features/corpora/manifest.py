@@ -1,7 +1,7 @@
-"""Any corpus that tables describe: one row an utterance, in a file or folder below its root.
+"""A user's own corpus, described by tables with one row per utterance.
 
-Columns (of a CSV file its header names them, in any order; empty, null, NaN and what `_cells` lists
-besides is unknown):
+Columns, in any order (in a CSV file named by its header; empty, null, NaN and the other spellings
+of `_tables/cells.py` are missing values):
 
     id        unique name; default: `audio` without its suffix, else the row's number in its split
               (the latter in Parquet and Arrow only)
@@ -16,9 +16,9 @@ besides is unknown):
     gender    of the speaker
     sentence  identity of a scripted sentence
     split     train, valid, test or unused, or one of `SPLIT_NAMES`: for `protocol: official`
-    asr       what a speech recogniser heard, beside the reference in `text`
+    asr       words from a speech recogniser, beside the reference in `text`
 
-Required are `label`, `speaker`, and `audio` or `text`. The data and its licence are the user's own.
+Required are `label`, `speaker`, and `audio` or `text`.
 
 Layouts, by what `file` names:
 
@@ -30,8 +30,8 @@ Layouts, by what `file` names:
     a folder with metadata.csv or   `audiofolder`: the column `file_name` is the path of the audio,
     metadata.jsonl, or such a file  relative to that file
 
-Audio inside a table is put below the root once, under `heronry_audio/`. A row whose audio is empty
-is rejected, and the rest goes on; all other problems are listed together, and refused.
+Audio inside a table is written below the root once, under `heronry_audio/`. A row whose audio is
+empty is rejected alone; all other problems are reported together, and the corpus is refused.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from features.corpora._tables.audio import unpack
 from features.corpora._tables.cells import identity, is_missing, number, path, words
+from features.corpora._tables.embedded_audio import unpack
 from features.corpora._tables.layouts import find_tables
 from features.corpora._tables.parquet import Shard
-from features.corpora._tables.text import (
+from features.corpora._tables.rows import (
     COLUMNS,
     DECODED,
     SPLIT_NAMES,
     Reading,
-    TextTable,
     check_relative,
     raise_faults,
 )
+from features.corpora._tables.text import TextTable
 from features.corpus.adapter import UNPACKED, CorpusFactory, Item, Source
 from features.corpus.manifest import SPLITS
 from features.corpus.utterance import Utterance
@@ -65,7 +65,7 @@ from features.files.root_paths import RootPaths
 
 @dataclass
 class _Table:
-    """A table with the items of its rows and where they stand."""
+    """A table, the items of its rows, and the place of each row for messages."""
 
     source: TextTable | Shard
     reading: Reading
@@ -74,14 +74,13 @@ class _Table:
 
 
 class ManifestCorpus:
-    """The rows of its tables.
+    """Adapter of a corpus that tables describe.
 
     Args:
         root: Folder of the corpus.
-        file: What describes it, relative to `root`: a file, a folder (`.`: the root itself) or a
-            pattern.
+        file: Tables relative to `root`: a file, a folder (`.`: the root itself) or a pattern.
         classes: Class names in the order of the model's outputs; None: those that occur, sorted.
-        columns: Names of the columns above to what the table calls them, such as
+        columns: Names of the columns above to the table's, such as
             `{label: emotion, text: transcription}`; to an empty name where the table's column of
             that name is something else. None: the table uses the names above.
     """
@@ -115,12 +114,12 @@ class ManifestCorpus:
         """Class names in the order of the model's outputs."""
         if self._given is not None:
             return self._given
-        # Rows whose audio cell turned out to be empty bring no class, where cells have been read.
+        # Once the audio is unpacked, rows without any do not count.
         items = vars(self).get("_items") or self.preview()
         return tuple(sorted({item.label for item in items if item.label is not None}))
 
     def tables(self) -> Iterator[Path]:
-        """What `file` names, and what `save_to_disk` wrote beside it."""
+        """Tables that `file` names, and the files that `save_to_disk` wrote beside them."""
         yield self._root / self._file / "dataset_dict.json"
         for table in find_tables(self._root, self._file):
             yield table.path
@@ -136,7 +135,7 @@ class ManifestCorpus:
         yield from self._items
 
     def preview(self) -> Iterator[Item]:
-        """All rows, without the audio that lies inside their tables.
+        """All rows, without audio that is inside their tables.
 
         Raises:
             ManifestError: As `items`.
@@ -144,12 +143,12 @@ class ManifestCorpus:
         for table in self._tables:
             for item in table.items:
                 inside = table.reading.embedded is not None
-                # Of such a row nothing but its audio may be known: words stand for it.
+                # Such a row may have no text: an empty one stands for the audio.
                 yield replace(item, audio=None, text=item.text or "") if inside else item
 
     @functools.cached_property
     def _items(self) -> tuple[Item, ...]:
-        # Only now, since it may be gigabytes.
+        # Not in the constructor: unpacking may take gigabytes.
         return tuple(item for table in self._tables for item in self._with_audio(table))
 
     @functools.cached_property
@@ -170,7 +169,7 @@ class ManifestCorpus:
             faults += table.reading.faults
             for row in table.reading.rows:
                 cells = row.cells
-                if table.reading.numbered:
+                if isinstance(source, Shard):  # tables that people do not edit
                     cells = _numbered(cells, numbers, embedded=bool(table.reading.embedded))
                 try:
                     table.items.append(_item(cells, row.cells.get("id"), self._given or (), paths))
@@ -190,7 +189,7 @@ class ManifestCorpus:
 
 
 def _numbered(cells: dict[str, Any], numbers: Counter[str], *, embedded: bool) -> dict[str, Any]:
-    """Cells with an id by the row's number in its split, where nothing else names the row."""
+    """Cells with an id from the row's number in its split, if nothing else identifies the row."""
     split = str(cells.get("split") or "row")
     split = SPLIT_NAMES.get(split.strip().lower(), split.strip())
     count = numbers[split]
@@ -215,7 +214,7 @@ def _item(row: Mapping[str, Any], given_id: Any, classes: Sequence[str], paths: 
         id = identity("id", str(PurePosixPath(audio).with_suffix("")))
     if id is None:
         raise ManifestError("id and audio are empty; expected an id where there is no audio")
-    # The same checks as when the written manifest is read, while the line is still known.
+    # The checks of a written manifest, made here while the line is known.
     Utterance(id, audio=audio, text=text, start=start or 0.0, stop=stop, asr=asr)
     if turn is not None and not turn.is_integer():
         raise ManifestError(f"turn {row.get('turn')!r}; expected an integer from 0")
@@ -232,8 +231,7 @@ def _item(row: Mapping[str, Any], given_id: Any, classes: Sequence[str], paths: 
         gender=gender,
         sentence=sentence,
         split=_split(row.get("split")),
-        reject=_unlabelled(row.get("label")) if label is None else None,
-        left_out=label is None,
+        excluded=_unlabelled(row.get("label")) if label is None else None,
         asr=asr,
         notices=tuple(notes),
     )
@@ -289,7 +287,7 @@ def _repeated(items: Sequence[Item], places: Sequence[str]) -> list[str]:
     ):
         (id, at), *_ = repeated.items()
         return [
-            f"{len(repeated)} ids begin anew in each split, such as {id!r} in {_first(at)}; "
+            f"{len(repeated)} ids start again in each split, such as {id!r} in {_first(at)}; "
             f"expected each id once: put the split into them, such as {splits[at[0]]}-{id}"
         ]
     return [
@@ -310,7 +308,7 @@ def _outside(
 
 
 def _first(places: Sequence[str]) -> str:
-    """The first five, in few words where they are lines of the one file that there is."""
+    """The first five places, shortened where all are lines of a single file."""
     if all(place.startswith("line ") for place in places):
         return f"lines [{', '.join(place.removeprefix('line ') for place in places[:5])}]"
     return ", ".join(places[:5])

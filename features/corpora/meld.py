@@ -10,19 +10,20 @@ Layout, below the root or one folder down in `train`, `dev` and `test`:
     train_sent_emo.csv   dev_sent_emo.csv      test_sent_emo.csv
     train_splits/        dev_splits_complete/  output_repeated_splits_test/
 
-The clips are `dia<D>_utt<U>.mp4`, whose sound the user extracts beside them (.wav or .flac):
+The clips are `dia<D>_utt<U>.mp4`. The user extracts their sound to files beside them (.wav or
+.flac):
 
     for f in */dia*.mp4; do ffmpeg -nostdin -i "$f" -vn "${f%.mp4}.wav"; done
 
-Some have six channels; they are averaged when audio is read (`features.audio.read`). What has no
-row in the tables is ignored, as the authors advise (declare-lab/MELD issue 22): among it second
-takes of some test clips, `final_videos_testdia...`, which some users prefer. Some clips are cut
-wrongly, such as test dia38_utt4 and dia220_utt0, which last minutes: they are kept, as in published
-results. Two are rejected where audio is used, and used where text alone is: `BAD_CLIPS`.
+Some have six channels, which are averaged when audio is read (`features.audio.read`). Clips
+without a row in the tables are ignored, as the authors advise (declare-lab/MELD issue 22), among
+them second takes of some test clips, `final_videos_testdia...`, which some users prefer. Some clips
+are cut wrongly, such as test dia38_utt4 and dia220_utt0, which last minutes: they are kept, as in
+published results. Two clips are unusable (`BAD_CLIPS`); their rows are used where text alone is.
 
-Dialogues are numbered in each split anew, so that ids hold the split: `train_dia0_utt0`. Curly
+Dialogues are numbered from 0 in each split, so ids start with the split: `train_dia0_utt0`. Curly
 quotation marks become ' and ". Some copies of the tables have characters of Windows-1252 as control
-characters or as single bytes, or text that was encoded twice: `_cells` reads them.
+characters or as single bytes, or text that was encoded twice: `_tables/cells.py` corrects them.
 
 Protocol: `official`. It needs `allow_leak: [speaker]`: 82 of the 304 names occur in more than one
 split, the six friends in all. A name is not always one person (All, Both, Woman). By their times
@@ -33,21 +34,17 @@ dia117_utt8): if their sound files are equal, `prepare` asks for `recording` in 
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple
 
 from features.corpora._tables.cells import decoded, identity, words
-from features.corpora._tables.text import separator
+from features.corpora._tables.layouts import wrong_root
+from features.corpora._tables.text import published_rows
 from features.corpus.adapter import CorpusFactory, Item, Published, Source
 from features.errors import ManifestError
-from features.files.reading import read_regular
-from features.files.root_paths import held
 
 Labels = Literal["emotion", "sentiment"]
 # by the corpus's name of a split: ours, and where its clips lie
@@ -144,7 +141,7 @@ class Meld:
         )
 
     def tables(self) -> Iterator[Path]:
-        """Those of the splits, wherever they lie."""
+        """Tables of the three splits."""
         for folder in ("", "*/"):
             yield from self._root.glob(f"{folder}*_sent_emo.csv")
 
@@ -158,18 +155,18 @@ class Meld:
             split: self._find(f"{split}_sent_emo.csv", split, Path.is_file) for split in SPLITS
         }
         if not any(tables.values()):
-            raise ManifestError(
-                f"{self._root} holds none of {[f'{split}_sent_emo.csv' for split in SPLITS]} but "
-                f"{held(self._root, 'train_sent_emo.csv')}; expected the root of MELD: "
-                f"{self.source.obtain}"
-            )
+            lacks = f"none of {[f'{split}_sent_emo.csv' for split in SPLITS]}"
+            wanted = "train_sent_emo.csv"
+            raise wrong_root(self._root, lacks, wanted, corpus="MELD", source=self.source)
         for split, table in tables.items():
-            for number, row in enumerate(_rows(table), 2) if table else ():
+            # Some lines are Windows-1252.
+            rows = published_rows(table, COLUMNS, self.source, decode=decoded) if table else ()
+            for number, (_, row) in enumerate(rows, 2):
                 place = f"{split}_sent_emo.csv row {number}"
                 try:
                     yield self._item(split, row, place)
                 except ManifestError as error:
-                    yield Item(place, None, "", reject=str(error))
+                    yield Item(place, None, "", fault=str(error))
 
     def _find(self, name: str, split: str, fits: Callable[[Path], bool]) -> Path | None:
         places = (self._root / name, self._root / split / name)
@@ -202,15 +199,17 @@ class Meld:
         )
         if not (dialogue.isdecimal() and utterance.isdecimal() and speaker):
             given = f"dialogue {dialogue!r}, utterance {utterance!r}, speaker {speaker!r}"
-            return Item(place, None, "", reject=f"{given}; expected two numbers and a name")
+            return Item(place, None, "", fault=f"{given}; expected two numbers and a name")
         clip = f"dia{int(dialogue)}_utt{int(utterance)}"
         id, text = f"{split}_{clip}", words("Utterance", row["Utterance"], notes)
-        audio, reject = self._audio(split, clip)
-        usable, label = reject is None, given if given in self.classes else None
-        left_out = reject in BAD_CLIPS.values()
+        audio = fault = excluded = None
+        if self._clips is not None:
+            excluded = BAD_CLIPS.get(id)
+            audio, fault = (None, None) if excluded else self._audio(self._clips[split], clip)
+        usable, label = not (fault or excluded), given if given in self.classes else None
         if usable and label is None:
-            reject = f"label {given or 'none'} is not among the classes of {self._labels}"
-            left_out = not given
+            reason = f"label {given or 'none'} is not among the classes of {self._labels}"
+            fault, excluded = (reason, None) if given else (None, reason)
         return Item(
             id=id,
             label=label if usable else None,
@@ -220,42 +219,19 @@ class Meld:
             dialogue=f"{split}_dia{int(dialogue)}",
             turn=int(utterance),
             split=SPLITS[split][0],
-            reject=reject,
-            left_out=left_out,
+            fault=fault,
+            excluded=excluded,
             notices=tuple(notes),
         )
 
-    def _audio(self, split: str, clip: str) -> tuple[str | None, str | None]:
-        """Path of the clip's sound below the root, and why it cannot be used."""
-        if self._clips is None:
-            return None, None
-        if f"{split}_{clip}" in BAD_CLIPS:
-            return None, BAD_CLIPS[f"{split}_{clip}"]
-        where, names = self._clips[split]
+    def _audio(self, folder: _Folder, clip: str) -> tuple[str | None, str | None]:
+        """Path of the clip's sound below the root, or why there is none."""
+        where, names = folder
         sound = next((names[clip + end] for end in SOUND if clip + end in names), None)
         if sound is None and f"{clip}.mp4" in names:
             video, wanted = f"{where}/{names[f'{clip}.mp4']}", f"{where}/{clip}.wav"
             return None, f"{video} has no sound file beside it: run ffmpeg -i {video} -vn {wanted}"
-        return f"{where}/{sound or f'{clip}.wav'}", None
-
-
-def _rows(table: Path) -> Iterator[dict[str, str]]:
-    """Rows of a table; lines that are not UTF-8 are Windows-1252."""
-    text = decoded(read_regular(table))
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
-    try:
-        names = {name: re.sub(r"\s+", "_", name.strip()) for name in reader.fieldnames or ()}
-        lacking = [name for name in COLUMNS if name not in names.values()]
-        if lacking:
-            raise ManifestError(
-                f"{table} has the columns {str(list(names))[:500]}, not {lacking}; expected a "
-                f"table of MELD as published{separator(list(names))}. {Meld.source.obtain}"
-            )
-        for row in reader:
-            yield {ours: row[theirs] for theirs, ours in names.items()}
-    except csv.Error as error:
-        line = reader.reader.line_num
-        raise ManifestError(f"{table}, line {line}: not CSV ({error})") from error
+        return f"{where}/{sound or f'{clip}.wav'}", None  # a missing file is found out by `prepare`
 
 
 build: CorpusFactory = Meld

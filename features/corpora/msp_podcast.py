@@ -2,7 +2,7 @@
 
 Corpus of the Odyssey 2024 and Interspeech 2025 (SERNC) challenges, whose metric is macro-F1 over
 eight classes. Read from any release that has `labels_consensus.csv`; releases differ in size, so
-there are no published counts to hold against.
+there are no published counts to compare with.
 
 Reference: Lotfian and Busso 2019, doi 10.1109/TAFFC.2017.2736999.
 Licence: by agreement with The University of Texas at Dallas: research only.
@@ -10,15 +10,15 @@ Layout: `Audios/MSP-PODCAST_0001_0008.wav` (or `Audio/`): podcast 0001, turn 000
 `Labels/labels_consensus.csv` (older releases: `labels_concensus.csv`; also `label/`);
 `Transcripts/MSP-PODCAST_0001_0008.txt`, where the release has them.
 
-Decisions: a turn whose SpkrID is Unknown counts as a speaker of its own, `unknown_<id>`, which no
-check for leaks can see through; `disclaimer` counts them. The podcast is the `session` and not the
-`dialogue`, since turns of one podcast are neither adjacent nor known to stay within one split.
-Test3 of the challenges has no labels: its clips can be extracted and are listed as rejected.
+Decisions: a turn whose SpkrID is Unknown counts as a speaker of its own, `unknown_<id>`, so that a
+leak of that speaker cannot be detected; `disclaimer` counts them. The podcast is the `session` and
+not the `dialogue`, since turns of one podcast are neither adjacent nor known to stay within one
+split. Test3 of the challenges has no labels: features can be extracted of its clips, and they are
+listed as rejected.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,10 +27,12 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from features.corpora._tables.cells import identity, words
-from features.corpora._tables.text import SPLIT_NAMES, separator
+from features.corpora._tables.layouts import wrong_root
+from features.corpora._tables.rows import SPLIT_NAMES
+from features.corpora._tables.text import published_rows
 from features.corpus.adapter import CorpusFactory, Item, Source
 from features.errors import ManifestError
-from features.files.reading import open_text, read_regular
+from features.files.reading import read_regular
 from features.files.root_paths import held
 
 EMOTIONS = {
@@ -131,14 +133,14 @@ class MspPodcast:
             match = _NAME.fullmatch(row.name)
             if match is None:
                 reason = f"FileName {row.name!r}; expected one such as MSP-PODCAST_0001_0008.wav"
-                yield Item(f"row {number}", None, row.speaker, reject=reason)
+                yield Item(f"row {number}", None, row.speaker, fault=reason)
                 continue
             listed.add(match[1])
             yield self._item(row, match, audio.name, texts.get(match[1]))
         for path in sorted(audio.glob("MSP-PODCAST_*.wav")):
             place = f"{audio.name}/{path.name}"
             if _NAME.fullmatch(path.stem) is None:
-                yield Item(place, None, "", reject="the name is not MSP-PODCAST_0001_0008.wav")
+                yield Item(place, None, "", fault="the name is not MSP-PODCAST_0001_0008.wav")
             elif path.stem not in listed:
                 text, fault, _ = _read(texts.get(path.stem))
                 yield Item(
@@ -147,8 +149,8 @@ class MspPodcast:
                     speaker="",
                     audio=place,
                     text=text,
-                    reject=fault or UNLABELLED,
-                    left_out=fault is None,
+                    fault=fault,
+                    excluded=UNLABELLED,
                 )
 
     @functools.cached_property
@@ -158,7 +160,13 @@ class MspPodcast:
         if path is None:
             found = held(folder, *TABLES)
             raise ManifestError(f"{folder} holds no {' or '.join(TABLES)} but {found}; add it")
-        return _table(path)
+        rows = []
+        for place, row in published_rows(path, COLUMNS, self.source, skip_spaces=True):
+            try:
+                rows.append(_Row(*(identity(name, row[name]) or "" for name in COLUMNS)))
+            except ManifestError as error:
+                raise ManifestError(f"{place}: {error}") from error
+        return tuple(rows)
 
     @property
     def _texts(self) -> dict[str, Path]:
@@ -173,11 +181,8 @@ class MspPodcast:
         for name in names:
             if name in self._folders:
                 return self._folders[name]
-        found = held(self._root, *names)
-        raise ManifestError(
-            f"{self._root} holds no folder {' or '.join(map(str.title, names))} but {found}; "
-            f"expected the root of MSP-Podcast: {self.source.obtain}"
-        )
+        lacks = f"no folder {' or '.join(map(str.title, names))}"
+        raise wrong_root(self._root, lacks, *names, corpus="MSP-Podcast", source=self.source)
 
     def _item(self, row: _Row, match: re.Match[str], folder: str, transcript: Path | None) -> Item:
         id, podcast = match.groups()
@@ -189,31 +194,28 @@ class MspPodcast:
         if split is None:
             names = ", ".join((*SPLITS, *TEST_SETS))
             fault = f"Split_Set {row.split!r}; expected one of {names}"
-        reason = fault or self._unscored(row.letter)
+        label, excluded = self.label_map.get(row.letter), None
+        known = EMOTIONS | NO_CLASS
+        if not row.letter:
+            excluded = UNLABELLED
+        elif row.letter not in known:
+            fault = fault or f"EmoClass {row.letter!r}; expected one of {', '.join(known)}"
+        elif label is None:
+            kind = f"{row.letter} ({known[row.letter]})"
+            excluded = f"label {kind} is not among the classes of {self.variant}"
         return Item(
             id=id,
-            label=None if reason else self.label_map[row.letter],
+            label=None if fault or excluded else label,
             speaker=f"unknown_{id}" if _is_unknown(row.speaker) else row.speaker,
             audio=f"{folder}/{id}.wav",
             text=text,
             gender=row.gender.lower() if row.gender.lower() in ("male", "female") else None,
             split=split,
             session=f"MSP-PODCAST_{podcast}" if podcast.isdecimal() else None,
-            reject=reason,
-            left_out=fault is None and reason is not None and row.letter in ("", *self.label_map),
+            fault=fault,
+            excluded=excluded,
             notices=notices,
         )
-
-    def _unscored(self, letter: str) -> str | None:
-        """Why an utterance of that letter has no class; None if it has one."""
-        if not letter:
-            return UNLABELLED
-        known = EMOTIONS | NO_CLASS
-        if letter not in known:
-            return f"EmoClass {letter!r}; expected one of {', '.join(known)}"
-        if self.label_map[letter] is None:
-            return f"label {letter} ({known[letter]}) is not among the classes of {self.variant}"
-        return None
 
 
 def _is_unknown(speaker: str) -> bool:
@@ -221,7 +223,7 @@ def _is_unknown(speaker: str) -> bool:
 
 
 def _read(path: Path | None) -> tuple[str | None, str | None, tuple[str, ...]]:
-    """Transcript, what is wrong with it, and what was mended of it."""
+    """Transcript, its fault, and notices of corrections."""
     notes: list[str] = []
     try:
         text = words("text", "" if path is None else read_regular(path).decode("utf-8-sig"), notes)
@@ -230,30 +232,6 @@ def _read(path: Path | None) -> tuple[str | None, str | None, tuple[str, ...]]:
     except ManifestError as error:
         return None, f"the transcript: {error}", ()
     return text and " ".join(text.split()), None, tuple(notes)
-
-
-def _row(row: Mapping[str, str], place: str) -> _Row:
-    try:
-        return _Row(*(identity(name, row[name]) or "" for name in COLUMNS))
-    except ManifestError as error:
-        raise ManifestError(f"{place}: {error}") from error
-
-
-def _table(path: Path) -> tuple[_Row, ...]:
-    try:
-        with open_text(path, encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="", skipinitialspace=True)
-            found = list(reader.fieldnames or [])
-            lacking = [name for name in COLUMNS if name not in found]
-            if lacking:
-                raise ManifestError(
-                    f"{path} has the columns {found}; expected {lacking} as well{separator(found)}"
-                )
-            return tuple(_row(row, f"{path}, line {reader.line_num}") for row in reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(
-            f"cannot read {path} ({error}); expected the consensus labels of MSP-Podcast as CSV"
-        ) from error
 
 
 build: CorpusFactory = MspPodcast

@@ -2,20 +2,20 @@
 
 6,256 clips, 17.6 h, of VoxCeleb (4,452, 16 kHz) and Expresso (1,804, 48 kHz), in eight emotions,
 those of HERON's prompt: what is public of HERON names no corpus, but these are its classes. They
-are extremely skewed: 42 % neutral, ten fearful clips in all. The emotions come out of the authors'
-pipeline, an emotion classifier among its parts, which may favour backbones trained for emotion.
+are extremely skewed: 42 % neutral, ten fearful clips in all. The emotions come from the authors'
+pipeline, which includes an emotion classifier and so may favour backbones trained for emotion.
 
 Reference: Borisov, Spirin and Diatlova 2025, arXiv 2507.13155.
 Licence: research only. The hub's tag says Apache-2.0, card and paper CC BY-NC-SA 4.0 (of the
 annotations), and the audio stays under the terms of VoxCeleb and Expresso: the strictest holds.
 Layout (Hugging Face `deepvk/NonverbalTTS`): `default/{train,dev,test}/*.parquet`; also `data/` in
 place of `default/`, and `data/train-*.parquet`. Columns: index, audio (bytes and path), Result (the
-final transcript), Emotion, speaker_id, gender, and others that are left alone. The audio is put
+final transcript), Emotion, speaker_id, gender, and others that are ignored. The audio is written
 below the root once, under `heronry_audio/`.
 
-Ten events stand in the transcripts as emoji. What a text model may see of them is a switch, since
-they are no words: annotators heard them, a speech recogniser would not write them, and a laugh
-gives the emotion away. With them the text takes credit for what HERON wants from the audio.
+Ten non-verbal events are marked in the transcripts by emoji. What a text model sees of them is an
+option: they are not words, a speech recogniser would not write them, and a laugh gives the emotion
+away. With them the text slot takes credit for what HERON wants from the audio.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from features.corpora._tables.audio import unpack
 from features.corpora._tables.cells import identity, words
-from features.corpora._tables.layouts import shards_below
+from features.corpora._tables.embedded_audio import unpack
+from features.corpora._tables.layouts import shards_below, wrong_root
 from features.corpora._tables.parquet import Shard
 from features.corpus.adapter import CorpusFactory, Item, Published, Source
 from features.errors import ManifestError
-from features.files.root_paths import held
 
 CLASSES = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised", "other")
 REQUIRED = ("audio", "Result", "Emotion", "speaker_id")
@@ -77,9 +76,8 @@ class NonverbalTts:
     Args:
         root: Folder of the corpus.
         events: What the text shows of the non-verbal events. `removed`: nothing, only the words
-            (the default, for what text tells is then told by words; a clip without any has no
-            text). `tags`: names such as `[laugh]`. `emoji`: the signs as annotated. The latter two
-            leak: see above. HERON does not say which it used.
+            (a clip without any has no text). `tags`: names such as `[laugh]`. `emoji`: the signs as
+            annotated. The latter two leak, see above. HERON does not say which it used.
     """
 
     source: ClassVar[Source] = Source(
@@ -108,7 +106,7 @@ class NonverbalTts:
         notes=(
             "The copy that was counted has 6,251 clips, 534 of them without an emotion; the corpus "
             "has 6,256, so that up to five more may be labelled (the missing five are Expresso's).",
-            "The copy was split anew (5,387/284/580): its splits are not the official ones.",
+            "The copy has splits of its own (5,387/284/580), not the official ones.",
         ),
     )
     classes = CLASSES
@@ -142,7 +140,7 @@ class NonverbalTts:
         """
         for _, items in self._read():
             for item in items:
-                # Of such a row nothing but its audio may be known: words stand for it.
+                # Such a row may have no text: an empty one stands for the audio.
                 yield dataclasses.replace(item, text=item.text or "")
 
     def _read(self) -> Iterator[tuple[Shard, list[Item]]]:
@@ -168,7 +166,7 @@ class NonverbalTts:
                 try:
                     items.append(self._item(row, shard, number))
                 except ManifestError as error:
-                    items.append(Item(f"{shard.name} row {number}", None, "", reject=str(error)))
+                    items.append(Item(f"{shard.name} row {number}", None, "", fault=str(error)))
             yield shard, items
 
     def _shards(self) -> list[Shard]:
@@ -176,11 +174,8 @@ class NonverbalTts:
             shards = [s for s in shards_below(self._root, self._root / name) if s.split is not None]
             if shards:
                 return shards
-        found = held(self._root, "default", "data")
-        raise ManifestError(
-            f"{self._root} holds no default/train/*.parquet but {found}; expected the root of "
-            f"NonverbalTTS: {self.source.obtain}"
-        )
+        lacks, wanted = "no default/train/*.parquet", ("default", "data")
+        raise wrong_root(self._root, lacks, *wanted, corpus="NonverbalTTS", source=self.source)
 
     def _item(self, row: Mapping[str, Any], shard: Shard, number: int) -> Item:
         notes: list[str] = []
@@ -188,26 +183,24 @@ class NonverbalTts:
             identity(name, row.get(name), notes)
             for name in ("index", "speaker_id", "Emotion", "gender")
         )
-        # An index counts within its split, a speaker is the same in all of them.
+        # Indices are unique within a split only, names of speakers in the whole corpus.
         id = f"{shard.split}/{number:05d}" if index is None else f"{shard.split}/{index}"
         label = emotion and emotion.lower()
-        reason = None
-        if label is None:
-            reason = "it has no emotion"
-        elif label not in CLASSES:
-            reason = f"label {label!r} is not among the classes of NonverbalTTS"
-        elif speaker is None:
-            reason = "it has no speaker"
+        fault = None
+        if label is not None and label not in CLASSES:
+            fault = f"label {label!r} is not among the classes of NonverbalTTS"
+        elif label is not None and speaker is None:
+            fault = "it has no speaker"
         text = words("Result", row["Result"], notes)
         return Item(
             id=id,
-            label=None if reason else label,
+            label=None if fault else label,
             speaker=speaker or "",
             text=None if text is None else transcript(text, self._events),
             gender=gender and GENDERS.get(gender.lower(), gender.lower()),
             split=shard.split,
-            reject=reason,
-            left_out=reason is not None and label is None,
+            fault=fault,
+            excluded="it has no emotion" if label is None else None,
             notices=tuple(notes),
         )
 

@@ -17,9 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+from features.corpora._tables.layouts import clips_in, wrong_root
 from features.corpus.adapter import CorpusFactory, Item, Published, Source
-from features.errors import ManifestError
-from features.files.root_paths import held
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 STATEMENTS = {1: "Kids are talking by the door", 2: "Dogs are sitting by the door"}
@@ -60,16 +59,10 @@ class Ravdess:
         """
         folders = sorted(path for path in self._root.glob("Actor_[0-9][0-9]") if path.is_dir())
         if not folders:
-            raise ManifestError(
-                f"{self._root} holds no folder Actor_01 to Actor_{ACTORS} but "
-                f"{held(self._root, 'Actor_01')}; expected the root of RAVDESS: "
-                f"{self.source.obtain}"
-            )
+            lacks = f"no folder Actor_01 to Actor_{ACTORS}"
+            raise wrong_root(self._root, lacks, "Actor_01", corpus="RAVDESS", source=self.source)
         for folder in folders:
-            for path in sorted(folder.iterdir()):
-                # macOS leaves a `._` file beside each file that it copies.
-                if path.suffix.lower() in MEDIA and not path.name.startswith("._"):
-                    yield _item(path)
+            yield from map(_item, clips_in(folder, MEDIA))
 
 
 def _item(path: Path) -> Item:
@@ -77,14 +70,13 @@ def _item(path: Path) -> Item:
     match = _FIELDS.fullmatch(path.stem)
     if match is None:
         # Its id is its path, since only well-formed names are unique in the corpus.
-        return Item(place, None, "", reject="the name is not seven two-digit fields")
+        return Item(place, None, "", fault="the name is not seven two-digit fields")
     modality, channel, emotion, _, statement, _, actor = map(int, match.groups())
     speaker = f"actor_{actor:02d}"
     if channel == 2:
-        return Item(place, None, speaker, reject="vocal channel 02: a song", left_out=True)
+        return Item(place, None, speaker, excluded="vocal channel 02: a song")
     if modality in (1, 2) or path.suffix.lower() == ".mp4":
-        reason = f"modality {modality:02d}: a video"
-        return Item(place, None, speaker, reject=reason, left_out=True)
+        return Item(place, None, speaker, excluded=f"modality {modality:02d}: a video")
     fault = None
     if (modality, channel) != (3, 1):
         fault = f"modality {modality:02d} and vocal channel {channel:02d}; expected 03 and 01"
@@ -93,7 +85,7 @@ def _item(path: Path) -> Item:
     elif actor not in range(1, ACTORS + 1) or speaker != path.parent.name.lower():
         fault = f"actor {actor:02d} in the folder {path.parent.name}"
     if fault is not None:
-        return Item(place, None, speaker, reject=fault)
+        return Item(place, None, speaker, fault=fault)
     return Item(
         id=path.stem,
         label=EMOTIONS[emotion - 1],

@@ -1,4 +1,4 @@
-"""What a corpus adapter yields and promises; shared by the plug-ins of this folder."""
+"""Interface of a corpus adapter: the utterances it yields and what it says about its corpus."""
 
 from __future__ import annotations
 
@@ -8,19 +8,33 @@ from typing import Any, ClassVar, Protocol
 
 from features.arguments import Record
 
-UNPACKED = "heronry_audio"  # folder below a corpus root for audio that tables hold in cells
+UNPACKED = "heronry_audio"  # folder below a corpus root for audio extracted from table cells
 
 
 @dataclass(frozen=True)
 class Item:
-    """One utterance as an adapter finds it, before hashing, probing and splitting.
+    """One utterance as an adapter finds it, before hashing, decoding and splitting.
 
-    Fields are those of `Utterance` and `Label`. `label=None` says why in `reject`. That
-    counts against `allow_rejected` as something broken or missing, unless `left_out` says that
-    nothing is wrong (no label published, a label outside the label map, a tie of votes). `split`
-    is the corpus's own (train, valid, test), where it has one. `session` groups speakers where the
-    protocol leaves sessions out. `asr` is what a speech recogniser heard, where the corpus says so.
-    `notices` say what was mended or ignored of an utterance that is used, a line each.
+    Attributes:
+        id: Unique in the corpus.
+        label: Class; None for an utterance that cannot be trained or tested on.
+        speaker: Unique in the corpus; empty where unknown.
+        audio: Path of the audio file below the corpus root, with forward slashes.
+        text: Transcript.
+        start: Seconds into the file at which the utterance begins; None for its beginning.
+        stop: Seconds into the file at which it ends; None for its end.
+        dialogue: Conversation, unique in the corpus.
+        turn: Position in the dialogue, from 0.
+        gender: Gender of the speaker.
+        sentence: Identity of a scripted sentence.
+        split: The corpus's own split (train, valid, test, unused), for the protocol `official`.
+        session: Recording session, for the protocol `leave_one_session_out`.
+        fault: Why it cannot be used, if something is broken or missing. Counts against
+            `allow_rejected`.
+        excluded: Why it is left out although nothing is wrong with it: no published label, a label
+            outside the label map, a tie of votes.
+        asr: Words from a speech recogniser, beside the reference in `text`.
+        notices: What was corrected or ignored in an utterance that is used, one line each.
     """
 
     id: str
@@ -36,15 +50,15 @@ class Item:
     sentence: str | None = None
     split: str | None = None
     session: str | None = None
-    reject: str | None = None
-    left_out: bool = False
+    fault: str | None = None
+    excluded: str | None = None
     asr: str | None = None
     notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a corpus is: for the card and the report.
+    """Description of a corpus for its card and the report.
 
     Attributes:
         title: Full name.
@@ -61,14 +75,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Published(Record):
-    """Counts of the complete corpus, to hold against what lies below the root.
+    """Published counts of the complete corpus, to compare with the files below the root.
 
     Attributes:
-        utterances: Labelled utterances, with the label map that is in use.
+        utterances: Labelled utterances under the label map in use.
         by: Counts of labelled utterances by a field of `Item` (label, session, split, speaker,
             gender), then by its value.
-        source: Who published them.
-        notes: Why a complete copy may differ all the same; for people.
+        source: Publication of the counts.
+        notes: Known reasons why a complete copy may differ.
     """
 
     utterances: int
@@ -78,20 +92,20 @@ class Published(Record):
 
 
 class Corpus(Protocol):
-    """An adapter: constructed with the corpus root and the keywords of its params entry.
+    """A corpus adapter, constructed with the corpus root and the keywords of its params entry.
 
-    What not every corpus has is an optional attribute or property:
+    Optional attributes or properties:
 
     - `published: Published | None`: counts of the complete corpus under the chosen label map.
     - `variant: str`: name of the label map, where there are several.
-    - `label_map: Mapping[str, str | None]`: the corpus's own labels to classes; None: left out.
+    - `label_map: Mapping[str, str | None]`: the corpus's own labels to classes; None: excluded.
     - `scripted: bool`: all speakers read the same few sentences, so that the words carry no label.
     - `disclaimer: str`: what every report on this corpus must say.
-    - `preview() -> Iterator[Item]`: the same as `items`, for `check`, where that makes or unpacks
-      audio: nothing is written, and `audio` is None of what would have to be.
-    - `warnings: Sequence[str]`: what was ignored of its tables as a whole, once items were read.
-    - `tables() -> Iterable[Path]`: the files that it reads besides audio. Their hashes decide
-      whether `prepare` must run again.
+    - `preview() -> Iterator[Item]`: the same as `items` for `check`, where `items` makes or unpacks
+      audio. It writes nothing; `audio` is None where the file would have to be made.
+    - `warnings: Sequence[str]`: what was ignored in its tables as a whole, once items were read.
+    - `tables() -> Iterable[Path]`: the files read besides audio. Their hashes decide whether
+      `prepare` must run again.
     """
 
     source: ClassVar[Source]
@@ -104,12 +118,12 @@ class Corpus(Protocol):
         ...
 
     def items(self) -> Iterator[Item]:
-        """All utterances in corpus order, rejected ones included with their reason."""
+        """All utterances in corpus order, unusable ones included with the reason."""
         ...
 
 
 class CorpusFactory(Protocol):
-    """The type of `build` in each module of this folder: `build(root: Path, **keywords)`."""
+    """Type of `build` in each module of `features.corpora`: `build(root: Path, **keywords)`."""
 
     def __call__(self, *args: Any, **options: Any) -> Corpus:
         """Make the adapter of the corpus below a root."""

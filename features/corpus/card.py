@@ -1,7 +1,7 @@
-"""The corpus card, `card.json`: what a corpus is, what of it is at hand, and how it is split.
+"""Make the corpus card, `card.json`: description, contents, splits and oddities of a corpus.
 
-Layout: docs/design.md. Training and the report read it; `python -m pipeline corpora NAME` prints
-it.
+Layout: docs/design.md. Training and the report read it (`features.corpus.labels_folder`), and
+`python -m pipeline corpora NAME` prints it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from features.corpus.label_checks import (
     similar_classes,
     split_lines,
 )
-from features.corpus.leaks import Leak, lines
+from features.corpus.leaks import Leak, leak_lines
 from features.corpus.split_counts import (
     count_classes,
     count_genders,
@@ -32,12 +32,11 @@ from features.corpus.split_counts import (
 from features.corpus.survey import Survey
 from features.files.reasons import group_reasons
 
-IDS = 5  # of each reason that the card names
-PARTIAL = 0.9  # share of the published utterances below which single counts say nothing
+IDS = 5  # utterances that the card names for each reason
+PARTIAL = 0.9  # share of the published utterances below which a copy is called partial
 
 
 def make_card(
-    name: str,
     entry: CorpusEntry,
     corpus: Corpus,
     survey: Survey,
@@ -47,32 +46,31 @@ def make_card(
     """Content of `card.json`.
 
     Args:
-        name: The corpus.
-        entry: Its entry in params.yaml.
+        entry: The corpus.
         corpus: Its adapter.
-        survey: What of it can be used.
-        splits: Of each labelled utterance, one split per fold.
-        leaks: What crosses them.
+        survey: Its usable and unusable items.
+        splits: Splits of each labelled utterance, one per fold.
+        leaks: Leaks between the splits.
     """
     counts = count_classes(survey.labelled, splits, corpus.classes)
     return {
-        "corpus": name,
+        "corpus": entry.name,
         "kind": entry.kind,
         **facts(corpus),
         "classes": list(corpus.classes),
         "protocol": entry.protocol,
         "split_seed": entry.split_seed,
         "folds": len(splits[0]),
-        **({} if entry.fold is None else {"fold": entry.fold}),  # the only one
+        **({} if entry.fold is None else {"fold": entry.fold}),  # the only fold
         "splits_sha256": splits_sha256(survey.labelled, splits),
-        "differences": differences(survey.labelled, getattr(corpus, "published", None)),
+        "differences": count_differences(survey.labelled, getattr(corpus, "published", None)),
         "counts": counts,
         **_contents(survey, splits),
         "rejected": len(survey.rejected),
         **_by_reason("rejected", survey.causes.items()),
         "noticed": len(survey.notices),
         **_by_reason(
-            "noticed", ((id, told) for id, notices in survey.notices.items() for told in notices)
+            "noticed", ((id, each) for id, notices in survey.notices.items() for each in notices)
         ),
         "similar_classes": [list(pair) for pair in similar_classes(corpus.classes)],
         "lacking": lacking_classes(counts),
@@ -83,52 +81,53 @@ def make_card(
             *label_lines(survey.labelled, counts, survey.spans),
         ],
         "allow_leak": list(entry.allow_leak),
-        "leaks": lines(leaks, scripted=bool(getattr(corpus, "scripted", False))),
+        "leaks": leak_lines(leaks, scripted=bool(getattr(corpus, "scripted", False))),
         "leak_verdict": [leak.to_dict() for leak in leaks],
     }
 
 
 def facts(corpus: Corpus) -> dict[str, Any]:
-    """What an adapter says of its corpus, whether the data is there or not; None where nothing."""
+    """Description of a corpus by its adapter, which needs no data; None for what it lacks."""
     published: Published | None = getattr(corpus, "published", None)
     label_map: Mapping[str, str | None] | None = getattr(corpus, "label_map", None)
+    counts = published and dataclasses.asdict(published) | {"notes": list(published.notes)}
     return {
         **dataclasses.asdict(corpus.source),
         "disclaimer": getattr(corpus, "disclaimer", None),
         "scripted": bool(getattr(corpus, "scripted", False)),
         "variant": getattr(corpus, "variant", None),
         "label_map": None if label_map is None else dict(label_map),
-        "published": None if published is None else _plain(published),
+        "published": counts,
     }
 
 
-def differences(labelled: Sequence[Item], published: Published | None) -> list[str]:
-    """One line for each count at hand that differs from the published one.
+def count_differences(labelled: Sequence[Item], published: Published | None) -> list[str]:
+    """Counts that differ from the published ones, one line each.
 
-    A copy with fewer than `PARTIAL` of the utterances is said to be one, in a single line.
+    For a copy with fewer than `PARTIAL` of the utterances, one line that says so.
     """
     if published is None:
         return []
     found, whole = len(labelled), published.utterances
     if found < PARTIAL * whole:
         return [f"partial copy: {found} of {whole}"]
-    told = [] if found == whole else [f"utterances: {found} of {whole}"]
+    lines = [] if found == whole else [f"utterances: {found} of {whole}"]
     for name, wanted in published.by.items():
         values = (getattr(item, name) for item in labelled)
         had = Counter(str(value) for value in values if value is not None)
         for value in {**wanted, **had}:
             if value not in wanted:
-                told.append(f"{name} {value}: {had[value]}, none published")
+                lines.append(f"{name} {value}: {had[value]}, none published")
             elif not had[value] and wanted[value]:
-                told.append(f"{name} {value}: missing")
+                lines.append(f"{name} {value}: missing")
             elif had[value] != wanted[value]:
-                told.append(f"{name} {value}: {had[value]} of {wanted[value]}")
-    return told
+                lines.append(f"{name} {value}: {had[value]} of {wanted[value]}")
+    return lines
 
 
-def _by_reason(what: str, told: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """How many utterances have each reason, and the ids of the first of them."""
-    grouped = group_reasons(told)
+def _by_reason(what: str, reasons: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Number of utterances by reason, and the first ids of each; from pairs of id and reason."""
+    grouped = group_reasons(reasons)
     return {
         f"{what}_reasons": {reason: len(ids) for reason, ids in grouped.items()},
         f"{what}_ids": {reason: ids[:IDS] for reason, ids in grouped.items()},
@@ -153,28 +152,17 @@ def _contents(survey: Survey, splits: Sequence[tuple[str, ...]]) -> dict[str, An
 
 
 def _durations(seconds: Sequence[float]) -> dict[str, float] | None:
-    """Of the labelled utterances that have audio, in seconds."""
+    """Statistics of durations; None without any."""
     if not seconds:
         return None
-    told = {
+    statistic = {
         "total": sum(seconds),
         "min": min(seconds),
         "median": statistics.median(seconds),
         "max": max(seconds),
     }
-    return {name: round(value, 3) for name, value in told.items()}
+    return {name: round(value, 3) for name, value in statistic.items()}
 
 
 def _counted(values: Iterable[int]) -> dict[str, int]:
     return {str(value): count for value, count in sorted(Counter(values).items())}
-
-
-def _plain(published: Published) -> dict[str, Any]:
-    """As JSON reads it back."""
-    by = {name: dict(counts) for name, counts in published.by.items()}
-    return {
-        "utterances": published.utterances,
-        "by": by,
-        "source": published.source,
-        "notes": list(published.notes),
-    }

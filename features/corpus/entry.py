@@ -1,4 +1,4 @@
-"""An entry of `corpora` in params.yaml: checked, and its adapter found."""
+"""Parse and validate an entry of `corpora` in params.yaml."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class CorpusEntry:
 
     Attributes:
         name: Key in params.yaml.
-        kind: Plug-in.
+        kind: Plug-in: a module of `features.corpora`.
         protocol: How splits are made; see `features.corpus.protocols`.
         folds: Number of folds of the protocol `speaker_folds`.
-        fold: The only one of the protocol's folds to make, from 0; None: all of them.
-        split_seed: Decides between groups of speakers of the same size.
-        allow_leak: What may cross the splits all the same.
-        allow_rejected: How many utterances that cannot be used are borne (not counted are those
-            without a label).
-        follow_links: Whether audio is read where links below the root lead out of it.
+        fold: The only fold to make, from 0; None: all of them.
+        split_seed: Seed that orders groups of speakers of equal size.
+        allow_leak: Kinds of leak between the splits that are tolerated.
+        allow_rejected: Number of unusable utterances that is tolerated; utterances without a label
+            do not count.
+        follow_links: Whether to read audio through links that lead out of the corpus root.
         shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
         shard_characters: A shard of a text backbone closes once it holds this many characters.
         options: Keywords of the plug-in's constructor.
@@ -51,15 +51,15 @@ class CorpusEntry:
 
 
 def corpus_problems(name: str, mapping: Any) -> list[str]:
-    """What is wrong with an entry of `corpora`, one line each; empty if nothing is."""
+    """Problems with an entry of `corpora`, one line each."""
     return entry_problems(CorpusEntry, PACKAGE, "corpora", name, mapping, skip=("root",))
 
 
 def corpus_entry(name: str, mapping: Mapping[str, Any]) -> CorpusEntry:
-    """The entry of that name; its kind is its name unless it says otherwise.
+    """Parse an entry; its kind defaults to its name.
 
     Raises:
-        ParamsError: Listing everything that is wrong with it.
+        ParamsError: Listing all problems with it.
     """
     found = corpus_problems(name, mapping)
     if found:

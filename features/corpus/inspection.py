@@ -1,7 +1,7 @@
-"""Hashing and hearing the files of a corpus, remembering what did not change.
+"""Facts about the audio files of a corpus: hash, duration, sample rate, damage.
 
-What is remembered lies in the work store and is believed only while path, size, inode and both
-times of a file stay as they were: a copy that keeps its time of modification changes the other.
+Facts are remembered in the work store and reused while path, size, inode and both times of a file
+are unchanged (a copy that keeps the time of modification still changes the time of the inode).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from features.audio.read import inspect_audio
 from features.audio.silence import Stretch
@@ -25,25 +25,26 @@ from features.files.writing import replacing
 from features.process.terminal import progress
 
 MISSING = "there is no such file below the corpus root"
-_Key = tuple[str, int, int, int, int]  # of FileFacts, its first fields
+UNOPENED_SECONDS = 1e9  # stands for the duration of a file that was not opened
+_Key = tuple[str, int, int, int, int]  # the first fields of FileFacts
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What `prepare` writes down of an audio file.
+    """Properties of one audio file.
 
     Attributes:
         path: Absolute path.
         bytes: Size.
-        inode: Its number in the file system.
-        modified_ns: When its content changed, in nanoseconds.
-        changed_ns: When its content, name or rights changed.
+        inode: Inode number.
+        modified_ns: Time of the last change of content, in nanoseconds.
+        changed_ns: Time of the last change of content, name or rights, in nanoseconds.
         sha256: Hexadecimal SHA-256.
         seconds: Duration.
         sample_rate_hz: Samples per second and channel.
         channels: Number of channels.
-        notices: What is to be known of it, such as that it holds more than its header says.
-        stretches: Where it has no sound, or none that can be used.
+        notices: Oddities that do not prevent its use, such as a header that states a wrong length.
+        stretches: Stretches without sound, or without usable sound.
     """
 
     path: str
@@ -58,56 +59,98 @@ class FileFacts:
     notices: tuple[str, ...] = ()
     stretches: tuple[Stretch, ...] = ()
 
+    @property
+    def key(self) -> _Key:
+        """Identity of the file and its content, without opening it."""
+        return self.path, self.bytes, self.inode, self.modified_ns, self.changed_ns
+
 
 def inspect_files(
     root: Path, names: Sequence[str], *, memory: Path | None = None
 ) -> dict[str, FileFacts | str]:
-    """Hash and decode files; a file that cannot be used has the reason in place of its facts.
+    """Hash and decode audio files.
 
     Args:
         root: Folder that the names are relative to.
         names: POSIX paths.
-        memory: JSON Lines of the facts of an earlier call. A file whose path, size and time are
-            there is not read again. The lines of these files replace what it holds.
+        memory: JSON Lines file of facts from earlier calls, updated by this one; files with
+            unchanged size, inode and times are not read again.
+
+    Returns:
+        Facts by name, or the reason why a file cannot be used.
     """
     known = {} if memory is None else _recall(memory)
+    kept = {fact.path: fact for fact in known.values()}
     facts: dict[str, FileFacts | str] = {}
     pool = ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1))
     try:
-        found = pool.map(lambda name: (name, _inspect(root / name, known)), names)
-        facts.update(progress(found, total=len(names), what="prepare", unit="file"))
+        found = pool.map(lambda name: (name, *_inspect(root / name, known)), names)
+        for name, fact, lasting in progress(found, total=len(names), what="prepare", unit="file"):
+            facts[name] = fact
+            if lasting and isinstance(fact, FileFacts):
+                kept[fact.path] = fact
     finally:
         pool.shutdown(cancel_futures=True)
+        # Written after an interruption too, with all that was known before: the next run resumes.
         if memory is not None:
-            _remember(memory, known, facts.values())
+            _remember(memory, kept.values())
     return facts
 
 
-def _inspect(path: Path, known: Mapping[_Key, FileFacts]) -> FileFacts | str:
+def list_files(root: Path, names: Iterable[str]) -> dict[str, FileFacts | str]:
+    """Check that audio files exist, without opening them.
+
+    Each folder is listed once: asking for each file takes long on network disks.
+
+    Returns:
+        For an existing file, facts under which every span lies within it and no other file equals
+        it; else the reason.
+    """
+    listed: dict[str, frozenset[str]] = {}
+    found: dict[str, FileFacts | str] = {}
+    for name in names:
+        place = PurePosixPath(name)
+        folder = str(place.parent)
+        if folder not in listed:
+            listed[folder] = _listing(root / folder)
+        unopened = FileFacts(name, 0, 0, 0, 0, name, UNOPENED_SECONDS, 0, 0)
+        found[name] = unopened if place.name in listed[folder] else MISSING
+    return found
+
+
+def _listing(folder: Path) -> frozenset[str]:
     try:
-        status = path.stat()
-        key = _key(path, status)
-        if key in known:
-            return known[key]
-        return _read(path)
+        return frozenset(path.name for path in folder.iterdir())
+    except OSError:
+        return frozenset()  # the folder is missing or unreadable, and with it all its files
+
+
+def _inspect(path: Path, known: Mapping[_Key, FileFacts]) -> tuple[FileFacts | str, bool]:
+    """Facts or a reason, and whether they may be remembered."""
+    try:
+        key = _key(path, path.stat())
+        return (known[key], True) if key in known else _read(path)
     except UtteranceError as error:
-        return error.reason
+        return error.reason, False
     except FileNotFoundError:
-        return MISSING
+        return MISSING, False
     except (OSError, ManifestError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
-        return f"the file cannot be read ({getattr(cause, 'strerror', cause)})"
+        return f"the file cannot be read ({getattr(cause, 'strerror', cause)})", False
 
 
-def _read(path: Path) -> FileFacts | str:
+def _read(path: Path) -> tuple[FileFacts | str, bool]:
     with open_regular(path) as file:
         before = os.fstat(file.fileno())
+        # A file written just before this may change again within the same tick of the file
+        # system's clock, after it was read here.
+        lasting = settled(before.st_mtime_ns, before.st_ctime_ns)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
         heard = inspect_audio(file, path.name)
         if identity(os.fstat(file.fileno())) != identity(before):
-            return "the file changes while it is read: start again once it is written"
-    return FileFacts(
+            return "the file changes while it is read: start again once it is written", False
+    facts = FileFacts(
         *_key(path, before),
         sha256=sha256,
         seconds=heard.seconds,
@@ -116,6 +159,7 @@ def _read(path: Path) -> FileFacts | str:
         notices=heard.notices,
         stretches=heard.stretches,
     )
+    return facts, lasting
 
 
 def _key(path: Path, status: os.stat_result) -> _Key:
@@ -135,21 +179,13 @@ def _recall(memory: Path) -> dict[_Key, FileFacts]:
             stretches = tuple(Stretch(*stretch) for stretch in row.pop("stretches"))
             fact = FileFacts(**row | {"notices": tuple(row["notices"])}, stretches=stretches)
         except (ValueError, TypeError, KeyError, AttributeError):
-            continue  # of another version: the file is read again
-        known[fact.path, fact.bytes, fact.inode, fact.modified_ns, fact.changed_ns] = fact
+            continue  # written by another version: the file is read again
+        known[fact.key] = fact
     return known
 
 
-def _remember(
-    memory: Path, known: Mapping[_Key, FileFacts], facts: Iterable[FileFacts | str]
-) -> None:
-    # Those already known stay, so that an interrupted run goes on from where the last one was.
-    latest = {fact.path: fact for fact in [*known.values(), *facts] if isinstance(fact, FileFacts)}
-    lines = [
-        json.dumps(dataclasses.asdict(fact)) + "\n"
-        for fact in latest.values()
-        if settled(fact.modified_ns, fact.changed_ns)
-    ]
-    # What cannot be remembered costs time on the next run, and nothing else.
+def _remember(memory: Path, facts: Iterable[FileFacts]) -> None:
+    lines = [json.dumps(dataclasses.asdict(fact)) + "\n" for fact in facts]
+    # A failure here only costs time on the next run.
     with contextlib.suppress(OSError), replacing(memory) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""What is odd about the labels of a corpus: told of before anybody trains on them.
+"""Find odd labels before a model is trained on them.
 
-Classes whose names may be one class spelled twice, splits that lack a class, one recording under
-two labels, and labels that are no classes at all, such as ratings. Nothing here reads audio.
+Class names that may be two spellings of one, splits that lack a class, recordings under two labels,
+and labels that are not classes, such as ratings. Nothing here reads audio.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from features.corpus.adapter import Item
 from features.corpus.protocols import USED
 
 NAMED = 10  # classes, pairs or folds that a line names
-COMPARED = 1_000  # classes at most that are compared by pairs: more are no classes
-MANY = 10  # from so many classes on their number is held against that of the utterances
-_SHORTEST_BEGINNING = 3  # letters: `sad` begins `sadness`
-_SHORTEST_TYPO = 5  # letters: too many shorter words are one letter apart, such as sad and mad
+COMPARED = 1_000  # classes; more of them are not compared in pairs
+MANY = 10  # classes; from this number on, each must have two utterances on average
+_SHORTEST_BEGINNING = 3  # letters: `sad` is the beginning of `sadness`
+_SHORTEST_TYPO = 5  # letters: too many shorter words differ by one letter, such as sad and mad
 _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 _NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?")
 _WITHOUT = {
@@ -30,10 +30,11 @@ _WITHOUT = {
 
 
 def similar_classes(classes: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs that are equal but for case, spaces, `_`, `-` and Unicode composition, or nearly so.
+    """Pairs of class names that may be two spellings of one class.
 
-    Nearly: their words are equal but for one, of which one is the beginning of the other (surprise,
-    surprised), or which are one letter apart (surprise, suprise). None of very many.
+    They are equal apart from case, spaces, `_`, `-` and Unicode composition; or they differ in a
+    single word, of which one is the beginning of the other (surprise, surprised), or which differ
+    by one letter (surprise, suprise). No pairs among more than `COMPARED` classes.
 
     >>> similar_classes(["Fear", "calm", "fear"]), similar_classes(["sad", "sadness", "mad"])
     ([('Fear', 'fear')], [('sad', 'sadness')])
@@ -50,7 +51,7 @@ def similar_classes(classes: Sequence[str]) -> list[tuple[str, str]]:
 
 def _words(name: str) -> list[str]:
     if _NUMBER.fullmatch(name):
-        return [name]  # of -1 the dash is no separator
+        return [name]  # the dash of -1 is not a separator
     plain = unicodedata.normalize("NFKC", name).casefold()
     return [word for word in _SEPARATORS.split(plain) if word] or [name]
 
@@ -67,7 +68,7 @@ def _near(one: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def _one_edit(short: str, long: str) -> bool:
-    """Whether a letter is put in, replaced, or exchanged with the next; `short` != `long`."""
+    """Whether one letter is inserted, replaced or swapped with the next; `short` != `long`."""
     first = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), None)
     if first is None:
         return len(long) - len(short) == 1
@@ -80,10 +81,10 @@ def _one_edit(short: str, long: str) -> bool:
 def lacking_classes(
     counts: Sequence[Mapping[str, Mapping[str, int]]],
 ) -> list[dict[str, list[str]]]:
-    """Classes without an utterance, by split, in each fold; splits that have all are left out.
+    """Classes without an utterance, by split, in each fold; splits with all classes are omitted.
 
     Args:
-        counts: Of each fold, utterances by split and class, as `count_classes` gives them.
+        counts: For each fold, utterances by split and class, as from `count_classes`.
     """
     return [
         {
@@ -96,7 +97,7 @@ def lacking_classes(
 
 
 def lacking_lines(lacking: Sequence[Mapping[str, Sequence[str]]]) -> list[str]:
-    """What `lacking_classes` found, a line for each split and set of folds, worst first."""
+    """Result of `lacking_classes` as text, one line per split and set of folds, worst first."""
     folds_of: dict[tuple[str, str], list[int]] = defaultdict(list)
     for fold, by_split in enumerate(lacking):
         for split, names in by_split.items():
@@ -107,13 +108,13 @@ def lacking_lines(lacking: Sequence[Mapping[str, Sequence[str]]]) -> list[str]:
         for _, name in folds_of
         if all(len(folds_of.get((split, name), ())) == len(lacking) for split in USED)
     }
-    told = [f"no utterance has the class {named(everywhere)}"] if everywhere else []
+    lines = [f"no utterance has the class {named(everywhere)}"] if everywhere else []
     together: dict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
     for (split, name), folds in folds_of.items():
         if name not in everywhere:
             together[split, tuple(folds)].append(name)
     ranked = sorted(together.items(), key=lambda pair: USED.index(pair[0][0]))
-    return told + [
+    return lines + [
         f"{split} has no utterance of the class {named(names)}{_where(folds, len(lacking))}: "
         f"{_WITHOUT[split]}"
         for (split, folds), names in ranked
@@ -134,12 +135,12 @@ def contradictions(
 ) -> list[tuple[Item, ...]]:
     """Groups of items that are the same speech under more than one label.
 
-    Without audio, the same words are the same speech if they are the same turn of a dialogue: who
-    says "Okay." twice may well mean different things.
+    Without audio, equal words are the same speech only within one turn of a dialogue: "Okay." may
+    be said twice with different meanings.
 
     Args:
         items: Labelled utterances.
-        contents: What identifies the recording and the span of it, by id; of those with audio.
+        contents: Identity of the recording and the span of it, by id, for items with audio.
     """
     same: dict[Hashable, list[Item]] = defaultdict(list)
     for item in items:
@@ -151,7 +152,7 @@ def contradictions(
 
 
 def contradiction_lines(found: Sequence[Sequence[Item]]) -> list[str]:
-    """At most one line: how many there are, and some of them."""
+    """Number and examples of contradictions, in at most one line."""
     if not found:
         return []
     listed = "; ".join(
@@ -165,13 +166,13 @@ def contradiction_lines(found: Sequence[Sequence[Item]]) -> list[str]:
 
 
 def split_lines(items: Sequence[Item], protocol: str) -> list[str]:
-    """At most one line: that the splits which items name are not used."""
+    """Warning that the corpus's own splits are not used, in at most one line."""
     counts = Counter(item.split for item in items if item.split is not None)
     if protocol == "official" or not counts:
         return []
-    told = ", ".join(f"{split} {count}" for split, count in counts.items())
+    each = ", ".join(f"{split} {count}" for split, count in counts.items())
     return [
-        f"the split that {counts.total()} of {len(items)} utterances name ({told}) is ignored: "
+        f"the split that {counts.total()} of {len(items)} utterances name ({each}) is ignored: "
         f"protocol {protocol} makes its own, and `protocol: official` would use it"
     ]
 
@@ -181,12 +182,12 @@ def label_lines(
     counts: Sequence[Mapping[str, Mapping[str, int]]],
     contents: Mapping[str, Hashable],
 ) -> list[str]:
-    """All that is odd about the labels of a corpus, for people.
+    """Oddities of the labels of a corpus, one line of text each.
 
     Args:
         items: Labelled utterances.
-        counts: Of each fold, utterances by split and class.
-        contents: As `contradictions` takes them.
+        counts: For each fold, utterances by split and class.
+        contents: Identity of recordings and spans, as for `contradictions`.
     """
     return [
         *class_lines(counts),
@@ -196,12 +197,11 @@ def label_lines(
 
 
 def label_faults(counts: Mapping[str, int], *, listed: bool) -> list[str]:
-    """Why the labels cannot be meant as classes; empty if they can.
+    """Why the labels cannot be meant as classes, in at most one line.
 
     Args:
         counts: Utterances by label.
-        listed: Whether params.yaml lists the classes, so that they are meant whatever they look
-            like.
+        listed: Whether params.yaml lists the classes; then any labels are accepted.
     """
     if listed or not counts:
         return []
@@ -220,39 +220,39 @@ def label_faults(counts: Mapping[str, int], *, listed: bool) -> list[str]:
 
 
 def class_lines(folds: Sequence[Mapping[str, Mapping[str, int]]]) -> list[str]:
-    """What is odd about the classes alone, whatever the splits.
+    """Oddities of the classes alone, whatever the splits, one line each.
 
     Args:
-        folds: Of each fold, utterances by split and class.
+        folds: For each fold, utterances by split and class.
     """
     counts: Counter[str] = Counter()
     for of_split in folds[0].values():
         counts.update(of_split)
-    told = []
+    lines = []
     pairs = similar_classes(list(counts))
     if pairs:
         listed = "; ".join(f"{one!r} and {other!r}" for one, other in pairs[:NAMED])
         more = f" and {len(pairs) - NAMED} more pairs" if len(pairs) > NAMED else ""
-        told.append(
+        lines.append(
             f"classes that differ in spelling alone, or nearly: {listed}{more}; each is a class of "
             "its own: give them one name if they are one"
         )
     if len(counts) > 2 and all(map(_NUMBER.fullmatch, counts)):
-        told.append(
+        lines.append(
             f"all {len(counts)} classes are numbers, {named(counts)}: if these are ratings, their "
             "order is lost; if they stand for classes, names would say which"
         )
     single = [name for name, count in counts.items() if count == 1]
     if single:
-        told.append(
+        lines.append(
             f"one utterance alone has the class {named(single)}: it cannot be both learnt and "
             "tested"
         )
-    return told
+    return lines
 
 
 def named(names: Iterable[str]) -> str:
-    """Names in quotes, the first few of many."""
+    """The first names of many, in quotes."""
     listed = [repr(name) for name in names]
     more = [f"{len(listed) - NAMED} more"] if len(listed) > NAMED else []
     return ", ".join(listed[:NAMED] + more)

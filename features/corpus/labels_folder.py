@@ -1,7 +1,7 @@
-"""`data/<corpus>/labels/`, as training and evaluation read it: labels.jsonl and card.json, checked.
+"""Read and validate `data/<corpus>/labels`: labels.jsonl and card.json.
 
-What `Card` declares is all that anybody may rely on in card.json; both files are held against each
-other, so that an edit of one of them is told of and changes no result unnoticed.
+Readers may rely on the fields of `Card` only. The two files are compared with each other, so that
+an edit of one of them is reported and changes no result unnoticed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Counts = Mapping[str, Amount]
 
 @dataclass(frozen=True)
 class Durations(Record):
-    """Of the labelled utterances that have audio, in seconds."""
+    """Durations of the labelled utterances that have audio, in seconds."""
 
     total: float
     min: float
@@ -40,7 +40,7 @@ class Durations(Record):
 
 @dataclass(frozen=True)
 class Card:
-    """The fields of card.json (`features.corpus.card` writes them); cards of old may lack some."""
+    """Fields of card.json, which `features.corpus.card` makes; older cards may lack some."""
 
     classes: Annotated[Sequence[Name], MinLen(2)]
     folds: Count
@@ -88,7 +88,7 @@ class Card:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Read card.json; what it lacks is not filled in.
+    """Read card.json, without filling in missing fields.
 
     Raises:
         ManifestError: If a field is missing, of another type, or contradicts another.
@@ -138,7 +138,7 @@ def read_labelled(folder: Path) -> tuple[dict[str, Any], list[Label]]:
 
 
 def _check_fit(path: Path, card: Mapping[str, Any], labels: Sequence[Label]) -> None:
-    """What the card counted and hashed must be what the labels say."""
+    """Refuse labels whose counts and hashes are not those of the card."""
     splits = [label.splits for label in labels]
     facts: dict[str, Any] = {"utterances": len(labels), "labels_sha256": file_sha256(path)}
     if card.get("splits_sha256"):
@@ -146,16 +146,16 @@ def _check_fit(path: Path, card: Mapping[str, Any], labels: Sequence[Label]) -> 
     if card.get("counts"):
         facts["counts"] = count_classes(labels, splits, card["classes"])
     for name in ("utterances", "counts", "splits_sha256", "labels_sha256"):
-        told = card.get(name)
-        if told is not None and name in facts and _plain(told) != _plain(facts[name]):
+        held = card.get(name)
+        if held is not None and name in facts and _plain(held) != _plain(facts[name]):
             raise ManifestError(
-                f"{path} does not fit {CARD}: {name} of the card is {_short(told)}, of the labels "
+                f"{path} does not fit {CARD}: {name} of the card is {_short(held)}, of the labels "
                 f"{_short(facts[name])}; expected both as `prepare` wrote them: {AGAIN}"
             )
 
 
 def _plain(value: Any) -> Any:
-    """Counts without zeros, which older cards and splits without utterances may leave out."""
+    """Counts without zeros, which older cards may leave out; other values unchanged."""
     if not isinstance(value, list):
         return value
     return [

@@ -1,9 +1,9 @@
-"""The leak gate of training: what leaks is refused before any job runs.
+"""Leak gate of training: refuse leaks between the splits before any job runs.
 
-`prepare` has such a gate already. Here labels.jsonl is checked again as it lies on disk, since what
-was edited, merged or pulled since then is what is trained on; and backbones are asked what their
-checkpoints were trained on (`features.extraction.seen`). What is found, and allowed, is kept in the
-run folder as `leaks.json`.
+`prepare` has refused them already. Here labels.jsonl is checked again as it is on disk, since it
+may have been edited, merged or pulled since then, and so are the checkpoints of the backbones, by
+lists of the utterances that they were trained on (`features.extraction.seen`). Tolerated leaks are
+recorded in the run folder, in `leaks.json`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from features.corpus.labels_folder import read_labelled
-from features.corpus.leaks import Leak, LeakKind, find_leaks, find_seen_leak, gate, lines
+from features.corpus.leaks import Leak, LeakKind, find_leaks, find_seen_leak, gate, leak_lines
 from features.corpus.manifest import Label
 from features.errors import RunError
 from features.files.reasons import SEEN, read_reasons
@@ -37,17 +37,17 @@ class LeaksFile:
 
 
 def check_leaks(labels_folder: Path, slots: Mapping[str, Path]) -> dict[str, Any]:
-    """Refuse splits that leak and backbones that were trained on what is to be scored.
+    """Refuse splits that leak, and backbones that were trained on utterances to be scored.
 
-    What may leak all the same is `allow_leak` of the corpus card.
+    Leaks of the kinds in `allow_leak` of the corpus card are tolerated.
 
     Args:
         labels_folder: `data/<corpus>/labels`.
-        slots: Cache folder `cache/<corpus>/<backbone>` by slot, of the slots that are filled.
+        slots: Cache folder `cache/<corpus>/<backbone>` of each filled slot.
 
     Returns:
-        Content of `leaks.json`: `format`, `version`, `allowed`, `found` (each leak as data) and
-        `lines` for people. What it names under `found` is allowed, or a sentence.
+        Content of `leaks.json`: `format`, `version`, `allowed` kinds, the leaks `found` (tolerated
+        ones and sentences) and the same as `lines` of text.
 
     Raises:
         ManifestError: If something leaks that is not allowed, or labels and card do not fit.
@@ -61,12 +61,12 @@ def check_leaks(labels_folder: Path, slots: Mapping[str, Path]) -> dict[str, Any
         "version": VERSION,
         "allowed": list(allowed),
         "found": [leak.to_dict() for leak in leaks],
-        "lines": lines(leaks, scripted=bool(card.get("scripted"))),
+        "lines": leak_lines(leaks, scripted=bool(card.get("scripted"))),
     }
 
 
 def read_leaks(run_folder: Path) -> dict[str, Any] | None:
-    """Content of `leaks.json`; None where an older release wrote none.
+    """Read `leaks.json` of a run folder; None if an older release wrote none.
 
     Raises:
         RunError: If it is malformed.
@@ -76,26 +76,25 @@ def read_leaks(run_folder: Path) -> dict[str, Any] | None:
 
 
 def write_leaks(run_folder: Path, leaks: Mapping[str, Any]) -> None:
-    """Keep what `check_leaks` found beside what was trained in spite of it."""
+    """Write the result of `check_leaks` into a run folder."""
     write_json(run_folder / LEAKS, leaks)
 
 
 def _crossing(labels: Sequence[Label], card: Mapping[str, Any]) -> list[Leak]:
-    """Leaks between the splits; of recordings also those that only `prepare` could see.
-
-    It knew the content of the files, and so equal ones under two names.
-    """
+    """Leaks between the splits."""
     found = find_leaks(labels, [label.splits for label in labels])
-    told = [Leak.from_dict(fields) for fields in card.get("leak_verdict", [])]
     if any(leak.kind == "recording" for leak in found):
         return found
-    return found + [leak for leak in told if leak.kind == "recording"]
+    # Only `prepare` hashed the audio, and so found equal recordings under two names.
+    known = [Leak.from_dict(fields) for fields in card.get("leak_verdict", [])]
+    return found + [leak for leak in known if leak.kind == "recording"]
 
 
 def _seen(labels: Sequence[Label], slots: Mapping[str, Path]) -> list[Leak]:
-    found = []
-    for slot, folder in slots.items():
-        if (folder / SEEN).exists():
-            source = f"slot {slot}, backbone {folder.name}"
-            found.append(find_seen_leak(labels, read_reasons(folder / SEEN), source))
+    """Leaks through the checkpoints of the backbones."""
+    found = (
+        find_seen_leak(labels, read_reasons(folder / SEEN), f"slot {slot}, backbone {folder.name}")
+        for slot, folder in slots.items()
+        if (folder / SEEN).exists()
+    )
     return [leak for leak in found if leak is not None]

@@ -1,10 +1,9 @@
-"""What leaks between the splits of a fold, flattering the score.
+"""Find leaks between the splits of a fold, and refuse those that inflate the score.
 
-A speaker, a dialogue or a recording on both sides is refused unless the corpus's entry allows it,
-and so is a checkpoint that was trained on utterances which are to be scored. A recording is known
-by its content: files that are equal are one recording, whatever their names. A scripted sentence on
-both sides is reported only: where all speakers read the same few, it cannot be otherwise, and the
-words carry no emotion.
+Refused, unless the corpus's entry allows it: a speaker, dialogue or recording in more than one
+split, and a checkpoint that was trained on utterances to be scored. Files of equal content are one
+recording, whatever their names. A scripted sentence in several splits is only reported: where all
+speakers read the same few sentences it is unavoidable, and the words carry no emotion.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
 from features.arguments import Record
@@ -21,12 +21,6 @@ from features.errors import ManifestError
 
 LeakKind = Literal["speaker", "dialogue", "recording", "checkpoint"]
 REFUSED: tuple[str, ...] = get_args(LeakKind)
-_FIELDS = {
-    "speaker": "speaker",
-    "dialogue": "dialogue",
-    "recording": "audio",
-    "sentence": "sentence",
-}
 _ALIASES = 3  # names of one recording that an example quotes
 _EXAMPLES = 5
 _SCORED = ("valid", "test")
@@ -35,14 +29,14 @@ _SCRIPTED = "all speakers read the same few, so that a model of the text alone m
 
 @dataclass(frozen=True)
 class Leak(Record):
-    """Values of one kind that cross splits.
+    """Values of one kind that occur in more than one split of a fold.
 
     Attributes:
         kind: speaker, dialogue, recording, checkpoint or sentence.
-        count: How many values do so in some fold; of a checkpoint: scored utterances it has seen.
-        total: How many values there are; of a checkpoint: scored utterances.
-        folds: Folds in which some do.
-        examples: Up to five, with the splits in which each occurs.
+        count: Number of such values; for a checkpoint: of scored utterances it was trained on.
+        total: Number of all values; for a checkpoint: of scored utterances.
+        folds: Folds with such values.
+        examples: Up to five of them, with the splits in which each occurs.
         source: Slot and backbone of a checkpoint.
     """
 
@@ -63,7 +57,7 @@ class Leak(Record):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON reads it back; an empty source is left out."""
+        """Fields as JSON values; an empty source is omitted."""
         fields = dataclasses.asdict(self) | {
             "folds": list(self.folds),
             "examples": list(self.examples),
@@ -72,14 +66,14 @@ class Leak(Record):
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`.
+        """Inverse of `to_dict`.
 
         Raises:
             ManifestError: If a field is unknown or missing.
         """
         try:
-            given = {**fields, "folds": tuple(fields["folds"])}
-            return cls(**given | {"examples": tuple(fields["examples"])})
+            tuples = {name: tuple(fields[name]) for name in ("folds", "examples")}
+            return cls(**{**fields, **tuples})
         except (KeyError, TypeError) as error:
             raise ManifestError(
                 f"leak verdict {fields!r} is malformed ({error}); expected that of `prepare`: run "
@@ -92,29 +86,33 @@ def find_leaks(
     splits: Sequence[Sequence[str]],
     contents: Mapping[str, str] | None = None,
 ) -> list[Leak]:
-    """What crosses the splits, worst kind first; `unused` utterances leak nothing.
+    """Find speakers, dialogues, recordings and sentences in more than one split of a fold.
 
     Args:
         items: Labelled utterances, or their labels.
-        splits: For each of them, one split per fold.
+        splits: For each of them, one split per fold; utterances in `unused` leak nothing.
         contents: SHA-256 of audio files by path. Spans of one file, overlapping or not, share a
-            recording, and so do files of equal content. A path that is not in here is itself.
+            recording, and so do files of equal content. Paths missing here differ from all others.
+
+    Returns:
+        Leaks, worst kind first.
     """
-    same: dict[str, Mapping[str, str]] = {"recording": contents or {}}
     found = (
-        _find(kind, [getattr(item, name) for item in items], splits, same.get(kind, {}))
-        for kind, name in _FIELDS.items()
+        _find("speaker", [item.speaker for item in items], splits),
+        _find("dialogue", [item.dialogue for item in items], splits),
+        _find("recording", [item.audio for item in items], splits, contents or {}),
+        _find("sentence", [item.sentence for item in items], splits),
     )
     return [leak for leak in found if leak is not None]
 
 
 def find_seen_leak(labels: Sequence[Label], seen: Mapping[str, str], source: str) -> Leak | None:
-    """Utterances to be scored that a checkpoint was trained on.
+    """Find validation and test utterances that a checkpoint was trained on.
 
     Args:
-        labels: Of all utterances.
-        seen: Why an utterance counts as seen, by id.
-        source: Slot and backbone.
+        labels: Labels of all utterances.
+        seen: Why an utterance counts as trained on, by id.
+        source: Slot and backbone of the checkpoint.
     """
     scored = [label for label in labels if not set(_SCORED).isdisjoint(label.splits)]
     hits = [label for label in scored if label.id in seen]
@@ -125,8 +123,8 @@ def find_seen_leak(labels: Sequence[Label], seen: Mapping[str, str], source: str
     return Leak("checkpoint", len(hits), len(scored), tuple(sorted(folds)), examples, source)
 
 
-def lines(leaks: Sequence[Leak], *, scripted: bool = False) -> list[str]:
-    """For people, one line a leak; of a scripted corpus, what its sentences mean for a score."""
+def leak_lines(leaks: Sequence[Leak], *, scripted: bool = False) -> list[str]:
+    """One line of text per leak; explains the sentences of a scripted corpus."""
     return [
         f"{leak}: {_SCRIPTED}" if scripted and leak.kind == "sentence" else str(leak)
         for leak in leaks
@@ -137,7 +135,7 @@ def gate(leaks: Sequence[Leak], allow: Collection[str], *, corpus: str) -> None:
     """Refuse leaks of speakers, dialogues, recordings and checkpoints that are not allowed.
 
     Raises:
-        ManifestError: Naming them, and the line of params.yaml that allows them.
+        ManifestError: Naming the leaks, and the line of params.yaml that allows them.
     """
     refused = [leak for leak in leaks if leak.kind in REFUSED and leak.kind not in allow]
     if not refused:
@@ -163,7 +161,7 @@ def gate(leaks: Sequence[Leak], allow: Collection[str], *, corpus: str) -> None:
 
 @dataclass
 class _Seen:
-    """The names of one value and the splits it is in, each in order of appearance."""
+    """Names of one value and the splits it occurs in, each in order of appearance."""
 
     names: dict[str, None] = field(default_factory=dict)
     splits: dict[str, None] = field(default_factory=dict)
@@ -179,8 +177,9 @@ def _find(
     kind: str,
     names: Sequence[str | None],
     splits: Sequence[Sequence[str]],
-    same: Mapping[str, str],
+    same: Mapping[str, str] = MappingProxyType({}),
 ) -> Leak | None:
+    """Find the values of one kind in more than one split; equal values of `same` are one."""
     seen: dict[tuple[str, int], _Seen] = {}
     for name, row in zip(names, splits, strict=True):
         if name is None:

@@ -1,8 +1,12 @@
-"""Utterances and labels: what a corpus is, as two JSONL tables joined by id.
+"""Utterances and labels of a corpus: two JSON Lines tables joined by id.
 
-`data/<corpus>/utterances/manifest.jsonl` is what extraction reads,
-`data/<corpus>/labels/labels.jsonl` what training reads. They are apart so that relabelling a
-corpus, or splitting it in another way, leaves every cached feature valid. Layout: docs/design.md.
+Extraction reads `data/<corpus>/utterances/manifest.jsonl`, training reads
+`data/<corpus>/labels/labels.jsonl`. They are separate so that relabelling a corpus, or splitting it
+in another way, leaves every cached feature valid. Layout: docs/design.md.
+
+A manifest may exceed the memory: when it is read, one pass over the file validates every row and
+keeps only where each 64th row begins (`ManifestRows`); rows are parsed again when asked for.
+Repeated ids are found by sorted 64-bit hashes; where two hashes are equal, the ids are compared.
 """
 
 from __future__ import annotations
@@ -31,138 +35,25 @@ from features.files.records import (
     write_rows,
 )
 
-STRIDE = 64  # rows; one that is asked for by its number is at most so many lines from a known byte
-
-
-@dataclass(frozen=True, eq=False)
-class ManifestRows(Sequence[Utterance]):
-    """Utterances that stay in their file. It is opened for each use and may travel to processes.
-
-    Attributes:
-        path: `manifest.jsonl`.
-        rows: How many.
-        starts: `[ceil(rows / STRIDE)]`, the byte at which each `STRIDE`-th row begins.
-        shared: Hashes that more than one id has: seldom any, if no id occurs twice.
-        outside: Number of the first row whose audio path leaves the corpus root, if there is one.
-        root: What the audio paths lie under; None: they are given as they are in the file.
-    """
-
-    path: Path
-    rows: int
-    starts: NDArray[np.int64]
-    shared: frozenset[int]
-    outside: int | None = None
-    root: Path | None = None
-
-    @classmethod
-    def scan(cls, path: Path) -> Self:
-        """Look at every row once.
-
-        Raises:
-            ManifestError: If the file cannot be read or a row is malformed, naming the line.
-        """
-        parse = row_parser(path, Utterance)
-        starts, hashes, offset, outside = array("q"), array("q"), 0, None
-        with opened(path) as file:
-            for number, line in enumerate(file):
-                utterance = parse(number + 1, line)
-                try:
-                    utterance.check_hashed()
-                except ManifestError as error:
-                    raise ManifestError(f"{path}, line {number + 1}: {error}") from error
-                if number % STRIDE == 0:
-                    starts.append(offset)
-                offset += len(line)
-                hashes.append(_hash(utterance.id))
-                if outside is None and utterance.audio and leaves_root(utterance.audio):
-                    outside = number
-        shared = frozenset(_repeated(np.frombuffer(hashes, np.int64)).tolist())
-        return cls(path, len(hashes), np.array(starts, np.int64), shared, outside)
-
-    def located(self, root: Path) -> Self:
-        """The same with absolute audio paths under `root`.
-
-        Raises:
-            ManifestError: If a path leaves the root.
-        """
-        if self.outside is not None:
-            path_under(root, self[self.outside])
-        return dataclasses.replace(self, root=root)
-
-    def suspects(self) -> Iterator[Utterance]:
-        """Those whose id may occur twice, among which are all that do."""
-        if self.shared:
-            yield from (utterance for utterance in self if _hash(utterance.id) in self.shared)
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __iter__(self) -> Iterator[Utterance]:
-        return self._between(0, self.rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        wanted = range(self.rows)[index]
-        if isinstance(wanted, int):
-            return next(self._between(wanted, wanted + 1))
-        if wanted.step == 1:
-            return tuple(self._between(wanted.start, wanted.stop))
-        return tuple(self[number] for number in wanted)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def _between(self, first: int, last: int) -> Iterator[Utterance]:
-        if first >= last:
-            return
-        parse, number = row_parser(self.path, Utterance), first
-        with opened(self.path) as file:
-            file.seek(int(self.starts[first // STRIDE]))
-            for line in itertools.islice(file, first % STRIDE, first % STRIDE + last - first):
-                number += 1
-                utterance = parse(number, line)
-                if self.root is not None:  # in place: a copy takes longer than parsing the row
-                    object.__setattr__(utterance, "audio", path_under(self.root, utterance))
-                yield utterance
-        if number < last:
-            raise ManifestError(
-                f"{self.path} ends after {number} lines and had {self.rows} when it was read; "
-                "expected that nobody changes it meanwhile: start again"
-            )
-
-
-def _hash(id: str) -> int:
-    """64 bits, others in each process."""
-    return hash(id)
-
-
-def _repeated(hashes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Values that occur more than once; sorts in place."""
-    hashes.sort()
-    return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-
-
 SPLITS = ("train", "valid", "test", "unused")
 UTTERANCES_FORMAT = "heronry-utterances"
 UTTERANCES_VERSION = 1
 _AGAIN = "Expected what `prepare` wrote: run `dvc repro` to prepare the corpus again."
 _TEXTS = ("label", "speaker", "dialogue", "gender", "sentence", "session", "text", "audio", "asr")
+STRIDE = 64  # rows between two whose position in the file is kept
 
 
 @dataclass(frozen=True)
 class Label:
-    """What is to be predicted for an utterance, and the groups that must not cross a split.
+    """Label of an utterance, its splits, and the groups that must not cross them.
 
     Attributes:
-        id: The utterance.
+        id: Id of the utterance.
         label: Class name.
         speaker: Speaker, unique in the corpus.
         dialogue: Conversation or recording, unique in the corpus; None where there is none.
         turn: Position in the dialogue, from 0.
-        gender: As the corpus states it; None where unknown.
+        gender: Gender of the speaker as the corpus states it; None where unknown.
         sentence: Identity of a scripted sentence; None for spontaneous speech.
         session: Recording session, where the corpus has them.
         seconds: Duration of the utterance; None without audio.
@@ -171,7 +62,7 @@ class Label:
         start: Seconds into that file at which the utterance begins; None for its beginning.
         stop: Seconds into that file at which it ends; None for its end.
         splits: One of train, valid, test, unused per fold of the protocol.
-        asr: What a speech recogniser heard, as in `Utterance`.
+        asr: Words from a speech recogniser, as in `Utterance`.
     """
 
     id: str
@@ -214,12 +105,12 @@ class Label:
 
 @dataclass(frozen=True)
 class Manifest(Sequence[Utterance]):
-    """The utterances of a corpus, in order, and how its shards are cut.
+    """Utterances of a corpus, in order, and the size of its shards.
 
     Attributes:
         corpus: Name in params.yaml.
-        utterances: In corpus order; new ones are appended, so that old shards stay as they are. A
-            tuple, or what parses the rows of a file as they are asked for.
+        utterances: Utterances in corpus order; new ones are appended, so that old shards stay
+            valid. A tuple, or `ManifestRows` of a file.
         kind: Plug-in of the corpus.
         generated: Whether the audio lies beside the manifest rather than under a user's root.
         shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
@@ -236,8 +127,8 @@ class Manifest(Sequence[Utterance]):
     def __post_init__(self) -> None:
         rows = self.utterances
         doubtful: Iterable[Utterance] = rows
-        if isinstance(rows, ManifestRows):  # whose rows were checked when the file was read
-            doubtful = rows.suspects()
+        if isinstance(rows, ManifestRows):
+            doubtful = rows.suspects()  # all rows were checked when the file was read
         else:
             for each in rows:
                 each.check_hashed()
@@ -281,7 +172,7 @@ class Manifest(Sequence[Utterance]):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Validate what `write` wrote; the rows stay in the file (features/corpus/manifest.py).
+        """Read and validate a manifest; its rows stay in the file.
 
         Raises:
             ManifestError: If a file is missing or malformed, naming the line.
@@ -302,7 +193,119 @@ class Manifest(Sequence[Utterance]):
 
 
 def read_labels(folder: Path) -> list[Label]:
-    """Read `labels.jsonl` of `data/<corpus>/labels`, validated."""
+    """Read and validate `labels.jsonl` of `data/<corpus>/labels`."""
     labels = list(read_rows(folder / "labels.jsonl", Label))
     check_unique((label.id for label in labels), str(folder / "labels.jsonl"))
     return labels
+
+
+@dataclass(frozen=True, eq=False)
+class ManifestRows(Sequence[Utterance]):
+    """Utterances that stay in their file, which is opened for each use. Can be pickled.
+
+    Attributes:
+        path: `manifest.jsonl`.
+        rows: Number of rows.
+        starts: `[ceil(rows / STRIDE)]`, the byte at which each `STRIDE`-th row begins.
+        shared: Hashes that more than one id has: rarely any, if no id occurs twice.
+        outside: Number of the first row whose audio path leaves the corpus root, or None.
+        root: Folder to prepend to the audio paths; None leaves them as they are in the file.
+    """
+
+    path: Path
+    rows: int
+    starts: NDArray[np.int64]
+    shared: frozenset[int]
+    outside: int | None = None
+    root: Path | None = None
+
+    @classmethod
+    def scan(cls, path: Path) -> Self:
+        """Parse and validate every row once.
+
+        Raises:
+            ManifestError: If the file cannot be read or a row is malformed, naming the line.
+        """
+        parse = row_parser(path, Utterance)
+        starts, hashes, offset, outside = array("q"), array("q"), 0, None
+        with opened(path) as file:
+            for number, line in enumerate(file):
+                utterance = parse(number + 1, line)
+                try:
+                    utterance.check_hashed()
+                except ManifestError as error:
+                    raise ManifestError(f"{path}, line {number + 1}: {error}") from error
+                if number % STRIDE == 0:
+                    starts.append(offset)
+                offset += len(line)
+                hashes.append(_hash(utterance.id))
+                if outside is None and utterance.audio and leaves_root(utterance.audio):
+                    outside = number
+        shared = frozenset(_repeated(np.frombuffer(hashes, np.int64)).tolist())
+        return cls(path, len(hashes), np.array(starts, np.int64), shared, outside)
+
+    def located(self, root: Path) -> Self:
+        """The same with absolute audio paths under `root`.
+
+        Raises:
+            ManifestError: If a path leaves the root.
+        """
+        if self.outside is not None:
+            path_under(root, self[self.outside])
+        return dataclasses.replace(self, root=root)
+
+    def suspects(self) -> Iterator[Utterance]:
+        """Utterances whose id may occur twice: all that do, and hash collisions."""
+        if self.shared:
+            yield from (utterance for utterance in self if _hash(utterance.id) in self.shared)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return self._between(0, self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        wanted = range(self.rows)[index]
+        if isinstance(wanted, int):
+            return next(self._between(wanted, wanted + 1))
+        if wanted.step == 1:
+            return tuple(self._between(wanted.start, wanted.stop))
+        return tuple(self[number] for number in wanted)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _between(self, first: int, last: int) -> Iterator[Utterance]:
+        if first >= last:
+            return
+        parse, number = row_parser(self.path, Utterance), first
+        with opened(self.path) as file:
+            file.seek(int(self.starts[first // STRIDE]))
+            for line in itertools.islice(file, first % STRIDE, first % STRIDE + last - first):
+                number += 1
+                utterance = parse(number, line)
+                if self.root is not None:
+                    # In place although frozen: a copy takes longer than parsing the row.
+                    object.__setattr__(utterance, "audio", path_under(self.root, utterance))
+                yield utterance
+        if number < last:
+            raise ManifestError(
+                f"{self.path} ends after {number} lines and had {self.rows} when it was read; "
+                "expected that nobody changes it meanwhile: start again"
+            )
+
+
+def _hash(id: str) -> int:
+    """64-bit hash of an id, valid in this process only."""
+    return hash(id)
+
+
+def _repeated(hashes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Values that occur more than once; sorts in place."""
+    hashes.sort()
+    return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])

@@ -1,8 +1,10 @@
-"""`prepare`: a corpus as its adapter finds it, to `data/<corpus>/utterances` and `labels`.
+"""Prepare a corpus: from the items of its adapter to `data/<corpus>/utterances` and `labels`.
 
 `utterances` holds every item whose audio and text can be read, labelled or not, so that relabelling
 leaves it, and with it every cache, as it is. `labels` holds those with a label, their splits, the
-corpus card and the list of what was rejected and why. Layout: docs/design.md.
+corpus card and the list of rejected items with reasons. Layout: docs/design.md.
+
+`rehearse` runs the same steps without opening, making or unpacking any audio, for `check`.
 """
 
 from __future__ import annotations
@@ -15,18 +17,16 @@ from typing import Any
 
 from features.corpus.adapter import Corpus, Item
 from features.corpus.card import make_card
-from features.corpus.entry import PACKAGE as PACKAGE
-from features.corpus.entry import CorpusEntry as CorpusEntry
-from features.corpus.entry import corpus_entry as corpus_entry
-from features.corpus.entry import corpus_problems as corpus_problems
-from features.corpus.label_checks import contradictions, label_faults
+from features.corpus.entry import PACKAGE, CorpusEntry
+from features.corpus.label_checks import contradictions, label_faults, label_lines, split_lines
 from features.corpus.labels_folder import CARD, LABELS
 from features.corpus.leaks import find_leaks, gate
 from features.corpus.manifest import Label, Manifest
-from features.corpus.protocols import assign, only_fold
+from features.corpus.protocols import assign
 from features.corpus.sources import tables_sha256
-from features.corpus.survey import Survey, look_at
-from features.errors import ManifestError
+from features.corpus.split_counts import count_classes
+from features.corpus.survey import Survey, take_survey
+from features.errors import HeronryError, ManifestError
 from features.files.reading import file_sha256
 from features.files.reasons import NOTICED, REJECTED, write_reasons
 from features.files.records import check_unique, write_json, write_rows
@@ -39,11 +39,11 @@ LISTED = 20  # rejected utterances that a message quotes
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` did.
+    """Summary of a call of `prepare`.
 
     Attributes:
         card: Content of `card.json`.
-        hours: Of audio in `utterances`.
+        hours: Hours of audio in `utterances`.
         utterances: Number of rows there, labelled or not.
         rejected: Reasons by id.
         noticed: Notices by id, of utterances that are used.
@@ -56,12 +56,26 @@ class Prepared:
     noticed: Mapping[str, str]
 
 
-def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
+@dataclass(frozen=True)
+class Rehearsal:
+    """Expected outcome of `prepare`.
+
+    Attributes:
+        classes: Class names in the order of the model's outputs; empty if they could not be read.
+        problems: Why it would refuse the corpus.
+        warnings: What it would warn about.
+    """
+
+    classes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def prepare(entry: CorpusEntry, out: Path) -> Prepared:
     """Write `out/utterances` and `out/labels` of a corpus.
 
     Args:
-        name: The corpus: the key in params.yaml, from which its root is found.
-        entry: Its entry.
+        entry: The corpus; its name leads to its root.
         out: `data/<corpus>`; both folders are replaced.
 
     Raises:
@@ -70,7 +84,7 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
             splits leak. Also if more than `allow_rejected` utterances cannot be used: then
             everything has been written, and the others are ready for use.
     """
-    factory = load(PACKAGE, entry.kind)
+    name, factory = entry.name, load(PACKAGE, entry.kind)
     generated = bool(getattr(factory, "generated", False))
     utterances, labels = out / "utterances", out / "labels"
     root = utterances if generated else corpus_root(name)
@@ -79,11 +93,11 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
         empty_folder(folder)
     corpus: Corpus = factory(root, **entry.options)
     items = list(corpus.items())
-    faults = item_faults(name, entry, corpus, items, root)
-    if faults:
-        raise ManifestError("\n".join(faults))
+    problems = _item_problems(entry, corpus, items, root)
+    if problems:
+        raise ManifestError("\n".join(problems))
     memory = None if generated else hashes_file(name, root)
-    survey = look_at(items, root, memory=memory, follow_links=generated or entry.follow_links)
+    survey = take_survey(items, root, memory=memory, follow_links=generated or entry.follow_links)
     survey.warnings += getattr(corpus, "warnings", ())
     for same in contradictions(survey.labelled, survey.spans):
         for item in same:
@@ -91,7 +105,7 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
     write_reasons(labels / REJECTED, survey.rejected)
     write_reasons(labels / NOTICED, survey.noticed)
     if not survey.labelled:
-        raise ManifestError(_verdict(name, survey, len(items), labels))
+        raise ManifestError(_unusable(name, survey, len(items), labels / REJECTED))
     Manifest(
         corpus=name,
         utterances=tuple(survey.utterances),
@@ -100,59 +114,99 @@ def prepare(name: str, entry: CorpusEntry, out: Path) -> Prepared:
         shard_seconds=entry.shard_seconds,
         shard_characters=entry.shard_characters,
     ).write(utterances)
-    splits = assign(
-        survey.labelled, protocol=entry.protocol, folds=entry.folds, seed=entry.split_seed
-    )
-    splits = only_fold(splits, entry.fold)
+    splits = _splits(entry, survey)
     leaks = find_leaks(survey.labelled, splits, survey.contents)
     gate(leaks, entry.allow_leak, corpus=name)
-    card = make_card(name, entry, corpus, survey, splits, leaks)
+    card = make_card(entry, corpus, survey, splits, leaks)
     card["tables"] = {} if generated else tables_sha256(name, corpus, root)
     write_rows(labels / LABELS, _labels(survey, splits))
     card["labels_sha256"] = file_sha256(labels / LABELS)
     write_json(labels / CARD, card)
-    if len(survey.faults) > entry.allow_rejected:
-        raise ManifestError(_verdict(name, survey, len(items), labels))
+    if len(survey.faulty) > entry.allow_rejected:
+        raise ManifestError(_unusable(name, survey, len(items), labels / REJECTED))
     seconds = sum(utterance.seconds or 0.0 for utterance in survey.utterances)
     return Prepared(card, seconds / 3600, len(survey.utterances), survey.rejected, survey.noticed)
 
 
-def item_faults(
-    name: str, entry: CorpusEntry, corpus: Corpus, items: Sequence[Item], root: Path
-) -> list[str]:
-    """What is wrong with the items of a corpus as a whole, one line each; empty if nothing is.
+def rehearse(entry: CorpusEntry, root: Path) -> Rehearsal:
+    """Predict what `prepare` would refuse or warn about, without opening any audio.
+
+    Durations, damage and equal recordings under two names stay unknown.
 
     Args:
-        name: The corpus.
-        entry: Its entry.
-        corpus: Its adapter, once it has yielded the items, since some learn their classes by that.
+        entry: The corpus.
+        root: Its root; for a generated corpus any folder, which is not touched.
+    """
+    try:
+        corpus: Corpus = load(PACKAGE, entry.kind)(root, **entry.options)
+        items = list(getattr(corpus, "preview", corpus.items)())
+    except HeronryError as error:
+        return Rehearsal(problems=(str(error),))
+    problems = _item_problems(entry, corpus, items, root)
+    if not items:
+        return Rehearsal(problems=tuple(problems))
+    survey = take_survey(items, root, follow_links=entry.follow_links, open_audio=False)
+    warnings = [*survey.warnings, *getattr(corpus, "warnings", ())]
+    if len(survey.faulty) > entry.allow_rejected or not survey.labelled:
+        problems.append(_unusable(entry.name, survey, len(items)))
+    try:
+        if survey.labelled:
+            splits = _splits(entry, survey)
+            warnings += split_lines(survey.labelled, entry.protocol)
+            counts = count_classes(survey.labelled, splits, corpus.classes)
+            warnings += label_lines(survey.labelled, counts, survey.spans)
+            leaks = find_leaks(survey.labelled, splits, survey.contents)
+            gate(leaks, entry.allow_leak, corpus=entry.name)
+    except HeronryError as error:
+        problems.append(str(error))
+    return Rehearsal(tuple(corpus.classes), tuple(problems), tuple(warnings))
+
+
+def _item_problems(
+    entry: CorpusEntry, corpus: Corpus, items: Sequence[Item], root: Path
+) -> list[str]:
+    """Problems with the items of a corpus as a whole, one line each.
+
+    Args:
+        entry: The corpus.
+        corpus: Its adapter, after it yielded the items: some learn their classes from them.
         items: All of them.
         root: Where they were looked for.
     """
-    where, classes = f"corpus {name!r}", tuple(corpus.classes)
+    where, classes = f"corpus {entry.name!r}", tuple(corpus.classes)
     if not items:
         return [
             f"{where} is empty: nothing of it was found in {root}; expected at least one "
-            f"utterance: set {root_variable(name)} to the folder that holds it"
+            f"utterance: set {root_variable(entry.name)} to the folder that holds it"
         ]
-    faults = []
+    problems = []
     try:
         check_unique((item.id for item in items), where)
     except ManifestError as error:
-        faults.append(str(error))
+        problems.append(str(error))
     if len(classes) < 2 or len(set(classes)) < len(classes):
-        faults.append(f"{where} has the classes {list(classes)}; expected two or more, each once")
+        problems.append(f"{where} has the classes {list(classes)}; expected two or more, each once")
     labels = Counter(item.label for item in items if item.label is not None)
     listed = bool(entry.options.get("classes"))
-    faults += [f"{where}: {fault}" for fault in label_faults(labels, listed=listed)]
+    problems += [f"{where}: {fault}" for fault in label_faults(labels, listed=listed)]
     outside = [item for item in items if item.label is not None and item.label not in classes]
     if outside:
         quoted = ", ".join(f"{item.id}: {item.label!r}" for item in outside[:5])
-        faults.append(
+        problems.append(
             f"{where}: {len(outside)} labels are not among its classes, such as {quoted}; expected "
-            f"one of {list(classes)}: correct them, or corpora.{name}.classes"
+            f"one of {list(classes)}: correct them, or corpora.{entry.name}.classes"
         )
-    return faults
+    return problems
+
+
+def _splits(entry: CorpusEntry, survey: Survey) -> list[tuple[str, ...]]:
+    return assign(
+        survey.labelled,
+        protocol=entry.protocol,
+        folds=entry.folds,
+        seed=entry.split_seed,
+        fold=entry.fold,
+    )
 
 
 def _labels(survey: Survey, splits: Sequence[tuple[str, ...]]) -> Iterator[Label]:
@@ -177,17 +231,19 @@ def _labels(survey: Survey, splits: Sequence[tuple[str, ...]]) -> Iterator[Label
         )
 
 
-def _verdict(name: str, survey: Survey, total: int, labels: Path) -> str:
-    worst = (
-        survey.faults if survey.labelled else [*dict.fromkeys([*survey.faults, *survey.rejected])]
-    )
-    listed = [f"{id}: {survey.rejected[id]}" for id in worst[:LISTED]]
+def _unusable(name: str, survey: Survey, total: int, listed_in: Path | None = None) -> str:
+    """Message that too many utterances cannot be used, quoting the first of them."""
+    # Where none is left, those without a label matter as well as the faulty ones.
+    worst = survey.faulty
+    if not survey.labelled:
+        worst = [*dict.fromkeys([*survey.faulty, *survey.rejected])]
+    quoted = [f"{id}: {survey.rejected[id]}" for id in worst[:LISTED]]
     if len(worst) > LISTED:
-        listed.append(f"and {len(worst) - LISTED} more")
+        quoted.append(f"and {len(worst) - LISTED} more")
     what = f"corpus {name!r}: {len(worst)} of {total} utterances cannot be used"
+    if listed_in is not None:
+        what += f"; all are listed in {listed_in}"
     remedy = f"Correct the files or {root_variable(name)}"
     if survey.labelled:
-        remedy += f", or go on without them: corpora.{name}.allow_rejected: {len(survey.faults)}"
-    return "\n  ".join([f"{what}; all are listed in {labels / REJECTED}:", *listed]) + (
-        f"\n{remedy}"
-    )
+        remedy += f", or go on without them: corpora.{name}.allow_rejected: {len(survey.faulty)}"
+    return "\n  ".join([f"{what}:", *quoted]) + f"\n{remedy}"

@@ -1,10 +1,10 @@
-"""Protocols: which utterances train, validate and test a model in each fold.
+"""Split a corpus into training, validation and test utterances, by protocol.
 
-A protocol gives every utterance one split per fold. Apart from `official`, which takes the corpus's
-own, and `leave_one_session_out`, which keeps sessions apart, all of them keep speakers apart. The
-`speaker_*` ones keep dialogues whole as well: what they move is a *group*, a connected component of
-speakers who share dialogues. What validates is always a speaker, session or group of its own, never
-a share of those that are trained on.
+A protocol gives every utterance one split per fold. All protocols keep speakers apart, except
+`official`, which takes the corpus's own splits, and `leave_one_session_out`, which keeps sessions
+apart. The `speaker_*` protocols keep dialogues whole as well: they move *groups*, connected
+components of speakers who share dialogues. Validation uses speakers, sessions or groups of its own,
+never a share of those that are trained on.
 """
 
 from __future__ import annotations
@@ -19,114 +19,55 @@ from features.corpus.adapter import Item
 from features.corpus.manifest import SPLITS
 from features.errors import ManifestError, ParamsError
 
-
-def partition(
-    sizes: Mapping[str, Counter[str]], shares: Sequence[float], seed: int
-) -> dict[str, int]:
-    """Part of each group: largest first to where it helps most, then moved while that helps.
-
-    Args:
-        sizes: Utterances of each group: all of them under "", and those of each gender.
-        shares: Of the utterances, by part.
-        seed: Decides between groups of the same size.
-
-    Raises:
-        ParamsError: If there are more parts than groups.
-    """
-    if len(sizes) < len(shares):
-        raise ParamsError(
-            f"{len(shares)} folds of {len(sizes)} groups of speakers who share no dialogue; "
-            f"expected at most as many folds as groups: set folds to {len(sizes)} or fewer"
-        )
-    ordered = sorted(sizes, key=lambda name: (-sizes[name][""], _draw(seed, name)))
-    balance = _Balance(sizes, shares)
-    for name in ordered:
-        balance.place(name)
-    for part in set(range(len(shares))) - set(balance.parts.values()):
-        crowded = Counter(balance.parts.values()).most_common(1)[0][0]
-        smallest = next(name for name in reversed(ordered) if balance.parts[name] == crowded)
-        balance.move(smallest, part)
-    while sum(balance.place(name) for name in ordered):
-        pass
-    return balance.parts
-
-
-class _Balance:
-    """Groups in parts, and how near the parts are to their shares.
-
-    The distance is chi-square: (n - t)^2 / t, with n the utterances of a part and t its share of
-    the total, summed over all utterances and those of each gender. Adding x to a part lowers it by
-    (2 (t - n) x - x^2) / t.
-    """
-
-    def __init__(self, sizes: Mapping[str, Counter[str]], shares: Sequence[float]) -> None:
-        self.parts: dict[str, int] = {}
-        self._sizes, self._shares = sizes, shares
-        self._total: Counter[str] = sum(sizes.values(), Counter())
-        self._loads: list[Counter[str]] = [Counter() for _ in shares]
-
-    def move(self, name: str, part: int) -> None:
-        """Put a group into a part, out of the one it was in."""
-        if name in self.parts:
-            self._loads[self.parts[name]] -= self._sizes[name]
-        self._loads[part] += self._sizes[name]
-        self.parts[name] = part
-
-    def place(self, name: str) -> bool:
-        """Put a group where the distance falls most; False if it stays, or would leave a hole."""
-        before = self.parts.get(name)
-        if before is not None and list(self.parts.values()).count(before) == 1:
-            return False
-        gains = [self._gain(name, part) for part in range(len(self._shares))]
-        best = gains.index(max(gains))
-        if before is not None and gains[best] - gains[before] < 1e-9:
-            return False
-        self.move(name, best)
-        return True
-
-    def _gain(self, name: str, part: int) -> float:
-        fall = 0.0
-        for key, size in self._sizes[name].items():
-            target = self._shares[part] * self._total[key]
-            others = self._loads[part][key] - (size if self.parts.get(name) == part else 0)
-            fall += (2 * (target - others) * size - size**2) / target
-        return fall
-
-
-def _draw(seed: int, name: str) -> str:
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
-
-
 ProtocolName = Literal[
     "official", "speaker_split", "speaker_folds", "leave_one_speaker_out", "leave_one_session_out"
 ]
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 USED = ("train", "valid", "test")
-SHARES = (0.6, 0.2, 0.2)  # of the utterances, for `speaker_split`
-MIN_PARTS = 3  # one to train on, one to validate on, one to test on
+SHARES = (0.6, 0.2, 0.2)  # of the utterances, by split, under `speaker_split`
+MIN_PARTS = 3  # at least one each for training, validation and test
 
 
 def assign(
-    items: Sequence[Item], *, protocol: str, folds: int, seed: int = 0
+    items: Sequence[Item], *, protocol: str, folds: int, seed: int = 0, fold: int | None = None
 ) -> list[tuple[str, ...]]:
-    """Splits of each item, one per fold, in the order of `items`.
+    """Assign a split to each item in each fold.
 
     Args:
         items: Labelled utterances.
         protocol: `official`: the items' own splits, one fold. `speaker_split`: groups of speakers,
-            about 60/20/20 by utterances with genders as even as they go, one fold.
+            about 60/20/20 by utterances with genders as even as possible, one fold.
             `speaker_folds`: `folds` parts of near-equal size; fold j tests on part j, validates on
             part j + 1 and trains on the others. `leave_one_session_out`: the same with each
             session as a part, in natural order of their names. `leave_one_speaker_out`: the same
-            with speakers; one who shares dialogues with others is validated by the next of those,
-            so that of a dialogue between two nothing is trained on.
-        folds: Number of folds of `speaker_folds`; the others know their own.
-        seed: Decides between groups of the same size.
+            with speakers; for one who shares dialogues with others, the next of those validates,
+            so that no side of a dialogue between two is trained on while the other is tested.
+        folds: Number of folds of `speaker_folds`; the other protocols ignore it.
+        seed: Seed that orders groups of equal size.
+        fold: The only fold to return; None: all of them.
+
+    Returns:
+        For each item a tuple of splits, one per fold.
 
     Raises:
-        ParamsError: If the protocol is unknown or `folds` does not fit the corpus.
+        ParamsError: If the protocol is unknown, or `folds` or `fold` does not fit the corpus.
         ManifestError: If the items lack what the protocol needs.
     """
+    splits = _all_folds(items, protocol, folds, seed)
+    if fold is None:
+        return splits
+    count = len(splits[0])
+    if not 0 <= fold < count:
+        raise ParamsError(
+            f"fold {fold} of a protocol of {count} here; expected null, for all of them, or a "
+            f"number from 0 to {count - 1}: set `fold` of the corpus"
+        )
+    return [(row[fold],) for row in splits]
+
+
+def _all_folds(
+    items: Sequence[Item], protocol: str, folds: int, seed: int
+) -> list[tuple[str, ...]]:
     if protocol == "official":
         return _official(items)
     if protocol == "speaker_split":
@@ -143,26 +84,6 @@ def assign(
     if protocol == "leave_one_session_out":
         return _leave_one_out(items, "session", lambda item: item.session)
     raise ParamsError(f"unknown protocol {protocol!r}; expected one of {list(PROTOCOLS)}")
-
-
-def only_fold(splits: Sequence[tuple[str, ...]], fold: int | None) -> list[tuple[str, ...]]:
-    """The splits of one fold alone, as its only one; None: all folds.
-
-    >>> only_fold([("test", "train"), ("train", "test")], 1)
-    [('train',), ('test',)]
-
-    Raises:
-        ParamsError: If there is no such fold.
-    """
-    if fold is None:
-        return list(splits)
-    count = len(splits[0])
-    if not 0 <= fold < count:
-        raise ParamsError(
-            f"fold {fold} of a protocol of {count} here; expected null, for all of them, or a "
-            f"number from 0 to {count - 1}: set `fold` of the corpus"
-        )
-    return [(row[fold],) for row in splits]
 
 
 def _official(items: Sequence[Item]) -> list[tuple[str, ...]]:
@@ -204,17 +125,18 @@ def _leave_one_out(
 
 
 def _companions(items: Sequence[Item]) -> dict[str, str]:
-    """Group by speaker, of those who are not alone in theirs."""
+    """Group by speaker, of the speakers who share a dialogue with another."""
     group = dict(zip((item.speaker for item in items), _groups(items), strict=True))
     sizes = Counter(group.values())
     return {speaker: name for speaker, name in group.items() if sizes[name] > 1}
 
 
 def _next_of(names: Sequence[str], group: Mapping[str, str]) -> dict[str, str]:
-    """The next of each name within its group, in a circle; those without one are a group."""
+    """The name after each name within its group, cyclically; names without a group form one."""
     circles: dict[str | None, list[str]] = {}
     for name in names:
         circles.setdefault(group.get(name), []).append(name)
+    # A group of one has no other member: the next of all names follows.
     following = dict(zip(names, [*names[1:], names[0]], strict=True))
     for circle in circles.values():
         if len(circle) > 1:
@@ -223,18 +145,18 @@ def _next_of(names: Sequence[str], group: Mapping[str, str]) -> dict[str, str]:
 
 
 def _rotated(parts: Sequence[int], count: int) -> list[tuple[str, ...]]:
-    # offset of the part from the fold: 0 tests, 1 validates, the others train
+    # By the offset of a part from the fold: 0 tests, 1 validates, the others train.
     split = ("test", "valid", *["train"] * (count - 2))
     return [tuple(split[(part - fold) % count] for fold in range(count)) for part in parts]
 
 
 def _groups(items: Sequence[Item]) -> list[str]:
-    """Name of each item's group: the first of the speakers joined by dialogues."""
+    """Name of each item's group, by union-find: its alphabetically first speaker."""
     parent = {item.speaker: item.speaker for item in items}
 
     def find(speaker: str) -> str:
         while parent[speaker] != speaker:
-            parent[speaker] = parent[parent[speaker]]
+            parent[speaker] = parent[parent[speaker]]  # path halving
             speaker = parent[speaker]
         return speaker
 
@@ -246,18 +168,13 @@ def _groups(items: Sequence[Item]) -> list[str]:
     return [find(item.speaker) for item in items]
 
 
-def _sizes(items: Sequence[Item], names: Sequence[str]) -> dict[str, Counter[str]]:
-    """Utterances of each group: all of them under "", and those of each gender under its name."""
-    sizes: dict[str, Counter[str]] = {name: Counter() for name in names}
-    for item, name in zip(items, names, strict=True):
-        sizes[name].update(["", f"gender {item.gender}"] if item.gender else [""])
-    return sizes
-
-
 def _parted(
     items: Sequence[Item], names: Sequence[str], shares: Sequence[float], seed: int
 ) -> dict[str, int]:
-    sizes = _sizes(items, names)
+    """Part of each group, by its name."""
+    sizes: dict[str, Counter[str]] = {name: Counter() for name in names}
+    for item, name in zip(items, names, strict=True):
+        sizes[name].update(["", f"gender {item.gender}"] if item.gender else [""])
     _check_parts(len(sizes), "groups of speakers", "another protocol, or more of the corpus")
     return partition(sizes, shares, seed)
 
@@ -273,3 +190,91 @@ def _check_parts(count: int, what: str, remedy: str) -> None:
 def _natural(name: str) -> list[Any]:
     """Sort key under which `actor_2` comes before `actor_10`."""
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name)]
+
+
+def partition(
+    sizes: Mapping[str, Counter[str]], shares: Sequence[float], seed: int
+) -> dict[str, int]:
+    """Distribute groups of speakers to parts of given shares, with genders as even as possible.
+
+    Greedy, largest group first, then single moves while they bring the parts nearer to their
+    shares.
+
+    Args:
+        sizes: Number of utterances of each group: all of them under "", and by gender.
+        shares: Share of the utterances that each part should hold.
+        seed: Seed that orders groups of equal size.
+
+    Returns:
+        Number of the part by group.
+
+    Raises:
+        ParamsError: If there are more parts than groups.
+    """
+    if len(sizes) < len(shares):
+        raise ParamsError(
+            f"{len(shares)} folds of {len(sizes)} groups of speakers who share no dialogue; "
+            f"expected at most as many folds as groups: set folds to {len(sizes)} or fewer"
+        )
+    ordered = sorted(sizes, key=lambda name: (-sizes[name][""], _draw(seed, name)))
+    balance = _Balance(sizes, shares)
+    for name in ordered:
+        balance.place(name)
+    # A part that stayed empty takes the smallest group of the part with most groups.
+    for part in set(range(len(shares))) - set(balance.parts.values()):
+        crowded = Counter(balance.parts.values()).most_common(1)[0][0]
+        smallest = next(name for name in reversed(ordered) if balance.parts[name] == crowded)
+        balance.move(smallest, part)
+    # Ends, as each move lowers the distance and the number of partitions is finite.
+    while sum(balance.place(name) for name in ordered):
+        pass
+    return balance.parts
+
+
+class _Balance:
+    """Groups in parts, and the distance of the parts from their shares.
+
+    The distance is chi-square: (n - t)^2 / t, with n the utterances of a part and t its share of
+    the total, summed over parts, and over all utterances and those of each gender. Adding x
+    utterances to a part lowers it by ((n - t)^2 - (n + x - t)^2) / t = (2 (t - n) x - x^2) / t.
+    """
+
+    def __init__(self, sizes: Mapping[str, Counter[str]], shares: Sequence[float]) -> None:
+        self.parts: dict[str, int] = {}
+        self._sizes, self._shares = sizes, shares
+        self._total: Counter[str] = sum(sizes.values(), Counter())
+        self._loads: list[Counter[str]] = [Counter() for _ in shares]
+
+    def move(self, name: str, part: int) -> None:
+        """Move a group to a part."""
+        if name in self.parts:
+            self._loads[self.parts[name]] -= self._sizes[name]
+        self._loads[part] += self._sizes[name]
+        self.parts[name] = part
+
+    def place(self, name: str) -> bool:
+        """Move a group to where the distance falls most; False if it stays where it is.
+
+        A group that is alone in its part stays: no part may become empty.
+        """
+        before = self.parts.get(name)
+        if before is not None and list(self.parts.values()).count(before) == 1:
+            return False
+        gains = [self._gain(name, part) for part in range(len(self._shares))]
+        best = gains.index(max(gains))
+        if before is not None and gains[best] - gains[before] < 1e-9:
+            return False
+        self.move(name, best)
+        return True
+
+    def _gain(self, name: str, part: int) -> float:
+        fall = 0.0
+        for key, size in self._sizes[name].items():
+            target = self._shares[part] * self._total[key]
+            others = self._loads[part][key] - (size if self.parts.get(name) == part else 0)
+            fall += (2 * (target - others) * size - size**2) / target
+        return fall
+
+
+def _draw(seed: int, name: str) -> str:
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()

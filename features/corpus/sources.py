@@ -1,9 +1,8 @@
-"""What lies below a corpus root: SHA-256 of its tables, and a listing of its audio files.
+"""Record the files below a corpus root for DVC: SHA-256 of tables, a listing of audio files.
 
-`prepare` reads a root outside of the project, where DVC does not look. `sources/<corpus>.json` is
-what DVC sees of it: small, without times and paths of the machine, so that equal copies give equal
-records. A member of a team who has no root keeps the record of those who have. Layout:
-docs/design.md.
+`prepare` reads a root outside of the project, where DVC does not look. DVC sees it through
+`sources/<corpus>.json`: small, without times and paths of the machine, so that equal copies give
+equal records. Where a team member has no root, the committed record stays. Layout: docs/design.md.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from features.files.writing import replacing
 from features.settings.locations import corpus_root, hashes_file
 from features.settings.plugins import load
 
-READING = 1  # raised when `prepare` makes other rows or labels of the same files than before
+READING = 1  # to be raised when `prepare` makes other rows or labels of the same files than before
 FORMAT = {"format": "heronry-sources", "version": 1, "reading": READING}
-FEW = 20  # tables of one folder and suffix that are listed one by one
-REMEMBERED_BYTES = 2**24  # size from which a table is not read again while its file is the same
+FEW = 20  # tables of one folder and suffix; more are one entry of the record
+REMEMBERED_BYTES = 2**24  # size from which the hash of a table is remembered
 SOUNDS = (
     ".aac", ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mp3", ".mp4", ".oga",
     ".ogg", ".opus", ".raw", ".rf64", ".sph", ".w64", ".wav", ".webm", ".wma",
@@ -43,7 +42,7 @@ SOUNDS = (
 
 @dataclass(frozen=True)
 class Listing(Record):
-    """The audio files below a root: how many, of how many bytes, and a hash of names and sizes."""
+    """Number and bytes of the audio files below a root, and a hash of their names and sizes."""
 
     files: int
     bytes: int
@@ -52,7 +51,7 @@ class Listing(Record):
 
 @dataclass(frozen=True)
 class Sources:
-    """The fields of a record; of a generated corpus only that it is one."""
+    """Fields of a record; `generated` alone for a generated corpus."""
 
     format: Literal["heronry-sources"]
     version: Literal[1]
@@ -63,16 +62,16 @@ class Sources:
 
 
 def record_path(name: str) -> Path:
-    """Where the record of a corpus lies in the project."""
+    """Path of the record of a corpus in the project."""
     return Path("sources", f"{name}.json")
 
 
 def take_record(entry: CorpusEntry) -> dict[str, Any]:
-    """The record of a corpus as it is now; that of a generated one is always the same.
+    """Record a corpus as it is now; the record of a generated one is always the same.
 
     Raises:
         ParamsError: If the root is not set, missing or empty.
-        ManifestError: If something below it cannot be read, or there is no table where there must.
+        ManifestError: If something below it cannot be read, or a table is missing.
     """
     if _is_generated(entry):
         return {**FORMAT, "generated": True}
@@ -86,14 +85,14 @@ def take_record(entry: CorpusEntry) -> dict[str, Any]:
 
 
 def renew_record(entry: CorpusEntry) -> tuple[dict[str, Any], str | None]:
-    """Bring `sources/<corpus>.json` up to date, and return it.
+    """Update `sources/<corpus>.json`.
 
     Returns:
-        The record, and why it could not be renewed: there is no root here, so that it stays.
+        The record, and None or why it was not updated: there is no root on this machine.
 
     Raises:
         ParamsError: If there is neither a root nor a record.
-        ManifestError: As of `take_record`.
+        ManifestError: As from `take_record`.
     """
     path = record_path(entry.name)
     try:
@@ -109,7 +108,7 @@ def renew_record(entry: CorpusEntry) -> tuple[dict[str, Any], str | None]:
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record, unless it stands there already."""
+    """Write a record, unless the file holds it already."""
     with contextlib.suppress(ManifestError):
         if path.is_file() and read_json(path) == record:
             return
@@ -118,12 +117,12 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def tables_sha256(name: str, corpus: Corpus, root: Path) -> dict[str, str]:
-    """SHA-256 by path below the root of what an adapter reads as text.
+    """SHA-256 of the tables that an adapter reads, by path below the root.
 
     Where a folder holds more than `FEW` of one suffix, they are one entry such as `texts/*.txt`.
 
     Args:
-        name: The corpus, by which hashes of large tables are remembered on this machine.
+        name: Name of the corpus, under which hashes of large tables are remembered.
         corpus: Its adapter.
         root: Folder that it was made with.
     """
@@ -146,36 +145,36 @@ def tables_sha256(name: str, corpus: Corpus, root: Path) -> dict[str, str]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What of a corpus is no longer as it was, a line each; old records may lack parts."""
-    told = []
+    """Differences between two records, one line each; old records may lack parts."""
+    lines = []
     now: Mapping[str, str] = new.get("tables") or {}
     before: Mapping[str, str] = now if old.get("tables") is None else old["tables"]
     for name in sorted(before.keys() | now.keys()):
         if name not in now:
-            told.append(f"{name} is gone")
+            lines.append(f"{name} is gone")
         elif name not in before:
-            told.append(f"{name} is new")
+            lines.append(f"{name} is new")
         elif now[name] != before[name]:
-            told.append(f"{name} was edited (SHA-256 {before[name][:12]}, now {now[name][:12]})")
+            lines.append(f"{name} was edited (SHA-256 {before[name][:12]}, now {now[name][:12]})")
     had, has = old.get("audio"), new.get("audio")
     if had and has and had != has:
-        told.append(
+        lines.append(
             f"{has['files']:,} audio files of {has['bytes']:,} bytes lie below the root, formerly "
             f"{had['files']:,} of {had['bytes']:,}"
             if (had["files"], had["bytes"]) != (has["files"], has["bytes"])
             else "audio files below the root have other names or sizes"
         )
-    return told
+    return lines
 
 
 def changes_since(entry: CorpusEntry, labels: Path) -> list[str]:
-    """What differs below a root from what `prepare` saw, as `differences` says it.
+    """Changes below a root since `prepare` ran, one line each.
 
     Tables are compared with those that the labels came from (card.json), the listing with the last
-    record. Nothing is known of a corpus that an older release prepared.
+    record. Empty for a corpus that an older release prepared.
 
     Args:
-        entry: The corpus, whose root must be there.
+        entry: The corpus, whose root must exist.
         labels: `data/<corpus>/labels`.
     """
     card, path = labels / "card.json", record_path(entry.name)
@@ -204,16 +203,16 @@ def _listing(root: Path) -> dict[str, Any]:
 def _sounds(
     folder: Path, place: str, above: frozenset[tuple[int, int]]
 ) -> Iterator[tuple[str, int]]:
-    """Names and sizes, in an order of the names alone; links are followed, but not in circles."""
+    """Names and sizes of audio files, sorted by name; links are followed, but not in circles."""
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
     if here in above:
         return
     with os.scandir(folder) as entries:
-        # macOS and Linux spell the same name by other characters.
+        # macOS decomposes letters with accents in names, Linux keeps them composed.
         found = sorted((unicodedata.normalize("NFC", entry.name), entry) for entry in entries)
     for name, entry in found:
-        # Hidden files are no recordings, and unpacked ones come from the tables.
+        # Hidden files are not recordings, and unpacked audio follows from the tables.
         if name.startswith(".") or (not place and name == UNPACKED):
             continue
         if entry.is_dir():
@@ -223,7 +222,7 @@ def _sounds(
 
 
 def _hashes(paths: Iterable[Path], memory: Path) -> dict[Path, str]:
-    """SHA-256 of files; those of large ones are remembered while nothing about the file changes."""
+    """SHA-256 of files; for large ones it is remembered while the file is unchanged."""
     known: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, TypeError):
         known = dict(parse_json(read_regular(memory)))
@@ -239,14 +238,14 @@ def _hashes(paths: Iterable[Path], memory: Path) -> dict[Path, str]:
         if status.st_size >= REMEMBERED_BYTES and settled(status.st_mtime_ns, status.st_ctime_ns):
             kept[str(path)] = [stamp, found[path]]
     if kept != known:
-        # What cannot be remembered costs time on the next run, and nothing else.
+        # A failure here only costs time on the next run.
         with contextlib.suppress(OSError), replacing(memory) as temporary:
             temporary.write_text(json.dumps(kept), encoding="utf-8")
     return found
 
 
 def _name(path: Path, root: Path) -> str:
-    """Path below the root; a byte that is no UTF-8 is written as an escape."""
+    """Path below the root; bytes that are not UTF-8 are written as escapes."""
     name = unicodedata.normalize("NFC", path.relative_to(root).as_posix())
     return os.fsencode(name).decode(errors="backslashreplace")
 

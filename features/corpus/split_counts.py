@@ -1,16 +1,17 @@
-"""What is in the splits of each fold: utterances, speakers, genders and seconds."""
+"""Count utterances, speakers, genders and seconds in the splits of each fold."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from features.corpus.adapter import Item
 from features.corpus.manifest import SPLITS, Label
 
 Row = TypeVar("Row", Item, Label, Item | Label)
+Counted = TypeVar("Counted")
 
 UNKNOWN = "unknown"  # gender that the corpus does not state
 
@@ -19,21 +20,13 @@ def count_classes(
     items: Sequence[Item | Label], splits: Sequence[Sequence[str]], classes: Sequence[str]
 ) -> list[dict[str, dict[str, int]]]:
     """Utterances by split and class, in each fold; every class is named, zeros included."""
-    return [
-        {
-            split: dict.fromkeys(classes, 0) | Counter(str(item.label) for item in held)
-            for split, held in fold.items()
-        }
-        for fold in _folds(items, splits)
-    ]
+    none = dict.fromkeys(classes, 0)
+    return _by_split(items, splits, lambda held: none | Counter(str(item.label) for item in held))
 
 
 def count_speakers(items: Sequence[Item], splits: Sequence[Sequence[str]]) -> list[dict[str, int]]:
     """Speakers by split, in each fold."""
-    return [
-        {split: len({item.speaker for item in held}) for split, held in fold.items()}
-        for fold in _folds(items, splits)
-    ]
+    return _by_split(items, splits, lambda held: len({item.speaker for item in held}))
 
 
 def count_genders(
@@ -41,15 +34,12 @@ def count_genders(
 ) -> list[dict[str, dict[str, int]]]:
     """Speakers by split and gender, in each fold; every gender of the corpus is named."""
     gender = {item.speaker: item.gender or UNKNOWN for item in items}
-    names = sorted(set(gender.values()))
-    return [
-        {
-            split: dict.fromkeys(names, 0)
-            | Counter(gender[speaker] for speaker in {item.speaker for item in held})
-            for split, held in fold.items()
-        }
-        for fold in _folds(items, splits)
-    ]
+    none = dict.fromkeys(sorted(set(gender.values())), 0)
+    return _by_split(
+        items,
+        splits,
+        lambda held: none | Counter(gender[speaker] for speaker in {i.speaker for i in held}),
+    )
 
 
 def sum_seconds(
@@ -60,15 +50,11 @@ def sum_seconds(
     Args:
         items: Labelled utterances.
         splits: For each of them, one split per fold.
-        seconds: Duration by id; what has no audio is not in here.
+        seconds: Duration by id, of the utterances that have audio.
     """
-    return [
-        {
-            split: round(sum(seconds.get(item.id, 0.0) for item in held), 3)
-            for split, held in fold.items()
-        }
-        for fold in _folds(items, splits)
-    ]
+    return _by_split(
+        items, splits, lambda held: round(sum(seconds.get(item.id, 0.0) for item in held), 3)
+    )
 
 
 def splits_sha256(items: Sequence[Item | Label], splits: Sequence[Sequence[str]]) -> str:
@@ -77,11 +63,16 @@ def splits_sha256(items: Sequence[Item | Label], splits: Sequence[Sequence[str]]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _folds(items: Sequence[Row], splits: Sequence[Sequence[str]]) -> Iterator[dict[str, list[Row]]]:
+def _by_split(
+    items: Sequence[Row], splits: Sequence[Sequence[str]], count: Callable[[list[Row]], Counted]
+) -> list[dict[str, Counted]]:
+    """Count the items of each split, in each fold; `unused` is listed only where it occurs."""
+    folds = []
     for column in zip(*splits, strict=True):
         held: dict[str, list[Row]] = {
             split: [] for split in SPLITS if split != "unused" or split in column
         }
         for item, split in zip(items, column, strict=True):
             held[split].append(item)
-        yield held
+        folds.append({split: count(rows) for split, rows in held.items()})
+    return folds

@@ -1,4 +1,4 @@
-"""Which items of a corpus can be used, and why the others cannot."""
+"""Sort the items of a corpus into usable and unusable ones, with the reasons."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from features.audio.silence import judge_span
 from features.corpus.adapter import Item
-from features.corpus.inspection import MISSING, FileFacts, inspect_files
+from features.corpus.inspection import MISSING, FileFacts, inspect_files, list_files
 from features.corpus.utterance import Utterance
 from features.errors import ManifestError, UtteranceError
 from features.files.records import check_text
@@ -24,24 +24,24 @@ OUTSIDE = (
 
 @dataclass
 class Survey:
-    """Items sorted by what can be done with them, in corpus order.
+    """Items of a corpus by what can be done with them, in corpus order.
 
     Attributes:
-        utterances: What can be extracted, labelled or not.
-        labelled: What can be trained and tested on.
-        rejected: Reasons by id.
-        causes: The same without the name of the audio file, which differs from item to item.
-        faults: Ids of those rejected for something broken or missing, such as their audio.
-        facts: Of the audio files of `utterances`, by path.
-        notices: What was mended, cut or odd of items that are used, by id.
-        warnings: What concerns the corpus as a whole.
+        utterances: Utterances that features can be extracted from, labelled or not.
+        labelled: Items that can be trained and tested on.
+        rejected: Reasons by id of all other items.
+        causes: The same reasons without the name of the audio file, to be counted by cause.
+        faulty: Ids of the rejected items with something broken or missing, such as their audio.
+        facts: Facts about the audio files of `utterances`, by path.
+        notices: What was corrected, cut or odd in items that are used, by id.
+        warnings: Oddities of the corpus as a whole.
     """
 
     utterances: list[Utterance] = field(default_factory=list)
     labelled: list[Item] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
     causes: dict[str, str] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
+    faulty: list[str] = field(default_factory=list)
     facts: dict[str, FileFacts] = field(default_factory=dict)
     notices: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -59,64 +59,69 @@ class Survey:
     @property
     def noticed(self) -> dict[str, str]:
         """The notices of each item as one text, by id."""
-        return {id: "; ".join(told) for id, told in self.notices.items()}
+        return {id: "; ".join(notices) for id, notices in self.notices.items()}
 
     @property
     def spans(self) -> dict[str, tuple[str, float, float]]:
-        """Content of the audio file and the span of it, by id: equal for equal recordings."""
+        """SHA-256 of the audio file, start and duration, by id: equal for equal recordings."""
         return {
             u.id: (u.sha256, u.start or 0.0, round(u.seconds or 0.0, 3))
             for u in self.utterances
             if u.sha256 is not None
         }
 
-    def use(self, utterance: Utterance, file: FileFacts | str | None) -> None:
-        """Take an utterance that can be extracted, with the facts of its audio."""
-        self.utterances.append(utterance)
-        if utterance.audio is not None and isinstance(file, FileFacts):
-            self.facts[utterance.audio] = file
-
     def reject(self, item: Item, reason: str, *, fault: bool, hint: str = "") -> None:
-        """List an item with its reason.
+        """Record that an item cannot be trained and tested on.
 
         Args:
-            item: What is left out.
+            item: The item.
             reason: Why.
-            fault: Whether that is something broken or missing.
-            hint: What to do about it, where that differs from item to item.
+            fault: Whether something is broken or missing.
+            hint: What to do about this one item, not counted as part of the cause.
         """
         self.rejected[item.id] = reason + hint
         self.causes[item.id] = reason.removeprefix(f"{item.audio}: ")
         if fault:
-            self.faults.append(item.id)
+            self.faulty.append(item.id)
 
     def notice(self, id: str, notice: str) -> None:
-        """List what is to be known of an item that is used."""
+        """Record an oddity of an item that is used."""
         self.notices.setdefault(id, []).append(notice)
 
 
-def look_at(
-    items: Sequence[Item], root: Path, *, memory: Path | None, follow_links: bool = False
+def take_survey(
+    items: Sequence[Item],
+    root: Path,
+    *,
+    memory: Path | None = None,
+    follow_links: bool = False,
+    open_audio: bool = True,
 ) -> Survey:
-    """Hash and probe what the items name, and sort the items by what can be done with them.
+    """Hash and decode the audio of all items, and sort the items by whether they can be used.
 
     Args:
         items: All items of a corpus.
-        root: Folder that their audio paths count from.
+        root: Folder that their audio paths are relative to.
         memory: File of remembered hashes; None remembers nothing.
-        follow_links: Whether audio is read where links lead out of that folder.
+        follow_links: Whether to read audio through links that lead out of that folder.
+        open_audio: False only checks that the files exist: durations, damage and equal recordings
+            under two names stay unknown.
     """
     paths = RootPaths(root)
     named = list(dict.fromkeys(item.audio for item in items if item.audio is not None))
-    files = path_faults(named, paths, follow_links=follow_links)
-    files |= inspect_files(root, [name for name in named if name not in files], memory=memory)
-    return sort_items(items, files, paths)
+    files = _path_faults(named, paths, follow_links=follow_links)
+    sound = [name for name in named if name not in files]
+    files |= inspect_files(root, sound, memory=memory) if open_audio else list_files(root, sound)
+    survey = Survey()
+    for item in items:
+        _sort(item, files, paths, survey)
+    return survey
 
 
-def path_faults(
+def _path_faults(
     names: Iterable[str], paths: RootPaths, *, follow_links: bool
 ) -> dict[str, FileFacts | str]:
-    """The reasons, by path, of those that are not looked at."""
+    """Reasons, by path, why files are not opened at all."""
     found: dict[str, FileFacts | str] = {}
     for name in names:
         try:
@@ -129,46 +134,41 @@ def path_faults(
     return found
 
 
-def sort_items(
-    items: Sequence[Item], files: Mapping[str, FileFacts | str], paths: RootPaths
-) -> Survey:
-    """Sort items by what can be done with them.
+def _sort(
+    item: Item, files: Mapping[str, FileFacts | str], paths: RootPaths, survey: Survey
+) -> None:
+    """Add one item to a survey.
 
-    Args:
-        items: All items of a corpus.
-        files: What is known of the audio files that they name, or why they cannot be used.
-        paths: Of the corpus root, to name the file that a path may mean.
+    An unlabelled item with readable audio or text is an utterance as well: its features can be
+    extracted, and relabelling the corpus leaves them valid.
     """
-    survey = Survey()
-    for item in items:
-        reason = item.reject
-        if item.audio is not None or item.text is not None:
-            try:
-                survey.use(_utterance(item, files), files.get(item.audio or ""))
-            except UtteranceError as error:
-                name = item.audio or ""
-                hint = paths.hint(name) if files.get(name) == MISSING else ""
-                survey.reject(item, error.reason, fault=True, hint=hint)
-                continue
-        elif reason is None:
-            survey.reject(item, "it has neither audio nor text", fault=True)
-            continue
-        left_out = item.left_out
-        if reason is None and item.label is None:
-            reason, left_out = "it has no label", True
-        if reason is None:
-            survey.labelled.append(item)
-            for notice in (*item.notices, *_heard(survey.utterances[-1], survey.facts)):
-                survey.notice(item.id, notice)
-        else:
-            survey.reject(item, reason, fault=not left_out)
-    return survey
+    reason = item.fault or item.excluded
+    facts = None if item.audio is None else files[item.audio]
+    if item.audio is not None or item.text is not None:
+        try:
+            survey.utterances.append(_utterance(item, facts))
+        except UtteranceError as error:
+            hint = paths.hint(item.audio or "") if facts == MISSING else ""
+            survey.reject(item, error.reason, fault=True, hint=hint)
+            return
+        if item.audio is not None and isinstance(facts, FileFacts):
+            survey.facts[item.audio] = facts
+    elif reason is None:
+        survey.reject(item, "it has neither audio nor text", fault=True)
+        return
+    if reason is None and item.label is None:
+        reason = "it has no label"
+    if reason is not None:
+        survey.reject(item, reason, fault=item.fault is not None)
+        return
+    survey.labelled.append(item)
+    for notice in (*item.notices, *_audio_notices(survey.utterances[-1], facts)):
+        survey.notice(item.id, notice)
 
 
-def _utterance(item: Item, files: Mapping[str, FileFacts | str]) -> Utterance:
-    if item.audio is None:
+def _utterance(item: Item, file: FileFacts | str | None) -> Utterance:
+    if item.audio is None or file is None:
         return Utterance(item.id, text=item.text, start=item.start, stop=item.stop, asr=item.asr)
-    file = files[item.audio]
     if isinstance(file, str):
         raise UtteranceError(item.id, f"{item.audio}: {file}")
     begin, end = item.start or 0.0, file.seconds if item.stop is None else item.stop
@@ -193,10 +193,10 @@ def _utterance(item: Item, files: Mapping[str, FileFacts | str]) -> Utterance:
     )
 
 
-def _heard(utterance: Utterance, facts: Mapping[str, FileFacts]) -> list[str]:
-    """What its audio file tells of an utterance that is used."""
-    if utterance.audio is None:
+def _audio_notices(utterance: Utterance, file: FileFacts | str | None) -> list[str]:
+    """Oddities of the audio that an utterance uses."""
+    if utterance.audio is None or not isinstance(file, FileFacts):
         return []
-    file, begin = facts[utterance.audio], utterance.start or 0.0
+    begin = utterance.start or 0.0
     _, notice = judge_span(file.stretches, begin, begin + (utterance.seconds or 0.0))
     return [*file.notices, *([notice] if notice else [])]

@@ -1,4 +1,4 @@
-"""One utterance of a corpus: where its audio lies, its words, and the hashes of what is read."""
+"""One utterance of a corpus: its audio and words, and hashes of what backbones read of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Utterance:
         stop: Seconds into the file at which it ends; None for its end.
         seconds: Duration in seconds, or None without audio.
         bytes: Size of the file, for `python -m pipeline check`.
-        asr: What a speech recogniser heard, beside the reference in `text`; None where not given.
+        asr: Words from a speech recogniser, beside the reference in `text`, or None.
     """
 
     id: str
@@ -63,7 +63,7 @@ class Utterance:
         """Hash of what an audio backbone reads: file and span; None without audio.
 
         Raises:
-            ManifestError: If there is audio whose SHA-256 is not known.
+            ManifestError: If there is audio without its SHA-256.
         """
         if self.audio is None:
             return None
@@ -71,7 +71,7 @@ class Utterance:
         return _digest([self.sha256, self.start, self.stop])
 
     def check_hashed(self) -> None:
-        """Refuse audio that nothing identifies: all such would share the features of the first.
+        """Refuse audio without a hash: all such utterances would share the features of the first.
 
         Raises:
             ManifestError: If there is audio without its SHA-256.
@@ -89,21 +89,21 @@ class Utterance:
 
     @property
     def asr_content(self) -> str | None:
-        """Hash of what a backbone of recognised words reads; None without them."""
+        """Hash of what a backbone reads that encodes recognised words; None without them."""
         return None if self.asr is None else _digest([self.asr])
 
     def words(self, reads: str) -> str | None:
-        """The recognised words for a backbone that reads `asr`, for all others the reference."""
+        """Words that a text backbone encodes: `asr` if it reads those, else the reference."""
         return self.asr if reads == "asr" else self.text
 
 
 def leaves_root(audio: str) -> bool:
-    """Whether a path of a manifest is not a relative one below the corpus root."""
+    """Whether an audio path of a manifest is absolute or has a part `..`."""
     return audio.startswith("/") or (".." in audio and ".." in audio.split("/"))
 
 
 def path_under(root: Path, utterance: Utterance) -> str | None:
-    """The absolute path of its audio under `root`; None without audio.
+    """Absolute path of an utterance's audio under `root`; None without audio.
 
     Raises:
         ManifestError: If the path leaves the root.
@@ -115,7 +115,8 @@ def path_under(root: Path, utterance: Utterance) -> str | None:
             f"utterance {utterance.id!r}: audio path {utterance.audio!r}; "
             "expected a relative one below the corpus root"
         )
-    return f"{root}/{utterance.audio}"  # joined as paths it would take longer than to parse a row
+    # Called for every row of a manifest; joining with pathlib takes longer than parsing the row.
+    return f"{root}/{utterance.audio}"
 
 
 def check_id(id: str) -> None:
@@ -134,6 +135,7 @@ def check_time(id: str, name: str, value: Any) -> None:
         )
 
 
+# Features are looked up by this hash: it must never change.
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 

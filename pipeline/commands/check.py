@@ -18,7 +18,7 @@ from features.corpus.entry import PACKAGE as CORPORA
 from features.corpus.entry import CorpusEntry, corpus_entry
 from features.corpus.label_checks import named
 from features.corpus.manifest import Manifest
-from features.corpus.rehearsal import Rehearsal, rehearse
+from features.corpus.prepare import Rehearsal, rehearse
 from features.corpus.sources import changes_since
 from features.errors import HeronryError
 from features.extraction.pins import leaves_weights_open, open_weights

@@ -10,7 +10,7 @@ from typing import Any
 from features.backbone.entry import BackboneEntry
 from features.corpus.labels_folder import read_labelled
 from features.corpus.leak_gate import check_leaks
-from features.corpus.leaks import find_seen_leak, gate, lines
+from features.corpus.leaks import find_seen_leak, gate, leak_lines
 from features.corpus.manifest import Label, Manifest
 from features.errors import ManifestError, ParamsError
 from features.extraction.pins import check_pinned, leaves_weights_open
@@ -125,7 +125,7 @@ def check_live_leaks(params: Params, model: ModelEntry, corpus: str) -> dict[str
     return {
         **told,
         "found": told["found"] + [leak.to_dict() for leak in leaks],
-        "lines": told["lines"] + lines(leaks),
+        "lines": told["lines"] + leak_lines(leaks),
     }
 
 

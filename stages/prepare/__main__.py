@@ -25,7 +25,7 @@ def main(corpus: str) -> None:
         raise ParamsError(f"corpora: no entry {corpus!r}; expected {expected}")
     entry, out = corpus_entry(corpus, corpora[corpus]), Path("data", corpus)
     record = take_record(entry)
-    done = prepare(corpus, entry, out)
+    done = prepare(entry, out)
     if done.card["tables"] != record.get("tables", {}):
         raise ManifestError(
             f"the tables of corpus {corpus!r} were edited while they were read: "

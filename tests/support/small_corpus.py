@@ -53,7 +53,7 @@ class SmallCorpus:
 
     def prepare(self, **settings: Any) -> Prepared:
         entry = corpus_entry("mine", {"kind": "manifest", **settings})
-        return prepare("mine", entry, self.out)
+        return prepare(entry, self.out)
 
     def rejected(self) -> dict[str, str]:
         with (self.out / "labels" / "rejected.csv").open(newline="") as file:

@@ -49,7 +49,7 @@ def test_fusion_beats_either_alone(
             pytest.skip(f"package {package} is not installed")
     shipped = known_params()
     monkeypatch.chdir(tmp_path)
-    prepare("demo", corpus_entry("demo", shipped.corpora["demo"]), Path("data/demo"))
+    prepare(corpus_entry("demo", shipped.corpora["demo"]), Path("data/demo"))
     folder = Path("data/demo/utterances").resolve()
     manifest = Manifest.read(folder).located(folder)
     backbones: dict[str, dict[str, object]] = {"none": {}}

@@ -1,21 +1,21 @@
-"""One reading of cells for all tables: what is missing, what is equal, what is mended or refused.
+"""Parse table cells: missing values, equal names, encoding errors.
 
 A column of integers with a gap becomes floats in pandas, one file says `NaN` where another leaves
-a cell empty, and Windows-1252 gets into UTF-8 in two ways. Read here, one speaker is one speaker
-in every kind of table, and what was changed of a cell is said (`Item.notices`).
+a cell empty, and Windows-1252 gets into UTF-8 in two ways. All tables are parsed here, so that one
+speaker is one speaker in every kind of table, and each correction is reported (`Item.notices`).
 
-- `identity`: cells by which rows are told apart or grouped (id, label, speaker ...). Whole floats
-  are integers, `MISSING` says nothing in any case of letters, and Unicode is composed (NFC), so
-  that equal names are equal texts.
-- `words`: what somebody said. `None` and `null` can be said; the spellings that only programs
-  write (`NOT_SAID`) are missing.
+- `identity`: cells that identify or group rows (id, label, speaker ...). Whole floats are integers,
+  `MISSING` is a missing value in any case of letters, and Unicode is composed (NFC), so that equal
+  names are equal texts.
+- `words`: what somebody said. `None` and `null` can be said; spellings that only programs write
+  (`NOT_SAID`) are missing.
 - `path`: a file name, which must stay as it is on the disk.
 - `number`: seconds and turns.
 
-In the former two the control characters U+0080 to U+009F, which no table means, are read as the
-characters of Windows-1252 at the same places, and text that was encoded as UTF-8 twice (`donâ€™t`)
-is decoded once more where it can have been nothing else. NUL and halves of characters (lone
-surrogates), which cannot be written as text, are refused.
+In `identity` and `words` the control characters U+0080 to U+009F, which no table means, are read as
+the characters of Windows-1252 with the same codes, and text that was encoded as UTF-8 twice
+(`donâ€™t`) is decoded once more where nothing else can be meant. NUL and lone surrogates, which
+cannot be written as text, are refused.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from features.arguments import quoted
 from features.errors import ManifestError
 from features.files.records import check_text
 
-# As pandas, R, spreadsheets and databases write a gap; compared in lower case.
+# Missing values as pandas, R, spreadsheets and databases write them; compared in lower case.
 MISSING = frozenset(
     ("", "nan", "-nan", "none", "null", "n/a", "#n/a", "na", "#na", "<na>", "nat", "nil")
 )
 NOT_SAID = frozenset(("", "NaN", "nan", "-nan", "NULL", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaT"))
-ENCODINGS = 3  # that are taken back at most, where one was too many
-LONGEST_TIME = 20  # characters, of which one can be made that is meant
-EXACT_DIGITS = 15  # of an integer that is written as a float
+ENCODINGS = 3  # superfluous encodings that are undone at most
+LONGEST_TIME = 20  # characters of a malformed time for which a message suggests seconds
+EXACT_DIGITS = 15  # digits up to which a float represents an integer exactly
 _WHOLE = re.compile(r"(-?)(0|[1-9][0-9]*)\.0+")
 _ROUNDED = re.compile(r"-?[0-9](\.[0-9]+)?[eE]\+[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -47,7 +47,7 @@ _UNIT = re.compile(r"([0-9]+\.?[0-9]*) *(s|sec|seconds|ms|msec|milliseconds)?")
 _UPPER = range(0x80, 0x100)
 _WINDOWS = {b: bytes([b]).decode("cp1252", errors="ignore") or chr(b) for b in _UPPER}
 _BYTES = {chr(byte): byte for byte in _UPPER} | {char: byte for byte, char in _WINDOWS.items()}
-# Five of the places are none of Windows-1252.
+# Windows-1252 leaves five of these codes undefined.
 _CONTROLS = {
     byte: "\ufffd" if _WINDOWS[byte] == chr(byte) else _WINDOWS[byte] for byte in range(0x80, 0xA0)
 }
@@ -59,36 +59,36 @@ def _class(first: int, last: int) -> str:
     return "[" + re.escape("".join(sorted(held))) + "]"
 
 
-# What bytes of UTF-8 look like when they are read as Windows-1252 or Latin-1. U+00DF, whose letter
-# (the German sharp s) often stands before a quotation mark, begins no script that is in use.
+# Sequences of UTF-8 bytes that were read as Windows-1252 or Latin-1. The first byte DF is left out:
+# it begins no script in use, and its letter (the German sharp s) often precedes a quotation mark.
 _NEXT = _class(0x80, 0xBF)
 _TWICE = re.compile(
     f"{_class(0xC2, 0xDE)}{_NEXT}|{_class(0xE0, 0xEF)}{_NEXT}{{2}}|{_class(0xF0, 0xF4)}{_NEXT}{{3}}"
 )
-_LOST = re.compile("\ufffd|\u00e2\u20ac")  # the latter begins curly quotes and dashes
+_LOST = re.compile("\ufffd|\u00e2\u20ac")  # the second begins misread curly quotes and dashes
 _PUNCTUATION = "\xa0\xab\xbb\xb7\u2013\u2014\u2018\u2019\u201a\u201c\u201d\u201e\u2026\u2039\u203a"
-_WHOLLY = 3  # characters encoded twice, and no others, that leave no doubt in any script
+_WHOLLY = 3  # characters encoded twice, without others beside ASCII, that prove it in any script
 
 
 def identity(
     name: str, value: Any, notes: list[str] | None = None, *, known: Collection[str] = ()
 ) -> str | None:
-    """A cell by which rows are told apart or grouped; None where it is missing.
+    """Parse a cell that identifies or groups rows; None if it is missing.
 
     Args:
-        name: The column, for messages.
-        value: As the table holds it.
-        notes: Gets a line for what was mended.
-        known: Values that are meant, even if they are spelt as a missing one.
+        name: Column, for messages.
+        value: Cell as stored in the table.
+        notes: List that receives a line for each correction.
+        known: Values that are meant literally, even if they are spelt like a missing one.
 
     Raises:
-        ManifestError: If it is no text or number, or cannot be written as text.
+        ManifestError: If it is not text or a number, or cannot be written as text.
 
     >>> identity("speaker", 7.0), identity("speaker", " 7.0 "), identity("speaker", "N/A")
     ('7', '7', None)
     """
     text = _mended(name, _plain(name, value), notes).strip()
-    if name != "id":  # which must be printable as it is
+    if name != "id":  # an id is not changed but refused later, unless it is printable
         text = " ".join(text.split())
         if not text.isprintable() and any(unicodedata.category(c) == "Cc" for c in text):
             raise ManifestError(f"{name} is {quoted(text)}; expected no control characters in it")
@@ -106,9 +106,9 @@ def identity(
 
 
 def words(name: str, value: Any, notes: list[str] | None = None) -> str | None:
-    """What somebody said; None where the cell is missing.
+    """Parse a cell of spoken words; None if it is missing.
 
-    Args and errors are those of `identity`.
+    Arguments and errors are those of `identity`.
 
     >>> words("text", "None"), words("text", "NaN"), words("text", "donâ€™t")
     ('None', None, 'don’t')
@@ -124,14 +124,14 @@ def words(name: str, value: Any, notes: list[str] | None = None) -> str | None:
 
 
 def path(name: str, value: Any) -> str | None:
-    """The name of a file, as it is on the disk; None where the cell is missing."""
+    """Parse a cell with the name of a file, left as it is; None if it is missing."""
     text = _plain(name, value).strip()
     check_text(name, text)
     return None if text.lower() in MISSING else text
 
 
 def number(name: str, value: Any) -> float | None:
-    """A number from 0; None where the cell is missing.
+    """Parse a non-negative number; None if the cell is missing.
 
     Raises:
         ManifestError: If it is anything else.
@@ -146,7 +146,7 @@ def number(name: str, value: Any) -> float | None:
 
 
 def _seconds_hint(text: str) -> str:
-    """How to write a time that is none in seconds, where it can be read as one."""
+    """The time in seconds that a malformed cell may mean, for messages; empty if unclear."""
     if len(text) > LONGEST_TIME:
         return ""
     clock = _CLOCK.fullmatch(text)
@@ -163,16 +163,16 @@ def _seconds_hint(text: str) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell of any column but `text` and `asr` says nothing."""
+    """Whether a cell of any column but `text` and `asr` is a missing value."""
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or (isinstance(value, str) and value.strip().lower() in MISSING)
 
 
 def decoded(content: bytes) -> str:
-    """Text of a published table: line by line UTF-8, or else Windows-1252.
+    """Decode a published table, each line as UTF-8 or, where that fails, as Windows-1252.
 
-    Line by line, since one stray byte says nothing of the lines that are UTF-8.
+    Line by line, since one stray byte says nothing about the other lines.
     """
     lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     return "\n".join(map(_decoded_line, lines))
@@ -186,7 +186,7 @@ def _decoded_line(line: bytes) -> str:
 
 
 def _plain(name: str, value: Any) -> str:
-    """A cell as text; empty if it is null or not a number."""
+    """A cell as text; empty if it is null or NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -199,13 +199,13 @@ def _plain(name: str, value: Any) -> str:
 
 
 def _mended(name: str, text: str, notes: list[str] | None, *, lost: str | None = None) -> str:
-    """A text with its characters set right.
+    """Correct the encoding of a text.
 
     Args:
-        name: The column.
-        text: As it was read.
-        notes: Gets a line for each kind of change.
-        lost: In place of control characters that stand for nothing; None leaves them.
+        name: Column, for messages.
+        text: Text as it was read.
+        notes: List that receives a line for each kind of change.
+        lost: Replacement for control characters without meaning; None leaves them.
     """
     check_text(name, text)
     if text.isascii():
@@ -225,7 +225,7 @@ def _mended(name: str, text: str, notes: list[str] | None, *, lost: str | None =
 
 
 def _decoded_once(text: str) -> str:
-    """A text with one encoding less wherever that leaves no doubt."""
+    """Undo one superfluous UTF-8 encoding wherever nothing else can be meant."""
     found = list(_TWICE.finditer(text))
     alone = len(found) >= _WHOLLY and _TWICE.sub("", text).isascii()
     wholly = alone and all(map(_undone, found))
@@ -233,13 +233,13 @@ def _decoded_once(text: str) -> str:
 
 
 def _undone(match: re.Match[str]) -> str:
-    """The character that was encoded twice; empty if there is none."""
+    """The character that was encoded twice, or empty text."""
     content = bytes(_BYTES[char] for char in match[0])
     return content.decode("utf-8", errors="ignore") if len(match[0]) > 1 else ""
 
 
 def _sure(match: re.Match[str]) -> bool:
-    """Whether these characters stand beside each other in no language that we know of."""
+    """Whether these characters stand beside each other in no known language."""
     char = _undone(match)
     if not char:
         return False

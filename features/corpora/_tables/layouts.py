@@ -1,13 +1,15 @@
-"""Where the tables of a corpus lie below its root, in the layouts that people and hubs use."""
+"""Find the tables and clips of a corpus below its root, in the layouts of people and hubs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from features.corpora._tables.parquet import Shard
-from features.corpora._tables.text import TextTable, check_relative, split_of
+from features.corpora._tables.rows import check_relative, split_of
+from features.corpora._tables.text import TextTable
+from features.corpus.adapter import Source
 from features.errors import ManifestError
 from features.files.records import read_json
 from features.files.root_paths import held
@@ -21,7 +23,7 @@ _EXPECTED = (
 
 
 def find_tables(root: Path, file: str) -> list[TextTable | Shard]:
-    """The tables that `file` names, in the order of their paths.
+    """Find the tables that `file` names, in the order of their paths.
 
     Args:
         root: Folder of the corpus.
@@ -32,12 +34,16 @@ def find_tables(root: Path, file: str) -> list[TextTable | Shard]:
     """
     check_relative(file)
     path = root / file
+    tables: list[TextTable | Shard]
     if path.is_file():
         tables = [_table(root, path)]
         alone = isinstance(tables[0], TextTable) and tables[0].folder is None
         return [TextTable(path)] if alone else tables
     if path.is_dir():
-        tables = [*_saved(root, path)] or _described(root, path) or [*shards_below(root, path)]
+        tables = [*_saved(root, path)]
+        described = sorted(each for name in METADATA for each in _visible(path, name))
+        tables = tables or [_table(root, each) for each in described]
+        tables = tables or [*shards_below(root, path)]
     else:
         found = _matching(root, file) if any(sign in file for sign in "*?[") else ()
         tables = [_table(root, path) for path in sorted(found) if path.is_file()]
@@ -53,7 +59,7 @@ def find_tables(root: Path, file: str) -> list[TextTable | Shard]:
 
 
 def _matching(root: Path, pattern: str) -> Iterator[Path]:
-    """Paths that match, but for hidden ones, among them the `._` files of macOS."""
+    """Paths that match a pattern, without hidden ones such as the `._` files of macOS."""
     try:
         found = list(root.glob(pattern))
     except ValueError as error:
@@ -62,6 +68,32 @@ def _matching(root: Path, pattern: str) -> Iterator[Path]:
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
         if not hidden or any(part.startswith(".") for part in PurePosixPath(pattern).parts):
             yield path
+
+
+def clips_in(folder: Path, suffixes: Sequence[str] = (".flac", ".wav")) -> list[Path]:
+    """Audio files of a folder, in the order of their names."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        # macOS leaves a `._` file beside each file that it copies.
+        if path.suffix.lower() in suffixes and not path.name.startswith("._")
+    )
+
+
+def wrong_root(root: Path, lacks: str, *wanted: str, corpus: str, source: Source) -> ManifestError:
+    """Error for a folder that is not the root of a published corpus.
+
+    Args:
+        root: The folder.
+        lacks: What it should hold, such as `no folder wav`.
+        wanted: Names of which one should be there, to suggest similar ones.
+        corpus: Name of the corpus.
+        source: Its description, whose `obtain` goes into the message.
+    """
+    return ManifestError(
+        f"{root} holds {lacks} but {held(root, *wanted)}; expected the root of {corpus}: "
+        f"{source.obtain}"
+    )
 
 
 def shards_below(root: Path, folder: Path) -> list[Shard]:
@@ -85,7 +117,7 @@ def _shard(root: Path, path: Path) -> Shard:
 
 
 def _saved(root: Path, folder: Path) -> Iterator[Shard]:
-    """What `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote into a folder."""
+    """Tables that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote into a folder."""
     listing = folder / "dataset_dict.json"
     if listing.is_file():
         for split in _list(read_json(listing), "splits", listing):
@@ -121,14 +153,8 @@ def _name(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _described(root: Path, folder: Path) -> list[TextTable | Shard]:
-    """The `metadata` files of an audiofolder."""
-    paths = sorted(path for name in METADATA for path in _visible(folder, name))
-    return [_table(root, path) for path in paths]
-
-
 def _visible(folder: Path, pattern: str) -> list[Path]:
-    """Files below a folder by pattern, but for hidden ones such as those of a download cache."""
+    """Files below a folder by pattern, without hidden ones such as those of a download cache."""
     return [
         path
         for path in sorted(folder.rglob(pattern))

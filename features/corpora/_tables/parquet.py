@@ -1,9 +1,9 @@
-"""Tables of Hugging Face `datasets`: Parquet files, and the Arrow streams of `save_to_disk`.
+"""Read tables of Hugging Face `datasets`: Parquet files and the Arrow streams of `save_to_disk`.
 
-They are read column by column: what says who spoke and how first, the audio only once all of that
-is right. However large the corpus, memory holds one row group of a Parquet file at a time (those of
-`datasets` have 100 rows of audio), and of an Arrow stream only what the system keeps mapped.
-pyarrow is imported on first use. Nothing here is unpickled or executed.
+Columns are read separately: labels and speakers first, the audio only once those are valid. However
+large the corpus, memory holds one row group of a Parquet file at a time (those of `datasets` have
+100 rows of audio), and of an Arrow stream only the pages that the system keeps mapped. pyarrow is
+imported on first use. Nothing here is unpickled or executed.
 
 Formats: parquet.apache.org, arrow.apache.org (IPC streams). `datasets` keeps the names of its
 `ClassLabel` integers as JSON in the schema's metadata (key `huggingface`) and in
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from features.corpora._tables.text import (
+from features.corpora._tables.rows import (
     DECODED,
     Reading,
     Row,
@@ -27,13 +27,13 @@ from features.corpora._tables.text import (
     lacking_columns,
     with_split,
 )
+from features.corpora._tables.text import LFS_BEGIN
 from features.errors import ManifestError
 from features.files.json_text import parse_json
 from features.files.reading import check_regular, open_regular, read_regular
 
-BATCH_ROWS = 16  # of Parquet; an audio cell is about a megabyte
-BUFFER_BYTES = 2**20  # read at once of a column
-_LFS_BEGIN = b"version https://git-lfs"
+BATCH_ROWS = 16  # rows of Parquet decoded at once; an audio cell is about a megabyte
+BUFFER_BYTES = 2**20  # bytes of a column read at once
 _METADATA = b"huggingface"
 
 
@@ -43,9 +43,9 @@ class Shard:
 
     Attributes:
         path: A `.parquet` file, or an Arrow stream by any other name.
-        name: What messages call it: its path below the root.
-        split: Of rows that name none.
-        info: `dataset_info.json` beside it, where there is one.
+        name: Path below the root, for messages.
+        split: Split of rows that name none.
+        info: `dataset_info.json` beside it, if it exists.
     """
 
     path: Path
@@ -59,7 +59,7 @@ class Shard:
         return list(self._schema.names)
 
     def embeds(self, column: str) -> bool:
-        """Whether a column holds files themselves: bytes, or a struct of `bytes` and `path`."""
+        """Whether a column contains files themselves: bytes, or a struct of `bytes` and `path`."""
         from pyarrow import types
 
         kind = self._schema.field(column).type
@@ -67,7 +67,7 @@ class Shard:
         return any(holds(kind) for holds in kinds)
 
     def _decoded(self, column: str) -> bool:
-        """Whether a column holds neither files nor their paths but samples or the like."""
+        """Whether a column contains samples or the like: neither files nor their paths."""
         from pyarrow import types
 
         kind = self._schema.field(column).type
@@ -77,12 +77,12 @@ class Shard:
         return "bytes" not in names and ("array" in names or "path" not in names)
 
     def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """The cells of these columns, row by row, as they are stored.
+        """Read the cells of some columns, row by row, as they are stored.
 
         Raises:
             ManifestError: Naming the file, if it cannot be read to its end.
         """
-        with self._naming_it():
+        with self._named_errors():
             for batch in self._batches(columns):
                 cells = [batch.column(name) for name in columns]
                 for number in range(batch.num_rows):
@@ -90,12 +90,12 @@ class Shard:
                     yield dict(zip(columns, values, strict=True))
 
     def read(self, columns: Mapping[str, str] | None) -> Reading:
-        """All rows, without the audio where that is embedded.
+        """Read all rows, without embedded audio.
 
         Args:
             columns: Our column names to the table's.
         """
-        reading = Reading(numbered=True)
+        reading = Reading()
         try:
             chosen, faults = choose_columns(columns, self.names)
             faults += lacking_columns(chosen, self.names)
@@ -120,7 +120,7 @@ class Shard:
         return reading
 
     def _plain(self, column: str, row: Mapping[str, Any]) -> Any:
-        """A cell as text or a number, with the name in place of a class's integer."""
+        """A cell with the name of its class in place of an integer of a `ClassLabel`."""
         cell = row[column]
         names = self._class_names.get(column)
         if names is None or not isinstance(cell, int) or cell == -1:
@@ -134,7 +134,7 @@ class Shard:
         import pyarrow
         from pyarrow import ipc, parquet
 
-        with self._naming_it():
+        with self._named_errors():
             check_regular(self.path)
             if self.path.suffix == ".parquet":
                 return parquet.read_schema(self.path)
@@ -155,29 +155,30 @@ class Shard:
         from pyarrow import ipc, parquet
 
         if self.path.suffix == ".parquet":
-            # By its own defaults pyarrow would hold the whole file.
+            # By default pyarrow would buffer the whole file in memory.
             options = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
             check_regular(self.path)
             with parquet.ParquetFile(self.path, **options) as file:
                 yield from file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False)
         else:
             check_regular(self.path)
-            # Mapped, so that columns that are not asked for are not read.
+            # Memory-mapped, so that other columns are not read.
             with pyarrow.memory_map(str(self.path)) as file:
                 for batch in ipc.open_stream(file):
                     yield batch.select(list(columns))
 
     @contextlib.contextmanager
-    def _naming_it(self) -> Iterator[None]:
+    def _named_errors(self) -> Iterator[None]:
+        """Raise `ManifestError` naming the file for what pyarrow raises."""
         import pyarrow
 
         try:
             yield
-        # ValueError and OverflowError: of cells that Python cannot hold, such as times.
+        # Cells without a Python value, such as some times, raise ValueError or OverflowError.
         except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
             what = "Parquet" if self.path.suffix == ".parquet" else "an Arrow stream"
             reason, remedy = str(error).partition("\n")[0], "fetch it again"
-            if _begins(self.path, _LFS_BEGIN):
+            if _begins(self.path, LFS_BEGIN.encode()):
                 reason, remedy = "it is a git-LFS pointer", "run `git lfs pull` where it came from"
             raise ManifestError(
                 f"{self.name} cannot be read as {what} ({reason}); expected a whole file: {remedy}"

@@ -1,87 +1,46 @@
-"""Tables of utterances in text, and what all tables share: column names, splits, relative paths.
-
-A table is read to rows under our own column names. What is wrong with it is listed, not raised, so
-that all problems of a corpus are told at once.
-"""
+"""Read tables of utterances in CSV and JSON Lines, and the CSV tables of published corpora."""
 
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from features.corpora._tables.cells import is_missing
+from features.corpora._tables.rows import (
+    COLUMNS,
+    Reading,
+    Row,
+    choose_columns,
+    lacking_columns,
+    repeated,
+    split_of,
+    with_split,
+)
+from features.corpus.adapter import Source
 from features.errors import ManifestError
 from features.files.json_text import Decoder
 from features.files.reading import open_text, read_regular
+from features.files.root_paths import RootPaths
 
-COLUMNS = (
-    "id", "audio", "text", "start", "stop", "label", "speaker", "dialogue", "turn", "gender",
-    "sentence", "split", "asr",
-)  # fmt: skip
-FILE_NAME = "file_name"  # what an audiofolder calls its column of paths
-DECODED = (
-    "samples of decoded audio, not a file; expected the file's bytes or path: cast the column by "
-    "`dataset.cast_column('audio', Audio(decode=False))` and save it again, or write WAV files"
-)
-LISTED = 20  # problems that a message quotes
-LONGEST = 600  # characters of one of them
+LFS_BEGIN = "version https://git-lfs"  # of a file that git-lfs has not fetched
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-# What others call the splits; our names are the values.
-SPLIT_NAMES = {
-    name: split
-    for split, names in (
-        ("train", "train training"),
-        ("valid", "valid validation val dev development"),
-        ("test", "test testing eval evaluation"),
-    )
-    for name in names.split()
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table.
-
-    Attributes:
-        place: What messages call it, such as `line 3`.
-        cells: By our own column names.
-    """
-
-    place: str
-    cells: dict[str, Any]
-
-
-@dataclass
-class Reading:
-    """What was read of a table, and what is wrong with it, one line each.
-
-    Attributes:
-        rows: Those that could be read.
-        faults: Problems; a corpus with any is refused.
-        embedded: The table's name of the column that holds audio files themselves, if one does.
-        numbered: Whether a row may be known by its number: for tables that people do not edit.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    embedded: str | None = None
-    numbered: bool = False
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A CSV or JSON Lines file.
+    """A CSV or JSON Lines file of utterances.
 
     Attributes:
         path: The file.
-        name: What messages call it; empty where the corpus is this one file.
-        folder: Folder below the root that paths of an audiofolder's `metadata` file count from;
-            None for a table of our own, which must have no other columns than ours.
-        split: Of rows that name none.
+        name: Name in messages; empty where the corpus is this one file.
+        folder: Folder below the root to which the paths in an audiofolder's `metadata` file are
+            relative; None for a table of our own, which must have no other columns than ours.
+        split: Split of rows that name none.
     """
 
     path: Path
@@ -90,7 +49,7 @@ class TextTable:
     split: str | None = None
 
     def read(self, columns: Mapping[str, str] | None) -> Reading:
-        """All rows.
+        """Read all rows.
 
         Args:
             columns: Our column names to the table's.
@@ -108,8 +67,9 @@ class TextTable:
                 found.append((number, row))
         names = list(dict.fromkeys(name for _, row in found for name in row))
         chosen, faults = choose_columns(columns, names)
-        if columns is None and self.folder is None:
-            faults = [*_unknown(names), *faults]
+        unknown = sorted(set(names) - set(COLUMNS))
+        if columns is None and self.folder is None and unknown:
+            faults = [f"unknown columns {unknown}; expected some of {list(COLUMNS)}", *faults]
         if found:
             lacking = lacking_columns(chosen, names)
             reading.faults = [where + fault for fault in faults] + reading.faults
@@ -125,106 +85,76 @@ class TextTable:
         if self.folder is None:
             return with_split(cells, self.split)
         audio = cells.get("audio")
-        # One that begins with / stays so, to be refused with the other paths that leave the root.
+        # An absolute path stays absolute, to be refused with the other paths that leave the root.
         if isinstance(audio, str) and not is_missing(audio):
             cells["audio"] = audio = str(PurePosixPath(self.folder, audio.strip()))
         folder = str(PurePosixPath(str(audio or "")).parent)
         return with_split(cells, self.split or split_of(folder))
 
 
-def choose_columns(
-    columns: Mapping[str, str] | None, names: Sequence[str]
-) -> tuple[dict[str, str], list[str]]:
-    """Which of a table's columns are which of ours, and what is wrong with them.
+def published_rows(
+    path: Path,
+    columns: Sequence[str],
+    source: Source,
+    *,
+    decode: Callable[[bytes], str] = lambda content: content.decode("utf-8-sig"),
+    skip_spaces: bool = False,
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Read columns of a CSV table of a published corpus.
 
     Args:
-        columns: Our names to the table's; an empty one says that the table has none of it. What is
-            not named here goes by our own name, unless its column is named for something else.
-        names: The table's.
+        path: The table.
+        columns: Required columns, with `_` for the spaces in their names.
+        source: The corpus, whose `obtain` goes into messages.
+        decode: Decoder of the file.
+        skip_spaces: Whether to ignore spaces after a comma.
+
+    Yields:
+        The place of a row for messages, and its cells by column; cells missing at the end of a
+        line are empty.
+
+    Raises:
+        ManifestError: If it cannot be read or lacks a column.
     """
-    given = columns or {}
-    twice = _twice(names)
-    faults = [f"columns {twice} occur twice; expected each once"] if twice else []
-    faults += [
-        f"columns.{ours} names {theirs!r}, which is none of its columns {list(names)}"
-        for ours, theirs in given.items()
-        if theirs and theirs not in names
-    ]
-    taken = {ours: theirs for ours, theirs in given.items() if theirs in names}
-    own = {
-        name: name
-        for name in COLUMNS
-        if name in names and name not in given and name not in taken.values()
-    }
-    if FILE_NAME in names and "audio" not in own | dict(given):
-        own["audio"] = FILE_NAME
-    return taken | own, faults
+    try:
+        text = decode(read_regular(path))
+    except (OSError, UnicodeDecodeError) as error:
+        absent = isinstance(error, FileNotFoundError)
+        hint = RootPaths(path.parent).hint(path.name) if absent else ""
+        raise ManifestError(
+            f"cannot read {path} ({error}){hint}; expected the table as published: {source.obtain}"
+        ) from error
+    if text.startswith(LFS_BEGIN):
+        raise ManifestError(
+            f"{path} is a git-LFS pointer, not a table: run `git lfs pull` where it came from"
+        )
+    file = io.StringIO(text, newline="")
+    reader = csv.DictReader(file, restval="", skipinitialspace=skip_spaces)
+    try:
+        names = {re.sub(r"\s+", "_", name.strip()): name for name in reader.fieldnames or ()}
+        lacking = [name for name in columns if name not in names]
+        if lacking:
+            held = list(names.values())
+            raise ManifestError(
+                f"{path} has the columns {str(held)[:500]}, not {lacking}; expected the table as "
+                f"published{separator(held)}. {source.obtain}"
+            )
+        for row in reader:
+            yield f"{path}, line {reader.line_num}", {name: row[names[name]] for name in columns}
+    except csv.Error as error:
+        raise ManifestError(f"{path}, line {reader.reader.line_num}: not CSV ({error})") from error
 
 
-def lacking_columns(chosen: Mapping[str, str], names: Sequence[str]) -> list[str]:
-    """At most one problem: that the table lacks columns without which there is no corpus."""
-    lacking = [name for name in ("label", "speaker") if name not in chosen]
-    if not chosen.keys() & {"audio", "text"}:
-        lacking.append("audio or text")
-    if not lacking:
-        return []
-    return [
-        f"it has no column {', nor '.join(lacking)}, but {list(names)}: add it, or map it by "
-        "`columns`"
-    ]
-
-
-def with_split(cells: dict[str, Any], split: str | None) -> dict[str, Any]:
-    """Cells with the split of their file, unless they name one themselves."""
-    return cells | {"split": split} if is_missing(cells.get("split")) else cells
-
-
-def split_of(place: str) -> str | None:
-    """The split that a path names, the last of its parts first; None if none or several.
-
-    >>> split_of("data/validation-00000-of-00002.parquet"), split_of("default/dev/0.parquet")
-    ('valid', 'valid')
-    >>> split_of("latest/contest.parquet") is None
-    True
-    """
-    for part in reversed(PurePosixPath(place).parts):
-        words = re.split(r"[^a-z]+", part.lower())
-        named = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
-        if len(named) == 1:
-            return named.pop()
-    return None
-
-
-def check_relative(path: str) -> None:
-    """Raise `ManifestError` for a path that could leave the corpus root."""
-    parts, windows = PurePosixPath(path).parts, PureWindowsPath(path)
-    if path.startswith("/") or windows.drive or ".." in parts or ".." in windows.parts:
-        raise ManifestError(f"path {path!r}; expected a relative one below the corpus root")
-
-
-def raise_faults(path: Path, faults: Sequence[str]) -> None:
-    """Raise `ManifestError` listing the faults of a table, if there are any."""
-    if faults:
-        more = [f"and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
-        listed = "\n  ".join([*map(_cut, faults[:LISTED]), *more])
-        raise ManifestError(f"{path}: problems to mend:\n  {listed}")
-
-
-def _cut(fault: str) -> str:
-    """A line without the middle of a long cell that it quotes."""
-    if len(fault) <= LONGEST:
-        return fault
-    return f"{fault[: LONGEST // 2]} ... {fault[-LONGEST // 2 :]}"
-
-
-def _unknown(names: Sequence[str]) -> list[str]:
-    unknown = sorted(set(names) - set(COLUMNS))
-    if not unknown:
-        return []
-    return [f"unknown columns {unknown}; expected some of {list(COLUMNS)}"]
+def separator(header: Sequence[str]) -> str:
+    """Hint for a message where the header of a CSV table has another separator than commas."""
+    for sign, name in ((";", "semicolons (;)"), ("\t", "tabs"), ("|", "bars (|)")):
+        if len(header) == 1 and sign in header[0]:
+            return f": its cells are separated by {name}; expected commas: save it so"
+    return ""
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Number and cells of each line, or what is wrong with it."""
     try:
         with open_text(path, encoding="utf-8-sig") as file:
             yield from _jsonl(file) if path.suffix == ".jsonl" else _csv(file)
@@ -253,7 +183,7 @@ def _csv(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
         if separator(header):
             yield 1, f"one column {header[0]!r}{separator(header)}; the rest was not read"
             return
-        twice = _twice(header)
+        twice = repeated(header)
         if twice:
             yield 1, f"columns {twice} occur twice in the header; expected each once"
         for cells in reader:
@@ -263,8 +193,9 @@ def _csv(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 fault = f"{len(cells)} cells; expected {len(header)} as in the header"
                 yield reader.line_num, fault
     except csv.Error as error:
-        remedy = "is a quotation mark left open?" if "limit" in str(error) else ""
-        yield reader.line_num, f"not CSV ({error}); the rest was not read{remedy and ': '}{remedy}"
+        # The field size limit is reached where a quotation mark is never closed.
+        remedy = ": is a quotation mark left open?" if "limit" in str(error) else ""
+        yield reader.line_num, f"not CSV ({error}); the rest was not read{remedy}"
 
 
 def _jsonl(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -285,21 +216,9 @@ def _jsonl(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
             yield number, row
 
 
-def separator(header: Sequence[str]) -> str:
-    """A hint to append to a message where the header of a CSV table is cut by another sign."""
-    for sign, name in ((";", "semicolons (;)"), ("\t", "tabs"), ("|", "bars (|)")):
-        if len(header) == 1 and sign in header[0]:
-            return f": its cells are separated by {name}; expected commas: save it so"
-    return ""
-
-
 class _Object(dict[str, Any]):
-    """A JSON object that knows which of its names occur twice, of which only the last is kept."""
+    """A JSON object that records repeated names, of which a dict keeps only the last value."""
 
     def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
         super().__init__(pairs)
-        self.twice = _twice([name for name, _ in pairs])
-
-
-def _twice(names: Sequence[str]) -> list[str]:
-    return [] if len(set(names)) == len(names) else sorted({n for n in names if names.count(n) > 1})
+        self.twice = repeated([name for name, _ in pairs])

@@ -115,7 +115,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, **entr
     monkeypatch.setenv("HERONRY_MINE_ROOT", str(root))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     given = {"kind": "manifest", "protocol": "official", **entry}
-    prepare("mine", corpus_entry("mine", given), tmp_path / "data")
+    prepare(corpus_entry("mine", given), tmp_path / "data")
     return tmp_path / "data"
 
 

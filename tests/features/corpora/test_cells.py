@@ -22,7 +22,7 @@ from features.corpora.manifest import ManifestCorpus
 from features.corpora.meld import Meld
 from features.corpus.adapter import Item
 from features.corpus.manifest import read_labels
-from features.corpus.survey import look_at
+from features.corpus.survey import take_survey
 from features.corpus.utterance import Utterance
 from features.errors import ManifestError
 
@@ -89,8 +89,8 @@ def test_what_is_missing_is_so_in_every_kind_of_table(
     first, second = items(tmp_path, write, [other, gaps])
     assert (first.label, first.gender, first.split) == ("sad", "f", "valid")
     assert second.label is None
-    assert second.left_out
-    assert second.reject is not None
+    assert second.fault is None
+    assert second.excluded is not None
     assert {getattr(second, name) for name in optional} == {None}
     with pytest.raises(ManifestError, match=r"speaker is .*expected who speaks"):
         items(tmp_path, write, [row(speaker=gap), row(id="u2", speaker="x")])
@@ -99,11 +99,11 @@ def test_what_is_missing_is_so_in_every_kind_of_table(
 def test_a_class_may_be_called_none_if_the_entry_says_so(tmp_path: Path) -> None:
     file = write_csv(tmp_path, [row(label="none"), row(id="u2", label="joy")])
     first, second = ManifestCorpus(tmp_path, file=file).items()
-    assert first.reject == (
+    assert first.excluded == (
         "its label 'none' is read as missing; if it is a class, name it in `classes`"
     )
     kept = ManifestCorpus(tmp_path, file=file, classes=["none", "joy"]).items()
-    assert [(item.label, item.reject) for item in kept] == [("none", None), ("joy", None)]
+    assert [(item.label, item.excluded) for item in kept] == [("none", None), ("joy", None)]
     assert second.label == "joy"
 
 
@@ -352,7 +352,7 @@ def test_decoded_audio_says_what_to_do(tmp_path: Path, cell: Any) -> None:
 def test_ids_that_begin_anew_in_each_split(tmp_path: Path) -> None:
     rows = [row(id=f"{n % 2}", split=("train", "test")[n // 2], audio=f"{n}.wav") for n in range(4)]
     with pytest.raises(
-        ManifestError, match="2 ids begin anew in each split, such as '0' in"
+        ManifestError, match="2 ids start again in each split, such as '0' in"
     ) as caught:
         items(tmp_path, write_csv, rows)
     assert str(caught.value).endswith("put the split into them, such as train-0")
@@ -392,6 +392,6 @@ def test_nul_in_the_path_of_a_cell_is_rejected(tmp_path: Path) -> None:
     audio = {"bytes": None, "path": "a\0.wav"}
     pq.write_table(pa.Table.from_pylist([row(audio=audio)]), tmp_path / "rows.parquet")
     found = list(ManifestCorpus(tmp_path, file="rows.parquet").items())
-    survey = look_at(found, tmp_path, memory=None)
+    survey = take_survey(found, tmp_path)
     assert "holds NUL (U+0000)" in survey.rejected["u1"]
-    assert survey.faults == ["u1"]
+    assert survey.faulty == ["u1"]

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.corpora.crema_d import INTENDED, LFS_BEGIN, SENTENCES, CremaD
+from features.corpora._tables.text import LFS_BEGIN
+from features.corpora.crema_d import INTENDED, SENTENCES, CremaD
 from features.corpus.adapter import Item
 from features.corpus.entry import corpus_entry, corpus_problems
 from features.corpus.manifest import Manifest, read_labels
@@ -73,7 +74,7 @@ def test_six_emotions_twelve_sentences_four_levels(tmp_path: Path) -> None:
     levels = [f"1091_IEO_SAD_{level}.wav" for level in ("LO", "MD", "HI", "XX")]
     codes = [f"1001_{s}_{e}_XX.wav" for s, e in product(SENTENCES, INTENDED)]
     items = list(CremaD(clips(tmp_path, *codes, *levels)).items())
-    assert [item.reject for item in items] == [None] * 76
+    assert [item.fault for item in items] == [None] * 76
     assert {item.id[9:12]: item.label for item in items} == {
         "ANG": "anger",
         "DIS": "disgust",
@@ -101,12 +102,12 @@ def test_votes_are_those_of_the_voice_and_ties_are_left_out(tmp_path: Path) -> N
     corpus = CremaD(tmp_path, labels="voice_vote")
     items = list(corpus.items())
     assert [item.label for item in items[:6]] == list(corpus.classes)
-    assert [item.reject for item in items] == [None] * 6 + [
-        "the voice vote is a tie",
+    assert [item.fault for item in items] == [None] * 7 + [
         "voice vote 'Q'; expected one of A, D, F, H, N, S",
         "summaryTable.csv has no row for it",
     ]
-    assert [item.left_out for item in items] == [False] * 6 + [True, False, False]
+    ties = {item.id: item.excluded for item in items if item.excluded}
+    assert ties == {names["G"]: "the voice vote is a tie"}
     # Without a label it can be extracted all the same.
     assert [item.label for item in items[6:]] == [None] * 3
     assert all(item.audio and item.text and item.speaker for item in items)
@@ -125,7 +126,7 @@ def test_the_silent_recording_is_rejected(tmp_path: Path, labels: str) -> None:
     summary(clips(tmp_path, "1076_MTI_SAD_XX.wav"), {"1076_MTI_SAD_XX": "N"})
     item = only(tmp_path, labels=labels)
     assert (item.id, item.label, item.audio) == ("1076_MTI_SAD_XX", None, None)
-    assert (item.reject, item.left_out) == ("the published recording is silent", True)
+    assert (item.fault, item.excluded) == (None, "the published recording is silent")
 
 
 @pytest.mark.parametrize(
@@ -141,9 +142,8 @@ def test_the_silent_recording_is_rejected(tmp_path: Path, labels: str) -> None:
 )
 def test_what_is_no_clip_of_the_corpus_is_rejected(tmp_path: Path, name: str, reason: str) -> None:
     item = only(clips(tmp_path, name))
-    assert item.reject is not None
-    assert item.reject.startswith(reason)
-    assert not item.left_out
+    assert str(item.fault).startswith(reason)
+    assert item.excluded is None
     assert (item.id, item.label, item.audio, item.text) == (f"AudioWAV/{name}", None, None, None)
 
 
@@ -181,7 +181,7 @@ def test_a_root_without_clips(tmp_path: Path) -> None:
     [
         (None, "cannot read .*summaryTable.csv"),
         (POINTER, "summaryTable.csv is a git-LFS pointer, not a table: run `git lfs pull`"),
-        ("FileName,FaceVote\n", r"columns \['FileName', 'FaceVote'\]; expected FileName and Voice"),
+        ("FileName,FaceVote\n", r"columns \['FileName', 'FaceVote'\], not \['VoiceVote'\]"),
         ("FileName,VoiceVote\na,A\na,D\n", "ids occur more than once, such as .'a'"),
     ],
 )
@@ -216,7 +216,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -
     monkeypatch.setenv("HERONRY_CREMA_D_ROOT", str(root))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     mapping = {"kind": "crema_d", "protocol": "speaker_folds", "folds": 5, **settings}
-    return prepare("crema_d", corpus_entry("crema_d", mapping), tmp_path / "data")
+    return prepare(corpus_entry("crema_d", mapping), tmp_path / "data")
 
 
 def test_prepared_no_actor_is_in_two_splits(

@@ -65,7 +65,7 @@ def test_five_men_and_five_women_speak_ten_sentences(tmp_path: Path) -> None:
     speakers = [f"{number:02d}" for number in (3, *range(8, 17))]
     tree(tmp_path, *(f"{s}{t}Na.wav" for s, t in product(speakers, SENTENCES)))
     items = list(EmoDB(tmp_path).items())
-    assert [item.reject for item in items] == [None] * 100
+    assert [item.fault for item in items] == [None] * 100
     assert {item.speaker: item.gender for item in items} == GENDERS
     assert {s for s, gender in GENDERS.items() if gender == "male"} == {
         "03", "10", "11", "12", "15",
@@ -94,8 +94,7 @@ def test_the_published_counts_add_up() -> None:
 )
 def test_what_is_no_clip_of_the_corpus_is_rejected(tmp_path: Path, name: str, reason: str) -> None:
     item = only(tree(tmp_path, name))
-    assert item.reject is not None
-    assert item.reject.startswith(reason)
+    assert str(item.fault).startswith(reason)
     assert (item.id, item.label, item.audio, item.text) == (f"wav/{name}", None, None, None)
 
 
@@ -122,7 +121,7 @@ def test_prepared_one_speaker_is_left_out_at_a_time(
     monkeypatch.setenv("HERONRY_EMODB_ROOT", str(root))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     entry = corpus_entry("emodb", {"protocol": "leave_one_speaker_out", "allow_rejected": 1})
-    done = prepare("emodb", entry, tmp_path / "data")
+    done = prepare(entry, tmp_path / "data")
     assert (done.utterances, done.card["folds"]) == (140, 10)
     assert list(done.rejected) == ["wav/99a01Fa.wav"]
     assert done.card["speakers"] == [{"train": 8, "valid": 1, "test": 1}] * 10

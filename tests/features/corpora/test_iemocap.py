@@ -133,13 +133,14 @@ def test_label_maps(
         assert item.id.endswith(name)
         assert item.audio is not None  # features do not depend on the labels
         if code in kept:
-            assert (item.label, item.reject) == (corpus.label_map[code], None)
+            reasons: tuple[str | None, str | None] = (None, None)
+            assert item.label == corpus.label_map[code]
         else:
             assert item.label is corpus.label_map.get(code) is None
-            wrong = f"; expected one of {', '.join(CODES)}"
-            other = f" is not among the classes of {labels}"
-            assert item.reject == f"label {code}{other if code in CODES else wrong}"
-        assert item.left_out == (code in CODES and code not in kept)
+            wrong = f"label {code}; expected one of {', '.join(CODES)}"
+            other = f"label {code} is not among the classes of {labels}"
+            reasons = (None, other) if code in CODES else (wrong, None)
+        assert (item.fault, item.excluded) == reasons
 
 
 def test_excited_is_happy_in_four_classes_only(tmp_path: Path) -> None:
@@ -215,7 +216,7 @@ def test_label_lines_that_cannot_be_read_are_listed(tmp_path: Path) -> None:
     ]
     for item in bad:
         assert (item.label, item.audio, item.text) == (None, None, None)
-        assert "is not [start - end], an utterance of this dialogue" in str(item.reject)
+        assert "is not [start - end], an utterance of this dialogue" in str(item.fault)
 
 
 def test_windows_text(tmp_path: Path) -> None:
@@ -256,8 +257,8 @@ def test_improvised_only(tmp_path: Path) -> None:
     assert found["Ses01F_impro03_F000"].label == "happy"
     play = found["Ses01F_script03_2_F000"]
     assert play.label is None
-    assert play.reject == "it is from a play (script03_2), and improvised_only is set"
-    assert found["Ses01F_script03_2_F001"].reject == (
+    assert play.excluded == "it is from a play (script03_2), and improvised_only is set"
+    assert found["Ses01F_script03_2_F001"].excluded == (
         "label xxx is not among the classes of four_class"
     )
     whole = items(tmp_path)
@@ -307,7 +308,7 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def prepared(out: Path, **settings: Any) -> Prepared:
-    return prepare("iemocap", corpus_entry("iemocap", settings), out)
+    return prepare(corpus_entry("iemocap", settings), out)
 
 
 def test_prepare_leaves_sessions_out(release: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from features.corpora._tables.text import COLUMNS
+from features.corpora._tables.rows import COLUMNS
 from features.corpora.manifest import ManifestCorpus
 from features.corpus.adapter import Item
 from features.errors import ManifestError
@@ -84,7 +84,7 @@ def test_given_classes_keep_their_order_and_may_be_empty(tmp_path: Path) -> None
 
 def test_a_row_without_a_label_is_kept_and_says_why(tmp_path: Path) -> None:
     corpus = csv_corpus(tmp_path, "audio,label,speaker\na.wav,,1\nb.wav,sad,1\n")
-    assert [(item.label, item.audio, item.reject) for item in corpus.items()] == [
+    assert [(item.label, item.audio, item.excluded) for item in corpus.items()] == [
         (None, "a.wav", "it has no label"),
         ("sad", "b.wav", None),
     ]

@@ -161,7 +161,7 @@ def test_one_stray_byte_does_not_spoil_the_other_lines(tmp_path: Path) -> None:
 def test_the_bad_clips_count_where_text_alone_is_used(tmp_path: Path) -> None:
     for found in (items(release(tmp_path)), items(with_clips(tmp_path), audio=False)):
         assert {item.audio for item in found.values()} == {None}
-        assert [id for id, item in found.items() if item.reject] == []
+        assert [id for id, item in found.items() if item.fault or item.excluded] == []
         assert [found[id].label for id in BAD_CLIPS] == ["neutral", "fear"]
 
 
@@ -170,11 +170,11 @@ def test_the_bad_clips_are_rejected_where_audio_is_used(tmp_path: Path) -> None:
     write_clip(tmp_path, "train", "dia125_utt3.wav")  # ffmpeg makes something of it
     for options in ({}, {"audio": True}):
         found = items(tmp_path, **options)
-        assert [id for id, item in found.items() if item.reject] == list(BAD_CLIPS)
+        assert [id for id, item in found.items() if item.fault or item.excluded] == list(BAD_CLIPS)
         for id, reason in BAD_CLIPS.items():
             item = found[id]
             assert (item.label, item.audio, item.text) == (None, None, None)
-            assert (item.reject, item.left_out) == (reason, True)
+            assert (item.fault, item.excluded) == (None, reason)
 
 
 def test_one_folder_of_clips_is_enough_to_ask_for_all(tmp_path: Path) -> None:
@@ -189,8 +189,8 @@ def test_a_video_without_its_sound_says_what_to_run(tmp_path: Path) -> None:
     clip.with_suffix(".wav").unlink()
     clip.with_suffix(".mp4").touch()
     item = items(tmp_path)["train_dia0_utt1"]
-    assert (item.label, item.audio, item.left_out) == (None, None, False)
-    assert item.reject == (
+    assert (item.label, item.audio, item.excluded) == (None, None, None)
+    assert item.fault == (
         "train_splits/dia0_utt1.mp4 has no sound file beside it: "
         "run ffmpeg -i train_splits/dia0_utt1.mp4 -vn train_splits/dia0_utt1.wav"
     )
@@ -229,7 +229,7 @@ def test_rows_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
         ("Hi\0", "Ross", "joy", "positive", 0, 4),
     )
     write_table(tmp_path, "dev", rows)
-    assert {id: item.reject for id, item in items(tmp_path).items()} == {
+    assert {id: item.fault or item.excluded for id, item in items(tmp_path).items()} == {
         "dev_dia0_utt0": "label bliss is not among the classes of emotion",
         "dev_sent_emo.csv row 3": "dialogue 'x', utterance '1', speaker 'Ross'; "
         "expected two numbers and a name",
@@ -239,8 +239,8 @@ def test_rows_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
         "dev_sent_emo.csv row 6": "Utterance holds NUL (U+0000); expected whole characters: "
         "'Hi\\x00'",
     }
-    left_out = [id for id, item in items(tmp_path).items() if item.left_out]
-    assert left_out == ["dev_dia0_utt3"]
+    excluded = [id for id, item in items(tmp_path).items() if item.fault is None]
+    assert excluded == ["dev_dia0_utt3"]
     assert items(tmp_path, labels="sentiment")["dev_dia0_utt0"].label == "positive"
 
 
@@ -278,7 +278,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def prepared(root: Path, **settings: Any) -> Prepared:
-    return prepare("meld", corpus_entry("meld", settings), root.parent / "data")
+    return prepare(corpus_entry("meld", settings), root.parent / "data")
 
 
 def test_prepare_text(root: Path) -> None:
@@ -341,7 +341,7 @@ def test_settings_are_checked() -> None:
 def test_real_tables() -> None:
     corpus = Meld(REAL)
     found = list(corpus.items())
-    assert [item.id for item in found if item.reject or not item.text] == []
+    assert [item.id for item in found if item.fault or item.excluded or not item.text] == []
     for field, counts in corpus.published.by.items():
         assert Counter(getattr(item, field) for item in found) == counts
     by_class = {

@@ -92,10 +92,10 @@ def test_an_index_may_be_missing_or_count_within_its_split(tmp_path: Path) -> No
 def test_a_clip_without_emotion_is_kept_and_rejected(tmp_path: Path, emotion: str | None) -> None:
     tree(tmp_path, train=[row(0, Emotion=emotion), row(1)])
     first, second = NonverbalTts(tmp_path).items()
-    assert (first.label, first.reject, first.left_out) == (None, "it has no emotion", True)
+    assert (first.label, first.fault, first.excluded) == (None, None, "it has no emotion")
     assert first.audio is not None
     assert first.text == "Well, no."
-    assert (second.label, second.reject) == ("happy", None)
+    assert (second.label, second.fault, second.excluded) == ("happy", None, None)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_a_clip_without_emotion_is_kept_and_rejected(tmp_path: Path, emotion: st
 def test_a_bad_row_is_rejected_alone(tmp_path: Path, cells: dict[str, Any], reason: str) -> None:
     tree(tmp_path, train=[row(0), row(1, **cells), row(2)])
     found = list(NonverbalTts(tmp_path).items())
-    assert [item.reject for item in found] == [None, reason, None]
-    assert not any(item.left_out for item in found)
+    assert [item.fault for item in found] == [None, reason, None]
+    assert not any(item.excluded for item in found)
 
 
 def test_a_preview_writes_nothing(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_what_the_text_shows_is_a_choice_and_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("result", [None, "NaN", "", LAUGH], ids=repr)
 def test_a_clip_without_words_has_no_text(tmp_path: Path, result: str | None) -> None:
     item = only(tree(tmp_path, train=[row(0, Result=result)]))
-    assert (item.text, item.reject) == (None, None)
+    assert (item.text, item.fault, item.excluded) == (None, None, None)
 
 
 def prepared_tree(root: Path) -> Path:
@@ -204,7 +204,7 @@ def test_prepare_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     root, out = prepared_tree(tmp_path / "root"), tmp_path / "out"
     monkeypatch.setenv("HERONRY_NONVERBAL_TTS_ROOT", str(root))
     entry = corpus_entry("nonverbal_tts", {"protocol": "official"})
-    prepared = prepare("nonverbal_tts", entry, out)
+    prepared = prepare(entry, out)
     assert prepared.rejected == dict.fromkeys(("train/ex01/4", "train/ex01/5"), "it has no emotion")
     assert prepared.card["rejected"] == 2
     utterances = Manifest.read(out / "utterances").located(root).utterances
@@ -225,9 +225,9 @@ def test_a_speaker_in_two_splits_is_for_the_gate_to_refuse(
     root = tree(tmp_path / "root", train=rows, dev=[row(8), row(9)], test=different)
     monkeypatch.setenv("HERONRY_NONVERBAL_TTS_ROOT", str(root))
     with pytest.raises(ManifestError, match=r"speaker: 4 of 6 .*\n.*allow_leak: \[speaker\]"):
-        prepare("nonverbal_tts", corpus_entry("nonverbal_tts", {}), tmp_path / "out")
+        prepare(corpus_entry("nonverbal_tts", {}), tmp_path / "out")
     apart = corpus_entry("nonverbal_tts", {"protocol": "speaker_split"})
-    assert prepare("nonverbal_tts", apart, tmp_path / "out").card["leaks"] == []
+    assert prepare(apart, tmp_path / "out").card["leaks"] == []
 
 
 def test_a_root_that_is_another_corpus(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from features.corpora._tables.audio import safe_name, suffix_of
+from features.corpora._tables.embedded_audio import safe_name, suffix_of
 from features.corpora._tables.parquet import Shard
 from features.corpora.manifest import ManifestCorpus
 from features.corpus.adapter import UNPACKED, Item
@@ -93,7 +93,7 @@ def test_prepare_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         write_parquet(root / f"data/{name}.parquet", [cells], names=NAMES)
     monkeypatch.setenv("HERONRY_HUB_ROOT", str(root))
     entry = corpus_entry("hub", {"kind": "manifest", "file": "data", "columns": COLUMNS})
-    prepared = prepare("hub", entry, tmp_path / "out")
+    prepared = prepare(entry, tmp_path / "out")
     assert prepared.rejected == {}
     utterances = Manifest.read(tmp_path / "out/utterances").utterances
     by_split = dict(zip(("train", "valid", "test"), contents, strict=True))
@@ -155,7 +155,7 @@ def test_saved_to_disk(tmp_path: Path, folders: list[str]) -> None:
     assert [item.split for item in found] == [split for split in ours for _ in range(4)]
     assert [item.speaker for item in found[:4]] == ["0", "1", "2", "3"]
     assert [item.label for item in found[:4]] == ["angry", "happy", "angry", None]
-    assert found[3].reject == "it has no label"
+    assert found[3].excluded == "it has no label"
     assert found[3].audio is not None
     assert all((tmp_path / str(item.audio)).is_file() for item in found)
 
@@ -282,7 +282,7 @@ def test_a_row_without_audio_is_rejected_alone(tmp_path: Path) -> None:
         tmp_path / "data/train.parquet", [row(n, audio=cell) for n, cell in enumerate(cells)]
     )
     found = items(tmp_path, columns=COLUMNS)
-    reasons = [item.reject for item in found]
+    reasons = [item.fault for item in found]
     assert reasons[:3] == ["its cell holds no audio"] * 3
     assert reasons[3:] == [
         "its cell holds no audio but the path '/nowhere/a.wav', which is not below the root",
@@ -306,8 +306,8 @@ def test_what_the_reader_rejects_counts_against_allow_rejected(
     for allowed in (0, 2):
         entry = corpus_entry("hub", options | {"allow_rejected": allowed})
         with pytest.raises(ManifestError, match=r"3 of 10 utterances cannot be used[^$]*/nowhere"):
-            prepare("hub", entry, out)
-    prepared = prepare("hub", corpus_entry("hub", options | {"allow_rejected": 3}), out)
+            prepare(entry, out)
+    prepared = prepare(corpus_entry("hub", options | {"allow_rejected": 3}), out)
     assert len(prepared.rejected) == 4
     assert prepared.utterances == 7
 
@@ -322,8 +322,8 @@ def test_undecodable_audio_is_listed_by_prepare(
     monkeypatch.setenv("HERONRY_HUB_ROOT", str(root))
     options = {"kind": "manifest", "file": "data", "columns": COLUMNS, "protocol": "speaker_split"}
     with pytest.raises(ManifestError, match="2 of 6 utterances cannot be used"):
-        prepare("hub", corpus_entry("hub", options), out)
-    prepared = prepare("hub", corpus_entry("hub", options | {"allow_rejected": 2}), out)
+        prepare(corpus_entry("hub", options), out)
+    prepared = prepare(corpus_entry("hub", options | {"allow_rejected": 2}), out)
     assert set(prepared.rejected) == {"row-000002", "row-000004"}
     assert "cannot be decoded" in prepared.rejected["row-000002"]
     assert len(read_labels(out / "labels")) == 4

@@ -95,14 +95,14 @@ def test_order_is_that_of_the_paths_and_both_formats_are_taken(tmp_path: Path) -
 )
 def test_what_is_not_a_speech_clip_is_rejected(tmp_path: Path, name: str, reason: str) -> None:
     item = only(tree(tmp_path, f"Actor_03/{name}"))
-    assert item.reject == reason
-    assert item.left_out == reason.endswith(("a song", "a video"))
+    right = reason.endswith(("a song", "a video"))
+    assert (item.fault, item.excluded) == ((None, reason) if right else (reason, None))
     assert (item.id, item.label, item.audio, item.text) == (f"Actor_03/{name}", None, None, None)
 
 
 def test_an_actor_who_does_not_exist(tmp_path: Path) -> None:
     item = only(tree(tmp_path, "Actor_25/03-01-01-01-01-01-25.wav"))
-    assert item.reject == "actor 25 in the folder Actor_25"
+    assert item.fault == "actor 25 in the folder Actor_25"
 
 
 def test_other_files_are_none_of_the_corpus(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_prepared_no_actor_is_in_two_splits(
     monkeypatch.setenv("HERONRY_RAVDESS_ROOT", str(root))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     entry = corpus_entry("ravdess", {"protocol": "speaker_folds", "folds": 5})
-    done = prepare("ravdess", entry, tmp_path / "data")
+    done = prepare(entry, tmp_path / "data")
     assert (done.utterances, done.card["folds"]) == (160, 5)
     assert done.rejected == {
         "Actor_03/03-02-01-01-01-01-03.wav": "vocal channel 02: a song",
@@ -171,7 +171,7 @@ def test_prepared_no_actor_is_in_two_splits(
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"needs the RAVDESS clips in {REAL}")
 def test_real_recordings() -> None:
     items = list(Ravdess(REAL).items())
-    assert [item.id for item in items if item.reject] == []
+    assert [item.id for item in items if item.fault or item.excluded] == []
     assert Counter(item.speaker for item in items) == {
         f"actor_{n:02d}": 60 for n in (1, 2, 3, 4, 9, 10, 11, 12, 17, 18, 19, 20)
     }

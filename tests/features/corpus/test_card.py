@@ -112,18 +112,18 @@ class Made:
             yield Item(f"m{number}", label, f"s{number}", audio=name, split=split, sentence="hm")
         yield Item("m7", "sad", "s7")
         yield Item("m8", None, "s8", text="hm")
-        yield Item("m9", None, "s9", reject="withdrawn", left_out=True)
+        yield Item("m9", None, "s9", excluded="withdrawn")
 
 
 def test_a_generated_corpus_keeps_its_audio_beside_the_manifest(
     mine: SmallCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HERONRY_MINE_ROOT")
-    monkeypatch.setattr("features.settings.plugins.load", lambda *_: Made)
+    monkeypatch.setattr("features.corpus.prepare.load", lambda *_: Made)
     entry = CorpusEntry("mine", "made", allow_rejected=1, options={"utterances": 4})
-    prepare("mine", entry, mine.out)
+    prepare(entry, mine.out)
     first = mine.written()
-    done = prepare("mine", entry, mine.out)
+    done = prepare(entry, mine.out)
     assert mine.written() == first  # though the audio has been made anew
     manifest = Manifest.read(mine.out / "utterances")
     assert manifest.generated
@@ -238,7 +238,7 @@ def test_real_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HERONRY_RAVDESS_ROOT", str(REAL))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     entry = corpus_entry("ravdess", {"protocol": "speaker_split"})
-    done = prepare("ravdess", entry, tmp_path / "out")
+    done = prepare(entry, tmp_path / "out")
     assert (done.utterances, done.card["scripted"], done.rejected) == (720, True, {})
     assert done.card["differences"] == ["partial copy: 720 of 1440"]
     assert done.card["genders"][0]["test"] == {"female": 1, "male": 1}

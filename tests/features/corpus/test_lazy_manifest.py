@@ -179,7 +179,7 @@ def test_numbers_of_shards_may_outgrow_their_zeros(
     make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = make_manifest([0.1] * 11, shard_seconds=0.05)
-    for module in ("cache", "extraction"):
+    for module in ("cache.reader", "extraction.extract"):
         monkeypatch.setattr(f"features.{module}.shard_name", lambda number: f"shard-{number}.h5")
     extract(manifest, TONE, tmp_path / "out", store=tmp_path / "store")
     assert list(CacheReader(tmp_path / "out")) == [f"u{n}" for n in range(11)]

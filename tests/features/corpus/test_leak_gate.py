@@ -150,7 +150,7 @@ class Project:
         corpora = {"mine": {"kind": "manifest", **settings}}
         Path("params.yaml").write_text(yaml.safe_dump(self.params | {"corpora": corpora}))
         params = read_params(Path("params.yaml"))
-        prepare("mine", corpus_entry("mine", params.corpora["mine"]), Path("data/mine"))
+        prepare(corpus_entry("mine", params.corpora["mine"]), Path("data/mine"))
         manifest = Manifest.read(Path("data/mine/utterances"))
         out = Path("cache/mine/tuned")
         extract(manifest, params.backbone("tuned"), out, store=Path("store").resolve())

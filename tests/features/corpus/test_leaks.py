@@ -12,7 +12,7 @@ import soundfile
 
 from features.corpus.adapter import Item
 from features.corpus.entry import corpus_entry
-from features.corpus.leaks import Leak, find_leaks, find_seen_leak, gate, lines
+from features.corpus.leaks import Leak, find_leaks, find_seen_leak, gate, leak_lines
 from features.corpus.manifest import Label
 from features.corpus.prepare import Prepared, prepare
 from features.errors import ManifestError
@@ -131,7 +131,7 @@ def test_the_verdict_is_data_and_comes_back_whole() -> None:
 
 def test_only_a_scripted_corpus_explains_its_sentences() -> None:
     leaks = find_leaks(LEAKY, [("train",), ("train",), ("test",), ("test",)])
-    (plain,), (told,) = lines(leaks), lines(leaks, scripted=True)
+    (plain,), (told,) = leak_lines(leaks), leak_lines(leaks, scripted=True)
     assert told.startswith(plain)
     assert "a model of the text alone must sit at chance" in told.removeprefix(plain)
 
@@ -167,7 +167,7 @@ def test_a_checkpoint_may_have_seen_what_trains_or_is_unused() -> None:
 
 def prepared(folder: Path, **settings: object) -> Prepared:
     entry = corpus_entry("mine", {"kind": "manifest", **settings})
-    return prepare("mine", entry, folder / "data")
+    return prepare(entry, folder / "data")
 
 
 def test_prepare_refuses_a_copy_in_another_split(

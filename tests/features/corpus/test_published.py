@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.corpus.adapter import Item, Published
-from features.corpus.card import differences
+from features.corpus.card import count_differences
 from features.files.reasons import count_reasons
 
 
@@ -52,14 +52,14 @@ WHOLE = Published(20, {"label": {"happy": 12, "sad": 8}, "session": {"Ses0": 10,
     ],
 )
 def test_differences_from_the_published_counts(items: list[Item], told: list[str]) -> None:
-    assert differences(items, WHOLE) == told
-    assert differences(items, None) == []
+    assert count_differences(items, WHOLE) == told
+    assert count_differences(items, None) == []
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 9), min_size=1))
 def test_a_complete_corpus_differs_in_nothing(counts: dict[str, int]) -> None:
     published = Published(sum(counts.values()), {"label": counts})
-    assert differences(items_of(**counts), published) == []
+    assert count_differences(items_of(**counts), published) == []
 
 
 def test_reasons_that_differ_in_numbers_and_paths_are_one() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from features.corpus.entry import corpus_entry
-from features.corpus.rehearsal import look_for, rehearse
+from features.corpus.inspection import list_files
+from features.corpus.prepare import rehearse
 from features.errors import HeronryError
 from pipeline.commands.check import check
 from pipeline.params.file import Params
@@ -221,7 +222,7 @@ def test_each_folder_is_listed_once(mine: SmallCorpus, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Path, "iterdir", counting)
     names = [f"{folder}/{n}.wav" for n in range(4) for folder in ("a", "b", "c")]
-    found = look_for(mine.root, names)
+    found = list_files(mine.root, names)
     assert listed == ["a", "b", "c"]
     missing = [name for name, facts in found.items() if isinstance(facts, str)]
     assert missing == ["c/0.wav", "c/1.wav", "c/2.wav", "a/3.wav", "b/3.wav", "c/3.wav"]

@@ -225,7 +225,7 @@ def test_prepare_lists_what_decoding_shows(tmp_path: Path, monkeypatch: pytest.M
     with (tmp_path / "audio/manifest.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["id", "audio", "label", "speaker", "split"], *rows])
     with pytest.raises(ManifestError, match=f"{len(SEEN_BY_PREPARE)} of {len(clips)} utterances"):
-        prepare("mixed", corpus_entry("mixed", {"kind": "manifest"}), tmp_path / "data")
+        prepare(corpus_entry("mixed", {"kind": "manifest"}), tmp_path / "data")
     with (tmp_path / "data/labels/rejected.csv").open(newline="") as file:
         rejected = {row["id"]: row["reason"] for row in csv.DictReader(file)}
     assert sorted(rejected) == SEEN_BY_PREPARE

@@ -72,7 +72,7 @@ def test_files_that_changed_since_prepare(corpus: Manifest) -> None:
     first.unlink()
     second.write_bytes(second.read_bytes() + b"xx")
     lacking, found = check(params())
-    assert "1 of 4 utterances cannot be used, such as u0: u0.wav: there is no such file" in lacking
+    assert "1 of 4 utterances cannot be used:\n  u0: u0.wav: there is no such file" in lacking
     assert "in 2 places" in found
     assert "is gone" in found
     assert "Run `dvc repro`" in found

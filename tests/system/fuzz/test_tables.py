@@ -264,7 +264,7 @@ def test_five_hundred_tables(mine: SmallCorpus, first: int) -> None:
         made = make(seed, mine.root)
         try:
             with bounded():
-                prepare("mine", corpus_entry("mine", ENTRY | {"file": made.file}), mine.out)
+                prepare(corpus_entry("mine", ENTRY | {"file": made.file}), mine.out)
         except HeronryError as error:
             told.append(len(str(error).encode()))
             continue

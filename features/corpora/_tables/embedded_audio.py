@@ -1,9 +1,9 @@
-"""Audio files that a table holds in its cells, put once as files below the corpus root.
+"""Extract audio files from the cells of a table to files below the corpus root.
 
-The rest of heronry reads audio from files, known by their content. So a cell's bytes are written,
-unchanged, to `heronry_audio/<split>/<id>.<suffix>` below the root: to a temporary name that is then
-renamed, and not at all where a file of that content is there already. An id becomes a file name
-that cannot leave its folder: all but letters, digits, `_`, `.`, `-` and `~` is percent-encoded.
+The rest of heronry reads audio from files. So the bytes of a cell are written, unchanged, to
+`heronry_audio/<split>/<id>.<suffix>` below the root: atomically, and only where no file of that
+content exists yet. All characters of an id but letters, digits, `_`, `.`, `-` and `~` are
+percent-encoded in the file name, so that it cannot leave its folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from features.corpora._tables.parquet import Shard
-from features.corpora._tables.text import DECODED
+from features.corpora._tables.rows import DECODED
 from features.corpus.adapter import UNPACKED, Item
 from features.corpus.utterance import leaves_root
 from features.errors import ManifestError, UtteranceError
@@ -40,9 +40,9 @@ _SUFFIXES = (
 
 
 def unpack(items: Sequence[Item], shard: Shard, column: str, root: Path) -> Iterator[Item]:
-    """The items with the files that their rows hold; one whose cell is empty is rejected.
+    """Extract the audio of all rows; an item whose cell is empty is faulty.
 
-    Whether a file can be decoded is for `prepare` to find out, as with any other.
+    Whether a file can be decoded is found out by `prepare`, as for all audio.
 
     Args:
         items: One for each row of the shard, in order.
@@ -50,8 +50,11 @@ def unpack(items: Sequence[Item], shard: Shard, column: str, root: Path) -> Iter
         column: Its column of audio: bytes, or a struct of `bytes` and `path`.
         root: Folder of the corpus.
 
+    Yields:
+        The items with the paths of their audio.
+
     Raises:
-        ManifestError: If the shard cannot be read or a file not be written.
+        ManifestError: If the shard cannot be read or a file cannot be written.
     """
     cells = (row[column] for row in shard.rows([column]))
     paths = RootPaths(root)
@@ -60,8 +63,8 @@ def unpack(items: Sequence[Item], shard: Shard, column: str, root: Path) -> Iter
         try:
             yield dataclasses.replace(item, audio=_file(item, cell, root, paths))
         except UtteranceError as error:
-            without: dict[str, Any] = dict.fromkeys(("label", "audio", "text"))
-            yield dataclasses.replace(item, **without, reject=error.reason, left_out=False)
+            without: dict[str, Any] = dict.fromkeys(("label", "audio", "text", "excluded"))
+            yield dataclasses.replace(item, **without, fault=error.reason)
 
 
 def _file(item: Item, cell: Any, root: Path, paths: RootPaths) -> str:
@@ -72,7 +75,7 @@ def _file(item: Item, cell: Any, root: Path, paths: RootPaths) -> str:
         return _store(content, item, root)
     if not path:
         raise UtteranceError(item.id, "its cell holds no audio")
-    for folder in (root, root.resolve()):  # whether links lead out is asked of all paths alike
+    for folder in (root, root.resolve()):  # links that lead out are found later, for all paths
         place = folder / path
         if place.is_relative_to(folder) and not leaves_root(str(place.relative_to(folder))):
             return place.relative_to(folder).as_posix()
@@ -114,7 +117,7 @@ def _holds(path: Path, content: bytes) -> bool:
 
 
 def safe_name(id: str) -> str:
-    """A file name for an id, another for every other id.
+    """File name for an id; different ids have different names.
 
     >>> safe_name("../a b")
     '%2E.%2Fa%20b'
@@ -129,7 +132,7 @@ def safe_name(id: str) -> str:
 
 
 def suffix_of(content: bytes) -> str:
-    """Suffix of an audio file by its first bytes; `.bin` if they say nothing."""
+    """Suffix of an audio file by its first bytes; `.bin` if they are not recognised."""
     for magic, suffix in _SUFFIXES:
         if content.startswith(magic):
             return suffix
