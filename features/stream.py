@@ -1,8 +1,8 @@
-"""Batches of ragged sequences.
+"""Padded batches of sequences of different lengths, and the type of their frames.
 
 torch is imported where tensors are made, so that a cache can be read as arrays without it.
 
-Legend: B batch, T time (frames of an utterance or turns of a dialogue), D width.
+Shapes: B batch, T time (frames of an utterance or turns of a dialogue), D width.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """What a backbone yields and a cache holds.
+    """Type of the frames that a backbone computes and a cache holds.
 
     Attributes:
         dim: Width D of a frame; 1 for bins.
         bins: Number of values an integer bin can take, or None for real-valued frames.
-        hop_seconds: Seconds from one frame to the next; None where frames are no grid in time
-            (tokens, pooled vectors).
-        layers: Number of hidden states that stand side by side in a frame, each `dim / layers`
-            wide: a model may mix them with learned weights, or take them as one vector.
+        hop_seconds: Seconds from one frame to the next; None where frames are not evenly spaced
+            in time (tokens, pooled vectors).
+        layers: Number of hidden states concatenated in a frame, each `dim / layers` wide: a
+            model may mix them with learned weights, or take them as one vector.
     """
 
     dim: int
@@ -35,16 +35,16 @@ class StreamSpec:
     layers: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """As a mapping for JSON; `StreamSpec(**spec.to_dict()) == spec`."""
+        """Convert to a mapping for JSON; `StreamSpec(**spec.to_dict()) == spec`."""
         fields = asdict(self)
         if self.layers == 1:
-            del fields["layers"]  # as it was before there were stacks: docs/format.md
+            del fields["layers"]  # as in files from before layers were stored: docs/format.md
         return fields
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Padded sequences with the mask that says which of their frames exist.
+    """Padded sequences, with a mask of the frames that exist.
 
     Attributes:
         values: `[B, T, D]` floating point, or `[B, T]` integer bins.

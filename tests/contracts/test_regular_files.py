@@ -1,6 +1,6 @@
-"""Pipes, devices and folders in the place of files are named, wherever files are read.
+"""All readers of files refuse pipes, devices and folders with a message that says so.
 
-To open a pipe waits for who writes into it, even if Ctrl-C is pressed, and a device may never end.
+Opening a pipe waits for a writer, even if Ctrl-C is pressed, and a device may never end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SECONDS = 10
 
 @pytest.fixture(autouse=True)
 def no_waiting() -> Iterator[None]:
-    """Whoever waits for a pipe is woken up."""
+    """Fail a test that waits for a pipe."""
 
     def fail(signal: int, frame: FrameType | None) -> None:  # noqa: ARG001
         raise TimeoutError(f"nothing came back for {SECONDS} s")
@@ -49,7 +49,7 @@ def no_waiting() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-def bound(path: Path) -> None:
+def make_socket(path: Path) -> None:
     here = Path.cwd()
     os.chdir(path.parent)  # the name of a socket is short
     try:
@@ -59,22 +59,19 @@ def bound(path: Path) -> None:
         os.chdir(here)
 
 
-def linked_pipe(path: Path) -> None:
+def make_link_to_pipe(path: Path) -> None:
     os.mkfifo(f"{path}.pipe")
     path.symlink_to(f"{path}.pipe")
 
 
 KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     "pipe": (os.mkfifo, "it is a pipe, not a regular file"),
-    "link to a pipe": (
-        linked_pipe,
-        "it is a pipe, not a regular file",
-    ),
+    "link to a pipe": (make_link_to_pipe, "it is a pipe, not a regular file"),
     "endless device": (
         lambda path: path.symlink_to("/dev/zero"),
         "it is a device, not a regular file",
     ),
-    "socket": (bound, "No such device or address"),
+    "socket": (make_socket, "No such device or address"),
     "folder": (Path.mkdir, "Is a directory"),
 }
 
@@ -83,7 +80,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize(
     "read", [open_regular, check_regular, read_regular, open_text, file_sha256]
 )
-def test_only_regular_files_are_opened(
+def test_helpers_open_regular_files_only(
     tmp_path: Path, kind: str, read: Callable[[Path], object]
 ) -> None:
     make, reason = KINDS[kind]
@@ -102,8 +99,8 @@ def test_a_regular_file_is_read(tmp_path: Path) -> None:
         assert file.read() == "\u00e4\r\n"
 
 
-def manifest_of(path: Path) -> None:
-    """A manifest whose rows are that file."""
+def read_manifest_at(path: Path) -> None:
+    """Read a manifest whose rows are that file."""
     Manifest("c", ()).write(path.parent)
     path.rename(path.with_name("manifest.jsonl"))
     Manifest.read(path.parent)
@@ -114,7 +111,7 @@ READ: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a span": ("a.wav", lambda path: read_audio(path, start=0.1, stop=0.2, sha256="0" * 64)),
     "shard": ("shard-00000.h5", read_shard),
     "shard, checked": ("shard-00000.h5", lambda path: raise_fault(path)),
-    "manifest": ("rows", manifest_of),
+    "manifest": ("rows", read_manifest_at),
     "JSON": ("a.json", read_json),
     "rejects": ("rejected.csv", read_reasons),
     "YAML": ("params.yaml", lambda path: named(read_yaml_file, path)),
@@ -139,7 +136,7 @@ def raise_fault(path: Path) -> None:
 
 
 def named(read: Callable[[Path], object], path: Path) -> None:
-    """What leaves the message to its caller."""
+    """Call a reader that leaves the message to its caller."""
     try:
         read(path)
     except OSError as error:
@@ -148,14 +145,14 @@ def named(read: Callable[[Path], object], path: Path) -> None:
 
 @pytest.mark.parametrize("what", READ)
 @pytest.mark.parametrize("kind", ["pipe", "endless device"])
-def test_who_reads_says_so(tmp_path: Path, what: str, kind: str) -> None:
+def test_readers_refuse_pipes_and_devices(tmp_path: Path, what: str, kind: str) -> None:
     name, read = READ[what]
     KINDS[kind][0](tmp_path / name)
     with pytest.raises(HeronryError, match="not a regular file"):
         read(tmp_path / name)
 
 
-def test_prepare_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_rejects_pipes_and_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = SmallCorpus(tmp_path, monkeypatch)
     mine.four()
     os.mkfifo(mine.root / "pipe.wav")
@@ -171,6 +168,6 @@ def test_prepare_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
-def test_shards_are_tried_without_waiting(tmp_path: Path) -> None:
+def test_probing_shards_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "shard-00000.h5")
     assert unopenable([tmp_path / "shard-00000.h5"]) == set()

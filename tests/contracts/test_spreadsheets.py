@@ -1,4 +1,4 @@
-"""Text that spreadsheets, pages and Markdown would take for more than text; rights of new files."""
+"""Text is never a formula in a spreadsheet or markup in a page; new files follow the umask."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @given(st.text("=+-@'\t\r1.e a", max_size=6))
-def test_guarded_text_comes_back_and_is_no_formula(text: str) -> None:
+def test_guarded_text_is_no_formula_and_is_unguarded_exactly(text: str) -> None:
     written = str(guarded(text))
     assert unguarded(written) == text
     if written.startswith(FORMULAS):
@@ -38,12 +38,12 @@ def test_guarded_text_comes_back_and_is_no_formula(text: str) -> None:
 
 
 @given(st.text(max_size=8))
-def test_any_text_comes_back(text: str) -> None:
+def test_any_text_is_unguarded_exactly(text: str) -> None:
     assert unguarded(str(guarded(text))) == text
 
 
 @pytest.mark.parametrize("name", [REJECTED, NOTICED, SEEN])
-def test_lists_of_utterances_come_back(tmp_path: Path, name: str) -> None:
+def test_lists_of_reasons_are_read_as_written(tmp_path: Path, name: str) -> None:
     reasons = {"=1+1": "@now", "-7": "cut", "'=x": "-2 samples", "plain": "'tis"}
     write_reasons(tmp_path / name, reasons)
     assert read_reasons(tmp_path / name) == reasons
@@ -70,7 +70,7 @@ def test_reports_hold_no_formula_and_are_read_as_they_were(run: FakeRun) -> None
         assert same(read_run(str(run.root / "reports" / name)), folder)
 
 
-def test_what_feeds_plots_is_no_markup(run: FakeRun) -> None:
+def test_data_of_plots_holds_no_markup(run: FakeRun) -> None:
     """DVC writes it into a page as it is."""
     text = (run.root / "reports" / "confusion.csv").read_text(encoding="utf-8")
     assert "&lt;b&gt;x&lt;/b&gt;" in text

@@ -1,4 +1,4 @@
-"""Padding is invisible, and can be taken off again."""
+"""Padding changes no result and can be removed."""
 
 from __future__ import annotations
 

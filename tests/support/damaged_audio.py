@@ -1,4 +1,4 @@
-"""Audio files of every format, damaged in ways that a seed decides."""
+"""Audio files of every format, damaged in ways that a seed determines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Damage = Callable[[Content, random.Random], Content]
 
 @dataclass(frozen=True)
 class Damaged:
-    """A file, what it was, and what was done to it."""
+    """A damaged file: its name, its original content and its damaged content."""
 
     name: str
     whole: Content
@@ -109,7 +109,7 @@ DAMAGES: tuple[Damage, ...] = (
 
 
 def damaged(seed: int) -> Damaged:
-    """The file of that seed: every format and every damage comes up."""
+    """The file of a seed; consecutive seeds cover every format and every damage."""
     draw = random.Random(seed)
     kind, subtype = FORMATS[seed % len(FORMATS)]
     damage = DAMAGES[seed // len(FORMATS) % len(DAMAGES)]

@@ -1,4 +1,4 @@
-"""Files that hold more than decoders play of them are told of; the others are not."""
+"""Files that hold more sound than decoders play are reported; others are not."""
 
 from __future__ import annotations
 
@@ -156,20 +156,20 @@ CONTRADICTIONS: dict[str, tuple[Callable[[], Encoded], str]] = {
 
 
 @pytest.mark.parametrize("name", CONTRADICTIONS)
-def test_a_header_that_cannot_be_right_is_told_of(name: str) -> None:
-    make, told = CONTRADICTIONS[name]
+def test_contradictory_headers_are_reported(name: str) -> None:
+    make, message = CONTRADICTIONS[name]
     (notice,) = inspect_audio(io.BytesIO(make()), "u7").notices
-    assert re.search(told, notice), notice
+    assert re.search(message, notice), notice
 
 
 @pytest.mark.parametrize("name", EXCESS)
-def test_what_is_used_in_part_is_told_of(name: str) -> None:
-    make, told = EXCESS[name]
+def test_sound_that_is_not_used_is_reported(name: str) -> None:
+    make, message = EXCESS[name]
     found = inspect_audio(io.BytesIO(make()), "u7")
     assert not found.stretches
     (notice,) = found.notices
     assert pytest.approx(found.seconds, abs=0.001) in [0.4, 0.5, 0.632, 2.0]
-    assert re.search(told, notice), notice
+    assert re.search(message, notice), notice
 
 
 ALL_USED: dict[str, Callable[[], Encoded]] = {
@@ -190,7 +190,7 @@ ALL_USED: dict[str, Callable[[], Encoded]] = {
 
 
 @pytest.mark.parametrize("name", ALL_USED)
-def test_nothing_is_told_of_what_is_used_wholly(name: str) -> None:
+def test_files_that_are_used_wholly_have_no_notice(name: str) -> None:
     found = inspect_audio(io.BytesIO(ALL_USED[name]()), "u7")
     assert not found.notices
     assert not found.stretches
@@ -207,7 +207,7 @@ def test_a_container_that_is_cut_is_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["WAV", "AIFF", "RF64", "OGG", "MP3", "FLAC", "CAF", "W64", "AU"])
-def test_no_damage_breaks_the_look(kind: str) -> None:
+def test_damaged_files_raise_no_other_error(kind: str) -> None:
     content = encoded(kind, seconds=0.1)
     for n in range(40):
         find_excess(io.BytesIO(content[: len(content) * n // 40]), 0.1, kind)

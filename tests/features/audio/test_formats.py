@@ -1,4 +1,4 @@
-"""Every usual format is heard alike, and a file that is not whole is refused with the reason."""
+"""Every usual format is decoded alike, and an incomplete file is refused with the reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from features.audio.container import find_fault
 from features.audio.read import inspect_audio, read_audio
 from features.errors import UtteranceError
-from tests.support.heard import heard
+from tests.support.usable_audio import inspect_usable
 
 TONE_HZ = 440.0
 AMPLITUDE = 0.5
@@ -70,7 +70,7 @@ def test_a_tone_survives_every_format(
     path.write_bytes(encoded(kind, subtype, rate_hz=rate_hz, channels=channels))
     samples = read_audio(path)
     assert len(samples) == 16_000 * SECONDS
-    assert heard(path).seconds == SECONDS
+    assert inspect_usable(path).seconds == SECONDS
     amplitude, hz = amplitude_and_hz(samples)
     assert hz == pytest.approx(TONE_HZ, abs=0.5)
     assert amplitude == pytest.approx(AMPLITUDE / channels, rel=0.02)
@@ -161,11 +161,11 @@ BROKEN: dict[str, tuple[Callable[[], Encoded], str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_not_whole_is_refused_by_prepare_and_extract(tmp_path: Path, name: str) -> None:
+def test_incomplete_files_are_refused_by_prepare_and_extract(tmp_path: Path, name: str) -> None:
     make, reason = BROKEN[name]
     path = tmp_path / "broken.bin"
     path.write_bytes(make())
-    for read in (heard, read_audio):
+    for read in (inspect_usable, read_audio):
         with pytest.raises(UtteranceError, match=reason) as caught:
             read(path, id="u7")
         assert caught.value.id == "u7"
@@ -177,7 +177,7 @@ def loud_then_silent() -> NDArray[np.float64]:
     return np.concatenate([noise, np.zeros(48_000)])
 
 
-def test_an_mp3_whose_length_nobody_knows_is_refused(tmp_path: Path) -> None:
+def test_an_mp3_of_unknown_length_is_refused(tmp_path: Path) -> None:
     """Of variable bit rate, without the header: the decoder would drop most of it in silence."""
     file = io.BytesIO()
     soundfile.write(file, loud_then_silent(), 16_000, format="MP3", bitrate_mode="VARIABLE")
@@ -194,7 +194,7 @@ def test_an_mp3_damaged_within_is_refused(tmp_path: Path) -> None:
     path.write_bytes(whole[:middle] + bytes(900) + whole[middle + 900 :])
     with path.open("rb") as file:
         assert inspect_audio(file, "a").seconds == 2  # its size is right
-    for read in (heard, read_audio):
+    for read in (inspect_usable, read_audio):
         with pytest.raises(UtteranceError, match=r"ends after 1\.\d+ s of 2\.000 s: .* or dam"):
             read(path)
 
@@ -215,7 +215,7 @@ WHOLE: dict[str, Callable[[], Encoded]] = {
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_what_is_merely_odd_is_read(tmp_path: Path, name: str) -> None:
+def test_odd_but_complete_files_are_read(tmp_path: Path, name: str) -> None:
     path = tmp_path / "odd.bin"
     path.write_bytes(WHOLE[name]())
     assert read_audio(path).shape[0] == pytest.approx(16_000 * SECONDS, abs=1_800)
@@ -224,14 +224,14 @@ def test_what_is_merely_odd_is_read(tmp_path: Path, name: str) -> None:
 
 def test_raw_samples_have_no_header(tmp_path: Path) -> None:
     (tmp_path / "a.raw").write_bytes(bytes(1_000))
-    for read in (heard, read_audio):
+    for read in (inspect_usable, read_audio):
         with pytest.raises(UtteranceError, match="cannot be decoded"):
             read(tmp_path / "a.raw")
 
 
 @pytest.mark.parametrize("kind", ["WAV", "AIFF", "RF64", "OGG", "MP3", "FLAC"])
-def test_no_beginning_of_a_file_breaks_the_check(kind: str) -> None:
-    """Whatever is cut off, there is a verdict; and for the whole, that it is whole."""
+def test_files_cut_anywhere_raise_no_other_error(kind: str) -> None:
+    """A verdict is given wherever a file is cut; the complete file has no fault."""
     content = encoded(kind, seconds=0.1)
     assert find_fault(io.BytesIO(content), 0.1) is None
     for length in [*range(200), *range(200, len(content), 97)]:

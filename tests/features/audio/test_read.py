@@ -21,7 +21,7 @@ from features.audio import read as audio
 from features.audio.read import read_audio
 from features.corpus.inspection import FileFacts, inspect_files
 from features.errors import HeronryError, ManifestError, UtteranceError
-from tests.support.heard import heard
+from tests.support.usable_audio import inspect_usable
 
 TONE_HZ = 440.0
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n"
@@ -48,7 +48,7 @@ def test_a_tone_is_the_same_tone_at_every_rate(tmp_path: Path, rate_hz: int) -> 
     assert np.abs(samples[inner] - expected[inner]).max() < 2e-3
 
 
-def test_what_the_lower_rate_cannot_hold_is_filtered_out(tmp_path: Path) -> None:
+def test_frequencies_above_the_lower_rate_are_filtered_out(tmp_path: Path) -> None:
     times = np.arange(24_000) / 48_000
     soundfile.write(tmp_path / "high.wav", 0.5 * np.sin(2 * np.pi * 12_000 * times), 48_000)
     samples = read_audio(tmp_path / "high.wav")
@@ -74,7 +74,7 @@ def test_formats(tmp_path: Path, suffix: str, subtype: str, error: float | None)
     assert strongest_hz(samples) == pytest.approx(TONE_HZ, abs=4)
     if error is not None:
         assert np.abs(samples - tone(16_000)).max() < error
-    assert heard(path).seconds == pytest.approx(len(samples) / 16_000)
+    assert inspect_usable(path).seconds == pytest.approx(len(samples) / 16_000)
 
 
 def test_the_format_is_that_of_the_content_not_of_the_name(tmp_path: Path) -> None:
@@ -91,15 +91,11 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_allclose(samples, (left + right) / 2, atol=1e-6)
 
 
-def test_probe_reads_the_header(tmp_path: Path) -> None:
+def test_inspection_reads_the_header(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "two.wav", np.zeros((22_050, 2)), 44_100)
-    info = heard(tmp_path / "two.wav")
-    assert (info.seconds, info.sample_rate_hz, info.channels, info.frames) == (
-        0.5,
-        44_100,
-        2,
-        22_050,
-    )
+    info = inspect_usable(tmp_path / "two.wav")
+    found = (info.seconds, info.sample_rate_hz, info.channels, info.frames)
+    assert found == (0.5, 44_100, 2, 22_050)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +193,7 @@ def test_a_recording_that_changes_while_it_is_read(
         read_audio(path, sha256=sha256)
 
 
-def test_a_missing_file_is_no_bad_utterance(tmp_path: Path) -> None:
+def test_a_missing_file_is_not_the_utterances_fault(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"cannot read audio file .*gone\.wav.*dvc repro"):
         read_audio(tmp_path / "gone.wav")
 
@@ -217,9 +213,9 @@ def test_a_missing_file_is_no_bad_utterance(tmp_path: Path) -> None:
         (b"<!doctype html>\n<p>404</p>", "a web page, not audio"),
     ],
 )
-def test_what_is_no_audio(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_files_that_are_no_audio(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "bad.wav").write_bytes(content)
-    for read in (heard, read_audio):
+    for read in (inspect_usable, read_audio):
         with pytest.raises(UtteranceError, match=reason) as caught:
             read(tmp_path / "bad.wav", id="u7")
         assert caught.value.id == "u7"
@@ -228,7 +224,7 @@ def test_what_is_no_audio(tmp_path: Path, content: bytes, reason: str) -> None:
 
 def test_audio_without_samples(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "none.wav", np.zeros(0), 16_000)
-    for read in (heard, read_audio):
+    for read in (inspect_usable, read_audio):
         with pytest.raises(UtteranceError, match="holds no samples"):
             read(tmp_path / "none.wav")
 
@@ -241,7 +237,7 @@ def test_samples_that_are_not_finite(tmp_path: Path) -> None:
         read_audio(tmp_path / "nan.wav")
 
 
-def test_a_flac_that_breaks_off(tmp_path: Path) -> None:
+def test_a_truncated_flac(tmp_path: Path) -> None:
     path = tmp_path / "cut.flac"
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000)
     soundfile.write(path, noise, 16_000)
@@ -250,7 +246,7 @@ def test_a_flac_that_breaks_off(tmp_path: Path) -> None:
         read_audio(path)
 
 
-def test_a_span_beyond_where_an_mp3_breaks_off(tmp_path: Path) -> None:
+def test_a_span_beyond_the_end_of_a_truncated_mp3(tmp_path: Path) -> None:
     path = tmp_path / "cut.mp3"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 32_000), 16_000)
     path.write_bytes(path.read_bytes()[:2_000])
@@ -267,7 +263,7 @@ def test_a_span_beyond_the_end(tmp_path: Path) -> None:
 
 
 class Failing(io.BytesIO):
-    """A file of which the disk gives the beginning alone."""
+    """A file of which the disk can read only the beginning."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self.tell() + (size or 0) > 9_000:
@@ -275,7 +271,7 @@ class Failing(io.BytesIO):
         return super().read(size)
 
 
-def test_a_disk_that_fails_is_no_bad_utterance(
+def test_a_failing_disk_is_not_the_utterances_fault(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "a.wav"
@@ -289,7 +285,7 @@ def test_soundfile_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     soundfile.write(tmp_path / "a.wav", tone(16_000), 16_000)
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(HeronryError, match="pip install soundfile"):
-        heard(tmp_path / "a.wav")
+        inspect_usable(tmp_path / "a.wav")
 
 
 def test_inspection_gives_facts_or_a_reason(tmp_path: Path) -> None:
@@ -329,7 +325,7 @@ def test_an_unchanged_file_is_not_read_again(tmp_path: Path, remembered: tuple[P
 
 
 @pytest.mark.parametrize("change", ["size", "modified", "content", "replaced"])
-def test_a_file_that_is_another_is_read_again(
+def test_a_changed_file_is_read_again(
     tmp_path: Path, remembered: tuple[Path, Path], change: str
 ) -> None:
     """The last two keep size and time of modification, as a copy that keeps times may."""
@@ -353,9 +349,7 @@ def test_a_file_written_just_now_is_not_remembered(tmp_path: Path) -> None:
     assert memory.read_text() == ""
 
 
-def test_memory_keeps_files_it_is_not_asked_about(
-    tmp_path: Path, remembered: tuple[Path, Path]
-) -> None:
+def test_memory_keeps_the_other_files(tmp_path: Path, remembered: tuple[Path, Path]) -> None:
     path, memory = remembered
     inspect_files(tmp_path, [], memory=memory)
     assert str(path) in memory.read_text()

@@ -33,7 +33,7 @@ def by_formula(samples: Samples, from_hz: int) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("from_hz", RATES_HZ)
 def test_it_is_the_windowed_sinc_of_its_settings(from_hz: int) -> None:
-    """So that what provenance says of resampling is all there is to it."""
+    """The settings in the provenance determine the samples."""
     noise = np.random.default_rng(0).standard_normal(1_501).astype(np.float32)
     expected = by_formula(noise, from_hz)
     found = whole(noise, from_hz)
@@ -46,7 +46,7 @@ def test_it_is_the_windowed_sinc_of_its_settings(from_hz: int) -> None:
 
 @pytest.mark.parametrize("from_hz", RATES_HZ)
 @pytest.mark.parametrize("length", [1, 2, 160, 161, 4_410, 4_411])
-def test_no_sample_is_lost_or_made_up(from_hz: int, length: int) -> None:
+def test_the_number_of_samples_is_exact(from_hz: int, length: int) -> None:
     ones = np.ones(length, np.float32)
     assert len(whole(ones, from_hz)) == -(-length * TO_HZ // from_hz)
 
@@ -58,7 +58,7 @@ def gain_db(hz: float, from_hz: int) -> float:
 
 
 @pytest.mark.parametrize("from_hz", [rate for rate in RATES_HZ if rate > TO_HZ])
-def test_what_lies_above_the_new_range_is_gone_and_what_lies_within_is_kept(from_hz: int) -> None:
+def test_frequencies_above_the_new_range_are_removed_and_others_kept(from_hz: int) -> None:
     """Of 6 zero crossings, 8.6 kHz keeps -12 dB as a tone at 7.4 kHz, and 7.2 kHz loses 2.4 dB."""
     above = [hz for hz in (8_100, 8_600, 9_500, 11_900, 15_900, 20_000) if hz < from_hz / 2]
     assert max(gain_db(hz, from_hz) for hz in above) < -75
@@ -76,8 +76,8 @@ def test_a_lower_rate_gets_no_images(from_hz: int) -> None:
     assert 10 * np.log10(image) < -75
 
 
-def test_features_of_another_filter_are_others() -> None:
-    """Only what hears resamples."""
+def test_another_filter_changes_the_fingerprint_of_audio_features() -> None:
+    """Only backbones that read audio resample."""
     tone = BackboneEntry("tone", "tone").provenance(Tone())
     assert tone["resampling"] == {"window": "kaiser", "zeros": 48, "rolloff": 0.96, "beta": 8.0}
     other = tone | {"resampling": tone["resampling"] | {"zeros": 6}}

@@ -1,4 +1,4 @@
-"""Silence, constants and channels that cancel are found wherever they lie; sound is not."""
+"""Silence, constants and cancelling channels are found anywhere in a recording; sound is not."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ KINDS: dict[str, tuple[Callable[[int], Samples], str]] = {
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("seconds", [0.03, 0.5, 5.003])
-def test_what_has_no_sound_is_found(name: str, seconds: float) -> None:
+def test_stretches_without_sound_are_found(name: str, seconds: float) -> None:
     make, what = KINDS[name]
     samples = make(round(seconds * RATE))
     (found,) = find_silence([samples[:777], samples[777:]], RATE)
     assert judge_span([found], 0.0, seconds) == (None, what)
     speech = voice(RATE, samples.shape[1])
     found_within = find_silence([speech, samples, speech], RATE)
-    told = [what] if seconds > 0.1 else []
-    assert [each.what for each in found_within] == told
-    assert judge_span(found_within, 1.0, 1.0 + seconds) == (None, what if told else None)
+    notices = [what] if seconds > 0.1 else []
+    assert [each.what for each in found_within] == notices
+    assert judge_span(found_within, 1.0, 1.0 + seconds) == (None, what if notices else None)
     for span in ((0.0, 2.0 + seconds), (0.9, 1.0 + seconds), (1.0, 1.1 + seconds)):
         assert judge_span(found_within, *span) == (None, None)
 
@@ -83,7 +83,7 @@ def test_quiet_sound_is_sound(channels: int) -> None:
     assert not find_silence([one], RATE)  # the others are silent: the mean is not
 
 
-def test_values_that_are_no_numbers_spoil_their_spans_only() -> None:
+def test_values_that_are_not_finite_affect_only_their_spans() -> None:
     for value in (np.nan, np.inf, -np.inf):
         samples = voice(2 * RATE)
         samples[RATE + 5] = value
@@ -93,7 +93,7 @@ def test_values_that_are_no_numbers_spoil_their_spans_only() -> None:
         assert judge_span(found, 0.0, 1.0) == judge_span(found, 1.01, 2.0) == (None, None)
 
 
-def test_floats_of_the_range_of_integers_are_told_of() -> None:
+def test_floats_in_the_range_of_integers_are_reported() -> None:
     samples = voice(2 * RATE)
     samples[RATE:] *= 2**15
     found = find_silence([samples], RATE)
@@ -109,9 +109,7 @@ def test_floats_of_the_range_of_integers_are_told_of() -> None:
     st.lists(st.tuples(st.sampled_from(["zeros", "a constant", "sound"]), st.integers(1, 40))),
     st.integers(1, 5_000),
 )
-def test_the_blocks_in_which_it_comes_do_not_matter(
-    parts: list[tuple[str, int]], block: int
-) -> None:
+def test_the_size_of_blocks_does_not_matter(parts: list[tuple[str, int]], block: int) -> None:
     made = [KINDS[k][0](160 * n) if k in KINDS else voice(160 * n) for k, n in parts]
     whole = np.concatenate([np.zeros((0, 1), np.float32), *made])
     pieces = [whole[at : at + block] for at in range(0, len(whole), block)]
@@ -121,7 +119,7 @@ def test_the_blocks_in_which_it_comes_do_not_matter(
     assert sum(each.stop - each.start for each in found) <= flat + 1e-9
 
 
-def test_prepare_tells_of_clips_without_sound(mine: SmallCorpus) -> None:
+def test_prepare_reports_clips_without_sound(mine: SmallCorpus) -> None:
     """Whole files and spans alike; also when the files are not read again."""
     mine.four()
     pause = np.zeros((RATE, 1), np.float32)

@@ -33,8 +33,8 @@ from features.corpora.demo import Demo
 from features.corpus.adapter import Item
 from features.errors import HeronryError, ParamsError
 from tests.conftest import tone
-from tests.support.heard import heard
 from tests.support.paths import ROOT
+from tests.support.usable_audio import inspect_usable
 
 SIZES = st.integers(6, 150).map(lambda each: 8 * each)
 needs_espeak = pytest.mark.skipif(
@@ -354,7 +354,7 @@ def test_files_are_what_the_rest_expects(corpus: tuple[Path, list[Item]]) -> Non
         assert np.abs(wave).max() < 0.9, "near full scale: clipped or about to be"
         assert np.abs(wave).max() > 0.01, item.id
         seconds.append(len(wave) / 16_000)
-        assert heard(path).seconds == pytest.approx(seconds[-1])
+        assert inspect_usable(path).seconds == pytest.approx(seconds[-1])
     assert min(seconds) >= 1.0
     assert max(seconds) <= 3.0
     assert 1.5 <= np.mean(seconds) <= 1.75

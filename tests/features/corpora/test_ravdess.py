@@ -17,8 +17,8 @@ from features.corpus.entry import corpus_entry
 from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import prepare
 from features.errors import ManifestError
-from tests.support.heard import heard
 from tests.support.paths import SHARED
+from tests.support.usable_audio import inspect_usable
 
 REAL = SHARED / "data" / "ravdess"
 
@@ -187,5 +187,5 @@ def test_real_recordings() -> None:
         assert {key: found[key] for key in found} == {
             key: published[str(key)] // (2 if name == "label" else 1) for key in found
         }
-    seconds = [heard(REAL / str(item.audio)).seconds for item in items]
+    seconds = [inspect_usable(REAL / str(item.audio)).seconds for item in items]
     assert sum(seconds) / 60 == pytest.approx(44, abs=1)

@@ -1,4 +1,4 @@
-"""JSON of others: what is wrong with it is a `ValueError`, and a message wherever it is read."""
+"""Faulty JSON raises `ValueError`, and readers of files turn it into a message."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ VALUES = st.recursive(
 
 @pytest.mark.parametrize("text", WRONG)
 @pytest.mark.parametrize("parse", [parse_json, Decoder(object_pairs_hook=dict).decode])
-def test_what_is_wrong_is_a_value_error(text: str, parse: Callable[[str], Any]) -> None:
+def test_faulty_json_raises_value_error(text: str, parse: Callable[[str], Any]) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         parse(text)
     assert len(str(caught.value)) < 200
@@ -53,7 +53,7 @@ def test_bytes_are_utf_8(content: bytes) -> None:
 
 
 @given(VALUES)
-def test_what_json_writes_is_read_as_it_was(value: Any) -> None:
+def test_json_is_read_as_written(value: Any) -> None:
     assert parse_json(json.dumps(value)) == value
     assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
 
@@ -63,7 +63,7 @@ def test_any_integer_that_is_read_is_a_finite_float() -> None:
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_files_of_it_end_in_messages(tmp_path: Path, text: str) -> None:
+def test_readers_name_the_faulty_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "some.json"
     path.write_text(text)
     for read in (read_json, read_config, parts_of):

@@ -1,4 +1,4 @@
-"""Paths below a corpus root: hints for those that are not there, and links that lead out of it."""
+"""Hints for missing paths below a corpus root, and links that lead out of it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallCorpus:
         ("wav/a", "wav/a.wav", "with another suffix"),
     ],
 )
-def test_the_path_that_is_there(tmp_path: Path, given: str, there: str, how: str) -> None:
+def test_a_similar_existing_path_is_suggested(
+    tmp_path: Path, given: str, there: str, how: str
+) -> None:
     (tmp_path / there).parent.mkdir(parents=True)
     (tmp_path / there).touch()
     (tmp_path / there).with_name("._a.wav").touch()
@@ -47,7 +49,7 @@ def test_the_path_that_is_there(tmp_path: Path, given: str, there: str, how: str
         assert RootPaths(tmp_path).nearest(other) is None
 
 
-def test_what_a_folder_holds(tmp_path: Path) -> None:
+def test_a_folder_is_listed_with_a_suggestion(tmp_path: Path) -> None:
     for name in "abcdefg":
         (tmp_path / name).touch()
     assert held(tmp_path, "x") == "['a', 'b', 'c', 'd', 'e'] and 2 more"
@@ -56,7 +58,7 @@ def test_what_a_folder_holds(tmp_path: Path) -> None:
     assert held(tmp_path / "none", "x") == "[]"
 
 
-def test_prepare_names_the_path_that_is_there(mine: SmallCorpus) -> None:
+def test_prepare_suggests_a_similar_path(mine: SmallCorpus) -> None:
     mine.four()
     (mine.root / "0.wav").rename(mine.root / "0.WAV")
     missing = "0.wav: there is no such file below the corpus root"
@@ -71,7 +73,7 @@ def test_prepare_names_the_path_that_is_there(mine: SmallCorpus) -> None:
         mine.prepare()
 
 
-def test_roots_that_are_a_folder_off(tmp_path: Path) -> None:
+def test_a_root_one_folder_too_high_or_too_deep_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "ravdess/Actor_01").mkdir(parents=True)
     with pytest.raises(ManifestError, match="is 'ravdess/Actor_01' meant: one folder down"):
         list(Ravdess(tmp_path).items())

@@ -1,4 +1,4 @@
-"""Copies from a device are read when they have arrived, whichever of several devices it is."""
+"""Copies from a device are read only after they are complete, also from the second device."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
     return fake
 
 
-def test_results_of_the_second_device_are_read_when_they_are_there(
+def test_results_of_the_second_device_are_read_after_their_copy(
     gpus: FakeGpus, make_manifest: ManifestMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
@@ -109,9 +109,7 @@ def test_results_of_the_second_device_are_read_when_they_are_there(
     assert gpus.current == 0
 
 
-def test_whatever_uses_a_device_has_entered_it(
-    gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_users_of_a_device_have_entered_it(gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch) -> None:
     """Page-locked memory, and the threads that ask for it, belong to the device in use."""
     second, seen = torch.device("cuda:1"), list[Any]()
     monkeypatch.setattr(
@@ -134,7 +132,7 @@ def test_whatever_uses_a_device_has_entered_it(
         assert gpus.current == 0
 
 
-def test_copies_to_the_host_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_to_the_host_block(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, bool]] = []
 
     def to(tensor: Tensor, place: Any, *_: Any, non_blocking: bool = False) -> Tensor:
@@ -155,7 +153,7 @@ def test_copies_to_the_host_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
         assert asked.pop() == ("cpu", False)
 
 
-def test_copies_that_nobody_waits_for_are_made_in_one_place() -> None:
+def test_only_one_module_makes_non_blocking_copies() -> None:
     root = Path(features.__file__).parents[1]
     found = [
         path.relative_to(root).as_posix()
@@ -168,7 +166,7 @@ def test_copies_that_nobody_waits_for_are_made_in_one_place() -> None:
 
 @pytest.mark.gpu
 @needs_gpu
-def test_a_gpu_s_results_are_there_when_they_are_read() -> None:
+def test_results_of_a_gpu_are_complete_when_they_are_read() -> None:
     """Behind a queue of products that takes the device a while."""
     for number in range(torch.cuda.device_count()):
         place = torch.device("cuda", number)

@@ -1,4 +1,4 @@
-"""What the machine refuses is a message with path, cause and remedy, wherever it arises."""
+"""Errors of the operating system become messages with path, cause and remedy."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from tests.conftest import ManifestMaker
 TONE = BackboneEntry("tone", "tone")
 
 
-def said(command: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
+def message_of(command: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line of a command that fails."""
     with pytest.raises(SystemExit) as caught:
         run_command(command)
-    told = capsys.readouterr()
-    assert (caught.value.code, told.out) == (1, "")
-    assert told.err.startswith("error: ")
-    assert told.err.count("\n") == 1
-    return told.err
+    output = capsys.readouterr()
+    assert (caught.value.code, output.out) == (1, "")
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
+    return output.err
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def full(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_full_disk_is_named_with_its_path_by_whatever_writes(
+def test_all_writers_name_the_path_on_a_full_disk(
     full: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = pa.table({"x": np.zeros(100_000)})
@@ -67,7 +67,7 @@ def test_a_full_disk_is_named_with_its_path_by_whatever_writes(
         "parquet": lambda: _write_parquet(full, table),
     }
     for name, write in writers.items():
-        line = said(write, capsys)
+        line = message_of(write, capsys)
         assert "No space left on device" in line, name
         assert str(full.parent) in line, name
         assert "`df -h`" in line, name
@@ -79,13 +79,13 @@ def _write_parquet(path: Path, table: pa.Table) -> None:
         parquet.write_table(table, file)
 
 
-def test_of_a_copy_the_full_disk_is_named(full: Path, tmp_path: Path) -> None:
+def test_a_copy_names_its_target_on_a_full_disk(full: Path, tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(bytes(100_000))
     with pytest.raises(MachineError, match=f"cannot read or write {full} "):
         with_machine_errors(shutil.copyfile, tmp_path / "source", full)
 
 
-def test_a_file_that_is_replaced_goes_by_its_own_name(tmp_path: Path) -> None:
+def test_an_atomic_write_names_the_final_path(tmp_path: Path) -> None:
     def fails() -> None:
         with replacing(tmp_path / "card.json") as temporary, temporary.open("w") as file:
             file.write("x")
@@ -97,7 +97,7 @@ def test_a_file_that_is_replaced_goes_by_its_own_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", sorted({*REMEDIES, errno.ECONNREFUSED}))
-def test_every_refusal_says_where_what_and_how_to_go_on(number: int) -> None:
+def test_every_refusal_has_path_cause_and_remedy(number: int) -> None:
     line = str(machine_error(OSError(number, os.strerror(number), "/data/x")))
     assert line.startswith(f"cannot read or write /data/x ({os.strerror(number)}): ")
     assert len(line) > 80
@@ -117,12 +117,12 @@ def test_a_limit_on_files_stops_a_training_s_weights(
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    line = said(save, capsys)
+    line = message_of(save, capsys)
     path = tmp_path / "run" / "model.safetensors"
     assert f"cannot read or write {path} (File too large): raise the limit" in line
 
 
-def test_errors_that_libraries_pass_on() -> None:
+def test_errors_wrapped_by_libraries() -> None:
     foreign = type("Foreign", (Exception,), {"__module__": "safetensors_rust"})
     for error in (
         foreign("Error while serializing: I/O error: No space left on device (os error 28)"),
@@ -135,7 +135,7 @@ def test_errors_that_libraries_pass_on() -> None:
         assert machine_error(other) is None
 
 
-def test_a_bug_keeps_its_traceback_and_a_user_s_error_its_words(
+def test_bugs_keep_their_traceback_and_errors_of_users_their_message(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(ZeroDivisionError):
@@ -144,7 +144,7 @@ def test_a_bug_keeps_its_traceback_and_a_user_s_error_its_words(
     def wrong() -> None:
         raise ManifestError("line 3: no id")
 
-    assert said(wrong, capsys) == "error: line 3: no id\n"
+    assert message_of(wrong, capsys) == "error: line 3: no id\n"
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
@@ -161,8 +161,8 @@ def test_a_file_system_without_locks(
     monkeypatch.setenv("HERONRY_STORE", str(tmp_path / "store"))
     monkeypatch.chdir(tmp_path)
     store = WorkStore(tmp_path / "store", "backbone")
-    lines = [said(lambda: store.locked().__enter__(), capsys)]
-    lines += [said(lambda: _held(store.folder).__enter__(), capsys)]
+    lines = [message_of(lambda: store.locked().__enter__(), capsys)]
+    lines += [message_of(lambda: _held(store.folder).__enter__(), capsys)]
     (problem,) = check.place_problems()
     for line in (*lines, problem):
         assert str(tmp_path / "store") in line
@@ -170,7 +170,7 @@ def test_a_file_system_without_locks(
         assert "set HERONRY_STORE to a folder on a disk of this machine" in line
 
 
-def test_check_tells_of_places_that_cannot_be_written(
+def test_check_reports_folders_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "project").mkdir()
@@ -193,7 +193,7 @@ def test_check_tells_of_places_that_cannot_be_written(
     assert f"the project: cannot read or write {Path.cwd()} (Read-only file system)" in project
 
 
-def test_who_has_no_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_folder_gets_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless(_: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -213,7 +213,7 @@ def careful() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("careful")
-def test_a_shared_store_is_shared_all_the_way_down(
+def test_everything_in_a_shared_store_is_shared(
     make_manifest: ManifestMaker, tmp_path: Path
 ) -> None:
     manifest = make_manifest([0.2, 0.3])
@@ -236,7 +236,7 @@ def test_a_shared_store_is_shared_all_the_way_down(
 
 
 @pytest.mark.usefixtures("careful")
-def test_a_folder_gives_no_more_than_it_has(tmp_path: Path) -> None:
+def test_a_folder_passes_on_only_its_own_rights(tmp_path: Path) -> None:
     tmp_path.chmod(0o2750)
     make_folder(tmp_path / "a" / "b")
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o2755
@@ -247,7 +247,7 @@ def test_a_folder_gives_no_more_than_it_has(tmp_path: Path) -> None:
         make_folder(tmp_path / "file" / "below")
 
 
-def test_what_is_delivered_half_is_taken_back(
+def test_partly_delivered_output_is_removed(
     make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk while shards are copied into the output folder."""
@@ -266,7 +266,7 @@ def test_what_is_delivered_half_is_taken_back(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_removed_is_told_and_not_written_over(
+def test_a_folder_that_cannot_be_removed_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read_only(path: Path) -> None:

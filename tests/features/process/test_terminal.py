@@ -1,4 +1,4 @@
-"""Lines of trainings: plain ones into a log, redrawn ones in a terminal, from workers too."""
+"""Status lines of trainings: plain in a log, redrawn in a terminal, also from workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.pipeline.training.test_loop import job_of, labels_of, write_cache
 
 
 class Terminal(io.StringIO):
-    """Keeps a screen as a terminal would, for the two controls that are used."""
+    """Emulates a terminal's screen for the two control sequences in use."""
 
     def isatty(self) -> bool:
         return True
@@ -67,13 +67,13 @@ def test_long_lines_are_cut_since_a_wrapped_one_is_two(monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_what_workers_tell_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_workers_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_cache(tmp_path / "text", labels_of(), 3.0, 0)
     jobs = [job_of({"text": tmp_path / "text"}, tmp_path / str(s), s, epochs=2) for s in range(2)]
     list(run_jobs(run_job, jobs, workers=2))
-    told = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().err.splitlines()
     for seed in range(2):
-        mine = [line.partition("fold 0: ")[2] for line in told if f"seed {seed} " in line]
+        mine = [line.partition("fold 0: ")[2] for line in lines if f"seed {seed} " in line]
         starts = ["epoch 1/2,", "epoch 2/2,", "kept epoch "]
         assert all(line.startswith(start) for line, start in zip(mine, starts, strict=True))
-    assert len(told) == 6
+    assert len(lines) == 6

@@ -1,4 +1,4 @@
-"""Names of entries: what DVC, the shell and file systems take, each once."""
+"""Names of entries are unique and valid for DVC, the shell and file systems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places of this machine: environment first, then the untracked file, and errors that name both."""
+"""Folders of this machine come from the environment, then the local file; errors name both."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_within_the_project_is_refused_with_the_projects_own(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    locations.check_folder()  # in no project at all: whoever needs params.yaml says so
+    locations.check_folder()  # in no project at all: the reader of params.yaml says so
     for name in ("params.yaml", "dvc.yaml"):
         (project / name).touch()
     locations.check_folder()
@@ -197,7 +197,7 @@ def test_commands_say_which_folder_is_meant(module: str, tmp_path: Path) -> None
     root = ROOT
     words = ["check"] if module == "pipeline" else []
     environment = os.environ | {"PYTHONPATH": str(root)}
-    for folder, told in (
+    for folder, message in (
         (root / "docs", f"within the project {root}; expected the project's own: cd {root}"),
         (tmp_path, "cannot read params.yaml (No such file or directory); expected it in the curr"),
     ):
@@ -211,4 +211,4 @@ def test_commands_say_which_folder_is_meant(module: str, tmp_path: Path) -> None
         )
         assert done.returncode == 1
         (line,) = (line for line in done.stderr.splitlines() if line)
-        assert told in line
+        assert message in line

@@ -1,4 +1,4 @@
-"""Weights are found where they are, are never executed, and are known by what they are."""
+"""Weights are found by path or name, loaded without executing code, identified by content."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_file_is_found_by_path_in_a_folder_and_below_the_named_one(
     assert Checkpoint("somebody/rmvpe").provenance(names)["checkpoint"] == "somebody/rmvpe"
 
 
-def test_missing_weights_are_told_before_and_when_loading() -> None:
+def test_missing_weights_are_reported_before_and_when_loading() -> None:
     for files in ((), ("rmvpe.pt",)):
         with pytest.raises(CheckpointError, match=r"'no/where'.*\n.*HERONRY_CHECKPOINTS"):
             Checkpoint("no/where").look_for(files)

@@ -1,4 +1,4 @@
-"""A checkpoint's files lead nowhere else, and what is none of them is told, without a traceback."""
+"""Unsafe or wrong files of a checkpoint are refused with a message, without a traceback."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ LEADING: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("kind", WRITE)
 @pytest.mark.parametrize("values", LEADING)
-def test_what_leads_elsewhere_is_refused(
+def test_configs_that_lead_to_other_code_or_weights_are_refused(
     kind: str, values: dict[str, Any], build: Callable[..., Path]
 ) -> None:
     with pytest.raises(CheckpointError, match=r"config.json has .*leads to .*remove the key"):
@@ -105,15 +105,15 @@ def test_what_leads_elsewhere_is_refused(
 
 
 @pytest.mark.parametrize("kind", WRITE)
-def test_what_leads_nowhere_is_not(kind: str, build: Callable[..., Path]) -> None:
+def test_harmless_configs_are_accepted(kind: str, build: Callable[..., Path]) -> None:
     own = {"attn_implementation": "eager", "quantization_config": None, "backbone": None}
     build(kind, keys(CONFIG, **own, auto_map={"AutoModel": "org/repo--code.Model"}))
 
 
-def test_who_trusts_a_checkpoint_is_not_stopped_at_the_door(build: Callable[..., Path]) -> None:
-    with pytest.raises(CheckpointError) as told:  # transformers lacks the package of kernels
+def test_trust_remote_code_skips_the_check_of_the_config(build: Callable[..., Path]) -> None:
+    with pytest.raises(CheckpointError) as caught:  # transformers lacks the package of kernels
         build("text_encoder", keys(CONFIG, attn_implementation="o/k"), trust_remote_code=True)
-    assert "leads to" not in str(told.value)
+    assert "leads to" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", WRITE)
@@ -208,7 +208,7 @@ REPLACED = [
 
 @pytest.mark.parametrize("name", [WEIGHTS, "pytorch_model.bin", CONFIG, "tokenizer.json"])
 @pytest.mark.parametrize(("data", "message"), REPLACED)
-def test_what_stands_in_the_place_of_a_file_is_named(
+def test_pointers_pages_and_empty_files_are_named(
     name: str, data: bytes, message: str, build: Callable[..., Path]
 ) -> None:
     def edit(folder: Path) -> None:
@@ -216,19 +216,19 @@ def test_what_stands_in_the_place_of_a_file_is_named(
             (folder / WEIGHTS).unlink()
         (folder / name).write_bytes(data)
 
-    with pytest.raises(CheckpointError, match=f"{name} {message}") as told:
+    with pytest.raises(CheckpointError, match=f"{name} {message}") as caught:
         build("text_encoder", edit)
-    assert "weights_only" not in str(told.value)
+    assert "weights_only" not in str(caught.value)
     with pytest.raises(CheckpointError, match=f"{name} {message}"):  # check's way
-        Checkpoint(str(edited(told))).look_for()
+        Checkpoint(str(edited(caught))).look_for()
 
 
-def edited(told: pytest.ExceptionInfo[CheckpointError]) -> Path:
+def edited(caught: pytest.ExceptionInfo[CheckpointError]) -> Path:
     """The folder that a message is about."""
-    return Path(str(told.value).split(" is ")[0]).parent
+    return Path(str(caught.value).split(" is ")[0]).parent
 
 
-def test_a_servers_words_in_the_place_of_weights(tmp_path: Path) -> None:
+def test_a_servers_message_in_place_of_weights(tmp_path: Path) -> None:
     for name, text in (("a.pt", "Entry not found"), ("b.safetensors", "Zugriff für\nSie gesperrt")):
         (tmp_path / name).write_text(text)
         with pytest.raises(CheckpointError, match=r"holds the text '.*', not weights"):
@@ -250,21 +250,21 @@ def namespace(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_what_torch_refuses_is_named_with_two_lines_that_convert_it(
+def test_pickled_types_are_named_with_two_lines_that_convert_the_file(
     old: bool, tmp_path: Path, build: Callable[..., Path]
 ) -> None:
-    with pytest.raises(CheckpointError, match=r"pytorch_model.bin .*argparse\.Namespace") as told:
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin .*argparse\.Namespace") as caught:
         build("text_encoder", namespace)
-    assert "\x1b" not in str(told.value)
+    assert "\x1b" not in str(caught.value)
     path = tmp_path / "x.pt"
     state = {"state_dict": {"a": torch.ones(2)}, "args": argparse.Namespace(a=1)}
     torch.save(state, path, _use_new_zipfile_serialization=not old)
-    with pytest.raises(CheckpointError, match=r"executing .*\(argparse\.Namespace\)") as told:
+    with pytest.raises(CheckpointError, match=r"executing .*\(argparse\.Namespace\)") as caught:
         read_tensors(path)
-    first, *lines = str(told.value).splitlines()
+    first, *lines = str(caught.value).splitlines()
     assert "will likely succeed" not in first
     assert len(lines) == 2
-    exec("\n".join(line.strip() for line in lines), {})  # as whoever trusts the file would
+    exec("\n".join(line.strip() for line in lines), {})  # as a user who trusts the file would
     assert torch.equal(read_tensors(tmp_path / WEIGHTS)["a"], torch.ones(2))
 
 
@@ -320,7 +320,7 @@ def test_weights_alone_are_no_checkpoint(build: Callable[..., Path], tmp_path: P
         ({CONFIG: {"quantization_config": {"quant_method": "awq"}}}, "code of another package"),
     ],
 )
-def test_the_same_is_refused_of_a_hub(
+def test_unsafe_repositories_of_a_hub_are_refused(
     files: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub.errors import EntryNotFoundError
@@ -349,9 +349,9 @@ def test_weights_of_a_hub_are_held_to_their_hash(
     monkeypatch.setattr(
         "huggingface_hub.hf_hub_download", lambda _, file, **__: str(tmp_path / file)
     )
-    with pytest.raises(CheckpointError, match="found sha256:") as told:
+    with pytest.raises(CheckpointError, match="found sha256:") as caught:
         Checkpoint("org/net", f"sha256:{'0' * 64}").tensors((WEIGHTS,))
-    revision = str(told.value).partition("found ")[2].partition(":")[2].partition(":")[0]
+    revision = str(caught.value).partition("found ")[2].partition(":")[2].partition(":")[0]
     assert len(revision) == 64
     named = Checkpoint("org/net", f"sha256:{revision}")
     assert torch.equal(named.tensors((WEIGHTS,))["a"], torch.ones(1))

@@ -1,4 +1,4 @@
-"""The embedded weights: pinned, converted exactly, and alive."""
+"""Weights in packages are pinned, converted exactly, and give meaningful features."""
 
 from __future__ import annotations
 

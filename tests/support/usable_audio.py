@@ -1,4 +1,4 @@
-"""What is heard of an audio file, as `prepare` hears it, or why it is rejected."""
+"""Inspects an audio file as `prepare` does, and raises the reason if it is rejected."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from features.audio.silence import NOTICES
 from features.errors import UtteranceError
 
 
-def heard(path: Path, *, id: str | None = None) -> AudioFacts:
-    """Decode a whole file; `UtteranceError` also for what spoils a part of it alone."""
+def inspect_usable(path: Path, *, id: str | None = None) -> AudioFacts:
+    """Decode a whole file; raise `UtteranceError` also if only a part of it is unusable."""
     id = id or path.name
     with path.open("rb") as file:
         found = inspect_audio(file, id)
