@@ -1,1 +1,1 @@
-"""Commands for people: `python -m pipeline <command>`."""
+"""Commands of `python -m pipeline`: a module for each."""

@@ -17,7 +17,7 @@ from pipeline.storage.dvc_command import dvc_output
 
 SORTS = ("metric", "name", "fusion", "regime", "seeds", "seconds")
 _METRIC = (
-    "A number of reports/metrics.json that ranks, such as valid_uar. Scores of the test split rank "
+    "Number of reports/metrics.json that ranks, such as valid_uar. Scores of the test split rank "
     "too, but the best of many by them is partly luck."
 )
 
@@ -27,7 +27,7 @@ def board(
     metric: Annotated[str, typer.Option(help=_METRIC)] = "valid_weighted_f1",
     sort: Annotated[str, typer.Option(help=f"Order of rows: {', '.join(SORTS)}.")] = "metric",
     all_commits: Annotated[
-        bool, typer.Option("--all-commits", help="Not just the experiments of the last commit.")
+        bool, typer.Option("--all-commits", help="Experiments of all commits, not just the last.")
     ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Read no predictions: ties by intervals alone.")

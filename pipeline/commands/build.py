@@ -1,7 +1,7 @@
 """`python -m pipeline build heron lpgnet`: extract what models need, without training them.
 
-The outputs are those that `dvc exp run -S fusion=heron` would make on its way, so that whoever
-pulls them trains without a corpus and without a GPU.
+The outputs are those of the extract stages of `dvc exp run -S fusion=heron`, so that a team mate
+who pulls them trains without a corpus and without a GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STAGES = dict(zip(REGIMES, ("train", "e2e"), strict=True))
 _CACHE = re.compile(r"cache/\$\{corpus\}/\$\{item\.(\w+)\}")
 
 _MODELS = "Entries of `models` in params.yaml."
-_PULL = "Take what team mates have pushed, and compute only the rest."
+_PULL = "Download what team mates have pushed, and compute only the rest."
 _PUSH = "Afterwards push these features, and the prepared corpus, to the default remote."
 
 
@@ -48,7 +48,7 @@ def build(
             typer.echo(target)
         return
     _check_locks()
-    # One missing checkpoint must not keep the other backbones from being extracted.
+    # --keep-going: a missing checkpoint must not stop the extraction of other backbones.
     how = ["--pull", "--allow-missing"] if pull else []
     _run(["repro", "--keep-going", *how, *targets])
     if push:
@@ -56,13 +56,13 @@ def build(
 
 
 def extract_targets(params: Params, models: Sequence[str], corpus: str) -> list[str]:
-    """DVC's names of the extract stages behind the slots of some models, each once.
+    """DVC's names of the extract stages of some models' slots, each once.
 
     `none` is among them where a slot is empty: its (empty) output is a dependency of training.
     In the regime e2e only the slots whose backbones are not trained come from caches.
 
     Raises:
-        ParamsError: If models are unknown or wrong, all of them in one message.
+        ParamsError: If models are unknown or malformed; all of them are named in one message.
     """
     slots, needed, found = _cached_slots(params.regime), set(), []
     for name in models:
@@ -78,7 +78,7 @@ def extract_targets(params: Params, models: Sequence[str], corpus: str) -> list[
 
 
 def _cached_slots(regime: str) -> list[str]:
-    """Keys of a model whose caches its training depends on, as DVC reads it."""
+    """Slots whose caches training depends on, read from the stage's dvc.yaml."""
     if regime not in _STAGES:
         raise ParamsError(f"regime: given {regime!r}; expected one of {list(REGIMES)}")
     stage = _STAGES[regime]
@@ -94,7 +94,7 @@ def _run(words: list[str]) -> None:
 
 
 def _check_locks() -> None:
-    """Refuse lock files with the marks of a merge, which DVC only calls invalid YAML."""
+    """Refuse lock files with conflict marks of Git, which DVC only reports as invalid YAML."""
     torn = [
         str(path)
         for path in (Path("dvc.lock"), *sorted(Path("stages").glob("*/dvc.lock")))

@@ -1,4 +1,4 @@
-"""`python -m pipeline cache`: what is in the caches; in and out of them; docs/sharing.md."""
+"""`python -m pipeline cache`: list, verify, prune, export and import features (docs/sharing.md)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from features.files.reasons import REJECTED
 from features.ranges import Positive
 from features.settings.entry_names import name_problems
 from features.settings.locations import store_root
-from pipeline.commands.doctor import caches, examine
+from pipeline.commands.doctor import doctor
 from pipeline.params.file import read_params
 from pipeline.storage.inventory import size, take_inventory
 from pipeline.storage.work_store import removable, remove
@@ -34,7 +34,7 @@ ADVICE_HOP = "frames are {hop:.4g} s apart; give --hop-seconds if they are a gri
 def list_caches(
     *, as_object: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
-    """A line for each cache: size, utterances, and which models need it; and the work store."""
+    """List the caches with size, utterances and the models that need them, and the work store."""
     found = take_inventory(read_params(PARAMS), store_root())
     typer.echo(json.dumps(asdict(found), indent=2) if as_object else "\n".join(found.lines()))
 
@@ -43,24 +43,22 @@ def list_caches(
 def verify(
     folders: Annotated[list[Path] | None, typer.Argument(help="Default: all of cache/.")] = None,
 ) -> None:
-    """Read caches completely, as `doctor` does, and repair nothing; exit status 1 if any is bad."""
-    found = [examine(folder) for folder in caches(folders or ())]
-    for diagnosis in found:
-        typer.echo("\n".join(diagnosis.lines()))
-    if any(diagnosis.faults for diagnosis in found):
-        raise typer.Exit(1)
+    """Read caches completely, as `doctor` does, without repair; exit status 1 if any is bad."""
+    doctor(folders)
 
 
 @cache.command()
 def prune(
     *,
-    keep_days: Annotated[float | None, typer.Option(help="Keep what was used so lately.")] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(help="Keep what was used within so many days.")
+    ] = None,
     not_in_params: Annotated[bool, typer.Option(help="Keep what params.yaml would use.")] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Delete; else only say what would go.")
+        bool, typer.Option("--yes", help="Delete; else only list what would be deleted.")
     ] = False,
 ) -> None:
-    """Remove from the work store what is not used any more; caches and DVC's files stay."""
+    """Remove unused entries of the work store; caches and DVC's files stay."""
     params = read_params(PARAMS)
     found = removable(store_root(), params, keep_days=keep_days, not_in_params=not_in_params)
     for item in found:
@@ -96,15 +94,17 @@ def import_arrays(
     source: Annotated[Path, typer.Argument(metavar="FROM", help="Folder, or file of arrays.")],
     *,
     reads: Annotated[
-        Literal["audio", "text"] | None, typer.Option(help="What the features follow from.")
+        Literal["audio", "text"] | None, typer.Option(help="What the features were computed from.")
     ] = None,
-    hop_seconds: Annotated[float | None, typer.Option(help="From a frame to the next.")] = None,
+    hop_seconds: Annotated[float | None, typer.Option(help="Seconds between two frames.")] = None,
     bins: Annotated[
         int | None, typer.Option(min=1, max=32_767, help="Arrays are integers below this.")
     ] = None,
-    layers: Annotated[int, typer.Option(min=1, max=1000, help="Hidden states side by side.")] = 1,
+    layers: Annotated[
+        int, typer.Option(min=1, max=1000, help="Number of hidden states side by side.")
+    ] = 1,
 ) -> None:
-    """Check arrays made elsewhere against CORPUS, seal them, and print the entry to use them by."""
+    """Check arrays made elsewhere against CORPUS, write shards, and print their params entry."""
     wrong = name_problems("backbones", backbone)
     if wrong:
         raise ParamsError(wrong[0])

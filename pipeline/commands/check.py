@@ -1,4 +1,8 @@
-"""`python -m pipeline check`: what would go wrong, all of it at once, before anything runs."""
+"""`python -m pipeline check`: report all problems of an experiment at once, before it runs.
+
+Checked are params.yaml, the folders and locks of this machine, and, for the selected experiment,
+the corpus, the model with its slots, the checkpoints, and the run that training starts from.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,12 @@ import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 
+from features.arguments import in_lines
 from features.backbone.entry import PACKAGE as BACKBONES
 from features.backbone.entry import BackboneEntry
 from features.cache.reader import CacheReader
@@ -20,7 +26,7 @@ from features.corpus.label_checks import named
 from features.corpus.manifest import Manifest
 from features.corpus.prepare import Rehearsal, rehearse
 from features.corpus.sources import changes_since
-from features.errors import HeronryError
+from features.errors import HeronryError, ParamsError
 from features.extraction.pins import leaves_weights_open, open_weights
 from features.files.reading import file_sha256
 from features.files.records import read_json
@@ -33,70 +39,52 @@ from features.stream import StreamSpec
 from features.weights.checkpoint import Checkpoint
 from pipeline.e2e.setup import beginning_of
 from pipeline.model.checkpoint import make_model
-from pipeline.params.file import ModelEntry, Params, all_problems
+from pipeline.params.file import ModelEntry, Params, all_problems, read_unchecked
+from pipeline.params.selection import unwritten_slots
 from pipeline.params.slot_reads import odd_slots
-from pipeline.storage.dvc_command import PREPARE
+from pipeline.storage.dvc_command import PREPARE, obstacles
 
-OUTPUTS = ("cache", "data", "reports", "runs")  # of the stages; any may be a link to another disk
-SOME_BYTES = 4096  # fewer may go where a full disk keeps small files
-
-
-def place_problems() -> Iterator[str]:
-    """One line for each place that cannot be used as it has to be."""
-    try:
-        store = store_root()
-    except HeronryError as error:
-        yield str(error)
-    else:
-        fault = _fault(store, locked=True)
-        if fault is not None:
-            yield f"the work store (HERONRY_STORE) {store}: {fault}"
-    project = _fault(Path.cwd())
-    if project is not None:
-        yield f"the project: {project}"
-        return
-    for name in OUTPUTS:
-        fault = _fault(Path.cwd() / name)
-        if fault is not None:
-            yield f"{name}/: {fault}"
+OUTPUTS = ("cache", "data", "reports", "runs")  # of the stages; each may be a link to another disk
+SOME_BYTES = 4096  # a full disk may still take fewer, which it stores beside the file's metadata
 
 
-def _fault(folder: Path, *, locked: bool = False) -> HeronryError | None:
-    """Why nothing can be written to a folder, which is looked for or would be made."""
-    while not folder.exists() and not folder.is_symlink() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        with tempfile.NamedTemporaryFile("w+", dir=folder, prefix=".heronry-") as file:
-            file.write(" " * SOME_BYTES)
-            file.flush()
-            if locked:
-                lock(file.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        error.filename = str(folder)
-        return machine_error(error)
-    return None
+def check(
+    *, deep: Annotated[bool, typer.Option(help="Also hash every audio file.")] = False
+) -> None:
+    """Validate params, slots, the corpus (without its audio) and checkpoints; list all problems."""
+    for line in obstacles():
+        typer.echo(f"note: {line}")
+    params = read_unchecked(Path("params.yaml"))
+    found = unwritten_slots(params.models)
+    found += find_problems(params, deep=deep, note=typer.echo)
+    if found:
+        lines = in_lines([f"- {line}" for line in found])
+        raise ParamsError(f"{len(found)} problems:\n{lines}")
+    typer.echo("check: params, slots, corpus and checkpoints are in order")
 
 
-def check(params: Params, *, deep: bool = False, tell: Callable[[str], object] = len) -> list[str]:
+def find_problems(
+    params: Params, *, deep: bool = False, note: Callable[[str], object] = len
+) -> list[str]:
     """Problems with params.yaml and with what the selected experiment needs, one line each.
 
     Args:
         params: params.yaml.
         deep: Also compare the content of every audio file with the manifest, not its size alone.
-        tell: Called with each line on what is no problem: the classes, and what is odd.
+        note: Called with each line that is no problem: the classes, and warnings.
     """
     found = [*all_problems(params), *place_problems()]
     if all_name_problems(params.corpora, params.backbones, params.models):
-        return found  # what follows makes folders and variables of names
+        return found  # the checks below use names as folders and environment variables
     wrong = "\n".join(found)
     if params.corpus in params.corpora and f"corpora.{params.corpus}" not in wrong:
-        found += corpus_problems(params, deep=deep, tell=tell)
+        found += corpus_problems(params, deep=deep, note=note)
     if params.fusion in params.models and f"models.{params.fusion}" not in wrong:
         model = params.model(params.fusion)
         if not any(f"backbones.{name}" in wrong for name in model.slots.values()):
             found += slot_problems(params, model)
             for line in odd_slots(params, model, params.corpus):
-                tell(f"warning: {line}")
+                note(f"warning: {line}")
         for backbone in sorted({*model.slots.values(), model.asr}):
             if f"backbones.{backbone}" not in wrong:
                 found += checkpoint_problems(params, params.backbone(backbone))
@@ -105,8 +93,8 @@ def check(params: Params, *, deep: bool = False, tell: Callable[[str], object] =
     return found
 
 
-def corpus_problems(params: Params, *, deep: bool, tell: Callable[[str], object]) -> list[str]:
-    """What `prepare` would refuse of the selected corpus, and what changed since it ran."""
+def corpus_problems(params: Params, *, deep: bool, note: Callable[[str], object]) -> list[str]:
+    """Problems for which `prepare` would refuse the selected corpus, and changes since it ran."""
     entry = corpus_entry(params.corpus, params.corpora[params.corpus])
     generated = load(CORPORA, entry.kind).generated
     folder = Path("data", entry.name)
@@ -123,14 +111,14 @@ def corpus_problems(params: Params, *, deep: bool, tell: Callable[[str], object]
         changes = [f"{error}{unseen}"]
     classes = found.classes or card.get("classes") or ()
     if classes:
-        tell(f"corpus {entry.name}: {len(classes)} classes, {named(classes)}")
+        note(f"corpus {entry.name}: {len(classes)} classes, {named(classes)}")
     for line in dict.fromkeys([*found.warnings, *(card.get("warnings") or ())]):
-        tell(f"warning: corpus {entry.name}: {line}")
+        note(f"warning: corpus {entry.name}: {line}")
     return [*found.problems, *changes]
 
 
 def _changes(entry: CorpusEntry, root: Path, *, deep: bool) -> list[str]:
-    """Whether tables and audio files are those that `prepare` saw."""
+    """Tables and audio files that differ from those that `prepare` read, in one line."""
     folder = Path("data", entry.name, "utterances")
     manifest = Manifest.read(folder).located(root) if folder.exists() else ()
     changed = changes_since(entry, folder.with_name("labels"))
@@ -145,7 +133,7 @@ def _changes(entry: CorpusEntry, root: Path, *, deep: bool) -> list[str]:
             changed.append(f"{path} has {path.stat().st_size} bytes, not {utterance.bytes}")
         elif deep and file_sha256(path) != utterance.sha256:
             changed.append(f"{path} has other content")
-            # DVC is told of the names and sizes of audio files alone.
+            # sources/*.json holds names and sizes alone, so that DVC sees no change.
             remedy = f"`dvc repro --force --single-item {PREPARE.format(corpus=entry.name)}`"
     if not changed:
         return []
@@ -157,7 +145,7 @@ def _changes(entry: CorpusEntry, root: Path, *, deep: bool) -> list[str]:
 
 
 def slot_problems(params: Params, model: ModelEntry) -> list[str]:
-    """Whether the model can be made for the slots it is given."""
+    """Whether the model can be built for its slots."""
     entries = {slot: params.backbone(name) for slot, name in model.slots.items()}
     specs = {slot: _likely_spec(entry) for slot, entry in entries.items() if entry.kind != "none"}
     try:
@@ -169,7 +157,7 @@ def slot_problems(params: Params, model: ModelEntry) -> list[str]:
 
 
 def _likely_spec(entry: BackboneEntry) -> StreamSpec:
-    """What the backbone yields, as far as it is known without its weights: bins, or numbers."""
+    """The backbone's stream, as far as it is known without its weights: bins, or numbers."""
     bins = inspect.signature(load(BACKBONES, entry.kind)).parameters.get("bins")
     if bins is None:
         return StreamSpec(dim=8)
@@ -177,7 +165,7 @@ def _likely_spec(entry: BackboneEntry) -> StreamSpec:
 
 
 def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
-    """Whether the weights of a backbone can be had, unless its features are there already."""
+    """Whether the weights of a backbone can be loaded, unless its features are extracted."""
     name, revision, package = (entry.options.get(k) for k in ("checkpoint", "revision", "package"))
     if name is None:
         return _refused(entry)
@@ -199,7 +187,7 @@ def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
 
 
 def _refused(entry: BackboneEntry) -> list[str]:
-    """What a backbone without weights says of its settings, held against each other."""
+    """Settings of a backbone without weights that contradict each other."""
     try:
         entry.build()
     except HeronryError as error:
@@ -208,7 +196,7 @@ def _refused(entry: BackboneEntry) -> list[str]:
 
 
 def beginning_problems(params: Params) -> list[str]:
-    """Whether the run that end-to-end training begins with is there, and the one that is meant."""
+    """Whether the run that end-to-end training starts from exists, and is the one intended."""
     init = params.tuning().beginning
     try:
         if init is not None:
@@ -219,9 +207,45 @@ def beginning_problems(params: Params) -> list[str]:
 
 
 def _extracted(folder: Path, entry: BackboneEntry) -> Mapping[str, Any]:
-    """The provenance of features that are there and what the entry says; else nothing."""
+    """The provenance of extracted features that match the entry; else nothing."""
     try:
         found = CacheReader(folder).provenance
     except HeronryError:
-        return {}  # there is none, or none to rely on: extraction will need the weights
+        return {}  # missing or damaged, so that extraction will need the weights
     return {} if entry.differences(found) else found
+
+
+def place_problems() -> Iterator[str]:
+    """A line for each output folder that cannot be written, and for a store without locks."""
+    try:
+        store = store_root()
+    except HeronryError as error:
+        yield str(error)
+    else:
+        fault = _fault(store, locked=True)
+        if fault is not None:
+            yield f"the work store (HERONRY_STORE) {store}: {fault}"
+    project = _fault(Path.cwd())
+    if project is not None:
+        yield f"the project: {project}"
+        return
+    for name in OUTPUTS:
+        fault = _fault(Path.cwd() / name)
+        if fault is not None:
+            yield f"{name}/: {fault}"
+
+
+def _fault(folder: Path, *, locked: bool = False) -> HeronryError | None:
+    """Why a folder cannot be written; of a missing one, the parent in which it would be made."""
+    while not folder.exists() and not folder.is_symlink() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.NamedTemporaryFile("w+", dir=folder, prefix=".heronry-") as file:
+            file.write(" " * SOME_BYTES)
+            file.flush()
+            if locked:
+                lock(file.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        error.filename = str(folder)
+        return machine_error(error)
+    return None

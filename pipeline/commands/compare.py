@@ -1,4 +1,4 @@
-"""`python -m pipeline compare`: are the results of runs different, and where?"""
+"""`python -m pipeline compare`: compare runs with paired tests, and print or write the result."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ _RUNS = "A run folder, predictions.csv or .parquet, a DVC experiment or revision
 def compare(  # noqa: PLR0913  each is an option
     runs: Annotated[list[str], typer.Argument(metavar="RUN", help=_RUNS)],
     *,
-    all_pairs: Annotated[bool, typer.Option(help="Not just the first with each other.")] = False,
-    flips: Annotated[int, typer.Option(min=0, help="Changed utterances to list, of a kind.")] = (
-        SHOWN
-    ),
+    all_pairs: Annotated[
+        bool, typer.Option(help="Every run with every other, not just the first.")
+    ] = False,
+    flips: Annotated[
+        int, typer.Option(min=0, help="Changed utterances to list, for each direction.")
+    ] = (SHOWN),
     permutations: Annotated[int, typer.Option(min=LEAST_PERMUTATIONS)] = PERMUTATIONS,
-    seed: Annotated[int, typer.Option(min=0, help="Of the permutations.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the permutations.")] = 0,
     as_object: Annotated[bool, typer.Option("--json", help="Print JSON, not tables.")] = False,
     unit: Annotated[str | None, typer.Option(help=UNIT)] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page to this file.")] = None,
@@ -46,7 +48,7 @@ def compare(  # noqa: PLR0913  each is an option
 
 
 def as_json(found: Comparison) -> str:
-    """All records, unrounded; `about` says of each section what its numbers are."""
+    """All records, unrounded; `about` holds the notes of each section."""
     about = {part.title: part.notes for part in sections(found)}
     return json.dumps({"about": about, **asdict(found)}, indent=2, ensure_ascii=False)
 

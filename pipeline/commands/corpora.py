@@ -1,11 +1,13 @@
-"""`python -m pipeline corpora`: which corpora there are, and the card of one, for people."""
+"""`python -m pipeline corpora`: list the corpora of params.yaml, or describe one by its card."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from features.corpus.card import facts
 from features.corpus.entry import PACKAGE, CorpusEntry, corpus_entry
@@ -15,7 +17,7 @@ from features.process.terminal import aligned
 from features.settings.locations import corpus_root, root_variable
 from features.settings.plugins import load
 from pipeline.params.catalogue.entries import expected_entry
-from pipeline.params.file import Params
+from pipeline.params.file import Params, read_params
 
 SHOWN_FOLDS = 5
 LISTED = 20  # differences and reasons that are printed
@@ -23,14 +25,22 @@ _NONE = "-"
 _COLUMNS = ("corpus", "kind", "prepared", "root", "utterances", "classes", "hours", "protocol")
 
 
+def corpora(
+    name: Annotated[str | None, typer.Argument(help="Default: a line for each corpus.")] = None,
+) -> None:
+    """List the corpora of params.yaml, or print the card of one."""
+    params = read_params(Path("params.yaml"))
+    for line in overview(params) if name is None else describe(params, name):
+        typer.echo(line)
+
+
 def overview(params: Params) -> list[str]:
     """A line for each entry of `corpora`, below a header."""
-    rows = [_COLUMNS, *(_row(name, mapping) for name, mapping in params.corpora.items())]
-    return aligned(rows)
+    return aligned([_COLUMNS, *(_row(name, entry) for name, entry in params.corpora.items())])
 
 
 def describe(params: Params, name: str) -> list[str]:
-    """The card of a corpus; what is known without its data if it has not been prepared.
+    """The card of a corpus; of one that is not prepared, what its adapter knows without data.
 
     Raises:
         HeronryError: If there is no such entry, or it or its card is wrong.
@@ -41,16 +51,16 @@ def describe(params: Params, name: str) -> list[str]:
     entry = corpus_entry(name, params.corpora[name])
     path = _card_path(name)
     card = read_card(path) if path.exists() else _known(entry)
-    told = [f"{name}: {card.get('title')}", "", *aligned(_facts(entry, card, path))]
-    told += _listed("Differences from the published counts", card.get("differences"))
-    told += _listed("Rejected", _reasons(card, "rejected"))
-    told += _listed("Used with a notice", _reasons(card, "noticed"))
-    told += _listed("Warnings", card.get("warnings"))
-    told += _listed("Leaks between the splits", card.get("leaks"))
+    lines = [f"{name}: {card.get('title')}", "", *aligned(_facts(entry, card, path))]
+    lines += _listed("Differences from the published counts", card.get("differences"))
+    lines += _listed("Rejected", _reasons(card, "rejected"))
+    lines += _listed("Used with a notice", _reasons(card, "noticed"))
+    lines += _listed("Warnings", card.get("warnings"))
+    lines += _listed("Leaks between the splits", card.get("leaks"))
     for fold, counts in enumerate((card.get("counts") or [])[:SHOWN_FOLDS]):
-        told += ["", f"Fold {fold}", *_indented(aligned(_fold(card, fold, counts)))]
+        lines += ["", f"Fold {fold}", *_indented(aligned(_fold(card, fold, counts)))]
     more = int(card.get("folds", 0)) - SHOWN_FOLDS
-    return told + ([f"and {more} more folds, in {path}"] if more > 0 else [])
+    return lines + ([f"and {more} more folds, in {path}"] if more > 0 else [])
 
 
 def _row(name: str, mapping: Any) -> list[str]:
@@ -91,13 +101,13 @@ def _root(entry: CorpusEntry) -> str:
 
 
 def _known(entry: CorpusEntry) -> dict[str, Any]:
-    """What an adapter says of its corpus without the data."""
+    """Facts that the adapter knows without data."""
     factory = load(PACKAGE, entry.kind)
     with tempfile.TemporaryDirectory() as nothing:
         try:
             corpus = factory(Path(nothing), **entry.options)
             return {**facts(corpus), "classes": list(corpus.classes)}
-        except (HeronryError, OSError):  # its table or folders would have to be there
+        except (HeronryError, OSError):  # it needs its table or folders
             return dict(vars(factory.source))
 
 
@@ -139,16 +149,16 @@ def _label_facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         source = f" ({published['source']})" if published.get("source") else ""
         yield "published", f"{published['utterances']} utterances{source}"
         for name, counts in published["by"].items():
-            yield f"  by {name}", _told(counts)
+            yield f"  by {name}", _counts(counts)
         for note in published["notes"]:
             yield "  note", note
     if "counts" in card:
         listed = (f"{card.get(key, 0)} {key}" for key in ("rejected", "noticed"))
-        yield "at hand", f"{_size(card)} labelled utterances, {', '.join(listed)}"
+        yield "available", f"{_size(card)} labelled utterances, {', '.join(listed)}"
 
 
-def _told(counts: Mapping[str, int]) -> str:
-    """All counts, or how many there are and between what they lie."""
+def _counts(counts: Mapping[str, int]) -> str:
+    """All counts, or their number and range if there are many."""
     if len(counts) > LISTED:
         return f"{len(counts)} of them, {min(counts.values())} to {max(counts.values())} each"
     return ", ".join(f"{value} {count}" for value, count in counts.items())
@@ -158,8 +168,8 @@ def _audio_facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     durations = card.get("durations")
     if durations:
         yield "hours", f"{durations['total'] / 3600:.2f}"
-        told = (f"{name} {durations[name]:.2f} s" for name in ("min", "median", "max"))
-        yield "durations", ", ".join(told)
+        statistics = (f"{name} {durations[name]:.2f} s" for name in ("min", "median", "max"))
+        yield "durations", ", ".join(statistics)
     for key, unit in (("sample_rates_hz", "Hz"), ("channels", "channels")):
         if card.get(key):
             yield (
@@ -171,7 +181,7 @@ def _audio_facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _fold(
     card: Mapping[str, Any], fold: int, counts: Mapping[str, Mapping[str, int]]
 ) -> Iterator[list[str]]:
-    """Rows of a fold's table: classes, all of them, speakers by gender, hours; splits across."""
+    """Rows of a fold's table: classes, their sum, speakers by gender, hours; a column a split."""
 
     def row(name: str, values: Iterable[object]) -> list[str]:
         return [name, *map(str, values)]
@@ -202,7 +212,7 @@ def _listed(title: str, found: Sequence[str] | None) -> list[str]:
 
 
 def _reasons(card: Mapping[str, Any], key: str) -> list[str]:
-    """A line for each reason: how many utterances have it, and the first of them."""
+    """A line for each reason: the number of utterances, and the first of them."""
     ids = card.get(f"{key}_ids") or {}
     return [
         f"{count}: {reason}" + (f" ({', '.join(ids[reason])})" if reason in ids else "")

@@ -1,8 +1,8 @@
-"""`python -m pipeline doctor`: whether caches are whole and still what params.yaml asks for.
+"""`python -m pipeline doctor`: check that caches are intact and match params.yaml; repair them.
 
-A cache is read completely and held against its format, against data/<corpus>/utterances, and
-against its entry of `backbones`. Weights are not loaded unless asked for: a checkpoint that changed
-under its name is only seen by `weights`.
+A cache is read completely and compared with its format, with data/<corpus>/utterances, and with its
+entry of `backbones`. A checkpoint that changed under its name is only found by --weights, which
+loads the weights.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from features.backbone.entry import BackboneEntry, provenance_differences
 from features.corpus.manifest import Manifest
@@ -21,15 +24,34 @@ from features.settings.locations import store_root
 from pipeline.params.file import read_params
 
 
+def doctor(
+    folders: Annotated[list[Path] | None, typer.Argument(help="Default: all of cache/.")] = None,
+    *,
+    repair: Annotated[bool, typer.Option(help="Move bad files to cache/.quarantine.")] = False,
+    weights: Annotated[bool, typer.Option(help="Also load and hash the weights.")] = False,
+) -> None:
+    """Read caches completely and report every fault; exit status 1 if there are any."""
+    faulty = False
+    for folder in caches(folders or ()):
+        found = examine(folder, weights=weights)
+        for line in found.lines():
+            typer.echo(line)
+        for line in found.mend() if repair else ():
+            typer.echo(f"     {line}")
+        faulty |= any(not repair or fault.remedy not in MENDED for fault in found.faults)
+    if faulty:
+        raise typer.Exit(1)
+
+
 @dataclass
 class Diagnosis:
-    """What `examine` found out about one cache folder.
+    """Faults of one cache folder.
 
     Attributes:
         cache: The folder as it was read.
-        manifest: What it should hold; None where `prepare` has not run here.
+        manifest: Utterances that it should hold; None where `prepare` has not run here.
         listed: Whether params.yaml has the corpus and the backbone, so that DVC has a stage.
-        notes: What is worth knowing and no fault.
+        notes: Remarks that are no faults.
     """
 
     cache: CacheFacts
@@ -39,22 +61,22 @@ class Diagnosis:
 
     @property
     def folder(self) -> Path:
-        """The cache folder, as it was given."""
+        """The cache folder, as given by the user."""
         return self.cache.folder
 
     @property
     def faults(self) -> list[Fault]:
-        """Everything that is wrong."""
+        """All faults."""
         return self.cache.faults
 
     @property
     def stage(self) -> str:
-        """What DVC calls the stage that makes the folder."""
+        """DVC's name of the stage that writes the folder."""
         corpus, backbone = _names(self.folder)
         return f"stages/extract/dvc.yaml:extract@{corpus}-{backbone}"
 
     def lines(self) -> Iterator[str]:
-        """For people: each fault with what to do about it, or one line that all is well."""
+        """Each fault with its remedy, or one line that there is none."""
         for fault in self.faults:
             yield f"bad  {fault.path}: {fault.text}{self._advice(fault)}"
         for note in self.notes:
@@ -63,7 +85,7 @@ class Diagnosis:
             yield f"ok   {self.folder}: {self._size()}"
 
     def mend(self) -> Iterator[str]:
-        """Put what is damaged into quarantine, telling each step."""
+        """Move damaged files into quarantine, yielding a line for each step."""
         if any(fault.remedy in MENDED for fault in self.faults):
             objects = dvc_objects(_project(self.folder))
             yield from quarantine(self.cache, self.manifest, store=store_root(), objects=objects)
@@ -112,11 +134,11 @@ def caches(folders: Sequence[Path]) -> list[Path]:
 
 
 def examine(folder: Path, *, weights: bool = False) -> Diagnosis:
-    """Everything that is wrong with one cache folder.
+    """Find the faults of one cache folder.
 
     Args:
-        folder: `cache/<corpus>/<backbone>`; data/ and params.yaml are looked for beside cache/.
-        weights: Also make the backbone and compare the hash of its weights.
+        folder: `cache/<corpus>/<backbone>`; data/ and params.yaml are expected beside cache/.
+        weights: Also load the backbone and compare the hash of its weights.
     """
     found = Diagnosis(check_cache(folder))
     cache = found.cache
@@ -173,7 +195,7 @@ def _stale(cache: CacheFacts, entry: BackboneEntry, *, weights: bool) -> Iterato
     """Settings in which the shards differ from the entry in params.yaml."""
     for shard in cache.shards:
         if shard.provenance != cache.shards[0].provenance:
-            return  # they disagree among each other: that is told already
+            return  # shards that differ from each other are reported by check_cache
     first = cache.shards[0]
     differing = entry.differences(first.provenance)
     if weights:
@@ -187,16 +209,19 @@ def _stale(cache: CacheFacts, entry: BackboneEntry, *, weights: bool) -> Iterato
                 yield Fault(cache.folder, text)
             differing = provenance_differences(first.provenance, entry.provenance(backbone))
     if differing:
-        told = [f"{key} was {was!r}, is {now!r}" for key, (was, now) in sorted(differing.items())]
-        yield Fault(cache.folder, f"is stale: {'; '.join(told)}")
+        changes = (
+            f"{key} was {was!r}, is {now!r}" for key, (was, now) in sorted(differing.items())
+        )
+        yield Fault(cache.folder, f"is stale: {'; '.join(changes)}")
 
 
 def _names(folder: Path) -> tuple[str, str]:
-    """Corpus and backbone of a cache folder, which may well be a symbolic link."""
+    """Corpus and backbone of a cache folder; a symbolic link is not followed."""
     whole = folder.absolute()
     return whole.parent.name, whole.name
 
 
 def _project(folder: Path) -> Path:
+    """The project of `<project>/cache/<corpus>/<backbone>`."""
     parents = folder.absolute().parents
     return parents[min(2, len(parents) - 1)]

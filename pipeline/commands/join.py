@@ -1,9 +1,9 @@
-"""`python -m pipeline join`: runs of one fold each, scored together.
+"""`python -m pipeline join`: join runs of one fold each into one table, and score them together.
 
-Where every fold has a backbone of its own, such as an encoder that was tuned on its training split,
-each is an experiment of its own (docs/adding.md, One tuned encoder a fold).
+Where every fold has its own backbone, such as an encoder that was tuned on its training split, each
+fold is an experiment of its own (docs/adding.md, One tuned encoder a fold).
 
-Legend: S seeds, I test rows, K classes.
+Shapes: S seeds, I test rows, K classes.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def join(
     *,
     out: Annotated[Path, typer.Option(help="Folder for predictions.csv.")] = Path("joined"),
 ) -> None:
-    """Put the test predictions of single folds into one table, and score them together.
+    """Join the test predictions of single folds into one table, and score them together.
 
-    The fold of each is its place in the list. `python -m pipeline compare` takes the table.
+    The fold of each run is its position in the list. `python -m pipeline compare` takes the table.
     """
     if len(runs) < 2:
         raise ParamsError(f"join: given only {runs[0]!r}; expected the runs of two or more folds")
@@ -44,7 +44,7 @@ def join(
 
 
 def check_folds(runs: Sequence[PredictedRun]) -> None:
-    """Refuse what cannot be the folds of one experiment.
+    """Refuse runs that cannot be the folds of one experiment.
 
     Raises:
         RunError: If classes or seeds differ, a run has several folds, or lacks rows, or an
@@ -86,7 +86,7 @@ def rows_of(runs: Sequence[PredictedRun]) -> Iterator[tuple[object, ...]]:
 
 
 def summary(runs: Sequence[PredictedRun]) -> Iterator[str]:
-    """A line for each score: all folds pooled and the mean over them, both averaged over seeds."""
+    """A line for each metric: all folds pooled, and mean over folds; both averaged over seeds."""
     each = np.array([_matrices(run) for run in runs])  # [F, S, K, K]
     pooled, single = scores(each.sum(0)), scores(each)
     total = sum(len(run.items) for run in runs)

@@ -1,10 +1,12 @@
-"""`python -m pipeline plan`: what would be extracted, and why, before a device is touched."""
+"""`python -m pipeline plan`: what extraction would compute, and why, before it runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from features.backbone.base import content_of
 from features.backbone.entry import provenance_differences
@@ -16,19 +18,20 @@ from features.errors import CacheError, ManifestError, ParamsError
 from features.extraction.extractor import Extractor, Recipe
 from features.extraction.forecast import Forecast, forecast
 from features.extraction.plan import ShardPlan
-from pipeline.params.file import Params
+from features.settings.locations import store_root
+from pipeline.params.file import Params, read_params
 
 LONGEST = 40  # characters of a setting's value that are shown whole
 
 
 @dataclass(frozen=True)
 class Step:
-    """What extraction would do for one backbone.
+    """The extraction of one backbone.
 
     Attributes:
-        backbone: Its name in params.yaml.
-        forecast: How much.
-        reason: Why.
+        backbone: Name of its entry in params.yaml.
+        forecast: Amount of work.
+        reason: Reason for the work, or for none.
     """
 
     backbone: str
@@ -36,12 +39,30 @@ class Step:
     reason: str
 
     def line(self) -> str:
-        """For people."""
+        """A line for the terminal."""
         return f"{self.backbone}: {self.forecast.line()}; {self.reason}"
 
 
+def plan(
+    backbones: Annotated[list[str] | None, typer.Argument(help="Default: the slots'.")] = None,
+) -> None:
+    """Print what extraction would compute for the selected experiment, and why."""
+    params = read_params(Path("params.yaml"))
+    steps = plan_steps(params, store_root(), backbones)
+    changes = corpus_changes(params)
+    if changes:
+        typer.echo(
+            f"corpus {params.corpus!r} has changed since it was prepared: {'; '.join(changes)}. "
+            "`dvc repro` prepares it again, and may then extract more than this:"
+        )
+    for step in steps:
+        typer.echo(step.line())
+    if not steps:
+        typer.echo("no backbone: every slot of the model is `none`")
+
+
 def corpus_changes(params: Params) -> list[str]:
-    """What of the selected corpus is no longer as `prepare` saw it; nothing without a root."""
+    """Changes of the selected corpus since `prepare` read it; none without a root."""
     if params.corpus not in params.corpora:
         return []
     entry = corpus_entry(params.corpus, params.corpora[params.corpus])
@@ -51,8 +72,8 @@ def corpus_changes(params: Params) -> list[str]:
         return []
 
 
-def plan(params: Params, store: Path, backbones: list[str] | None = None) -> list[Step]:
-    """What the selected experiment would extract; weights are loaded, and nothing is computed.
+def plan_steps(params: Params, store: Path, backbones: list[str] | None = None) -> list[Step]:
+    """Extraction that the selected experiment needs; weights are loaded, but nothing is computed.
 
     Args:
         params: params.yaml.
@@ -101,9 +122,9 @@ def _reason(folder: Path, manifest: Manifest, extractor: Extractor) -> str:
         "edited": sum(had[id] != wanted[id] for id in had.keys() & wanted.keys()),
         "removed": len((had.keys() | rejected) - wanted.keys()),
     }
-    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    if told:
-        return f"the corpus changed: {told}"
+    changes = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    if changes:
+        return f"the corpus changed: {changes}"
     same = [id for id in wanted if id in had] == list(had)
     as_prepared = f"{folder} is up to date with data/{folder.parent.name}/utterances"
     return as_prepared if same else "the order of the corpus changed"

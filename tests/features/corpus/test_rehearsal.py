@@ -14,7 +14,7 @@ from features.corpus.entry import corpus_entry
 from features.corpus.inspection import list_files
 from features.corpus.prepare import rehearse
 from features.errors import HeronryError
-from pipeline.commands.check import check
+from pipeline.commands.check import find_problems
 from pipeline.params.file import Params
 from tests.support.hub_tables import audio, clip, write_parquet
 from tests.support.small_corpus import HEAD, SmallCorpus
@@ -35,7 +35,7 @@ def params(corpus: str = "mine", /, **settings: Any) -> Params:
 def checked(corpus: str = "mine", /, **settings: Any) -> tuple[list[str], list[str]]:
     """Problems, and what else is told."""
     told: list[str] = []
-    return check(params(corpus, **settings), tell=told.append), told
+    return find_problems(params(corpus, **settings), note=told.append), told
 
 
 def replaced(old: str, new: str) -> Callable[[SmallCorpus], None]:
@@ -129,7 +129,7 @@ def test_all_at_once(mine: SmallCorpus) -> None:
     rows = [row.replace("s3,d3", "s0,d0") for row in mine.rows()]
     mine.table(*rows, "gone.wav,,,,sad,s9,,train,gone")
     backbones = {"tone": {}, "none": {}, "odd": {"kind": "nothing"}}
-    found = check(replace(params(), backbones=backbones))
+    found = find_problems(replace(params(), backbones=backbones))
     assert len(found) == 3
     for number, part in enumerate(["backbones.odd", "gone: gone.wav: there is no such", "speaker"]):
         assert part in found[number]
@@ -236,7 +236,7 @@ def test_backbones_that_read_what_a_slot_is_not_for(mine: SmallCorpus) -> None:
     def told_of(**slots: str) -> list[str]:
         models = {"m": {"kind": "concat", **slots}}
         told: list[str] = []
-        check(replace(params(), backbones=backbones, models=models), tell=told.append)
+        find_problems(replace(params(), backbones=backbones, models=models), note=told.append)
         return [line for line in told if "models.m" in line]
 
     assert told_of(text="words", speech="tone", prosody="tone", spectral="tone") == []

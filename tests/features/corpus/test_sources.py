@@ -154,14 +154,14 @@ def test_of_a_generated_corpus_nothing_can_change(tmp_path: Path, monkeypatch: A
 
 def test_check_and_plan_see_an_edit_after_prepare(mine: SmallCorpus) -> None:
     prepare("mine")
-    assert corpus_problems(params(), deep=True, tell=len) == corpus_changes(params()) == []
+    assert corpus_problems(params(), deep=True, note=len) == corpus_changes(params()) == []
     card = json.loads((mine.out / "labels" / "card.json").read_text())
     assert card["tables"] == take_record(ENTRY)["tables"]
     # The stage writes what it depends on, so that DVC may be told to run it alone.
     assert json.loads(record_path("mine").read_text()) == take_record(ENTRY)
     relabel(mine)
     mine.audio("new.wav")
-    *_, found = corpus_problems(params(), deep=False, tell=len)
+    *_, found = corpus_problems(params(), deep=False, note=len)
     assert "manifest.csv was edited" in found
     assert "5 audio files" in found
     assert "Run `dvc repro`" in found

@@ -16,7 +16,7 @@ from features.errors import CheckpointError
 from features.extraction.extract import extract
 from features.extraction.pins import leaves_weights_open
 from features.files.reading import file_sha256
-from pipeline.commands.check import check
+from pipeline.commands.check import find_problems
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints import ced, emotion2vec, speech_encoder, text_encoder, whisper
 from tests.pipeline.commands.test_check import params
@@ -131,7 +131,7 @@ def test_check_tells_of_open_weights_and_of_other_ones(
     def checked(**given: Any) -> str:
         entry = {"kind": "text_encoder", **options, **given}
         models = {"m": {"kind": "concat", "text": "t"}}
-        return "\n".join(check(params(backbones={"t": entry, "none": {}}, models=models)))
+        return "\n".join(find_problems(params(backbones={"t": entry, "none": {}}, models=models)))
 
     assert f"write `revision: {hash}`" in checked(revision=None)
     entry = backbone_entry("t", {"kind": "text_encoder", **options})

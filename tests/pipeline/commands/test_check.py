@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from features.corpus.manifest import Manifest
-from pipeline.commands.check import check
+from pipeline.commands.check import find_problems
 from pipeline.params.file import Params
 from tests.conftest import ManifestMaker
 
@@ -48,13 +48,13 @@ def corpus(
 
 @pytest.mark.usefixtures("corpus")
 def test_all_in_order() -> None:
-    assert check(params(), deep=True) == []
+    assert find_problems(params(), deep=True) == []
 
 
 def test_root_that_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HERONRY_MINE_ROOT", raising=False)
-    (found,) = check(params())
+    (found,) = find_problems(params())
     assert "HERONRY_MINE_ROOT" in found
     assert "heronry.local.yaml" in found
 
@@ -63,7 +63,7 @@ def test_root_that_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nothing").mkdir()
     monkeypatch.setenv("HERONRY_MINE_ROOT", "nothing")
-    (found,) = check(params())
+    (found,) = find_problems(params())
     assert str(tmp_path / "nothing") in found
 
 
@@ -71,7 +71,7 @@ def test_files_that_changed_since_prepare(corpus: Manifest) -> None:
     first, second = (Path(u.audio or "") for u in corpus)
     first.unlink()
     second.write_bytes(second.read_bytes() + b"xx")
-    lacking, found = check(params())
+    lacking, found = find_problems(params())
     assert "1 of 4 utterances cannot be used:\n  u0: u0.wav: there is no such file" in lacking
     assert "in 2 places" in found
     assert "is gone" in found
@@ -82,15 +82,15 @@ def test_same_size_other_content_is_seen_by_the_deep_check(corpus: Manifest) -> 
     path = Path(corpus.utterances[0].audio or "")
     whole = path.read_bytes()
     path.write_bytes(whole[:-2] + b"xx")
-    assert check(params()) == []
-    assert "has other content" in check(params(), deep=True)[0]
+    assert find_problems(params()) == []
+    assert "has other content" in find_problems(params(), deep=True)[0]
 
 
 @pytest.mark.usefixtures("corpus")
 def test_slots_and_checkpoints() -> None:
     backbones = {"tone": {}, "none": {}, "far": {"kind": "text_encoder", "checkpoint": "no/where"}}
     models = {"m": {"kind": "heron", "text": "far", "prosody": "tone"}}
-    found = check(params(backbones=backbones, models=models))
+    found = find_problems(params(backbones=backbones, models=models))
     assert len(found) == 3
     assert "no place for the prosody slot" in found[0]
     assert "cannot load checkpoint 'no/where'" in found[1]
@@ -101,11 +101,11 @@ def test_slots_and_checkpoints() -> None:
 def test_bins_in_a_slot_for_numbers_are_refused_before_anything_runs() -> None:
     backbones = {"tone": {}, "none": {}, "f0": {"bins": 64}}
     models = {"m": {"kind": "heron", "speech": "f0"}}
-    (found,) = check(params(backbones=backbones, models=models))
+    (found,) = find_problems(params(backbones=backbones, models=models))
     assert found.startswith("models.m: ")
     assert "bins" in found
     models = {"m": {"kind": "gat", "speech": "tone", "prosody": "f0"}}
-    assert check(params(backbones=backbones, models=models)) == []
+    assert find_problems(params(backbones=backbones, models=models)) == []
 
 
 @pytest.mark.usefixtures("corpus")
@@ -119,7 +119,7 @@ def test_bins_in_a_slot_for_numbers_are_refused_before_anything_runs() -> None:
     ],
 )
 def test_settings_that_do_not_fit_each_other(backbone: dict[str, object], said: str) -> None:
-    found = check(params(backbones={"tone": backbone, "none": {}}))
+    found = find_problems(params(backbones={"tone": backbone, "none": {}}))
     (line,) = (line for line in found if line.startswith("backbones."))
     assert said in line
 
@@ -127,5 +127,5 @@ def test_settings_that_do_not_fit_each_other(backbone: dict[str, object], said: 
 @pytest.mark.usefixtures("corpus")
 def test_heads_that_do_not_divide_the_width() -> None:
     model = {"kind": "transformer", "speech": "tone", "args": {"d_model": 10, "heads": 4}}
-    (found,) = check(params(models={"m": model}))
+    (found,) = find_problems(params(models={"m": model}))
     assert found.startswith("models.m: transformer: heads 4; expected a divisor of 10")

@@ -103,7 +103,7 @@ def test_the_card_of_a_prepared_corpus(mine: SmallCorpus) -> None:
         "variant two_class",
         "durations min 0.25 s, median 0.25 s, max 0.25 s",
         "sample rates 16000 Hz: 4 files",
-        "at hand 4 labelled utterances, 1 rejected",
+        "available 4 labelled utterances, 1 rejected",
     ):
         assert line in text
     table = text.partition("Fold 0\n")[2].splitlines()

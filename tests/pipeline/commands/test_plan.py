@@ -12,7 +12,7 @@ from features.corpus.manifest import Manifest
 from features.errors import ManifestError
 from features.extraction.extract import extract
 from features.files.reading import file_sha256
-from pipeline.commands.plan import Step, plan
+from pipeline.commands.plan import Step, plan_steps
 from pipeline.params.file import Params
 from tests.conftest import ManifestMaker
 
@@ -55,7 +55,7 @@ def run(manifest: Manifest) -> None:
 
 
 def planned(**tone: object) -> Step:
-    (step,) = plan(params(**tone), Path("store"))
+    (step,) = plan_steps(params(**tone), Path("store"))
     return step
 
 
@@ -123,4 +123,4 @@ def test_without_a_manifest_it_says_what_to_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ManifestError, match="prepare@mine"):
-        plan(params(), Path("store"))
+        plan_steps(params(), Path("store"))

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from features.errors import HeronryError, ParamsError
-from pipeline.__main__ import plan
 from pipeline.commands.check import slot_problems
+from pipeline.commands.plan import plan
 from pipeline.params.file import all_problems, read_params, read_unchecked
 from stages.e2e.__main__ import main as e2e
 from stages.extract.__main__ import main as extract
