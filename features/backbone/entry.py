@@ -1,9 +1,16 @@
-"""An entry of `backbones` in params.yaml: checked, fingerprinted, built."""
+"""Entries of `backbones` in params.yaml: checks, builds and fingerprints them.
+
+An entry should pin its weights. DVC runs a stage again when params.yaml or a dependency changes; of
+weights in a folder or on a hub it sees only what params.yaml says of them. A `revision` that is a
+commit or a hash identifies weights; null or a branch does not, so that DVC misses an exchange.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +21,7 @@ from features.audio.resampling import IDENTITY as RESAMPLING
 from features.backbone.base import Backbone, Pooled, Reads
 from features.backbone.layers import DEPTH, choose_layers
 from features.cache.shard import DEVIATION
-from features.errors import ParamsError
+from features.errors import CheckpointError, ParamsError
 from features.ranges import Amount
 from features.settings.plugins import entry_problems, load, split_entry
 from features.weights.identity import pinned
@@ -173,3 +180,43 @@ def backbone_entry(name: str, mapping: Mapping[str, Any]) -> BackboneEntry:
 def backbone_problems(name: str, mapping: Any) -> list[str]:
     """What is wrong with an entry, one line each; empty if nothing is."""
     return entry_problems(BackboneEntry, PACKAGE, "backbones", name, mapping)
+
+
+def leaves_weights_open(entry: BackboneEntry) -> bool:
+    """Whether an entry names a checkpoint, but not which version of it."""
+    named = entry.options.get("checkpoint") is not None
+    return named and not pinned(entry.options.get("revision"))
+
+
+def open_weights(entry: BackboneEntry, found: str | None) -> str:
+    """Message about an entry that does not pin its weights.
+
+    Args:
+        entry: Entry of params.yaml.
+        found: Present identity of its weights, as `revision` would name them, if known.
+    """
+    write = "the commit, or sha256: and the hash of the file" if found is None else found
+    given = entry.options.get("revision")
+    return (
+        f"backbones.{entry.name}.revision: given {given or 'null'}, which leaves "
+        "open which weights are meant, so that DVC does not see when they are exchanged; expected "
+        f"what they are: write `revision: {write}`"
+    )
+
+
+def check_pinned(entry: BackboneEntry, provenance: Mapping[str, Any]) -> None:
+    """Warn about an entry that does not pin its weights; under DVC, refuse it.
+
+    Args:
+        entry: Entry of params.yaml.
+        provenance: Provenance of its backbone; `revision` identifies the weights.
+
+    Raises:
+        CheckpointError: If DVC runs this: it would restore features of other weights later.
+    """
+    if not leaves_weights_open(entry) or "revision" not in provenance:
+        return
+    message = open_weights(entry, str(provenance["revision"]))
+    if os.environ.get("DVC_STAGE"):
+        raise CheckpointError(message)
+    sys.stderr.write(f"warning: {message}\n")

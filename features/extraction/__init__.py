@@ -1,1 +1,1 @@
-"""The extraction engine: a manifest and a backbone to a cache folder."""
+"""Extraction: a manifest and a backbone to sealed shards, computed once and kept in a store."""

@@ -1,8 +1,8 @@
-"""Batches of utterances, and their inputs prepared ahead of the device.
+"""Forms batches of utterances and prepares their inputs ahead of the device.
 
-Batches are formed inside a shard, longest clips first, up to a budget of padded seconds; so what a
-shard holds does not depend on what ran before it. On a CPU the budget is the backbone's own. Inputs
-are prepared in worker processes, in order, while the device computes.
+Batches are formed inside a shard, longest clips first, up to a budget of padded seconds, so that a
+shard's content does not depend on what ran before it. Worker processes prepare inputs, in order,
+while the device computes.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from features.process.memory import out_of_memory, too_large
 from features.process.workers import end_with_parent, sigint_blocked
 
 BATCH_SECONDS = 480.0  # padded, on an accelerator: 16 windows of Whisper
-WORTH_WORKERS = 200.0  # seconds of audio below which starting processes costs more than it saves
+WORTH_WORKERS = 200.0  # seconds of audio; below, starting processes costs more than it saves
 MAX_WORKERS = 8
-SHARED_MEMORY = Path("/dev/shm")
-SHARED_MEMORY_BYTES = 512 * 2**20  # below that, batches do not fit on their way from the workers
+SHARED_MEMORY = Path("/dev/shm")  # through which batches come from the workers
+SHARED_MEMORY_BYTES = 512 * 2**20  # that it needs; containers often have 64 MiB
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch as a worker hands it over.
+    """A prepared batch.
 
     Attributes:
-        utterances: Those that `inputs` holds, in that order.
-        inputs: None if none could be used.
-        rejected: Reasons by id of the others.
-        error: What stops the extraction, such as a missing file.
+        utterances: Utterances of `inputs`, in that order.
+        inputs: Inputs of the backbone; None if no utterance could be used.
+        rejected: Reasons by id of the other utterances.
+        error: Error that stops the extraction, such as a missing file.
     """
 
     utterances: tuple[Utterance, ...]
@@ -51,13 +51,13 @@ class Prepared:
     error: HeronryError | None = None
 
     def pin_memory(self) -> Self:
-        """The same in page-locked memory (called by the loader)."""
+        """A copy in page-locked memory (called by the loader)."""
         inputs = None if self.inputs is None else self.inputs.pin_memory()
         return type(self)(self.utterances, inputs, self.rejected, self.error)
 
 
 def prepare(backbone: Backbone, batch: Sequence[Utterance]) -> Prepared:
-    """Inputs of a batch; an utterance that cannot be used is left out, with its reason."""
+    """Inputs of a batch; utterances that cannot be used are left out, with their reasons."""
     rest = list(batch)
     rejected: dict[str, str] = {}
     while rest:
@@ -78,7 +78,7 @@ def prepare(backbone: Backbone, batch: Sequence[Utterance]) -> Prepared:
 def _one_by_one(
     backbone: Backbone, batch: Sequence[Utterance], rejected: dict[str, str]
 ) -> Prepared:
-    """The rest of a batch for which there is too little memory here: without those too large."""
+    """A batch that is too large for this machine's memory, without utterances too large alone."""
     if len(batch) == 1:
         return Prepared((), None, {**rejected, batch[0].id: too_large("this machine")})
     for utterance in batch:
@@ -97,9 +97,9 @@ def _one_by_one(
 def form_batches(
     backbone: Backbone, utterances: Iterable[Utterance], *, seconds: float
 ) -> Iterator[list[Utterance]]:
-    """Batches of similar length whose padded size is at most `seconds`, the longest first.
+    """Batches of similar lengths and at most `seconds` of padded audio, the longest first.
 
-    A budget of 0 gives batches of one.
+    A budget of 0 gives batches of one utterance.
     """
     sizes = {utterance: padded_seconds(backbone, utterance) for utterance in utterances}
     batch: list[Utterance] = []
@@ -113,25 +113,24 @@ def form_batches(
 
 
 def default_batch_seconds(backbone: Backbone, device: torch.device) -> float:
-    """Budget of a batch where none is given.
+    """Default budget of a batch in padded seconds.
 
-    On a CPU one utterance at a time is the fastest (0), unless it is too little work: a backbone
-    that is faster over several says how many seconds by its attribute `cpu_batch_seconds`.
+    On a CPU one utterance at a time (0) is the fastest, unless that is too little work: a backbone
+    that is faster over several gives its budget in the attribute `cpu_batch_seconds`.
     """
     if device.type != "cpu":
         return BATCH_SECONDS
-    inner = innermost(backbone)
-    return float(getattr(inner, "cpu_batch_seconds", 0.0))
+    return float(getattr(innermost(backbone), "cpu_batch_seconds", 0.0))
 
 
 def default_workers(backbone: Backbone, device: torch.device, seconds: float) -> int:
-    """Processes that prepare inputs where their number is not given.
+    """Default number of processes that prepare inputs.
 
-    On a CPU the network takes all cores, and what remains beside it is decoding, a thousandth of
-    the work; a signal processor does everything in `prepare`, so it gets every core.
+    On a CPU a network uses all cores, and decoding audio is a thousandth of the work; a signal
+    processor does everything in `prepare`, so it gets a process for each core.
     """
-    idle = module_of(backbone) is not None and device.type == "cpu"
-    if idle or seconds < WORTH_WORKERS or not _shared_memory_is_large():
+    decoding_only = module_of(backbone) is not None and device.type == "cpu"
+    if decoding_only or seconds < WORTH_WORKERS or not _shared_memory_is_large():
         return 0
     return min(MAX_WORKERS, len(os.sched_getaffinity(0)))
 
@@ -143,9 +142,9 @@ def prepare_ahead(
     workers: int,
     device: torch.device,
 ) -> Iterator[Prepared]:
-    """Each batch prepared, in order, `workers` processes working ahead (0: none, in line).
+    """Prepare batches in order, with `workers` processes working ahead (0: in this process).
 
-    `batches` is asked for more only as the workers need it. For a GPU they are in page-locked
+    `batches` is consumed only as fast as the workers need it. For a GPU, inputs are in page-locked
     memory.
     """
     context = multiprocessing.get_context("forkserver") if workers else None
@@ -160,7 +159,7 @@ def prepare_ahead(
         worker_init_fn=_begin_worker,
         pin_memory=device.type == "cuda",
     )
-    # The loader's thread that locks pages is on the device of now.
+    # The loader's thread that locks pages starts here, and is on the device that is current now.
     with entered(device), sigint_blocked() if workers else contextlib.nullcontext():
         prepared = iter(loader)
     while True:
@@ -172,12 +171,12 @@ def prepare_ahead(
 
 
 def _begin_worker(_number: int) -> None:
-    """A loader's worker looks for its parent only while it has nothing to do."""
+    """By itself, a loader's worker notices the end of its parent only while it is idle."""
     end_with_parent()
 
 
 class _Batches(Dataset[Prepared]):
-    """The loader's view: a batch is its own index."""
+    """Dataset for the loader, in which a batch of utterances is its own index."""
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone

@@ -1,9 +1,9 @@
-"""The extraction engine: a manifest and a backbone to sealed shards.
+"""Extracts the features of a corpus under a backbone into a cache folder: the entry point.
 
-Inputs are prepared ahead of the device by worker processes (features/extraction/batches.py), a
-thread behind the device rounds and writes (features/extraction/extractor.py), and finished shards
-lie in the work store, from where they are linked into the output folder. Several devices or hosts
-share the shards out (features/extraction/engines.py).
+Worker processes prepare inputs ahead of the device (features/extraction/batches.py), a thread
+behind the device rounds and writes (features/extraction/extractor.py), and finished shards are kept
+in the work store (features/extraction/store.py), from which they are linked into the output folder.
+Several devices or hosts divide the shards among them (features/extraction/engines.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from features.backbone.base import lacks, notices
-from features.backbone.entry import BackboneEntry
+from features.backbone.entry import BackboneEntry, check_pinned
 from features.cache.reader import no_features
 from features.cache.shard import read_shard, shard_name
 from features.corpus.manifest import Manifest
@@ -23,10 +23,9 @@ from features.errors import CacheError
 from features.extraction.engines import Engine, run_shards
 from features.extraction.extractor import Extractor, Recipe, Tally
 from features.extraction.forecast import Forecast, forecast
-from features.extraction.pins import check_pinned
 from features.extraction.plan import ShardPlan, lacking
-from features.extraction.seen import find_seen, trained_on
 from features.extraction.store import WorkStore
+from features.extraction.trained_on import find_seen, read_trained_on
 from features.files.reasons import NOTICED, REJECTED, SEEN, write_reasons
 from features.files.writing import empty_folder
 from features.process.terminal import progress
@@ -34,14 +33,14 @@ from features.process.terminal import progress
 
 @dataclass
 class Extraction(Tally):
-    """What an extraction did.
+    """Counts and per-utterance results of an extraction.
 
     Attributes:
-        linked: Shards that were there already.
-        utterances: Of the corpus.
+        linked: Shards that the store had already.
+        utterances: Utterances of the corpus.
         rejected: Reasons by id.
         noticed: Notices by id: what of an utterance the features leave out.
-        seen: Why utterances count as seen in the checkpoint's training, by id; None: unknown.
+        seen: Reasons by id why utterances count as seen in the checkpoint's training, if known.
     """
 
     linked: int = 0
@@ -53,18 +52,18 @@ class Extraction(Tally):
 
 @dataclass(frozen=True)
 class Options:
-    """How to extract. None of it changes a number beyond float rounding.
+    """Settings of an extraction that change no number beyond float rounding.
 
     Attributes:
-        devices: Where networks run; several share the shards out.
-        batch_seconds: Budget of a batch; None: on a CPU the backbone's own (mostly one utterance),
-            480 s elsewhere.
+        devices: Devices that networks run on; several divide the shards among them.
+        batch_seconds: Padded seconds of a batch; None: on a CPU the backbone's own (mostly one
+            utterance), 480 s elsewhere.
         workers: Processes that prepare inputs for each device; None: as many as pay off.
         engine: `local`, or `ray` for the hosts of a cluster.
-        announce: Told what is to be done, before it is.
-        part: `(k, n)`: finish the k-th of n parts of the shards (from 0) in the work store, beside
-            other processes or hosts that do the other parts; what is put into `out` by whoever
-            extracts all of it afterwards. None: all.
+        announce: Called with the forecast before anything is computed.
+        part: `(k, n)`: only finish the k-th of n parts of the shards (from 0) in the work store,
+            while other processes or hosts do the other parts; a later extraction without `part`
+            fills `out`. None: everything.
     """
 
     devices: tuple[str, ...] = ("cpu",)
@@ -83,32 +82,32 @@ def extract(
     store: Path,
     options: Options | None = None,
 ) -> Extraction:
-    """Fill `out` with the shards of a corpus under a backbone, reusing what the store holds.
+    """Fill `out` with the shards of a corpus under a backbone, reusing those of the store.
 
     Args:
         manifest: Utterances with absolute audio paths (`Manifest.located`).
-        entry: The backbone.
-        out: `cache/<corpus>/<backbone>`; replaced, but for a part of the shards.
+        entry: Backbone entry of params.yaml.
+        out: `cache/<corpus>/<backbone>`; replaced, unless only a part is extracted.
         store: Root of the work store.
         options: Devices, batch size, processes.
 
     Raises:
-        HeronryError: If nothing can be trusted: a missing file, one that changed since `prepare`, a
-            missing checkpoint, a full disk; or if no utterance can be used. Finished shards stay in
-            the store, and nothing in `out`.
+        HeronryError: If a file is missing or changed since `prepare`, a checkpoint is missing, the
+            disk is full, or no utterance can be used. Finished shards stay in the store, and `out`
+            is removed.
     """
     options = options or Options()
     if options.part is None:
         empty_folder(out)
     if entry.kind == "none":
-        if options.part is None:  # not quite an empty folder: DVC warns of those at every turn
+        if options.part is None:  # DVC would warn about an empty folder each time
             write_reasons(out / REJECTED, {})
         return Extraction()
     recipe = Recipe(entry, store, options.batch_seconds, options.workers)
     try:
         return extract_with(Extractor(recipe, options.devices[0]), manifest, out, options)
     except BaseException:
-        if options.part is None:  # DVC leaves the outputs of a stage that failed where they are
+        if options.part is None:  # DVC does not remove outputs of a failed stage
             shutil.rmtree(out, ignore_errors=True)
         raise
 
@@ -116,58 +115,59 @@ def extract(
 def extract_with(
     extractor: Extractor, manifest: Manifest, out: Path, options: Options
 ) -> Extraction:
-    """`extract` with a backbone that is loaded already, into the empty folder `out`."""
+    """As `extract`, with a backbone that is already loaded, into the empty folder `out`."""
     check_pinned(extractor.entry, extractor.provenance)
-    known = trained_on(extractor.entry)  # first, since hours would be in vain if it is malformed
+    # Before anything is computed: a malformed file should not cost hours.
+    known = read_trained_on(extractor.entry)
     plan = ShardPlan.of(manifest, extractor.backbone.reads)
     with extractor.store.locked(shared=options.part is not None):
-        tell = _compute(extractor, plan, options)
+        done = _compute(extractor, plan, options)
         if options.part is not None:
-            return tell
-        deliver(extractor.store, plan, out, tell)
-    told = notices(extractor.backbone, manifest)  # of all, copied and linked features too
-    tell.noticed = {id: notice for id, notice in told if id not in tell.rejected}
-    write_reasons(out / NOTICED, tell.noticed)
+            return done
+        deliver(extractor.store, plan, out, done)
+    noticed = notices(extractor.backbone, manifest)  # also of copied and linked features
+    done.noticed = {id: notice for id, notice in noticed if id not in done.rejected}
+    write_reasons(out / NOTICED, done.noticed)
     if known is not None:
-        tell.seen = find_seen(manifest, known)
-        write_reasons(out / SEEN, tell.seen)
-    return tell
+        done.seen = find_seen(manifest, known)
+        write_reasons(out / SEEN, done.seen)
+    return done
 
 
 def _compute(extractor: Extractor, plan: ShardPlan, options: Options) -> Extraction:
-    tell, store, entry = Extraction(), extractor.store, extractor.entry
-    if extractor.budget:  # batches: see `reserve`
+    done, store, entry = Extraction(), extractor.store, extractor.entry
+    if extractor.budget:  # batches of several utterances: see `reserve`
         store.reserve(cut.fingerprint for cut in plan.cuts)
     if options.part is not None:
         plan = plan[options.part[0] :: options.part[1]]
     todo = plan.only(lambda cut: not store.has(cut.fingerprint))
-    tell.linked = len(plan) - len(todo)
+    done.linked = len(plan) - len(todo)
     if options.announce is not None:
         options.announce(forecast(plan, store, entry, extractor.backbone))
-    steps = run_shards(extractor, todo, options.devices, options.engine, tell)
+    steps = run_shards(extractor, todo, options.devices, options.engine, done)
     total = sum(cut.utterances for cut in todo.cuts)
     for _ in progress(steps, total=total, what=f"extract {entry.name}", unit="utterance"):
         pass
-    return tell
+    return done
 
 
-def deliver(store: WorkStore, plan: ShardPlan, out: Path, tell: Extraction) -> None:
-    """Put all finished shards of a plan into `out`, and list what was rejected in `tell`.
+def deliver(store: WorkStore, plan: ShardPlan, out: Path, done: Extraction) -> None:
+    """Link the finished shards of a plan into `out`, and add the rejected utterances to `done`.
 
     Raises:
-        CacheError: If that is every utterance: such a cache must not pass for a finished one.
+        CacheError: If every utterance was rejected, since such a cache is not a finished one.
     """
     rejected: dict[str, str] = {}
     for cut in plan.cuts:
         rejected |= read_shard(store.path(cut.fingerprint)).rejected
         store.deliver(cut.fingerprint, out / shard_name(cut.number))
     for utterance in plan.manifest:  # in its order
-        tell.utterances += 1
+        done.utterances += 1
         if lacks(utterance, plan.reads):
-            tell.rejected[utterance.id] = lacking(plan.reads)
+            done.rejected[utterance.id] = lacking(plan.reads)
         elif utterance.id in rejected:
-            tell.rejected[utterance.id] = rejected[utterance.id]
-    useless = tell.rejected and len(tell.rejected) == tell.utterances
-    if useless and (plan.cuts or plan.reads != "asr"):  # recognised words are never a must
-        raise CacheError(f"{out}: {no_features(tell.rejected)}")
-    write_reasons(out / REJECTED, tell.rejected)
+            done.rejected[utterance.id] = rejected[utterance.id]
+    useless = done.rejected and len(done.rejected) == done.utterances
+    if useless and (plan.cuts or plan.reads != "asr"):  # recognised words are optional
+        raise CacheError(f"{out}: {no_features(done.rejected)}")
+    write_reasons(out / REJECTED, done.rejected)

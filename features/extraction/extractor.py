@@ -1,4 +1,9 @@
-"""One backbone on one device, running over shards."""
+"""Computes shards with one backbone on one device.
+
+A shard's batches are prepared in worker processes, computed on the device, rounded and kept by one
+thread, and written by another. Equal utterances are computed once; rows that the work store has are
+copied.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +35,18 @@ from features.extraction.store import WorkStore
 from features.process.machine_errors import with_machine_errors
 from features.process.memory import too_large
 
+IN_FLIGHT = 4  # batches and shards that may wait to be kept and written
+MAX_LANES = 8  # batches side by side on a CPU: each holds the activations of a whole network
+
 
 @dataclass
 class Tally:
-    """What was done.
+    """Counts of utterances by what was done with them.
 
     Attributes:
         computed: Utterances that went through the backbone.
-        copied: Utterances copied from other shards in the work store, or from their like.
-        failed: Utterances that were tried, and rejected.
+        copied: Utterances whose rows were copied from the work store or from equal utterances.
+        failed: Utterances that were tried and rejected.
         seconds: Seconds of audio that went through the backbone.
     """
 
@@ -48,7 +56,7 @@ class Tally:
     seconds: float = 0.0
 
     def add(self, more: Tally) -> None:
-        """Sum up."""
+        """Add the counts of another process."""
         self.computed += more.computed
         self.copied += more.copied
         self.failed += more.failed
@@ -57,10 +65,10 @@ class Tally:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that it takes to make an extractor, here or in another process.
+    """Arguments of an extractor, sent to other processes.
 
     Attributes:
-        entry: The backbone as params.yaml describes it.
+        entry: Backbone entry of params.yaml.
         store: Root of the work store.
         batch_seconds: Budget of a batch in padded seconds; None: by device.
         workers: Processes that prepare inputs; None: as many as pay off.
@@ -72,16 +80,21 @@ class Recipe:
     workers: int | None = None
 
 
-IN_FLIGHT = 4  # batches and shards that may wait to be kept and written
-MAX_LANES = 8  # batches side by side on a CPU: each holds the activations of a whole network
-
-
 @dataclass
 class _Pending:
-    """A shard on its way: by content, so that equal utterances are computed once."""
+    """A shard whose batches are being computed.
+
+    Attributes:
+        planned: Its utterances.
+        contents: Content hash by id.
+        rows: Finished rows by content hash, so that equal utterances are computed once.
+        rejected: Reasons by content hash.
+        batches: Number of batches that are not computed yet.
+        deviation: Change by a reduced precision, once it is measured.
+    """
 
     planned: PlannedShard
-    contents: dict[str, str]  # by id
+    contents: dict[str, str]
     rows: dict[str, Row] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     batches: int = 0
@@ -89,11 +102,11 @@ class _Pending:
 
 
 class Extractor:
-    """Runs one backbone over shards.
+    """Computes shards with one backbone on one device.
 
     Args:
-        recipe: Backbone, store, and how to batch.
-        device: Where the network runs.
+        recipe: Backbone entry, store and batching.
+        device: Device that the network runs on.
     """
 
     def __init__(self, recipe: Recipe, device: str = "cpu") -> None:
@@ -108,15 +121,17 @@ class Extractor:
             dtype=self.entry.stored_as(self.backbone),
         )
 
-    def run(self, shards: Sequence[PlannedShard], tell: Tally) -> Iterator[int]:
+    def run(self, shards: Sequence[PlannedShard], tally: Tally) -> Iterator[int]:
         """Finish shards in the store, yielding once per utterance.
 
-        A shard all of whose utterances were rejected is written empty, so that numbering stays.
+        A shard without a usable utterance is written empty, so that the numbering has no gap.
         """
+        # The loader asks `_line_up` for batches ahead of the device; `lined_up` says, in the same
+        # order, which shard each of them belongs to.
         lined_up: deque[tuple[_Pending, int]] = deque()
         prepared = prepare_ahead(
             self.backbone,
-            self._line_up(shards, lined_up, tell),
+            self._line_up(shards, lined_up, tally),
             workers=self._workers(shards),
             device=self.device,
         )
@@ -126,7 +141,7 @@ class Extractor:
                 pending, count = lined_up.popleft()
                 if pending.deviation is None:
                     pending.deviation = self.runner.deviation(item)
-                kept = keeper.submit(self._keep, pending, item, results, tell)
+                kept = keeper.submit(self._keep, pending, item, results, tally)
                 waiting.append(kept)
                 pending.batches -= 1
                 if not pending.batches:
@@ -140,8 +155,8 @@ class Extractor:
     def _launched(self, items: Iterator[Prepared]) -> Iterator[tuple[Prepared, list[Result]]]:
         """Each batch with its results, in order.
 
-        On a CPU batches are computed side by side, each with one thread: faster than one batch
-        with all of them, and what is stored does not depend on the number of cores.
+        On a CPU several batches are computed at the same time with one thread each, which is faster
+        than one batch with all threads, and makes results independent of the number of cores.
         """
         if not self._side_by_side() or module_of(self.backbone) is None:
             for item in items:
@@ -149,33 +164,33 @@ class Extractor:
             return
         threads = torch.get_num_threads()
         lanes = min(MAX_LANES, threads)
-        going: deque[tuple[Prepared, Future[list[Result]]]] = deque()
-        # This thread too, which prepares inputs: parallel loops would wait for cores in use.
+        running: deque[tuple[Prepared, Future[list[Result]]]] = deque()
+        # Also in this thread, which prepares inputs: its parallel loops would wait for busy cores.
         torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(lanes, "lane", torch.set_num_threads, (1,)) as pool:
                 for item in items:
-                    going.append((_checked(item), pool.submit(self.runner.launch, item)))
-                    if len(going) > lanes:
-                        yield self._settled(going)
-                while going:
-                    yield self._settled(going)
+                    running.append((_checked(item), pool.submit(self.runner.launch, item)))
+                    if len(running) > lanes:
+                        yield self._settled(running)
+                while running:
+                    yield self._settled(running)
         finally:
             torch.set_num_threads(threads)
 
     def _settled(
-        self, going: deque[tuple[Prepared, Future[list[Result]]]]
+        self, running: deque[tuple[Prepared, Future[list[Result]]]]
     ) -> tuple[Prepared, list[Result]]:
-        """The first of the batches under way, once more by itself if the memory was too little."""
-        item, future = going.popleft()
+        """Result of the first batch under way, computed again alone if memory ran out."""
+        item, future = running.popleft()
         results = future.result()
         if any(result.stream is None for result in results):
-            wait([other for _, other in going])
+            wait([other for _, other in running])
             results = self.runner.launch(item)
         return item, results
 
     def _side_by_side(self) -> bool:
-        """Whether batches are small enough for several at once, on a CPU."""
+        """Whether to compute several batches at once: on a CPU, if no larger ones are asked for."""
         return self.device.type == "cpu" and not self.recipe.batch_seconds
 
     @property
@@ -185,7 +200,7 @@ class Extractor:
         return default_batch_seconds(self.backbone, self.device) if given is None else given
 
     def missing(self, planned: PlannedShard) -> PlannedShard | None:
-        """The part of a shard that the store has no rows for; None if it has them all."""
+        """The part of a shard for which the store has no rows, if any."""
         pairs = {
             content: utterance
             for utterance, content in zip(planned.utterances, planned.contents, strict=True)
@@ -204,9 +219,9 @@ class Extractor:
         self,
         shards: Sequence[PlannedShard],
         lined_up: deque[tuple[_Pending, int]],
-        tell: Tally,
+        tally: Tally,
     ) -> Iterator[list[Utterance]]:
-        """Batches of all shards, in order; asked for a little ahead of the device."""
+        """Batches of all shards, in order; consumed a little ahead of the device."""
         for planned in shards:
             ids = (utterance.id for utterance in planned.utterances)
             pending = _Pending(planned, dict(zip(ids, planned.contents, strict=True)))
@@ -220,16 +235,16 @@ class Extractor:
                 else:
                     pending.rows[content] = found
             copied = len(planned.utterances) - len(todo)
-            tell.copied += copied
+            tally.copied += copied
             batches = list(form_batches(self.backbone, todo.values(), seconds=self.budget))
             pending.batches = len(batches) + 1
-            # An empty batch first: it tells of what is copied, and carries a shard that is whole.
+            # An empty batch first: it counts the copied rows, and completes a shard without others.
             for batch, count in [([], copied), *((batch, len(batch)) for batch in batches)]:
                 lined_up.append((pending, count))
                 yield batch
 
-    def _keep(self, pending: _Pending, item: Prepared, results: list[Result], tell: Tally) -> None:
-        """Round what came back; runs in a thread of its own."""
+    def _keep(self, pending: _Pending, item: Prepared, results: list[Result], tally: Tally) -> None:
+        """Round the results of a batch; runs in a thread of its own."""
         contents, before = pending.contents, len(pending.rejected)
         pending.rejected |= {contents[id]: reason for id, reason in item.rejected.items()}
         for result in results:
@@ -250,12 +265,12 @@ class Extractor:
                     pending.rejected[content] = str(error)
                     continue
                 pending.rows[content] = row
-                tell.computed += 1
-                tell.seconds += utterance.seconds or 0.0
-        tell.failed += len(pending.rejected) - before
+                tally.computed += 1
+                tally.seconds += utterance.seconds or 0.0
+        tally.failed += len(pending.rejected) - before
 
     def _write(self, pending: _Pending, kept: Future[None]) -> None:
-        """Seal a shard once its last batch was kept; runs in the writer's thread."""
+        """Write a shard once its last batch was kept; runs in the writer's thread."""
         kept.result()
         planned, rows, rejected = pending.planned, [], {}
         for utterance, content in zip(planned.utterances, planned.contents, strict=True):

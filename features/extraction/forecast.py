@@ -1,4 +1,4 @@
-"""What an extraction would do, before it does it: shards, utterances, and bytes."""
+"""Estimates what an extraction will do: shards, utterances, seconds of audio, bytes."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from features.extraction.plan import Cut, ShardPlan
 from features.extraction.store import WorkStore
 from features.stream import StreamSpec
 
-CHARACTERS_A_TOKEN = 4.5  # of English under a subword vocabulary
-SPECIAL_TOKENS = 2
-PARTS = 16
+CHARACTERS_A_TOKEN = 4.5  # of English, with a subword vocabulary
+SPECIAL_TOKENS = 2  # at both ends of a text
+PARTS = 16  # in which hashes are sorted
 BYTES = {"float16": 2, "float32": 4, "int16": 2}
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is to be done.
+    """Estimated work of an extraction.
 
     Attributes:
-        shards: Shards that the corpus is cut into.
-        finished: Of those, how many the work store has.
+        shards: Shards of the corpus.
+        finished: Shards that the work store has.
         compute: Utterances that have to go through the backbone.
         copy: Utterances whose features are copied from other shards.
         seconds: Seconds of audio to be computed.
-        bytes: Size of the whole cache, about.
+        bytes: Approximate size of the whole cache.
     """
 
     shards: int
@@ -42,7 +42,7 @@ class Forecast:
     bytes: int
 
     def line(self) -> str:
-        """For people.
+        """The estimate in words.
 
         >>> Forecast(3, 1, 20, 5, 90.0, 7_000_000).line()
         '20 utterances to compute (90 s of audio), 5 to copy, 1 of 3 shards finished; about 7.0 MB'
@@ -57,16 +57,16 @@ class Forecast:
 def forecast(
     plan: ShardPlan, store: WorkStore, entry: BackboneEntry, backbone: Backbone
 ) -> Forecast:
-    """What it takes to make the shards of a corpus.
+    """Estimate the extraction of a corpus.
 
     Args:
-        plan: All of them; those that are not finished are loaded, one at a time.
-        store: Where finished ones are.
-        entry: The backbone, as params.yaml describes it.
-        backbone: The same, built.
+        plan: All shards; unfinished ones are loaded, one at a time.
+        store: Work store of the backbone.
+        entry: Backbone entry of params.yaml.
+        backbone: The backbone that it describes.
     """
     todo = plan.only(lambda cut: not store.path(cut.fingerprint).exists())
-    # Contents are compared by 64 bits of their hash, which take a twentieth of the memory.
+    # 64 bits of each content hash are compared, which take a twentieth of the text's memory.
     contents, lengths = array("Q"), array("f")
     for shard in todo:
         for utterance, content in zip(shard.utterances, shard.contents, strict=True):
@@ -90,11 +90,9 @@ def forecast(
 
 
 def _distinct(hashes: NDArray[np.uint64], lengths: NDArray[np.float32]) -> tuple[int, float]:
-    """How many hashes differ, and the sum of the length of the first of each.
-
-    A part of the hashes at a time, by one of their bytes: to sort all of them takes more memory
-    than they do.
-    """
+    """Number of distinct hashes, and the sum of the lengths of the first of each."""
+    # A part of the hashes at a time, chosen by one of their bytes: sorting all of them at once
+    # would need more memory than they take.
     byte, count, total = hashes.view(np.uint8)[::8], 0, 0.0
     for number in range(PARTS):
         part = byte % PARTS == number
@@ -105,7 +103,7 @@ def _distinct(hashes: NDArray[np.uint64], lengths: NDArray[np.float32]) -> tuple
 
 
 def cache_bytes(cuts: Iterable[Cut], spec: StreamSpec, *, pooled: bool, dtype: str) -> int:
-    """About how large their features are: by the duration of the audio, or by the text."""
+    """Approximate size of the features, by the duration of audio or the length of text."""
     frames = 0.0
     for cut in cuts:
         if pooled:

@@ -1,4 +1,4 @@
-"""Which utterances share a shard: a function of the manifest alone."""
+"""Divides a manifest into shards; which utterances share a shard depends on the manifest alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from features.errors import ManifestError
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """Utterances of one shard, in manifest order, with the hash of what each contributes."""
+    """Utterances of one shard, in manifest order, with their content hashes."""
 
     number: int
     utterances: tuple[Utterance, ...]
@@ -26,39 +26,39 @@ class PlannedShard:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the shard under one backbone: its ordered ids and contents."""
+        """SHA-256 of the ordered ids and contents: identity of the shard under one backbone."""
         rows = [[u.id, c] for u, c in zip(self.utterances, self.contents, strict=True)]
         text = json.dumps([FORMAT, VERSION, rows], ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def lacking(reads: Reads) -> str:
-    """The reason of those that have nothing for a backbone."""
+    """Reason for rejecting an utterance without input for a backbone."""
     return f"has no {reads}"
 
 
 def plan_shards(manifest: Manifest, reads: Reads) -> Iterator[PlannedShard]:
-    """Cut the manifest into shards by cumulative seconds of audio (characters for text).
+    """Divide a manifest into shards by cumulative seconds of audio (characters for text).
 
-    A shard closes once it holds `shard_seconds` (`shard_characters`), so appending utterances
-    changes the last shard and adds new ones; all others stay as they are, byte for byte.
-    Utterances without the modality are left out.
+    A shard ends once it holds `shard_seconds` (`shard_characters`), so that appending utterances
+    changes the last shard and adds new ones; all others stay the same, byte for byte. Utterances
+    without the modality are left out.
     """
     return (shard for _, _, shard in _cut(manifest, reads))
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a shard lies in the manifest, and what is known of it without its utterances.
+    """A planned shard without its utterances: place in the manifest, identity and sizes.
 
     Attributes:
-        number: Of the shard.
-        rows: First row of the manifest that may belong to it, and the one behind its last.
-        fingerprint: Of the shard.
-        utterances: How many.
-        seconds: Of their audio.
-        spoken_seconds: Of speech, where those without audio are guessed by their words.
-        characters: Of their words.
+        number: Number of the shard.
+        rows: First row of the manifest that may belong to it, and the row behind its last.
+        fingerprint: Fingerprint of the shard.
+        utterances: Number of utterances.
+        seconds: Seconds of audio.
+        spoken_seconds: Seconds of speech, estimated from the words of utterances without audio.
+        characters: Characters of text.
     """
 
     number: int
@@ -71,7 +71,7 @@ class Cut:
 
     @classmethod
     def of(cls, shard: PlannedShard, rows: tuple[int, int]) -> Cut:
-        """What to remember of a shard."""
+        """Summarise a shard."""
         lengths = [len(u.text or "") for u in shard.utterances]
         seconds = [u.seconds or 0.0 for u in shard.utterances]
         spoken = (s or n / CHARACTERS_A_SECOND for s, n in zip(seconds, lengths, strict=True))
@@ -88,12 +88,12 @@ class Cut:
 
 @dataclass(frozen=True)
 class ShardPlan(Sequence[PlannedShard]):
-    """The shards of a manifest, each loaded when it is asked for and not kept.
+    """The shards of a manifest, each loaded on access and not kept in memory.
 
     Attributes:
-        manifest: Whose shards they are.
-        reads: What the backbone reads.
-        cuts: All that is kept: a record a shard.
+        manifest: Manifest that is divided.
+        reads: Modality that the backbone reads.
+        cuts: A small record for each shard.
     """
 
     manifest: Manifest
@@ -102,12 +102,12 @@ class ShardPlan(Sequence[PlannedShard]):
 
     @classmethod
     def of(cls, manifest: Manifest, reads: Reads) -> ShardPlan:
-        """Go through the manifest once."""
+        """Divide a manifest, reading it once."""
         found = _cut(manifest, reads)
         return cls(manifest, reads, tuple(Cut.of(shard, (a, b)) for a, b, shard in found))
 
     def only(self, wanted: Callable[[Cut], bool]) -> ShardPlan:
-        """The shards for which `wanted` says so."""
+        """The plan of the shards for which `wanted` is true."""
         return dataclasses.replace(self, cuts=tuple(cut for cut in self.cuts if wanted(cut)))
 
     def __len__(self) -> int:
@@ -133,14 +133,14 @@ class ShardPlan(Sequence[PlannedShard]):
 
 
 def seconds_of(shards: Sequence[PlannedShard]) -> float:
-    """Seconds of audio, without loading the shards of a plan."""
+    """Seconds of audio of some shards; those of a plan are not loaded."""
     if isinstance(shards, ShardPlan):
         return sum(cut.seconds for cut in shards.cuts)
     return sum(u.seconds or 0.0 for shard in shards for u in shard.utterances)
 
 
 def _cut(manifest: Manifest, reads: Reads) -> Iterator[tuple[int, int, PlannedShard]]:
-    """Each shard with the rows of the manifest that it lies in: the first, and behind the last."""
+    """Each shard with its rows in the manifest: number of the first, and behind the last."""
     written = reads in ("text", "asr")
     limit = float(manifest.shard_characters if written else manifest.shard_seconds)
     number, load, first, last = 0, 0.0, 0, 0

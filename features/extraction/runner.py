@@ -1,4 +1,4 @@
-"""A backbone on its device: batches in, streams on their way back out."""
+"""Runs a backbone on a device: batches in, streams being copied back out."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from features.stream import Stream
 
 @dataclass(frozen=True)
 class Result:
-    """A stream on its way from the device; `wait` before reading it.
+    """A stream that is being copied from the device; `wait` before reading it.
 
     Attributes:
-        utterances: Those of its rows.
-        stream: In the computer's own memory; None: an utterance alone does not fit the device's.
-        arrived: What the device signals when it is there; None if it is there.
+        utterances: Utterances of its rows.
+        stream: Stream in the host's memory; None: a single utterance does not fit the device's.
+        arrived: Event of the device when the copy is complete; None if it is complete.
     """
 
     utterances: tuple[Utterance, ...]
@@ -30,7 +30,7 @@ class Result:
     arrived: torch.Event | None = None
 
     def wait(self) -> Stream | None:
-        """The stream, arrived."""
+        """The stream, once it is copied."""
         if self.arrived is not None:
             self.arrived.synchronize()
         return self.stream
@@ -40,8 +40,8 @@ class Runner:
     """Runs a backbone's network on a device.
 
     Args:
-        backbone: Its network is moved there at the first batch.
-        device: Where to compute.
+        backbone: Backbone, whose network is moved to the device at the first batch.
+        device: Device to compute on.
         dtype: Precision of the network: float32, bfloat16 or float16 (by autocast).
     """
 
@@ -56,7 +56,7 @@ class Runner:
 
     @torch.inference_mode()
     def launch(self, item: Prepared) -> list[Result]:
-        """Start a batch on the device; its streams are on their way when this returns."""
+        """Start a batch on the device; its streams may still be being copied at return."""
         if item.inputs is None:
             return []
         results, start = [], 0
@@ -70,10 +70,10 @@ class Runner:
 
     @torch.inference_mode()
     def deviation(self, item: Prepared) -> float | None:
-        """Largest difference that a reduced precision makes, relative to the largest value.
+        """Largest change by a reduced precision, relative to the largest value.
 
-        Measured on the first utterance of a batch; None in float32, and for bins, and where that
-        utterance has no features in one of the two: its values overflow, or it does not fit.
+        Measured on the first utterance of a batch. None in float32, for bins, and where that
+        utterance has no features in one precision: its values overflow, or it does not fit.
         """
         if item.inputs is None or self.dtype == "float32" or self.backbone.spec.bins is not None:
             return None
@@ -92,14 +92,14 @@ class Runner:
 
     def _move(self) -> None:
         if self.device.type == "cuda":
-            # float32 means float32: with TF32, on by default for convolutions, batched no longer
-            # equals single to 1e-5.
+            # TF32, on by default for convolutions, rounds inputs to 10 bits: batched would no
+            # longer equal single to 1e-5.
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
         network = None if self._moved else module_of(self.backbone)
         if network is not None:
             network.to(self.device)
-            if self.device.type != "cpu":  # for which some networks have their channels last
+            if self.device.type != "cpu":  # some networks have channels last for CPUs
                 network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self._moved = True
 

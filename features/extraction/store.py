@@ -1,4 +1,4 @@
-"""The work store: finished shards outside of DVC's outputs, so that nothing is computed twice."""
+"""Keeps finished shards outside of DVC's outputs, which DVC deletes before it reruns a stage."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from features.errors import CacheError, DamagedShardError
 from features.files.writing import link_or_copy, lock, make_folder, open_lock, replacing
 from features.process.memory import DOES_NOT_FIT
 
-RECORDED = ("torch", "transformers", "numpy", "h5py")
+RECORDED = ("torch", "transformers", "numpy", "h5py")  # packages whose versions are noted
 LOCK = "lock"
 
 
 class WorkStore:
-    """Finished shards of one backbone, outside of DVC's outputs, so that nothing is computed twice.
+    """Finished shards of one backbone in the work store.
 
     Args:
         root: `HERONRY_STORE`.
-        fingerprint: Of the backbone; shards under it come from the same numbers.
+        fingerprint: Fingerprint of the backbone's provenance: equal ones compute equal numbers.
     """
 
     def __init__(self, root: Path, fingerprint: str) -> None:
         self.folder = root / fingerprint
         self._places: dict[str, tuple[Path, int]] | None = None
         self._open: Shard | None = None
-        self._sound: set[Path] = set()  # verified by this process: once is enough
+        self._sound: set[Path] = set()  # verified by this process, which suffices once
         self.reserved: frozenset[str] = frozenset()
 
     def path(self, fingerprint: str) -> Path:
-        """Where the shard of that fingerprint is, or will be."""
+        """Path of the shard with that fingerprint, finished or not."""
         return self.folder / f"{fingerprint}.h5"
 
     def has(self, fingerprint: str) -> bool:
         """Whether the shard is finished; a damaged one is removed and counts as absent.
 
-        One that lacks what did not fit some machine's memory is not: that is tried again.
+        A shard that rejects utterances for lack of memory is not finished: they are tried again.
         """
         path = self.path(fingerprint)
         if not path.exists():
@@ -59,48 +59,48 @@ class WorkStore:
         return not any(reason.startswith(DOES_NOT_FIT) for reason in shard.rejected.values())
 
     def reserve(self, fingerprints: Iterable[str]) -> None:
-        """Name the shards of a plan, which then lend no rows.
+        """Exclude the shards of a plan from `row`.
 
-        What a batch gives differs in its last bits from another batch's. If a shard copied what it
-        has in common with others of its plan, its bytes would depend on which were finished first.
+        An utterance's features differ in their last bits from batch to batch. If shards copied rows
+        from others of their plan, their bytes would depend on which were finished first.
         """
         self.reserved = frozenset(fingerprints)
         self._places = None
 
     def holds(self, content: str) -> bool:
-        """Whether some finished shard has a row for what the backbone would read."""
+        """Whether some finished shard has a row of that content hash."""
         return content in self._index()
 
     def row(self, content: str) -> Row | None:
-        """A finished row for what the backbone would read, from any shard of it, or None."""
+        """A finished row of that content hash, from any shard; None if there is none."""
         place = self._index().get(content)
         if place is None:
             return None
         path, index = place
         if self._open is None or self._open.path != path:
-            # One at a time: what was read of a map counts as memory.
+            # One at a time: mapped pages that were read count as memory.
             self._open = read_shard(path)
         return self._open.row(index)
 
     def add(self, fingerprint: str, *, device: str) -> None:
-        """Take note of a shard that was just finished at `path(fingerprint)`."""
+        """Register a shard that was just finished at `path(fingerprint)`."""
         path = self.path(fingerprint)
         self._record(path, device)
         if self._places is not None and fingerprint not in self.reserved:
             self._places |= _places(read_shard(path))
 
     def deliver(self, fingerprint: str, target: Path) -> None:
-        """Put the finished shard at `target`."""
+        """Link or copy a finished shard to `target`."""
         link_or_copy(self.path(fingerprint), target)
 
     @contextlib.contextmanager
     def locked(self, *, shared: bool = False) -> Iterator[None]:
-        """Hold the backbone's folder alone; say who has it while waiting.
+        """Lock the backbone's folder, naming its owner on stderr while waiting.
 
-        The lock is the system's, so it ends with its process, however that ends.
+        The lock is the operating system's, so it ends with its process, however that ends.
 
         Args:
-            shared: Together with others who do so: each finishes other shards.
+            shared: Whether other processes may hold it too, each to finish other shards.
         """
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         make_folder(self.folder)
@@ -111,7 +111,9 @@ class WorkStore:
                 sys.stderr.write(f"waiting: the same backbone is being extracted by {owner}\n")
                 sys.stderr.flush()
                 lock(file, kind)
-            for stale in () if shared else self.folder.glob(".*-*"):  # of a writer killed
+            for stale in (
+                () if shared else self.folder.glob(".*-*")
+            ):  # files of a writer that was killed
                 stale.unlink(missing_ok=True)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}, in {Path.cwd()}\n")
@@ -138,7 +140,7 @@ class WorkStore:
         return self._places
 
     def _record(self, path: Path, device: str) -> None:
-        """Note beside a shard what must not be in it: when, where and with what it was made."""
+        """Note beside a shard what must not be in its bytes: date, host and versions."""
         note = {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "host": platform.node(),

@@ -18,7 +18,7 @@ import typer
 
 from features.arguments import in_lines
 from features.backbone.entry import PACKAGE as BACKBONES
-from features.backbone.entry import BackboneEntry
+from features.backbone.entry import BackboneEntry, leaves_weights_open, open_weights
 from features.cache.reader import CacheReader
 from features.corpus.entry import PACKAGE as CORPORA
 from features.corpus.entry import CorpusEntry, corpus_entry
@@ -27,7 +27,6 @@ from features.corpus.manifest import Manifest
 from features.corpus.prepare import Rehearsal, rehearse
 from features.corpus.sources import changes_since
 from features.errors import HeronryError, ParamsError
-from features.extraction.pins import leaves_weights_open, open_weights
 from features.files.reading import file_sha256
 from features.files.records import read_json
 from features.files.writing import lock

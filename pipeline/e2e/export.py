@@ -1,9 +1,9 @@
 """Encoders that were trained end to end, as checkpoint folders that backbones of their own read.
 
 A folder holds what the kind of the backbone reads: config.json, model.safetensors, the files of the
-tokenizer or feature extractor, and `trained_on.jsonl` (`features.extraction.seen`), by which the
-leak gate knows what the encoder has been fitted to. Networks that transformers does not have are
-their weights alone.
+tokenizer or feature extractor, and `trained_on.jsonl` (`features.extraction.trained_on`), by which
+the leak gate knows what the encoder has been fitted to. Networks that transformers does not have
+are their weights alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 from features.backbone.base import Backbone, innermost, module_of
 from features.backbone.entry import BackboneEntry
 from features.corpus.utterance import Utterance
-from features.extraction.seen import TRAINED_ON, TrainedOn, trained_on, write_trained_on
+from features.extraction.trained_on import TRAINED_ON, TrainedOn, read_trained_on, write_trained_on
 from features.files.records import read_rows, write_rows
 from features.files.writing import follow_umask
 from features.weights.tensors import WEIGHTS
@@ -63,7 +63,7 @@ def export(
         network.config.save_pretrained(folder)
     _save_front_end(folder, innermost(backbone))
     write_trained_on(folder, corpus, trained)
-    before = trained_on(entry)
+    before = read_trained_on(entry)
     if before:
         now = read_rows(folder / TRAINED_ON, TrainedOn)
         write_rows(folder / TRAINED_ON, list(dict.fromkeys([*before, *now])))

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from features.backbone.entry import BackboneEntry
+from features.backbone.entry import BackboneEntry, check_pinned, leaves_weights_open
 from features.corpus.labels_folder import read_labelled
 from features.corpus.leak_gate import check_leaks
 from features.corpus.leaks import find_seen_leak, gate, leak_lines
 from features.corpus.manifest import Label, Manifest
 from features.errors import ManifestError, ParamsError
-from features.extraction.pins import check_pinned, leaves_weights_open
-from features.extraction.seen import find_seen, trained_on
+from features.extraction.trained_on import find_seen, read_trained_on
 from features.files.reading import file_sha256
 from features.settings.locations import corpus_root, expanded, project_root
 from pipeline.data.examples import Examples
@@ -116,7 +115,7 @@ def check_live_leaks(params: Params, model: ModelEntry, corpus: str) -> dict[str
     card, labels = read_labelled(folder)
     leaks = []
     for slot, entry in live_entries(params, model).items():
-        rows = trained_on(entry)
+        rows = read_trained_on(entry)
         if rows is not None:
             source = f"slot {slot}, backbone {entry.name}"
             leak = find_seen_leak(labels, find_seen(manifest, rows), source)

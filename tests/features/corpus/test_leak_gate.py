@@ -18,7 +18,7 @@ from features.corpus.manifest import Label, Manifest
 from features.corpus.prepare import prepare
 from features.errors import ManifestError
 from features.extraction.extract import extract
-from features.extraction.seen import write_trained_on
+from features.extraction.trained_on import write_trained_on
 from features.files.reasons import SEEN, write_reasons
 from features.files.records import write_json, write_rows
 from pipeline.params.file import read_params

@@ -43,9 +43,9 @@ def test_results_are_those_of_one_process(
 ) -> None:
     manifest = make_manifest(SECONDS)
     extract(manifest, TONE, tmp_path / "reference", store=tmp_path / "one")
-    tell = extract(manifest, TONE, tmp_path / "out", store=tmp_path / "two", options=options)
-    assert tell.computed == len(SECONDS)
-    assert tell.seconds == pytest.approx(sum(SECONDS))
+    done = extract(manifest, TONE, tmp_path / "out", store=tmp_path / "two", options=options)
+    assert done.computed == len(SECONDS)
+    assert done.seconds == pytest.approx(sum(SECONDS))
     assert content(tmp_path / "out") == content(tmp_path / "reference")
 
 
@@ -168,15 +168,15 @@ def test_an_utterance_that_never_fits_is_rejected_and_tried_again_another_day(
     Full.error, Full.where = error, where
     with monkeypatch.context() as small:
         small.setattr("features.backbones.tone.build", Full)
-        tell = extract(manifest, TONE, out, store=store, options=options)
-    assert list(tell.rejected) == ["u3"]
+        done = extract(manifest, TONE, out, store=store, options=options)
+    assert list(done.rejected) == ["u3"]
     place = "cpu" if where == "device" else "this machine"
-    assert tell.rejected["u3"].startswith(f"does not fit the memory of {place} by itself: cut it")
+    assert done.rejected["u3"].startswith(f"does not fit the memory of {place} by itself: cut it")
     assert len(CacheReader(out, verify=True)) == len(SECONDS) - 1
-    tell = extract(manifest, TONE, out, store=store, options=options)  # on a larger machine
-    assert not tell.rejected
-    assert tell.linked == len(CacheReader(out).shards) - 1
-    assert tell.computed == 1 if seconds is None else tell.computed < len(SECONDS)
+    done = extract(manifest, TONE, out, store=store, options=options)  # on a larger machine
+    assert not done.rejected
+    assert done.linked == len(CacheReader(out).shards) - 1
+    assert done.computed == 1 if seconds is None else done.computed < len(SECONDS)
     extract(manifest, TONE, tmp_path / "reference", store=tmp_path / "other", options=options)
     assert content(out) == content(tmp_path / "reference")
 
@@ -224,8 +224,8 @@ def test_an_overflow_in_half_precision_loses_its_utterance_alone(
     monkeypatch.setattr("features.backbones.tone.build", Overflowing)
     entry = BackboneEntry("tone", "tone", compute_dtype="float16")
     manifest = make_manifest([0.5, 1.0, 0.5, 1.0, 0.4])
-    tell = extract(manifest, entry, tmp_path / "out", store=tmp_path / "store")
-    assert tell.rejected == dict.fromkeys(("u1", "u3"), "its features are not finite")
+    done = extract(manifest, entry, tmp_path / "out", store=tmp_path / "store")
+    assert done.rejected == dict.fromkeys(("u1", "u3"), "its features are not finite")
     for shard in CacheReader(tmp_path / "out", verify=True).shards:
         assert shard.provenance["compute_deviation"] == pytest.approx(0.001, rel=0.05)
 
@@ -241,9 +241,9 @@ def test_a_value_that_does_not_fit_loses_its_utterance_alone(
     make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("features.backbones.tone.build", Loud)
-    tell = extract(make_manifest(SECONDS), TONE, tmp_path / "out", store=tmp_path / "store")
-    assert list(tell.rejected) == ["u3"]
-    assert "do not fit float16; set `store_dtype: float32`" in tell.rejected["u3"]
+    done = extract(make_manifest(SECONDS), TONE, tmp_path / "out", store=tmp_path / "store")
+    assert list(done.rejected) == ["u3"]
+    assert "do not fit float16; set `store_dtype: float32`" in done.rejected["u3"]
     assert len(CacheReader(tmp_path / "out", verify=True)) == len(SECONDS) - 1
 
 
@@ -263,9 +263,9 @@ def test_equal_audio_is_computed_once(
     both = dataclasses.replace(first, utterances=(*first.utterances, *again), shard_seconds=100.0)
     Counting.seen = []
     monkeypatch.setattr("features.backbones.tone.build", Counting)
-    tell = extract(both, TONE, tmp_path / "out", store=tmp_path / "store")
+    done = extract(both, TONE, tmp_path / "out", store=tmp_path / "store")
     assert sorted(Counting.seen) == sorted(u.id for u in first)
-    assert (tell.computed, tell.copied) == (8, 8)
+    assert (done.computed, done.copied) == (8, 8)
     reader = CacheReader(tmp_path / "out", verify=True)
     for utterance in first:
         assert (reader[utterance.id] == reader[f"{utterance.id} again"]).all()
@@ -349,14 +349,14 @@ def left():
 
 thread = threading.Thread(target=lose_one)
 thread.start()
-tell = extract(Manifest.read(folder / "utterances"), BackboneEntry("tone", "tone"),
+done = extract(Manifest.read(folder / "utterances"), BackboneEntry("tone", "tone"),
                folder / "out", store=store, options=Options(engine="ray"))
 thread.join()
 deadline = time.monotonic() + 120
 while left() > 1 and time.monotonic() < deadline:  # the cluster takes a while to notice
     time.sleep(0.2)
 print(left(), "worker left")
-print(tell.computed, "computed")
+print(done.computed, "computed")
 ray.shutdown()
 cluster.shutdown()
 """

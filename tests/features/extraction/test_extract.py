@@ -39,10 +39,10 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_cache_holds_what_the_backbone_gives(make_manifest: ManifestMaker, tmp_path: Path) -> None:
     manifest = make_manifest(SECONDS)
-    tell = run(manifest, tmp_path / "out", tmp_path / "store")
+    done = run(manifest, tmp_path / "out", tmp_path / "store")
     reader = CacheReader(tmp_path / "out", verify=True)
     assert len(reader.shards) > 2
-    assert tell.computed == len(SECONDS)
+    assert done.computed == len(SECONDS)
     backbone = Tone()
     for utterance in manifest:
         live = backbone(backbone.prepare([utterance])).unpad()[0]
@@ -53,8 +53,8 @@ def test_second_run_computes_nothing(make_manifest: ManifestMaker, tmp_path: Pat
     manifest = make_manifest(SECONDS)
     run(manifest, tmp_path / "out", tmp_path / "store")
     before = content(tmp_path / "out")
-    tell = run(manifest, tmp_path / "out", tmp_path / "store")
-    assert (tell.computed, tell.copied) == (0, 0)
+    done = run(manifest, tmp_path / "out", tmp_path / "store")
+    assert (done.computed, done.copied) == (0, 0)
     assert content(tmp_path / "out") == before
 
 
@@ -62,8 +62,8 @@ def test_incremental_equals_from_scratch(make_manifest: ManifestMaker, tmp_path:
     whole = make_manifest(SECONDS)
     part = dataclasses.replace(whole, utterances=whole.utterances[:5])
     run(part, tmp_path / "out", tmp_path / "store")
-    tell = run(whole, tmp_path / "out", tmp_path / "store")
-    assert tell.computed == 3
+    done = run(whole, tmp_path / "out", tmp_path / "store")
+    assert done.computed == 3
     run(whole, tmp_path / "scratch", tmp_path / "other store")
     assert content(tmp_path / "out") == content(tmp_path / "scratch")
 
@@ -74,8 +74,8 @@ def test_reordering_and_cutting_anew_compute_nothing(
     manifest = make_manifest(SECONDS)
     run(manifest, tmp_path / "out", tmp_path / "store")
     other = dataclasses.replace(manifest, utterances=manifest.utterances[::-1], shard_seconds=3.0)
-    tell = run(other, tmp_path / "out", tmp_path / "store")
-    assert tell.computed == 0
+    done = run(other, tmp_path / "out", tmp_path / "store")
+    assert done.computed == 0
     run(other, tmp_path / "scratch", tmp_path / "other store")
     assert content(tmp_path / "out") == content(tmp_path / "scratch")
 
@@ -109,10 +109,10 @@ def test_bad_audio_is_rejected_with_its_reason(
     rows.append(Utterance(id="words only", text="hello"))
     broken = dataclasses.replace(manifest, utterances=tuple(rows))
     for _ in range(2):  # the second time from the store: the reasons must still be told
-        tell = run(broken, tmp_path / "out", tmp_path / "store")
-        assert list(tell.rejected) == ["u2", "words only"]
+        done = run(broken, tmp_path / "out", tmp_path / "store")
+        assert list(done.rejected) == ["u2", "words only"]
         reader = CacheReader(tmp_path / "out")
-        assert reader.rejected == tell.rejected
+        assert reader.rejected == done.rejected
         assert len(reader) == len(SECONDS) - 1
 
 
@@ -132,8 +132,8 @@ def test_nothing_usable_fails_and_leaves_no_cache_behind(
                 run(manifest, tmp_path / "out", tmp_path / "store")
             assert not (tmp_path / "out").exists()
     both = dataclasses.replace(heard, utterances=(*heard.utterances, *short.utterances))
-    tell = run(both, tmp_path / "out", tmp_path / "store")
-    assert (tell.utterances, len(tell.rejected)) == (10, 2)
+    done = run(both, tmp_path / "out", tmp_path / "store")
+    assert (done.utterances, len(done.rejected)) == (10, 2)
 
 
 @pytest.mark.parametrize("damage", ["gone", "changed"])
@@ -150,9 +150,9 @@ def test_missing_or_changed_files_stop_the_run_and_keep_finished_shards(
     with pytest.raises(ManifestError, match=str(path)):
         run(manifest, tmp_path / "out", tmp_path / "store")
     path.write_bytes(whole)
-    tell = run(manifest, tmp_path / "out", tmp_path / "store")
-    assert tell.linked >= 2
-    assert tell.computed < len(SECONDS) / 2
+    done = run(manifest, tmp_path / "out", tmp_path / "store")
+    assert done.linked >= 2
+    assert done.computed < len(SECONDS) / 2
 
 
 def test_damaged_shard_in_the_store_is_made_again(
@@ -167,8 +167,8 @@ def test_damaged_shard_in_the_store_is_made_again(
     damaged[-1] ^= 1
     victim.chmod(0o644)
     victim.write_bytes(damaged[: len(damaged) // 2])
-    tell = run(manifest, tmp_path / "out", tmp_path / "store")
-    assert tell.computed > 0
+    done = run(manifest, tmp_path / "out", tmp_path / "store")
+    assert done.computed > 0
     assert content(tmp_path / "out") == before
 
 
@@ -258,8 +258,8 @@ def test_incremental_texts_agree_with_those_from_scratch(
     whole = make_manifest([0.1] * 12)
     part = dataclasses.replace(whole, utterances=whole.utterances[:7])
     run(part, tmp_path / "out", tmp_path / "store", entry)
-    tell = run(whole, tmp_path / "out", tmp_path / "store", entry)
-    assert tell.computed == 5
+    done = run(whole, tmp_path / "out", tmp_path / "store", entry)
+    assert done.computed == 5
     run(whole, tmp_path / "scratch", tmp_path / "other store", entry)
     grown, scratch = CacheReader(tmp_path / "out"), CacheReader(tmp_path / "scratch")
     for utterance in whole:

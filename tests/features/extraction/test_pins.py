@@ -11,10 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from features.backbone.entry import backbone_entry, fingerprint
+from features.backbone.entry import backbone_entry, fingerprint, leaves_weights_open
 from features.errors import CheckpointError
 from features.extraction.extract import extract
-from features.extraction.pins import leaves_weights_open
 from features.files.reading import file_sha256
 from pipeline.commands.check import find_problems
 from tests.conftest import ManifestMaker

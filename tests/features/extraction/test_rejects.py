@@ -129,8 +129,8 @@ def check_cache(folder: Path, bad: list[str]) -> None:
 @pytest.mark.parametrize("bad", BAD)
 def test_each_kind_of_damage_is_rejected_alone(tmp_path: Path, bad: str) -> None:
     manifest = write_clips(tmp_path / "audio", mixed(bad)).located(tmp_path / "audio")
-    tell = extract(manifest, TONE, tmp_path / "out", store=tmp_path / "store")
-    assert list(tell.rejected) == [bad]
+    done = extract(manifest, TONE, tmp_path / "out", store=tmp_path / "store")
+    assert list(done.rejected) == [bad]
     check_cache(tmp_path / "out", [bad])
 
 

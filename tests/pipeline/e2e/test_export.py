@@ -15,7 +15,7 @@ from features.backbone.base import Backbone
 from features.backbone.entry import BackboneEntry, backbone_entry
 from features.corpus.manifest import Manifest
 from features.errors import CheckpointError
-from features.extraction.seen import TRAINED_ON, find_seen, trained_on, write_trained_on
+from features.extraction.trained_on import TRAINED_ON, find_seen, read_trained_on, write_trained_on
 from features.files.reading import file_sha256
 from features.stream import Stream
 from features.weights.identity import CONTENT
@@ -107,7 +107,7 @@ def test_it_says_what_it_was_trained_on(tmp_path: Path, make_manifest: ManifestM
     export(tmp_path / "first", entry, backbone, "tones", list(manifest)[:1])
     second = exported_entry(entry, tmp_path / "first")
     export(tmp_path / "second", second, second.build(), "others", list(manifest)[1:2])
-    rows = trained_on(exported_entry(entry, tmp_path / "second"))
+    rows = read_trained_on(exported_entry(entry, tmp_path / "second"))
     assert rows is not None
     assert [(row.corpus, row.id) for row in rows] == [("tones", "u0"), ("others", "u1")]
     assert rows[0].audio_sha256 == manifest[0].sha256

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from features.corpus.leak_gate import LEAKS
 from features.errors import ManifestError, ParamsError
-from features.extraction.seen import TRAINED_ON, TrainedOn
+from features.extraction.trained_on import TRAINED_ON, TrainedOn
 from features.files.records import read_rows
 from pipeline.cached.run import train_model
 from pipeline.e2e.run import finetune_model

@@ -23,7 +23,7 @@ from features.corpus.manifest import Manifest
 from features.corpus.split_counts import count_classes, splits_sha256
 from features.corpus.utterance import Utterance
 from features.errors import HeronryError
-from features.extraction.seen import TRAINED_ON, TrainedOn
+from features.extraction.trained_on import TRAINED_ON, TrainedOn
 from features.files.reading import file_sha256
 from features.files.reasons import NOTICED, REJECTED, SEEN, write_reasons
 from features.files.records import read_json, read_rows, write_json, write_rows

@@ -1,16 +1,16 @@
-"""Which utterances a checkpoint was trained on, as far as its folder says.
+"""Reads and writes `trained_on.jsonl`: the utterances that a checkpoint was trained on.
 
-A checkpoint that was fine-tuned on speech of a corpus must not score that speech. Whoever trains
-one puts `trained_on.jsonl` beside its weights: a JSON object a line, one for each utterance that
-the weights were fitted to (not those that only validated them), with
+A checkpoint that was fine-tuned on speech of a corpus must not score that speech. Its training
+writes `trained_on.jsonl` beside the weights: a JSON object a line, one for each utterance that the
+weights were fitted to (not those of the validation split), with
 
     corpus        name of the corpus
     id            of the utterance in its manifest
     audio_sha256  SHA-256 of the audio file; null or absent without audio
     text_sha256   SHA-256 of the transcript in UTF-8; null or absent without text
 
-Extraction compares that with the manifest and writes `seen.csv` (id, why) into the cache folder.
-An utterance counts as seen if corpus and id are equal, or the audio is. Equal texts do not count:
+Extraction compares it with the manifest and writes `seen.csv` (id, why) into the cache folder. An
+utterance counts as seen if corpus and id are equal, or the audio is. Equal texts do not count:
 different people say the same. Without `trained_on.jsonl` nothing is known, and nothing is written.
 """
 
@@ -34,7 +34,7 @@ TRAINED_ON = "trained_on.jsonl"
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """A line of `trained_on.jsonl`: an utterance that a checkpoint was trained on."""
+    """A line of `trained_on.jsonl`."""
 
     corpus: str
     id: str
@@ -52,15 +52,15 @@ def write_trained_on(folder: Path, corpus: str, utterances: Iterable[Utterance])
     """Write `trained_on.jsonl` beside the weights of a checkpoint.
 
     Args:
-        folder: Of the checkpoint.
+        folder: Folder of the checkpoint.
         corpus: Name of the corpus, as in its manifest.
-        utterances: Of its training split; not those that only validated it.
+        utterances: Utterances of the training split, without those of the validation split.
     """
     write_rows(folder / TRAINED_ON, (_row(corpus, utterance) for utterance in utterances))
 
 
-def trained_on(entry: BackboneEntry) -> list[TrainedOn] | None:
-    """What the checkpoint of a backbone says it was trained on; None if it does not say.
+def read_trained_on(entry: BackboneEntry) -> list[TrainedOn] | None:
+    """Utterances that a backbone's checkpoint was trained on; None if its folder does not say.
 
     Raises:
         ManifestError: If the file is malformed, naming the line.
@@ -74,7 +74,7 @@ def trained_on(entry: BackboneEntry) -> list[TrainedOn] | None:
 
 
 def find_seen(manifest: Manifest, rows: Iterable[TrainedOn]) -> dict[str, str]:
-    """Why the utterances of a manifest count as seen, by id, in its order."""
+    """Reasons by id why utterances of a manifest count as seen, in its order."""
     names: set[tuple[str, str]] = set()
     heard: dict[str, TrainedOn] = {}
     for row in rows:
@@ -83,7 +83,7 @@ def find_seen(manifest: Manifest, rows: Iterable[TrainedOn]) -> dict[str, str]:
             heard.setdefault(row.audio_sha256, row)
     seen = {}
     for utterance in manifest:
-        # Spans of one file share a recording; a hash of file and span is taken as well.
+        # Spans of one file share its hash; a row may also give the hash of file and span.
         audio = (utterance.sha256, utterance.audio_content)
         same = next((heard[value] for value in audio if value in heard), None)
         if (manifest.corpus, utterance.id) in names:

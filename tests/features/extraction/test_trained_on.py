@@ -17,7 +17,13 @@ from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
 from features.errors import ManifestError
 from features.extraction.extract import extract
-from features.extraction.seen import TRAINED_ON, TrainedOn, find_seen, trained_on, write_trained_on
+from features.extraction.trained_on import (
+    TRAINED_ON,
+    TrainedOn,
+    find_seen,
+    read_trained_on,
+    write_trained_on,
+)
 from features.files.reasons import SEEN, read_reasons, write_reasons
 from features.weights.checkpoint import Checkpoint
 from tests.conftest import ManifestMaker
@@ -145,16 +151,16 @@ def test_the_folder_of_checkpoints_is_searched(
     monkeypatch.setenv("HERONRY_CHECKPOINTS", str(tmp_path))
     encoder(tmp_path / "tuned")
     entry = backbone_entry("tuned", {"kind": "text_encoder", "checkpoint": "someone/tuned"})
-    assert trained_on(entry) is None
+    assert read_trained_on(entry) is None
     write_trained_on(tmp_path / "tuned", "mine", [Utterance("a", text="x")])
-    assert [row.id for row in trained_on(entry) or ()] == ["a"]
+    assert [row.id for row in read_trained_on(entry) or ()] == ["a"]
     shutil.rmtree(tmp_path / "tuned")
-    assert trained_on(entry) is None
+    assert read_trained_on(entry) is None
 
 
 def test_backbones_without_a_checkpoint_have_seen_nothing() -> None:
-    assert trained_on(BackboneEntry("tone", "tone")) is None
-    assert trained_on(BackboneEntry("none", "none")) is None
+    assert read_trained_on(BackboneEntry("tone", "tone")) is None
+    assert read_trained_on(BackboneEntry("none", "none")) is None
 
 
 @pytest.mark.parametrize(
