@@ -1,1 +1,1 @@
-"""Features in and out: import of foreign arrays, export, a torch dataset."""
+"""Imports features made elsewhere, exports features, and serves them as a torch dataset."""

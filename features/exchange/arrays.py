@@ -1,19 +1,21 @@
-"""Arrays out of files that somebody else made: nothing is executed, and no size is believed.
+"""Reads arrays from files of unknown origin: executes nothing and trusts no declared size.
 
-Read are .npy of numbers, .safetensors, and .pt and .pth as `torch.save` writes them since torch
-1.6 (tensors alone). Other formats are refused before they are opened, with what converts them, and
-pickles inside of a format by its reader: numpy's object arrays, and what else `torch.save` takes.
-An array is read once its declared size is known to be in the file, and to be at most `largest`.
+Formats are .npy with numbers, .safetensors, and .pt and .pth as `torch.save` writes them since
+torch 1.6 (tensors alone). Other formats are refused before they are opened, with lines of Python
+that convert them. Pickles inside a format (numpy's object arrays, objects in `torch.save`) are
+refused by its reader. An array is read once its declared size is known to be in the file, and to be
+at most `largest`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -25,6 +27,8 @@ from features.errors import CacheError
 from features.files.reading import check_regular
 
 Array = NDArray[Any]
+# Functions that read the arrays of a file, by name; the one array of a file without names is "".
+Arrays = Mapping[str, Callable[[], Array]]
 LARGEST_BYTES = 1 << 30  # of one utterance: 40 minutes of float32 frames, 2,048 wide, each 20 ms
 SAVE_SAFELY = (
     "read it where you trust it, and save each utterance by numpy.save(path, array) or "
@@ -36,41 +40,52 @@ HEADERS = {
 }
 
 
-def read_npy(file: BinaryIO, size: int, largest: int) -> Array:
-    """An array of numbers in numpy's format, its header held against the bytes that there are.
-
-    Args:
-        file: At its beginning.
-        size: Bytes of it.
-        largest: Bytes that the array may take.
+def read_npy(path: Path, largest: int) -> Array:
+    """The array of numbers in a file of `numpy.save`.
 
     Raises:
-        CacheError: If it is a pickle, or declares another size than it has.
+        CacheError: If it is a pickle, is larger than `largest`, or declares another size than the
+            file has.
     """
-    version = np.lib.format.read_magic(file)
-    if version not in HEADERS:
-        raise CacheError(f"has version {version} of numpy's format; expected one of numbers alone")
-    shape, by_column, dtype = HEADERS[version](file)
-    if dtype.hasobject:
-        raise CacheError(
-            f"holds Python objects, which are pickled and can run code when read; {SAVE_SAFELY}"
-        )
-    declared, there = math.prod(shape) * dtype.itemsize, size - file.tell()
-    if declared != there or min(shape, default=0) < 0:
-        raise CacheError(f"declares {declared:,} bytes of values {shape} and has {there:,}")
-    allow(declared, largest)
-    buffer = bytearray(declared)
-    if file.readinto(buffer) != declared:  # type: ignore[attr-defined]
-        raise CacheError("ends before its values do")
-    values = np.frombuffer(buffer, dtype)
-    return values.reshape(shape, order="F" if by_column else "C")
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        if version not in HEADERS:
+            raise CacheError(
+                f"has version {version} of numpy's format; expected one of numbers alone"
+            )
+        shape, by_column, dtype = HEADERS[version](file)
+        if dtype.hasobject:
+            raise CacheError(
+                f"holds Python objects, which are pickled and can run code when read; {SAVE_SAFELY}"
+            )
+        declared = math.prod(shape) * dtype.itemsize
+        there = path.stat().st_size - file.tell()
+        if declared != there or min(shape, default=0) < 0:
+            raise CacheError(f"declares {declared:,} bytes of values {shape} and has {there:,}")
+        check_size(declared, largest)
+        buffer = bytearray(declared)
+        if file.readinto(buffer) != declared:
+            raise CacheError("ends before its values do")
+    return np.frombuffer(buffer, dtype).reshape(shape, order="F" if by_column else "C")
 
 
-def check_torch_archive(path: Path) -> None:
-    """Refuse what `torch.load` would unpack to more than the file is, or unpickle before it looks.
+def open_safetensors(path: Path, largest: int) -> Arrays:
+    """Tensors by name; the format holds nothing else, and its reader checks all sizes."""
+    file: Any = safe_open(path, "pt")
+    names: list[str] = file.keys()
+
+    def read(name: str) -> Array:
+        return as_array(file.get_tensor(name), largest)
+
+    return {name: partial(read, name) for name in names}
+
+
+def open_torch(path: Path, largest: int) -> Arrays:
+    """A tensor, or tensors by name, as `torch.save` wrote them; other objects are not built.
 
     Raises:
-        CacheError: If it is of torch before 1.6, or compressed, which `torch.save` never does.
+        CacheError: If the file is of torch before 1.6, which unpickles it, or compressed, so that
+            it unpacks to more than its size; `torch.save` never compresses.
     """
     if not zipfile.is_zipfile(path):
         raise CacheError(f"is not what torch.save writes since torch 1.6; {SAVE_SAFELY}")
@@ -79,18 +94,24 @@ def check_torch_archive(path: Path) -> None:
     packed = [info.filename for info in members if info.compress_type != zipfile.ZIP_STORED]
     if packed or sum(info.file_size for info in members) > path.stat().st_size:
         raise CacheError(f"is compressed, which torch.save never does; {SAVE_SAFELY}")
+    # Mapped, so that only the tensors that are being read are in memory.
+    content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    named = content if isinstance(content, Mapping) else {"": content}
+    tensors = {str(name): value for name, value in named.items() if isinstance(value, Tensor)}
+    return {name: partial(as_array, tensor, largest) for name, tensor in tensors.items()}
 
 
 def as_array(tensor: Tensor, largest: int) -> Array:
-    """A dense tensor as an array; numpy has no bfloat16, whose values float32 holds exactly.
+    """A dense tensor as an array; bfloat16, which numpy lacks, as float32, which holds it exactly.
 
     Raises:
-        CacheError: If it is sparse or quantised, or has more values than it stores.
+        CacheError: If it is sparse or quantised, is larger than `largest`, or has more values than
+            it stores.
     """
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         raise CacheError("holds a sparse, quantised or empty tensor; expected plain numbers")
     declared = tensor.numel() * tensor.element_size()
-    allow(declared, largest)
+    check_size(declared, largest)
     if tensor.untyped_storage().nbytes() < declared:
         raise CacheError(f"declares {declared:,} bytes of values and stores fewer")
     plain = tensor.detach().float() if tensor.dtype == torch.bfloat16 else tensor.detach()
@@ -98,8 +119,8 @@ def as_array(tensor: Tensor, largest: int) -> Array:
     return array
 
 
-def allow(declared: int, largest: int) -> None:
-    """Raise `CacheError` if an array is larger than one utterance's may be."""
+def check_size(declared: int, largest: int) -> None:
+    """Raise `CacheError` if an array has more bytes than one utterance's may have."""
     if declared > largest:
         raise CacheError(
             f"declares {declared:,} bytes for one utterance; at most {largest:,} are read: if it "
@@ -107,104 +128,18 @@ def allow(declared: int, largest: int) -> None:
         )
 
 
-Found = TypeVar("Found")
-
-
-class ArrayFile(Protocol):
-    """A file that is open for reading, with one array or several by name."""
-
-    def names(self) -> list[str]:
-        """Names of the arrays; a single empty one where the format has none."""
-        ...
-
-    def read(self, name: str) -> Array:
-        """One array.
-
-        Raises:
-            CacheError: If it must not, or cannot be read, saying why; never naming the file.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of the file."""
-        ...
-
-
-class NpyFile:
-    """An array as `numpy.save` wrote it."""
-
-    def __init__(self, path: Path, largest: int) -> None:
-        self.path, self.largest = path, largest
-
-    def names(self) -> list[str]:
-        """The one array has no name."""
-        return [""]
-
-    def read(self, name: str) -> Array:  # noqa: ARG002  there is but one
-        """The array."""
-        with self.path.open("rb") as file:
-            return read_npy(file, self.path.stat().st_size, self.largest)
-
-    def close(self) -> None:
-        """Nothing stays open."""
-
-
-class SafetensorsFile:
-    """Tensors by name; the format holds nothing else, and its reader believes no size."""
-
-    def __init__(self, path: Path, largest: int) -> None:
-        self.largest = largest
-        self.file: Any = safe_open(path, "pt")
-
-    def names(self) -> list[str]:
-        """Names of the tensors."""
-        return list(self.file.keys())
-
-    def read(self, name: str) -> Array:
-        """The tensor of that name."""
-        return as_array(self.file.get_tensor(name), self.largest)
-
-    def close(self) -> None:
-        """Let go of the mapped pages."""
-        self.file = None
-
-
-class TorchFile:
-    """A tensor, or tensors by name, as `torch.save` wrote them; nothing else in it is built."""
-
-    def __init__(self, path: Path, largest: int) -> None:
-        self.largest = largest
-        check_torch_archive(path)
-        # Mapped, so that of many tensors only those are in memory that are being read.
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        named = content if isinstance(content, Mapping) else {"": content}
-        self.tensors = {str(k): value for k, value in named.items() if isinstance(value, Tensor)}
-
-    def names(self) -> list[str]:
-        """Names of the tensors."""
-        return list(self.tensors)
-
-    def read(self, name: str) -> Array:
-        """The tensor of that name."""
-        return as_array(self.tensors[name], self.largest)
-
-    def close(self) -> None:
-        """Let go of the mapped pages."""
-        self.tensors = {}
-
-
-READERS: dict[str, Callable[[Path, int], ArrayFile]] = {
-    ".npy": NpyFile,
-    ".safetensors": SafetensorsFile,
-    ".pt": TorchFile,
-    ".pth": TorchFile,
+READERS: dict[str, Callable[[Path, int], Arrays]] = {
+    ".npy": lambda path, largest: {"": partial(read_npy, path, largest)},
+    ".safetensors": open_safetensors,
+    ".pt": open_torch,
+    ".pth": open_torch,
 }
 PICKLES = (".pkl", ".pickle", ".p", ".joblib", ".dill", ".cloudpickle")
 _FROM_HDF5 = (
     "arrays = {{}}; h5py.File({file!r}).visititems(lambda id, item: "
     "arrays.update({{id: item[()]}} if isinstance(item, h5py.Dataset) else {{}}))"
 )
-# How to read all arrays of a format that is not imported.
+# A line of Python that reads all arrays of a format that is not imported.
 CONVERTIBLE = {
     ".npz": "arrays = dict(numpy.load({file!r}))",
     ".h5": _FROM_HDF5,
@@ -214,81 +149,69 @@ REFUSED = (*PICKLES, *CONVERTIBLE)
 FORMATS = ", ".join(READERS)
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A file and the names in it, listed once."""
-
-    path: Path
-    file: ArrayFile
-    names: Mapping[str, None]
-
-
 class ArrayReader:
-    """Reads arrays by file and name, keeping the last file open for the next one.
+    """Reads arrays by file and name, keeping the last file open for the next call.
+
+    Its errors (`CacheError`) never name the file.
 
     Args:
-        largest: Bytes that one array may take.
+        largest: Bytes that one array may have.
     """
 
     def __init__(self, largest: int = LARGEST_BYTES) -> None:
         self.largest = largest
-        self._last: _Opened | None = None
+        self._last: tuple[Path, Arrays] | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self._last = None
 
     def names(self, path: Path) -> list[str]:
         """Names of the arrays in a file; a CacheError says why it cannot be read."""
-        return self._guarded(path, lambda opened: list(opened.names))
+        with _explained():
+            return list(self._open(path))
 
     def read(self, path: Path, name: str | None) -> Array:
-        """An array of a file; None: the only one that is in it.
+        """An array of a file; None: its only one.
 
         Raises:
-            CacheError: If it is refused, unreadable, or not there; never naming the file.
+            CacheError: If it is refused, unreadable, or missing.
         """
-
-        def of(opened: _Opened) -> Array:
-            names = opened.names
-            if name is None and len(names) != 1:
-                raise CacheError(f"holds {len(names)} arrays; expected one, or its name in `key`")
-            wanted = next(iter(names)) if name is None else name
-            if wanted not in names:
+        with _explained():
+            arrays = self._open(path)
+            if name is None and len(arrays) != 1:
+                raise CacheError(f"holds {len(arrays)} arrays; expected one, or its name in `key`")
+            wanted = next(iter(arrays)) if name is None else name
+            if wanted not in arrays:
                 raise CacheError(f"holds no array {wanted!r}")
-            return opened.file.read(wanted)
+            return arrays[wanted]()
 
-        return self._guarded(path, of)
-
-    def _guarded(self, path: Path, use: Callable[[_Opened], Found]) -> Found:
+    def _open(self, path: Path) -> Arrays:
         _check_format(path)
-        try:
-            return use(self._open(path))
-        except CacheError:
-            raise
-        except Exception as error:  # damaged bytes can make a reader fail in any way
-            if type(error).__name__ == "UnpicklingError":
-                raise CacheError(
-                    f"holds more than tensors, which could run code when read; {SAVE_SAFELY}"
-                ) from error
-            told = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            first = (told.strip().splitlines() or [type(error).__name__])[0]
-            raise CacheError(f"cannot be read ({first})") from error
-
-    def _open(self, path: Path) -> _Opened:
-        if self._last is None or self._last.path != path:
-            self._close()
+        if self._last is None or self._last[0] != path:
+            self._last = None  # unmaps the file before the next one is mapped
             check_regular(path)
-            file = READERS[path.suffix.lower()](path, self.largest)
-            self._last = _Opened(path, file, dict.fromkeys(file.names()))
-        return self._last
+            self._last = path, READERS[path.suffix.lower()](path, self.largest)
+        return self._last[1]
 
-    def _close(self) -> None:
-        if self._last is not None:
-            self._last.file.close()
-        self._last = None
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turn any error of a reader into a `CacheError` of one line."""
+    try:
+        yield
+    except CacheError:
+        raise
+    except Exception as error:  # damaged bytes can make a reader fail in any way
+        if type(error).__name__ == "UnpicklingError":
+            raise CacheError(
+                f"holds more than tensors, which could run code when read; {SAVE_SAFELY}"
+            ) from error
+        message = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        first = (message.strip().splitlines() or [type(error).__name__])[0]
+        raise CacheError(f"cannot be read ({first})") from error
 
 
 def _check_format(path: Path) -> None:

@@ -1,14 +1,14 @@
-"""`python -m pipeline cache export`: features for programs that know nothing of heronry.
+"""Exports a cache to files of other formats: `python -m pipeline cache export`.
 
 npy:          a file for each utterance, and index.csv (id, file).
-safetensors:  a file for each shard, a tensor for each utterance under its id; index.csv (id, file,
-              key); what the features are is in each file's metadata.
-arrow:        a Parquet file for each shard with the columns id, frames, length, and label where
-              labels are at hand; `datasets.load_dataset("parquet", data_files="OUT/*.parquet")`,
+safetensors:  a file for each shard, with a tensor for each utterance under its id; index.csv (id,
+              file, key); spec and provenance are in each file's metadata.
+arrow:        a Parquet file for each shard with the columns id, frames, length, and label if the
+              corpus is prepared; `datasets.load_dataset("parquet", data_files="OUT/*.parquet")`,
               pandas and polars read it. Frames are float32 there, which holds float16 exactly.
 
-Values are those of the cache, bit by bit. A shard is checked before it is exported, and one is in
-memory at a time at most.
+Values equal those of the cache, bit by bit. Each shard is verified before it is exported, and at
+most one is in memory.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from features.process.terminal import progress
 
 Form = Literal["npy", "safetensors", "arrow"]
 HEADER = ("id", "file", "key")
-GROUP_BYTES = 64 << 20  # of frames in a row group, the unit that readers of Parquet load
-RESERVED = "__metadata__"  # a key that safetensors keeps for itself
-LONGEST = 100  # characters of a file name that come from the id
+GROUP_BYTES = 64 << 20  # frames in a row group, the unit that readers of Parquet load
+RESERVED = "__metadata__"  # a key that safetensors reserves
+LONGEST = 100  # characters of an id in a file name
 
 
 def export(corpus: str, backbone: str, form: Form, out: Path) -> int:
     """Write a cache into a folder.
 
     Args:
-        corpus: Of the cache.
-        backbone: Of the cache.
+        corpus: Corpus of the cache.
+        backbone: Backbone of the cache.
         form: File format.
         out: New or empty folder.
 
@@ -53,8 +53,8 @@ def export(corpus: str, backbone: str, form: Form, out: Path) -> int:
         Number of utterances.
 
     Raises:
-        ParamsError: If `out` has something in it.
-        CacheError: If the cache is missing or damaged; what was written is whole up to there.
+        ParamsError: If `out` is not empty.
+        CacheError: If the cache is missing or damaged; shards before the damaged one are exported.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ParamsError(f"{out} is not empty; expected a new folder to export into")
@@ -78,11 +78,11 @@ def export(corpus: str, backbone: str, form: Form, out: Path) -> int:
 
 
 def file_name(id: str, taken: set[str]) -> str:
-    """A name for the file of an utterance that is legal and unique on every system.
+    """A file name for an utterance that is legal and unique on every system.
 
     Args:
-        id: The utterance.
-        taken: Names so far, in small letters, as some systems do not tell them apart; added to.
+        id: Utterance.
+        taken: Names so far in lower case, since some systems ignore case; added to.
 
     >>> file_name("a/b?", set())[:5]
     'a_b_-'

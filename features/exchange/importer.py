@@ -1,9 +1,9 @@
-"""`python -m pipeline cache import`: features made elsewhere, checked and sealed.
+"""Imports features made elsewhere as sealed shards: `python -m pipeline cache import`.
 
 Arrays are matched to the utterances of a prepared corpus by their ids, checked one by one, and
-written in manifest order as sealed shards into a folder of their own. A backbone of the kind
-`imported` reads that folder, so that everything behind it is as for any other backbone. All arrays
-are read twice, since what they are together (width, dtype, hash) goes into every shard.
+written in manifest order into a folder of shards. A backbone of the kind `imported` reads that
+folder, so that everything after it is as for any other backbone. All arrays are read twice, since
+their common width, dtype and hash are written into every shard.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from features.weights.identity import CONTENT
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """What arrays do not say of themselves.
+    """Facts about the arrays that are not in their files.
 
     Attributes:
         corpus: Name of the corpus.
-        source: Where they come from, in words; goes into the provenance.
-        reads: Whether the features follow from the audio or from the text; None: from the audio,
-            where every utterance has some.
+        source: Origin of the arrays in words; recorded in the provenance.
+        reads: Whether the features were computed from audio or from text; None: from audio if every
+            utterance has some.
         hop_seconds: Seconds from one frame to the next; None: no grid in time.
         bins: Number of values of integer bins; None: frames are real-valued.
         layers: Number of hidden states side by side in a frame.
@@ -58,16 +58,16 @@ class ImportSettings:
 
 @dataclass
 class Parity:
-    """How the arrays and the corpus fit.
+    """How the arrays match the corpus.
 
     Attributes:
-        imported: What was taken, by id, in manifest order.
-        rejected: Reason by id of the utterances without a usable array.
+        imported: Facts about accepted arrays by id, in manifest order.
+        rejected: Reasons by id of utterances without a usable array.
         extra: Arrays of no utterance of the corpus.
-        refused: Reason by file of what was not looked into.
-        hop: Seconds of audio a frame, the median of the utterances; None where unknown.
-        dtype: Of the shards.
-        revision: Identity of their content.
+        refused: Reasons by file of files that were not read.
+        hop: Median seconds of audio a frame; None where unknown.
+        dtype: Stored dtype of the shards.
+        revision: Identity of the shards' content.
     """
 
     imported: dict[str, RowFacts] = field(default_factory=dict)
@@ -83,13 +83,13 @@ ABSENT = "has no array"
 
 
 class Importer:
-    """Takes the arrays of a corpus out of a folder or file.
+    """Imports the arrays of a corpus from a folder or file.
 
     Args:
-        manifest: The corpus.
-        source: The folder or file.
-        reader: Of arrays; open.
-        settings: What they do not say.
+        manifest: Manifest of the corpus.
+        source: Folder or file of arrays.
+        reader: Open reader of arrays.
+        settings: Facts that are not in the files.
 
     Raises:
         ParamsError: If there is nothing at `source`.
@@ -101,7 +101,7 @@ class Importer:
         self.manifest, self.reader, self.settings = manifest, reader, settings
         heard = all(utterance.audio is not None for utterance in manifest)
         self.reads: Reads = settings.reads or ("audio" if heard else "text")
-        self._likes: dict[str, list[str]] = {}  # ids by what their features follow from
+        self._ids: dict[str, list[str]] = {}  # by content hash of the audio or text
         known = {utterance.id: utterance for utterance in manifest}
         self.places: Places = find_places(source, known, reader)
         self.parity = Parity(
@@ -110,11 +110,7 @@ class Importer:
         )
 
     def check(self) -> Parity:
-        """Read every array once and find out what can be taken.
-
-        Raises:
-            CacheError: If nothing can.
-        """
+        """Read every array once and decide which are usable; a CacheError if none is."""
         found = self.parity
         steps = progress(self.manifest, total=len(self.manifest), what="check", unit="utterance")
         for utterance in steps:
@@ -137,7 +133,7 @@ class Importer:
                 f"--layers {self.spec.layers}: frames {self.spec.dim} wide do not divide into so "
                 "many; expected the number of hidden states that stand side by side in a frame"
             )
-        self._find_likes()
+        self._name_equals()
         facts = found.imported.values()
         if self.settings.bins is not None:
             found.dtype = "int16"
@@ -147,7 +143,7 @@ class Importer:
         return found
 
     def write(self, out: Path) -> None:
-        """Write what `check` accepted into a folder, which is there entirely or as before.
+        """Write what `check` accepted into a folder, which is replaced as a whole.
 
         Raises:
             CacheError: If an array has changed since it was checked.
@@ -175,7 +171,7 @@ class Importer:
 
     @property
     def spec(self) -> StreamSpec:
-        """What the rows are."""
+        """Width and kind of the rows."""
         width = next(iter(self.parity.imported.values())).width
         settings = self.settings
         return StreamSpec(width, settings.bins, settings.hop_seconds, settings.layers)
@@ -190,31 +186,31 @@ class Importer:
             raise CacheError(f"{self.places.shown(place)} {error}") from error
 
     def _compare(self, id: str, row: Array, content: str) -> None:
-        """Features of equal audio (or text) are one row in the store, so they must be equal."""
-        found, likes = self.parity, self._likes.setdefault(content, [])
-        likes.append(id)
-        first = found.imported.get(likes[0])
+        """Reject different features of equal audio (or text): the store keeps one row for both."""
+        found, ids = self.parity, self._ids.setdefault(content, [])
+        ids.append(id)
+        first = found.imported.get(ids[0])
         if first is not None and (
-            first.sha256 == found.imported[id].sha256 or not differ(self._row(likes[0]), row)
+            first.sha256 == found.imported[id].sha256 or not differ(self._row(ids[0]), row)
         ):
             return
-        for one in likes:
+        for one in ids:
             found.imported.pop(one, None)
-            other = likes[1] if one == likes[0] else likes[0]
+            other = ids[1] if one == ids[0] else ids[0]
             found.rejected[one] = (
                 f"has the {self.reads} of {other!r} and another array: what follows from more than "
                 f"the {self.reads} cannot be told apart in a cache"
             )
 
-    def _find_likes(self) -> None:
-        """Say of those without an array whose features they share."""
+    def _name_equals(self) -> None:
+        """Say in the reason of an utterance without an array whose features it will get."""
         found = self.parity
         for utterance in self.manifest:
             reason = found.rejected.get(utterance.id, "")
-            likes = self._likes.get(content_of(utterance, self.reads) or "", [])
-            if reason == ABSENT and likes and likes[0] in found.imported:
+            ids = self._ids.get(content_of(utterance, self.reads) or "", [])
+            if reason == ABSENT and ids and ids[0] in found.imported:
                 found.rejected[utterance.id] = (
-                    f"{ABSENT}; its {self.reads} is that of {likes[0]!r}, whose features it gets"
+                    f"{ABSENT}; its {self.reads} is that of {ids[0]!r}, whose features it gets"
                 )
 
     def _settle_width(self) -> None:
@@ -245,8 +241,8 @@ class Importer:
 
     def _nothing(self) -> str:
         found = self.parity
-        told = [*found.refused.items(), *found.rejected.items()][:5]
-        listed = "\n".join(f"  {name}: {reason}" for name, reason in told)
+        reasons = [*found.refused.items(), *found.rejected.items()][:5]
+        listed = "\n".join(f"  {name}: {reason}" for name, reason in reasons)
         return (
             f"none of the {len(self.manifest)} utterances of corpus {self.settings.corpus!r} has a "
             f"usable array ({len(found.extra)} belong to none, such as {found.extra[:3]}); "
@@ -256,11 +252,7 @@ class Importer:
 
 
 def prepared(corpus: str) -> Manifest:
-    """The manifest of a prepared corpus.
-
-    Raises:
-        ManifestError: If it is not prepared.
-    """
+    """The manifest of a prepared corpus; a ManifestError if it is not prepared."""
     folder = Path("data", corpus, "utterances")
     if not folder.exists():
         raise ManifestError(

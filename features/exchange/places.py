@@ -1,9 +1,9 @@
-"""Where the array of each utterance lies in a folder or file that somebody else made.
+"""Finds the array of each utterance in a folder or file of unknown origin.
 
-A folder may have an `index.csv` with the columns id, file and, for files of several arrays, key. If
-it has none, a file is named by its path below the folder or by its bare name, without the suffix,
-and a file that no utterance is called after may hold several arrays, named by their ids. Paths out
-of the folder are refused, by `..` as well as by a symbolic link.
+A folder may have an `index.csv` with the columns id, file and, for files of several arrays, key.
+Without one, a file's path below the folder or its bare name, without the suffix, is the id of its
+utterance, and a file named after no utterance may hold several arrays, named by ids. Paths out of
+the folder are refused, by `..` as well as by a symbolic link.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INDEX = "index.csv"
 
 @dataclass(frozen=True)
 class Place:
-    """A file, and the name of the array in it; None: the only one."""
+    """A file and the name of an array in it; None: its only array."""
 
     path: Path
     name: str | None = None
@@ -30,13 +30,13 @@ class Place:
 
 @dataclass
 class Places:
-    """What was found.
+    """Places of arrays that were found.
 
     Attributes:
-        root: The folder, or that of the file.
-        by_id: Where the array of each utterance of the corpus is.
-        extra: What belongs to no utterance of the corpus.
-        refused: Reason by file, or by id, of what is not even looked into.
+        root: Folder that was searched, or that of the file.
+        by_id: Place of the array of each utterance of the corpus.
+        extra: Files and names of arrays that belong to no utterance of the corpus.
+        refused: Reasons by file or id of what is not read.
     """
 
     root: Path
@@ -45,7 +45,7 @@ class Places:
     refused: dict[str, str] = field(default_factory=dict)
 
     def put(self, id: str, place: Place) -> None:
-        """Take note of an array; two for one utterance are none, as nothing says which it is."""
+        """Add an array; two arrays for one utterance are both refused."""
         other = self.by_id.get(id)
         if id in self.refused:
             return
@@ -56,7 +56,7 @@ class Places:
             self.by_id[id] = place
 
     def shown(self, place: Place) -> str:
-        """The place, for messages: without the folders above, which differ on every machine."""
+        """The place for messages, relative to the root: folders above differ between machines."""
         path = place.path.relative_to(self.root).as_posix()
         return path if place.name is None else f"{path}[{place.name}]"
 
@@ -65,9 +65,9 @@ def find_places(source: Path, known: Mapping[str, object], reader: ArrayReader) 
     """Find the arrays of the utterances of a corpus.
 
     Args:
-        source: A folder, or a file of several arrays.
+        source: Folder, or file of several arrays.
         known: Ids of the corpus.
-        reader: To list the arrays of a file.
+        reader: Reader that lists the arrays of a file.
 
     Raises:
         ParamsError: If there is no such folder or file, or its index is malformed.
@@ -108,7 +108,7 @@ def _indexed(index: Path, found: Places) -> Iterator[tuple[str, Place]]:
 
 
 def path_fault(root: Path, name: str) -> str | None:
-    """What is wrong with a path that should lead to a file below `root`; None if nothing is."""
+    """Reason why a path does not name a readable file below `root`; None if it does."""
     path = PurePosixPath(name)
     if not name or "\0" in name:
         return "is no path"
@@ -134,7 +134,7 @@ def _walk(found: Places, known: Mapping[str, object], reader: ArrayReader) -> No
             continue
         whole, bare = name.removesuffix(path.suffix), path.name.removesuffix(path.suffix)
         named = whole in known or bare in known
-        # Not so of what is refused: the file that it was converted to may lie beside it.
+        # A refused format does not claim its id: the file it was converted to may lie beside it.
         if named and path.suffix.lower() in READERS:
             found.put(whole if whole in known else bare, Place(path))
         else:
@@ -142,7 +142,7 @@ def _walk(found: Places, known: Mapping[str, object], reader: ArrayReader) -> No
 
 
 def _look_into(path: Path, found: Places, known: Mapping[str, object], reader: ArrayReader) -> None:
-    """Take the names of a file's arrays for ids; a file of one array has no such names."""
+    """Add the arrays of a file under their names, which are ids."""
     name = path.relative_to(found.root).as_posix()
     try:
         names = reader.names(path)

@@ -1,4 +1,4 @@
-"""One foreign array as rows of a cache: its rank, dtype and values checked."""
+"""Checks rank, dtype and values of an imported array, and converts it to frames of a cache."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from features.cache.frames import raw
 from features.errors import CacheError
 
 Array = NDArray[Any]
-SAME = 0.01  # difference, relative to the largest value, that batches and devices may make
+SAME = 0.01  # relative difference that batches and devices may cause
 
 
 @dataclass(frozen=True)
 class RowFacts:
-    """What is kept of an array once it was looked at.
+    """Facts about an array that are kept after it was checked.
 
     Attributes:
-        width: D of its frames; 1 for bins.
-        frames: T.
-        half: Whether float16 holds its values as they are.
-        sha256: Of dtype, shape and values.
+        width: Width D of its frames; 1 for bins.
+        frames: Number of frames T.
+        half: Whether its values are float16.
+        sha256: Hash of dtype, shape and values.
     """
 
     width: int
@@ -34,7 +34,7 @@ class RowFacts:
 
     @classmethod
     def of(cls, row: Array) -> RowFacts:
-        """Of a row as `as_row` returns it."""
+        """Facts about an array that `as_row` returned."""
         digest = hashlib.sha256(f"{row.dtype.str}{row.shape}".encode())
         digest.update(raw(row))
         width = row.shape[1] if row.ndim == 2 else 1
@@ -44,14 +44,14 @@ class RowFacts:
 def as_row(array: Array, bins: int | None) -> Array:
     """An array as frames `[T, D]` in float16 or float32, or as bins `[T]` in int16.
 
-    A vector `[D]` is one frame, and an axis of length 1 in front (a batch of one) is taken off.
+    A vector `[D]` is one frame, and a first axis of length 1 (a batch of one) is removed.
 
     Args:
-        array: As it was read.
-        bins: Number of values that a bin can take; None: frames are real-valued.
+        array: Array as it was read.
+        bins: Number of values of a bin; None: frames are real-valued.
 
     Raises:
-        CacheError: If its rank, dtype or values are others, saying which were expected.
+        CacheError: If its rank, dtype or values are not as expected.
     """
     row = _bins(array, bins) if bins is not None else _frames(array)
     if not row.size:
@@ -60,7 +60,7 @@ def as_row(array: Array, bins: int | None) -> Array:
 
 
 def differ(first: Array, second: Array) -> bool:
-    """Whether two rows are more than roundings apart."""
+    """Whether two arrays differ by more than rounding."""
     if first.shape != second.shape:
         return True
     left, right = first.astype(np.float64), second.astype(np.float64)

@@ -1,4 +1,4 @@
-"""A cache as a `torch.utils.data.Dataset`, for training code of one's own.
+"""Serves a cache as a `torch.utils.data.Dataset`, for training code outside of heronry.
 
     data = CacheDataset(Path("cache/demo/whisper_tiny_en"))
     loader = DataLoader(data, batch_size=16, shuffle=True, num_workers=2, collate_fn=collate)
@@ -6,10 +6,10 @@
         batch.stream.values, batch.stream.mask  # [B, T, D] in float32 and [B, T]
 
 Heronry's own training does not use it: `pipeline.data.examples` forms its batches without workers.
-The dataset keeps no file open and may be handed to workers, forked or spawned; they share the pages
-of the files, or read rows where the cache does not fit the memory.
+The dataset keeps no file open and may be sent to workers, forked or spawned; they share the pages
+of the files, or read rows where the cache does not fit into memory.
 
-Legend: B batch, T frames, D width.
+Shapes: B batch, T frames, D width.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class CachedItem:
     """One utterance.
 
     Attributes:
-        id: Its id.
+        id: Id of the utterance.
         frames: `[T, D]` float32, or `[T]` int64 bins.
-        label: Index of its class; None where no labels were given.
+        label: Index of the class; None where no labels were given.
     """
 
     id: str
@@ -46,10 +46,10 @@ class CachedItem:
 
 @dataclass(frozen=True)
 class CachedBatch:
-    """Some utterances, padded.
+    """A padded batch of utterances.
 
     Attributes:
-        ids: B of them.
+        ids: Ids of the B utterances.
         stream: Values `[B, T, D]` (bins: `[B, T]`) and mask `[B, T]`.
         labels: `[B]` int64; None where no labels were given.
     """
@@ -59,7 +59,7 @@ class CachedBatch:
     labels: Tensor | None = None
 
     def pin_memory(self) -> Self:
-        """The same in page-locked memory (called by the loader)."""
+        """A copy in page-locked memory (called by the loader)."""
         stream = Stream(self.stream.values.pin_memory(), self.stream.mask.pin_memory())
         return type(self)(
             self.ids, stream, None if self.labels is None else self.labels.pin_memory()
@@ -71,12 +71,12 @@ class CacheDataset(Dataset[CachedItem]):
 
     Args:
         folder: `cache/<corpus>/<backbone>`.
-        labels: Index of the class by id; utterances without one are left out.
-        ids: Which utterances, in this order; None: all, in manifest order.
-        verify: Whether to compare checksums first, for which everything is read once.
+        labels: Class index by id; utterances without one are left out.
+        ids: Utterances to serve, in this order; None: all, in manifest order.
+        verify: Whether to compare checksums first, which reads everything once.
 
     Raises:
-        CacheError: If the cache is missing or damaged, or lacks one of `ids`, or nothing is left.
+        CacheError: If the cache is missing or damaged, lacks one of `ids`, or no utterance is left.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class CacheDataset(Dataset[CachedItem]):
 
     @property
     def spec(self) -> StreamSpec:
-        """What the frames are."""
+        """Width and kind of the frames."""
         return self.reader.spec
 
     def __len__(self) -> int:
@@ -109,7 +109,7 @@ class CacheDataset(Dataset[CachedItem]):
 
     def __getitem__(self, index: int) -> CachedItem:
         id = self.ids[index]
-        frames = self.reader.batch([id]).values[0]  # a copy, which torch may write to
+        frames = self.reader.batch([id]).values[0]  # copied, since `self.reader[id]` is read-only
         return CachedItem(id, frames, None if self.labels is None else self.labels[id])
 
 
