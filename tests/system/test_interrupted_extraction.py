@@ -189,7 +189,7 @@ def test_no_space_left_in_the_middle(interrupted: Path, monkeypatch: pytest.Monk
             raise OSError(28, "No space left on device")
         write_shard(*args, **options)
 
-    monkeypatch.setattr("features.cache.shard.write_shard", full_after_three)
+    monkeypatch.setattr("features.cache.writer.write_shard", full_after_three)
     with pytest.raises(MachineError, match=r"No space left.*finished is kept"):
         finish(interrupted)
     monkeypatch.undo()

@@ -231,7 +231,7 @@ def test_batches_do_not_depend_on_which_shards_were_finished(
         write_shard(*args, **options)
 
     with monkeypatch.context() as full:
-        full.setattr("features.cache.shard.write_shard", stop)
+        full.setattr("features.cache.writer.write_shard", stop)
         with pytest.raises(MachineError):
             run(manifest, tmp_path / "out", tmp_path / "store")
     assert run(manifest, tmp_path / "out", tmp_path / "store").linked == finished

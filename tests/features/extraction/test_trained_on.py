@@ -75,7 +75,7 @@ def test_a_malformed_list_stops_before_anything_is_computed(
     def refuse(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("features.extraction.engines.run_shards", refuse)
+    monkeypatch.setattr("features.extraction.extract.run_shards", refuse)
     with pytest.raises(ManifestError, match=r"trained_on\.jsonl, line 2: .*'corpus'"):
         extracted(manifest, entry, tmp_path)
 
