@@ -2,15 +2,17 @@
 
 An audio tagger distilled from an ensemble on AudioSet, here without its head of 527 classes. A
 patch is 16 mel bands by 16 frames (160 ms); a chunk of up to 1012 frames has 4 x 63 of them, and
-the 4 frames that fill no patch are not seen. Twelve pre-norm blocks with exact GELU, LayerNorm eps
-1e-6. Parameters without head: tiny 5.4 M (192 wide, 3 heads), mini 9.6 M (256, 4), small 21,418,880
-(384, 6), base 85.3 M (768, 12).
+its last 4 frames belong to no patch. Twelve pre-norm blocks with exact GELU, LayerNorm eps 1e-6.
+Parameters without head: tiny 5.4 M (192 wide, 3 heads), mini 9.6 M (256, 4), small 21,418,880 (384,
+6), base 85.3 M (768, 12).
 
-Where we differ: chunks of different lengths are computed in one pass, with the patches that a chunk
-does not have masked in attention.
+Differences from the public code: chunks of different lengths are computed in one pass, with the
+patches that a chunk lacks masked in attention. The 120 dB range of the spectrogram is that of each
+clip; the public code takes the maximum of a whole batch, so that there a clip depends on its
+batch-mates.
 
-Legend: N chunks, W frames, T patches in time, S = 4 T tokens (all times of the lowest band first),
-H heads, D width.
+Shapes: L samples, N chunks, W frames, T patches in time, S = 4 T tokens (all times of the lowest
+band first), H heads, D width.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from features.audio.torchaudio_cpu import functional
 from features.errors import CheckpointError
 from features.weights.tensors import load_strictly
 
+# Spectrogram.
 SAMPLE_RATE = 16_000  # Hz
 WINDOW = 512  # samples, of the window and of the Fourier transform
 HOP = 160  # samples from one frame to the next: 10 ms
@@ -36,18 +39,31 @@ F_MAX = 8000.0  # Hz
 FLOOR = 1e-10  # power below which the logarithm is cut off
 TOP_DB = 120.0  # dynamic range of a clip
 
+# Network.
+CHUNK = 1012  # frames, at most, that are computed together: 10.12 s
+PATCH = 16  # frames, and mel bands
+BANDS = MELS // PATCH  # patches of each time
+TIMES = CHUNK // PATCH  # patches of a whole chunk in time
+HEAD_WIDTH = 64
+EPSILON = 1e-6  # of the layer norms
+HUB_PREFIX = "encoder."
+UNUSED = ("outputlayer.", "front_end.")  # the classifier; window and filters, which are made here
+
 
 def frame_count(samples: int) -> int:
-    """Frames of a clip: one in the middle of each hop, both ends included."""
+    """Number of frames of a clip, the first centred on its first sample."""
     return 1 + samples // HOP
 
 
 @dataclass(frozen=True)
 class DecibelMel:
-    """The front end; a function that holds its two constants.
+    """Mel spectrogram in decibels: a function with two constants.
+
+    Power spectrum of a 32 ms periodic Hann window each 10 ms, centred with reflection; HTK mel
+    scale from 0 to 8000 Hz without area normalisation.
 
     Attributes:
-        window: `[512]`.
+        window: Window `[512]`.
         bank: Filters `[257, 64]`.
     """
 
@@ -70,21 +86,11 @@ class DecibelMel:
             pad_mode="reflect",
             return_complex=True,
         )
-        # A complex magnitude takes care not to overflow, which its square need not: twice the time
-        # of the transform.
+        # Not `spectrum.abs().square()`: the magnitude guards against overflow, which takes twice as
+        # long as the transform.
         power = self.bank.T @ (spectrum.real.square() + spectrum.imag.square())
         decibels: Tensor = 10.0 * power.clamp(min=FLOOR).log10()
         return decibels.clamp(min=float(decibels.max()) - TOP_DB)
-
-
-CHUNK = 1012  # frames
-PATCH = 16  # frames, and mel bands
-BANDS = MELS // PATCH  # patches above each other
-TIMES = CHUNK // PATCH  # patches of a whole chunk beside each other
-HEAD_WIDTH = 64
-EPSILON = 1e-6  # of the layer norms
-HUB_PREFIX = "encoder."
-UNUSED = ("outputlayer.", "front_end.")  # the classifier; window and filters, made here anew
 
 
 @dataclass(frozen=True)
@@ -103,20 +109,16 @@ class Sizes:
 
     @classmethod
     def of(cls, weights: Mapping[str, Tensor]) -> Self:
-        """The sizes that the shapes of a state dict tell; it does not hold the number of heads.
-
-        Raises:
-            KeyError: If a tensor that tells one is missing.
-        """
+        """Sizes from the shapes of a state dict; a KeyError if a tensor is missing."""
         width = weights["patch_embed.proj.weight"].shape[0]
         depth = sum(
             re.fullmatch(r"blocks\.\d+\.norm1\.weight", name) is not None for name in weights
         )
-        return cls(width, depth, width // HEAD_WIDTH)
+        return cls(width, depth, width // HEAD_WIDTH)  # no tensor has an axis for heads
 
 
 class PatchEmbedding(nn.Module):
-    """One vector for each patch of 16 bands by 16 frames."""
+    """Projects each patch of 16 bands by 16 frames to a vector."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -148,7 +150,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with exact GELU, four times as wide in between."""
+    """Two linear layers with exact GELU between them, four times as wide inside."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -162,7 +164,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each with its norm ahead and a residual."""
+    """Attention and MLP, each behind a norm and with a residual connection."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -179,11 +181,7 @@ class Block(nn.Module):
 
 
 class CED(nn.Module):
-    """Hidden states of every block.
-
-    Args:
-        sizes: Width, depth and heads.
-    """
+    """The network, which returns the hidden states of every block."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -202,14 +200,14 @@ class CED(nn.Module):
 
         Args:
             mel: Decibels `[N, 64, W]` of N chunks, 16 to 1012 frames.
-            frames: How many of the W frames exist, `[N]`; the others become 0 after the batch norm.
-            patches: How many of the T patches in time take part, `[N]`, at least 1. States of the
-                others hold no meaning.
+            frames: Number of existing frames `[N]`; the others become 0 after the batch norm.
+            patches: Number of patches in time that take part, `[N]`, at least 1. States of the
+                others have no meaning.
         """
         embedded = self.patch_embed(self.normalized(mel, frames))
         times = embedded.shape[-1]
         embedded = embedded + self.time_pos_embed[..., :times] + self.freq_pos_embed
-        # Contiguous, or every sum and norm after it would walk a transposed layout.
+        # Contiguous, since all sums and norms after it would be slower in a transposed layout.
         states = [embedded.flatten(2).transpose(1, 2).contiguous()]
         takes_part = torch.arange(times, device=mel.device) < patches[:, None]
         # Without a mask attention has faster kernels.
@@ -220,13 +218,13 @@ class CED(nn.Module):
         return [state.unflatten(1, (BANDS, times)) for state in states]
 
     def normalized(self, mel: Tensor, frames: Tensor) -> Tensor:
-        """The batch norm of each mel band, `[N, 64, W]`, and 0 where no frame exists."""
+        """Batch norm of each mel band, `[N, 64, W]`, and 0 where no frame exists."""
         exists = torch.arange(mel.shape[-1], device=mel.device) < frames[:, None]
         normed: Tensor = self.init_bn(mel)
         return normed.masked_fill(~exists[:, None], 0.0)
 
     def keep(self, layers: int) -> None:
-        """Drop the blocks above the first `layers`, and the final norm, which is the last one's."""
+        """Keep the first `layers` blocks, and the final norm only with the last block."""
         if layers < len(self.blocks):
             self.blocks = self.blocks[:layers]
             self.norm = nn.Identity()
@@ -240,15 +238,15 @@ def build(
     weights: Mapping[str, Tensor] | None = None,
     source: str = "the given weights",
 ) -> CED:
-    """The network in eval mode; with weights, of the sizes that these have.
+    """The network in eval mode.
 
     Args:
         width: Width D.
         depth: Number of blocks.
         heads: Attention heads.
-        weights: A state dict as the original code or as the hub's repositories name its tensors.
-            It decides the sizes.
-        source: Where the weights come from, for errors.
+        weights: State dict with the names of the original code or of the hub's repositories; its
+            shapes replace the sizes above.
+        source: Origin of the weights, for errors.
 
     Raises:
         CheckpointError: If weights are missing, superfluous or of another shape.
@@ -274,7 +272,7 @@ def build(
 
 
 def renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of either public layout as the network names them, without classifier and front end.
+    """Tensors of either public layout under the network's names, without classifier and front end.
 
     The original layout has `init_bn.1.*`, the hub's the prefix `encoder.` and `init_bn.*`.
     """

@@ -3,11 +3,13 @@
 A data2vec 2.0 encoder (Baevski et al. 2022, arXiv 2212.07525) without its decoder: convolutions
 over the waveform, convolutional positions, ten extra tokens, and twelve post-norm blocks whose
 attention is biased by distance (ALiBi, Press et al. 2021, arXiv 2108.12409). 93,171,212 parameters
-in 183 tensors.
+in 183 tensors. The checkpoint numbers dropouts and transpositions among its layers, hence the
+`nn.Identity`s.
 
-Where we differ: padding is masked exactly, so that a frame of a batch is that of the clip alone.
+Differences from the public code: padding is masked exactly, so that a frame of a batch equals that
+of the clip alone.
 
-Legend: B batch, L samples, T frames, E extra tokens, N = E + T tokens, H heads, D width,
+Shapes: B batch, L samples, T frames, E extra tokens, N = E + T tokens, H heads, D width,
 C channels.
 """
 
@@ -29,20 +31,69 @@ from features.weights.tensors import load_strictly
 # Kernel and stride of each convolution over the waveform: 400 samples seen, 320 (20 ms) a step.
 CONVOLUTIONS = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
 POSITION_KERNEL = 19  # frames
+AUDIO = "modality_encoders.AUDIO."  # prefix of the audio encoder's tensors
+WRAPPER = "d2v_model."  # prefix of every name in FunASR's own checkpoints
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Widths and depths; those of the base model by default.
+
+    Attributes:
+        dim: Width D.
+        heads: Attention heads H.
+        ffn: Hidden width of a block's feed-forward layers.
+        channels: Channels C of the convolutions over the waveform.
+        extra_tokens: Tokens E ahead of the frames.
+        positions: Layers of the positional convolutions.
+        groups: Groups of each of them.
+        prenet_depth: Blocks of the audio encoder.
+        depth: Blocks after the audio encoder.
+    """
+
+    dim: int = 768
+    heads: int = 12
+    ffn: int = 3072
+    channels: int = 512
+    extra_tokens: int = 10
+    positions: int = 5
+    groups: int = 16
+    prenet_depth: int = 4
+    depth: int = 8
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor]) -> Self:
+        """Sizes from the shapes of a state dict; a KeyError if a tensor is missing."""
+        positional = weights[f"{AUDIO}relative_positional_encoder.1.0.weight"]
+        return cls(
+            dim=weights[f"{AUDIO}project_features.2.weight"].shape[0],
+            heads=weights[f"{AUDIO}alibi_scale"].numel(),
+            ffn=weights["blocks.0.mlp.fc1.weight"].shape[0],
+            channels=weights[f"{AUDIO}project_features.2.weight"].shape[1],
+            extra_tokens=weights[f"{AUDIO}extra_tokens"].shape[1],
+            positions=_count(weights, rf"{AUDIO}relative_positional_encoder\.\d+\.0\.weight"),
+            groups=positional.shape[0] // positional.shape[1],
+            prenet_depth=_count(weights, rf"{AUDIO}context_encoder\.blocks\.\d+\.norm1\.weight"),
+            depth=_count(weights, r"blocks\.\d+\.norm1\.weight"),
+        )
+
+
+def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
+    return sum(re.fullmatch(pattern, name) is not None for name in weights)
 
 
 def frame_count(samples: Any) -> Any:
-    """Frames of a clip: int to int, or Tensor to Tensor; 16,000 samples give 49."""
+    """Number of frames of a clip: int to int, or Tensor to Tensor; 16,000 samples give 49."""
     for kernel, stride in CONVOLUTIONS:
         samples = (samples - kernel) // stride + 1
     return samples
 
 
 def alibi_slopes(heads: int) -> list[float]:
-    """What a frame's distance costs in each head: 2^(-8/H), 2^(-16/H), ... 2^-8.
+    """Attention penalty of each head for a frame's distance: 2^(-8/H), 2^(-16/H), ... 2^-8.
 
-    Where H is no power of two, the slopes for the power below come first, then every other one of
-    those for the power above.
+    If H is no power of two, the slopes for the power below come first, then every other slope for
+    the power above.
 
     >>> alibi_slopes(6)
     [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]
@@ -56,7 +107,7 @@ def alibi_slopes(heads: int) -> list[float]:
 class LocalEncoder(nn.Module):
     """Convolutions over the waveform, `[B, L] -> [B, C, T]`.
 
-    They pad nothing and normalise each frame by itself, so valid frames see valid samples alone.
+    Nothing is padded and each frame is normalised by itself, so valid frames see valid samples.
     """
 
     def __init__(self, channels: int) -> None:
@@ -79,7 +130,7 @@ class LocalEncoder(nn.Module):
 
 
 class PositionalConvolutions(nn.ModuleList):
-    """What tells the frames their order, `[B, T, D] -> [B, T, D]`, to be added to them."""
+    """Positions of the frames, `[B, T, D] -> [B, T, D]`, to be added to them."""
 
     def __init__(self, dim: int, layers: int, groups: int) -> None:
         kernel, padding = POSITION_KERNEL, POSITION_KERNEL // 2
@@ -89,18 +140,18 @@ class PositionalConvolutions(nn.ModuleList):
         super().__init__([nn.Identity(), *(nn.ModuleList([layer]) for layer in convolutions)])
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Positions of frames `x` that exist where `mask` `[B, T]` is True."""
+        """Positions of the frames `x`, which exist where `mask` `[B, T]` is True."""
         kept = mask[..., None].to(x.dtype)
         layers: Any = list(self)[1:]
         for (convolution,) in layers:
-            # Zeros are what a clip alone has beyond its end.
+            # A clip alone is padded by zeros, so its padding in a batch must be zero too.
             x = convolution((x * kept).transpose(1, 2)).transpose(1, 2)
             x = F.gelu(F.layer_norm(x, x.shape[-1:]))
         return x
 
 
 class Attention(nn.Module):
-    """Self-attention of H heads with a bias on its scores."""
+    """Self-attention of H heads with biased scores."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -144,59 +195,12 @@ class Block(nn.Module):
         return self.norm2(x + self.mlp(x))  # type: ignore[no-any-return]
 
 
-AUDIO = "modality_encoders.AUDIO."
-WRAPPER = "d2v_model."  # what FunASR's own checkpoints put ahead of every name
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Widths and depths; those of the base model by default.
-
-    Attributes:
-        dim: Width D.
-        heads: Attention heads H.
-        ffn: Hidden width of a block's feed-forward layers.
-        channels: Channels C of the convolutions over the waveform.
-        extra_tokens: Tokens E ahead of the frames.
-        positions: Layers of the positional convolutions.
-        groups: Groups of each of them.
-        prenet_depth: Blocks of the audio encoder.
-        depth: Blocks after it.
-    """
-
-    dim: int = 768
-    heads: int = 12
-    ffn: int = 3072
-    channels: int = 512
-    extra_tokens: int = 10
-    positions: int = 5
-    groups: int = 16
-    prenet_depth: int = 4
-    depth: int = 8
-
-    @classmethod
-    def of(cls, weights: Mapping[str, Tensor]) -> Self:
-        """The sizes that the shapes of a state dict (of public names) tell.
-
-        Raises:
-            KeyError: If a tensor that tells one is missing.
-        """
-        positional = weights[f"{AUDIO}relative_positional_encoder.1.0.weight"]
-        return cls(
-            dim=weights[f"{AUDIO}project_features.2.weight"].shape[0],
-            heads=weights[f"{AUDIO}alibi_scale"].numel(),
-            ffn=weights["blocks.0.mlp.fc1.weight"].shape[0],
-            channels=weights[f"{AUDIO}project_features.2.weight"].shape[1],
-            extra_tokens=weights[f"{AUDIO}extra_tokens"].shape[1],
-            positions=_count(weights, rf"{AUDIO}relative_positional_encoder\.\d+\.0\.weight"),
-            groups=positional.shape[0] // positional.shape[1],
-            prenet_depth=_count(weights, rf"{AUDIO}context_encoder\.blocks\.\d+\.norm1\.weight"),
-            depth=_count(weights, r"blocks\.\d+\.norm1\.weight"),
-        )
+def _blocks(sizes: Sizes, count: int) -> nn.ModuleList:
+    return nn.ModuleList(Block(sizes.dim, sizes.heads, sizes.ffn) for _ in range(count))
 
 
 class ContextEncoder(nn.Module):
-    """The prenet: a norm, and the blocks that belong to the audio encoder."""
+    """Prenet: a norm and the blocks of the audio encoder."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -205,7 +209,7 @@ class ContextEncoder(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """From waveforms to tokens, and the bias of all attention."""
+    """Computes tokens from waveforms, and the attention bias of all blocks."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -229,28 +233,24 @@ class AudioEncoder(nn.Module):
         return tokens
 
     def bias(self, mask: Tensor) -> Tensor:
-        """Attention bias `[B, H, N, N]`: minus scale x slope x |i - j|, and no padded key.
+        """Attention bias `[B, H, N, N]`: -scale * slope * |i - j| in frames, and -inf for padding.
 
-        Distances count frames; to and from extra tokens there is none. The learned scale is
-        clamped at 0, so that attention never grows with distance.
+        It is 0 to and from extra tokens. The learned scale is clamped at 0, so that attention never
+        grows with distance.
         """
         scale = self.alibi_scale.float().flatten().clamp(min=0)
         slopes = scale * torch.tensor(alibi_slopes(len(scale)), device=scale.device)
         place = torch.arange(mask.shape[1], device=mask.device)
         distance = (place[:, None] - place).abs()
         extra = self.extra_tokens.shape[1]
-        # The extra tokens' rows and columns.
+        # Zeros for the rows and columns of the extra tokens.
         bias = nn.functional.pad(-slopes[:, None, None] * distance, (extra, 0, extra, 0))
         exists = nn.functional.pad(mask, (extra, 0), value=True)
         return bias.masked_fill(~exists[:, None, None], -torch.inf)
 
 
 class Emotion2vec(nn.Module):
-    """States of every block.
-
-    Args:
-        sizes: Widths and depths.
-    """
+    """The network, which returns the states of every block."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -267,7 +267,7 @@ class Emotion2vec(nn.Module):
 
         Returns:
             States `[B, T, D]`: 0 is the input of the first prenet block (after its norm), then one
-            a block; and the mask `[B, T]`. Padded frames hold no meaning.
+            a block; and the mask `[B, T]`. Padded frames have no meaning.
         """
         audio: AudioEncoder = self.modality_encoders["AUDIO"]  # type: ignore[assignment]
         frames = torch.arange(frame_count(samples.shape[1]), device=samples.device)
@@ -279,7 +279,7 @@ class Emotion2vec(nn.Module):
         return [state[:, self.sizes.extra_tokens :] for state in states], mask
 
     def keep(self, layers: int) -> None:
-        """Drop the blocks above the first `layers`: they are not wanted."""
+        """Keep the first `layers` blocks, those of the prenet included."""
         audio: AudioEncoder = self.modality_encoders["AUDIO"]  # type: ignore[assignment]
         prenet = audio.context_encoder.blocks
         audio.context_encoder.blocks = prenet[:layers]
@@ -294,14 +294,13 @@ def build(
 ) -> Emotion2vec:
     """The network in eval mode, with the weights of a state dict if one is given.
 
-    Names may carry the prefix `d2v_model.`. What the network does not have (decoder, averages of
-    its weights, a classifier, encoders of other modalities) is left aside; what it has must be
-    there.
+    Names may have the prefix `d2v_model.`. Tensors of parts that the network lacks (decoder, moving
+    averages, classifier, encoders of other modalities) are ignored.
 
     Args:
         sizes: Widths and depths; None reads them from the weights, or takes the base model's.
         weights: Tensors under their public names.
-        source: Where the weights come from, for errors.
+        source: Origin of the weights, for errors.
 
     Raises:
         CheckpointError: If weights are missing or of another shape.
@@ -319,11 +318,3 @@ def build(
     own = network.state_dict()
     load_strictly(network, {name: named[name] for name in own if name in named}, source)
     return network
-
-
-def _blocks(sizes: Sizes, count: int) -> nn.ModuleList:
-    return nn.ModuleList(Block(sizes.dim, sizes.heads, sizes.ffn) for _ in range(count))
-
-
-def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
-    return sum(re.fullmatch(pattern, name) is not None for name in weights)

@@ -1,15 +1,16 @@
-"""RMVPE: from log-mel to a salience of 360 pitch bins, one frame each 10 ms.
+"""RMVPE: pitch from samples: log-mel spectrogram, network, decoding of its salience.
 
 Wei et al. 2023, "RMVPE: A Robust Model for Vocal Pitch Estimation in Polyphonic Music" (arXiv
-2306.15412). A residual U-Net over time and mel bands, then a bidirectional GRU over time.
-90,423,165 parameters in 741 named tensors, whose names are those of the two public checkpoints:
-`rmvpe.pt` of RVC (MIT; float16, 181 MB) and `model.pt` of yxlllc/RMVPE (licence not checked). A
-clip costs as much as its length rounded up to 0.32 s: 11 times faster than real time on one core.
+2306.15412). A residual U-Net over time and mel bands, then a bidirectional GRU over time, gives the
+salience of 360 pitch bins each 10 ms. 90,423,165 parameters in 741 named tensors, whose names are
+those of the two public checkpoints: `rmvpe.pt` of RVC (MIT; float16, 181 MB) and `model.pt` of
+yxlllc/RMVPE (licence not checked). A clip costs as much as its length rounded up to 0.32 s: 11
+times faster than real time on one core.
 
-For inference: norms use their running statistics. Weights are laid out with channels last, for
+For inference only: norms use their running statistics. Weights have channels last in memory, for
 which a CPU has convolutions twice as fast.
 
-Legend: B batch, F frames of 10 ms, M mel bands, C channels.
+Shapes: B batch, L samples, F frames of 10 ms, M mel bands, C channels.
 """
 
 from __future__ import annotations
@@ -29,18 +30,62 @@ from features.audio.spectrogram import spectra
 from features.audio.torchaudio_cpu import functional
 from features.weights.tensors import load_strictly
 
+# Spectrogram: constants of the public code (RVC and yxlllc/RMVPE).
+SAMPLE_RATE_HZ = 16_000
+HOP = 160  # samples: 10 ms
+N_FFT = 1024  # samples, and the window's length
+N_MELS = 128  # M
+F_MIN, F_MAX = 30.0, 8000.0  # Hz, range of the mel bands
+FLOOR = 1e-5  # magnitude below which the logarithm is cut off
+
+# Network.
+CHANNELS = (16, 32, 64, 128, 256)  # of the encoder's stages, from the outermost one inwards
+BOTTOM_CHANNELS = 512
+BOTTOM_STAGES = 4
+BLOCKS = 4  # residual blocks a stage
+CNN_CHANNELS = 3  # between U-Net and GRU, for each frame and band
+GRU_WIDTH = 256
+STRIDE = 1 << len(CHANNELS)  # frames: each stage of the encoder halves the time axis
+BN_MOMENTUM = 0.01
+UNUSED = "unet.tf."  # 50 tensors of the yxlllc checkpoint that its own forward pass never reads
+
+# Salience. Cents are a logarithmic scale of 1200 an octave, here above 10 Hz.
+N_BINS = 360
+CENTS_HZ = 10.0
+CENTS_A_BIN = 20.0  # a fifth of a semitone, so that 360 bins are 6 octaves
+FIRST_CENTS = 1997.3794084376191  # centre of bin 0, 31.7 Hz
+REACH = 4  # bins on either side of the highest one that are averaged
+CENTS = FIRST_CENTS + CENTS_A_BIN * np.arange(N_BINS)
+
+
+def log_mel(samples: NDArray[np.float32]) -> Tensor:
+    """Log-mel spectrogram `[128, F]` float32 of samples `[L]` in [-1, 1]; F = 1 + floor(L / 160).
+
+    The first and last frame look beyond the clip by reflection, so L must exceed 512.
+    """
+    window, bank = _window_and_bank()
+    blocks = spectra(torch.from_numpy(samples), window, n_fft=N_FFT, hop=HOP)
+    return torch.cat([(bank @ block.abs()).clamp(min=FLOOR).log() for block in blocks], 1)
+
+
+@functools.cache
+def _window_and_bank() -> tuple[Tensor, Tensor]:
+    bank: Tensor = functional.melscale_fbanks(
+        N_FFT // 2 + 1, F_MIN, F_MAX, N_MELS, SAMPLE_RATE_HZ, norm="slaney", mel_scale="htk"
+    )
+    return torch.hann_window(N_FFT), bank.T.contiguous()
+
 
 def normed(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
-    """A convolution, its batch norm (with the running statistics) and ReLU, in as few passes.
+    """A convolution, its batch norm (with running statistics) and ReLU, in few passes over memory.
 
-    With s = gamma / sqrt(variance + eps), norm(W * x) = (s W) * x + beta - s mean. The factor goes
-    where there is less to multiply: into the weights where many frames share them, into the result
-    of the innermost stages, whose weights are most of the network.
+    The passes cost time, since a CPU waits for memory: 5 s of audio are 4 MB in each layer of the
+    outermost stage, and the inner stages have 300 MB of weights.
 
     Args:
         x: `[B, C_in, F, M]`.
         conv: 3 x 3 without bias, or the same transposed, of stride 2.
-        norm: Of its C channels.
+        norm: Batch norm of its C channels.
 
     Returns:
         `[B, C, F, M]`, after a transposed convolution `[B, C, 2F, 2M]`.
@@ -49,6 +94,10 @@ def normed(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
+    # norm(W * x) = gamma (W * x - mean) / sqrt(variance + eps) + beta = s (W * x) + beta - s mean,
+    # with s = gamma / sqrt(variance + eps). As s (W * x) = (s W) * x, multiply by s where there is
+    # less to multiply: into the weights where many frames share them, into the result in the
+    # innermost stages, whose weights are most of the network.
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     shift = norm.bias - norm.running_mean * scale
     if isinstance(conv, nn.ConvTranspose2d):
@@ -57,7 +106,7 @@ def normed(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
     places = x.shape[0] * x.shape[2] * x.shape[3]
     if places >= conv.weight[0].numel():
         return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, padding=1).relu_()
-    # oneDNN lays weights out anew at each call, which is most of the work where they meet few
+    # oneDNN reorders weights at each call, which is most of the work where they are applied to few
     # places; there a matrix product is faster.
     few = places <= conv.out_channels and x.device.type == "cpu"
     out = as_product(x, conv.weight) if few else F.conv2d(x, conv.weight, padding=1)
@@ -65,7 +114,7 @@ def normed(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
 
 
 def as_product(x: Tensor, weight: Tensor) -> Tensor:
-    """A padded 3 x 3 convolution as one matrix product: each place with its neighbours in a row.
+    """A padded 3 x 3 convolution as one matrix product, with a place and its neighbours in a row.
 
     Args:
         x: `[B, C_in, F, M]`, channels last in memory or else copied.
@@ -81,23 +130,10 @@ def as_product(x: Tensor, weight: Tensor) -> Tensor:
     return out.view(batch, frames, bands, -1).permute(0, 3, 1, 2)
 
 
-N_MELS = 128  # M
-N_BINS = 360  # of 20 cents
-CHANNELS = (16, 32, 64, 128, 256)  # of the encoder's stages, from the outermost one inwards
-BOTTOM_CHANNELS = 512
-BOTTOM_STAGES = 4
-BLOCKS = 4  # residual blocks a stage
-CNN_CHANNELS = 3  # what the U-Net hands to the GRU, a frame and band
-GRU_WIDTH = 256
-STRIDE = 1 << len(CHANNELS)  # frames: the encoder halves the time axis at each stage
-BN_MOMENTUM = 0.01
-UNUSED = "unet.tf."  # 50 tensors of the yxlllc checkpoint that its own forward pass never reads
-
-
 class ResidualBlock(nn.Module):
-    """Twice convolution, batch norm and ReLU, plus the input: `[B, C_in, F, M]` to `[B, C, F, M]`.
+    """Twice convolution, norm and ReLU, plus the input: `[B, C_in, F, M]` to `[B, C, F, M]`.
 
-    The ReLU comes before the sum. Only blocks that change the number of channels project the input.
+    The ReLU precedes the sum. Only blocks that change the number of channels project the input.
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -115,7 +151,7 @@ class ResidualBlock(nn.Module):
         self.projects = in_channels != channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output."""
+        """`[B, C_in, F, M]` to `[B, C, F, M]`."""
         shortcut: Tensor = self.shortcut(x) if self.projects else x
         inner = normed(x, self.conv[0], self.conv[1])
         return normed(inner, self.conv[3], self.conv[4]).add_(shortcut)
@@ -147,7 +183,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Stage(a, b) for a, b in pairwise((1, *CHANNELS)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """`[B, 1, F, M]` to `[B, 256, F / 32, M / 32]`, and what each stage had before pooling."""
+        """`[B, 1, F, M]` to `[B, 256, F / 32, M / 32]`, and each stage's output before pooling."""
         x = self.bn(x)
         before_pooling = []
         for stage in self.layers:
@@ -171,7 +207,7 @@ class Intermediate(nn.Module):
 
 
 class UpStage(nn.Module):
-    """Doubles the resolution, then residual blocks over that and the encoder's stage beside it."""
+    """Doubles the resolution, then residual blocks over the result and the encoder's stage."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -221,7 +257,7 @@ class UNet(nn.Module):
 
 
 class BiGRU(nn.Module):
-    """A bidirectional GRU over time. It has no mask: padding changes the frames before it."""
+    """A bidirectional GRU over time, without mask: padding changes the frames before it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -233,7 +269,7 @@ class BiGRU(nn.Module):
 
 
 class RMVPE(nn.Module):
-    """The network: log-mel to salience."""
+    """The network, from log-mel to salience."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -249,8 +285,8 @@ class RMVPE(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         """Salience `[B, F, 360]` in [0, 1] of a log-mel spectrogram `[B, 128, F]`.
 
-        Frames are filled up to a multiple of 32 by the value 0, as in the public code, and what
-        belongs to those is cut off.
+        As in the public code, frames of value 0 are appended up to a multiple of 32; their results
+        are cut off.
         """
         frames = mel.shape[-1]
         x = F.pad(mel, (0, padded_frames(frames) - frames)).transpose(1, 2).unsqueeze(1)
@@ -279,44 +315,14 @@ def build(weights: Mapping[str, Tensor] | None = None, *, source: str = "rmvpe")
     """
     if weights is None:
         return RMVPE().eval()
-    with torch.device("meta"):  # random weights that nobody reads would take seconds to draw
+    with torch.device("meta"):  # drawing random weights, to be overwritten, would take seconds
         network = RMVPE()
     network.to_empty(device="cpu")
     used = {name: tensor for name, tensor in weights.items() if not name.startswith(UNUSED)}
     load_strictly(network, used, source)
-    # torch's own annotations lack the keyword
+    # torch's annotations of `to` lack the keyword.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval()
-
-
-SAMPLE_RATE_HZ = 16_000
-HOP = 160  # samples: 10 ms
-N_FFT = 1024  # samples, and the window's length
-F_MIN, F_MAX = 30.0, 8000.0  # Hz, of the mel bands
-FLOOR = 1e-5  # magnitude below which the logarithm is cut off
-CENTS_HZ = 10.0  # what cents count from
-CENTS_A_BIN = 20.0
-FIRST_CENTS = 1997.3794084376191  # 31.7 Hz, centre of bin 0
-REACH = 4  # bins on either side of the highest one that its frequency is the mean of
-CENTS = FIRST_CENTS + CENTS_A_BIN * np.arange(N_BINS)
-
-
-def log_mel(samples: NDArray[np.float32]) -> Tensor:
-    """Log-mel spectrogram `[128, F]` float32 of samples `[L]` in [-1, 1]; F = 1 + floor(L / 160).
-
-    The first and last frame look beyond the clip by reflection, so L must exceed 512.
-    """
-    window, bank = _window_and_bank()
-    blocks = spectra(torch.from_numpy(samples), window, n_fft=N_FFT, hop=HOP)
-    return torch.cat([(bank @ block.abs()).clamp(min=FLOOR).log() for block in blocks], 1)
-
-
-@functools.cache
-def _window_and_bank() -> tuple[Tensor, Tensor]:
-    bank: Tensor = functional.melscale_fbanks(
-        N_FFT // 2 + 1, F_MIN, F_MAX, N_MELS, SAMPLE_RATE_HZ, norm="slaney", mel_scale="htk"
-    )
-    return torch.hann_window(N_FFT), bank.T.contiguous()
 
 
 def cents_to_hz(cents: Floats) -> Floats:
@@ -325,9 +331,9 @@ def cents_to_hz(cents: Floats) -> Floats:
 
 
 def salience_to_cents(salience: NDArray[np.float32]) -> Floats:
-    """Cents `[F]` of the highest bin of `[F, 360]` and its neighbours, weighted by their salience.
+    """Cents `[F]` of the highest bin of `[F, 360]` and its neighbours, averaged by their salience.
 
-    Bins beyond either end weigh nothing. A frame of zeros gives 0.
+    Bins beyond either end have weight 0. A frame of zeros gives 0.
     """
     near = salience.argmax(1)[:, None] + np.arange(-REACH, REACH + 1)
     exists = (near >= 0) & (near < N_BINS)
