@@ -2,8 +2,8 @@
 
 `prepare` has refused them already. Here labels.jsonl is checked again as it is on disk, since it
 may have been edited, merged or pulled since then, and so are the checkpoints of the backbones, by
-lists of the utterances that they were trained on (`features.extraction.trained_on`). Tolerated leaks
-are recorded in the run folder, in `leaks.json`.
+lists of the utterances that they were trained on (`features.extraction.trained_on`). Tolerated
+leaks are recorded in the run folder, in `leaks.json`.
 """
 
 from __future__ import annotations
