@@ -21,6 +21,7 @@ $(INSTALLED): requirements/lock.txt requirements/embedded.txt pyproject.toml
 	$(BIN)/pip install -qq --disable-pip-version-check -r requirements/lock.txt
 	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/embedded.txt
 	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pipeline schema
 	touch $@
 
 run: $(INSTALLED)  ## Reproduce the demo and show the report

@@ -9,7 +9,7 @@ represent, not what would be unwise. None of them lets NaN or infinity pass.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,27 @@ class Interval:
     lt: float | None = None
     le: float | None = None
 
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        """For pydantic, where it is there: the type's JSON schema with these bounds."""
+        bounds = {
+            "exclusiveMinimum": self.gt,
+            "minimum": self.ge,
+            "exclusiveMaximum": self.lt,
+            "maximum": self.le,
+        }
+        return {**handler(schema), **{key: x for key, x in bounds.items() if x is not None}}
+
 
 @dataclass(frozen=True)
 class MinLen:
     """Fewest elements of a text, list or mapping."""
 
     min_length: int
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        """For pydantic, where it is there: the type's JSON schema with this length."""
+        plain: dict[str, Any] = handler(schema)
+        return {**plain, "minItems" if plain["type"] == "array" else "minLength": self.min_length}
 
 
 Count = Annotated[int, Interval(ge=1, le=1_000_000)]  # of epochs, utterances a batch, shards ...

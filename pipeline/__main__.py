@@ -17,6 +17,7 @@ from pipeline.commands.corpora import corpora
 from pipeline.commands.doctor import doctor
 from pipeline.commands.join import join
 from pipeline.commands.plan import plan
+from pipeline.commands.schema import schema
 from pipeline.commands.share import app as share
 from pipeline.params.file import read_unchecked
 from pipeline.params.recipes import command_line, lacking_entries, read_recipe
@@ -32,7 +33,7 @@ EPILOG = (
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, epilog=EPILOG
 )
-for command in (add, board, build, check, compare, corpora, doctor, join, plan):
+for command in (add, board, build, check, compare, corpora, doctor, join, plan, schema):
     app.command()(command)
 app.add_typer(share, name="share")
 app.add_typer(cache, name="cache")

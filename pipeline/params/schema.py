@@ -1,0 +1,122 @@
+"""JSON schema of params.yaml, by which editors complete and check it.
+
+Made from the signatures that `features.arguments` checks params.yaml against, by pydantic; hosts
+that only extract and train may lack that package, so that no other module imports this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from inspect import Parameter, signature
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from features.arguments import parameter_types
+from features.backbone.entry import PACKAGE as BACKBONES
+from features.backbone.entry import BackboneEntry
+from features.corpus.entry import PACKAGE as CORPORA
+from features.corpus.entry import CorpusEntry
+from features.settings.plugins import OWN, kinds, load
+from pipeline.model.checkpoint import FUSIONS
+from pipeline.model.inputs import InputSettings
+from pipeline.params.file import ModelEntry, Params
+from pipeline.params.selection import REGIMES, SLOTS
+from pipeline.params.training import TrainParams
+from pipeline.params.tuning import LIVE, InitRun, LoraParams, SlotTuning, TuneParams
+
+Schema = dict[str, Any]
+_NULL: Schema = {"type": "null"}
+
+
+def params_schema() -> Schema:
+    """The schema; it allows entries of any name, and does not know which are selected."""
+    params = _keywords(Params)
+    params["properties"] |= {
+        "regime": {"enum": list(REGIMES)},
+        "train": _nullable(_keywords(TrainParams)),
+        "e2e": _tuning(),
+        "models": {"additionalProperties": _model()},
+    }
+    definitions: Schema = {}
+    for section, record, package, skip in (
+        ("corpora", CorpusEntry, CORPORA, ("root",)),
+        ("backbones", BackboneEntry, BACKBONES, ()),
+    ):
+        params["properties"][section], entries = _section(section, record, package, skip)
+        definitions |= entries
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "definitions": definitions,
+        **params,
+    }
+
+
+def _keywords(target: Any, skip: Collection[str] = ()) -> Schema:
+    """A mapping of the parameters of a function or class, and of no other keys."""
+    hints = parameter_types(target)
+    parameters = [p for p in signature(target).parameters.values() if p.name not in skip]
+    return {
+        "type": "object",
+        "properties": {p.name: TypeAdapter(hints[p.name]).json_schema() for p in parameters},
+        "required": [p.name for p in parameters if p.default is Parameter.empty],
+        "additionalProperties": False,
+    }
+
+
+def _nullable(keywords: Schema) -> Schema:
+    properties = {name: {"anyOf": [s, _NULL]} for name, s in keywords["properties"].items()}
+    return keywords | {"properties": properties}
+
+
+def _tuning() -> Schema:
+    e2e = _keywords(TuneParams)
+    slots = {"type": "object", "properties": dict.fromkeys(LIVE, _keywords(SlotTuning))}
+    e2e["properties"] |= {
+        "init": {"anyOf": [_keywords(InitRun), _NULL]},
+        "lora": _keywords(LoraParams),
+        "slots": slots | {"additionalProperties": False},
+    }
+    return e2e
+
+
+def _section(
+    section: str, record: type, package: str, skip: Collection[str]
+) -> tuple[Schema, Schema]:
+    """Entries of `corpora` or `backbones`, and the definitions that they refer to, by kind."""
+    common = _keywords(record, OWN)["properties"] | {"kind": {"enum": list(kinds(package))}}
+    definitions, references = {}, {}
+    for kind in kinds(package):
+        entry = _keywords(load(package, kind), skip)
+        definitions[f"{section}.{kind}"] = entry | {"properties": entry["properties"] | common}
+        references[kind] = {"$ref": f"#/definitions/{section}.{kind}"}
+    definitions[section] = {"type": "object", "required": ["kind"], **_by_kind(references)}
+    chosen = {"$ref": f"#/definitions/{section}"}
+    # An entry without `kind` is of the kind that it is named after.
+    named = {
+        kind: {"if": {"required": ["kind"]}, "then": chosen, "else": reference}
+        for kind, reference in references.items()
+    }
+    return {"type": "object", "properties": named, "additionalProperties": chosen}, definitions
+
+
+def _model() -> Schema:
+    """An entry of `models`; DVC's stages name `kind` and all six slots."""
+    model = _keywords(ModelEntry, ("name",))
+    model["properties"] |= {
+        "inputs": {"anyOf": [_keywords(InputSettings), _NULL]},
+        "train": _keywords(TrainParams),
+    }
+    model["required"] = ["kind", *SLOTS, "asr"]
+    args = {kind: _keywords(load(FUSIONS, kind), ("specs", "classes")) for kind in kinds(FUSIONS)}
+    by_kind = _by_kind({kind: {"properties": {"args": each}} for kind, each in args.items()})
+    model["properties"] |= by_kind.pop("properties")
+    return model | by_kind
+
+
+def _by_kind(schemas: Mapping[str, Schema]) -> Schema:
+    chosen = [
+        {"if": {"properties": {"kind": {"const": kind}}}, "then": schema}
+        for kind, schema in schemas.items()
+    ]
+    return {"properties": {"kind": {"enum": list(schemas)}}, "allOf": chosen}
