@@ -9,7 +9,7 @@ from typing import Any
 from features.process.terminal import aligned
 from pipeline.board.rows import Row, Shown, ascends, reported
 from pipeline.board.ties import LEVEL, Group, Verdict
-from pipeline.html.format import NAMES, NONE, number, same_people, span
+from pipeline.html.format import NAMES, NONE, number, shared_speakers_note, span
 
 _LONGEST = 48  # characters of a setting's value
 _MARKS = {"test": "=", "interval": "~", "none": "?"}
@@ -116,7 +116,7 @@ def notes(group: Group, metric: str) -> Iterator[str]:
         *(verdict.shared for verdict in group.verdicts),
         *(int(row.metrics.get("shared_speakers", 0)) for row in group.rows),
     )
-    note = same_people(shared, "dialogue", p=any(v.p is not None for v in group.verdicts))
+    note = shared_speakers_note(shared, "dialogue", p=any(v.p is not None for v in group.verdicts))
     if note:
         yield f"{note} `--unit speaker` tests with whole people"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from textwrap import wrap
 
 from features.process.terminal import aligned
@@ -11,8 +12,8 @@ from pipeline.compare.comparison import Change, Comparison, Pair
 from pipeline.compare.flips import Flip
 from pipeline.compare.significance import FEWEST
 from pipeline.evaluation.statistics import DRAWS, FEW_CLUSTERS, ConfidenceInterval
-from pipeline.html.format import many, same_people
-from pipeline.html.markup import document, element, section, table
+from pipeline.html.format import quantity, shared_speakers_note
+from pipeline.html.pages import page_environment
 from pipeline.metrics import MONITORS
 
 NAMES = dict(zip(MONITORS, ("accuracy (WA)", "UAR", "macro F1", "weighted F1"), strict=True))
@@ -53,14 +54,10 @@ def as_text(found: Comparison) -> str:
 
 
 def as_html(found: Comparison) -> str:
-    """A page without scripts or other files."""
-    parts = []
-    for part in sections(found):
-        notes = [element("p", note, style="quiet") for note in part.notes]
-        shown = [table(part.header, part.rows)] if part.rows else []
-        parts.append(section(part.title, *notes, *shown))
+    """The sections as one HTML file."""
+    pages = page_environment(Path(__file__).parent / "templates")
     title = "Comparison: " + ", ".join(run.name for run in found.runs)
-    return document(title, element("h1", title), *parts)
+    return pages.get_template("comparison.html").render(title=title, sections=sections(found))
 
 
 def _runs(found: Comparison) -> Section:
@@ -139,12 +136,12 @@ def _of_test(found: Comparison, pair: Pair) -> Iterator[str]:
 
 
 def _people(found: Comparison) -> str:
-    several = f"{many(found.speakers, 'speaker')} in " if found.unit != "speaker" else ""
-    return several + many(found.clusters, found.unit)
+    several = f"{quantity(found.speakers, 'speaker')} in " if found.unit != "speaker" else ""
+    return several + quantity(found.clusters, found.unit)
 
 
 def _shared(found: Comparison) -> Iterator[str]:
-    note = same_people(found.shared_speakers, found.unit, p=True)
+    note = shared_speakers_note(found.shared_speakers, found.unit, p=True)
     if note:
         yield f"{note} --unit speaker draws and swaps whole people."
 

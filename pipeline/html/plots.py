@@ -1,14 +1,25 @@
-"""The plots of the report (pipeline.html.svg).
+"""Plots as SVG elements of a page: the same input gives the same bytes.
 
-Legend: K classes, E epochs, B bins.
+They hold no date and no fonts. Colours are placeholders that become CSS variables, so that the
+page's light, dark and print themes apply to them. Text stays text and is laid out with the font
+that matplotlib ships, which is wider than the page's, so that it fits.
+
+Shapes: K classes, E epochs, B bins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+import io
+import re
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -16,16 +27,40 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from pipeline.evaluation.calibration import ReliabilityBin
-from pipeline.html.svg import ACCENT, CELL, INK, LINES, PAPER, QUIET, SERIES, render
 from pipeline.metrics import Floats
 
+SERIES = 8
+"""Number of line colours, `--series-0` to `--series-7`."""
+INK, FAINT, PAPER, ACCENT, CELL, QUIET = (f"#0101{index:02x}" for index in range(6))
+LINES = [f"#0102{index:02x}" for index in range(SERIES)]
+
+_COLOURS = {
+    INK: "--ink",
+    FAINT: "--faint",
+    PAPER: "--paper",
+    ACCENT: "--accent",
+    CELL: "--cell",
+    QUIET: "--quiet",
+    **{colour: f"--series-{index}" for index, colour in enumerate(LINES)},
+}
+_STYLE: dict[Any, Any] = {
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("axes.edgecolor", "grid.color"), FAINT),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "text.parse_math"), False),
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "grid.linewidth": 0.5,
+    "svg.fonttype": "none",
+}
 _LONGEST_NAME = 18  # letters of a class name beside a matrix
 _SMALLEST_CELL = 12.0  # points; cells below it hold no text
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: values `[E]` over epochs `[E]` (NaN: a gap), and which point was kept."""
+    """One line: values `[E]` over epochs `[E]` (NaN: a gap), and the epoch that was kept."""
 
     epochs: Floats
     values: Floats
@@ -33,7 +68,7 @@ class Curve:
     colour: int = 0
 
 
-def curves_svg(title: str, curves: Sequence[Curve], label: str) -> str:
+def curves_svg(title: str, curves: Sequence[Curve], label: str) -> Markup:
     """Curves over epochs, kept epochs marked."""
 
     def draw(figure: Figure) -> None:
@@ -48,19 +83,19 @@ def curves_svg(title: str, curves: Sequence[Curve], label: str) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.grid(axis="y", alpha=0.6)
 
-    return render((3.7, 2.7), draw, label)
+    return _svg((3.7, 2.7), draw, label)
 
 
 def matrix_svg(
     depths: Floats, cells: Sequence[Sequence[str]], classes: Sequence[str], label: str
-) -> str:
+) -> Markup:
     """A confusion matrix.
 
     Args:
         depths: `[K, K]` depth of colour from 0 to 1, true classes in rows.
         cells: `[K][K]` text of the cells.
         classes: K names; long ones are cut.
-        label: What it is, for readers who do not see it.
+        label: Description for screen readers.
     """
     size = len(classes)
     inches = float(np.clip(2.2 + 0.4 * size, 4.6, 9.0))
@@ -77,49 +112,45 @@ def matrix_svg(
                 text.set(color=INK, fontsize=font)
         _label_classes(axes, [_cut(name) for name in classes], min(9.0, cell * 0.8))
 
-    return render((inches, inches), draw, label)
+    return _svg((inches, inches), draw, label)
 
 
-def reliability_svg(
-    title: str, series: Sequence[tuple[str, Sequence[ReliabilityBin]]], label: str
-) -> str:
-    """Accuracy over confidence, and below it how many rows lie in the bins of the first series.
+def reliability_svg(title: str, binning: str, bins: Sequence[ReliabilityBin], label: str) -> Markup:
+    """Accuracy over confidence, and below it the number of rows of each bin.
 
     Args:
-        title: Above the plot.
-        series: Up to three names with their bins; those on the diagonal are calibrated.
-        label: What it is, for readers who do not see it.
+        title: Heading of the plot.
+        binning: How the bins were cut, for the legend.
+        bins: Bins; those on the diagonal are calibrated.
+        label: Description for screen readers.
     """
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         upper.plot((0, 1), (0, 1), color=QUIET, linewidth=1, linestyle="--", label="calibrated")
-        for index, (name, bins) in enumerate(series):
-            points = [[point.confidence for point in bins], [point.accuracy for point in bins]]
-            marks = ("o-", "s:", "^:")[index]
-            upper.plot(*points, marks, color=LINES[index], markersize=4, linewidth=1.3, label=name)
+        points = [[point.confidence for point in bins], [point.accuracy for point in bins]]
+        upper.plot(*points, "o-", color=LINES[0], markersize=4, linewidth=1.3, label=binning)
         upper.set(ylim=(-0.02, 1.02), ylabel="accuracy")
         upper.set_title(title, loc="left")
         upper.grid(alpha=0.6)
         upper.legend(loc="upper left", frameon=False, fontsize=8)
-        _, bins = series[0]
         sides = [point.low for point in bins], [point.high - point.low for point in bins]
         counts = [point.count for point in bins]
         lower.bar(sides[0], counts, sides[1], align="edge", color=ACCENT, edgecolor=PAPER)
         lower.set(xlim=(-0.02, 1.02), xlabel="confidence", ylabel="rows")
         lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
 
-    return render((3.9, 4.3), draw, label)
+    return _svg((3.9, 4.3), draw, label)
 
 
-def ranked_svg(values: Sequence[float], mean: float, ylabel: str, label: str) -> str:
+def ranked_svg(values: Sequence[float], mean: float, ylabel: str, label: str) -> Markup:
     """Values from 0 to 1 as dots in the given order, and a line to compare them with.
 
     Args:
-        values: In order.
-        mean: Where the line is.
-        ylabel: What they are.
-        label: What it is, for readers who do not see it.
+        values: Values in the order of the dots.
+        mean: Height of the line.
+        ylabel: Name of the values.
+        label: Description for screen readers.
     """
 
     def draw(figure: Figure) -> None:
@@ -132,7 +163,7 @@ def ranked_svg(values: Sequence[float], mean: float, ylabel: str, label: str) ->
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
         axes.grid(axis="y", alpha=0.6)
 
-    return render((5.2, 2.4), draw, label)
+    return _svg((5.2, 2.4), draw, label)
 
 
 def _label_classes(axes: Axes, names: Sequence[str], font: float) -> None:
@@ -154,3 +185,37 @@ def _label_classes(axes: Axes, names: Sequence[str], font: float) -> None:
 
 def _cut(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+def _svg(inches: tuple[float, float], draw: Callable[[Figure], None], label: str) -> Markup:
+    """An `svg` element with what `draw` puts into a figure, as wide as the page lets it.
+
+    Args:
+        inches: Width and height; together with the font size they decide how large text appears.
+        draw: Draws with the colours of this module.
+        label: Description for screen readers, unique within a page.
+    """
+    with mpl.rc_context(), warnings.catch_warnings():
+        # the browser has the letters that matplotlib's font lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        mpl.rcdefaults()
+        # ids are hashes of content and salt: with the label in it, no two plots of a page share any
+        mpl.rcParams.update(_STYLE | {"svg.hashsalt": f"heronry {label}"})
+        figure = Figure(figsize=inches, layout="constrained")
+        draw(figure)
+        text = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    return _inlined(text.getvalue(), label)
+
+
+def _inlined(svg: str, label: str) -> Markup:
+    """The element alone, in the page's colours, sized by the page."""
+    # these ids are counted from 1 in every plot, so that a page of two would hold each twice
+    svg = re.sub(r' id="[a-z]+[\w.]*_\d+"', "", svg[svg.index("<svg") :])
+    for colour, name in _COLOURS.items():
+        svg = svg.replace(colour, f"var({name})")
+    view = re.search(r'viewBox="[\d. ]+"', svg)
+    assert view
+    start = f'<svg class="plot" {view[0]} role="img" aria-label="{html.escape(label)}">'
+    return Markup(start + svg[svg.index(">") + 1 :].rstrip())

@@ -1,11 +1,9 @@
-"""From a run folder and the labels it was trained on to a `Report`, and to the files of reports/.
+"""Scores a run folder against its labels, and writes the files of reports/.
 
 For every seed the test predictions of all folds are pooled and scored; the report gives the mean
 over seeds, its 95 % interval over speakers or dialogues (pipeline.evaluation.statistics), the
-standard deviation over seeds, and the mean over folds. Folds are pooled in what is called the
-score, since a fold of few utterances may lack classes.
-
-Legend: S seeds, F folds, C clusters, K classes.
+standard deviation over seeds, and the mean over folds. What is called the score pools the folds,
+since a fold of few utterances may lack classes.
 """
 
 from __future__ import annotations
@@ -41,11 +39,9 @@ from pipeline.evaluation.summaries import (
     summaries,
 )
 from pipeline.metrics import f1_names, row_shares
-from pipeline.report.metrics_json import headline, metrics_of
+from pipeline.report.metrics_json import metrics_of
 from pipeline.report.page import page
 from pipeline.report.records import Report
-
-__all__ = ["Report", "evaluate", "headline", "write_report"]
 
 
 def evaluate(run_folder: Path, labels_folder: Path) -> Report:

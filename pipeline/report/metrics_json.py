@@ -38,7 +38,7 @@ from pipeline.evaluation.groups import Grouping
 from pipeline.evaluation.identity import KEYS, RunIdentity
 from pipeline.evaluation.statistics import ConfidenceInterval
 from pipeline.evaluation.summaries import Summary, validation_means
-from pipeline.html.format import same_people
+from pipeline.html.format import shared_speakers_note
 from pipeline.metrics import MONITORS, keys
 from pipeline.report.records import Report
 
@@ -92,7 +92,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
             f"{_or_dash(majority):>8}"
         )
     shared = metrics.get("shared_speakers", 0)  # where speakers are drawn, nobody is in several
-    lines += [same_people(shared, "dialogue")] if shared else []
+    lines += [shared_speakers_note(shared, "dialogue")] if shared else []
     return "\n".join(lines)
 
 

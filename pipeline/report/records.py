@@ -1,12 +1,12 @@
-"""What a report says, as records: everything a page or metrics.json is made from.
+"""The report of a run as a record, from which metrics.json and the page are made.
 
 `Scores` maps a metric's name (accuracy, which is WA; uar; macro_f1; weighted_f1; ovr_accuracy) to
-a fraction in [0, 1], never rounded. Unless told otherwise a score is the mean over seeds of the
-score on the test rows of all folds, pooled; an `Interval` is that mean's 95 % cluster bootstrap
-(pipeline.evaluation.statistics); and a number of utterances counts each test utterance once,
-whatever the number of seeds.
+a fraction in [0, 1], never rounded. Unless stated otherwise a score is the mean over seeds of the
+score on the test rows of all folds, pooled; a `ConfidenceInterval` is that mean's 95 % cluster
+bootstrap (pipeline.evaluation.statistics); and a number of utterances counts each test utterance
+once, whatever the number of seeds.
 
-Legend: S seeds, F folds, K classes.
+Shapes: S seeds, F folds, K classes.
 """
 
 from __future__ import annotations
@@ -17,71 +17,46 @@ from typing import Any
 
 from features.corpus.manifest import Label
 from pipeline.evaluation.baselines import Baselines
-from pipeline.evaluation.calibration import Calibration, CalibrationScores, ReliabilityBin
-from pipeline.evaluation.errors import WorstError, WorstErrors
-from pipeline.evaluation.groups import Gap, Grouping, SpeakerScore, SpeakerSpread, UtteranceGroup
+from pipeline.evaluation.calibration import Calibration
+from pipeline.evaluation.errors import WorstErrors
+from pipeline.evaluation.groups import Grouping, SpeakerSpread
 from pipeline.evaluation.rows import Clusters
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.evaluation.slots import Condition, Difference, Probe
-from pipeline.evaluation.statistics import ConfidenceInterval, Intervals, Scores
+from pipeline.evaluation.slots import Condition, Probe
+from pipeline.evaluation.statistics import Intervals
 from pipeline.evaluation.summaries import ClassScores, JobScores, SeedScores, Summary
 from pipeline.metrics import Counts, Floats
-
-__all__ = [
-    "Baselines",
-    "Calibration",
-    "CalibrationScores",
-    "ClassScores",
-    "Clusters",
-    "Condition",
-    "ConfidenceInterval",
-    "Difference",
-    "Gap",
-    "Grouping",
-    "Intervals",
-    "JobScores",
-    "Probe",
-    "ReliabilityBin",
-    "Report",
-    "Scores",
-    "SeedScores",
-    "SpeakerScore",
-    "SpeakerSpread",
-    "Summary",
-    "UtteranceGroup",
-    "WorstError",
-    "WorstErrors",
-]
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report says.
+    """Scores of a run, and what they rest on.
 
     Attributes:
-        run: What was read.
+        run: Run folder.
         card: card.json of the corpus.
-        labels: Those of the whole corpus.
-        metrics: The numbers of metrics.json: pipeline.report.metrics_json.
+        labels: Labels of the whole corpus.
+        metrics: Numbers of metrics.json (pipeline.report.metrics_json).
         f1_names: Key in `metrics` of the F1 of each class.
-        intervals: By key in `metrics`, F1 of classes included; empty for one cluster.
+        intervals: Intervals by key in `metrics`, F1 of classes included; empty for one cluster.
         confusions: `[S, K, K]` counts of the test rows of all folds, true classes in rows.
         job_confusions: `[S * F, K, K]`, the same for each job of `run.jobs`.
         shares: `[K, K]` share of each true class that each class was predicted for, all seeds.
         speakers: Number of speakers of the test rows.
-        left_out: Test utterances without a prediction, as some slot has no features of them.
-        clusters: What intervals are drawn over.
-        summaries: By metric, in order of importance.
-        classes: In order of `run.classes`.
-        seeds: In order of `run.seeds`.
-        jobs: In order of `run.jobs`.
-        baselines: Scores of guessing.
-        calibration: Of the test probabilities.
-        groupings: Those about which the corpus says something.
+        left_out: Number of test utterances without a prediction, as some slot has no features of
+            them.
+        clusters: Units that the bootstrap draws.
+        summaries: Summaries by metric, in order of importance.
+        classes: Scores in order of `run.classes`.
+        seeds: Scores in order of `run.seeds`.
+        jobs: Scores in order of `run.jobs`.
+        baselines: Chance-level scores.
+        calibration: Calibration of the test probabilities.
+        groupings: Groups by gender, duration, ..., as far as the corpus has them.
         speaker_spread: Accuracy by speaker.
-        errors: What to listen to first.
-        probes: By slot; empty if the run holds none.
-        conditions: By name; empty if the run holds none.
+        errors: Errors to listen to first.
+        probes: Linear probes by slot; empty if the run holds none.
+        conditions: Worse conditions by name; empty if the run holds none.
     """
 
     run: RunFolder

@@ -28,7 +28,8 @@ from features.files.reasons import NOTICED, read_reasons
 from features.settings.plugins import kinds, load
 from pipeline.commands.corpora import describe
 from pipeline.params.file import Params
-from pipeline.report.corpus import Leaks, corpus_of
+from pipeline.report.corpus import Leaks
+from pipeline.report.page import section
 from pipeline.runs.record import tell_labels
 from stages.prepare.__main__ import main as prepare_stage
 from tests.support.small_corpus import SmallCorpus
@@ -64,7 +65,7 @@ def stage(capsys: pytest.CaptureFixture[str], protocol: str) -> str:
 
 
 def card_lines(card: Mapping[str, Any]) -> str:
-    return "".join(corpus_of(card, Leaks((), (), "")))
+    return section("data", card=card, leaks=Leaks((), (), ""))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_a_class_that_is_tested_alone(
     card = mine.prepare().card
     assert card["lacking"] == [{"train": ["sad"], "valid": ["sad"], "test": ["happy"]}]
     shown = card_lines(card)
-    assert "train has no utterance of the class &#x27;sad&#x27;" in shown
+    assert "train has no utterance of the class &#39;sad&#39;" in shown
     params = Params("m", "cached", "mine", None, {}, {"mine": {"kind": "manifest"}}, {}, {})
     assert f"  {card['warnings'][0]}" in describe(params, "mine")
 

@@ -18,13 +18,12 @@ from features.doctor.folder import check_cache
 from features.extraction.extract import extract
 from features.files.reasons import NOTICED, write_reasons
 from pipeline.cached.run import train_model
-from pipeline.evaluation.run_folder import RunFolder
-from pipeline.report.sources import dropped_of
+from pipeline.report.evaluate import evaluate
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints import text_encoder
-from tests.pipeline.report.test_sections import words
 from tests.pipeline.runs.test_recognised import BOTH, params_of, project  # noqa: F401  a fixture
 from tests.support.fake_run import FakeRun
+from tests.support.pages import section_words
 
 KNOWN = "this is utterance number"
 CUT = "the 14 tokens of its text are cut to the 8 that the encoder takes"
@@ -119,11 +118,11 @@ def test_the_report_counts_them(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path, dropped=0).write(
         noticed={"text": told}, asr={"noticed": {"u0000": CUT}}
     )
-    found = words(dropped_of(RunFolder.read(fake.run)))
+    found = section_words("dropped", evaluate(fake.run, fake.data))
     assert "None: every labelled utterance has features in all slots." in found
-    assert "24 used though not wholly" in found
+    assert "24 used in part" in found
     assert "text the … tokens of its text are cut to the … that the encoder takes 24" in found
     assert f"asr {CUT} 1" in found
     assert "and 5 more, in run.json" in found
     plain = FakeRun(tmp_path / "plain", dropped=0).write()
-    assert "wholly" not in words(dropped_of(RunFolder.read(plain.run)))
+    assert "in part" not in section_words("dropped", evaluate(plain.run, plain.data))

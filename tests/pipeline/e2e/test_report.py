@@ -19,9 +19,7 @@ from pipeline.e2e.run import finetune_model
 from pipeline.e2e.setup import fusions_sha256
 from pipeline.params.file import Params
 from pipeline.report.evaluate import evaluate
-from pipeline.report.robustness import robustness_of
-from pipeline.report.scores import scores_of
-from tests.pipeline.report.test_sections import words
+from tests.support.pages import section_words
 from tests.support.tuned_tones import RUN, Tones, cached, params_of
 
 JOB = "seed_0/fold_0"
@@ -75,9 +73,9 @@ def test_a_run_that_trains_nothing_tells_what_the_cached_one_tells(
     heard, live = (json.loads((run / "run.json").read_text())["asr"] for run in (CACHED, RUN))
     assert [heard[key] for key in keys] == [live[key] for key in keys] == [8, 5, 10, 30]
     reports = [evaluate(run, Path("data/mine/labels")) for run in (CACHED, RUN)]
-    told = [words(robustness_of(report)) for report in reports]
+    told = [section_words("robustness", report) for report in reports]
     assert told[0] == told[1]
-    tuned = ["those of the tuned networks" in words(scores_of(report)) for report in reports]
+    tuned = ["those of the tuned networks" in section_words("scores", report) for report in reports]
     assert tuned == [False, True]
     for name in ("without text", "without speech", "without prosody", "shuffled text", "(ASR)"):
         assert name in told[0]

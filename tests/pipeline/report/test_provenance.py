@@ -7,11 +7,17 @@ from pathlib import Path
 from features.backbone.entry import fingerprint
 from features.files.records import write_json
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.html.markup import Markup
-from pipeline.report.corpus import Leaks, corpus_of, leak_warning
-from pipeline.report.sources import cache_hash, machine_of, settings_of, slots_of
-from tests.pipeline.report.test_sections import words
+from pipeline.report.corpus import Leaks
+from pipeline.report.evaluate import evaluate
+from pipeline.report.page import section
+from pipeline.report.records import Report
+from pipeline.report.sources import cache_hash
 from tests.support.fake_run import FakeRun, edit_json
+from tests.support.pages import section_words, words
+
+
+def report_of(fake: FakeRun) -> Report:
+    return evaluate(fake.run, fake.data)
 
 
 def test_the_runs_own_leaks_come_before_those_of_the_card(tmp_path: Path) -> None:
@@ -21,25 +27,26 @@ def test_the_runs_own_leaks_come_before_those_of_the_card(tmp_path: Path) -> Non
     sentence = "sentence: 1 of 2 occur in more than one split"
     of_card = Leaks.of(run, card)
     assert (of_card.allowed, of_card.lines) == (("dialogue",), ())
-    assert "None was found" in words(leak_warning(of_card))
-    assert "warning" not in "".join(leak_warning(of_card))
+    note = section("leak_warning", leaks=of_card)
+    assert "None was found" in note
+    assert "warning" not in note
     head = {"format": "heronry-leaks", "version": 1, "found": []}
     own = {**head, "allowed": ["speaker"], "lines": [line, sentence]}
     write_json(fake.run / "leaks.json", own)
     leaks = Leaks.of(run, card)
-    red = "".join(leak_warning(leaks))
+    red = section("leak_warning", leaks=leaks)
     assert 'class="warning"' in red
-    assert line in words([Markup(red)])
-    assert sentence not in words([Markup(red)])
-    told = words(corpus_of(card, leaks))
-    assert "2 found, when training began" in told
-    assert sentence in told
+    assert line in words(red)
+    assert sentence not in words(red)
+    shown = words(section("data", card=card, leaks=leaks))
+    assert "2 found, when training began" in shown
+    assert (shown.count(line), shown.count(sentence)) == (1, 1)
 
 
 def test_nothing_allowed_warns_of_nothing(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path).write()
     leaks = Leaks.of(RunFolder.read(fake.run), {"leaks": ["sentence: 1 of 2"], "allow_leak": []})
-    assert list(leak_warning(leaks)) == []
+    assert section("leak_warning", leaks=leaks).strip() == ""
 
 
 def test_the_corpus_section_says_what_differs_from_the_published(tmp_path: Path) -> None:
@@ -59,7 +66,7 @@ def test_the_corpus_section_says_what_differs_from_the_published(tmp_path: Path)
         "tables": {"labels.csv": "7a" * 32, "texts/*.txt": "b3" * 32},
     }
     leaks = Leaks.of(RunFolder.read(fake.run), told)
-    found = words(corpus_of(told, leaks))
+    found = words(section("data", card=told, leaks=leaks))
     for part in (
         *("four classes", "exc happy", "xxx left out", "5,531 utterances, Table 1", "a note"),
         *("speaker 19: 1 of 2", "and 2 more", "5e" * 32, "2.00 hours", "0.50 / 2.00 / 30.00 s"),
@@ -73,7 +80,7 @@ def test_the_corpus_section_says_what_differs_from_the_published(tmp_path: Path)
     ):
         assert part in found
     assert "speaker 20" not in found
-    same = words(corpus_of(told | {"differences": []}, leaks))
+    same = words(section("data", card=told | {"differences": []}, leaks=leaks))
     assert "All counts are the published ones" in same
 
 
@@ -81,26 +88,26 @@ def test_the_cache_is_named_as_in_the_work_store(tmp_path: Path) -> None:
     provenance = {"kind": "tone", "layer": [4, 8], "checkpoint": "ü/x", "version": 1}
     assert cache_hash(provenance) == fingerprint(provenance)
     assert cache_hash({**provenance, "compute_deviation": 0.1}) == fingerprint(provenance)
-    run = RunFolder.read(FakeRun(tmp_path).write().run)
-    slot = run.slots["text"]
+    report = report_of(FakeRun(tmp_path).write())
+    slot = report.run.slots["text"]
     assert slot is not None
-    assert cache_hash(slot["provenance"])[:12] in words(slots_of(run))
+    assert cache_hash(slot["provenance"])[:12] in section_words("slots", report)
 
 
 def test_machine_and_commit_are_shown_where_recorded(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path).write()
-    run = RunFolder.read(fake.run)
-    assert "training again records it" in words(machine_of(run))
+    report = report_of(fake)
+    assert "training again records them" in section_words("machine", report)
     facts = {"commit": "abc", "dirty": True, "cpu": "a <fast> one", "memory_gib": 8.5, "cores": 2}
     facts |= {"packages": {"torch": "2.13"}, "device": None, "odd": "kept"}
     edit_json(fake.run / "run.json", environment=facts, inputs={"speech": {"pool": 2}})
-    found = words(machine_of(run))
+    found = section_words("machine", report)
     for part in ("git commit abc", "changes that were not committed", "a <fast> one", "8.5 GiB"):
         assert part in found
     for part in ("packages torch 2.13", "device unknown", "odd kept"):
         assert part in found
     edit_json(fake.run / "run.json", environment=facts | {"dirty": False})
-    assert "not committed" not in words(machine_of(run))
-    assert 'speech {"pool": 2}' in words(settings_of(run))
+    assert "not committed" not in section_words("machine", report)
+    assert 'speech {"pool": 2}' in section_words("settings", report)
     (fake.run / "model_card.md").write_text("# x", encoding="utf-8")
-    assert "model_card.md in the run folder" in words(settings_of(run))
+    assert "model_card.md in the run folder" in section_words("settings", report)

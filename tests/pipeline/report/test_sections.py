@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +10,11 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.calibration import calibrate
-from pipeline.html.markup import Markup
-from pipeline.report.calibration import calibration_of
-from pipeline.report.classes import classes_of, curves_of, jobs_of
 from pipeline.report.evaluate import evaluate
-from pipeline.report.groups import gaps_of
+from pipeline.report.page import section, view_of
 from pipeline.report.records import Report
-from pipeline.report.robustness import neutral_of, robustness_of
-from pipeline.report.scores import scores_of
 from tests.support.fake_run import FakeRun
+from tests.support.pages import section_words
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +32,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return evaluate(fake.run, fake.data)
 
 
-def words(parts: Iterable[Markup]) -> str:
-    text = re.sub(r"<[^>]+>", " ", "".join(parts))
-    return re.sub(r"\s+", " ", html.unescape(text))
-
-
 def test_every_baseline_stands_beside_the_score(whole: Report) -> None:
-    found = words(scores_of(whole))
+    found = section_words("scores", whole)
     uar = whole.summaries["uar"]
     for value in (uar.value, uar.majority, uar.chance, uar.prior, uar.fold_mean, uar.fold_sd):
         assert f"{value:.3f}" in found
@@ -58,13 +46,13 @@ def test_every_baseline_stands_beside_the_score(whole: Report) -> None:
 
 
 def test_without_probes_and_folds_it_says_so(bare: Report) -> None:
-    found = words(scores_of(bare))
+    found = section_words("scores", bare)
     assert "this run holds none" in found
     assert "Mean over folds" not in found
 
 
 def test_one_vs_rest_accuracy_is_explained_by_what_is_shown(whole: Report) -> None:
-    found = words(scores_of(whole))
+    found = section_words("scores", whole)
     accuracy, ovr = (whole.summaries[name].value for name in ("accuracy", "ovr_accuracy"))
     assert ovr == pytest.approx(1 - 2 * (1 - accuracy) / 4, abs=1e-12)
     assert f"here 1 − 2 (1 − {accuracy:.3f}) / 4 = {ovr:.3f}" in found
@@ -72,16 +60,17 @@ def test_one_vs_rest_accuracy_is_explained_by_what_is_shown(whole: Report) -> No
 
 
 def test_intervals_say_what_they_are_over(whole: Report, bare: Report) -> None:
-    assert "bootstrap over 5 dialogues" in words(scores_of(whole))
-    assert "Only 3 speakers: the true interval is likely wider" in words(scores_of(bare))
+    assert "bootstrap over 5 dialogues" in section_words("scores", whole)
+    assert "Only 3 speakers: the true interval is likely wider" in section_words("scores", bare)
     alone = replace(bare, intervals={})
-    assert "No intervals: all test utterances are of one speaker" in words(scores_of(alone))
+    assert "No intervals: all test utterances are of one speaker" in section_words("scores", alone)
     shared = replace(whole, clusters=replace(whole.clusters, shared_speakers=2))
-    assert "Some dialogues share speakers (2 speakers in several)" in words(scores_of(shared))
+    note = "Some dialogues share speakers (2 speakers in several)"
+    assert note in section_words("scores", shared)
 
 
 def test_seeds_and_folds_are_given_one_by_one_and_as_mean_and_sd(whole: Report) -> None:
-    found = words(jobs_of(whole))
+    found = section_words("seeds", whole)
     for job in whole.jobs:
         of = job.scores["weighted_f1"]
         assert f"{job.seed} {job.fold} {job.scores['accuracy']:.3f}" in found
@@ -94,11 +83,11 @@ def test_seeds_and_folds_are_given_one_by_one_and_as_mean_and_sd(whole: Report) 
 
 
 def test_one_seed_has_no_sd(bare: Report) -> None:
-    assert "±" not in words(jobs_of(bare))
+    assert "±" not in section_words("seeds", bare)
 
 
 def test_classes(whole: Report) -> None:
-    found = words(classes_of(whole))
+    found = section_words("classes", whole)
     for of in whole.classes:
         assert f"{of.name} {of.precision:.3f} {of.recall:.3f} {of.f1:.3f}" in found
         assert f"{of.ovr_accuracy:.3f} {of.support}" in found
@@ -107,9 +96,9 @@ def test_classes(whole: Report) -> None:
 def test_splits_that_lack_a_class_are_named_beside_its_score(bare: Report) -> None:
     (counts,) = bare.card["counts"]
     lacking = {**counts, "train": counts["train"] | {"sad": 0}}
-    found = words(classes_of(replace(bare, card={**bare.card, "counts": [lacking]})))
+    found = section_words("classes", replace(bare, card={**bare.card, "counts": [lacking]}))
     assert "train has no utterance of the class 'sad': a model cannot learn it" in found
-    assert "has no utterance" not in words(classes_of(bare))
+    assert "has no utterance" not in section_words("classes", bare)
 
 
 def test_curves_are_told_in_words(whole: Report) -> None:
@@ -117,14 +106,14 @@ def test_curves_are_told_in_words(whole: Report) -> None:
         job.history.numbers("train_loss")[job.history.numbers("best") == 1]
         for job in whole.run.jobs
     ]
-    found = "".join(curves_of(whole.run))
+    found = section("curves", **view_of(whole))
     assert "6 trained models, on average" in found
     assert f"{np.mean(kept):.3f} in those kept" in found
 
 
 @pytest.mark.slow
 def test_calibration_before_and_after(whole: Report) -> None:
-    found, of = words(calibration_of(whole.calibration)), whole.calibration
+    found, of = section_words("calibration", whole), whole.calibration
     assert of.after is not None
     for name in ("nll", "brier", "ece", "ece_adaptive"):
         assert f"{getattr(of.before, name):.4f} {getattr(of.after, name):.4f}" in found
@@ -136,7 +125,8 @@ def test_calibration_before_and_after(whole: Report) -> None:
 
 def test_calibration_without_validation_rows(whole: Report) -> None:
     jobs = [replace(job, **_only_test(job)) for job in whole.run.jobs]
-    found = words(calibration_of(replace(calibrate(jobs), clipped=2, at_bound=1)))
+    spoiled = replace(calibrate(jobs), clipped=2, at_bound=1)
+    found = section_words("calibration", replace(whole, calibration=spoiled))
     assert "No temperature" in found
     assert "2 test rows gave the true class a probability of 0" in found
     assert "1 temperature ended at a bound" in found
@@ -149,7 +139,7 @@ def _only_test(job: Any) -> dict[str, Any]:
 
 
 def test_gaps_have_groups_sizes_and_intervals(whole: Report) -> None:
-    found = words(gaps_of(whole))
+    found = section_words("groups", whole)
     assert "fewer than 10 test utterances" in found
     for field in ("gender", "duration", "session"):
         assert f"By {field}" in found
@@ -164,14 +154,14 @@ def test_gaps_have_groups_sizes_and_intervals(whole: Report) -> None:
 
 
 def test_what_the_corpus_does_not_say_is_named(bare: Report, tmp_path: Path) -> None:
-    assert "Not stated by the corpus: gender, duration, session." in words(gaps_of(bare))
+    assert "Not stated by the corpus: gender, duration, session." in section_words("groups", bare)
     fake = FakeRun(tmp_path, each=5).write()
-    few = words(gaps_of(evaluate(fake.run, fake.data)))
+    few = section_words("groups", evaluate(fake.run, fake.data))
     assert "No speaker has 10 test utterances or more" in few
 
 
 def test_conditions_have_differences_with_intervals(whole: Report, bare: Report) -> None:
-    found = words(robustness_of(whole))
+    found = section_words("robustness", whole)
     for condition in whole.conditions:
         assert condition.name.replace("_", " ", 1) in found
         change = condition.differences["uar"]
@@ -179,18 +169,18 @@ def test_conditions_have_differences_with_intervals(whole: Report, bare: Report)
         assert change.interval is not None
         assert f"{abs(change.interval.low):.3f} to" in found
     assert "shuffled text 0.000 0.000 to 0.000" in found
-    assert "no test of worse conditions" in words(robustness_of(bare))
+    assert "no test of worse conditions" in section_words("robustness", bare)
 
 
 def test_the_lexically_neutral_subset(whole: Report, bare: Report) -> None:
-    found = words(neutral_of(whole))
+    found = section_words("neutral", whole)
     lexical = next(grouping for grouping in whole.groupings if grouping.field == "lexical")
     neutral = next(group for group in lexical.groups if group.name == "neutral")
     assert f"On the {neutral.utterances} lexically neutral test utterances alone" in found
     for probe in whole.probes:
         assert probe.neutral is not None
         assert f"Linear probe on {probe.slot} {probe.neutral.scores['accuracy']:.3f}" in found
-    assert "Neither transcripts nor sentences" in words(neutral_of(bare))
+    assert "Neither transcripts nor sentences" in section_words("neutral", bare)
     few = replace(lexical, groups=(replace(neutral, scores={}, intervals={}),), gaps={})
-    told = words(neutral_of(replace(whole, groupings=(few,))))
+    told = section_words("neutral", replace(whole, groupings=(few,)))
     assert f"Too few lexically neutral test utterances to score: {neutral.utterances}" in told

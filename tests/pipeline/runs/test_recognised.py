@@ -27,12 +27,11 @@ from pipeline.data.examples import Examples, join
 from pipeline.model.checkpoint import make_model
 from pipeline.params.file import Params, all_problems
 from pipeline.report.evaluate import evaluate
-from pipeline.report.robustness import robustness_of
 from pipeline.runs.conditions import conditions, write_conditions
 from pipeline.training import loop
-from tests.pipeline.report.test_sections import words
 from tests.pipeline.training.test_loop import CLASSES, DIM, labels_of
 from tests.support.fake_run import FakeRun
+from tests.support.pages import section_words
 
 Frames = Mapping[str, NDArray[np.float32]]
 ENCODER = {"kind": "text_encoder", "weights_sha256": "ab", "options": {"layer": -1}}
@@ -242,10 +241,10 @@ def test_the_report_names_the_condition_and_what_it_rests_on(tmp_path: Path) -> 
     fake = FakeRun(tmp_path, extras=True, told=True).write(asr=record)
     for path in fake.run.rglob("conditions.csv"):
         path.write_text(path.read_text().replace("shuffled_text", "asr_text"))
-    found = words(robustness_of(evaluate(fake.run, fake.data)))
+    found = section_words("robustness", evaluate(fake.run, fake.data))
     assert "recognised text (ASR) 0.000 0.000 to 0.000" in found
     assert "Recognised text: 30 of 36 test utterances get the words" in found
     assert "The other 6 had none: there the reference stays" in found
     assert "Word error rate against the reference: 22.5% of 40 words" in found
     plain = FakeRun(tmp_path / "plain", extras=True, told=True).write()
-    assert "Recognised" not in words(robustness_of(evaluate(plain.run, plain.data)))
+    assert "Recognised" not in section_words("robustness", evaluate(plain.run, plain.data))

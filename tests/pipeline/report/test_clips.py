@@ -14,8 +14,9 @@ import soundfile
 from features.corpus.utterance import Utterance
 from features.files.records import write_rows
 from pipeline.evaluation.errors import WorstError
-from pipeline.report.errors import Clips, audio_root, errors_of
+from pipeline.report.clips import Clip, Clips, audio_root
 from pipeline.report.evaluate import evaluate
+from pipeline.report.page import section, view_of
 from pipeline.report.records import Report
 from tests.support.fake_run import FakeRun
 
@@ -43,16 +44,16 @@ def decoded(address: str) -> tuple[np.ndarray, int]:
 
 
 def test_a_clip_is_the_span_in_mono_at_16_khz(corpus: Path) -> None:
-    address, silent = Clips(corpus).find(replace(ERROR, start=1.0, stop=1.5))
-    samples, rate_hz = decoded(address)
-    assert silent == ""
+    clip = Clips(corpus).find(replace(ERROR, start=1.0, stop=1.5))
+    samples, rate_hz = decoded(clip.address)
+    assert clip.silent == ""
     assert (rate_hz, samples.ndim) == (16_000, 1)
     assert len(samples) / rate_hz == pytest.approx(0.5, abs=0.15)  # MP3 pads to whole frames
     heard = np.abs(np.fft.rfft(samples, 2 * rate_hz))
     assert np.argmax(heard) / 2 == pytest.approx(440, abs=3)
     # the mean of a tone of amplitude 0.8 and silence
     assert np.abs(samples[2000:6000]).max() == pytest.approx(0.4, abs=0.05)
-    whole, _ = decoded(Clips(corpus).find(ERROR)[0])
+    whole, _ = decoded(Clips(corpus).find(ERROR).address)
     assert len(whole) > 3 * len(samples)
 
 
@@ -61,41 +62,45 @@ def test_equal_clips_have_equal_bytes(corpus: Path) -> None:
 
 
 def test_what_exceeds_the_budget_is_left_out_and_smaller_clips_go_on(corpus: Path) -> None:
-    size = len(Clips(corpus).find(ERROR)[0])
+    size = len(Clips(corpus).find(ERROR).address)
     short = replace(ERROR, start=0.0, stop=0.2)
     clips = Clips(corpus, budget_bytes=2 * size - 1)
-    assert clips.find(ERROR)[0]
-    assert clips.find(ERROR) == (
-        "",
-        f"the clips of a page hold {(2 * size - 1) / 1e6:g} MB at most",
-    )
-    assert clips.find(short)[0]
+    assert clips.find(ERROR).address
+    full = f"the clips of a page hold {(2 * size - 1) / 1e6:g} MB at most"
+    assert clips.find(ERROR) == Clip(silent=full)
+    assert clips.find(short).address
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../secret.wav", "audio/../../secret.wav"])
 def test_nothing_outside_the_corpus_is_read(corpus: Path, path: str) -> None:
     soundfile.write(corpus.parent / "secret.wav", np.zeros(RATE_HZ), RATE_HZ)
-    assert Clips(corpus).find(replace(ERROR, audio=path)) == (
-        "",
-        "its path leaves the corpus's folder",
-    )
+    found = Clips(corpus).find(replace(ERROR, audio=path))
+    assert found == Clip(silent="its path leaves the corpus's folder")
 
 
 def test_what_cannot_be_heard_says_why(corpus: Path) -> None:
     (corpus / "audio/bad.wav").write_bytes(b"RIFF")
     unreadable = "its audio cannot be read on the machine that wrote this page"
-    assert Clips(corpus).find(replace(ERROR, audio="audio/bad.wav")) == ("", unreadable)
-    missing = Clips(corpus).find(replace(ERROR, audio="audio/missing.wav"))
-    assert missing == ("", "its audio is missing, or is no longer that which the model heard")
-    assert Clips(corpus).find(replace(ERROR, start=7.0, stop=8.0)) == ("", unreadable)
-    assert Clips(corpus).find(replace(ERROR, audio=None))[1] == "the corpus has no audio of it"
-    assert "not on the machine" in Clips(None).find(ERROR)[1]
+    gone = "its audio is missing, or is not the recording that the model was tested on"
+    for reason, changes in (
+        (unreadable, {"audio": "audio/bad.wav"}),
+        (unreadable, {"start": 7.0, "stop": 8.0}),
+        (gone, {"audio": "audio/missing.wav"}),
+        ("the corpus has no audio of it", {"audio": None}),
+    ):
+        error: WorstError = replace(ERROR, **changes)
+        assert Clips(corpus).find(error) == Clip(silent=reason)
+    assert "not on the machine" in Clips(None).find(ERROR).silent
 
 
 @pytest.fixture
 def report(tmp_path: Path) -> Report:
     fake = FakeRun(tmp_path, told=True).write()
     return evaluate(fake.run, fake.data)
+
+
+def errors_section(report: Report) -> str:
+    return section("errors", **view_of(report))
 
 
 def with_sound(report: Report, missing: int = 0) -> str:
@@ -109,7 +114,7 @@ def with_sound(report: Report, missing: int = 0) -> str:
         )
         for k, error in enumerate(report.errors.shown)
     )
-    return "".join(errors_of(replace(report, errors=replace(report.errors, shown=shown))))
+    return errors_section(replace(report, errors=replace(report.errors, shown=shown)))
 
 
 def test_errors_have_text_speaker_and_a_player(report: Report) -> None:
@@ -133,7 +138,7 @@ def test_a_recording_that_was_replaced_is_not_played(report: Report) -> None:
     write_rows(folder / "manifest.jsonl", rows)
     found = with_sound(report)
     assert found.count("<audio") == 1
-    assert found.count("no sound: its audio is missing, or is no longer") == len(ids) - 1
+    assert found.count("no sound: its audio is missing, or is not the recording") == len(ids) - 1
 
 
 def test_sound_can_be_left_out(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +149,7 @@ def test_sound_can_be_left_out(report: Report, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_without_the_corpus_the_text_is_left(report: Report) -> None:
-    found = "".join(errors_of(report))
+    found = errors_section(report)
     assert "<audio" not in found
     assert found.count("not on the machine that wrote this page") == 1
 
@@ -159,5 +164,5 @@ def test_a_users_corpus_is_found_by_its_root(
 
 def test_no_errors_need_no_list(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path, skill=1.0).write()
-    found = "".join(errors_of(evaluate(fake.run, fake.data)))
-    assert "No test utterance was got wrong by most seeds" in found
+    found = errors_section(evaluate(fake.run, fake.data))
+    assert "No test utterance was predicted wrongly by most seeds" in found

@@ -1,0 +1,119 @@
+"""The plots of the report, and what they say in words for readers who do not see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from pipeline.evaluation.calibration import Calibration, ReliabilityBin
+from pipeline.evaluation.run_folder import RunFolder
+from pipeline.html.format import NAMES
+from pipeline.html.plots import Curve, curves_svg, matrix_svg, ranked_svg, reliability_svg
+from pipeline.metrics import MONITORS
+from pipeline.report.records import Report
+
+
+@dataclass(frozen=True)
+class ConfusionTexts:
+    """`[K][K]` counts of all seeds, and shares of each true class, as shown."""
+
+    counts: list[list[str]]
+    shares: list[list[str]]
+
+
+@dataclass(frozen=True)
+class ReliabilityPlot:
+    """A reliability plot and the bins that it shows."""
+
+    title: str
+    svg: Markup
+    bins: Sequence[ReliabilityBin]
+
+
+def curves(run: RunFolder) -> list[Markup]:
+    """Losses and a validation metric over epochs, a line a trained model; empty without epochs."""
+    if not any(job.history.rows for job in run.jobs):
+        return []
+    shown = monitor_shown(run)
+    panels = {"train_loss": "Training loss", "valid_loss": "Validation loss"}
+    panels[f"valid_{shown}"] = f"Validation {NAMES[shown]}"
+    return [_curves(run, column, title) for column, title in panels.items()]
+
+
+def monitor_shown(run: RunFolder) -> str:
+    """The metric that selected the epoch; UAR where that was the loss."""
+    monitor = str(run.train.get("monitor"))
+    return monitor if monitor in MONITORS else "uar"
+
+
+def _curves(run: RunFolder, column: str, title: str) -> Markup:
+    lines = [
+        Curve(
+            job.history.numbers("epoch"),
+            job.history.numbers(column),
+            job.history.numbers("best") == 1,
+            run.seeds.index(job.seed),
+        )
+        for job in run.jobs
+    ]
+    starts = [line.values[0] for line in lines if len(line.values)]
+    kept = np.concatenate([line.values[line.kept] for line in lines])
+    words = (
+        f"{title} over epochs, {len(lines)} trained models, on average {np.mean(starts):.3f} in "
+        f"the first epoch, {np.mean(kept):.3f} in those kept"
+    )
+    return curves_svg(title, lines, words)
+
+
+def as_predicted(classes: Sequence[str]) -> list[str]:
+    """Header of the confusion table."""
+    return ["True class", *(f"as {name}" for name in classes)]
+
+
+def confusion_texts(report: Report) -> ConfusionTexts:
+    """Cells of the confusion matrices."""
+    counts = report.confusions.sum(0)
+    return ConfusionTexts(
+        counts=[[str(count) for count in row] for row in counts],
+        shares=[[f"{share:.2f}" for share in row] for row in report.shares],
+    )
+
+
+def confusion_plots(report: Report, texts: ConfusionTexts) -> list[tuple[str, Markup]]:
+    """Titles and plots of the counts and of the shares."""
+    counts, seeds = report.confusions.sum(0), len(report.run.seeds)
+    over = f", summed over {seeds} seeds" if seeds > 1 else ""
+    found = []
+    for title, depths, cells in (
+        (f"Counts{over}", counts / max(counts.max(), 1), texts.counts),
+        ("Share of each true class", report.shares, texts.shares),
+    ):
+        words = f"Confusion matrix: {title}; the table below has the numbers"
+        found.append((title, matrix_svg(depths, cells, report.run.classes, words)))
+    return found
+
+
+def reliability_plots(found: Calibration) -> list[ReliabilityPlot]:
+    """Reliability as predicted, after temperature scaling where known, and in adaptive bins."""
+    kinds = [
+        ("As predicted", "equal width", found.reliability),
+        ("After temperature scaling", "equal width", found.reliability_after),
+        ("Bins of equally many rows", "equal count", found.reliability_adaptive),
+    ]
+    plots = []
+    for title, binning, bins in kinds:
+        if bins is not None:
+            words = f"Reliability plot, {title.lower()}; the tables below have the numbers"
+            svg = reliability_svg(title, binning, bins, words)
+            plots.append(ReliabilityPlot(title, svg, bins))
+    return plots
+
+
+def speaker_plot(report: Report) -> Markup:
+    """Accuracy of each speaker, worst first."""
+    accuracies = [speaker.accuracy for speaker in report.speaker_spread.speakers]
+    words = "Accuracy of each speaker, worst first; dashed, that of all; numbers below"
+    return ranked_svg(accuracies, report.summaries["accuracy"].value, "accuracy", words)
