@@ -68,17 +68,7 @@ def confusion(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Counts
 def grouped_confusion(
     groups: ArrayLike, n_groups: int, labels: ArrayLike, predictions: ArrayLike, classes: int
 ) -> Counts:
-    """One confusion matrix for each group of items.
-
-    Args:
-        groups: `[N]` integers below `n_groups`, the group of each item.
-        n_groups: Number of groups G.
-        labels: `[N]` integers, the true classes.
-        predictions: `[N]` integers, the predicted ones.
-        classes: Number of classes K.
-
-    Returns:
-        `[G, K, K]`.
+    """One `confusion` for each of G groups, `[G, K, K]`; `groups` `[N]` holds that of each item.
 
     Raises:
         ValueError: As `confusion`, and if a group is out of range.
@@ -193,16 +183,7 @@ def row_shares(matrices: Matrices) -> Floats:
 def validation_scores(
     labels: ArrayLike, predictions: ArrayLike, n_classes: int
 ) -> dict[str, float]:
-    """The metrics named in `MONITORS`, for one epoch.
-
-    Args:
-        labels: `[N]` integers below K.
-        predictions: `[N]` integers below K.
-        n_classes: K.
-
-    Raises:
-        ValueError: As `confusion`.
-    """
+    """Metrics named in `MONITORS`, for one epoch; arguments and errors are those of `confusion`."""
     values = scores(confusion(labels, predictions, n_classes))
     return {name: float(values[name]) for name in MONITORS}
 

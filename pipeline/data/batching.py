@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -108,16 +107,13 @@ def _made(
     batches: Sequence[Sequence[BatchRow]],
     unit: Unit,
 ) -> Iterator[Batch]:
-    return examples.make_all(partial(_batch, examples, labels, unit), batches)
+    def make(rows: Sequence[BatchRow]) -> Batch:
+        by_row = [[labels[place] for place in row.places] for row in rows]
+        if unit == "dialogue":
+            return examples.dialogue_batch(by_row)
+        return examples.batch([label for (label,) in by_row])
 
-
-def _batch(
-    examples: ExampleSource, labels: Sequence[Label], unit: Unit, rows: Sequence[BatchRow]
-) -> Batch:
-    by_row = [[labels[place] for place in row.places] for row in rows]
-    if unit == "dialogue":
-        return examples.dialogue_batch(by_row)
-    return examples.batch([label for (label,) in by_row])
+    return examples.make_all(make, batches)
 
 
 def read_ahead(make: Callable[[T], Batch], members: Sequence[T]) -> Iterator[Batch]:

@@ -55,11 +55,7 @@ def decode(text: str, slots: Collection[str]) -> dict[str, str]:
 
 
 def count_by_reason(dropped: Mapping[str, Mapping[str, str]]) -> list[ReasonCount]:
-    """Numbers of utterances by slot and reason, the most frequent first.
-
-    Args:
-        dropped: Reasons by utterance and slot.
-    """
+    """Numbers of utterances by slot and reason, the most frequent first."""
     by_slot: dict[str, list[str]] = {}
     for reasons in dropped.values():
         for slot, reason in reasons.items():

@@ -59,12 +59,9 @@ class Front(nn.Module):
     ) -> None:
         super().__init__()
         self.mask_padding = mask_padding
+        framed = [slot for slot in (*FUSED, "prosody") if slot in specs]
         self.projections = nn.ModuleDict(
-            {
-                slot: make_projection(specs[slot], d_model, dropout)
-                for slot in (*FUSED, "prosody")
-                if slot in specs
-            }
+            {slot: make_projection(specs[slot], d_model, dropout) for slot in framed}
         )
         self.spectral: ClipBranch | None = None
         if "spectral" in specs:
@@ -143,13 +140,7 @@ class RecurrentFusion(FusionModel):
         return self.front.fused if len(self.front.fused) == len(FUSED) else []
 
     def make_attention(self, width: int, heads: int, dropout: float) -> None:
-        """Add the kind's attention layers.
-
-        Args:
-            width: Width of the frames, 2 D.
-            heads: Attention heads.
-            dropout: Dropout rate of the model.
-        """
+        """Add the kind's attention layers, for frames of `width` 2 D."""
         raise NotImplementedError
 
     def attend(self, states: Mapping[str, Stream]) -> dict[str, Stream]:
@@ -166,18 +157,7 @@ class RecurrentFusion(FusionModel):
 def check(
     model: str, specs: Mapping[str, StreamSpec], dropout: float, heads: int, width: int
 ) -> None:
-    """Refuse streams that a model has no place for, and sizes that do not fit.
-
-    Args:
-        model: Name for the messages.
-        specs: Streams by slot.
-        dropout: Dropout rate.
-        heads: Attention heads.
-        width: Width of the frames that the heads divide among them.
-
-    Raises:
-        ParamsError: Naming the slot or the size.
-    """
+    """Refuse streams that a model has no place for, and heads that do not divide the width."""
     check_slots(model, specs, SLOTS, binned=("prosody",))
     check_dropout(model, dropout)
     if heads < 1 or width % heads:

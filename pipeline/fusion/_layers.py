@@ -261,13 +261,7 @@ class ResidualAttention(nn.Module):
 
 
 class AttentionStage(nn.Module):
-    """Residual attention and a normalised layer: y = x + MHA(x, c, c); LN(y + Linear(y)).
-
-    Args:
-        width: Width D of query and context.
-        heads: Attention heads.
-        dropout: Dropout rate of the attention weights.
-    """
+    """`ResidualAttention` and a normalised layer: y = x + MHA(x, c, c); LN(y + Linear(y))."""
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()

@@ -97,8 +97,13 @@ class Gat(FusionModel):
     ) -> None:
         super().__init__()
         check_slots("gat", specs, ORDER, binned=("prosody",))
-        check_sizes(d_model, gat_layers, encoder_heads)
         check_dropout("gat", dropout)
+        if not 1 <= gat_layers <= MOST_LAYERS:
+            raise ParamsError(f"gat: gat_layers {gat_layers}; expected 1 to {MOST_LAYERS}")
+        if encoder_heads < 1 or d_model % encoder_heads:
+            raise ParamsError(
+                f"gat: encoder_heads {encoder_heads}; expected a divisor of d_model, {d_model}"
+            )
         self.mask_padding = mask_padding
         frames = [slot for slot in ORDER if slot in specs and slot != "spectral"]
         attending = [slot for slot in frames if slot != "prosody" or f0_attention]
@@ -290,16 +295,6 @@ class MultiheadExchange(nn.Module):
     def exchange(self, a: Stream, b: Stream) -> tuple[Stream, Stream]:
         """Both streams after attention."""
         return self.first(a, b), self.second(b, a)
-
-
-def check_sizes(d_model: int, gat_layers: int, encoder_heads: int) -> None:
-    """Refuse sizes that do not fit each other."""
-    if not 1 <= gat_layers <= MOST_LAYERS:
-        raise ParamsError(f"gat: gat_layers {gat_layers}; expected 1 to {MOST_LAYERS}")
-    if encoder_heads < 1 or d_model % encoder_heads:
-        raise ParamsError(
-            f"gat: encoder_heads {encoder_heads}; expected a divisor of d_model, {d_model}"
-        )
 
 
 def from_public(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

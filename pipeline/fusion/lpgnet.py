@@ -285,10 +285,6 @@ class GlobalContext(nn.Module):
     The paper compresses "the global context" and broadcasts it back, hence `pooled`: the mean over
     the positions that exist, one row for each dialogue. `sequence` reads the equation without
     pooling: every position that exists is a row. Statistics of the norm count no padding.
-
-    Args:
-        d_model: Width D.
-        kind: `pooled` or `sequence`.
     """
 
     def __init__(self, d_model: int, kind: GlobalContextKind) -> None:
@@ -351,9 +347,7 @@ class MultimodalGate(nn.Module):
     beta_m = exp(W R_m) / sum_k exp(W R_k) for each feature of each position, with one bias-free W
     for all modalities. A modality that lacks a position (its frames end earlier) has no weight.
 
-    Args:
-        d_model: Width D.
-        learned: Whether W is learned; False: all modalities weigh the same (an ablation).
+    Without `learned` all modalities weigh the same (an ablation of the paper).
     """
 
     def __init__(self, d_model: int, *, learned: bool = True) -> None:
@@ -384,7 +378,7 @@ def distillation(teacher: Tensor, student: Tensor, tau: float) -> Tensor:
     would let through what is NaN there, as 0 * NaN is NaN.
 
     Args:
-        teacher: `[R, K]` logits of the whole model.
+        teacher: `[R, K]` logits of the fused prediction.
         student: `[R, K]` logits of one modality.
         tau: Temperature.
     """

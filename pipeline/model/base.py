@@ -73,16 +73,10 @@ def check_slots(
     *,
     binned: Collection[str] = (),
 ) -> None:
-    """Refuse slots that a model has no place for, and a model without any.
-
-    Args:
-        model: Name for the messages.
-        specs: Streams by slot.
-        allowed: Slots that the model takes.
-        binned: Slots among them that may hold integer bins.
+    """Refuse slots that are not `allowed`, bins in slots that are not `binned`, and no slot at all.
 
     Raises:
-        ParamsError: Naming the slot.
+        ParamsError: With the name of the model and the slot.
     """
     extra = sorted(set(specs) - set(allowed))
     if extra:
@@ -101,11 +95,7 @@ def check_slots(
 
 
 def check_dropout(model: str, dropout: float) -> None:
-    """Refuse a dropout rate outside [0, 1).
-
-    Raises:
-        ParamsError: With the name of the model.
-    """
+    """Refuse a dropout rate outside [0, 1)."""
     if not 0 <= dropout < 1:
         raise ParamsError(f"{model}: dropout {dropout}; expected 0 <= dropout < 1")
 
