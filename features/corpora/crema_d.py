@@ -91,29 +91,17 @@ class CremaD:
         citation="Cao et al. 2014, doi 10.1109/TAFFC.2014.2336244",
         obtain="Clone https://github.com/CheyneyComputerScience/CREMA-D and run `git lfs pull`.",
     )
-    generated: ClassVar[bool] = False
     scripted: ClassVar[bool] = True
     classes = tuple(INTENDED.values())
 
     def __init__(
         self, root: Path, *, labels: Literal["intended", "voice_vote"] = "intended"
     ) -> None:
-        self._root, self._labels = root, labels
-
-    @property
-    def variant(self) -> str:
-        """Which of the two sets of labels."""
-        return self._labels
-
-    @property
-    def label_map(self) -> Mapping[str, str | None]:
-        """Codes of file names, or letters of votes, to classes."""
-        return INTENDED if self._labels == "intended" else VOTED
-
-    @property
-    def published(self) -> Published | None:
-        """Counts by intended emotion; none were published for votes."""
-        return _INTENDED_COUNTS if self._labels == "intended" else None
+        self._root = root
+        self.variant = labels
+        self.label_map: Mapping[str, str | None] = INTENDED if labels == "intended" else VOTED
+        # No counts by vote were published.
+        self.published = _INTENDED_COUNTS if labels == "intended" else None
 
     def tables(self) -> Iterator[Path]:
         """Demographics, and the summary of the votes."""
@@ -132,7 +120,7 @@ class CremaD:
                 self._root, "no folder AudioWAV", "AudioWAV", corpus="CREMA-D", source=self.source
             )
         genders = self._genders()
-        votes = None if self._labels == "intended" else self._votes()
+        votes = None if self.variant == "intended" else self._votes()
         for path in clips_in(folder):
             yield _item(path, genders, votes)
 

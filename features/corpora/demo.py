@@ -1,39 +1,38 @@
-"""The demo corpus: emotional speech made by rule, so that everything runs without a data set.
+"""Demo corpus: synthetic emotional speech, so that everything runs without a data set.
 
-**It shows that the machine works, not how well emotion is recognised.** Emotions are exaggerated
+**It shows that the software works, not how well emotion is recognised.** Emotions are exaggerated
 and uniform, speakers are variants of one synthesiser, and the mixture of cues is made up.
 
-What it is: 416 utterances of 1.05-2.8 s (11 minutes), 8 emotions of 52 each, 18 speakers (9 female,
-9 male) in two-voice dialogues of 6-10 turns. 10 speakers, 240 utterances are for training, 4 and 64
-for validation, 4 and 112 for testing; no speaker, dialogue or sentence is in two splits. The
-emotion of a turn does not depend on the turns before it. `other` is boredom.
+Contents: 416 utterances of 1.05-2.8 s (11 minutes), 8 emotions of 52 each, 18 speakers (9 female,
+9 male) in two-voice dialogues of 6-10 turns. Training: 10 speakers, 240 utterances; validation: 4
+and 64; test: 4 and 112. No speaker, dialogue or sentence is in two splits. The emotion of a turn
+does not depend on the turns before it. `other` is boredom.
 
-How it is made: sentences are our own (`_demo_texts`) and dealt by a plan (`_demo_plan`); espeak-ng
-speaks them without expression (`_demo_espeak`); WORLD changes pitch, range, contour, rate, tilt,
-formants, breath and tremor (`_demo_prosody`) by speaker and emotion (`_demo_voices`); a laugh, sob,
-sigh or gasp comes before, after or instead of the words (`_demo_sounds`). That takes 40 s of
-processor time in all.
+Synthesis (`_demo/`): our own sentences (`texts`) are distributed by a `plan`; espeak-ng speaks them
+without expression (`espeak`); WORLD changes pitch, range, contour, rate, tilt, formants, breath and
+tremor (`prosody`) by speaker and emotion (`voices`); a laugh, sob, sigh or gasp precedes, follows
+or replaces the words (`sounds`). This takes 40 s of processor time in all.
 
 Ceilings: of each emotion but neutral, 40 % of the utterances (to the nearest count) show it in
 words and voice, 30 % in the words alone, 30 % in the voice alone; the words or the voice of the
-rest, and of `neutral` always, are neutral. Whoever sees no cue does best to say `neutral`, so the
-share that can be right, with n utterances of an emotion, c of them with a cue in the words, is
+rest, and of `neutral` always, are neutral. Without a cue the best guess is `neutral`, so that with
+n utterances of an emotion, c of them with a cue in the words, the highest possible accuracy is
 
     text alone:  (7 c + n) / 8 n = 311/416 (train 59/80, valid 25/32, test 3/4)
     audio alone: the same, with cues in the voice
     both:        1, as every emotion but neutral has a cue somewhere
 
-(tests/features/corpora/test_demo.py counts them.) Accuracy and UAR agree, as emotions are equally
-frequent. The audio ceiling is that of voice and sounds: the words can be heard, too, and a
-recogniser that understands them is not bound by it. Phrases differ between splits, so that 240
-utterances teach little of that.
+(tests/features/corpora/test_demo.py counts them.) Accuracy and UAR are equal, as emotions are
+equally frequent. The audio ceiling holds for voice and sounds: a speech recogniser that understands
+the words is not bound by it, but phrases differ between splits, so that 240 utterances teach little
+of that.
 
 Measured on the test split by logistic regression on means over time, its strength chosen on the
 validation split (seed 0): text (MiniLM) 0.67, audio (Whisper tiny.en, layers 2 and 4) 0.71, both
-0.91. Where there is a cue, nearly all are right; what is lost is mostly `neutral`.
+0.91. Utterances with a cue are nearly all right; most errors are in `neutral`.
 
-Licence: texts and audio are part of this repository (MIT). espeak-ng is GPL-3.0-or-later: it is a
-program that is run, and what it says is not covered. WORLD is BSD-3-Clause.
+Licence: texts and audio are part of this repository (MIT). espeak-ng is GPL-3.0-or-later; it is a
+program that is run, and its output is not covered. WORLD is BSD-3-Clause.
 """
 
 from __future__ import annotations
@@ -57,22 +56,22 @@ STAMP = "made_from.json"
 
 
 class Demo:
-    """The demo corpus below `root`, made there if it is not there yet.
+    """Adapter of the demo corpus, which makes its audio unless it exists.
 
     Args:
-        root: Folder that gets `audio/`.
-        utterances: How many, a multiple of the 8 emotions.
-        seed: Seed of all that is drawn; another one gives another corpus.
+        root: Folder for `audio/`.
+        utterances: Number of utterances, a multiple of the 8 emotions.
+        seed: Random seed of the plan and the voices; another one gives another corpus.
 
     Raises:
-        ParamsError: If `utterances` or `seed` cannot be.
+        ParamsError: If `utterances` is not such a multiple.
     """
 
     source: ClassVar[Source] = Source(
         title="heronry demo: synthetic emotional speech",
         licence="MIT (speech by espeak-ng, a GPL-3.0-or-later program that is run)",
         citation="heronry, features/corpora/demo.py",
-        obtain="It is generated by the prepare stage; nothing is to be downloaded.",
+        obtain="It is generated by the prepare stage; there is nothing to download.",
     )
     generated: ClassVar[bool] = True
     disclaimer: ClassVar[str] = (
@@ -81,21 +80,12 @@ class Demo:
     )
     classes: tuple[str, ...] = CLASSES
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        utterances: Utterances = 416,
-        seed: Seed = 0,
-    ) -> None:
-        whole = isinstance(utterances, int) and not isinstance(utterances, bool)
-        if not whole or utterances < LEAST or utterances % len(CLASSES):
+    def __init__(self, root: Path, *, utterances: Utterances = 416, seed: Seed = 0) -> None:
+        if utterances < LEAST or utterances % len(CLASSES):
             raise ParamsError(
                 f"corpus demo: utterances is {utterances!r}; expected a multiple of {len(CLASSES)} "
                 f"(the emotions) of at least {LEAST}, such as 416"
             )
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise ParamsError(f"corpus demo: seed is {seed!r}; expected a whole number from 0 up")
         self.root, self.utterances, self.seed = root, utterances, seed
 
     def items(self) -> Iterator[Item]:
@@ -109,21 +99,21 @@ class Demo:
         yield from _items(planned)
 
     def preview(self) -> Iterator[Item]:
-        """The same without their audio, which is not made."""
+        """All utterances without audio, which is not made."""
         for item in _items(plan(self.utterances, self.seed)):
             yield replace(item, audio=None)
 
     def _ensure(self, planned: Sequence[Planned]) -> None:
-        """Make the audio, unless the same plan and the same code made all that is there."""
+        """Make the audio, unless the same plan and the same code made all existing files."""
         folder = self.root / FOLDER
         made_from, files = _stamp(folder)
         recipe = _recipe(planned, self.seed)
         if made_from == recipe and all(_is(folder / name, sha) for name, sha in files.items()):
             return
         folder.mkdir(parents=True, exist_ok=True)
-        # Whatever stops the work from here on, half a corpus is never taken for a whole one.
+        # Without a stamp, an interrupted corpus is never taken for a complete one.
         (folder / STAMP).unlink(missing_ok=True)
-        # Imports scipy's signal processing, which whoever only looks need not wait for.
+        # Imported here: scipy's signal processing is slow to load and not needed by `check`.
         from features.corpora._demo.synthesis import synthesise
 
         synthesise(planned, self.seed, folder)
@@ -150,7 +140,7 @@ def _items(planned: Sequence[Planned]) -> Iterator[Item]:
 
 
 def _stamp(folder: Path) -> tuple[str | None, dict[str, str]]:
-    """What the audio was made from, and the SHA-256 of each file; nothing without a stamp."""
+    """Recipe of the existing audio and SHA-256 by file; None and empty without a stamp."""
     try:
         stamp = read_json(folder / STAMP)
     except ManifestError:
@@ -159,7 +149,7 @@ def _stamp(folder: Path) -> tuple[str | None, dict[str, str]]:
 
 
 def _recipe(planned: Sequence[Planned], seed: int) -> str:
-    """Hash of all that the audio follows from, but for the libraries."""
+    """Hash of the plan, the seed and the code of the synthesis; not of the libraries."""
     digest = hashlib.sha256(repr((seed, list(planned))).encode())
     for module in sorted(Path(__file__).with_name("_demo").glob("*.py")):
         digest.update(module.read_bytes())

@@ -117,7 +117,6 @@ class Iemocap:
         citation="Busso et al. 2008, doi 10.1007/s10579-008-9076-6",
         obtain="Request it at https://sail.usc.edu/iemocap/ and unpack IEMOCAP_full_release.",
     )
-    generated: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -130,27 +129,15 @@ class Iemocap:
     ) -> None:
         self._root, self._labels, self._audio = root, labels, audio
         self._improvised_only, self._erc_split = improvised_only, erc_split
-        self._map = LABEL_MAPS[labels]
+        self.variant = f"{labels}_improvised" if improvised_only else labels
+        self.label_map = {code: LABEL_MAPS[labels].get(code) for code in CODES}
+        # Published counts of the improvised scenes alone contradict each other.
+        self.published = None if improvised_only else PUBLISHED[labels]
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order in which papers on conversations list them."""
-        return tuple(dict.fromkeys(self._map.values()))
-
-    @property
-    def variant(self) -> str:
-        """Name of the label map, and of the subset."""
-        return f"{self._labels}_improvised" if self._improvised_only else self._labels
-
-    @property
-    def label_map(self) -> dict[str, str | None]:
-        """The corpus's labels to classes; None: left out."""
-        return {code: self._map.get(code) for code in CODES}
-
-    @property
-    def published(self) -> Published | None:
-        """Counts of the complete corpus; None for improvised scenes alone, of which none agree."""
-        return None if self._improvised_only else PUBLISHED[self._labels]
+        return tuple(dict.fromkeys(LABEL_MAPS[self._labels].values()))
 
     def tables(self) -> Iterator[Path]:
         """Label files and transcripts."""
@@ -204,7 +191,7 @@ class Iemocap:
         dialogue, session, script, letter = match.groups()
         notes: list[str] = []
         text = words("text", line, notes)
-        label, fault, excluded = self._map.get(code), None, None
+        label, fault, excluded = self.label_map.get(code), None, None
         if code not in CODES:
             fault = f"label {code}; expected one of {', '.join(CODES)}"
         elif label is None:

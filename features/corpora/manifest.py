@@ -91,7 +91,6 @@ class ManifestCorpus:
         citation="as its owner says",
         obtain="It is the user's own.",
     )
-    generated: ClassVar[bool] = False
 
     def __init__(
         self,

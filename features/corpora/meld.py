@@ -55,20 +55,14 @@ SPLITS = MappingProxyType(
         "test": ("test", "output_repeated_splits_test"),
     }
 )
-CLASSES = MappingProxyType(
-    {
-        "emotion": ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"),
-        "sentiment": ("neutral", "positive", "negative"),
-    }
-)
-COUNTS: Mapping[str, Mapping[str, int]] = MappingProxyType(
-    {
-        "emotion": dict(
-            zip(CLASSES["emotion"], (6436, 1636, 358, 1002, 2308, 361, 1607), strict=True)
-        ),
-        "sentiment": dict(zip(CLASSES["sentiment"], (6436, 3088, 4184), strict=True)),
-    }
-)
+# Utterances by class, in the order of the authors' own models.
+COUNTS = {
+    "emotion": {
+        "neutral": 6436, "surprise": 1636, "fear": 358, "sadness": 1002, "joy": 2308,
+        "disgust": 361, "anger": 1607,
+    },
+    "sentiment": {"neutral": 6436, "positive": 3088, "negative": 4184},
+}  # fmt: skip
 BAD_CLIPS = MappingProxyType(
     {
         "train_dia125_utt3": "the published clip is corrupt (declare-lab/MELD issues 39 and 52)",
@@ -104,41 +98,23 @@ class Meld:
         obtain="Download MELD.Raw.tar.gz as https://github.com/declare-lab/MELD says, for text "
         "alone only the three tables of its data/MELD.",
     )
-    generated: ClassVar[bool] = False
 
     def __init__(
         self, root: Path, *, labels: Labels = "emotion", audio: bool | None = None
     ) -> None:
-        self._root, self._labels = root, labels
-        self._wanted = audio
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the authors' own models."""
-        return CLASSES[self._labels]
-
-    @property
-    def variant(self) -> str:
-        """Which of the two label sets it is."""
-        return self._labels
-
-    @property
-    def label_map(self) -> dict[str, str | None]:
-        """The corpus's labels to classes: themselves."""
-        return {name: name for name in self.classes}
-
-    @property
-    def published(self) -> Published:
-        """Counts of the tables."""
-        return Published(
+        self._root, self._wanted, self.variant = root, audio, labels
+        self.label_map = {name: name for name in COUNTS[labels]}
+        self.published = Published(
             13708,
-            {
-                "label": COUNTS[self._labels],
-                "split": {"train": 9989, "valid": 1109, "test": 2610},
-            },
+            {"label": COUNTS[labels], "split": {"train": 9989, "valid": 1109, "test": 2610}},
             source="Poria et al. 2019 and the tables themselves",
             notes=("With audio 13,706: a clip of train is corrupt, one of dev unpublished",),
         )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the model's outputs."""
+        return tuple(self.label_map)
 
     def tables(self) -> Iterator[Path]:
         """Tables of the three splits."""
@@ -195,7 +171,7 @@ class Meld:
         notes: list[str] = []
         dialogue, utterance, speaker, given = (
             identity(name, row[name], notes) or ""
-            for name in ("Dialogue_ID", "Utterance_ID", "Speaker", self._labels.capitalize())
+            for name in ("Dialogue_ID", "Utterance_ID", "Speaker", self.variant.capitalize())
         )
         if not (dialogue.isdecimal() and utterance.isdecimal() and speaker):
             given = f"dialogue {dialogue!r}, utterance {utterance!r}, speaker {speaker!r}"
@@ -208,7 +184,7 @@ class Meld:
             audio, fault = (None, None) if excluded else self._audio(self._clips[split], clip)
         usable, label = not (fault or excluded), given if given in self.classes else None
         if usable and label is None:
-            reason = f"label {given or 'none'} is not among the classes of {self._labels}"
+            reason = f"label {given or 'none'} is not among the classes of {self.variant}"
             fault, excluded = (reason, None) if given else (None, reason)
         return Item(
             id=id,

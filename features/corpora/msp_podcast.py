@@ -80,7 +80,6 @@ class MspPodcast:
         citation="Lotfian and Busso 2019, doi 10.1109/TAFFC.2017.2736999",
         obtain="Request it at https://lab-msp.com/MSP/MSP-Podcast.html.",
     )
-    generated: ClassVar[bool] = False
 
     def __init__(
         self,

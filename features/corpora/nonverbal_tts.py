@@ -87,7 +87,6 @@ class NonverbalTts:
         citation="Borisov, Spirin and Diatlova 2025, arXiv 2507.13155",
         obtain="Run `hf download deepvk/NonverbalTTS --repo-type dataset --local-dir ROOT`.",
     )
-    generated: ClassVar[bool] = False
     published: ClassVar[Published] = Published(
         utterances=5717,
         by={
@@ -113,11 +112,7 @@ class NonverbalTts:
 
     def __init__(self, root: Path, *, events: Events = "removed") -> None:
         self._root, self._events = root, events
-
-    @property
-    def disclaimer(self) -> str:
-        """What every report on this corpus must say."""
-        return RARE if self._events == "removed" else f"{RARE} {LEAK}"
+        self.disclaimer = RARE if events == "removed" else f"{RARE} {LEAK}"
 
     def tables(self) -> Iterator[Path]:
         """The Parquet files, which hold the audio too."""

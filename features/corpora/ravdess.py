@@ -36,7 +36,6 @@ class Ravdess:
         citation="Livingstone and Russo 2018, doi 10.1371/journal.pone.0196391",
         obtain="Download Audio_Speech_Actors_01-24.zip from https://zenodo.org/records/1188976.",
     )
-    generated: ClassVar[bool] = False
     scripted: ClassVar[bool] = True
     published: ClassVar[Published] = Published(
         utterances=1440,

@@ -96,6 +96,8 @@ class Corpus(Protocol):
 
     Optional attributes or properties:
 
+    - `generated: bool`: whether it makes its own audio below the root it is given, so that the user
+      sets no root.
     - `published: Published | None`: counts of the complete corpus under the chosen label map.
     - `variant: str`: name of the label map, where there are several.
     - `label_map: Mapping[str, str | None]`: the corpus's own labels to classes; None: excluded.
@@ -109,8 +111,6 @@ class Corpus(Protocol):
     """
 
     source: ClassVar[Source]
-    generated: ClassVar[bool]
-    """Whether the adapter makes its own audio below the root it is given."""
 
     @property
     def classes(self) -> tuple[str, ...]:

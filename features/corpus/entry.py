@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from features.arguments import in_lines
+from features.corpus.adapter import Corpus
 from features.corpus.leaks import LeakKind
 from features.corpus.protocols import ProtocolName
 from features.errors import ParamsError
 from features.ranges import Amount, Interval, Positive, Seed
-from features.settings.plugins import entry_problems, split_entry
+from features.settings.plugins import entry_problems, load, split_entry
 
 PACKAGE = "features.corpora"
 
@@ -48,6 +50,16 @@ class CorpusEntry:
     shard_seconds: Positive = 3600.0
     shard_characters: Annotated[int, Interval(ge=1, le=1_000_000_000)] = 500_000
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def generated(self) -> bool:
+        """Whether the corpus makes its own audio, so that it needs no root."""
+        return bool(getattr(load(PACKAGE, self.kind), "generated", False))
+
+    def adapter(self, root: Path) -> Corpus:
+        """Make the adapter of the corpus below a root."""
+        corpus: Corpus = load(PACKAGE, self.kind)(root, **self.options)
+        return corpus
 
 
 def corpus_problems(name: str, mapping: Any) -> list[str]:

@@ -47,22 +47,11 @@ STRIDE = 64  # rows between two whose position in the file is kept
 class Label:
     """Label of an utterance, its splits, and the groups that must not cross them.
 
+    Fields are those of `features.corpus.adapter.Item`; text, audio and span are for the report.
+
     Attributes:
-        id: Id of the utterance.
-        label: Class name.
-        speaker: Speaker, unique in the corpus.
-        dialogue: Conversation or recording, unique in the corpus; None where there is none.
-        turn: Position in the dialogue, from 0.
-        gender: Gender of the speaker as the corpus states it; None where unknown.
-        sentence: Identity of a scripted sentence; None for spontaneous speech.
-        session: Recording session, where the corpus has them.
         seconds: Duration of the utterance; None without audio.
-        text: Transcript, for the report; None where there is none.
-        audio: Path of the audio file below the corpus root, for the report; None without audio.
-        start: Seconds into that file at which the utterance begins; None for its beginning.
-        stop: Seconds into that file at which it ends; None for its end.
         splits: One of train, valid, test, unused per fold of the protocol.
-        asr: Words from a speech recogniser, as in `Utterance`.
     """
 
     id: str

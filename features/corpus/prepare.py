@@ -17,7 +17,7 @@ from typing import Any
 
 from features.corpus.adapter import Corpus, Item
 from features.corpus.card import make_card
-from features.corpus.entry import PACKAGE, CorpusEntry
+from features.corpus.entry import CorpusEntry
 from features.corpus.label_checks import contradictions, label_faults, label_lines, split_lines
 from features.corpus.labels_folder import CARD, LABELS
 from features.corpus.leaks import find_leaks, gate
@@ -32,7 +32,6 @@ from features.files.reasons import NOTICED, REJECTED, write_reasons
 from features.files.records import check_unique, write_json, write_rows
 from features.files.writing import empty_folder
 from features.settings.locations import corpus_root, hashes_file, root_variable
-from features.settings.plugins import load
 
 LISTED = 20  # rejected utterances that a message quotes
 
@@ -84,14 +83,13 @@ def prepare(entry: CorpusEntry, out: Path) -> Prepared:
             splits leak. Also if more than `allow_rejected` utterances cannot be used: then
             everything has been written, and the others are ready for use.
     """
-    name, factory = entry.name, load(PACKAGE, entry.kind)
-    generated = bool(getattr(factory, "generated", False))
+    name, generated = entry.name, entry.generated
     utterances, labels = out / "utterances", out / "labels"
     root = utterances if generated else corpus_root(name)
     for folder in (utterances, labels):
         # Never written over in place: DVC may have linked the files there to its own copies.
         empty_folder(folder)
-    corpus: Corpus = factory(root, **entry.options)
+    corpus = entry.adapter(root)
     items = list(corpus.items())
     problems = _item_problems(entry, corpus, items, root)
     if problems:
@@ -138,7 +136,7 @@ def rehearse(entry: CorpusEntry, root: Path) -> Rehearsal:
         root: Its root; for a generated corpus any folder, which is not touched.
     """
     try:
-        corpus: Corpus = load(PACKAGE, entry.kind)(root, **entry.options)
+        corpus = entry.adapter(root)
         items = list(getattr(corpus, "preview", corpus.items)())
     except HeronryError as error:
         return Rehearsal(problems=(str(error),))

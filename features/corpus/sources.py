@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from features.arguments import Record
 from features.corpus.adapter import UNPACKED, Corpus
-from features.corpus.entry import PACKAGE, CorpusEntry
+from features.corpus.entry import CorpusEntry
 from features.corpus.labels_folder import AGAIN, read_card
 from features.errors import ManifestError, ParamsError
 from features.files.json_text import parse_json
@@ -28,7 +28,6 @@ from features.files.reading import file_sha256, identity, read_regular, settled
 from features.files.records import read_json, read_record, write_json
 from features.files.writing import replacing
 from features.settings.locations import corpus_root, hashes_file
-from features.settings.plugins import load
 
 READING = 1  # to be raised when `prepare` makes other rows or labels of the same files than before
 FORMAT = {"format": "heronry-sources", "version": 1, "reading": READING}
@@ -73,15 +72,11 @@ def take_record(entry: CorpusEntry) -> dict[str, Any]:
         ParamsError: If the root is not set, missing or empty.
         ManifestError: If something below it cannot be read, or a table is missing.
     """
-    if _is_generated(entry):
+    if entry.generated:
         return {**FORMAT, "generated": True}
     root = corpus_root(entry.name)
-    corpus: Corpus = load(PACKAGE, entry.kind)(root, **entry.options)
-    return {
-        **FORMAT,
-        "tables": tables_sha256(entry.name, corpus, root),
-        "audio": _listing(root),
-    }
+    tables = tables_sha256(entry.name, entry.adapter(root), root)
+    return {**FORMAT, "tables": tables, "audio": _listing(root)}
 
 
 def renew_record(entry: CorpusEntry) -> tuple[dict[str, Any], str | None]:
@@ -96,7 +91,7 @@ def renew_record(entry: CorpusEntry) -> tuple[dict[str, Any], str | None]:
     """
     path = record_path(entry.name)
     try:
-        if not _is_generated(entry):
+        if not entry.generated:
             corpus_root(entry.name)
     except ParamsError as error:
         if not path.is_file():
@@ -184,10 +179,6 @@ def changes_since(entry: CorpusEntry, labels: Path) -> list[str]:
     if path.is_file():
         old["audio"] = read_record(path, Sources, AGAIN).get("audio")
     return differences(old, take_record(entry))
-
-
-def _is_generated(entry: CorpusEntry) -> bool:
-    return bool(getattr(load(PACKAGE, entry.kind), "generated", False))
 
 
 def _listing(root: Path) -> dict[str, Any]:

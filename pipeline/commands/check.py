@@ -20,7 +20,6 @@ from features.arguments import in_lines
 from features.backbone.entry import PACKAGE as BACKBONES
 from features.backbone.entry import BackboneEntry, leaves_weights_open, open_weights
 from features.cache.reader import CacheReader
-from features.corpus.entry import PACKAGE as CORPORA
 from features.corpus.entry import CorpusEntry, corpus_entry
 from features.corpus.label_checks import named
 from features.corpus.manifest import Manifest
@@ -95,7 +94,7 @@ def find_problems(
 def corpus_problems(params: Params, *, deep: bool, note: Callable[[str], object]) -> list[str]:
     """Problems for which `prepare` would refuse the selected corpus, and changes since it ran."""
     entry = corpus_entry(params.corpus, params.corpora[params.corpus])
-    generated = load(CORPORA, entry.kind).generated
+    generated = entry.generated
     folder = Path("data", entry.name)
     card_path = folder / "labels" / "card.json"
     card: Mapping[str, Any] = {}

@@ -91,7 +91,7 @@ def _size(card: Mapping[str, Any]) -> int:
 
 
 def _root(entry: CorpusEntry) -> str:
-    if load(PACKAGE, entry.kind).generated:
+    if entry.generated:
         return "generated"
     try:
         corpus_root(entry.name)

@@ -1,8 +1,8 @@
-"""Plain speech from espeak-ng, as the wheel `espeakng-loader` ships it, driven by ctypes.
+"""Plain speech from espeak-ng, through ctypes and the library in the wheel `espeakng-loader`.
 
 espeak-ng (GPL-3.0-or-later) keeps state between calls: the same words sound different the second
-time. Hence one fixed order in a process that has not spoken before, and its random numbers,
-seeded by the clock otherwise, are seeded before each utterance.
+time. So all words are spoken in one fixed order in a fresh process, and its random generator, by
+default seeded by the clock, is seeded before each utterance.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def require() -> None:
 
 
 def speak(requests: Iterable[tuple[str, str]]) -> list[NDArray[np.int16]]:
-    """Speak pairs of (voice, text) in order; call it once, in a process made for it.
+    """Speak pairs of (voice, text) in order; call it once, in a fresh process.
 
     Returns:
         One array `[samples]` at `SAMPLE_RATE_HZ` for each request.
@@ -59,7 +59,7 @@ def speak(requests: Iterable[tuple[str, str]]) -> list[NDArray[np.int16]]:
             heard.extend(ctypes.string_at(samples, 2 * length))
         return 0
 
-    # Held until the end: espeak-ng calls it, and ctypes does not keep it alive.
+    # A local variable, since ctypes does not keep the callback alive for espeak-ng.
     callback = _Callback(listen)
     rate = library.espeak_Initialize(_SYNCHRONOUS, 0, loader.get_data_path().encode(), 0)
     if rate != SAMPLE_RATE_HZ:

@@ -1,9 +1,9 @@
-"""Who says what, when, with which cues: the demo corpus before anything is spoken.
+"""Plan of the demo corpus: speakers, dialogues, sentences and cues of all utterances.
 
-The plan alone decides what can be known from the words, from the voice and from both, so that the
-ceilings of a classifier can be counted on it exactly (tests/features/corpora/test_demo.py does).
+The plan alone determines what can be known from the words, from the voice and from both, so that
+the ceilings of a classifier can be counted exactly (tests/features/corpora/test_demo.py does).
 
-Notation: S speakers of a split, n utterances of an emotion in a split.
+Symbols: S speakers of a split, n utterances of an emotion in a split.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from features.corpora._demo.voices import SPEAKERS, STYLES, Speaker
 
 CLASSES = tuple(STYLES)
 SHARES = {"train": Fraction(15, 26), "valid": Fraction(4, 26), "test": Fraction(7, 26)}
-ONE_CUE = Fraction(3, 10)  # of an emotion: in the words alone, and as much in the voice alone
+ONE_CUE = Fraction(3, 10)  # share of an emotion with a cue in the words alone; the same for voice
 NOTHING = Fraction(0)
-WORDLESS = Fraction(1, 4)  # of those with the cue in the voice alone, where there is a sound
-LEAST = 6 * len(CLASSES)  # utterances: fewer leave a split without some emotion
-TURNS = 4  # of each speaker in a dialogue, on average
+WORDLESS = Fraction(1, 4)  # share without words of those with a sound as the only cue
+LEAST = 6 * len(CLASSES)  # utterances; fewer leave a split without some emotion
+TURNS = 4  # turns of each speaker in a dialogue, on average
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Planned:
         dialogue: Conversation of two speakers of one split.
         turn: Position in it, from 0.
         label: Emotion.
-        text: What is said; a hum where there are no words.
-        text_cue: Whether the words show the emotion; if not they come from a pool all share.
-        audio_cue: Whether the voice shows it; if not the voice is the neutral one.
+        text: Transcript; a hum where there are no words.
+        text_cue: Whether the words show the emotion; else they are neutral.
+        audio_cue: Whether the voice shows the emotion; else it is neutral.
         sound: Non-verbal sound, a part of the audio cue, or None.
-        place: before, after or alone (the sound is all there is); None without a sound.
+        place: Place of the sound: before or after the words, or alone; None without a sound.
     """
 
     id: str
@@ -69,11 +69,11 @@ class _Cell:
 
 
 def plan(utterances: int, seed: int) -> tuple[Planned, ...]:
-    """The corpus in order: the dialogues of train, then of valid, then of test.
+    """Plan the corpus in order: the dialogues of train, then of valid, then of test.
 
     Args:
         utterances: Number of utterances, a multiple of the number of emotions.
-        seed: Seed of everything that is drawn.
+        seed: Random seed.
     """
     planned: list[Planned] = []
     numbers = count()
@@ -95,7 +95,7 @@ def plan(utterances: int, seed: int) -> tuple[Planned, ...]:
 
 
 def _cells(split: str, each: int, rng: np.random.Generator) -> list[_Cell]:
-    """Utterances of a split without their place in a dialogue, in order of emotion and cue."""
+    """Utterances of a split, not yet in dialogues, in order of emotion and cue."""
     sizes = {name: round(each * SHARES[name]) for name in ("train", "valid")}
     n = sizes.get(split, each - sum(sizes.values()))
     hums = _endless(_sentences(HUMS, split), rng)
@@ -110,7 +110,7 @@ def _cells(split: str, each: int, rng: np.random.Generator) -> list[_Cell]:
             text = next(telling if text_cue else hums if hum else plain)
             sound = STYLES[label].sound if place else None
             of_label.append(_Cell(label, text_cue, audio_cue, sound, place, text))
-        # Turned, so that the speaker who is dealt no cue of one kind differs between emotions.
+        # Rotated, so that the speaker who gets no cue of one kind differs between emotions.
         turn = CLASSES.index(label) % n
         cells += of_label[turn:] + of_label[:turn]
     return cells
@@ -119,7 +119,7 @@ def _cells(split: str, each: int, rng: np.random.Generator) -> list[_Cell]:
 def _cues(
     label: str, n: int, wordless: int, rng: np.random.Generator
 ) -> Iterator[tuple[bool, bool, str | None]]:
-    """Cue in the words, cue in the voice, place of a sound: of the n utterances of an emotion."""
+    """For n utterances of an emotion: cue in the words, cue in the voice, place of a sound."""
     if label == "neutral":
         yield from [(False, False, None)] * n
         return
@@ -143,16 +143,16 @@ def _sentences(patterns: Sequence[str], split: str) -> list[str]:
 
 
 def _endless(sentences: list[str], rng: np.random.Generator) -> Iterator[str]:
-    """The sentences shuffled, then again: none comes twice before all have come once."""
+    """Sentences in random order, shuffled again each time all have been used."""
     while True:
         yield from (sentences[i] for i in rng.permutation(len(sentences)))
 
 
 def _dialogues(quotas: list[int]) -> Iterator[list[int]]:
-    """Who speaks at each turn, dialogue by dialogue, until each of S speakers has had `quotas`.
+    """Speaker of each turn, dialogue by dialogue, until each of S speakers has had `quotas` turns.
 
-    Pairs follow the circle method of round-robin tournaments: everybody meets everybody else
-    before anybody meets somebody twice. Quotas differ by one at most.
+    Pairs follow the circle method of round-robin tournaments: each speaker meets all others before
+    meeting one twice. Quotas differ by one at most.
     """
     size, least = len(quotas), min(quotas)
     left = list(quotas)
@@ -169,7 +169,7 @@ def _dialogues(quotas: list[int]) -> Iterator[list[int]]:
 
 
 def _lengths(quota: int) -> list[int]:
-    """A speaker's turns in each dialogue: 3 to 5 that add up to `quota`, of varying length.
+    """Turns of a speaker in each dialogue: 3 to 5, of varying number, with the sum `quota`.
 
     >>> _lengths(24), _lengths(16), _lengths(2)
     ([5, 3, 4, 5, 3, 4], [5, 3, 4, 4], [2])

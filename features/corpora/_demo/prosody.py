@@ -1,10 +1,10 @@
-"""Prosody of the demo corpus: WORLD takes speech apart, a style bends the parts, WORLD joins them.
+"""Prosody of the demo corpus: analysis by WORLD, modification, synthesis.
 
-WORLD (Morise, Yokomori and Ozawa 2016, doi:10.1587/transinf.2015EDP7457) describes speech by
-pitch, spectral envelope and aperiodicity, frame by frame. Even the neutral style goes this way, so
-that traces of the method tell nothing.
+WORLD (Morise, Yokomori and Ozawa 2016, doi:10.1587/transinf.2015EDP7457) represents speech by
+pitch, spectral envelope and aperiodicity, frame by frame. Neutral speech is processed in the same
+way, so that artefacts of the method are no cue to the emotion.
 
-Notation: N frames of `FRAME_SECONDS`, F bins from 0 Hz to half the sample rate.
+Shapes: N frames of `FRAME_SECONDS`, F bins from 0 Hz to half the sample rate.
 """
 
 from __future__ import annotations
@@ -15,22 +15,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from features.corpora._demo.sounds import SAMPLE_RATE_HZ, Floats
 from features.corpora._demo.voices import STEP_SECONDS, Speaker, Style
 
-Floats = NDArray[np.float64]
-SAMPLE_RATE_HZ = 16_000
-FRAME_SECONDS = 0.008  # WORLD is used with 5 ms as a rule; this takes two thirds of the time
-LONGEST_SECONDS = 1.8  # of the words, whatever their number and the rate
+FRAME_SECONDS = 0.008  # usually 5 ms; this takes two thirds of the time
+LONGEST_SECONDS = 1.8  # upper limit of the words' duration
 _FLOOR_HZ, _CEILING_HZ = 60.0, 500.0
-_TILT_HZ = 500.0  # where a tilt changes nothing
+_TILT_HZ = 500.0  # frequency that a tilt leaves unchanged
 _NASAL_HZ, _NASAL_OCTAVES = 900.0, 0.45
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Speech in WORLD's terms.
+    """Speech as WORLD represents it.
 
     Attributes:
         log_hz: `[N]` natural logarithm of the pitch, continued through unvoiced frames.
@@ -99,7 +97,7 @@ def _bend(frames: Frames, speaker: Speaker, style: Style, rng: np.random.Generat
     times: Floats = np.arange(count) * np.float64(FRAME_SECONDS)
     semitones = _pitch(frames, times, style, rng)
     log_hz = np.asarray(np.log(speaker.pitch_hz) + semitones * np.log(2) / 12)
-    # Formants move up by a factor where every bin takes the value of the bin below by it.
+    # Bin k takes the value of bin k / f: that moves the formants up by the factor f.
     source = np.minimum(np.arange(bins) / (speaker.formant * style.formant), bins - 1)
     low = np.floor(source).astype(int)
     part, high = source - low, np.minimum(low + 1, bins - 1)
@@ -134,6 +132,6 @@ def _colour(bins: int, style: Style) -> Floats:
 
 def _world() -> Any:
     with warnings.catch_warnings():
-        # pyworld asks pkg_resources for its own version, which warns of its end.
+        # pyworld imports pkg_resources, which warns of its deprecation.
         warnings.simplefilter("ignore")
         return importlib.import_module("pyworld")

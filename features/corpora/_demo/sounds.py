@@ -4,7 +4,7 @@ A source (harmonics that fall by 6 dB an octave, or white noise) goes through re
 formants of a vowel, the source-filter model of speech (Fant 1960, "Acoustic theory of speech
 production"). All times are in seconds.
 
-Notation: T samples at `SAMPLE_RATE_HZ`.
+Shapes: T samples at `SAMPLE_RATE_HZ`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from scipy.signal import lfilter
 
 Floats = NDArray[np.float64]
 SAMPLE_RATE_HZ = 16_000
-_TOP_HZ = 7_000.0  # harmonics above would fold back
+_TOP_HZ = 7_000.0  # harmonics above this would alias
 _OPEN = (750.0, 1250.0, 2600.0, 3600.0)  # formants of an open vowel, as in "ha", in Hz
 _SCHWA = (500.0, 1500.0, 2500.0, 3500.0)
 _BANDWIDTHS = (90.0, 110.0, 160.0, 250.0)
 
 
 class Throat:
-    """The voice that makes a sound: its pitch, its formants and its chance.
+    """Source-filter synthesiser of one speaker.
 
     Attributes:
         pitch_hz: Mean fundamental frequency of the speaker.
         formant: Factor on all formants.
-        rng: Source of noise.
+        rng: Random generator of noise.
     """
 
     def __init__(self, pitch_hz: float, formant: float, rng: np.random.Generator) -> None:
@@ -50,6 +50,7 @@ class Throat:
 
     def _through(self, source: Floats, vowel: tuple[float, ...]) -> Floats:
         for hz, width in zip(vowel, _BANDWIDTHS, strict=True):
+            # Two-pole resonator with gain 1 at 0 Hz.
             radius = np.exp(-np.pi * width / SAMPLE_RATE_HZ)
             angle = 2 * np.pi * hz * self.formant / SAMPLE_RATE_HZ
             poles = [1.0, -2 * radius * np.cos(angle), radius**2]
@@ -91,7 +92,7 @@ def sigh(throat: Throat, *, alone: bool) -> Floats:
 def gasp(throat: Throat, *, alone: bool) -> Floats:
     """Sharp breath drawn in, swelling to a sudden stop; `alone`, it trembles out again: `[T]`."""
     air = throat.breath(0.32, _OPEN)
-    # The difference of neighbours lifts the highs by 6 dB an octave: air drawn in is sharp.
+    # Differences of neighbouring samples raise the spectrum by 6 dB an octave: inhaling is sharp.
     sharp = np.diff(air, prepend=0.0)
     drawn = sharp / (sharp.std() + 1e-12) * np.linspace(0.0, 1.0, len(air)) ** 2
     if not alone:

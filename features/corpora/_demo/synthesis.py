@@ -1,9 +1,9 @@
-"""From the plan of the demo corpus to its audio files: 16 kHz, mono, 16 bit, FLAC.
+"""Synthesise the planned utterances of the demo corpus: FLAC files, 16 kHz, mono, 16 bit.
 
-One fresh process speaks all words in order; after that utterances do not depend on each other and
-are finished on all cores. What chance adds comes from the seed and the utterance's number alone.
+One fresh process speaks all words in order; after that utterances are independent and are finished
+on all cores. Random numbers depend on the seed and the number of the utterance alone.
 
-Notation: T samples at `SAMPLE_RATE_HZ`.
+Shapes: T samples at `SAMPLE_RATE_HZ`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from scipy.signal import resample_poly
 
 from features.corpora._demo import espeak
 from features.corpora._demo.plan import Planned
-from features.corpora._demo.prosody import SAMPLE_RATE_HZ, shape
-from features.corpora._demo.sounds import SOUNDS, Throat
+from features.corpora._demo.prosody import shape
+from features.corpora._demo.sounds import SAMPLE_RATE_HZ, SOUNDS, Floats, Throat
 from features.corpora._demo.texts import spoken
 from features.corpora._demo.voices import STYLES, Style
 from features.process.terminal import progress
 from features.process.workers import WorkerPool
 
-Floats = NDArray[np.float64]
 Samples = NDArray[np.int16]
-LEVEL_DB = -27.0  # of neutral speech, relative to full scale
+LEVEL_DB = -27.0  # level of neutral speech, relative to full scale
 SOUND_DB = {"laugh": -24.0, "sob": -28.0, "sigh": -30.0, "gasp": -26.0}
-NOISE_DB = -66.0  # of the room: digital silence would be a trace of how a file was made
+NOISE_DB = -66.0  # background noise: digital silence would reveal how a file was made
 PEAK = 0.89
 EDGE_SECONDS, GAP_SECONDS, SHORTEST_SECONDS = 0.1, 0.08, 1.05
 MOST_WORKERS = 8  # more take longer to start than they save
@@ -42,10 +41,10 @@ _UP, _DOWN = 320, 441  # 22 050 Hz to 16 000 Hz
 def synthesise(planned: Sequence[Planned], seed: int, folder: Path) -> None:
     """Write `<id>.flac` below `folder` for each utterance.
 
-    It starts processes afresh, so a script that calls it needs `if __name__ == "__main__":`.
+    It spawns processes, so a script that calls it needs `if __name__ == "__main__":`.
 
     Raises:
-        HeronryError: If espeak-ng is not there or fails.
+        HeronryError: If espeak-ng is missing or fails.
     """
     espeak.require()
     requests = [(p.speaker.voice, spoken(p.text)) for p in planned if p.place != "alone"]
@@ -63,23 +62,23 @@ def synthesise(planned: Sequence[Planned], seed: int, folder: Path) -> None:
 
 def _write(planned: Planned, plain: Samples | None, seed: tuple[int, int], path: Path) -> None:
     samples = render(planned, plain, np.random.default_rng(seed))
-    content = io.BytesIO()  # of a full disk soundfile itself says nothing that can be understood
+    content = io.BytesIO()  # soundfile's own error for a full disk is not understandable
     soundfile.write(content, samples, SAMPLE_RATE_HZ, subtype="PCM_16", format="FLAC")
     path.write_bytes(content.getbuffer())
 
 
 def render(planned: Planned, plain: Samples | None, rng: np.random.Generator) -> Samples:
-    """One utterance: words, sound, silences and a quiet room.
+    """Render one utterance: words, sound, pauses and background noise.
 
     Args:
-        planned: What it is to be.
+        planned: The utterance.
         plain: The words as espeak-ng speaks them, `[samples]` at 22 050 Hz; None without words.
-        rng: Its own chance: how strong the style is, jitter, breath, noise.
+        rng: Random generator of this utterance, for style strength, jitter, breath and noise.
 
     Returns:
         `[T]` at `SAMPLE_RATE_HZ`.
     """
-    style, speaker = _today(planned, rng), planned.speaker
+    style, speaker = _varied_style(planned, rng), planned.speaker
     parts = []
     if plain is not None:
         speech = resample_poly(_trimmed(plain / 32768.0), _UP, _DOWN)
@@ -99,8 +98,8 @@ def render(planned: Planned, plain: Samples | None, rng: np.random.Generator) ->
     return np.asarray(np.rint(wave * 32767), np.int16)
 
 
-def _today(planned: Planned, rng: np.random.Generator) -> Style:
-    """The style with the small differences between one utterance and the next."""
+def _varied_style(planned: Planned, rng: np.random.Generator) -> Style:
+    """Style of an utterance with small random variations."""
     style = STYLES[planned.label if planned.audio_cue else "neutral"]
     style = style.scaled(rng.uniform(0.9, 1.15))
     return dataclasses.replace(
@@ -112,7 +111,7 @@ def _today(planned: Planned, rng: np.random.Generator) -> Style:
 
 
 def _trimmed(wave: Floats) -> Floats:
-    """Without the silence that espeak-ng leaves at both ends."""
+    """Remove the silence that espeak-ng leaves at both ends."""
     loud = np.flatnonzero(np.abs(wave) > 0.005)
     return wave[max(0, loud[0] - 220) : loud[-1] + 220] if len(loud) else wave
 

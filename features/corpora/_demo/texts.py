@@ -1,9 +1,9 @@
-"""Sentences of the demo corpus: our own words, one bank per emotion and one that tells nothing.
+"""Sentences of the demo corpus: one bank per emotion, and a neutral one.
 
 A bank is a list of patterns; `{a|b}` stands for each of its choices in turn. The first patterns are
-for training, the next for validation, the last for testing: what carries over is what the
-sentences mean, not how they are built. That matters for the audio, since a speech encoder
-recognises a phrase that it has met in training, and would read the words from the voice.
+for training, the next for validation, the last for testing, so that the meaning of the sentences
+generalises and not their form. Otherwise a speech encoder would recognise phrases from training,
+and read the words from the audio.
 """
 
 from __future__ import annotations
@@ -196,9 +196,9 @@ HUMS = (
     *("Uh-huh.", "Hm."),
     *("Mmm.", "Umm.", "Erm."),
 )
-"""What stands for an utterance without words, whatever its emotion; also said by `neutral`.
+"""Transcripts of utterances without words, whatever their emotion; also said by `neutral`.
 
-A row each for training, validation and testing."""
+One row each for training, validation and testing."""
 
 
 def expand(pattern: str) -> list[str]:
@@ -214,15 +214,15 @@ def expand(pattern: str) -> list[str]:
 
 
 def bank(emotion: str) -> tuple[str, ...]:
-    """The patterns whose words show `emotion`; for `neutral`, those that show none."""
+    """Patterns whose words show `emotion`; for `neutral`, those that show none."""
     return NEUTRAL_PATTERNS if emotion == "neutral" else PATTERNS[emotion]
 
 
 def spoken(text: str) -> str:
-    """The words as they are handed to the synthesiser.
+    """Text for the synthesiser: the words without punctuation.
 
-    Marks go, since a synthesiser raises its pitch at a question mark and pauses at a comma: the
-    voice would tell what only the words may.
+    A synthesiser raises its pitch at a question mark and pauses at a comma, so that the voice would
+    carry a cue that only the words may.
 
     >>> spoken("Wait, you are twins, really?")
     'Wait you are twins really.'

@@ -1,4 +1,4 @@
-"""Who speaks in the demo corpus, and how each emotion changes the voice.
+"""Speakers of the demo corpus, and how each emotion changes the voice.
 
 Semitones, decibels and factors are relative to the same speaker's neutral voice. The values are
 ours, exaggerated after what surveys of vocal emotion agree on (Scherer 2003,
@@ -37,7 +37,7 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Style:
-    """What an emotion does to a neutral voice; the defaults do nothing.
+    """Change of a neutral voice by an emotion; the defaults change nothing.
 
     Attributes:
         pitch: Shift of the mean pitch in semitones.
@@ -74,7 +74,7 @@ class Style:
     sound: str | None = None
 
     def scaled(self, strength: float) -> Style:
-        """The same style weaker (below 1) or stronger (above 1)."""
+        """Scale the strength of the style: weaker below 1, stronger above."""
         shifts = (
             "pitch",
             "step",

@@ -25,12 +25,13 @@ from sklearn.preprocessing import StandardScaler
 
 from features.corpora._demo import espeak
 from features.corpora._demo.plan import CLASSES, Planned, plan
-from features.corpora._demo.prosody import SAMPLE_RATE_HZ, shape
-from features.corpora._demo.sounds import SOUNDS, Floats, Throat
+from features.corpora._demo.prosody import shape
+from features.corpora._demo.sounds import SAMPLE_RATE_HZ, SOUNDS, Floats, Throat
 from features.corpora._demo.texts import HUMS, bank, expand, spoken
 from features.corpora._demo.voices import SPEAKERS, STYLES, Style
 from features.corpora.demo import Demo
 from features.corpus.adapter import Item
+from features.corpus.entry import corpus_problems
 from features.errors import HeronryError, ParamsError
 from tests.conftest import tone
 from tests.support.paths import ROOT
@@ -194,7 +195,7 @@ def test_styles_do_what_they_say() -> None:
     assert highs(shaped(tilt_db=5.0)) > 1.4 * highs(plain)
 
 
-def test_a_style_of_strength_nought_is_neutral_but_for_breath_and_sound() -> None:
+def test_a_style_of_strength_zero_is_neutral_except_breath_and_sound() -> None:
     for style in STYLES.values():
         weak = asdict(style.scaled(0.0))
         assert weak["contour"] == (0.0,) * len(style.contour)
@@ -205,18 +206,20 @@ def test_a_style_of_strength_nought_is_neutral_but_for_breath_and_sound() -> Non
         assert style.scaled(1.0) == style
 
 
-@pytest.mark.parametrize("utterances", [0, -8, 40, 50, 416.0, True, "416"])
-def test_a_number_of_utterances_that_cannot_be_is_refused(
-    tmp_path: Path, utterances: object
-) -> None:
-    with pytest.raises(ParamsError, match=rf"utterances is {utterances!r}; expected a multiple"):
-        Demo(tmp_path, utterances=utterances)  # type: ignore[arg-type]
+@pytest.mark.parametrize("utterances", [0, -8, 40, 50])
+def test_only_multiples_of_the_number_of_emotions(tmp_path: Path, utterances: int) -> None:
+    with pytest.raises(ParamsError, match=rf"utterances is {utterances}; expected a multiple"):
+        Demo(tmp_path, utterances=utterances)
 
 
-@pytest.mark.parametrize("seed", [-1, 1.5, None, False])
-def test_a_seed_that_cannot_be_is_refused(tmp_path: Path, seed: object) -> None:
-    with pytest.raises(ParamsError, match=rf"seed is {seed!r}; expected a whole number"):
-        Demo(tmp_path, seed=seed)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("utterances", v) for v in (40, 416.0, True, "416")]
+    + [("seed", v) for v in (-1, 1.5, None, False)],
+)
+def test_settings_out_of_range_are_refused(name: str, value: object) -> None:
+    (problem,) = corpus_problems("demo", {name: value})
+    assert problem.startswith(f"corpora.demo.{name}: given {value!r}; expected an integer from")
 
 
 def test_a_missing_synthesiser_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

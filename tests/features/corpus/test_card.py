@@ -119,7 +119,7 @@ def test_a_generated_corpus_keeps_its_audio_beside_the_manifest(
     mine: SmallCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HERONRY_MINE_ROOT")
-    monkeypatch.setattr("features.corpus.prepare.load", lambda *_: Made)
+    monkeypatch.setattr("features.corpus.entry.load", lambda *_: Made)
     entry = CorpusEntry("mine", "made", allow_rejected=1, options={"utterances": 4})
     prepare(entry, mine.out)
     first = mine.written()
