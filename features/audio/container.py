@@ -188,7 +188,7 @@ def _short(held: int, promised: int, seconds: float | None) -> str | None:
         return None
     if not seconds or held <= 0:
         return "ends before its first sample: it is truncated"
-    whole = seconds * promised / held
+    whole = seconds * promised / held  # the decoder's duration is that of the bytes held
     if whole - seconds <= SLACK_SECONDS:
         return None
     return f"ends after {seconds:.3f} s of {whole:.3f} s: it is truncated"
@@ -207,6 +207,7 @@ def _ogg_fault(file: BinaryIO, seconds: float | None) -> str | None:
         if len(head) < 27 or len(lacing) < head[26] or len(body) < sum(lacing):
             return f"ends{after} within an Ogg page: it is truncated"
         _, _, flags, _, stream, number, checksum, _ = struct.unpack("<4sBBqIIIB", head)
+        # Flags: 2 marks the first page of a stream, 4 its last one.
         expected = number if flags & 2 else following.get(stream)
         if number != expected or _ogg_checksum(head, lacing + body) != checksum:
             return f"has a damaged or missing Ogg page before page {number}: it is damaged"
@@ -244,6 +245,7 @@ class Frame:
     @classmethod
     def of(cls, head: bytes) -> Frame | None:
         """Parse the four bytes of a frame's header; None if they are none."""
+        # Eleven bits of synchronisation, two of the version, then 01 for layer III.
         if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
             return None
         coded = head[1] >> 3 & 3  # 0: MPEG 2.5, 2: MPEG 2, 3: MPEG 1

@@ -81,7 +81,7 @@ def _chunks_excess(
     if not found.promised:  # of unknown length: the decoder plays everything
         return None
     rest = _after(file, found)
-    if not plays_all:
+    if not plays_all:  # libsndfile plays a W64 and a NIST file to its end
         return _difference(seconds, seconds * (1 + rest / found.promised))
     promised = seconds / (1 + rest / found.promised)
     if seconds - promised <= _SLACK_SECONDS:
@@ -204,6 +204,7 @@ def _ogg_excess(file: BinaryIO, seconds: float) -> str | None:
         if flags & 2:
             links += not active  # streams that begin together are multiplexed: one link
             active.add(stream)
+        # A page's granule counts the samples so far; decoders stop at that of the last page.
         if granule >= 0 and links == 1:
             latest, last = max(latest, granule), granule
         if flags & 4:
@@ -228,6 +229,7 @@ def _flac_excess(file: BinaryIO, seconds: float) -> str | None:
             return (
                 f"another FLAC stream follows in it: only the first one, {seconds:.3f} s, is used"
             )
+        # Kept for a marker that lies across two blocks.
         before = block[-len(_FLAC + _STREAMINFO) + 1 :]
     coded = info.frame_head[2] & 0x0F
     if _FLAC_RATES_HZ.get(coded, info.rate_hz) != info.rate_hz:

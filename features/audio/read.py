@@ -32,18 +32,17 @@ _INSPECTED = 2**16  # samples at a time of an inspection: one block is lost wher
 _MP3_FRAME = 1152  # samples; encoders may count the header frame as sound
 _UNKNOWN_FRAMES = 2**62
 _REMEMBERED = 2**16  # hashes kept by this process: 20 MB
-_MAGICS = (  # offset, bytes, description
+_FFMPEG = ", which is not decoded here: convert it by `ffmpeg -i FILE FILE.wav`, and name that"
+_OTHER_FORMATS = (  # offset, bytes in lower case, description
     (0, b"version https://git-lfs", "a git-LFS pointer, not audio: run `git lfs pull`"),
-    (0, b"<!DOCTYPE", "a web page, not audio: download it again"),
+    (0, b"<!doctype", "a web page, not audio: download it again"),
     (0, b"<html", "a web page, not audio: download it again"),
-)
-_FFMPEG = (
-    (4, b"ftyp", "MPEG-4 audio or video (m4a, mp4)"),
-    (0, b"\x1aE\xdf\xa3", "WebM or Matroska"),
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media (wma, asf)"),
-    (0, b"#!AMR", "AMR"),
-    (0, b"\xff\xf1", "AAC"),
-    (0, b"\xff\xf9", "AAC"),
+    (4, b"ftyp", "MPEG-4 audio or video (m4a, mp4)" + _FFMPEG),
+    (0, b"\x1ae\xdf\xa3", "WebM or Matroska" + _FFMPEG),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media (wma, asf)" + _FFMPEG),
+    (0, b"#!amr", "AMR" + _FFMPEG),
+    (0, b"\xff\xf1", "AAC" + _FFMPEG),
+    (0, b"\xff\xf9", "AAC" + _FFMPEG),
 )
 _AGAIN = (
     "if the corpus root is right, `prepare` must run again: "
@@ -206,7 +205,7 @@ def _bounds(decoder: Any, id: str, start: float | None, stop: float | None) -> t
 
 def _mono(decoder: Any, id: str, first: int, last: int) -> Iterator[Samples]:
     for block in _decoded(decoder, id, first, last):
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):  # rejected below, not warned about
             mono = block.mean(axis=1, dtype=np.float32)
         if not np.isfinite(mono).all():
             raise UtteranceError(id, NOT_FINITE)
@@ -229,6 +228,7 @@ def _decoded(decoder: Any, id: str, first: int, last: int, size: int = _BLOCK) -
         raise UtteranceError(id, f"the audio cannot be decoded ({_reason(error)})") from error
     if here == first:
         raise UtteranceError(id, "the audio holds no samples")
+    # libsndfile ends early without an error where a file is truncated.
     slack = _MP3_FRAME if decoder.format == "MP3" else SLACK_SECONDS * rate_hz
     if here < last - slack:
         raise UtteranceError(
@@ -336,16 +336,8 @@ def _other_content(begin: bytes) -> str | None:
     """Describe a file of another format by its first bytes; None if it may be decodable."""
     if not begin:
         return "empty"
-    for place, magic, what in _MAGICS:
-        if begin[place:].lower().startswith(magic.lower()):
-            return what
-    for place, magic, what in _FFMPEG:
-        if begin[place:].startswith(magic):
-            return (
-                f"{what}, which is not decoded here: convert it by `ffmpeg -i FILE FILE.wav`, and "
-                "name that"
-            )
-    return None
+    found = (what for at, magic, what in _OTHER_FORMATS if begin[at:].lower().startswith(magic))
+    return next(found, None)
 
 
 def _check_header(decoder: Any, id: str) -> None:

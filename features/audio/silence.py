@@ -53,13 +53,7 @@ def find_silence(blocks: Iterable[Samples], rate_hz: int) -> list[Stretch]:
 def judge_span(
     stretches: Iterable[Stretch], start: float, stop: float
 ) -> tuple[str | None, str | None]:
-    """Why a span of a recording cannot be used, and what is odd about it if it can; None: nothing.
-
-    Args:
-        stretches: Stretches of the recording.
-        start: Beginning of the span, in seconds.
-        stop: End of the span, in seconds.
-    """
+    """Why a span of a recording, in seconds, cannot be used; else what is odd about it."""
     notice = None
     for each in stretches:
         if each.what not in NOTICES or each.what == LOUD:
@@ -94,6 +88,7 @@ def _kinds(windows: Samples) -> NDArray[np.int8]:
         low, high = mono.min(1), mono.max(1)
         left = high - low
     level = np.maximum(np.abs(low), np.abs(high))
+    # From the weakest statement to the strongest, each of which replaces the ones before it.
     kinds = np.full(len(level), _SOUND, np.int8)
     kinds[left <= np.maximum(SMALLEST, CANCELLED * spread)] = _CANCELLED
     kinds[(left <= SMALLEST) & (spread <= SMALLEST)] = _CONSTANT

@@ -127,6 +127,7 @@ def read_record(
     content = read_json(path)
     names = {field.name for field in dataclasses.fields(schema)}
     missing = names - content.keys()
+    # A field close to a missing one is checked too, so that the message names the misspelling.
     misspelt = (name for name in content.keys() - names if get_close_matches(name, missing, 1, 0.8))
     given = {name: content[name] for name in [*(content.keys() & names), *misspelt]}
     found = sorted(problems(schema, given, ""))

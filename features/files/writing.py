@@ -28,6 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         share(temporary)
         temporary.replace(path)
+        # A new name survives a power cut only once its folder is on the disk too.
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

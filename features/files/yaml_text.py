@@ -62,6 +62,8 @@ class _Loader(yaml.SafeLoader):
         self.depth += 1
         node: Any = super().compose_node(parent, index)
         self.depth -= 1
+        # Nodes are counted with aliases expanded: nine lines of ten aliases each ("billion laughs")
+        # would otherwise become a billion values.
         if not alias:
             parts = [self.extents[child] for child in _children(node)]
             values, levels = (
@@ -115,6 +117,7 @@ class _Loader(yaml.SafeLoader):
         return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
+# PyYAML tries a pattern only on scalars with one of its first characters; "" is the empty scalar.
 for _tag, _pattern, _first in SCALARS:
     _Loader.add_implicit_resolver(
         _tag, re.compile(f"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first]
@@ -143,11 +146,7 @@ def read_yaml(text: str) -> Any:
 
 
 def read_yaml_file(path: Path, *, most: int = MOST_BYTES) -> Any:
-    """Parse a file of one document.
-
-    Args:
-        path: The file.
-        most: Largest size in bytes.
+    """Parse a file of one document and of at most `most` bytes.
 
     Raises:
         ParamsError: If it is too large, not UTF-8 or not YAML, or holds what no parameter file

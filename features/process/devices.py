@@ -50,10 +50,6 @@ def fetched(
     """Copies in the host's memory, and the event to wait for before reading them; None: ready.
 
     Copies from a CUDA device are queued behind its other work, into page-locked memory.
-
-    Args:
-        tensors: Tensors on the device.
-        device: The device.
     """
     if device.type != "cuda":
         return [moved(tensor, "cpu") for tensor in tensors], None

@@ -110,10 +110,11 @@ def _say(number: int) -> None:
     """Print the line, in the first of several training processes only."""
     if os.environ.get("RANK", "0") == "0":
         line = f"{_NAMES[signal.Signals(number)]}: {_State.kept}\n"
+        # Not through sys.stderr, whose buffer the interrupted code may be writing to.
         os.write(2, f"\n{line}".encode() if os.isatty(2) else line.encode())
 
 
 def _leave(number: int) -> NoReturn:
     if not _State.asked:
         _say(number)
-    os._exit(128 + number)
+    os._exit(128 + number)  # at once: leaving Python waits for threads and runs clean-up

@@ -189,6 +189,7 @@ def expanded(path: str) -> Path:
 
 
 def _absolute(path: str) -> Path:
+    # Not resolved: messages and DVC show links as the user wrote them.
     return Path(os.path.normpath(project_root() / expanded(path)))
 
 

@@ -54,9 +54,10 @@ class Checkpoint(CheckpointFiles):
         except Exception as error:  # wrong content can make the loader fail in any way
             if folder is None:
                 raise CheckpointError(self.advice(first_line(error))) from error
+            # transformers hides which file it could not read: reading them again names it.
             if _caused_by(error, (UnpicklingError, SafetensorError)):
                 for part in self.parts():
-                    read_tensors(part)  # raises with the file's name and what is in it
+                    read_tensors(part)
             raise CheckpointError(_unusable(folder, error)) from error
 
     @contextlib.contextmanager
@@ -100,11 +101,7 @@ class Checkpoint(CheckpointFiles):
     def tensors(
         self, files: Sequence[str], *, wrappers: tuple[str, ...] = WRAPPERS
     ) -> dict[str, Tensor]:
-        """Read the named tensors of the weight file, for networks that transformers lacks.
-
-        Args:
-            files: Names that the file may have in the repository, the preferred one first.
-            wrappers: Keys under which the state dict may lie.
+        """Read the named tensors of a native network's weight file (`read_tensors`).
 
         Raises:
             CheckpointError: If no file is found, or it is unreadable.
@@ -114,10 +111,6 @@ class Checkpoint(CheckpointFiles):
 
     def look_for(self, files: Sequence[str] = ()) -> None:
         """Check that the weights are available and are those meant, without loading them.
-
-        Args:
-            files: Names that a native network's weight file may have; none: a network of
-                transformers, whose config is read.
 
         Raises:
             CheckpointError: If they are not found, or are not those that the revision names.
@@ -144,9 +137,6 @@ class Checkpoint(CheckpointFiles):
     def content(self, files: Sequence[str] = ()) -> str:
         """Revision that names the weights by their hash: `sha256:` and 64 hexadecimal digits.
 
-        Args:
-            files: Names that a native network's weight file may have; none: of transformers.
-
         Raises:
             CheckpointError: If they are not found.
         """
@@ -163,8 +153,7 @@ class Checkpoint(CheckpointFiles):
     def provenance(self, files: Sequence[str] = ()) -> dict[str, Any]:
         """Name and revision, without the folders of this machine, which change no number.
 
-        Args:
-            files: As for `content`, which replaces a revision that leaves the weights open.
+        `content` replaces a revision that leaves the weights open.
         """
         local = self._candidates()[0].exists()
         return {

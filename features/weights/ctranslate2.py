@@ -56,7 +56,7 @@ def read_ctranslate2(path: Path) -> Arrays:
             version = _number(file, "<I")
             if version != VERSION:
                 raise CheckpointError(f"{path} has binary version {version}; expected {VERSION}")
-            _text(file)
+            _text(file)  # name of the specification, and its revision
             _number(file, "<I")
             return dict(_variable(file) for _ in range(_number(file, "<I")))
         except (struct.error, KeyError, ValueError) as error:

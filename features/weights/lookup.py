@@ -28,6 +28,9 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 class CheckpointFiles:
     """The files of a checkpoint named in params.yaml.
 
+    `files`, in the methods, are the names that the weight file of a native network may have, the
+    preferred one first; none: the network is one of transformers.
+
     Attributes:
         name: Hub id, or path of a folder or file.
         revision: Commit of the hub repository; or `sha256:` and the hash that the weights must
@@ -53,9 +56,7 @@ class CheckpointFiles:
     def file(self, files: Sequence[str], *, dry_run: bool = False) -> Path:
         """The local path of one of `files`: as named, in a folder, or fetched from the hub.
 
-        Args:
-            files: Names that the file may have, the preferred one first.
-            dry_run: Only check that the hub, or its cache, has one of them.
+        With `dry_run` the hub is only asked whether it has the file.
 
         Raises:
             CheckpointError: If there is none.
@@ -67,23 +68,14 @@ class CheckpointFiles:
         return found
 
     def beside(self, name: str, files: Sequence[str] = ()) -> Path | None:
-        """A file in the local folder that the weights are read from; None if there is none.
-
-        Args:
-            name: File name.
-            files: Names that a native network's weight file may have, as for `parts`.
-        """
+        """The file `name` in the local folder that the weights are read from; None if missing."""
         weights = self._local_file(files)
         folder = self.folder() if weights is None else weights.parent
         path = None if folder is None else folder / name
         return path if path is not None and path.is_file() else None
 
     def weights_here(self, files: Sequence[str] = ()) -> Path | None:
-        """The local weight file, or the index of several; None if the hub has to be asked.
-
-        Args:
-            files: Names that a native network's weight file may have; none: of transformers.
-        """
+        """The local weight file, or the index of several; None if the hub has to be asked."""
         if files:
             return self._local_file(files)
         folder = self.folder()
@@ -92,9 +84,6 @@ class CheckpointFiles:
 
     def parts(self, files: Sequence[str] = ()) -> list[Path]:
         """The files that hold the weights: one, or those that an index lists.
-
-        Args:
-            files: As for `weights_here`.
 
         Raises:
             CheckpointError: If they are not found, lie in another folder, or hold no weights.
@@ -110,6 +99,7 @@ class CheckpointFiles:
                     f"{path} lists files that are not there: {lacking[:3]}; expected all of them "
                     "beside it: download them as well"
                 )
+            # The index is of the hub's cache, whose other files are fetched on demand.
             parts = [self._from_hub([p.name]) if p.name in lacking else p for p in parts]
         for part in parts:
             check_weights(part)
@@ -177,6 +167,7 @@ class CheckpointFiles:
 
     def _candidates(self) -> list[Path]:
         candidates = [project_root() / expanded(self.name)]
+        # A hub id `owner/name` is found below HERONRY_CHECKPOINTS with or without its owner.
         if (root := checkpoint_folder()) is not None:
             candidates += [root / self.name, root / Path(self.name).name]
         return candidates
@@ -198,13 +189,9 @@ class CheckpointFiles:
     ) -> Path | None:
         """The first of some files that the repository has; None if it has none of them.
 
-        Args:
-            files: Names of the files, the preferred one first.
-            named: Files that the message of an error advises to download; empty: all.
-            dry_run: Do not download the file.
-
         Raises:
-            CheckpointError: If the hub cannot be reached, and its cache has none of them.
+            CheckpointError: If the hub cannot be reached, and its cache has none of them; with the
+                advice to download the `named` files, or all.
         """
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError

@@ -105,6 +105,7 @@ def _converted(name: str, package: Package, source: Path) -> Path:
         return target
     assert package.convert is not None
     target.parent.mkdir(parents=True, exist_ok=True)
+    # Renamed when it is complete, so that other processes never see a part of it.
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
     try:
         package.convert(source, building)

@@ -61,7 +61,7 @@ def read_tensors(path: Path, *, wrappers: tuple[str, ...] = WRAPPERS) -> dict[st
             f"{path} is no readable weight file ({first_line(error)}); expected one of "
             f"{', '.join(SUFFIXES)}: download it again"
         ) from error
-    for wrapper in wrappers:
+    for wrapper in wrappers:  # nested wrappers are unpacked too, in this order
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     tensors = dict(content) if isinstance(content, Mapping) else {}
