@@ -256,7 +256,7 @@ def test_a_run_lets_go_of_its_copies(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return build(*args)
 
     monkeypatch.setattr(resident, "ResidentFrames", counted)
-    monkeypatch.setattr("pipeline.cached.resident.resident_part", lambda *_: 0.5)
+    monkeypatch.setattr("pipeline.cached.run.resident_part", lambda *_: 0.5)
     out = train_model(params, "m", "c", device="cpu", workers=1)
     assert len(made) == 1  # two seeds, one slot
     assert without_seconds(out) == expected
