@@ -1,1 +1,1 @@
-"""What the README quotes; each file runs as `python -m benchmarks.NAME [--json]`."""
+"""Benchmarks that README quotes; each file runs as `python -m benchmarks.NAME [--json]`."""

@@ -1,4 +1,4 @@
-"""What a cache costs beside reading: writing it, memory to verify it, open files."""
+"""Costs of a cache besides reading: writing it, memory to verify it, open files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synthetic utterances: no two alike, since equal ones would be computed once."""
+"""Synthetic utterances, all different, since equal ones would be computed once."""
 
 from __future__ import annotations
 

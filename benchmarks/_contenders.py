@@ -1,7 +1,7 @@
-"""Ways to keep ragged features and to make padded batches of them.
+"""File formats for features of varying length, and padded batches read from each.
 
-All end in the same `Stream`. The peers are written as their documentation shows it: one array per
-utterance, loaded by name, converted, padded by torch. `Gather` is the bound: the frames lie in one
+All return the same `Stream`. The peers are used as their documentation shows: one array per
+utterance, loaded by name, converted, padded by torch. `Gather` is the bound: the frames are in one
 array in memory, and are copied by the loop that our own reader uses.
 """
 

@@ -1,8 +1,8 @@
-"""Ways to feed and share an accelerator, for benchmarks/training.py; a CPU has no such choice.
+"""Ways to feed and share an accelerator, for benchmarks/training.py; not for a CPU.
 
 `resident` copies the caches to the device once; `streamed` reads one batch ahead into page-locked
-memory; `waited_for` reads a batch when it is due, as on a CPU. Processes side by side start anew
-for every round, which is part of what they cost.
+memory; `waited_for` reads a batch when it is due, as on a CPU. Processes side by side are started
+for every round, which is part of their cost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Floating-point operations: those a clip needs, and how fast a matrix product runs here.
+"""Floating-point operations of a clip, and the speed of a matrix product on this machine.
 
 A multiplication and an addition count as two. Counted are matrix products, convolutions and
 attention; norms, activations and the front end are not, so a fraction of the peak is a lower bound.

@@ -1,4 +1,4 @@
-"""Checkpoints of real architecture and size, with random weights: speed does not depend on them.
+"""Checkpoints of real architecture and size with random weights, which do not change speed.
 
 Written where transformers (or the native loader) would find those from the hub, so that all
 contenders read the same file. Texts are cut into letters, since a vocabulary of real size cannot be

@@ -1,4 +1,4 @@
-"""Our contender: `features.extraction.extract.extract` with a backbone that is loaded already."""
+"""Our extraction, `features.extraction.extract.extract`, with a backbone that is loaded already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What end-to-end training is measured on, and our contender: `pipeline.training.loop.fit`."""
+"""Data of the end-to-end benchmark, and our contender: `pipeline.training.loop.fit`."""
 
 from __future__ import annotations
 

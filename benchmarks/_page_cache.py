@@ -1,4 +1,4 @@
-"""Making files cold, and seeing that they were."""
+"""Drop files from the page cache, and check that they were read from the disk."""
 
 from __future__ import annotations
 

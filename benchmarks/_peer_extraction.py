@@ -1,4 +1,4 @@
-"""The peer: features as public scripts make them, file by file, one `.pt` per utterance.
+"""The peer of extraction: file by file, one `.pt` per utterance, as in public scripts.
 
 Written by ourselves after what they have in common: every file is decoded, handed to the feature
 extractor of transformers (or the tokenizer) and to the network alone, in float32, with all hidden

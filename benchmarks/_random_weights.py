@@ -1,4 +1,4 @@
-"""Backbones whose weights cannot be had here: networks of the real shape, with random weights.
+"""Backbones whose weights are not available: networks of the real shape with random weights.
 
 What a fusion costs does not depend on the weights of its backbones, what it scores does: random
 features of sound are worth something, but less than learned ones. A score of theirs says that the

@@ -1,7 +1,7 @@
-"""Interleaved rounds: machines are noisy, so contenders take turns and only ratios are reported.
+"""Interleaved rounds: contenders take turns, and ratios are reported, as machines are noisy.
 
 On a virtual machine the host may give its processors to others for a while. Linux counts that
-("steal" in /proc/stat), whoever's turn it is; a turn that lost more than 3 % so is taken again.
+("steal" in /proc/stat); a turn that loses more than 3 % of its time in this way is repeated.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def _quietest(turn: Callable[[], float], quiet: float, name: str) -> float:
     tries: list[tuple[float, float]] = []
     while not tries or (tries[-1][0] > quiet and len(tries) < TRIES):
         if tries:
-            told = f"{name}: the host took {tries[-1][0]:.0%} of the processors in this turn"
-            sys.stderr.write(f"{told}, which is taken again\n")
+            line = f"{name}: the host took {tries[-1][0]:.0%} of the processors in this turn"
+            sys.stderr.write(f"{line}, which is repeated\n")
         stolen, began = stolen_seconds(), time.perf_counter()
         measured = turn()
         had = (time.perf_counter() - began) * (os.cpu_count() or 1)

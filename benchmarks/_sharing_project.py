@@ -1,4 +1,4 @@
-"""Two DVC projects of benchmarks.sharing: a copy of this one, and one with a large folder."""
+"""The two DVC projects of benchmarks.sharing: a copy of this one, and one with a large folder."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class LargeProject(Project):
         return sum(p.stat().st_size for p in (self.root / ".dvc/cache").rglob("*.dir"))
 
     def checkout(self, kind: str) -> dict[str, Any] | str:
-        """Seconds and growth of the disk when the folder is put there anew by a kind of link."""
+        """Seconds and growth of the disk when the folder is checked out by a kind of link."""
         self.dvc("config", "cache.type", kind)
         shutil.rmtree(self.root / "cache", ignore_errors=True)
         os.sync()

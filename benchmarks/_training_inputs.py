@@ -1,4 +1,4 @@
-"""Made-up caches, labels and jobs for benchmarks/training.py."""
+"""Synthetic caches, labels and jobs for benchmarks/training.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast caches are read and written: ours, an array in memory, and one array per utterance.
+"""Speed of reading and writing caches: ours, an array in memory, and one array per utterance.
 
     python -m benchmarks.cache [--json] [--small] [--rounds 5] [--folder DISK]
 

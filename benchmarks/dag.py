@@ -1,4 +1,4 @@
-"""What DVC itself costs: `dvc repro` with nothing to do, and switching the fusion.
+"""Time that DVC itself takes: `dvc repro` with nothing to do, and switching the fusion.
 
     python -m benchmarks.dag [--json] [--rounds 5]
 

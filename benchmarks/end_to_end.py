@@ -1,4 +1,4 @@
-"""How fast backbones are fine-tuned: ours against a plain loop by transformers' `Trainer`.
+"""Speed of fine-tuning backbones: ours against a plain loop with transformers' `Trainer`.
 
     python -m benchmarks.end_to_end [--json] [--width small] [--clips 48] [--rounds 3]
         [--device cpu] [--dtype float32]
@@ -16,7 +16,7 @@ end of its last step: without loading weights, validation and checkpoints.
   backward, over those of a large matrix product in the same time (`benchmarks/extraction.py`).
 - `peak_mib`: resident memory of processes that train an epoch and do nothing else, in turns; on a
   GPU what they allocate there. `memory` is ours over the loop's, both on the same batches and each
-  on its own. On a CPU glibc is told to give back what is freed (blocks of 1 MiB and more): by
+  on its own. On a CPU glibc is set to return freed memory (blocks of 1 MiB and more): by
   default it keeps an amount that varies by a tenth from run to run, for either contender.
 """
 
@@ -168,8 +168,8 @@ def _seconds(watch: Any) -> float:
 
 def table(result: dict[str, Any]) -> str:
     """For people."""
-    told = {key: value for key, value in result.items() if key != "peak_mib"}
-    lines = [f"{key:26}{value}" for key, value in told.items()]
+    shown = {key: value for key, value in result.items() if key != "peak_mib"}
+    lines = [f"{key:26}{value}" for key, value in shown.items()]
     lines += [f"peak MiB, {name:18}{value}" for name, value in result["peak_mib"].items()]
     return "\n".join([*lines, GOALS])
 

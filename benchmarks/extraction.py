@@ -1,4 +1,4 @@
-"""How fast features are extracted: ours, a loop of the usual kind, and the machine's own limit.
+"""Speed of feature extraction: ours, a plain loop, and the limit of the machine.
 
     python -m benchmarks.extraction [--json] [--backbones hubert-base,whisper-tiny] [--device cpu]
         [--dtype float32] [--clips 8] [--seconds 5] [--rounds 3]

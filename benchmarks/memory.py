@@ -1,4 +1,4 @@
-"""How the memory that extraction takes depends on the size of the corpus: not at all.
+"""Peak memory of extraction by corpus size; expected: constant.
 
     python -m benchmarks.memory [--json] [--clips 100] [--more 2000]
 

@@ -1,4 +1,4 @@
-"""What extraction costs beside the network as a corpus grows: time linear, memory nearly constant.
+"""Cost of extraction besides the network by corpus size: linear time, nearly constant memory.
 
     python -m benchmarks.scaling [--json] [--sizes 10000,100000,1000000,10000000]
 
@@ -93,9 +93,9 @@ def measure(folder: Path) -> Row:
     backbone = entry.build()
     manifest = timed("read", lambda: Manifest.read(folder).located(folder))
     plan = timed("plan", lambda: ShardPlan.of(manifest, "audio"))
-    told = timed("forecast", lambda: forecast(plan, store, entry, backbone))
-    if told.compute != len(manifest):
-        raise SystemExit(f"{told.compute} of {len(manifest)} are new: no measurement")
+    found = timed("forecast", lambda: forecast(plan, store, entry, backbone))
+    if found.compute != len(manifest):
+        raise SystemExit(f"{found.compute} of {len(manifest)} are new: no measurement")
     store.folder.mkdir()
     out.mkdir()
     for cut in plan.cuts:

@@ -1,4 +1,4 @@
-"""What hours of speech cost under each backbone: bytes, shards, operations, hours of machines.
+"""Cost of hours of speech under each backbone: bytes, shards, operations, machine hours.
 
     python -m benchmarks.scaling_costs [--json] [--hours 100]
 

@@ -1,4 +1,4 @@
-"""What is still held in memory for every utterance, and what DVC writes for every shard.
+"""Memory held for every utterance, and bytes that DVC writes for every shard.
 
     python -m benchmarks.scaling_held [--json] [--utterances 200000] [--files 5000]
 

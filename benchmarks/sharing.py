@@ -1,4 +1,4 @@
-"""What sharing costs: bytes that a push moves, and DVC's time and disk for a cache of 5 GiB.
+"""Cost of sharing: bytes that a push moves, and DVC's time and disk for a cache of 5 GiB.
 
     python -m benchmarks.sharing [--json] [--clips 1000] [--gib 5] [--shards 200] [--folder DISK]
 

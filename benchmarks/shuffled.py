@@ -1,4 +1,4 @@
-"""Shuffled labels must score at chance: an alarm for leaks that no gate can see.
+"""Score models trained on shuffled labels: above chance, a leak passed the leak gate.
 
     python -m benchmarks.shuffled [--corpus demo] [--fusions concat,text] [--seeds 3] [--json]
 

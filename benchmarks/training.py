@@ -1,4 +1,4 @@
-"""What training costs beside the model: reading, saving, determinism; and jobs side by side.
+"""Cost of training besides the model: reading, saving, determinism; and jobs side by side.
 
     python -m benchmarks.training [--json] [--small] [--rounds 5] [--folder DISK]
 

@@ -1,15 +1,14 @@
-"""How every stage starts and fails."""
+"""Run a stage's command line, and print what it reports of utterances."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import typer
 
 from features.process.command import run_command
 
-LISTED = 20  # of what is told of single utterances
+LISTED = 20  # utterances or reasons that are printed
 
 
 def run(command: Callable[..., None]) -> None:
@@ -19,17 +18,23 @@ def run(command: Callable[..., None]) -> None:
     run_command(app)
 
 
-def warn_of(leaks: Mapping[str, Any]) -> None:
-    """Tell of the leaks that params.yaml allows."""
-    for leak in leaks["lines"]:
+def warn_leaks(leaks: Iterable[str]) -> None:
+    """Print the leaks that params.yaml allows."""
+    for leak in leaks:
         typer.echo(f"  warning: {leak}", err=True)
 
 
-def list_told(what: str, told: Mapping[str, str], reasons: Mapping[str, int]) -> None:
-    """The first of what is told of utterances, and how often each reason stands, if more do."""
-    for id, reason in list(told.items())[:LISTED]:
+def list_utterances(what: str, found: Mapping[str, str], reasons: Mapping[str, int]) -> None:
+    """Print the first utterances with their reasons, and the count of each reason if more follow.
+
+    Args:
+        what: What happened to the utterances, such as "rejected".
+        found: Reason of each utterance, by id.
+        reasons: Number of utterances for each reason.
+    """
+    for id, reason in list(found.items())[:LISTED]:
         typer.echo(f"  {what} {id}: {reason}", err=True)
-    if len(told) > LISTED:
-        typer.echo(f"  {len(told)} {what} in all, by reason:", err=True)
+    if len(found) > LISTED:
+        typer.echo(f"  {len(found)} {what} in all, by reason:", err=True)
         for reason, count in list(reasons.items())[:LISTED]:
             typer.echo(f"  {count}: {reason}", err=True)

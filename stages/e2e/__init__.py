@@ -1,1 +1,1 @@
-"""Stage; see __main__."""
+"""The stage e2e; its command is in __main__."""

@@ -17,7 +17,7 @@ from pipeline.params.file import read_params
 from pipeline.report.model_card import write_model_card
 from pipeline.runtime.launch import joined, relaunch
 from pipeline.storage.lock_check import check_locked
-from stages._run import run, warn_of
+from stages._run import run, warn_leaks
 
 
 def main(
@@ -42,7 +42,7 @@ def main(
     where = device()
     with joined(where) as ranks:
         if ranks.is_first:
-            warn_of(leaks)
+            warn_leaks(leaks["lines"])
         out = finetune_model(params, fusion, corpus, device=where, threads=threads, ranks=ranks)
         if ranks.is_first:
             write_leaks(out, leaks)

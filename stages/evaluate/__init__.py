@@ -1,1 +1,1 @@
-"""Stage; see __main__."""
+"""The stage evaluate; its command is in __main__."""

@@ -1,4 +1,4 @@
-"""Extract the features of one corpus under one backbone: `python -m stages.extract demo minilm`."""
+"""`python -m stages.extract CORPUS BACKBONE`: extract the features of a corpus into a cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from features.files.reasons import count_reasons
 from features.ranges import NotNegative
 from features.settings.locations import corpus_root, devices, store_root
 from pipeline.params.file import read_params
-from stages._run import list_told, run
+from stages._run import list_utterances, run
 
 
 def main(  # noqa: PLR0913  each is an option
@@ -32,7 +32,7 @@ def main(  # noqa: PLR0913  each is an option
     batch_seconds: Annotated[
         float | None,
         typer.Option(
-            help="Padded seconds a batch; default: on a CPU the backbone's own, 480 elsewhere."
+            help="Padded seconds of a batch; default: the backbone's own on a CPU, else 480."
         ),
     ] = None,
     workers: Annotated[
@@ -64,11 +64,11 @@ def main(  # noqa: PLR0913  each is an option
         part=None if part is None else _part(part),
     )
     start = time.monotonic()
-    tell = extract(manifest, entry, out, store=store_root(), options=options)
-    _report(tell, out if part is None else Path(f"{out}, part {part}"), time.monotonic() - start)
-    if strict and tell.rejected:
+    done = extract(manifest, entry, out, store=store_root(), options=options)
+    _report(done, out if part is None else Path(f"{out}, part {part}"), time.monotonic() - start)
+    if strict and done.rejected:
         raise CacheError(
-            f"{len(tell.rejected)} utterances were rejected and --strict was given; see "
+            f"{len(done.rejected)} utterances were rejected and --strict was given; see "
             f"{out / 'rejected.csv'}"
         )
 
@@ -80,27 +80,27 @@ def _part(given: str) -> tuple[int, int]:
     return int(match[1]) - 1, int(match[2])
 
 
-def _report(tell: Extraction, out: Path, seconds: float) -> None:
+def _report(done: Extraction, out: Path, seconds: float) -> None:
     line = (
-        f"{out}: {tell.computed} utterances computed, {tell.copied} copied, {tell.linked} shards "
-        f"reused, {len(tell.rejected)} rejected, {len(tell.noticed)} noticed, {seconds:.1f} s"
+        f"{out}: {done.computed} utterances computed, {done.copied} copied, {done.linked} shards "
+        f"reused, {len(done.rejected)} rejected, {len(done.noticed)} noticed, {seconds:.1f} s"
     )
-    if tell.seconds:
-        line += f" ({tell.seconds / seconds:.1f} seconds of audio a second)"
+    if done.seconds:
+        line += f" ({done.seconds / seconds:.1f} seconds of audio a second)"
     typer.echo(line)
-    reasons = count_reasons(tell.rejected.values())
-    list_told("rejected", tell.rejected, reasons)
+    reasons = count_reasons(done.rejected.values())
+    list_utterances("rejected", done.rejected, reasons)
     most, count = next(iter(reasons.items()), ("", 0))
-    if count * 2 > tell.utterances > 0:
-        part = f"{count} of {tell.utterances} utterances"
+    if count * 2 > done.utterances > 0:
+        part = f"{count} of {done.utterances} utterances"
         typer.echo(f"warning: {part} were rejected for one reason: {most}", err=True)
-    if tell.failed > 1 and not tell.computed:
+    if done.failed > 1 and not done.computed:
         typer.echo(
-            f"warning: none of the {tell.failed} utterances that were tried now could be used; the "
-            "features that are there come from earlier runs",
+            f"warning: none of the {done.failed} utterances that were tried now could be used; the "
+            "features in the cache come from earlier runs",
             err=True,
         )
-    list_told("noticed", tell.noticed, count_reasons(tell.noticed.values()))
+    list_utterances("noticed", done.noticed, count_reasons(done.noticed.values()))
 
 
 if __name__ == "__main__":

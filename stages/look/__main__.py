@@ -1,4 +1,4 @@
-"""`python -m stages.look CORPUS`: what lies below a corpus root, for DVC, which sees only files."""
+"""`python -m stages.look CORPUS`: record the files below a corpus root, which DVC cannot track."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from stages._run import run
 
 
 def main(corpus: str) -> None:
-    """Write sources/CORPUS.json; where there is no root, the record of a team mate stays."""
-    # Runs at each `dvc repro`, so that it must not wait for torch, which pipeline.params.file
-    # imports.
+    """Write sources/CORPUS.json; without a root, the record of a team mate stays."""
+    # This runs at each `dvc repro`, so it avoids pipeline.params.file, which imports torch.
     corpora = read_params_file(Path("params.yaml")).get("corpora") or {}
     if corpus not in corpora:
         expected = expected_entry("corpora", corpus, corpora)

@@ -1,4 +1,4 @@
-"""`python -m stages.prepare CORPUS`: a corpus, to the tables that extraction and training read."""
+"""`python -m stages.prepare CORPUS`: write the tables that extraction and training read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from features.corpus.sources import differences, record_path, take_record, write
 from features.errors import ManifestError, ParamsError
 from pipeline.params.catalogue.entries import expected_entry
 from pipeline.params.file import read_params
-from stages._run import LISTED, list_told, run
+from stages._run import LISTED, list_utterances, run, warn_leaks
 
 
 def main(corpus: str) -> None:
@@ -31,10 +31,10 @@ def main(corpus: str) -> None:
             f"the tables of corpus {corpus!r} were edited while they were read: "
             f"{'; '.join(differences(record, done.card))}. Run this again"
         )
-    # DVC may have been told to leave out the stage that looks (--single-item), or not be used.
+    # The stage `look` writes it too, but does not run with --single-item or without DVC.
     write_record(record_path(corpus), record)
-    list_told("rejected", done.rejected, done.card["rejected_reasons"])
-    list_told("noticed", done.noticed, done.card["noticed_reasons"])
+    list_utterances("rejected", done.rejected, done.card["rejected_reasons"])
+    list_utterances("noticed", done.noticed, done.card["noticed_reasons"])
     speakers = "; ".join(
         ", ".join(f"{count} {split}" for split, count in fold.items())
         for fold in done.card["speakers"]
@@ -45,13 +45,12 @@ def main(corpus: str) -> None:
         f"{len(done.rejected)} rejected, {len(done.noticed)} noticed"
     )
     typer.echo(f"classes: {named(done.card['classes'])}")
-    _tell("warning", done.card["warnings"])
-    _tell("differs from the published counts", done.card["differences"])
-    for leak in done.card["leaks"]:
-        typer.echo(f"  warning: {leak}", err=True)
+    _list("warning", done.card["warnings"])
+    _list("differs from the published counts", done.card["differences"])
+    warn_leaks(done.card["leaks"])
 
 
-def _tell(what: str, lines: Sequence[str]) -> None:
+def _list(what: str, lines: Sequence[str]) -> None:
     for line in lines[:LISTED]:
         typer.echo(f"  {what}: {line}", err=True)
     if len(lines) > LISTED:

@@ -1,4 +1,4 @@
-"""`python -m stages.selection`: is all there that params.yaml selects? Before anything runs."""
+"""`python -m stages.selection`: check the names that params.yaml selects, before other stages."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ OUT = Path("data", "selection.txt")
 
 
 def main() -> None:
-    """Write data/selection.txt, always the same; a name that is no entry is refused.
+    """Write data/selection.txt, always the same; refuse names without an entry.
 
-    DVC fills the names in before any of our code runs, and would say of a misspelt one only that
-    `runs/cached/demo/concta` does not exist, after all that does not depend on it has run.
+    DVC fills the names in before any of our code runs. For a misspelt one it would only report that
+    `runs/cached/demo/concta` does not exist, after every stage that does not depend on it has run.
     """
     found = selection_problems(read_params_file(Path("params.yaml")))
     if found:

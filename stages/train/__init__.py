@@ -1,1 +1,1 @@
-"""Stage; see __main__."""
+"""The stage train; its command is in __main__."""

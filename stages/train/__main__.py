@@ -15,7 +15,7 @@ from pipeline.params.file import read_params
 from pipeline.report.model_card import write_model_card
 from pipeline.runs.record import filled_slots
 from pipeline.storage.lock_check import check_locked
-from stages._run import run, warn_of
+from stages._run import run, warn_leaks
 
 
 def main(
@@ -32,7 +32,7 @@ def main(
     slots = filled_slots(params, model, corpus)
     check_locked([labels, *slots.values(), Path("cache", corpus, model.asr)])
     leaks = check_leaks(labels, slots)
-    warn_of(leaks)
+    warn_leaks(leaks["lines"])
     out = train_model(params, fusion, corpus, device=device(), workers=workers)
     write_leaks(out, leaks)
     write_model_card(out, read_card(labels / CARD))

@@ -128,7 +128,7 @@ def test_real_commands_listen_before_they_import_anything_slow(command: str) -> 
     out, told = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert re.fullmatch(
-        "interrupted: .*run the same command again\n|interrupted: .* goes on\n", told
+        "interrupted: .*run the same command again\n|interrupted: .* resumes\n", told
     )
     assert told.count("\n") == 1
 
