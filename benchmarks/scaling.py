@@ -93,9 +93,9 @@ def measure(folder: Path) -> Row:
     backbone = entry.build()
     manifest = timed("read", lambda: Manifest.read(folder).located(folder))
     plan = timed("plan", lambda: ShardPlan.of(manifest, "audio"))
-    found = timed("forecast", lambda: forecast(plan, store, entry, backbone))
-    if found.compute != len(manifest):
-        raise SystemExit(f"{found.compute} of {len(manifest)} are new: no measurement")
+    expected = timed("forecast", lambda: forecast(plan, store, entry, backbone))
+    if expected.compute != len(manifest):
+        raise SystemExit(f"{expected.compute} of {len(manifest)} are new: no measurement")
     store.folder.mkdir()
     out.mkdir()
     for cut in plan.cuts:
