@@ -1,4 +1,4 @@
-"""SIGTERM as a wish: the work under way is finished and saved first."""
+"""Finishes and saves the current work on SIGTERM, instead of ending at once."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from features.errors import HeronryError
 
 
 class StoppedError(HeronryError):
-    """Work was asked to stop, and did; the same command goes on with it."""
+    """Work was stopped by a signal; the same command resumes it."""
 
     status = 128 + signal.SIGTERM
 
 
-class Wish:
-    """Whether somebody wants this process to stop.
+class StopRequest:
+    """Whether this process was asked to stop.
 
     Args:
-        launched: Whether a launcher passes signals on, so that the same one may come twice.
+        launched: Whether a launcher passes signals on, so that the same one may arrive twice.
 
     Attributes:
-        asked: Whether they do.
+        asked: Whether SIGTERM has arrived.
     """
 
     def __init__(self, *, launched: bool = False) -> None:
         self.asked, self._launched = False, launched
 
     def ask(self, _number: int, _frame: FrameType | None) -> None:
-        """A signal handler; after the first signal the next one ends the process at once.
+        """Signal handler; a second signal ends the process at once.
 
-        That of a launcher does not: it ends by itself those that take too long.
+        Not so under a launcher, which by itself ends processes that take too long.
         """
         self.asked = True
         if not self._launched:
@@ -41,14 +41,14 @@ class Wish:
 
 
 @contextlib.contextmanager
-def until_asked(*, launched: bool = False) -> Iterator[Wish]:
-    """Turn SIGTERM into a wish while the context lasts; threads other than the main one cannot."""
-    wish = Wish(launched=launched)
+def stop_requests(*, launched: bool = False) -> Iterator[StopRequest]:
+    """Handle SIGTERM as a `StopRequest` within this context; only the main thread can."""
+    request = StopRequest(launched=launched)
     if threading.current_thread() is not threading.main_thread():
-        yield wish
+        yield request
         return
-    before = signal.signal(signal.SIGTERM, wish.ask)
+    before = signal.signal(signal.SIGTERM, request.ask)
     try:
-        yield wish
+        yield request
     finally:
         signal.signal(signal.SIGTERM, before)

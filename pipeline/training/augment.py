@@ -1,8 +1,8 @@
-"""Augmentation of batches while training: SeqAug and mixup.
+"""Augmentation of training batches: SeqAug and mixup.
 
-All draws come from the generator of the job, on the CPU, so that they repeat.
+All draws come from the training's generator, on the CPU, so that they can be repeated.
 
-Legend: B batch, T time, D width, K classes.
+Shapes: B batch, T time, D width, K classes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ SEQAUG_BETA = 0.5
 def seqaug(batch: Batch, probability: float, generator: np.random.Generator) -> Batch:
     """Shuffle some dimensions of the speech and the text in time (SeqAug, arXiv 2305.01954).
 
-    Each slot of each utterance by itself, with this probability: a share ~ Beta(0.5, 0.5) of the
-    dimensions, at least one, gets one common permutation of the frames that exist. Settings:
-    arXiv 2506.02088, which leaves F0 alone; other slots stay as they are, too.
+    Each slot of each utterance is changed independently, with this probability: a share
+    ~ Beta(0.5, 0.5) of its dimensions, at least one, gets one common permutation of the frames
+    that exist. The settings are those of arXiv 2506.02088, which leaves F0 unchanged; other slots
+    are not changed either.
 
     Args:
-        batch: Of utterances; stays as it is.
-        probability: That a slot of an utterance is changed.
-        generator: Of all draws.
+        batch: Utterances; not changed.
+        probability: Probability that a slot of an utterance is changed.
+        generator: Generator of all draws.
     """
     streams = dict(batch.streams)
     for slot in SEQAUG_SLOTS:
@@ -58,17 +59,17 @@ def mixup(batch: Batch, alpha: float, classes: int, generator: np.random.Generat
     """Blend each utterance with another of the batch that has another class (arXiv 1710.09412).
 
     x = m x_i + (1 - m) x_j with m ~ Beta(alpha, alpha), where padding counts as zeros and a frame
-    exists if it exists in either; labels become shares. Bins cannot be blended: those of i stay.
-    An utterance without a mate of another class stays as it is.
+    exists if it exists in either; labels become shares. Bins cannot be blended: those of i are
+    kept. An utterance is not changed if the batch has no other class.
 
-    The public code of arXiv 2506.02088 draws the mate from the whole split and mixes waveforms,
-    and only with probability alpha; on cached features the batch has to do.
+    The public code of arXiv 2506.02088 draws the other utterance from the whole split and mixes
+    waveforms, only with probability alpha; cached features are mixed within the batch.
 
     Args:
-        batch: Of utterances, with labels `[B]`; stays as it is.
-        alpha: Of the Beta distribution, above 0.
-        classes: K.
-        generator: Of all draws.
+        batch: Utterances, with labels `[B]`; not changed.
+        alpha: Parameter of the Beta distribution, above 0.
+        classes: Number of classes K.
+        generator: Generator of all draws.
 
     Returns:
         The batch with labels `[B, K]` float32.
@@ -87,7 +88,7 @@ def _blend(stream: Stream, mates: Tensor, share: Tensor) -> Stream:
     if not stream.values.is_floating_point():
         return stream
     part = share[:, None, None].to(stream.values.dtype)
-    # Frames beyond the mask hold zeros: docs/format.md, and Stream.
+    # Frames beyond the mask hold zeros (docs/format.md), so that the shorter one adds nothing.
     values = part * stream.values + (1 - part) * stream.values[mates]
     alone = (share == 1)[:, None]
     return Stream(values, torch.where(alone, stream.mask, stream.mask | stream.mask[mates]))

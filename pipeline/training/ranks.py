@@ -1,16 +1,15 @@
-"""The processes that train one model together: several GPUs, or several hosts.
+"""Data-parallel training: the processes that train one model together, on several GPUs or hosts.
 
-They are started by a launcher (`accelerate launch`, torchrun, mpirun), run the same program and
-differ by their number. Each computes a share of the rows of every batch. What a batch gives is the
-sum over the shares, so that the steps of the optimiser, and the loss curve, are those of one
-process up to the order of additions and the draws of dropout. The first process alone shows,
-writes and removes anything.
+A launcher (`accelerate launch`, torchrun, mpirun) starts them; they run the same program and differ
+by their number. Each computes a share of the rows of every batch, and gradients are summed over the
+shares, so that the optimiser's steps, and the loss curve, are those of one process up to the order
+of additions and the draws of dropout. Only the first process shows, writes and removes anything.
 
-Gradients are added up once a step, behind all of its batches, and not while a backward pass is
-under way as torch's DistributedDataParallel does: shares may be uneven, batches are cut where they
-do not fit, and a layer may be left out, each in one process alone.
+Gradients are summed once a step, after all of its batches, and not during the backward pass as in
+torch's DistributedDataParallel: shares may be uneven, a batch may be cut where it does not fit, and
+a layer may be left out, each in one process alone.
 
-The launcher's network is trusted: small facts go between processes as pickled objects.
+The launcher's network is trusted: small values are sent as pickled objects.
 """
 
 from __future__ import annotations
@@ -31,22 +30,22 @@ from features.errors import HeronryError, ParamsError
 
 Value = TypeVar("Value")
 BUCKET = 2**24  # numbers that are sent at once: 64 MiB of float32
-PARTING = timedelta(seconds=10)  # for the first process to say why it ends
+PARTING = timedelta(seconds=10)  # in which the first process may end with a message of its own
 
 
-class PartedError(HeronryError):
-    """Another process has ended, for a reason of its own."""
+class LostProcessError(HeronryError):
+    """Another process has ended or cannot be reached."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """All of them, as one of them sees them; without arguments it is alone, and nothing is sent.
+    """The processes of a training, seen from one of them; by default one alone, which sends nothing.
 
     Attributes:
-        count: How many there are.
-        number: Of this one, from 0.
-        device: Where this one computes; empty: as it is told.
-        small: Group for what is small and lies in the computer's own memory.
+        count: Number of processes.
+        number: Number of this process, from 0.
+        device: Device of this process; empty: the one that the command was given.
+        small: Process group for small values in the computer's own memory.
     """
 
     count: int = 1
@@ -56,26 +55,26 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that shows and writes."""
+        """Whether this is the process that shows and writes."""
         return self.number == 0
 
     def share(self, rows: Sequence[Value]) -> Sequence[Value]:
-        """This process's part: every `count`-th, so that shares of rows by length are alike."""
+        """This process's rows: every `count`-th, so that shares of sorted rows are about equal."""
         return rows if self.count == 1 else rows[self.number :: self.count]
 
     def gather(self, value: Value) -> list[Value]:
-        """That of every process, in order of their numbers."""
+        """The values of all processes, by number."""
         if self.count == 1:
             return [value]
         found: list[Any] = [None] * self.count
-        with self._meeting():
+        with self._communication():
             dist.all_gather_object(found, value, group=self.small)
         return found
 
-    def together(
+    def gather_from(
         self, work: Callable[[], Value], faults: tuple[type[HeronryError], ...]
     ) -> list[Value]:
-        """What `work` gives in every process; a fault in one is raised in all."""
+        """Call `work` in every process and gather the results; a fault in one is raised in all."""
         if self.count == 1:
             return [work()]
         mine: tuple[Value | None, HeronryError | None]
@@ -88,28 +87,28 @@ class Ranks:
         return [value for value, _ in found]  # type: ignore[misc]
 
     def check(self, faults: Sequence[HeronryError | None]) -> None:
-        """Raise the first fault of a list that holds one, or None, for each process."""
+        """Raise the first error among those of all processes."""
         for number, fault in enumerate(faults):
             if fault is not None:
                 fault.args = (f"{fault} (process {number} of {self.count})",)
                 raise fault
 
-    def from_first(self, value: Value) -> Value:
-        """What the first process has."""
+    def broadcast(self, value: Value) -> Value:
+        """The first process's value."""
         if self.count == 1:
             return value
         box: list[Any] = [value if self.is_first else None]
-        with self._meeting():
+        with self._communication():
             dist.broadcast_object_list(box, src=0, group=self.small)
         return box[0]  # type: ignore[no-any-return]
 
-    def tensors_from_first(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The first process's tensors by name, which lie in its own memory."""
+    def broadcast_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The first process's tensors by name, in the computer's own memory."""
         if self.count == 1:
             return dict(tensors)
-        like = self.from_first({name: (t.shape, t.dtype) for name, t in tensors.items()})
+        like = self.broadcast({name: (t.shape, t.dtype) for name, t in tensors.items()})
         found = {}
-        with self._meeting():
+        with self._communication():
             for name, (shape, dtype) in like.items():
                 own = tensors[name].contiguous() if self.is_first else torch.empty(shape).to(dtype)
                 dist.broadcast(own, src=0, group=self.small)
@@ -117,31 +116,32 @@ class Ranks:
         return found
 
     @torch.no_grad()
-    def level(self, model: nn.Module) -> None:
-        """Give a model the first process's weights, whatever it was made with elsewhere.
+    def broadcast_weights(self, model: nn.Module) -> None:
+        """Give a model the first process's weights.
 
         Raises:
-            ParamsError: If shares of a batch cannot give what the batch gives.
+            ParamsError: If the model has a batch norm, whose result depends on the whole batch.
         """
         if self.count > 1:
             _refuse_batch_norm(model, self.count)
-            with self._meeting():
+            with self._communication():
                 for value in model.state_dict().values():
                     own = value.contiguous()
                     dist.broadcast(own, src=0)
                     value.copy_(own)
 
     @torch.no_grad()
-    def add_up(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by the sum over all processes.
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace each gradient by its sum over all processes.
 
-        A parameter that no process has used has none, as in one process.
+        A parameter that no process has used keeps no gradient, as in one process.
         """
         if self.count == 1:
             return
         trained = [parameter for parameter in parameters if parameter.requires_grad]
+        # All processes must send the same list of tensors, so they first agree on it.
         used = torch.tensor([parameter.grad is not None for parameter in trained]).int()
-        with self._meeting():
+        with self._communication():
             dist.all_reduce(used, dist.ReduceOp.MAX, group=self.small)
             gradients = [_gradient(p) for p, has in zip(trained, used.tolist(), strict=True) if has]
             for bucket in _buckets(gradients):
@@ -151,33 +151,34 @@ class Ranks:
                 for gradient, part in zip(bucket, parts, strict=True):
                     gradient.copy_(part.view_as(gradient))
 
-    def draw_apart(self, *origin: object) -> None:
-        """Let torch draw numbers of its own in each process but the first, from some origin."""
+    def seed_others(self, *origin: object) -> None:
+        """Seed torch's generator in each process but the first, from `origin` and its number."""
         if not self.is_first:
             digest = hashlib.sha256(repr((origin, self.number)).encode()).digest()
             torch.manual_seed(int.from_bytes(digest[:7]))
 
     def wait(self) -> None:
-        """For all others to come here."""
+        """Wait until all processes have called this."""
         self.gather(None)
 
     def first_has_ended(self) -> bool:
-        """Whether the first process ends within a few seconds, which then has told its reason."""
+        """Whether the first process, which prints the error of all, ends within a few seconds."""
         try:
+            # Nothing is ever sent: the call fails at once when the other side is gone.
             dist.irecv(torch.empty(1), src=0, group=self.small).wait(PARTING)  # type: ignore[union-attr]
         except RuntimeError as error:
             return "imed out" not in str(error)
         return False
 
     @contextlib.contextmanager
-    def _meeting(self) -> Iterator[None]:
+    def _communication(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
-            raise PartedError(
+            raise LostProcessError(
                 f"process {self.number} of {self.count} waited for the others, and one of them has "
-                "ended or cannot be reached; expected all of them to come as far: its own message "
-                "says why, and the same command goes on from the last checkpoint"
+                "ended or cannot be reached; expected all of them to run: its own message says "
+                "why, and the same command resumes from the last checkpoint"
             ) from error
 
 
@@ -185,7 +186,7 @@ ALONE = Ranks()
 
 
 def ranks_of(examples: object) -> Ranks:
-    """Those that share the rows of some examples; features from caches are never shared out."""
+    """Processes that share the rows of some examples; cached features are never shared out."""
     found = getattr(examples, "ranks", ALONE)
     assert isinstance(found, Ranks)
     return found

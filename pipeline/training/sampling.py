@@ -1,8 +1,8 @@
-"""Samplers: which utterances of the training split an epoch is made of.
+"""Samplers: draw the utterances of an epoch from the training split.
 
 Source: arXiv 2506.02088 and its public code. A sampler draws as many utterances as the split has,
-with replacement, each by the weight of its class; w_c = N / n_c makes classes equally frequent,
-weights of 1 make them as frequent as in the split.
+with replacement, with the weight of their class: w_c = N / n_c makes classes equally frequent,
+weights of 1 as frequent as in the split.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Sampler = Literal["none", "balanced", "to_uniform", "to_distribution"]
 
 
 def class_counts(labels: Sequence[Label], classes: Sequence[str]) -> NDArray[np.int64]:
-    """`[K]`: how many labels each class has."""
+    """Number of labels of each class, `[K]`."""
     numbers = [classes.index(label.label) for label in labels]
     return np.bincount(numbers, minlength=len(classes)).astype(np.int64)
 
@@ -29,9 +29,10 @@ def sampler_weights(
 ) -> NDArray[np.float64]:
     """Weight of one utterance of each class, `[K]`, in the epoch after `done` epochs.
 
-    With r = done / epochs: `balanced` is w; `to_uniform` goes from w to uniform weights,
-    (1 - r) w + r; `to_distribution` from uniform weights to w, (1 - r) + r w. The names are the
-    public code's, which also counts epochs from 0 and does not normalise w: so r stays below 1.
+    With r = done / epochs: `balanced` is w; `to_uniform` moves from w to uniform weights,
+    (1 - r) w + r; `to_distribution` from uniform weights to w, (1 - r) + r w. The names are those
+    of the public code, which also counts epochs from 0 (so that r stays below 1) and does not
+    normalise w.
 
     >>> sampler_weights("to_uniform", np.array([6, 2]), done=1, epochs=2).round(3).tolist()
     [1.167, 2.5]
@@ -42,7 +43,7 @@ def sampler_weights(
     if sampler == "balanced":
         return weights
     r = done / epochs
-    share = 1 - r if sampler == "to_uniform" else r  # of w
+    share = 1 - r if sampler == "to_uniform" else r  # the share of w
     return np.asarray(share * weights + (1 - share))
 
 
@@ -52,7 +53,7 @@ def draw(
     weights: NDArray[np.float64],
     generator: np.random.Generator,
 ) -> list[Label]:
-    """As many labels as there are, with replacement, in proportion to the weights of classes."""
+    """Draw as many labels as given, with replacement, in proportion to the weights of classes."""
     each = np.array([weights[classes.index(label.label)] for label in labels])
     chosen = generator.choice(len(labels), len(labels), p=each / each.sum())
     return [labels[i] for i in chosen]

@@ -8,24 +8,24 @@ from typing import Any, Literal
 Kind = Literal["plateau", "constant", "cosine"]
 PLATEAU_FACTOR = 0.5
 PLATEAU_PATIENCE = 2  # epochs
-PLATEAU_THRESHOLD = 1e-4  # of the best loss: what counts as lower
-PLATEAU_EPS = 1e-8  # smaller steps of the rate are not made
+PLATEAU_THRESHOLD = 1e-4  # relative: a loss counts as lower if it is this much below the best
+PLATEAU_EPS = 1e-8  # the rate is not changed by less
 
 
 class Schedule:
-    """The rate of each optimiser step.
+    """Learning rate of each optimiser step.
 
     Step s (from 0) of `warmup` steps has start + (peak - start) s / warmup. Afterwards `constant`
-    stays at the peak; `cosine` has end + (peak - end) (1 + cos(pi u)) / 2, where u goes from 0 at
+    stays at the peak; `cosine` has end + (peak - end) (1 + cos(pi u)) / 2, where u rises from 0 at
     the end of the warm-up to 1 at the last step (arXiv 2506.02088: 500 steps from 1e-5 to 5e-5,
     and back to 1e-5); `plateau` halves the rate at the third epoch without a lower validation
     loss, by the rules of torch's ReduceLROnPlateau.
 
     Args:
-        kind: What follows the warm-up.
+        kind: Schedule after the warm-up.
         peak: Rate at the end of the warm-up.
-        steps: Optimiser steps if no epoch is left out.
-        warmup: Steps of warm-up.
+        steps: Optimiser steps of all epochs.
+        warmup: Optimiser steps of the warm-up.
         ends: Rates at the first step of the warm-up and at the last step of a cosine.
     """
 
@@ -39,12 +39,12 @@ class Schedule:
         ends: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         self.kind, self.peak, self.steps, self.warmup, self.ends = kind, peak, steps, warmup, ends
-        self.step = 0  # of the next optimiser step
+        self.step = 0  # number of the next optimiser step
         self._best, self._waited = math.inf, 0
 
     @property
     def rate(self) -> float:
-        """Of the next step."""
+        """Rate of the next step."""
         start, end = self.ends
         if self.step < self.warmup:
             return start + (self.peak - start) * self.step / self.warmup
@@ -55,7 +55,7 @@ class Schedule:
         return end + (self.peak - end) * (1 + math.cos(math.pi * share)) / 2
 
     def epoch_ended(self, valid_loss: float) -> None:
-        """Tell the validation loss of an epoch."""
+        """Lower the rate of a plateau schedule if the validation loss has not fallen for long."""
         if self.kind != "plateau":
             return
         if valid_loss < self._best * (1 - PLATEAU_THRESHOLD):
@@ -68,15 +68,15 @@ class Schedule:
                 self.peak *= PLATEAU_FACTOR
 
     def state(self) -> dict[str, Any]:
-        """What changes, for JSON."""
+        """State of the schedule, for JSON."""
         return {
             "step": self.step,
             "peak": self.peak,
-            "best": None if math.isinf(self._best) else self._best,
+            "best": None if math.isinf(self._best) else self._best,  # JSON has no infinity
             "waited": self._waited,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         self.step, self.peak, self._waited = state["step"], state["peak"], state["waited"]
         self._best = math.inf if state["best"] is None else state["best"]

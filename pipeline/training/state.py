@@ -1,11 +1,11 @@
-"""How far a training is: what changes as it goes on, and who is told."""
+"""The state of a training, and what it reports to while it runs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +13,37 @@ from torch import Tensor, nn
 
 from pipeline.model.base import FusionModel
 from pipeline.params.training import TrainParams
-from pipeline.training.fitting import Fitting
+from pipeline.training.fitting import Fitting, to_stderr
 from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.schedules import Schedule
+
+
+class Progress:
+    """What a training reports to: this base prints messages and ignores everything else.
+
+    Subclasses show, save or stop trainings. An exception in any of these methods ends the training.
+    """
+
+    def begin(self, training: Training) -> None:
+        """Called before the first epoch; may restore the state that an earlier process saved."""
+
+    def advance(self, ids: tuple[str, ...], loss: float | None) -> None:
+        """Called after each optimiser step and each batch of the validation split.
+
+        Args:
+            ids: Utterances of the step or batch.
+            loss: Their mean loss; None in validation.
+        """
+
+    def epoch_ended(self, training: Training, *, ended: bool) -> None:
+        """Called after each epoch; `ended` after the last one."""
+
+    def message(self, text: str) -> None:
+        """Called with an event that deserves a line of its own."""
+        to_stderr(text)
+
+
+SILENT = Progress()
 
 
 @dataclass(frozen=True)
@@ -23,7 +51,7 @@ class Epoch:
     """One row of history.csv.
 
     Attributes:
-        epoch: From 1.
+        epoch: Number of the epoch, from 1.
         lr: Learning rate at the first step of that epoch.
         train_loss: Mean loss over the training split, with dropout and augmentation.
         valid_loss: Mean loss over the validation split.
@@ -38,15 +66,15 @@ class Epoch:
 
 
 @dataclass
-class Within:
-    """How far the epoch under way is, between two optimiser steps.
+class CurrentEpoch:
+    """Position within an unfinished epoch, between two optimiser steps.
 
     Attributes:
         lr: Learning rate at its first step.
-        generator: State of the training's generator at its start, from which the same batches come
+        generator: State of the training's generator at its start, which gives the same batches
             again.
-        batches: That are done.
-        total: Sum of their losses, each weighed by its size.
+        batches: Number of finished batches.
+        total: Sum of their losses, each weighted by its size.
         seen: Sum of their sizes.
     """
 
@@ -57,38 +85,25 @@ class Within:
     seen: float = 0.0
 
 
-@dataclass(frozen=True)
-class Tick:
-    """Some work that is done: an optimiser step, or a batch of the validation split.
-
-    Attributes:
-        ids: Utterances.
-        loss: Their mean loss; None in validation.
-    """
-
-    ids: tuple[str, ...]
-    loss: float | None
-
-
 @dataclass
 class Training:
-    """All that changes while a model is trained: between two steps, all that is needed to go on.
+    """Everything that changes while a model is trained, so that it can be saved and resumed.
 
-    Beside it there is torch's global generator, from which dropout draws.
+    One more state is torch's global generator, from which dropout draws.
 
     Attributes:
-        model: With the weights of the last step.
-        optimizer: Of the model.
-        schedule: Of the learning rate.
-        generator: Of batches, samplers and augmentation.
+        model: The model with the weights of the last step.
+        optimizer: Optimiser of the model.
+        schedule: Learning rates.
+        generator: Generator of batches, samplers and augmentation.
         history: One entry an epoch.
         best: Number of the best epoch so far, from 1; 0: none.
-        best_weights: What training changes of its state dict, in the computer's own memory.
-        scaler: Of the loss, where the model asks for that.
-        within: Of the epoch under way; None between two epochs.
-        fitting: What fits the device's memory.
+        best_weights: Its trainable state, in the computer's own memory.
+        scaler: Scaler of the loss, where the model asks for one.
+        current: The unfinished epoch; None between two epochs.
+        fitting: Largest batch that fits the device's memory.
         ranks: Processes that train the model together.
-        ticked: Told of steps and of validation batches; what one raises ends the training.
+        progress: What steps, epochs and messages are reported to.
     """
 
     model: FusionModel
@@ -101,52 +116,37 @@ class Training:
     scaler: torch.amp.GradScaler = field(
         default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False)
     )
-    within: Within | None = None
+    current: CurrentEpoch | None = None
     fitting: Fitting = field(default_factory=Fitting)
     ranks: Ranks = ALONE
-    ticked: list[Callable[[Tick], None]] = field(default_factory=list)
+    progress: Progress = SILENT
 
     def ended(self, params: TrainParams) -> bool:
-        """Whether all epochs are done, or `patience` of them went without a better one."""
+        """Whether all epochs are done, or the last `patience` of them were not better."""
         done = len(self.history)
         return done >= params.epochs or done - self.best >= params.patience
 
     def add(self, epoch: Epoch, monitor: str) -> None:
-        """Note an epoch, and keep the weights if it is the best so far."""
+        """Append a finished epoch, and copy the weights if it is the best so far."""
         best = self.history[self.best - 1].scores[monitor] if self.best else -math.inf
         self.history.append(epoch)
-        self.within = None
-        if epoch.scores[monitor] > best:
+        self.current = None
+        if epoch.scores[monitor] > best:  # of equal ones the first is kept
             self.best = epoch.epoch
-            # A device's memory is for what is computed with.
-            state = changing(self.model)
+            # On the CPU: the device's memory is left to the computation.
+            state = trainable_state(self.model)
             self.best_weights = {n: value.to("cpu", copy=True) for n, value in state.items()}
 
-    def start(self) -> Within:
-        """The epoch under way; if there is none, that which begins now."""
-        if self.within is not None:
-            self.generator.bit_generator.state = self.within.generator
-            return self.within
-        return Within(self.schedule.rate, dict(self.generator.bit_generator.state))
-
-    def tick(self, tick: Tick) -> None:
-        """Tell whoever wants to know."""
-        for told in self.ticked:
-            told(tick)
+    def start_epoch(self) -> CurrentEpoch:
+        """Return the unfinished epoch, its generator rewound; without one, a new epoch."""
+        if self.current is not None:
+            self.generator.bit_generator.state = self.current.generator
+            return self.current
+        return CurrentEpoch(self.schedule.rate, dict(self.generator.bit_generator.state))
 
 
-class Watcher(Protocol):
-    """Whoever wants to know how far a training is."""
-
-    def begin(self, training: Training) -> None:
-        """Before the first epoch; may put the training where an earlier process left it."""
-
-    def epoch_ended(self, training: Training, *, ended: bool) -> None:
-        """After each epoch."""
-
-
-def changing(model: nn.Module) -> dict[str, Tensor]:
-    """What training changes of a model's state dict: all but weights without gradients."""
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """Entries of a state dict that training changes: all but weights without gradients."""
     fixed = {
         name
         for name, parameter in model.named_parameters(remove_duplicate=False)
@@ -155,8 +155,8 @@ def changing(model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in model.state_dict().items() if name not in fixed}
 
 
-def put_back(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load what `changing` returned; the rest stays as it is."""
+def load_trainable(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load what `trainable_state` returned; the rest stays as it is."""
     found = model.load_state_dict(state, strict=False)
-    wrong = [*found.unexpected_keys, *(set(found.missing_keys) & changing(model).keys())]
+    wrong = [*found.unexpected_keys, *(set(found.missing_keys) & trainable_state(model).keys())]
     assert not wrong, wrong
