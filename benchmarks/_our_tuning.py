@@ -18,7 +18,7 @@ from pipeline.model.checkpoint import make_model
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import TuneParams
 from pipeline.training.loop import begin, fit, micro_step
-from pipeline.training.state import Tick, Training
+from pipeline.training.state import Progress, Training
 
 CLASSES = ("angry", "happy", "neutral", "sad")
 HEAD = {"d_model": 256, "dropout": 0.0}
@@ -81,7 +81,7 @@ class TuneTask:
         return TrainParams(epochs=1, batch_size=self.batch_size, lr=1e-5, schedule="constant")
 
 
-class Stopwatch:
+class Stopwatch(Progress):
     """Seconds from the first batch's preparation to the end of the last optimiser step."""
 
     def __init__(self, device: str) -> None:
@@ -89,19 +89,15 @@ class Stopwatch:
         self.steps: list[tuple[str, ...]] = []
         self.started = self.ended = 0.0
 
-    def begin(self, training: Training) -> None:
+    def begin(self, training: Training) -> None:  # noqa: ARG002  the method of its base
         """Start."""
-        training.ticked.append(self.ticked)
         self.started = self.now()
 
-    def ticked(self, tick: Tick) -> None:
+    def advance(self, ids: tuple[str, ...], loss: float | None) -> None:
         """Note a step; validation follows the last."""
-        if tick.loss is not None:
-            self.steps.append(tick.ids)
+        if loss is not None:
+            self.steps.append(ids)
             self.ended = self.now()
-
-    def epoch_ended(self, training: Training, *, ended: bool) -> None:
-        """Nothing: validation is over."""
 
     def now(self) -> float:
         """Once the device has done what it was given."""
@@ -117,7 +113,7 @@ def train_ours(task: TuneTask) -> Stopwatch:
     train, valid = examples.split(0, "train"), examples.split(0, "valid")
     params = task.params()
     model = task.model(examples)
-    fit(model, examples, train=train, valid=valid, params=params, seed=0, watcher=watch)
+    fit(model, examples, train=train, valid=valid, params=params, seed=0, progress=watch)
     return watch
 
 

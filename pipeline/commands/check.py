@@ -35,7 +35,7 @@ from features.settings.locations import corpus_root, store_root
 from features.settings.plugins import load
 from features.stream import StreamSpec
 from features.weights.checkpoint import Checkpoint
-from pipeline.e2e.setup import beginning_of
+from pipeline.e2e.setup import init_folder
 from pipeline.model.checkpoint import make_model
 from pipeline.params.file import ModelEntry, Params, all_problems, read_unchecked
 from pipeline.params.selection import unwritten_slots
@@ -198,7 +198,7 @@ def beginning_problems(params: Params) -> list[str]:
     init = params.tuning().beginning
     try:
         if init is not None:
-            beginning_of(init)
+            init_folder(init)
     except HeronryError as error:
         return [str(error)]
     return []

@@ -1,9 +1,9 @@
-"""Encoders that were trained end to end, as checkpoint folders that backbones of their own read.
+"""Exports encoders that were trained end to end, as checkpoints that entries of `backbones` read.
 
 A folder holds what the kind of the backbone reads: config.json, model.safetensors, the files of the
-tokenizer or feature extractor, and `trained_on.jsonl` (`features.extraction.trained_on`), by which
-the leak gate knows what the encoder has been fitted to. Networks that transformers does not have
-are their weights alone.
+tokenizer or feature extractor, and `trained_on.jsonl` (`features.extraction.trained_on`), from
+which the leak gate knows which utterances the encoder was fitted to. Networks that are not in
+transformers are exported as their weights alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BACKBONES = "backbones"  # folder below that of a seed and fold
 
 
 def exportable(backbone: Backbone) -> bool:
-    """Whether a folder can be written that the kind of this backbone reads."""
+    """Whether this backbone can be exported as a folder that its kind reads."""
     network = module_of(backbone)
     return network is not None and (
         hasattr(network, "config") or WEIGHTS in getattr(innermost(backbone), "files", ())
@@ -45,9 +45,9 @@ def export(
     """Write the network of a backbone as a checkpoint.
 
     Args:
-        folder: `backbones/<slot>` of a seed and fold.
-        entry: Of params.yaml.
-        backbone: Built from it, and tuned; adapters merged.
+        folder: Folder to write: `backbones/<slot>` of a seed and fold.
+        entry: Entry of params.yaml.
+        backbone: The backbone built from it, tuned, its adapters merged.
         corpus: Name of the corpus.
         trained: Utterances of the training split.
     """
@@ -70,9 +70,9 @@ def export(
 
 
 def _whole(entry: BackboneEntry, backbone: Backbone) -> nn.Module:
-    """The network with all its layers: those above the deepest one taken are as they were.
+    """The network with all its layers: those above the deepest one that is used are pretrained.
 
-    So the folder is read by the same settings, `layer` among them.
+    So the folder can be read with the same settings, `layer` among them.
     """
     network = module_of(backbone)
     assert network is not None
@@ -82,7 +82,7 @@ def _whole(entry: BackboneEntry, backbone: Backbone) -> nn.Module:
     last = dataclasses.replace(entry, pooling="frames", options={**entry.options, "layer": -1})
     whole = module_of(last.build())
     assert whole is not None
-    # Missing ones are those above; a name that it does not have would be a bug of ours.
+    # Missing keys are those of the layers above; an unexpected one would be a bug.
     unexpected = whole.load_state_dict(network.state_dict(), strict=False).unexpected_keys
     assert not unexpected, unexpected
     return whole
@@ -91,7 +91,7 @@ def _whole(entry: BackboneEntry, backbone: Backbone) -> nn.Module:
 def _save_front_end(folder: Path, backbone: Any) -> None:
     tokenizer = getattr(backbone, "tokenizer", None)
     if tokenizer is not None:
-        tokenizer("")  # drops the padding and cutting of the last batch, which it would save too
+        tokenizer("")  # resets padding and truncation of the last batch, which are saved as well
         tokenizer.save_pretrained(folder)
     front_end: Any = getattr(backbone, "front_end", None)
     if hasattr(front_end, "save_pretrained"):

@@ -1,7 +1,14 @@
-"""The conditions of `pipeline.runs.conditions` for a model that was trained with its backbones.
+"""Worse conditions and linear probes for a model that was trained with its backbones.
 
-The tuned backbones read the test utterances again, the text slot with another utterance's words or
-with recognised ones. Features are zeroed where the fusion gets them, in both regimes.
+Conditions (`pipeline.runs.conditions`): the tuned backbones read the test utterances again, the
+text slot with another utterance's words or with recognised ones. A slot's features are zeroed where
+the fusion gets them, as in the cached regime.
+
+Probes (`pipeline.runs.probes`) read the features of the tuned networks, which were fitted to the
+training utterances: they say what can be read off one slot after tuning, not what the pretrained
+features hold. That is said by a run on caches.
+
+Shapes: N utterances, D width of a slot's vector.
 """
 
 from __future__ import annotations
@@ -28,20 +35,21 @@ from pipeline.e2e.model import EndToEnd
 from pipeline.e2e.source import LiveExamples
 from pipeline.model.batch import Batch
 from pipeline.params.file import ModelEntry, Params
-from pipeline.runs.conditions import TEXT, Change, changes
-from pipeline.runs.probes import probabilities, time_averages, write_rows
-from pipeline.runs.recognised import counted, tested
-from pipeline.training.fitting import Fitting, StandIn
+from pipeline.runs.conditions import Condition, conditions_of
+from pipeline.runs.probes import fit_and_predict, time_averages, write_probe_rows
+from pipeline.runs.recognised import count_words, test_labels
+from pipeline.runs.word_errors import TEXT
+from pipeline.training.fitting import FillerBatch, Fitting
 from pipeline.training.loop import EVALUATION_BATCH, FAULTS, device_of
 
 
 @dataclass(frozen=True)
-class LiveAltered(LiveExamples):
-    """Live examples with other texts, or to be used without a slot's features.
+class LiveCondition(LiveExamples):
+    """Live examples under a condition.
 
     Attributes:
-        without: A slot whose features are to be zeroed; empty: none.
-        instead: By id: what the text slot's backbone reads; what is not among them it reads itself.
+        without: Slot whose features are to be zeroed; empty: none.
+        instead: Utterances that the text slot's backbone reads in place of others, by their id.
     """
 
     without: str = ""
@@ -55,36 +63,36 @@ class LiveAltered(LiveExamples):
 
 def live_conditions(
     examples: LiveExamples, test: Sequence[Label], seed: int, *, recognised: bool
-) -> Iterator[tuple[str, LiveAltered]]:
-    """The conditions, with the examples of each.
+) -> Iterator[tuple[str, LiveCondition]]:
+    """The conditions of a model, with the examples of each.
 
     Args:
-        examples: What the tuned backbones read.
+        examples: Examples of the tuned backbones.
         test: Labels of the test split.
-        seed: Decides who gets whose text, as on caches.
+        seed: Random seed of the exchange of texts, as on caches.
         recognised: Whether to test on recognised words.
     """
     own = {each.name: getattr(examples, each.name) for each in dataclasses.fields(examples)}
-    plain = LiveAltered(**own)
-    for change in changes(list(examples.specs), test, seed, recognised=recognised):
-        instead = dict(_instead(examples, test, change))
-        yield change.name, dataclasses.replace(plain, without=change.without, instead=instead)
+    for each in conditions_of(list(examples.specs), test, seed, recognised=recognised):
+        instead = dict(_instead(examples, test, each))
+        yield each.name, LiveCondition(**own, without=each.without, instead=instead)
 
 
 def live_recognised(
     params: Params, model: ModelEntry, examples: LiveExamples, text: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """What the test on recognised words rests on, for run.json; None: there is no such test.
+    """Facts about the test on recognised words, for run.json; None: there is no such test.
 
     Args:
         params: params.yaml.
-        model: Whose `asr` asks for it.
-        examples: All that can be used.
-        text: `backbone`, `spec` and `provenance` of the text slot; None: it is empty.
+        model: Entry of the model; its `asr` asks for the test.
+        examples: All usable utterances.
+        text: `backbone`, `spec` and `provenance` of the text slot; None: it is not filled.
     """
     if params.backbone(model.asr).kind == "none" or text is None:
         return None
-    heard = [label for label in tested(examples) if _has(examples, label)]
+    asr = {id: utterance.asr for id, utterance in examples.utterances.items()}
+    heard = [label for label in test_labels(examples) if asr[label.id] is not None]
     if not heard:
         if examples.ranks.is_first:
             sys.stderr.write(
@@ -96,22 +104,18 @@ def live_recognised(
     read = (dataclasses.replace(utterance, text=utterance.asr) for utterance in own)
     noticed = dict(notices(examples.backbones[TEXT], read))
     facts = {**text, "backbone": model.asr, **({"noticed": noticed} if noticed else {})}
-    return counted(facts, examples, heard)
-
-
-def _has(examples: LiveExamples, label: Label) -> bool:
-    return examples.utterances[label.id].asr is not None
+    return count_words(facts, examples, heard)
 
 
 def _instead(
-    examples: LiveExamples, test: Sequence[Label], change: Change
+    examples: LiveExamples, test: Sequence[Label], condition: Condition
 ) -> Iterator[tuple[str, Utterance]]:
-    swapped = change.swapped.get(TEXT, {})
+    swapped = condition.swapped.get(TEXT, {})
     for label in test:
         own = examples.utterances[label.id]
         if label.id in swapped:
             yield label.id, dataclasses.replace(examples.utterances[swapped[label.id]], id=label.id)
-        elif change.recognised and own.asr is not None:
+        elif condition.recognised and own.asr is not None:
             yield label.id, dataclasses.replace(own, text=own.asr)
 
 
@@ -131,10 +135,10 @@ def write_live_probes(path: Path, model: EndToEnd, examples: LiveExamples, fold:
     Of several processes all compute features, and the first one fits and writes.
 
     Args:
-        path: As for `pipeline.runs.probes.write_probes`.
-        model: Trained.
-        examples: What its backbones read.
-        fold: Whose training split is fitted, and whose test split is predicted.
+        path: probes.csv.
+        model: The trained model.
+        examples: Examples of its backbones.
+        fold: Fold whose training split is fitted, and whose test split is predicted.
     """
     train, test = examples.split(fold, "train"), examples.split(fold, "test")
     found = live_vectors(model, examples, [*train, *test])
@@ -142,20 +146,20 @@ def write_live_probes(path: Path, model: EndToEnd, examples: LiveExamples, fold:
         return
     targets, count = [label.label for label in train], len(train)
     rows = {
-        slot: probabilities(vectors[:count], vectors[count:], targets, examples.classes)
+        slot: fit_and_predict(vectors[:count], vectors[count:], targets, examples.classes)
         for slot, vectors in found.items()
     }
-    write_rows(path, examples.classes, test, rows)
+    write_probe_rows(path, examples.classes, test, rows)
 
 
 def live_vectors(model: EndToEnd, examples: LiveExamples, labels: Sequence[Label]) -> Vectors:
-    """One vector an utterance, `[N, D]` by slot, in eval mode; all processes have the result."""
+    """One vector per utterance, `[N, D]` by slot, in eval mode; all processes get the result."""
     model.eval()
     ranks, fitting = examples.ranks, Fitting()
     rows: Vectors = {}
     for places, batch in ordered_batches(examples, labels, EVALUATION_BATCH):
         where = {labels[place].id: place for place in places}
-        found = ranks.together(partial(_parts, model, examples.specs, fitting, batch), FAULTS)
+        found = ranks.gather_from(partial(_parts, model, examples.specs, fitting, batch), FAULTS)
         for part in chain.from_iterable(found):
             own = [where[id] for id in part.ids]
             for slot, vectors in part.vectors.items():
@@ -173,4 +177,4 @@ def _parts(
             part.ids, {slot: time_averages(streams[slot], spec) for slot, spec in specs.items()}
         )
 
-    return [] if isinstance(batch, StandIn) else fitting.all(batch, averages)
+    return [] if isinstance(batch, FillerBatch) else fitting.all(batch, averages)

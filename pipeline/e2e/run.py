@@ -1,4 +1,4 @@
-"""A model of params.yaml end to end on a corpus: all seeds and folds, from audio to a run folder.
+"""Trains a model of params.yaml end to end: all seeds and folds, from audio to a run folder.
 
 The folder is that of the cached regime (docs/design.md), with the encoders that were trained beside
 each model.
@@ -6,45 +6,41 @@ each model.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from features.backbone.entry import BackboneEntry
-from features.corpus.labels_folder import CARD, read_card, read_labelled
 from features.errors import ParamsError
-from features.files.records import write_json
-from features.files.writing import remove_folder
 from features.process.terminal import LiveLines
 from pipeline.data.examples import join
 from pipeline.e2e.extras import live_recognised
 from pipeline.e2e.job import Size, TuneJob, run_tune_job
-from pipeline.e2e.resume import tune_folder
 from pipeline.e2e.setup import (
-    beginning_of,
     cached_slots,
     check_same_splits,
+    init_folder,
     live_entries,
     live_examples,
     protocol_problems,
     read_manifest,
 )
 from pipeline.e2e.source import LiveExamples
-from pipeline.params.file import ModelEntry, Params, own_problems
-from pipeline.params.slot_reads import tell_odd_slots
+from pipeline.params.file import Params, own_problems
 from pipeline.runs.job import Job
-from pipeline.runs.layout import digests
-from pipeline.runs.record import check_splits, describe, job_of, jobs_of, tell_dropped, tell_labels
-from pipeline.runtime.environment import environment
+from pipeline.runs.record import Run, refuse
 from pipeline.runtime.pool import available_cores
-from pipeline.runtime.resume import forget
+from pipeline.runtime.resume import forget, run_folder, shard_checksums
 from pipeline.training.ranks import ALONE, Ranks
 
-REGIME = "e2e"
-DECODERS = 4  # threads at most that prepare batches beside an accelerator
+DECODERS = 4  # most threads that prepare batches beside an accelerator
+# Keys of `e2e` that decide no number; of `init` the weights count, and not where they are.
+FREE = ("save_seconds", "keep", "tensorboard", "init")
 
 
 def finetune_model(
@@ -58,94 +54,108 @@ def finetune_model(
 ) -> Path:
     """Train `models.<fusion>` with its backbones on `corpus`; returns the run folder.
 
+    A run that was killed resumes where it was, and ends with the same files.
+
     Args:
         params: params.yaml.
         fusion: Entry of `models`.
         corpus: Entry of `corpora`; its manifest, labels and caches lie below the current folder.
         device: Where to compute.
-        threads: That decode ahead; None: one on a CPU, which the networks fill.
+        threads: Threads that decode ahead; None: one on a CPU, whose cores the networks use.
         ranks: Processes that train each model together; the first one writes.
-
-    A run that was killed goes on where it was; it ends with the same files.
 
     Raises:
         HeronryError: If manifest, labels, caches, checkpoints or parameters are wrong, a loss is
-            not finite, an utterance does not fit the memory, or SIGTERM came.
+            not finite, an utterance does not fit the memory, or SIGTERM arrived.
     """
     model = params.model(fusion)
-    found = own_problems(params)
-    found = found or protocol_problems(params, model)
-    if found:
-        raise ParamsError("\n".join(found))
-    out = Path("runs", REGIME, corpus, fusion)
-    odd = tell_odd_slots(params, model, corpus) if ranks.is_first else {}
-    if ranks.is_first:
-        remove_folder(out)
+    refuse(own_problems(params) or protocol_problems(params, model))
+    run = Run.open(params, model, corpus, "e2e", writes=ranks.is_first)
     device = ranks.device or device
-    card = read_card(Path("data", corpus, "labels", CARD))
     entries = live_entries(params, model)
-    examples = _examples(params, model, corpus, device, threads, ranks)
-    cached = {slot: reader.folder for slot, reader in examples.cached.readers.items()}
-    slots = _slots(model, entries, examples)  # hashes weights before they change
+    examples = _examples(run, entries, device, threads, ranks)
+    # Before training, which changes the weights that this hashes.
+    slots = run.slots(examples.specs, _provenance(entries, examples))
     started = time.monotonic()
-    job = job_of(params, model, examples, cached, title=f"fine-tune {fusion}", device=device)
-    kept = tune_folder(params, model, examples, slots, device)
+    kept = tune_folder(run, examples, slots, device)
     _check_same(ranks, kept)
     asr = live_recognised(params, model, examples, slots["text"])
-    heard = asr is not None
-    tuning = TuneJob(job, entries, examples, params.tuning(), corpus, kept=kept, recognised=heard)
-    size = _run_all(tuning, list(jobs_of(job, out, params.seeds_of(model), card)))
+    cached = {slot: reader.folder for slot, reader in examples.cached.readers.items()}
+    jobs = run.jobs(examples.labels, cached, device, kept=kept)
+    recognised = asr is not None
+    tuning = TuneJob(jobs[0], entries, examples, params.tuning(), corpus, recognised=recognised)
+    size = _run_all(tuning, jobs)
     if not ranks.is_first:
-        return out
-    run = describe(params, model, card, examples, regime=REGIME)
-    run |= {"e2e": vars(params.tuning()), "corpus": corpus, "slots": slots}
-    run |= ({"asr": asr} if asr else {}) | odd
-    run |= {"parameters": size.trained, "parameters_total": size.total}
-    run |= {"train_seconds": round(time.monotonic() - started, 1)}
-    if ranks.count > 1:
-        run |= {"processes": ranks.count}
-    run |= {"environment": environment(device), "files": digests(out)}
-    write_json(out / "run.json", run)
+        return run.out
+    run.write(
+        examples,
+        slots=slots,
+        asr=asr,
+        parameters={"parameters": size.trained, "parameters_total": size.total},
+        seconds=time.monotonic() - started,
+        device=device,
+        processes=ranks.count,
+    )
     forget(kept)
-    return out
+    return run.out
 
 
 def _examples(
-    params: Params,
-    model: ModelEntry,
-    corpus: str,
+    run: Run,
+    entries: Mapping[str, BackboneEntry],
     device: str,
     threads: int | None,
     ranks: Ranks,
 ) -> LiveExamples:
-    """What can be used, in every split of every fold."""
-    card, labels = read_labelled(Path("data", corpus, "labels"))
+    """The utterances that can be used, in every split of every fold."""
+    params, corpus = run.params, run.corpus
     init = params.tuning().beginning
     if init is not None:
-        check_same_splits(beginning_of(init), corpus, labels, int(card["folds"]))
-    cached = join(cached_slots(params, model, corpus), labels, card["classes"], verify=True)
-    entries, manifest = live_entries(params, model), read_manifest(corpus)
-    examples = live_examples(params, model, cached, manifest, entries)
+        check_same_splits(init_folder(init), corpus, run.labels, run.folds)
+    folders = cached_slots(params, run.model, corpus)
+    cached = join(folders, run.labels, run.classes, verify=True)
+    examples = live_examples(params, run.model, cached, read_manifest(corpus), entries)
     if threads is None:
         threads = 1 if device == "cpu" else min(DECODERS, available_cores())
-    # Trying them needs no page-locked memory, whose device has not been entered here.
+    # Trying to read them needs no page-locked memory, and the device is not entered here.
     examples = replace(examples, threads=threads, ranks=ranks).usable()
     examples = replace(examples, pinned=device.startswith("cuda"))
-    if ranks.is_first:
-        tell_dropped(f"fine-tune {model.name} on {corpus}", examples, len(labels))
-    check_splits(examples, int(card["folds"]))
-    if ranks.is_first:
-        tell_labels(f"fine-tune {model.name} on {corpus}", examples)
+    run.check(examples)
     return examples
 
 
-def _run_all(tuning: TuneJob, jobs: list[Job]) -> Size:
-    """One training after the other; the sizes of all are the same."""
-    shown, sizes = LiveLines(), set()
-    for number, job in enumerate(jobs):
-        tell = partial(shown.show, number) if tuning.examples.ranks.is_first else None
-        sizes.add(run_tune_job(replace(tuning, job=job), tell, every=shown.every))
-    return sizes.pop()
+def _provenance(
+    entries: Mapping[str, BackboneEntry], examples: LiveExamples
+) -> dict[str, Mapping[str, Any]]:
+    """Provenance by slot: of live slots their backbones', of others that of their caches."""
+    live = {slot: entry.provenance(examples.backbones[slot]) for slot, entry in entries.items()}
+    return {
+        **live,
+        **{slot: reader.provenance for slot, reader in examples.cached.readers.items()},
+    }
+
+
+def tune_folder(run: Run, examples: LiveExamples, slots: Mapping[str, Any], device: str) -> Path:
+    """Folder of the half-done trainings of a run, named by everything that decides its numbers.
+
+    Args:
+        run: The run.
+        examples: The usable utterances.
+        slots: Content of `slots` in run.json: provenance by slot, with the hashes of weights.
+        device: Where to compute; its kind counts, not its number.
+    """
+    tuning = dataclasses.asdict(run.params.tuning())
+    read = (examples.utterances[label.id] for label in examples.labels)
+    facts = {
+        "e2e": {name: value for name, value in tuning.items() if name not in FREE},
+        "init": (tuning["init"] or {}).get("sha256"),
+        "utterances": [(u.id, u.sha256, u.text, u.start, u.stop, u.seconds) for u in read],
+        "caches": shard_checksums(examples.cached),
+        "slots": dict(slots),
+        "libraries": [version(name) for name in ("transformers", "peft")],
+    }
+    protocol = run.params.training(run.model)
+    return run_folder(run.model, protocol, examples, regime="e2e", device=device, facts=facts)
 
 
 def _check_same(ranks: Ranks, kept: Path) -> None:
@@ -160,17 +170,10 @@ def _check_same(ranks: Ranks, kept: Path) -> None:
         )
 
 
-def _slots(
-    model: ModelEntry, entries: Mapping[str, BackboneEntry], examples: LiveExamples
-) -> dict[str, Any]:
-    """Backbone, stream and provenance by slot; of live ones what they were before training."""
-    origins = {slot: e.provenance(examples.backbones[slot]) for slot, e in entries.items()}
-    readers = examples.cached.readers
-    origins |= {slot: dict(reader.provenance) for slot, reader in readers.items()}
-    specs = examples.specs
-    return {
-        slot: {"backbone": name, "spec": specs[slot].to_dict(), "provenance": origins[slot]}
-        if slot in specs
-        else None
-        for slot, name in model.slots.items()
-    }
+def _run_all(tuning: TuneJob, jobs: list[Job]) -> Size:
+    """Run one job after the other; all models have the same size."""
+    lines, sizes = LiveLines(), set()
+    for number, job in enumerate(jobs):
+        show = partial(lines.show, number) if tuning.examples.ranks.is_first else None
+        sizes.add(run_tune_job(replace(tuning, job=job), show, every=lines.every))
+    return sizes.pop()

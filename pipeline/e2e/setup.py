@@ -1,4 +1,8 @@
-"""What end-to-end training starts from: which slots are live, what they read, and what leaks."""
+"""Sets up end-to-end training: live slots, their backbones, leak gate, and warm start.
+
+A slot is live if its backbone is part of the model (text, speech, nonverbal); the others are read
+from caches. A warm start (`e2e.init`) takes the fusion of an earlier run.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +34,10 @@ from pipeline.runs.tables import read_csv
 
 
 def live_entries(params: Params, model: ModelEntry) -> dict[str, BackboneEntry]:
-    """Backbone by slot, of the live slots that are filled.
+    """Entries of the backbones of the filled live slots, by slot.
 
     Raises:
-        ParamsError: If none is.
+        ParamsError: If there are none.
     """
     entries = {slot: params.backbone(model.slots[slot]) for slot in LIVE}
     filled = {slot: entry for slot, entry in entries.items() if entry.kind != "none"}
@@ -46,13 +50,13 @@ def live_entries(params: Params, model: ModelEntry) -> dict[str, BackboneEntry]:
 
 
 def cached_slots(params: Params, model: ModelEntry, corpus: str) -> dict[str, Path]:
-    """Cache folder by slot, of the other slots that are filled."""
+    """Cache folders of the other filled slots, by slot."""
     slots = filled_slots(params, model, corpus)
     return {slot: folder for slot, folder in slots.items() if slot not in LIVE}
 
 
 def protocol_problems(params: Params, model: ModelEntry) -> list[str]:
-    """What of the protocol is not defined where features are made anew in each step."""
+    """Problems of the protocol: what is not defined where features are computed in each step."""
     protocol = params.training(model)
     return [
         f"train.{name}: given {given} in the regime e2e; expected 0, since it is an augmentation "
@@ -63,7 +67,7 @@ def protocol_problems(params: Params, model: ModelEntry) -> list[str]:
 
 
 def read_manifest(corpus: str) -> Manifest:
-    """The manifest of a corpus, its audio located."""
+    """The manifest of a corpus, with the paths of its audio files."""
     folder = Path("data", corpus, "utterances")
     manifest = Manifest.read(folder)
     if all(utterance.audio is None for utterance in manifest):
@@ -78,14 +82,14 @@ def live_examples(
     manifest: Manifest,
     entries: Mapping[str, BackboneEntry],
 ) -> LiveExamples:
-    """All labelled utterances as the backbones read them; not yet tried whether they can.
+    """All labelled utterances, as the backbones read them; which they can read is not known yet.
 
     Args:
         params: params.yaml.
-        model: Whose batches are to be formed.
+        model: Entry of the model.
         cached: Labels, and the streams of the other slots.
-        manifest: With located audio.
-        entries: Backbones of the live slots; they are built.
+        manifest: The manifest, its audio located.
+        entries: Entries of the live slots' backbones, which are built here.
     """
     backbones = {slot: entry.build() for slot, entry in entries.items()}
     for slot, entry in entries.items():
@@ -101,16 +105,16 @@ def live_examples(
 
 
 def check_live_leaks(params: Params, model: ModelEntry, corpus: str) -> dict[str, Any]:
-    """The leak gate: as for training on caches, and for the checkpoints that training begins with.
+    """Check leaks: as for training on caches, and of the checkpoints that training starts from.
 
     Returns:
         Content of `leaks.json`: `features.corpus.leak_gate`.
 
     Raises:
-        ManifestError: If something leaks that is not allowed.
+        ManifestError: If there is a leak that is not allowed.
     """
     folder = Path("data", corpus, "labels")
-    told = check_leaks(folder, cached_slots(params, model, corpus))
+    found = check_leaks(folder, cached_slots(params, model, corpus))
     manifest = Manifest.read(Path("data", corpus, "utterances"))
     card, labels = read_labelled(folder)
     leaks = []
@@ -120,11 +124,11 @@ def check_live_leaks(params: Params, model: ModelEntry, corpus: str) -> dict[str
             source = f"slot {slot}, backbone {entry.name}"
             leak = find_seen_leak(labels, find_seen(manifest, rows), source)
             leaks += [] if leak is None else [leak]
-    gate(leaks, told["allowed"], corpus=str(card.get("corpus", corpus)))
+    gate(leaks, found["allowed"], corpus=str(card.get("corpus", corpus)))
     return {
-        **told,
-        "found": told["found"] + [leak.to_dict() for leak in leaks],
-        "lines": told["lines"] + leak_lines(leaks),
+        **found,
+        "found": found["found"] + [leak.to_dict() for leak in leaks],
+        "lines": found["lines"] + leak_lines(leaks),
     }
 
 
@@ -132,13 +136,13 @@ KEYS = ("kind", "args", "specs", "classes", "inputs")  # of model.json
 
 
 def warm_start(fusion: FusionModel, init: Path, job: Job, description: Mapping[str, Any]) -> None:
-    """Put the weights of the same seed and fold of an earlier run in place.
+    """Load the weights of the same seed and fold of an earlier run.
 
     Args:
-        fusion: Freshly made.
-        init: The run folder.
-        job: Whose seed and fold are taken.
-        description: What the fusion was made of, by `KEYS`.
+        fusion: A new fusion.
+        init: Folder of the earlier run.
+        job: Seed and fold.
+        description: What model.json would say of the fusion.
 
     Raises:
         ParamsError: If the earlier run has no such seed and fold, or another fusion.
@@ -160,11 +164,11 @@ def warm_start(fusion: FusionModel, init: Path, job: Job, description: Mapping[s
     fusion.load_state_dict(load_model(folder)[0].state_dict())
 
 
-def beginning_of(init: InitRun) -> Path:
-    """The folder of the run that training begins with; its fusions are those that are meant.
+def init_folder(init: InitRun) -> Path:
+    """Folder of the run that training starts from, its content checked against `sha256`.
 
     Raises:
-        ParamsError: If it is not there, or its fusions are not those that `e2e.init.sha256` names.
+        ParamsError: If it is missing, or its fusions are not those that `e2e.init.sha256` names.
     """
     folder = project_root() / expanded(init.run)
     found = fusions_sha256(folder)
@@ -184,9 +188,9 @@ def beginning_of(init: InitRun) -> Path:
 
 
 def fusions_sha256(folder: Path) -> str | None:
-    """Identity of the fusions of all seeds and folds of a run; None if there is none.
+    """Hash of the fusions of all seeds and folds of a run; None if there are none.
 
-    The SHA-256 of a line `hash  seed_0/fold_0/model.safetensors` for each of their files, by name.
+    It is the SHA-256 of one line `hash  seed_0/fold_0/model.safetensors` per file, sorted by name.
     """
     paths = sorted(folder.glob("seed_*/fold_*/model.*"))
     if not any(path.suffix == ".safetensors" for path in paths):
@@ -196,16 +200,16 @@ def fusions_sha256(folder: Path) -> str | None:
 
 
 def check_same_splits(init: Path, corpus: str, labels: Sequence[Label], folds: int) -> None:
-    """Refuse an earlier run that was trained on what is to be scored.
+    """Refuse to start from a run that was trained on utterances which are now scored.
 
     Args:
-        init: Its folder.
-        corpus: Name of the corpus; of another one nothing is known.
-        labels: Of all utterances.
-        folds: Of the protocol.
+        init: Folder of that run; one on another corpus is not checked.
+        corpus: Name of the corpus.
+        labels: Labels of all utterances.
+        folds: Number of folds.
 
     Raises:
-        ManifestError: If its splits were others.
+        ManifestError: If it was.
     """
     run = read_head(init)
     if run.get("corpus") != corpus:

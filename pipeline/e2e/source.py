@@ -1,9 +1,8 @@
-"""Utterances as the backbones of end-to-end training read them, beside streams from caches.
+"""Batches for end-to-end training: inputs of backbones, beside streams from caches.
 
-Decoding, resampling and tokenising (`Backbone.prepare`) is done by threads ahead of the device;
-most of it happens outside of Python's lock. Batches come in the order in which they are asked for,
-so that the number of threads changes no result. Where several processes train together, each makes
-its own share of every batch.
+Threads decode, resample and tokenise (`Backbone.prepare`) ahead of the device, mostly outside of
+Python's lock. Batches come in the order in which they were asked for, so that the number of threads
+changes no result. Where several processes train together, each makes its own share of every batch.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ from features.stream import StreamSpec
 from pipeline.data.examples import Examples
 from pipeline.data.source import T, even_sizes
 from pipeline.model.batch import Batch
-from pipeline.training.fitting import StandIn
+from pipeline.training.fitting import FillerBatch
 from pipeline.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
 class LiveExamples:
-    """Utterances that every filled slot can use.
+    """Labelled utterances as backbones read them (an `ExampleSource`).
 
     Attributes:
-        cached: Labels, and the streams of the slots that are read from caches; it may have none.
-        backbones: Of the live slots; their networks are not used here.
-        utterances: By id, their audio located.
-        batch_size: Most rows of a batch, also where it is only evaluated.
-        batch_seconds: Padded seconds at which a batch closes; None: at a number of rows.
-        threads: That prepare batches.
+        cached: Labels, and the streams of the slots that are read from caches, if any.
+        backbones: Backbones of the live slots; their networks are not used here.
+        utterances: Utterances by id, their audio located.
+        batch_size: Largest number of rows of a batch, also in evaluation.
+        batch_seconds: Padded seconds at which a batch closes; None: only its rows count.
+        threads: Number of threads that prepare batches.
         pinned: Whether batches are made in page-locked memory, from which a GPU copies by itself.
         ranks: Processes that share the rows of each batch.
     """
@@ -57,12 +56,12 @@ class LiveExamples:
 
     @property
     def labels(self) -> Sequence[Label]:
-        """In corpus order; only usable ones."""
+        """Usable labels, in corpus order."""
         return self.cached.labels
 
     @property
     def classes(self) -> Sequence[str]:
-        """Names, in the order of the model's outputs."""
+        """Class names, in the order of the model's outputs."""
         return self.cached.classes
 
     @property
@@ -89,31 +88,30 @@ class LiveExamples:
         return live | self.cached.specs
 
     def split(self, fold: int, name: str) -> list[Label]:
-        """Labels of one split of one fold; an error if there are none."""
+        """Labels of one split of one fold; an error if it is empty."""
         return self.cached.split(fold, name)
 
     def batch(self, labels: Sequence[Label]) -> Batch:
-        """What the backbones get of some utterances, and their cached streams."""
+        """This process's share of some utterances: inputs of backbones, and cached streams."""
         return self._shared(self.cached.batch, labels)
 
     def dialogue_batch(self, dialogues: Sequence[Sequence[Label]]) -> Batch:
-        """The same of some dialogues; for the backbones their turns one after the other."""
+        """The same of some dialogues; backbones get their turns one after the other."""
         return self._shared(self.cached.dialogue_batch, dialogues)
 
     def length(self, label: Label) -> float:
         """Seconds of an utterance, or of the window that it is padded to.
 
-        Where nothing hears it, those that its text would take.
+        Without a backbone that reads audio, the seconds that its text would take.
         """
-        slots = self.backbones
-        hearing = [slot for slot in slots if self.backbones[slot].reads == "audio"]
+        audio = [slot for slot, backbone in self.backbones.items() if backbone.reads == "audio"]
         return max(
             padded_seconds(self.backbones[slot], self.read(slot, label.id))
-            for slot in hearing or slots
+            for slot in audio or self.backbones
         )
 
     def read(self, slot: str, id: str) -> Utterance:  # noqa: ARG002  others read by slot
-        """The utterance that a slot's backbone reads for an id: its own."""
+        """The utterance that a slot's backbone reads for an id; conditions exchange it."""
         return self.utterances[id]
 
     def typical_rows(self, size: int) -> int:
@@ -124,7 +122,7 @@ class LiveExamples:
         return max(1, round(self.batch_seconds / max(mean, 1e-3)))
 
     def batch_sizes(self, rows: Sequence[Sequence[Label]], size: int) -> list[int]:
-        """As many rows as fit `batch_seconds`, all utterances being as long as the longest."""
+        """As many rows as fit `batch_seconds`, with each utterance padded to the longest."""
         if self.batch_seconds is None:
             return even_sizes(len(rows), min(size, self.batch_size))
         counts: list[int] = []
@@ -140,7 +138,7 @@ class LiveExamples:
         return counts
 
     def make_all(self, make: Callable[[T], Batch], members: Sequence[T]) -> Iterator[Batch]:
-        """In order, `threads` batches ahead of the caller."""
+        """Batches in order, made `threads` ahead of the caller."""
         with device_threads(self.threads, "heronry-live") as pool:
             coming: deque[Future[Batch]] = deque()
             for each in members:
@@ -151,10 +149,10 @@ class LiveExamples:
                 yield coming.popleft().result()
 
     def usable(self) -> LiveExamples:
-        """Without those that a backbone cannot read, each of which is tried once.
+        """The utterances that every backbone can read, each of which is read once here.
 
         Raises:
-            ManifestError: If a label is about an utterance that the manifest lacks.
+            ManifestError: If the manifest lacks an utterance that has a label.
             HeronryError: If a file is missing or not the one that was prepared.
         """
         unknown = [label.id for label in self.labels if label.id not in self.utterances]
@@ -164,7 +162,7 @@ class LiveExamples:
                 f"{unknown[:3]}; expected both from one `prepare`: run `dvc repro`"
             )
         found: dict[str, dict[str, str]] = {}
-        for reasons in self.ranks.together(self._tried, (HeronryError,)):
+        for reasons in self.ranks.gather_from(self._unreadable, (HeronryError,)):
             found |= reasons
         found = {label.id: found[label.id] for label in self.labels if label.id in found}
         dropped = {**self.cached.dropped, **found}
@@ -172,8 +170,8 @@ class LiveExamples:
         cached = dataclasses.replace(self.cached, labels=kept, dropped=dropped)
         return dataclasses.replace(self, cached=cached)
 
-    def _tried(self) -> dict[str, dict[str, str]]:
-        """Reasons by slot of those of this process's share that cannot be used."""
+    def _unreadable(self) -> dict[str, dict[str, str]]:
+        """Reasons by id and slot, of the utterances in this process's share that cannot be read."""
         labels = self.ranks.share(self.labels)
         pool = ThreadPoolExecutor(self.threads)
         try:
@@ -181,11 +179,11 @@ class LiveExamples:
             if self.ranks.is_first:
                 tried = progress(tried, total=len(labels), what="reading", unit="utterance")
             return {label.id: why for label, why in zip(labels, tried, strict=True) if why}
-        finally:  # after an error or Ctrl-C the rest of a corpus would take its time
+        finally:  # after an error or Ctrl-C, do not read the rest of the corpus
             pool.shutdown(cancel_futures=True)
 
     def _reasons(self, label: Label) -> dict[str, str]:
-        """Why an utterance cannot be used, by slot."""
+        """Why an utterance cannot be read, by slot."""
         reasons = {}
         for slot in self.backbones:
             try:
@@ -195,10 +193,10 @@ class LiveExamples:
         return reasons
 
     def _shared(self, make: Callable[[Sequence[T]], Batch], rows: Sequence[T]) -> Batch:
-        """This process's share of some rows; of none the first row, to stand in."""
+        """This process's share of some rows; if it is empty, the first row as a filler."""
         own = self.ranks.share(rows)
         batch = self._live(make(own or rows[:1]))
-        return batch if own else StandIn(**vars(batch))
+        return batch if own else FillerBatch(**vars(batch))
 
     def _live(self, batch: Batch) -> Batch:
         inputs = {slot: self._inputs(slot, batch.ids) for slot in self.backbones}
@@ -208,7 +206,7 @@ class LiveExamples:
         backbone = self.backbones[slot]
         utterances = [self.read(slot, id) for id in ids]
         if backbone.reads != "audio":
-            with self._one_at_a_time:  # a tokenizer's padding is a state of it
+            with self._one_at_a_time:  # a tokenizer stores its padding while it works
                 inputs = backbone.prepare(utterances)
         else:
             inputs = backbone.prepare(utterances)

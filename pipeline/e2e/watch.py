@@ -1,12 +1,11 @@
-"""Who watches an end-to-end training: shows each step, saves now and then, stops when asked to."""
+"""Shows each step of an end-to-end training, saves it within epochs, and stops it on SIGTERM."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,22 @@ import torch
 
 from features.corpus.utterance import Utterance
 from features.errors import ParamsError
-from pipeline.e2e.resume import Checkpoints
+from pipeline.e2e.source import LiveExamples
 from pipeline.params.tuning import TuneParams
-from pipeline.runs.job import Job, Tell, Watch
-from pipeline.runtime.stopping import StoppedError, Wish
+from pipeline.runs.job import Job, JobProgress, ShowLine
+from pipeline.runtime.stopping import StoppedError, StopRequest
 from pipeline.training.fitting import to_stderr
-from pipeline.training.state import Tick, Training, Watcher
+from pipeline.training.state import Progress, Training
 
 EVENTS = "events"  # folder below that of a seed and fold
+RSS_BYTES = 1 if sys.platform == "darwin" else 1024  # unit of the largest resident set
 
 
-class EventFiles:
-    """Writes what history.csv will hold, epoch by epoch.
+class EventFiles(Progress):
+    """Writes TensorBoard event files with the content of history.csv: `e2e.tensorboard`.
 
     Args:
-        folder: Of the event files.
+        folder: Folder of the event files.
 
     Raises:
         ParamsError: If TensorBoard, which is optional, is not installed.
@@ -45,7 +45,7 @@ class EventFiles:
         self._writer: Any = SummaryWriter(str(folder))
 
     def begin(self, training: Training) -> None:
-        """Write the epochs that an earlier process has done."""
+        """Write the epochs of an earlier process."""
         for number in range(len(training.history)):
             self._write(training, number)
 
@@ -64,44 +64,23 @@ class EventFiles:
             self._writer.add_scalar(name, value, epoch.epoch)
 
 
-class Watchers:
-    """Several who want to know, told one after the other."""
-
-    def __init__(self, watchers: Sequence[Watcher]) -> None:
-        self._watchers = tuple(watchers)
-
-    def begin(self, training: Training) -> None:
-        """Tell all; the first may put the training where an earlier process left it."""
-        for watcher in self._watchers:
-            watcher.begin(training)
-
-    def epoch_ended(self, training: Training, *, ended: bool) -> None:
-        """Tell all."""
-        for watcher in self._watchers:
-            watcher.epoch_ended(training, ended=ended)
-
-
-# The unit of what the system calls the largest resident set.
-RSS_BYTES = 1 if sys.platform == "darwin" else 1024
-
-
 class Speed:
-    """Utterances and seconds of audio in a second, since the last line was shown.
+    """Utterances, and seconds of audio, per second since the last line.
 
     Args:
-        utterances: By id.
+        utterances: Utterances by id.
     """
 
     def __init__(self, utterances: Mapping[str, Utterance]) -> None:
         self._utterances = utterances
-        self.begin()
+        self.restart()
 
-    def begin(self) -> None:
-        """Count anew."""
+    def restart(self) -> None:
+        """Count from here on."""
         self.since, self._count, self._audio = time.monotonic(), 0, 0.0
 
     def add(self, ids: tuple[str, ...]) -> None:
-        """These are done."""
+        """Count processed utterances."""
         self._count += len(ids)
         self._audio += sum(self._utterances[id].seconds or 0.0 for id in ids)
 
@@ -111,108 +90,100 @@ class Speed:
         return time.monotonic() - self.since
 
     def text(self) -> str:
-        """For a line."""
+        """The speed, for a line."""
         passed = max(self.passed, 1e-9)
-        heard = f", {self._audio / passed:.1f} s of audio/s" if self._audio else ""
-        return f"{self._count / passed:.1f} utterances/s{heard}"
+        audio = f", {self._audio / passed:.1f} s of audio/s" if self._audio else ""
+        return f"{self._count / passed:.1f} utterances/s{audio}"
 
 
-class TuneWatch:
-    """Shows an end-to-end training, keeps it, and ends it when that is wished.
+class TuneProgress(JobProgress):
+    """Shows an end-to-end training, keeps its checkpoints, and stops it when asked to.
 
     Args:
-        job: What is trained.
-        folder: Where it is kept; None: nowhere.
-        params: How often, and how many times.
-        wish: Whether it is to stop.
-        speed: Of its utterances.
-        tell: Told how far it is; None: nobody.
+        job: The training.
+        examples: Its utterances, and the processes that train it together.
+        params: Section `e2e` of params.yaml.
+        request: Whether the training is to stop.
+        show: Shows its lines; None: nothing is shown.
         every: Seconds between two lines within an epoch.
     """
+
+    lasting = True
 
     def __init__(
         self,
         job: Job,
-        folder: Path | None,
+        examples: LiveExamples,
         params: TuneParams,
+        request: StopRequest,
+        show: ShowLine | None,
         *,
-        wish: Wish,
-        speed: Speed,
-        tell: Tell | None = None,
-        every: float = 30.0,
+        every: float,
     ) -> None:
-        self.job, self.wish, self.every = job, wish, every
-        self.checkpoints = Checkpoints(
-            folder, seconds=params.save_seconds, keep=params.keep, say=self.say
-        )
-        self._speed, self._checked = speed, 0
-        self._line = Watch(job, tell)
-        self._lasting = Watch(job, None if tell is None else _lasting(tell))
+        super().__init__(job, show, seconds=params.save_seconds, keep=params.keep)
+        self.ranks, self.request, self.every = examples.ranks, request, every
+        self._speed, self._checked = Speed(examples.utterances), 0
         self._training: Training | None = None
+        written = params.tensorboard and self.ranks.is_first
+        self._events: Progress = EventFiles(job.out / EVENTS) if written else Progress()
 
     def begin(self, training: Training) -> None:
-        """Take the training up where it was kept, and watch it from there."""
+        """Resume the training from its last checkpoint, and start the clock."""
         self._training = training
-        if self.checkpoints.restore(training):
-            done, within = len(training.history), training.within
-            more = "" if within is None else f" and {within.batches} batches of the next"
-            self.say(f"goes on after epoch {done}{more}")
-        number = training.ranks.number
-        # Others show nothing, but this is about the memory of each.
-        training.fitting.say = partial(_say_as, number) if number else self.say
-        training.ticked.append(self.tick)
-        self._speed.begin()
+        super().begin(training)
+        self._events.begin(training)
+        self._speed.restart()
 
-    def tick(self, tick: Tick) -> None:
-        """After a step, or a batch of the validation split; all processes stop if one is to.
+    def advance(self, ids: tuple[str, ...], loss: float | None) -> None:
+        """Show a step or validation batch, save a checkpoint if due, and stop if asked to.
 
         Raises:
-            StoppedError: If that is wished; the training is saved.
+            StoppedError: If a process was asked to stop; the training is saved.
         """
         training = self._training
         assert training is not None
-        self._speed.add(tick.ids)
-        self._checked = 0 if tick.loss is not None else self._checked + len(tick.ids)
+        self._speed.add(ids)
+        self._checked = 0 if loss is not None else self._checked + len(ids)
         if self._speed.passed >= self.every:
-            self._line.tell(self._text(training, tick))
-            self._speed.begin()
-        asked, due = zip(*training.ranks.gather((self.wish.asked, self._due())), strict=True)
+            self.line(self._text(training, loss))
+            self._speed.restart()
+        # All processes must save and stop at the same step: any of them may have had the signal,
+        # and the first one's clock decides.
+        due = self.ranks.is_first and self.checkpoints.due()
+        asked, dues = zip(*self.ranks.gather((self.request.asked, due)), strict=True)
         if any(asked):
             self._stop(training)
-        elif any(due):
+        elif any(dues):
             self.checkpoints.save(training)
 
     def epoch_ended(self, training: Training, *, ended: bool) -> None:
-        """Tell of an epoch, and keep the training if it is time, or if it has ended."""
-        self._lasting.epoch_ended(training, ended=ended)
-        if training.ranks.from_first(ended or self._due()):
-            self.checkpoints.save(training, ended=ended)
+        """Show the epoch, and save a checkpoint if one is due, or the training has ended."""
+        super().epoch_ended(training, ended=ended)
+        self._events.epoch_ended(training, ended=ended)
 
-    def say(self, text: str) -> None:
-        """Show a line that stays."""
-        self._lasting.tell(text)
+    def message(self, text: str) -> None:
+        """Show a line that stays; processes that show nothing else print it with their number."""
+        if self.ranks.is_first:
+            super().message(text)
+        else:  # it is about the memory of this process
+            to_stderr(f"process {self.ranks.number}: {text}")
 
-    def _due(self) -> bool:
-        """Whether it is time for a checkpoint, by the clock of the first process."""
-        training = self._training
-        return training is not None and training.ranks.is_first and self.checkpoints.due()
-
-    def _text(self, training: Training, tick: Tick) -> str:
-        params, within = self.job.params, training.within
+    def _text(self, training: Training, loss: float | None) -> str:
+        params, current = self.job.params, training.current
         steps = training.schedule.steps // params.epochs
         where = f"epoch {len(training.history) + 1}/{params.epochs}"
-        if tick.loss is None:
+        if loss is None:
             done = f"validation, {self._checked} utterances"
         else:
-            step = 0 if within is None else -(-within.batches // params.accumulate)
-            done = f"step {step}/{steps}, loss {tick.loss:.3f}"
+            step = 0 if current is None else -(-current.batches // params.accumulate)
+            done = f"step {step}/{steps}, loss {loss:.3f}"
         memory = f"{peak_bytes(self.job.device) / 2**30:.1f} GiB at most"
         return f"{where} {done}, {self._speed.text()}, {memory}"
 
     def _stop(self, training: Training) -> None:
         saved, last = self.checkpoints.save(training), self.checkpoints.last
         where = f"after step {training.schedule.step} of seed {self.job.seed} fold {self.job.fold}"
-        then = "begins anew" if last is None else f"goes on from {last}"
+        then = "starts it again" if last is None else f"resumes from {last}"
         raise StoppedError(
             f"stopped by SIGTERM {where}{'' if saved else ', which could not be saved'}: "
             f"the same command {then}"
@@ -220,20 +191,7 @@ class TuneWatch:
 
 
 def peak_bytes(device: str) -> int:
-    """Most memory so far: of the device, or of this process on a CPU."""
+    """Largest amount of memory used so far: of the device, or of this process on a CPU."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_BYTES
-
-
-def _say_as(number: int, text: str) -> None:
-    to_stderr(f"process {number}: {text}")
-
-
-def _lasting(tell: Tell) -> Tell:
-    """Every line stays, also in a terminal."""
-
-    def told(text: str, *, done: bool = True) -> None:  # noqa: ARG001  it is
-        tell(text, done=True)
-
-    return told

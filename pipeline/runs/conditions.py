@@ -1,18 +1,17 @@
-"""A trained model under worse conditions: a slot dropped, texts shuffled, or words recognised.
+"""Tests a trained model under worse conditions: without a slot, with shuffled or recognised text.
 
 `without_<slot>` zeroes the features of that slot, as HERON's modality dropout does in training
-(bins become bin 0, "unvoiced"); masks stay as they are. `shuffled_text` gives each test utterance
-the text of another one, so that the words are natural and say nothing: what the score then loses
-is what it owed to the words. `asr_text` gives each the words that a speech recogniser heard, as far
-as the corpus tells them: others keep their reference (`pipeline.runs.recognised` counts them).
-Nothing is trained again. End-to-end training reads the changed texts anew (`pipeline.e2e.extras`);
-all else is the same for both regimes.
+(bins become bin 0, "unvoiced"); masks are kept. `shuffled_text` gives each test utterance the text
+of another one, so that the words are natural but uninformative: what the score loses is what it
+owed to the words. `asr_text` gives each the words that a speech recogniser heard, where the corpus
+has them; others keep their reference (`pipeline.runs.recognised` counts them). Nothing is trained
+again. After end-to-end training the tuned backbones read the changed texts (`pipeline.e2e.extras`);
+everything else is the same in both regimes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from features.cache.reader import CacheReader
 from features.corpus.manifest import Label
+from features.files.csv_text import write_csv
 from features.stream import Stream
 from pipeline.data.dialogues import stack_turns
 from pipeline.data.examples import Examples
@@ -31,26 +31,25 @@ from pipeline.data.source import ExampleSource
 from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch
 from pipeline.runs.layout import CONDITIONS
+from pipeline.runs.word_errors import TEXT
 from pipeline.training.loop import evaluate
 
-TEXT = "text"  # the slot
 
-
-class Changed(ExampleSource, Protocol):
+class ConditionExamples(ExampleSource, Protocol):
     """Examples under a condition; the features of the slot `without`, if any, are to be zeroed."""
 
     @property
     def without(self) -> str:
-        """A slot, or nothing."""
+        """Name of a slot; empty: none."""
         ...
 
 
-class Change(NamedTuple):
-    """A condition.
+class Condition(NamedTuple):
+    """What a condition changes.
 
     Attributes:
-        name: As in conditions.csv.
-        without: A slot whose features are zeroed; empty: none.
+        name: Its name in conditions.csv.
+        without: Slot whose features are zeroed; empty: none.
         swapped: By slot: id of the utterance that each one gets its features from.
         recognised: Whether recognised words replace the text.
     """
@@ -62,27 +61,27 @@ class Change(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Altered(Examples):
-    """Examples whose batches come with other features, or are to be used without a slot's.
+class CachedCondition(Examples):
+    """Cached examples under a condition.
 
     Attributes:
-        without: A slot whose features are to be zeroed; empty: none.
+        without: Slot whose features are to be zeroed; empty: none.
         swapped: By slot: id of the utterance that each one gets its features from.
-        heard: Features of recognised words, for the text slot; None: those of the reference.
+        asr: Features of recognised words, for the text slot; None: those of the reference.
     """
 
     without: str = ""
     swapped: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    heard: CacheReader | None = None
+    asr: CacheReader | None = None
 
     def _stream(self, slot: str, ids: Sequence[str]) -> Stream:
-        if slot == TEXT and self.heard is not None:
-            return _preferring(self.heard, self.readers[slot], ids)
+        if slot == TEXT and self.asr is not None:
+            return _prefer(self.asr, self.readers[slot], ids)
         return super()._stream(slot, self._sources(slot, ids))
 
     def _turns(self, slot: str, ids: Sequence[str], mask: Tensor) -> Stream:
-        if slot == TEXT and self.heard is not None:
-            return stack_turns(_preferring(self.heard, self.readers[slot], ids), mask)
+        if slot == TEXT and self.asr is not None:
+            return stack_turns(_prefer(self.asr, self.readers[slot], ids), mask)
         return super()._turns(slot, self._sources(slot, ids), mask)
 
     def _sources(self, slot: str, ids: Sequence[str]) -> Sequence[str]:
@@ -90,40 +89,40 @@ class Altered(Examples):
         return ids if source is None else [source[id] for id in ids]
 
 
-def changes(
+def conditions_of(
     slots: Sequence[str], test: Sequence[Label], seed: int, *, recognised: bool
-) -> Iterator[Change]:
-    """The conditions that fit a model's slots.
-
-    A model of one slot has nothing left without it, and gets none of the first kind.
+) -> Iterator[Condition]:
+    """The conditions that apply to a model's slots.
 
     Args:
-        slots: Of the model.
+        slots: Filled slots of the model.
         test: Labels of the test split.
-        seed: Decides who gets whose text.
+        seed: Random seed of the exchange of texts.
         recognised: Whether there are recognised words.
     """
-    if len(slots) > 1:
+    if len(slots) > 1:  # without its only slot a model would have no input
         for slot in slots:
-            yield Change(f"without_{slot}", without=slot)
+            yield Condition(f"without_{slot}", without=slot)
     if TEXT in slots and len(test) > 1:
-        yield Change("shuffled_text", swapped={TEXT: _deranged(test, seed)})
+        yield Condition("shuffled_text", swapped={TEXT: _deranged(test, seed)})
     if TEXT in slots and recognised:
-        yield Change("asr_text", recognised=True)
+        yield Condition("asr_text", recognised=True)
 
 
-def conditions(
-    examples: Examples, test: Sequence[Label], seed: int, heard: CacheReader | None = None
-) -> Iterator[tuple[str, Altered]]:
+def cached_conditions(
+    examples: Examples, test: Sequence[Label], seed: int, asr: CacheReader | None = None
+) -> Iterator[tuple[str, CachedCondition]]:
     """The conditions of a model on caches, with the examples of each.
 
-    Without features of recognised words (`heard`) there is no `asr_text`.
+    Without features of recognised words (`asr`) there is no `asr_text`.
     """
-    plain = Altered(**{each.name: getattr(examples, each.name) for each in fields(examples)})
-    for change in changes(list(examples.readers), test, seed, recognised=heard is not None):
-        reader = heard if change.recognised else None
-        changed = replace(plain, without=change.without, swapped=change.swapped, heard=reader)
-        yield change.name, changed
+    own = {each.name: getattr(examples, each.name) for each in fields(examples)}
+    for each in conditions_of(list(examples.readers), test, seed, recognised=asr is not None):
+        reader = asr if each.recognised else None
+        yield (
+            each.name,
+            CachedCondition(**own, without=each.without, swapped=each.swapped, asr=reader),
+        )
 
 
 def write_conditions(
@@ -138,55 +137,51 @@ def write_conditions(
     """Predict the test split from caches under each condition.
 
     Args:
-        path: A CSV file of the columns `run_extras.CONDITIONS`.
-        model: Trained.
+        path: conditions.csv, with the columns `pipeline.runs.layout.CONDITIONS`.
+        model: The trained model.
         examples: Features and labels.
         test: Labels of the test split.
-        seed: Decides who gets whose text.
+        seed: Random seed of the exchange of texts.
         asr: Cache folder of recognised words; None: there are none.
     """
-    heard = None if asr is None else CacheReader(asr)
-    write_guesses(path, model, conditions(examples, test, seed, heard), test)
+    reader = None if asr is None else CacheReader(asr)
+    predict_under(path, model, cached_conditions(examples, test, seed, reader), test)
 
 
-def write_guesses(
+def predict_under(
     path: Path,
     model: FusionModel,
-    changed: Iterable[tuple[str, Changed]],
+    conditions: Iterable[tuple[str, ConditionExamples]],
     test: Sequence[Label],
     *,
     fusion: FusionModel | None = None,
     writes: bool = True,
 ) -> None:
-    """Predict the test split under conditions.
+    """Predict the test split under conditions, and write conditions.csv.
 
     Args:
-        path: A CSV file of the columns `run_extras.CONDITIONS`.
-        model: Trained.
-        changed: Examples by condition.
+        path: The file, with the columns `pipeline.runs.layout.CONDITIONS`.
+        model: The trained model.
+        conditions: Examples by condition.
         test: Labels of the test split.
         fusion: The part of the model that gets the features of all slots; None: the model itself.
         writes: Whether this process writes; of several that share the rows, all predict.
     """
-    rows = []
-    for name, examples in changed:
+    rows: list[list[str]] = []
+    for name, examples in conditions:
         with _zeroed(fusion or model, examples.without):
             guesses = evaluate(model, examples, test).probabilities.argmax(1)
         names = (examples.classes[int(guess)] for guess in guesses)
         rows += [
             [label.id, name, label.label, guess] for label, guess in zip(test, names, strict=True)
         ]
-    if not writes:
-        return
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(CONDITIONS)
-        writer.writerows(rows)
+    if writes:
+        write_csv(path, CONDITIONS, rows)
 
 
 @contextlib.contextmanager
 def _zeroed(fusion: FusionModel, slot: str) -> Iterator[None]:
-    """Let a model get zeros in place of a slot's features; masks stay as they are."""
+    """Give a model zeros in place of a slot's features within this context; masks are kept."""
 
     def zero(_: Any, given: tuple[Batch]) -> tuple[Batch]:
         streams = dict(given[0].streams)
@@ -203,14 +198,15 @@ def _zeroed(fusion: FusionModel, slot: str) -> Iterator[None]:
         hook.remove()
 
 
-def _preferring(first: CacheReader, second: CacheReader, ids: Sequence[str]) -> Stream:
-    """Utterances by the first reader that has them."""
+def _prefer(first: CacheReader, second: CacheReader, ids: Sequence[str]) -> Stream:
+    """Features of each utterance from the first of two readers that has it."""
     streams = [(first if id in first else second).batch([id]) for id in ids]
     return Stream.pad([stream.values[0] for stream in streams])
 
 
 def _deranged(labels: Sequence[Label], seed: int) -> dict[str, str]:
-    """For each id another one, each once: a random cycle through all of them."""
+    """For each id another one, each once."""
+    # A random cycle through all of them, since a random permutation may leave some in place.
     order = np.random.default_rng(seed).permutation(len(labels))
     ids = [labels[place].id for place in order]
     return dict(zip(ids, [*ids[1:], ids[0]], strict=True))

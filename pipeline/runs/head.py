@@ -1,4 +1,4 @@
-"""Reads run.json, the head of a run folder."""
+"""Reads and validates run.json, the head of a run folder (`pipeline.runs.record` writes it)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Name = Annotated[str, MinLen(1)]
 
 @dataclass(frozen=True)
 class SlotHead(Record):
-    """A filled slot, in run.json."""
+    """A filled slot in run.json."""
 
     backbone: str
     spec: Mapping[str, Any]
@@ -27,7 +27,7 @@ class SlotHead(Record):
 
 @dataclass(frozen=True)
 class AsrHead(Record):
-    """What the condition `asr_text` rests on, in run.json (`pipeline.runs.recognised`)."""
+    """Recognised words of the condition `asr_text` in run.json (`pipeline.runs.recognised`)."""
 
     backbone: str = ""
     tested: int = 0
@@ -69,7 +69,7 @@ class RunHead:
 
 
 def read_head(run: Path) -> dict[str, Any]:
-    """Read run.json of a run folder; what it lacks is not filled in.
+    """Read run.json of a run folder; missing fields are not filled in.
 
     Raises:
         ManifestError: If it is missing or is no JSON object.

@@ -1,13 +1,12 @@
-"""Training jobs: one (seed, fold) each.
+"""Training jobs, one (seed, fold) each: what a job is, how it reports, and the files it writes.
 
-A job always computes with one thread and its own seeded generators, so that it gives the same bytes
-alone and in company.
+A job on caches computes with one thread and its own seeded generators, so that it gives the same
+bytes alone and side by side with others.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,25 +14,27 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from features.corpus.manifest import Label
+from features.files.csv_text import write_csv
 from features.process.devices import entered
 from pipeline.data.source import ExampleSource
 from pipeline.metrics import MONITORS
 from pipeline.model.base import FusionModel
 from pipeline.params.training import TrainParams
 from pipeline.runs.layout import HISTORY, PREDICTIONS, SCORED
-from pipeline.runtime.resume import Keeper
+from pipeline.runtime.checkpoints import Checkpoints
 from pipeline.training.loop import Fitted, evaluate
 from pipeline.training.ranks import ranks_of
-from pipeline.training.state import Epoch, Training
+from pipeline.training.state import Epoch, Progress, Training
 
 
-class Tell(Protocol):
-    """Whoever shows how far a job is."""
+class ShowLine(Protocol):
+    """Shows the progress of a job, as `LiveLines.show` does for a given key."""
 
     def __call__(self, text: str, *, done: bool = False) -> None:
-        """Show a line in place of the last one; `done`: it is the job's last."""
+        """Replace the job's line; `done`: this one stays, also in a terminal."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +42,22 @@ class Job:
     """What a process needs to train one model.
 
     Attributes:
-        title: For progress lines.
+        title: Title of progress lines.
         kind: Plug-in of the model.
         args: Its keywords.
         slots: Cache folder by slot.
         labels: All labels of the corpus.
         classes: Class names.
         params: The protocol.
-        seed: Seed of weights, dropout and order.
-        fold: Which of the protocol's folds.
+        seed: Random seed for weights, dropout and batch order.
+        fold: Number of the protocol's fold.
         out: Folder of the results.
         device: Where to compute.
-        kept: Where the half-done training is kept: `pipeline.runtime.resume`; None: nowhere.
-        inputs: What happens to the streams before the model: `pipeline.model.inputs`.
-        resident: Share of the device's free memory that its caches may take:
-        `pipeline.cached.resident`.
-        asr: Cache folder of recognised words, to test on: `pipeline.runs.recognised`; None: none.
+        kept: Folder of the run's half-done trainings (`pipeline.runtime.resume`); None: none.
+        inputs: What is done to the streams before the model (`pipeline.model.inputs`).
+        resident: Share of the device's free memory for copies of caches
+            (`pipeline.cached.resident`).
+        asr: Cache folder of recognised words to test on (`pipeline.runs.recognised`); None: none.
     """
 
     title: str
@@ -76,61 +77,79 @@ class Job:
     asr: Path | None = None
 
 
-class Watch:
-    """Keeps a job's training, and tells how far it is.
+class JobProgress(Progress):
+    """Shows a job's epochs, keeps its checkpoints, and resumes it.
 
     Args:
-        job: With `kept`, if it is to be kept.
-        tell: As for `run_job`.
+        job: The job; without `kept`, no checkpoints are kept.
+        show: Shows its lines; None: nothing is shown.
+        seconds: Seconds between two checkpoints, as for `Checkpoints`.
+        keep: Largest number of checkpoints.
     """
 
-    def __init__(self, job: Job, tell: Tell | None) -> None:
-        self.job, self._tell = job, tell
-        path = job.kept and job.kept / f"seed_{job.seed}_fold_{job.fold}.safetensors"
-        self.keeper = Keeper(path)
+    lasting = False  # whether lines of epochs stay in a terminal, where others are redrawn
+
+    def __init__(
+        self, job: Job, show: ShowLine | None, *, seconds: float | None = None, keep: int = 1
+    ) -> None:
+        self.job, self._show = job, show
+        folder = job.kept and job.kept / f"seed_{job.seed}_fold_{job.fold}"
+        self.checkpoints = Checkpoints(folder, self.message, seconds=seconds, keep=keep)
 
     def begin(self, training: Training) -> None:
-        """Take the training up where it was kept."""
-        if self.keeper.restore(training):
-            self.tell(f"goes on after epoch {len(training.history)}")
+        """Resume the training from its last checkpoint."""
+        if self.checkpoints.restore(training):
+            done, current = len(training.history), training.current
+            more = "" if current is None else f" and {current.batches} batches of the next"
+            self.line(f"resumes after epoch {done}{more}", done=self.lasting)
 
     def epoch_ended(self, training: Training, *, ended: bool) -> None:
-        """Tell of an epoch, and keep the training."""
+        """Show the epoch, and save a checkpoint if one is due, or the training has ended."""
         epoch = training.history[-1]
-        self.tell(
+        self.line(
             f"epoch {epoch.epoch}/{self.job.params.epochs}, loss {epoch.train_loss:.3f}, "
-            f"validation loss {epoch.valid_loss:.3f}, {self.score(epoch)}"
+            f"validation loss {epoch.valid_loss:.3f}, {self._score(epoch)}",
+            done=self.lasting,
         )
-        self.keeper.epoch_ended(training, ended=ended)
+        if training.ranks.broadcast(ended or self.checkpoints.due()):
+            self.checkpoints.save(training, ended=ended)
 
-    def tell(self, text: str, *, done: bool = False) -> None:
+    def message(self, text: str) -> None:
+        """Show a line that stays."""
+        self.line(text, done=True)
+
+    def finish(self, fitted: Fitted) -> None:
+        """Show which epoch was kept, as the job's last line."""
+        kept = fitted.history[fitted.best - 1]
+        self.line(f"kept epoch {fitted.best}, {self._score(kept)}", done=True)
+
+    def line(self, text: str, *, done: bool = False) -> None:
         """Show a line about this job."""
-        if self._tell is not None:
+        if self._show is not None:
             job = self.job
-            self._tell(f"{job.title} seed {job.seed} fold {job.fold}: {text}", done=done)
+            self._show(f"{job.title} seed {job.seed} fold {job.fold}: {text}", done=done)
 
-    def score(self, epoch: Epoch) -> str:
-        """What an epoch is chosen by, as text."""
+    def _score(self, epoch: Epoch) -> str:
         monitor = self.job.params.monitor
         return f"{monitor} {epoch.scores[monitor]:.3f}"
 
 
 @contextlib.contextmanager
 def repeatable(device: str, *, threads: int = 1) -> Iterator[None]:
-    """On the device, so many threads, and only algorithms that give the same numbers again.
+    """Compute on a device with so many threads, and with deterministic algorithms only.
 
-    On a GPU that is asked of cuBLAS, and an operation without such an algorithm warns.
+    On a GPU, an operation without a deterministic algorithm warns.
     """
     on_cpu = torch.device(device).type == "cpu"
     if not on_cpu:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS varies
     before, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     lenient = torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     filled = memory.fill_uninitialized_memory
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=True, warn_only=not on_cpu)
-    memory.fill_uninitialized_memory = False  # it costs, and finds bugs only
+    memory.fill_uninitialized_memory = False  # it costs time, and only finds bugs
     try:
         with entered(device):
             yield
@@ -140,32 +159,34 @@ def repeatable(device: str, *, threads: int = 1) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def parameter_count(model: nn.Module, *, trained: bool) -> int:
+    """Number of parameters: all, or those that are trained."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained)
+
+
 def write_history(job: Job, fitted: Fitted) -> None:
     """Write `history.csv` of a job."""
-    with (job.out / "history.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HISTORY)
-        for row in fitted.history:
-            losses = [f"{value:.9g}" for value in (row.lr, row.train_loss, row.valid_loss)]
-            scores = [f"{row.scores[name]:.9g}" for name in MONITORS]
-            kept = int(row.epoch == fitted.best)
-            writer.writerow([job.seed, job.fold, row.epoch, *losses, *scores, kept])
+    rows = []
+    for epoch in fitted.history:
+        losses = [f"{value:.9g}" for value in (epoch.lr, epoch.train_loss, epoch.valid_loss)]
+        scores = [f"{epoch.scores[name]:.9g}" for name in MONITORS]
+        kept = int(epoch.epoch == fitted.best)
+        rows.append([job.seed, job.fold, epoch.epoch, *losses, *scores, kept])
+    write_csv(job.out / "history.csv", HISTORY, rows)
 
 
 def write_predictions(job: Job, model: FusionModel, examples: ExampleSource) -> None:
-    """Write `predictions.csv` of a job: its validation and test split."""
-    if not ranks_of(examples).is_first:  # computes its share of them, and writes nothing
-        for split in SCORED:
-            evaluate(model, examples, examples.split(job.fold, split))
-        return
-    with (job.out / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*PREDICTIONS, *(f"p_{name}" for name in job.classes)])
-        for split in SCORED:
-            labels = examples.split(job.fold, split)
-            rows = evaluate(model, examples, labels).probabilities
-            for label, row in zip(labels, rows, strict=True):
-                facts = [label.id, label.speaker, label.dialogue or "", split, job.fold, job.seed]
-                prediction = job.classes[int(row.argmax())]
-                shares = [f"{p:.9g}" for p in row]
-                writer.writerow([*facts, label.label, prediction, *shares])
+    """Write `predictions.csv` of a job: its validation and test split.
+
+    Of several processes all compute them, and the first one writes.
+    """
+    rows: list[list[object]] = []
+    for split in SCORED:
+        labels = examples.split(job.fold, split)
+        for label, row in zip(labels, evaluate(model, examples, labels).probabilities, strict=True):
+            facts = [label.id, label.speaker, label.dialogue or "", split, job.fold, job.seed]
+            prediction = job.classes[int(row.argmax())]
+            rows.append([*facts, label.label, prediction, *(f"{p:.9g}" for p in row)])
+    if ranks_of(examples).is_first:
+        header = [*PREDICTIONS, *(f"p_{name}" for name in job.classes)]
+        write_csv(job.out / "predictions.csv", header, rows)

@@ -1,4 +1,4 @@
-"""Files and columns of a run folder, `runs/<regime>/<corpus>/<fusion>/`."""
+"""Names of the files and columns of a run folder, `runs/<regime>/<corpus>/<fusion>/`."""
 
 from __future__ import annotations
 
@@ -6,29 +6,20 @@ from pathlib import Path
 
 from features.files.reading import file_sha256
 
-PROBES = ("id", "slot", "label", "prediction")
+FORMAT, VERSION = "heronry-run", 1  # of run.json
+SCORED = ("valid", "test")  # splits that predictions.csv holds
 
-
-CONDITIONS = ("id", "condition", "label", "prediction")
-
-
-FORMAT, VERSION = "heronry-run", 1
-
-
+# Columns of the files in seed_<k>/fold_<j>/. Where there are probabilities, `p_<class>` follow.
 HISTORY = (
     *("seed", "fold", "epoch", "lr", "train_loss", "valid_loss", "valid_accuracy", "valid_uar"),
     *("valid_macro_f1", "valid_weighted_f1", "best"),
 )
-
-
 PREDICTIONS = ("id", "speaker", "dialogue", "split", "fold", "seed", "label", "prediction")
+PROBES = ("id", "slot", "label", "prediction")
+CONDITIONS = ("id", "condition", "label", "prediction")
 
-
-SCORED = ("valid", "test")
-
-
+# Files there whose hashes run.json holds.
 FILES = ("predictions.csv", "history.csv", "probes.csv", "conditions.csv", "model.json")
-"""Of a (seed, fold), whose hashes run.json keeps."""
 
 
 def digests(run: Path) -> dict[str, str]:

@@ -1,18 +1,16 @@
-"""What each slot can do alone: a linear probe on the time averages of its features.
+"""Linear probes: unimodal baselines on the time averages of each slot's features.
 
-These are the unimodal baselines of every report. A probe is a multinomial logistic regression on
-standardised vectors, one an utterance: the mean over time of real-valued streams, the share of
-frames in each bin of others. It is trained on the training split and its strength of
-regularisation (C = 1, the library's default) is not tuned, so nothing is selected on anything.
-It has no seed, so that each fold has one, whatever the number of seeds. After end-to-end training
-it reads the features of the tuned backbones (`pipeline.e2e.extras`), which differ by seed.
+A probe is a multinomial logistic regression on standardised vectors, one an utterance: the mean
+over time of real-valued streams, the share of frames in each bin of others. It is trained on the
+training split, and its strength of regularisation (C = 1, the library's default) is not tuned, so
+nothing is selected on any split. It has no seed: there is one for each fold. After end-to-end
+training it reads the features of the tuned backbones (`pipeline.e2e.extras`), which differ by seed.
 
-Legend: N utterances, D width, K classes.
+Shapes: N utterances, D width, K classes.
 """
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,11 +24,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from features.corpus.manifest import Label
+from features.files.csv_text import write_csv
 from features.stream import Stream, StreamSpec
 from pipeline.data.examples import Examples
 from pipeline.runs.layout import PROBES
 
-ITERATIONS = 200  # where the fit is not done by then, its last iterate is the probe
+ITERATIONS = 200  # of the fit; if it has not converged by then, the last iterate is taken
 _CHUNK = 64  # utterances read at once
 
 
@@ -38,49 +37,48 @@ def write_probes(path: Path, examples: Examples, fold: int) -> None:
     """Fit a probe on each slot of a fold, and write its test predictions.
 
     Args:
-        path: A CSV file of the columns `run_extras.PROBES` and `p_<class>`.
+        path: probes.csv, with the columns `pipeline.runs.layout.PROBES` and `p_<class>`.
         examples: Features and labels.
-        fold: Whose training split is fitted, and whose test split is predicted.
+        fold: Fold whose training split is fitted, and whose test split is predicted.
     """
     train, test = examples.split(fold, "train"), examples.split(fold, "test")
     found = {slot: probe(examples, slot, train, test) for slot in examples.readers}
-    write_rows(path, examples.classes, test, found)
+    write_probe_rows(path, examples.classes, test, found)
 
 
-def write_rows(
+def write_probe_rows(
     path: Path,
     classes: Sequence[str],
     test: Sequence[Label],
     found: Mapping[str, NDArray[np.float64]],
 ) -> None:
-    """Write the probabilities `[N, K]` that probes give the test utterances, by slot."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*PROBES, *(f"p_{name}" for name in classes)])
-        for slot, rows in found.items():
-            for label, row in zip(test, rows, strict=True):
-                guess = classes[int(row.argmax())]
-                writer.writerow([label.id, slot, label.label, guess, *(f"{p:.9g}" for p in row)])
+    """Write probes.csv: probabilities `[N, K]` of the test utterances, by slot."""
+    rows = [
+        [label.id, slot, label.label, classes[int(row.argmax())], *(f"{p:.9g}" for p in row)]
+        for slot, predicted in found.items()
+        for label, row in zip(test, predicted, strict=True)
+    ]
+    write_csv(path, [*PROBES, *(f"p_{name}" for name in classes)], rows)
 
 
 def probe(
     examples: Examples, slot: str, train: Sequence[Label], test: Sequence[Label]
 ) -> NDArray[np.float64]:
-    """Probabilities `[N, K]` of the test utterances; a class without training rows gets 0."""
+    """Probabilities `[N, K]` of the test utterances; a class without training utterances gets 0."""
     targets = [label.label for label in train]
     inputs = vectors(examples, slot, train), vectors(examples, slot, test)
-    return probabilities(*inputs, targets, examples.classes)
+    return fit_and_predict(*inputs, targets, examples.classes)
 
 
-def probabilities(
+def fit_and_predict(
     train: NDArray[np.float64],
     test: NDArray[np.float64],
     targets: Sequence[str],
     classes: Sequence[str],
 ) -> NDArray[np.float64]:
-    """Of a probe that is fitted to vectors `[M, D]` and their labels, on vectors `[N, D]`."""
+    """Fit a probe to vectors `[M, D]` and their labels; its probabilities for vectors `[N, D]`."""
     result = np.zeros((len(test), len(classes)))
-    if len(set(targets)) == 1:
+    if len(set(targets)) == 1:  # a regression needs two classes
         result[:, classes.index(targets[0])] = 1.0
         return result
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
@@ -105,7 +103,7 @@ def vectors(examples: Examples, slot: str, labels: Sequence[Label]) -> NDArray[n
 
 
 def time_averages(stream: Stream, spec: StreamSpec) -> NDArray[np.float64]:
-    """`[B, D]` of frames, or the share `[B, bins]` of frames in each bin."""
+    """Means of frames over time, `[B, D]`, or the shares of frames in each bin, `[B, bins]`."""
     stream = stream.to("cpu")
     if spec.bins is None:
         mean: NDArray[np.float64] = Stream(stream.values.double(), stream.mask).mean().numpy()

@@ -1,8 +1,8 @@
-"""Recognised words (ASR) in place of the reference transcripts that a model was trained on.
+"""Finds recognised words (ASR) to test a model on, in place of the reference transcripts.
 
-A corpus may give both. `models.<name>.asr` names the backbone that reads the recognised ones, and
-the trained model is then tested on them (`pipeline.runs.conditions`). Test utterances of which none
-are given keep their reference, so that the condition is about the same utterances as the model's
+A corpus may have both. `models.<name>.asr` names the backbone that reads the recognised words, and
+the trained model is then tested on them too (`pipeline.runs.conditions`). Test utterances without
+recognised words keep their reference, so that the condition has the same utterances as the model's
 own score; run.json counts them under `asr`, beside the word error rate of the others.
 """
 
@@ -27,14 +27,14 @@ from pipeline.runs.word_errors import TEXT, word_errors
 
 @dataclass(frozen=True)
 class Recognised:
-    """What a model is tested on beside the reference.
+    """The recognised words that a model is tested on.
 
     Attributes:
         folder: Cache of the recognised words.
-        record: Under `asr` in run.json: `backbone`, `spec`, `provenance`; `tested`, the test
-            utterances of all folds, and `recognised`, those of them that have recognised words;
-            of these with a reference, `word_errors` among `words`; `noticed`, what is left out of
-            recognised words, by id, if anything is.
+        record: Content of `asr` in run.json: `backbone`, `spec`, `provenance`; `tested`, the
+            number of test utterances of all folds, and `recognised`, the number of those with
+            recognised words; `word_errors` and `words` of those that also have a reference; and
+            `noticed`, what is left out of recognised words, by id, if anything is.
     """
 
     folder: Path
@@ -44,11 +44,11 @@ class Recognised:
 def recognised(
     params: Params, model: ModelEntry, corpus: str, examples: Examples
 ) -> Recognised | None:
-    """The recognised words for a model's test utterances; None where it has no such test.
+    """The recognised words of a model's test utterances; None if it is not tested on them.
 
     Raises:
         CacheError: If their cache is missing, damaged, or of another corpus.
-        ParamsError: If they were not read by the text slot's own backbone.
+        ParamsError: If another backbone than the text slot's has read them.
     """
     if params.backbone(model.asr).kind == "none" or TEXT not in examples.readers:
         return None
@@ -66,31 +66,31 @@ def recognised(
         "provenance": dict(reader.provenance),
         **({"noticed": noticed} if noticed else {}),
     }
-    return Recognised(folder, counted(facts, examples, heard))
+    return Recognised(folder, count_words(facts, examples, heard))
 
 
-def counted(
+def count_words(
     facts: Mapping[str, Any], examples: ExampleSource, heard: Sequence[Label]
 ) -> dict[str, Any]:
-    """`Recognised.record` of a model.
+    """Count recognised words and their errors; returns `Recognised.record`.
 
     Args:
-        facts: `backbone`, `spec`, `provenance`.
-        examples: All that can be used.
-        heard: Test utterances that have recognised words.
+        facts: Its `backbone`, `spec`, `provenance` and `noticed`.
+        examples: All usable utterances.
+        heard: Test utterances with recognised words.
     """
     pairs = [(x.text, x.asr) for x in heard if x.text is not None and x.asr is not None]
     found = word_errors(pairs)
     return {
         **facts,
-        "tested": len(tested(examples)),
+        "tested": len(test_labels(examples)),
         "recognised": len(heard),
         "word_errors": found.errors,
         "words": found.words,
     }
 
 
-def tested(examples: ExampleSource) -> list[Label]:
+def test_labels(examples: ExampleSource) -> list[Label]:
     """The test utterances of all folds."""
     return [label for label in examples.labels if "test" in label.splits]
 
@@ -98,16 +98,16 @@ def tested(examples: ExampleSource) -> list[Label]:
 def _heard(
     model: ModelEntry, folder: Path, examples: Examples
 ) -> tuple[CacheReader | None, list[Label]]:
-    """The cache, if it holds anything, and the test utterances that it has."""
-    if _is_bare(folder, examples.labels):
+    """The cache, if it holds anything, and the test utterances in it."""
+    if _is_empty(folder, examples.labels):
         return None, []
     found = join({TEXT: folder}, examples.labels, examples.classes, verify=True)
     _check(model, found.readers[TEXT], examples.readers[TEXT])
-    heard = [label for label in tested(examples) if label.id not in found.dropped]
+    heard = [label for label in test_labels(examples) if label.id not in found.dropped]
     return found.readers[TEXT], heard
 
 
-def _is_bare(folder: Path, labels: Sequence[Label]) -> bool:
+def _is_empty(folder: Path, labels: Sequence[Label]) -> bool:
     """Whether extraction found no recognised words in the corpus at all."""
     path = folder / REJECTED
     if any(folder.glob("*.h5")) or not path.exists():
@@ -116,9 +116,10 @@ def _is_bare(folder: Path, labels: Sequence[Label]) -> bool:
 
 
 def _check(model: ModelEntry, heard: CacheReader, text: CacheReader) -> None:
-    """Both caches must be of one network, seen in the same way."""
+    """Refuse a cache that was not computed as the text slot's is: by the same network and layer."""
     found, wanted = ({**reader.provenance, **reader.spec.to_dict()} for reader in (heard, text))
-    # Options as params.yaml spells them: `asr_problems` has compared those, defaults included.
+    # Left out: options, of which `asr_problems` has compared the entries, defaults included; and
+    # what differs by nature.
     for key in ("kind", "options", DEVIATION):
         found[key] = wanted[key] = None
     differing = differences(found, wanted)

@@ -1,23 +1,41 @@
-"""What a trained run of either regime is made of: its jobs, and what run.json says of it."""
+"""Opens a run, checks what it trains on, and writes its record, run.json, in both regimes.
+
+A run is one model of params.yaml on one corpus; its trainings (`Run.jobs`) differ by seed and fold.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from features.corpus.label_checks import class_lines, lacking_classes, lacking_lines, named
+from features.corpus.labels_folder import read_labelled
+from features.corpus.manifest import Label
 from features.corpus.split_counts import count_classes
-from features.errors import CacheError
+from features.errors import CacheError, ParamsError
 from features.files.reasons import reasons_line
+from features.files.records import write_json
+from features.files.writing import remove_folder
+from features.stream import StreamSpec
 from pipeline.data.left_out import encode, summary
 from pipeline.data.source import ExampleSource
 from pipeline.model.inputs import InputSettings
 from pipeline.params.file import ModelEntry, Params
+from pipeline.params.slot_reads import tell_odd_slots
 from pipeline.runs.job import Job
-from pipeline.runs.layout import FORMAT, VERSION
+from pipeline.runs.layout import FORMAT, VERSION, digests
+from pipeline.runtime.environment import environment
+
+LISTED = 20  # warnings about labels that a log quotes
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise `ParamsError` if there are any problems, one line each."""
+    if problems:
+        raise ParamsError("\n".join(problems))
 
 
 def filled_slots(params: Params, model: ModelEntry, corpus: str) -> dict[str, Path]:
@@ -29,112 +47,197 @@ def filled_slots(params: Params, model: ModelEntry, corpus: str) -> dict[str, Pa
     }
 
 
-def check_splits(examples: ExampleSource, folds: int) -> None:
-    """Refuse a fold without training, validation or test utterances before any time is spent."""
-    if not examples.labels:
-        raise CacheError(
-            f"no labelled utterance has features in all slots ({sorted(examples.specs)}); see "
-            "rejected.csv in their cache folders"
-        )
-    for fold in range(folds):
-        for split in ("train", "valid", "test"):
-            examples.split(fold, split)
+@dataclass(frozen=True)
+class Run:
+    """One model on one corpus in one regime.
 
-
-Card = Mapping[str, Any]
-LISTED = 20  # warnings that a log quotes
-
-
-def job_of(
-    params: Params,
-    model: ModelEntry,
-    examples: ExampleSource,
-    slots: Mapping[str, Path],
-    *,
-    title: str,
-    device: str,
-) -> Job:
-    """What all trainings of a run have in common; `jobs_of` gives each its seed, fold and folder.
-
-    Args:
+    Attributes:
         params: params.yaml.
-        model: The model.
-        examples: What it learns from.
-        slots: Cache folder by slot.
-        title: For progress lines.
-        device: Where to compute.
+        model: Entry of `models`.
+        corpus: Entry of `corpora`; its labels and caches lie below the current folder.
+        regime: How the model is trained.
+        labels: All labels of the corpus.
+        classes: Class names.
+        folds: Number of folds of the corpus's protocol.
+        warnings: Warnings for run.json.
+        writes: Whether this process reports and writes; of several that train together, the first.
     """
-    return Job(
-        title=title,
-        kind=model.kind,
-        args=model.args,
-        slots=slots,
-        labels=examples.labels,
-        classes=examples.classes,
-        params=params.training(model),
-        seed=0,
-        fold=0,
-        out=Path(),
-        device=device,
-        inputs=inputs_of(model),
-    )
+
+    params: Params
+    model: ModelEntry
+    corpus: str
+    regime: Literal["cached", "e2e"]
+    labels: Sequence[Label]
+    classes: Sequence[str]
+    folds: int
+    warnings: Mapping[str, list[str]]
+    writes: bool
+
+    @classmethod
+    def open(
+        cls,
+        params: Params,
+        model: ModelEntry,
+        corpus: str,
+        regime: Literal["cached", "e2e"],
+        *,
+        writes: bool = True,
+    ) -> Run:
+        """Remove the folder of an earlier run, warn of odd slots, and read the labels."""
+        warnings = tell_odd_slots(params, model, corpus) if writes else {}
+        if writes:
+            remove_folder(Path("runs", regime, corpus, model.name))
+        card, labels = read_labelled(Path("data", corpus, "labels"))
+        classes, folds = card["classes"], int(card["folds"])
+        return cls(params, model, corpus, regime, labels, classes, folds, warnings, writes)
+
+    @property
+    def out(self) -> Path:
+        """The run folder."""
+        return Path("runs", self.regime, self.corpus, self.model.name)
+
+    @property
+    def title(self) -> str:
+        """What is done, for progress lines."""
+        return f"{'train' if self.regime == 'cached' else 'fine-tune'} {self.model.name}"
+
+    def check(self, examples: ExampleSource) -> None:
+        """Report what is left out and which classes are trained; refuse a fold with an empty split.
+
+        Raises:
+            CacheError: If a training, validation or test split is empty.
+        """
+        title = f"{self.title} on {self.corpus}"
+        if self.writes:
+            report_dropped(title, examples, len(self.labels))
+        if not examples.labels:
+            raise CacheError(
+                "no labelled utterance has features in all slots "
+                f"({sorted(examples.specs)}); see rejected.csv in their cache folders"
+            )
+        for fold in range(self.folds):
+            for split in ("train", "valid", "test"):
+                examples.split(fold, split)
+        if self.writes:
+            report_labels(title, examples)
+
+    def jobs(
+        self, labels: Sequence[Label], slots: Mapping[str, Path], device: str, **settings: Any
+    ) -> list[Job]:
+        """One job for each seed and fold, seeds first.
+
+        Args:
+            labels: Labels that the jobs know.
+            slots: Cache folder by slot.
+            device: Where to compute.
+            settings: Further fields of `Job`.
+        """
+        return [
+            Job(
+                title=self.title,
+                kind=self.model.kind,
+                args=self.model.args,
+                slots=slots,
+                labels=labels,
+                classes=self.classes,
+                params=self.params.training(self.model),
+                seed=seed,
+                fold=fold,
+                out=self.out / f"seed_{seed}" / f"fold_{fold}",
+                device=device,
+                inputs=InputSettings.of(self.model.inputs).to_dict(),
+                **settings,
+            )
+            for seed in self.params.seeds_of(self.model)
+            for fold in range(self.folds)
+        ]
+
+    def slots(
+        self, specs: Mapping[str, StreamSpec], provenance: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """What run.json says of the slots: backbone, stream and provenance; None if not filled."""
+        return {
+            slot: {
+                "backbone": backbone,
+                "spec": specs[slot].to_dict(),
+                "provenance": dict(provenance[slot]),
+            }
+            if slot in specs
+            else None
+            for slot, backbone in self.model.slots.items()
+        }
+
+    def write(
+        self,
+        examples: ExampleSource,
+        *,
+        slots: Mapping[str, Any],
+        asr: Mapping[str, Any] | None,
+        parameters: Mapping[str, int],
+        seconds: float,
+        device: str,
+        processes: int = 1,
+    ) -> None:
+        """Write run.json, after all other files of the run.
+
+        Args:
+            examples: What the models were trained and tested on.
+            slots: Result of `slots`.
+            asr: Facts about the test on recognised words; None: there was none.
+            parameters: Numbers of the model's parameters, by key.
+            seconds: Time that all jobs took.
+            device: Where they were computed.
+            processes: Number of processes that trained each model together.
+        """
+        noticed = {slot: dict(found) for slot, found in examples.noticed.items() if found}
+        inputs = InputSettings.of(self.model.inputs).to_dict()
+        record: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "regime": self.regime,
+            "fusion": self.model.name,
+            "kind": self.model.kind,
+            "classes": self.classes,
+            "seeds": self.params.seeds_of(self.model),
+            "folds": self.folds,
+            "args": dict(self.model.args),
+            "train": vars(self.params.training(self.model)),
+            "utterances": len(examples.labels),
+            "dropped": {id: encode(reasons) for id, reasons in examples.dropped.items()},
+        }
+        # Fields that would say nothing are left out, as releases before they existed did.
+        record |= {"noticed": noticed} if noticed else {}
+        record |= {"inputs": inputs} if inputs else {}
+        record |= {"e2e": vars(self.params.tuning())} if self.regime == "e2e" else {}
+        record |= {"corpus": self.corpus, "slots": slots}
+        record |= {"asr": asr} if asr else {}
+        record |= self.warnings
+        record |= {**parameters, "train_seconds": round(seconds, 1)}
+        record |= {"processes": processes} if processes > 1 else {}
+        record |= {"environment": environment(device), "files": digests(self.out)}
+        write_json(self.out / "run.json", record)
 
 
-def jobs_of(job: Job, out: Path, seeds: list[int], card: Card) -> Iterator[Job]:
-    """One job for each seed and fold, seeds first."""
-    for seed in seeds:
-        for fold in range(int(card["folds"])):
-            yield replace(job, seed=seed, fold=fold, out=out / f"seed_{seed}" / f"fold_{fold}")
-
-
-def describe(
-    params: Params, model: ModelEntry, card: Card, examples: ExampleSource, *, regime: str
-) -> dict[str, Any]:
-    """The part of run.json that is known before training, but for the corpus and its slots."""
-    noticed = {slot: dict(told) for slot, told in examples.noticed.items() if told}
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "regime": regime,
-        "fusion": model.name,
-        "kind": model.kind,
-        "classes": card["classes"],
-        "seeds": params.seeds_of(model),
-        "folds": int(card["folds"]),
-        "args": dict(model.args),
-        "train": vars(params.training(model)),
-        "utterances": len(examples.labels),
-        "dropped": {id: encode(reasons) for id, reasons in examples.dropped.items()},
-        **({"noticed": noticed} if noticed else {}),
-        **({"inputs": inputs_of(model)} if inputs_of(model) else {}),
-    }
-
-
-def inputs_of(model: ModelEntry) -> dict[str, Any]:
-    """What happens to the streams before the model, as run.json has it; empty: nothing."""
-    return InputSettings.of(model.inputs).to_dict()
-
-
-def tell_dropped(doing: str, examples: ExampleSource, utterances: int) -> None:
-    """Say on standard error which of the corpus's `utterances` are not used, or not wholly."""
+def report_dropped(title: str, examples: ExampleSource, utterances: int) -> None:
+    """Print which of the corpus's `utterances` are left out, or used in part, to standard error."""
     if examples.dropped:
-        told = summary(examples.dropped, utterances)
-        sys.stderr.write(f"{doing}: {told}\n")
+        sys.stderr.write(f"{title}: {summary(examples.dropped, utterances)}\n")
     for slot, noticed in examples.noticed.items():
         if noticed:
-            told = reasons_line(noticed.values())
-            sys.stderr.write(f"{doing}: {len(noticed)} used in part by {slot}: {told}\n")
+            reasons = reasons_line(noticed.values())
+            sys.stderr.write(f"{title}: {len(noticed)} used in part by {slot}: {reasons}\n")
 
 
-def tell_labels(doing: str, examples: ExampleSource) -> None:
-    """Say on standard error which classes are trained, and what is odd about them.
+def report_labels(title: str, examples: ExampleSource) -> None:
+    """Print which classes are trained, and warnings about them, to standard error.
 
-    Told of the labels as they are used: with what was left out, a split may lose a class.
+    The labels are those that are used: without what was left out, a split may lack a class.
     """
     labels = examples.labels
     counts = count_classes(labels, [label.splits for label in labels], examples.classes)
-    lines = [*class_lines(counts), *lacking_lines(lacking_classes(counts))]
-    told = [f"{doing}: {len(examples.classes)} classes, {named(examples.classes)}"]
-    told += [f"  warning: {line}" for line in lines[:LISTED]]
-    told += [f"  and {len(lines) - LISTED} more warnings"] if len(lines) > LISTED else []
-    sys.stderr.write("\n".join(told) + "\n")
+    warnings = [*class_lines(counts), *lacking_lines(lacking_classes(counts))]
+    lines = [f"{title}: {len(examples.classes)} classes, {named(examples.classes)}"]
+    lines += [f"  warning: {line}" for line in warnings[:LISTED]]
+    if len(warnings) > LISTED:
+        lines.append(f"  and {len(warnings) - LISTED} more warnings")
+    sys.stderr.write("\n".join(lines) + "\n")

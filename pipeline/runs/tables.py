@@ -1,4 +1,4 @@
-"""CSV files between stages, read as text with the line of each row."""
+"""Reads and validates the CSV files of run folders; errors name the file and line."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from features.files.reading import open_text
 
 AGAIN = "run `dvc repro` to train it again"
 TOLERANCE = 1e-3
-"""By how much K rounded probabilities may miss a sum of 1."""
+"""Largest difference of the sum of K rounded probabilities from 1."""
 
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file as text: `rows` of as many cells as `header`, and the line each ends on."""
+    """A CSV file as text: `rows` with as many cells as `header`, and the line that each ends on."""
 
     path: Path
     header: tuple[str, ...]
@@ -43,7 +43,7 @@ class Table:
         """One column as floats; NaN where a cell is empty.
 
         Raises:
-            RunError: If a cell is no number.
+            RunError: If a cell is not a number.
         """
         cells = self.column(name)
         try:
@@ -88,15 +88,15 @@ class Table:
 
 
 def no_distribution(probabilities: NDArray[np.float64]) -> int | None:
-    """The first row of `[N, K]` that is no distribution over the classes."""
-    # written so that NaN fails too
+    """Index of the first row of `[N, K]` that is no distribution over the classes."""
+    # Every comparison with NaN is false, so that NaN is refused too.
     right = ((probabilities >= 0) & (probabilities <= 1 + TOLERANCE)).all(1)
     right &= np.abs(probabilities.sum(1) - 1) <= TOLERANCE
     return None if right.all() else int(np.argmin(right))
 
 
 def not_likeliest(probabilities: NDArray[np.float64], predictions: NDArray[np.int64]) -> int | None:
-    """The first row of `[N, K]` whose prediction, of `[N]`, is beaten by more than rounding."""
+    """Index of the first row of `[N, K]` whose prediction is not its likeliest, beyond rounding."""
     own = probabilities[np.arange(len(predictions)), predictions]
     right = own >= probabilities.max(1) - _ROUNDING
     return None if right.all() else int(np.argmin(right))

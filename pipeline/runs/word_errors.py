@@ -1,10 +1,10 @@
-"""Word error rate: how far recognised words are from the reference.
+"""Word error rate of recognised text against the reference.
 
-Substitutions, deletions and insertions of the shortest edit (Levenshtein distance over words),
-summed over utterances and divided by the words of all references: the rate of the corpus, in which
-a long utterance counts for more than a short one, and which may exceed 1. Case, punctuation and
-apostrophes are no errors; spellings of numbers and contractions ("isn't", "is not") are. Where
-words are not written apart, as in Chinese, it says little.
+Substitutions, deletions and insertions of the shortest edit (Levenshtein distance over words) are
+summed over utterances and divided by the words of all references. So a long utterance counts for
+more than a short one, and the rate may exceed 1. Differences in case, punctuation and apostrophes
+are not counted; spellings of numbers and contractions ("isn't", "is not") are. Where words are not
+separated by spaces, as in Chinese, the rate says little.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-TEXT = "text"
-"""The slot of the text."""
+TEXT = "text"  # name of the text slot
 
 
 def normalised(text: str) -> str:
-    """Words of a transcript without case, punctuation or accents of typesetting.
+    """Words of a transcript in lower case, without punctuation and typographic variants.
 
     >>> normalised(" Well… DON\u2019T  you? ")
     'well dont you'
@@ -30,22 +29,22 @@ def normalised(text: str) -> str:
 
 @dataclass(frozen=True)
 class WordErrors:
-    """Errors against references, and how many words these hold."""
+    """Number of errors, and number of words of the references."""
 
     errors: int
     words: int
 
     @property
     def rate(self) -> float | None:
-        """Errors a word of the reference; None without any word."""
+        """Errors per word of the reference; None without any word."""
         return self.errors / self.words if self.words else None
 
 
 def word_errors(pairs: Iterable[tuple[str, str]]) -> WordErrors:
-    """Count over utterances.
+    """Count the errors of some utterances.
 
     Args:
-        pairs: Reference and recognised text of each.
+        pairs: Reference and recognised text of each utterance.
 
     >>> word_errors([("Well, I don't know.", "well I dont no"), ("Yes!", "oh yes")])
     WordErrors(errors=2, words=5)
@@ -59,10 +58,12 @@ def word_errors(pairs: Iterable[tuple[str, str]]) -> WordErrors:
 
 
 def edits(first: Sequence[str], second: Sequence[str]) -> int:
-    """Fewest words to replace, remove or add that make one sequence the other."""
+    """Smallest number of words to replace, remove or add to turn one sequence into the other."""
     if first == second:
         return 0
-    above = list(range(len(second) + 1))  # to make each beginning of `second` from nothing
+    # A row of the table of edits: entry j is the distance of the words of `first` so far from the
+    # first j words of `second`; at the start there are none of `first`.
+    above = list(range(len(second) + 1))
     for number, word in enumerate(first, 1):
         row = [number]
         for place, other in enumerate(second):

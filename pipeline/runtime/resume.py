@@ -50,9 +50,9 @@ SHARED_CODE = (
 )
 REGIME_CODE = {
     "cached": ("pipeline/cached",),
-    # End-to-end training also reads audio and runs backbones. In dvc.yaml the entries in params.yaml
-    # stand for them, by their `version`; here their sources do, since nothing is lost by an edit
-    # but a half-done training.
+    # End-to-end training also reads audio and runs backbones. For DVC their entries in params.yaml
+    # stand for them, with their `version`; here their sources do, since an edit costs no more than
+    # a half-done training.
     "e2e": (
         *("pipeline/e2e", "pipeline/params/tuning.py", "features/audio", "features/backbone"),
         *("features/backbones", "features/networks", "features/weights"),

@@ -49,9 +49,7 @@ class Fitting:
         report: Called with a message about the first batch that does not fit.
     """
 
-    def __init__(
-        self, limit: int | None = None, report: Callable[[str], None] = to_stderr
-    ) -> None:
+    def __init__(self, limit: int | None = None, report: Callable[[str], None] = to_stderr) -> None:
         self.halver = Halver(rows, padded_size, between, limit)
         self.report = report
 

@@ -39,7 +39,7 @@ class LostProcessError(HeronryError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a training, seen from one of them; by default one alone, which sends nothing.
+    """The processes of a training, seen from one of them; by default there is one, alone.
 
     Attributes:
         count: Number of processes.

@@ -1,4 +1,4 @@
-"""What ends one of several processes ends all of them, and the same command goes on."""
+"""What ends one of several processes ends all of them, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_as_many_processes_end_with_the_same_bytes(params: Params, private_store
     assert said.count("stopped by SIGTERM after step") == 1, said
     status, said = ended(begin([*TORCHRUN, *STAGE], params))
     assert status == 0, said
-    assert said.count("goes on after epoch") == 1
+    assert said.count("resumes after epoch") == 1
     assert results() == expected
 
 
@@ -123,7 +123,7 @@ def test_a_checkpoint_is_for_any_number_of_processes(
     interrupted(params, private_store, partial(second_of, number=signal.SIGKILL))
     stop = partial(second_of, number=signal.SIGTERM)
     said = interrupted(params, private_store, stop)
-    assert said.count("goes on after epoch") == said.count("stopped by SIGTERM") == 1, said
+    assert said.count("resumes after epoch") == said.count("stopped by SIGTERM") == 1, said
     finetune_model(params, "m", "mine", device="cpu")
     assert difference(table("history.csv"), history) < CLOSE
     assert difference(table("predictions.csv"), predictions) < CLOSE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import random
 import signal
@@ -16,48 +15,25 @@ from typing import Any
 import pytest
 
 from pipeline.params.file import Params
-from tests.pipeline.runtime.test_resume import Server, group
+from tests.support.forked import ForkServer, group, serving, without_seconds
 from tests.support.tuned_tones import RUN, Tones, cached, params_of, results
 
-CHILD = """
-import json, os, sys
-import torch
-from features import torchaudio_cpu
+IMPORTS = """
+from features.audio import torchaudio_cpu
 import peft
 import pipeline.fusion.concat
 import transformers.models.bert.modeling_bert
 import transformers.models.hubert.modeling_hubert
 from features.errors import HeronryError
 from pipeline.e2e.run import finetune_model
-from pipeline.params.file import Params
-
-torch.set_num_threads(1)
-torch.optim.AdamW([torch.zeros(1)])  # imports much when it is first made
-
-if __name__ == "__main__":
-    for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            os.setsid()
-            sys.stderr = open("errors.txt", "a")
-            try:
-                finetune_model(Params(**json.loads(line)["params"]), "m", "mine", device="cpu")
-            except HeronryError as error:
-                print(error, file=sys.stderr, flush=True)
-                os._exit(1)
-            os._exit(0)
-        print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+TRAIN = 'finetune_model(params, "m", "mine", device="cpu")'
 
 
 @pytest.fixture
-def server(tmp_path: Path, params: Params) -> Iterator[Server]:  # noqa: ARG001  sets the root
-    server = Server(tmp_path, CHILD)
-    with server.process:
+def server(tmp_path: Path, params: Params) -> Iterator[ForkServer]:  # noqa: ARG001  sets the root
+    with serving(tmp_path, IMPORTS, TRAIN) as server:
         yield server
-        assert server.process.stdin is not None
-        server.process.stdin.close()
 
 
 @pytest.fixture
@@ -77,19 +53,10 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private_store: Path)
     return dataclasses.replace(made, seeds=2)
 
 
-def files() -> dict[str, Any]:
-    """What a run ends in, without its seconds and its environment."""
-    found: dict[str, Any] = {**results()}
-    run = json.loads((RUN / "run.json").read_text())
-    for name in ("train_seconds", "environment"):
-        del run[name]
-    return found | {"run.json": run}
-
-
-def uninterrupted(server: Server, params: Params) -> dict[str, Any]:
-    server.start(params, 1)
+def uninterrupted(server: ForkServer, params: Params) -> dict[str, Any]:
+    server.start(params)
     assert server.number() == 0
-    return files()
+    return without_seconds(results() | {"run.json": (RUN / "run.json").read_bytes()})
 
 
 def steps(store: Path) -> set[Path]:
@@ -98,12 +65,12 @@ def steps(store: Path) -> set[Path]:
 
 
 @pytest.mark.slow
-def test_ended_at_any_instant(server: Server, params: Params, private_store: Path) -> None:
+def test_ended_at_any_instant(server: ForkServer, params: Params, private_store: Path) -> None:
     """By SIGKILL and SIGTERM in turn, soon after it has come further than ever before."""
     expected = uninterrupted(server, params)
     chance, statuses, kept = random.Random(0), list[int](), set[Path]()
     for number in range(6):
-        child = server.start(params, 1)
+        child = server.start(params)
         while steps(private_store) <= kept and group(child):
             time.sleep(0.002)
         time.sleep(chance.uniform(0, 0.1))
@@ -118,7 +85,7 @@ def test_ended_at_any_instant(server: Server, params: Params, private_store: Pat
     assert uninterrupted(server, params) == expected
     assert not list((private_store / "training").iterdir())
     lines = Path("errors.txt").read_text().splitlines()
-    assert any("goes on after epoch" in line for line in lines)
+    assert any("resumes after epoch" in line for line in lines)
     stopped = [line for line in lines if line.startswith("stopped by SIGTERM after step ")]
     assert len(stopped) == statuses.count(1)
-    assert all("the same command goes on from " in line for line in stopped)
+    assert all("the same command resumes from " in line for line in stopped)

@@ -30,7 +30,7 @@ from pipeline.commands.corpora import describe
 from pipeline.params.file import Params
 from pipeline.report.corpus import Leaks
 from pipeline.report.page import section
-from pipeline.runs.record import tell_labels
+from pipeline.runs.record import report_labels
 from stages.prepare.__main__ import main as prepare_stage
 from tests.support.small_corpus import SmallCorpus
 
@@ -287,7 +287,7 @@ class Examples:
 
 
 def test_training_says_what_it_learns(capsys: pytest.CaptureFixture[str]) -> None:
-    tell_labels("train m on mine", Examples("happy", "sad", "sad", "happy"))  # type: ignore[arg-type]
+    report_labels("train m on mine", Examples("happy", "sad", "sad", "happy"))  # type: ignore[arg-type]
     told = capsys.readouterr().err.splitlines()
     assert told[0] == "train m on mine: 3 classes, 'happy', 'sad', 'Sad'"
     assert told[1].startswith("  warning: classes that differ in spelling alone")

@@ -26,7 +26,6 @@ from pipeline.model.base import Unit
 from pipeline.model.batch import Batch
 from pipeline.params.training import TrainParams
 from pipeline.runs.job import Job
-from tests.pipeline.runtime.test_resume import without_seconds
 from tests.pipeline.training.test_loop import (
     CLASSES,
     job_of,
@@ -35,6 +34,7 @@ from tests.pipeline.training.test_loop import (
     results,
     write_cache,
 )
+from tests.support.forked import without_seconds
 
 KINDS = {
     "float16": (StreamSpec(5), "float16"),
@@ -247,7 +247,7 @@ def test_dialogues_of_a_job_give_the_same_bytes_either_way(tmp_path: Path) -> No
 
 def test_a_run_lets_go_of_its_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = project(tmp_path, monkeypatch)
-    expected = without_seconds(train_model(params, "m", "c", device="cpu", workers=1))
+    expected = without_seconds(results(train_model(params, "m", "c", device="cpu", workers=1)))
     made: list[int] = []
     build = resident.ResidentFrames
 
@@ -259,7 +259,7 @@ def test_a_run_lets_go_of_its_copies(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("pipeline.cached.run.resident_part", lambda *_: 0.5)
     out = train_model(params, "m", "c", device="cpu", workers=1)
     assert len(made) == 1  # two seeds, one slot
-    assert without_seconds(out) == expected
+    assert without_seconds(results(out)) == expected
     assert not resident._held
 
 

@@ -20,14 +20,16 @@ from features.errors import HeronryError
 from pipeline.data.examples import Examples
 from pipeline.e2e.job import TuneJob, run_tune_job
 from pipeline.e2e.model import EndToEnd
-from pipeline.e2e.resume import BEST, STEP, Checkpoints, tune_folder
+from pipeline.e2e.run import tune_folder
 from pipeline.e2e.source import LiveExamples
-from pipeline.e2e.watch import TuneWatch
+from pipeline.e2e.watch import TuneProgress
 from pipeline.params.file import Params
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import TuneParams
 from pipeline.runs.job import Job
-from pipeline.runtime import resume
+from pipeline.runs.record import Run
+from pipeline.runtime import checkpoints
+from pipeline.runtime.checkpoints import BEST, STEP, Checkpoints
 from pipeline.runtime.stopping import StoppedError
 from tests.conftest import ManifestMaker
 from tests.support.small_live import CLASSES, entry_of, labels_of, live_of
@@ -66,7 +68,6 @@ def make(tmp_path: Path, make_manifest: ManifestMaker) -> Make:
             live,
             TuneParams(**(TUNING | {"save_seconds": 1e-9} | tuning)),
             "tones",
-            kept=tmp_path / "kept",
         )
 
     return made
@@ -85,7 +86,19 @@ def job_of(labels: Any, params: TrainParams, out: Path) -> Job:
         fold=0,
         out=out,
         device="cpu",
+        kept=out.parent / "kept",
     )
+
+
+def not_kept(tuning: TuneJob) -> TuneJob:
+    """The same training without checkpoints."""
+    return dataclasses.replace(tuning, job=dataclasses.replace(tuning.job, kept=None))
+
+
+def folder_of(tuning: TuneJob) -> Path:
+    """The folder of its checkpoints."""
+    assert tuning.job.kept is not None
+    return tuning.job.kept / "seed_3_fold_0"
 
 
 def results(out: Path) -> dict[str, bytes]:
@@ -97,40 +110,40 @@ class KilledError(Exception):
     """In place of SIGKILL: nothing is done any more."""
 
 
-def killed_after(monkeypatch: pytest.MonkeyPatch, ticks: int) -> None:
+def killed_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """A training ends behind so many steps and validation batches."""
-    tick, left = TuneWatch.tick, [ticks]
+    advance, left = TuneProgress.advance, [steps]
 
-    def counted(self: TuneWatch, given: Any) -> None:
-        tick(self, given)
+    def counted(self: TuneProgress, ids: Any, loss: Any) -> None:
+        advance(self, ids, loss)
         left[0] -= 1
         if left[0] == 0:
             raise KilledError
 
-    monkeypatch.setattr(TuneWatch, "tick", counted)
+    monkeypatch.setattr(TuneProgress, "advance", counted)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("accumulate", "precision"), [(1, "float32"), (2, "float16")])
-def test_goes_on_behind_any_step_with_the_same_result(
+def test_resumes_after_any_step_with_the_same_result(
     make: Make, monkeypatch: pytest.MonkeyPatch, accumulate: int, precision: str
 ) -> None:
     """Killed again and again, each time a few steps later: within epochs, in validation, after."""
     train = {"accumulate": accumulate}
-    run_tune_job(dataclasses.replace(make("whole", train, precision=precision), kept=None))
-    told: list[str] = []
+    run_tune_job(not_kept(make("whole", train, precision=precision)))
+    lines: list[str] = []
     for lives in range(20):
         torch.manual_seed(99)  # whatever the generators were at
         with monkeypatch.context() as patch:
             killed_after(patch, 1 + lives % 3)
             try:
                 again = make("again", train, precision=precision)
-                run_tune_job(again, lambda text, **_: told.append(text))
+                run_tune_job(again, lambda text, **_: lines.append(text))
             except KilledError:
                 continue
         break
     assert lives > 2
-    assert any(re.search(r"goes on after epoch 1 and \d batches of the next", t) for t in told)
+    assert any(re.search(r"resumes after epoch 1 and \d batches of the next", t) for t in lines)
     assert results(make("again").job.out) == results(make("whole").job.out)
 
 
@@ -160,7 +173,7 @@ def test_checkpoints_rotate_and_the_best_is_there_once(
 ) -> None:
     """Frozen weights are in none of the files; temporary ones of a kill go."""
     tuning, seen = make("out", keep=3), []
-    folder = tuning.kept / "seed_3_fold_0"  # type: ignore[operator]
+    folder = folder_of(tuning)
     folder.mkdir(parents=True)
     (folder / ".step_00000001.safetensors-abc").touch()
     save = Checkpoints.save
@@ -178,7 +191,7 @@ def test_checkpoints_rotate_and_the_best_is_there_once(
     assert seen[-1] == (1, 1)
     assert not list(folder.glob(".*"))
     (best,) = folder.glob(BEST)
-    tensors, _ = resume.read_state(best)  # type: ignore[misc]
+    tensors, _ = checkpoints.read_state(best)  # type: ignore[misc]
     assert any("lora_A" in name for name in tensors)
     assert not any("base_layer" in name or "feature_extractor" in name for name in tensors)
 
@@ -197,18 +210,18 @@ def test_a_training_that_had_ended_is_not_done_again(
 def test_a_damaged_checkpoint_is_passed_over(
     make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_tune_job(dataclasses.replace(make("whole"), kept=None))
+    run_tune_job(not_kept(make("whole")))
     with monkeypatch.context() as patch:
         killed_after(patch, 5)
         with pytest.raises(KilledError):
             run_tune_job(make("again"))
-    folder = make("again").kept / "seed_3_fold_0"  # type: ignore[operator]
+    folder = folder_of(make("again"))
     older, newest = sorted(folder.glob(STEP))
     newest.write_bytes(newest.read_bytes()[:1000])
-    told: list[str] = []
-    run_tune_job(make("again"), lambda text, **_: told.append(text))
+    lines: list[str] = []
+    run_tune_job(make("again"), lambda text, **_: lines.append(text))
     assert "is no half-done training" in capsys.readouterr().err
-    assert "goes on after" in told[0]
+    assert "resumes after" in lines[0]
     assert older.name < newest.name
     assert results(make("again").job.out) == results(make("whole").job.out)
 
@@ -217,9 +230,9 @@ def test_a_damaged_checkpoint_is_passed_over(
 def test_a_full_disk_neither_stops_a_training_nor_loses_a_checkpoint(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The third checkpoint and all after it do not fit; the job is killed, and goes on."""
-    run_tune_job(dataclasses.replace(make("whole"), kept=None))
-    write, left, told = save_file, [2], list[str]()
+    """The third checkpoint and all after it do not fit; the job is killed, and resumed."""
+    run_tune_job(not_kept(make("whole")))
+    write, left, lines = save_file, [2], list[str]()
 
     def full(tensors: Any, path: Path, **more: Any) -> None:
         left[0] -= 1
@@ -229,22 +242,22 @@ def test_a_full_disk_neither_stops_a_training_nor_loses_a_checkpoint(
         write(tensors, path, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resume, "save_file", full)
+        patch.setattr(checkpoints, "save_file", full)
         killed_after(patch, 9)
         with pytest.raises(KilledError):
-            run_tune_job(make("again"), lambda text, **_: told.append(text))
-    folder = make("again").kept / "seed_3_fold_0"  # type: ignore[operator]
+            run_tune_job(make("again"), lambda text, **_: lines.append(text))
+    folder = folder_of(make("again"))
     names = ["step_00000001.safetensors", "step_00000002.safetensors"]
     assert sorted(path.name for path in folder.iterdir()) == names
-    (line,) = (text for text in told if "No space left" in text)
-    assert f"if it is killed it goes on from {folder / names[1]}" in line
+    (line,) = (text for text in lines if "No space left" in text)
+    assert f"if it is killed it resumes from {folder / names[1]}" in line
     run_tune_job(make("again"))
     assert results(make("again").job.out) == results(make("whole").job.out)
 
 
 @pytest.mark.slow
 def test_sigterm_finishes_the_step_and_saves(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_tune_job(dataclasses.replace(make("whole"), kept=None))
+    run_tune_job(not_kept(make("whole")))
     before = signal.getsignal(signal.SIGTERM)
     forward, calls = torch.nn.Module.__call__, [0]
     with monkeypatch.context() as patch:
@@ -256,7 +269,7 @@ def test_sigterm_finishes_the_step_and_saves(make: Make, monkeypatch: pytest.Mon
             return forward(self, *given)
 
         patch.setattr(EndToEnd, "__call__", signalled)
-        with pytest.raises(StoppedError, match=r"stopped by SIGTERM after step 2 .*goes on from"):
+        with pytest.raises(StoppedError, match=r"stopped by SIGTERM after step 2 .*resumes from"):
             run_tune_job(make("again", save_seconds=1000.0))
     assert signal.getsignal(signal.SIGTERM) == before
     run_tune_job(make("again", save_seconds=1000.0))
@@ -273,8 +286,8 @@ def test_the_last_good_checkpoint_is_named(make: Make, monkeypatch: pytest.Monke
     monkeypatch.setattr(EndToEnd, "loss", spoilt)
     with pytest.raises(HeronryError, match=r"loss is nan .*the last one is .*step_00000002"):
         run_tune_job(make("again"))
-    folder = make("again").kept / "seed_3_fold_0"  # type: ignore[operator]
-    state, _ = resume.read_state(folder / "step_00000002.safetensors")  # type: ignore[misc]
+    folder = folder_of(make("again"))
+    state, _ = checkpoints.read_state(folder / "step_00000002.safetensors")  # type: ignore[misc]
     assert all(
         bool(value.isfinite().all()) for value in state.values() if value.is_floating_point()
     )
@@ -296,7 +309,8 @@ def test_all_that_decides_the_numbers_names_the_folder(
         slots: Any = slots,
         device: str = "cpu",
     ) -> Path:
-        return tune_folder(given, given.model("m"), examples, slots, device)
+        run = Run(given, given.model("m"), "mine", "e2e", [], CLASSES, 1, {}, writes=True)
+        return tune_folder(run, examples, slots, device)
 
     words = {u.id: dataclasses.replace(u, text=f"{u.text}!") for u in manifest}
     sound = {u.id: dataclasses.replace(u, sha256="0" * 64) for u in manifest}

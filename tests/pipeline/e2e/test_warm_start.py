@@ -8,7 +8,7 @@ import pytest
 
 from features.errors import ParamsError
 from pipeline.commands.check import beginning_problems
-from pipeline.e2e.setup import beginning_of, fusions_sha256
+from pipeline.e2e.setup import fusions_sha256, init_folder
 from pipeline.params.file import Params
 from pipeline.params.tuning import InitRun, TuneParams, tune_problems
 
@@ -30,9 +30,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_it_is_known_by_its_fusions(run: Path) -> None:
     hash = fusions_sha256(run)
-    assert beginning_of(InitRun(RUN, hash)) == run == beginning_of(InitRun(str(run), hash))
+    assert init_folder(InitRun(RUN, hash)) == run == init_folder(InitRun(str(run), hash))
     (run / "seed_0/fold_1/history.csv").write_text("trained again, with the same result")
-    beginning_of(InitRun(RUN, hash))
+    init_folder(InitRun(RUN, hash))
     first, second = (run / "seed_0" / fold / "model.safetensors" for fold in ("fold_0", "fold_1"))
     content = first.read_bytes(), second.read_bytes()
     for path, other in ((first, content[1]), (second, content[0])):
@@ -40,7 +40,7 @@ def test_it_is_known_by_its_fusions(run: Path) -> None:
     with pytest.raises(
         ParamsError, match=f"write `init: .run: {RUN}, sha256: {fusions_sha256(run)}"
     ):
-        beginning_of(InitRun(RUN, hash))
+        init_folder(InitRun(RUN, hash))
 
 
 @pytest.mark.usefixtures("run")
@@ -57,7 +57,7 @@ def test_a_hash_that_is_missing_or_wrong_is_refused_with_the_one_to_write(
 @pytest.mark.parametrize("given", ["elsewhere", "runs"])
 def test_a_folder_without_fusions_is_refused(given: str, run: Path) -> None:
     with pytest.raises(ParamsError, match=rf"e2e.init.run: given '{given}', and {run.parents[3]}/"):
-        beginning_of(InitRun(given, None))
+        init_folder(InitRun(given, None))
 
 
 def test_dvcs_copy_of_the_project_begins_with_the_projects_run(
@@ -66,7 +66,7 @@ def test_dvcs_copy_of_the_project_begins_with_the_projects_run(
     copy = run.parents[3] / ".dvc/tmp/exps/tmpxyz"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
-    assert beginning_of(InitRun(RUN, fusions_sha256(run))) == run
+    assert init_folder(InitRun(RUN, fusions_sha256(run))) == run
 
 
 def test_the_earlier_spelling_says_how_it_is_written_now() -> None:

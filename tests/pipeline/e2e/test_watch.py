@@ -1,8 +1,7 @@
-"""What an end-to-end training tells while it runs, in a terminal and elsewhere."""
+"""Progress lines of an end-to-end training, in a terminal and elsewhere."""
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import re
 from functools import partial
@@ -13,7 +12,7 @@ from features.process.terminal import LINE_SECONDS, REDRAW_SECONDS, LiveLines
 from pipeline.e2e.job import run_tune_job
 from pipeline.e2e.watch import Speed, peak_bytes
 from tests.conftest import ManifestMaker
-from tests.pipeline.e2e.test_resume import Make, make
+from tests.pipeline.e2e.test_resume import Make, make, not_kept
 
 __all__ = ["make"]  # a fixture
 
@@ -31,22 +30,22 @@ CHECK_LINE = re.compile(r"test seed 3 fold 0: epoch (\d)/3 validation, 2 utteran
 
 
 @pytest.mark.slow
-def test_lines_tell_step_loss_speed_and_memory(make: Make) -> None:
-    told: list[str] = []
-    job = dataclasses.replace(make("out"), kept=None)
-    run_tune_job(job, lambda text, **_: told.append(text), every=0.0)
-    steps = [match.groups() for text in told if (match := STEP_LINE.match(text))]
+def test_lines_show_step_loss_speed_and_memory(make: Make) -> None:
+    lines: list[str] = []
+    job = not_kept(make("out"))
+    run_tune_job(job, lambda text, **_: lines.append(text), every=0.0)
+    steps = [match.groups() for text in lines if (match := STEP_LINE.match(text))]
     assert steps == [(str(epoch), str(step)) for epoch in (1, 2, 3) for step in (1, 2, 3)]
-    assert len([text for text in told if CHECK_LINE.match(text)]) == 3
-    told.clear()
-    run_tune_job(job, lambda text, **_: told.append(text))
-    assert len(told) == 3 + 1  # an epoch each, and which was kept
+    assert len([text for text in lines if CHECK_LINE.match(text)]) == 3
+    lines.clear()
+    run_tune_job(job, lambda text, **_: lines.append(text))
+    assert len(lines) == 3 + 1  # an epoch each, and which was kept
 
 
 def test_in_a_terminal_epochs_stay_and_steps_are_redrawn(make: Make) -> None:
     screen = Terminal()
     lines = LiveLines(screen)
-    run_tune_job(dataclasses.replace(make("out"), kept=None), partial(lines.show, 0), every=0.0)
+    run_tune_job(not_kept(make("out")), partial(lines.show, 0), every=0.0)
     stay = re.sub(r"\x1b\[\d+F\x1b\[0J", "\f", screen.getvalue())
     # What is left when all that was redrawn is gone.
     while "\f" in stay:
@@ -74,7 +73,7 @@ def test_speed_is_of_what_was_done_since_the_last_line(
     speed.add(("u0", "u1"))
     clock[0] = 4.0
     assert speed.text() == "0.5 utterances/s, 0.5 s of audio/s"
-    speed.begin()
+    speed.restart()
     clock[0] = 5.0
     speed.add(("u1",))
     assert speed.text() == "1.0 utterances/s, 1.5 s of audio/s"

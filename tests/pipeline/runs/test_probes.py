@@ -19,7 +19,7 @@ from features.stream import StreamSpec
 from pipeline.data.examples import Examples, join
 from pipeline.model.checkpoint import make_model
 from pipeline.params.training import TrainParams
-from pipeline.runs.conditions import conditions, write_conditions
+from pipeline.runs.conditions import cached_conditions, write_conditions
 from pipeline.runs.probes import probe, vectors, write_probes
 from pipeline.training.loop import fit
 
@@ -133,7 +133,7 @@ def test_conditions_take_away_what_the_model_used(examples: Examples, tmp_path: 
 
 def test_shuffling_gives_everyone_another_s_text(examples: Examples) -> None:
     test = examples.split(0, "test")
-    altered = dict(conditions(examples, test, 5))["shuffled_text"]
+    altered = dict(cached_conditions(examples, test, 5))["shuffled_text"]
     source = altered.swapped["text"]
     assert set(source) == set(source.values()) == {label.id for label in test}
     assert all(id != other for id, other in source.items())
@@ -147,5 +147,5 @@ def test_shuffling_gives_everyone_another_s_text(examples: Examples) -> None:
 
 def test_a_model_of_one_slot_is_not_left_without_it(examples: Examples) -> None:
     alone = Examples({"text": examples.readers["text"]}, examples.labels, CLASSES, examples.dropped)
-    names = [name for name, _ in conditions(alone, alone.split(0, "test"), 0)]
+    names = [name for name, _ in cached_conditions(alone, alone.split(0, "test"), 0)]
     assert names == ["shuffled_text"]

@@ -27,7 +27,7 @@ from pipeline.data.examples import Examples, join
 from pipeline.model.checkpoint import make_model
 from pipeline.params.file import Params, all_problems
 from pipeline.report.evaluate import evaluate
-from pipeline.runs.conditions import conditions, write_conditions
+from pipeline.runs.conditions import cached_conditions, write_conditions
 from pipeline.training import loop
 from tests.pipeline.training.test_loop import CLASSES, DIM, labels_of
 from tests.support.fake_run import FakeRun
@@ -72,7 +72,9 @@ def test_only_recognised_words_replace_the_text(examples: Examples, tmp_path: Pa
     """The longest is among them, so that the others are padded to it."""
     test = examples.split(0, "test")
     heard = {label.id: np.ones((9 + n, DIM), np.float32) for n, label in enumerate(test[::2])}
-    altered = dict(conditions(examples, test, 0, CacheReader(write(tmp_path / "asr", heard))))
+    altered = dict(
+        cached_conditions(examples, test, 0, CacheReader(write(tmp_path / "asr", heard)))
+    )
     plain, batch = examples.batch(test), altered["asr_text"].batch(test)
     assert torch.equal(batch.streams["speech"].values, plain.streams["speech"].values)
     rows = zip(test, plain.streams["text"].unpad(), batch.streams["text"].unpad(), strict=True)
@@ -80,7 +82,7 @@ def test_only_recognised_words_replace_the_text(examples: Examples, tmp_path: Pa
         expected = heard.get(label.id, reference.numpy())
         assert np.array_equal(found.numpy(), expected)
     assert not batch.streams["text"].values[~batch.streams["text"].mask].any()
-    assert "asr_text" not in dict(conditions(examples, test, 0))
+    assert "asr_text" not in dict(cached_conditions(examples, test, 0))
 
 
 def test_others_words_as_recognised_are_the_shuffled_text(
@@ -90,7 +92,7 @@ def test_others_words_as_recognised_are_the_shuffled_text(
     torch.manual_seed(0)
     model, test = make_model("concat", {"d_model": 8}, examples.specs, 3), examples.split(0, "test")
     reader = examples.readers["text"]
-    source = dict(conditions(examples, test, 5))["shuffled_text"].swapped["text"]
+    source = dict(cached_conditions(examples, test, 5))["shuffled_text"].swapped["text"]
     shuffled = write(tmp_path / "asr", {id: reader[other] for id, other in source.items()})
     write_conditions(tmp_path / "a.csv", model, examples, test, 5, asr=shuffled)
     found = predictions(tmp_path / "a.csv")
@@ -114,7 +116,7 @@ def test_turns_of_dialogues_are_replaced_too(tmp_path: Path) -> None:
     slots = {"text": write(tmp_path / "text", frames_of(labels, 0, 1))}
     examples = join(slots, labels, CLASSES)
     heard = write(tmp_path / "asr", {"u1": np.full((1, DIM), 7, np.float32)})
-    altered = dict(conditions(examples, labels, 0, CacheReader(heard)))["asr_text"]
+    altered = dict(cached_conditions(examples, labels, 0, CacheReader(heard)))["asr_text"]
     dialogues = [labels[:3], labels[4:8]]
     plain, batch = (each.dialogue_batch(dialogues) for each in (examples, altered))
     expected = plain.streams["text"].values.clone()

@@ -94,7 +94,7 @@ def test_gradients_of_parts_are_that_of_the_whole(
 def test_steps_stay_and_later_batches_are_cut_beforehand(live: LiveExamples) -> None:
     params = TrainParams(batch_size=7, accumulate=1)
     training, said = training_of(live), list[str]()
-    training.fitting.say = said.append
+    training.fitting.report = said.append
     whole = evaluate(training.model, live, live.labels).loss
     tried = fails_above(training, 3)
     loss = train_epoch(training, live, live.labels, params)
@@ -155,7 +155,7 @@ def test_nothing_is_cut_below_the_limit() -> None:
     batch = dialogues()
     size = padded_size(batch)
     counts = {
-        limit: [rows(part) for part in Fitting(limit).parts(batch)]
+        limit: [rows(part) for part in Fitting(limit).halver.parts(batch)]
         for limit in (None, size + 1, size, 1)
     }
     assert counts == {None: [3], size + 1: [3], size: [1, 2], 1: [1, 1, 1]}
@@ -223,9 +223,9 @@ def test_every_word_for_too_little_memory_is_understood() -> None:
         MemoryError("Unable to allocate 12 GiB"),
     ):
         said = list[str]()
-        fitting = Fitting(say=said.append)
+        fitting = Fitting(report=said.append)
         assert fitting.attempt([batch], Mock(side_effect=error)) is None
-        assert [rows(part) for part in fitting.parts(batch)] == [1, 1]
+        assert [rows(part) for part in fitting.halver.parts(batch)] == [1, 1]
         assert len(said) == 1
     with pytest.raises(RuntimeError, match="shapes differ"):
         Fitting().attempt([batch], Mock(side_effect=RuntimeError("shapes differ")))

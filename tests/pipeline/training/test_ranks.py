@@ -23,7 +23,7 @@ from pipeline.params.training import TrainParams
 from pipeline.runs.layout import HISTORY
 from pipeline.runtime import launch
 from pipeline.runtime.launch import LAUNCH, joined, relaunch
-from pipeline.training.fitting import StandIn
+from pipeline.training.fitting import FillerBatch
 from pipeline.training.loop import begin as beginning
 from pipeline.training.loop import micro_step
 from pipeline.training.ranks import ALONE, Ranks
@@ -70,7 +70,7 @@ def test_two_processes_show_the_loss_curve_of_one(
         assert run[key] == alone[key], key
     for name, expected in tables.items():
         assert difference(table(name), expected) < CLOSE, name
-    assert results().keys() == files | {"leaks.json"}
+    assert results().keys() == files | {"leaks.json", "model_card.md"}
     speech = load_file(RUN / "seed_0/fold_0/backbones/speech/model.safetensors")
     assert all(bool(value.isfinite().all()) for value in speech.values())
 
@@ -87,9 +87,9 @@ def test_alone_nothing_is_sent() -> None:
     rows, weight = [1, 2], torch.ones(2)
     assert ALONE.share(rows) is rows
     assert ALONE.gather(rows) == [rows]
-    assert ALONE.from_first(rows) is rows
-    assert ALONE.tensors_from_first({"w": weight})["w"] is weight
-    assert ALONE.together(lambda: 3, (HeronryError,)) == [3]
+    assert ALONE.broadcast(rows) is rows
+    assert ALONE.broadcast_tensors({"w": weight})["w"] is weight
+    assert ALONE.gather_from(lambda: 3, (HeronryError,)) == [3]
     ALONE.wait()
 
 
@@ -114,7 +114,7 @@ def test_gradients_of_shares_are_that_of_the_batch(live: LiveExamples, count: in
         sizes = [micro_step(training, batch).size for batch in batches]
         gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         found.append((sum(sizes), gradients))
-        stand_ins = sum(isinstance(batch, StandIn) for batch in batches)
+        stand_ins = sum(isinstance(batch, FillerBatch) for batch in batches)
         assert stand_ins == max(0, len(ranks) - len(live.labels)) == sizes.count(0.0)
     (size, whole), (total, parts) = found
     assert total == pytest.approx(size)
@@ -137,8 +137,8 @@ def test_what_shares_cannot_give_is_refused(live: LiveExamples) -> None:
     model = tuned_model(live)
     model.fusion.norm = torch.nn.BatchNorm1d(3)
     with pytest.raises(ParamsError, match=r"2 processes: the batch norm fusion.norm .*one process"):
-        Ranks(2).level(model)
-    ALONE.level(model)
+        Ranks(2).broadcast_weights(model)
+    ALONE.broadcast_weights(model)
 
 
 class BecameError(Exception):
