@@ -1,9 +1,11 @@
-"""Keywords from a parameter file against the signature of what they are handed to.
+"""Checks keywords of a parameter file or record against the signature of what takes them.
 
-A constructor's signature is its schema: names, types and defaults are read from it, so that the
-check cannot drift from the code. Types come from YAML: text, numbers, booleans, null, lists and
-mappings; ranges of numbers from `Annotated` (`features.ranges`). An annotation that is none of
-these, or cannot be resolved, is not checked.
+The signature of a constructor is its schema: names, types and defaults are read from it, so that
+the check cannot drift from the code. Types are those of YAML: text, numbers, booleans, null, lists
+and mappings; ranges of numbers come from `Annotated` (`features.ranges`). Other annotations, and
+those that cannot be resolved, are not checked.
+
+It needs no package, since hosts that only extract and train have to check untrusted files too.
 """
 
 from __future__ import annotations
@@ -36,19 +38,19 @@ _WORDS: dict[Any, str] = {
 
 class _Repr(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
-        """An integer; Python refuses to write out one of thousands of digits."""
+        """An integer; Python refuses to convert one of thousands of digits to text."""
         return super().repr_int(x, level) if x.bit_length() < 10_000 else f"<{x.bit_length()} bits>"
 
 
 _REPR = _Repr()
-_REPR.maxstring = _REPR.maxother = 80  # characters of a value that a message quotes
-MOST_UNKNOWN = 20  # unknown keys of a mapping that are named one by one
-MOST_LINES, MOST_CHARACTERS = 100, 16_000  # of a message that lists problems
-MOST_NAMES = 100  # among which the nearest is looked for, and characters of what is given
+_REPR.maxstring = _REPR.maxother = 80  # characters of a value in a message
+MOST_UNKNOWN = 20  # unknown keys of a mapping that are reported one by one
+MOST_LINES, MOST_CHARACTERS = 100, 16_000  # size of a message that lists problems
+MOST_NAMES = 100  # names, and characters of the given value, in a search for the nearest name
 
 
 class Record:
-    """Base of dataclasses that stand for a mapping of their fields, as a JSON file holds them."""
+    """Base of dataclasses that JSON files hold as mappings of their fields."""
 
 
 def problems(
@@ -59,15 +61,15 @@ def problems(
     skip: Collection[str] = (),
     also: Collection[str] = (),
 ) -> list[str]:
-    """What is wrong with calling `target(**given)`, one line each; empty if nothing is.
+    """Problems with calling `target(**given)`, one line each.
 
     Args:
         target: Function, class or dataclass whose signature is the schema.
-        given: Keywords as read from YAML; an integer will do for a number, a list for a tuple,
+        given: Keywords as read from YAML; an integer is accepted for a number, a list for a tuple,
             text for a path.
-        where: Dotted place of `given` in the file, such as `models.heron.args`.
+        where: Dotted path of `given` in the file, such as `models.heron.args`.
         skip: Parameters that the caller supplies, which must not be among `given`.
-        also: Keys that are valid in the same place but checked elsewhere; named in messages.
+        also: Keys that are valid in the same place but checked elsewhere; listed in messages.
 
     >>> def layer(*, width: int, dropout: float = 0.1): ...
     >>> problems(layer, {"width": 8, "dropout": 0}, "models.mine.args")
@@ -102,10 +104,10 @@ def problems(
 
 
 def checked(value: Value, hint: Any, where: str) -> Value:
-    """A value that is as an annotation says, such as that of an option of a command.
+    """Check a value against an annotation, such as that of a command's option, and return it.
 
     Raises:
-        ParamsError: If it is not.
+        ParamsError: If it does not match.
     """
     if not _matches(value, hint):
         raise ParamsError(f"{where}: given {quoted(value)}; expected {_describe(hint)}")
@@ -113,12 +115,12 @@ def checked(value: Value, hint: Any, where: str) -> Value:
 
 
 def quoted(value: Any) -> str:
-    """A value as messages show it: cut to a few dozen characters or entries."""
+    """A value as messages show it, cut to a few dozen characters or entries."""
     return _REPR.repr(value)
 
 
 def completed(target: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords with the defaults of those left out, so that equal calls are equal however spelled.
+    """Complete keywords by defaults and normalise them, so that equal calls are equal mappings.
 
     Args:
         target: Function or class.
@@ -135,7 +137,7 @@ def completed(target: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any, hint: Any) -> Any:
-    """A value as JSON has it, and a number for which a float is expected as a float."""
+    """A value in terms of JSON, with integers converted where the annotation is a float."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return _plain(value, arguments[0])
@@ -145,7 +147,7 @@ def _plain(value: Any, hint: Any) -> Any:
     if hint is float and isinstance(value, int):
         return float(value)
     if isinstance(value, float):
-        return value + 0.0  # of two zeros one
+        return value + 0.0  # -0.0 becomes 0.0
     if isinstance(value, Mapping):
         of = arguments[1] if len(arguments) > 1 else Any
         return {key: _plain(each, of) for key, each in value.items()}
@@ -157,7 +159,7 @@ def _plain(value: Any, hint: Any) -> Any:
 
 
 def one_of(given: Any, names: Collection[str]) -> str:
-    """What a message expects in place of a value that is none of some names.
+    """List the names that a message expects, and the one nearest to the given value.
 
     >>> one_of("heroin", ["heron", "concat"])
     "one of ['concat', 'heron'] (did you mean 'heron'?)"
@@ -173,7 +175,7 @@ def one_of(given: Any, names: Collection[str]) -> str:
 
 
 def in_lines(found: Sequence[str]) -> str:
-    """Problems as one message of bounded length, a line each."""
+    """Join problems to one message of bounded length, a line each."""
     shown = list(found[:MOST_LINES])
     while len(shown) > 1 and sum(map(len, shown)) > MOST_CHARACTERS:
         shown.pop()
@@ -183,7 +185,7 @@ def in_lines(found: Sequence[str]) -> str:
 
 def _nearest(given: str, names: Sequence[str]) -> str:
     if len(given) > MOST_NAMES or len(names) > MOST_NAMES:
-        return ""  # looking takes time by the product of both
+        return ""  # the search takes time proportional to the product of both
     close = difflib.get_close_matches(given, names, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -205,7 +207,7 @@ def counted(ids: Iterable[str]) -> str:
 
 
 def shown_key(key: str) -> str:
-    """A key as it is; one that is long, or holds what a terminal would act on, as it is quoted."""
+    """A key as messages show it: quoted if it is long or has control characters."""
     return key if len(key) <= _REPR.maxstring and key.isprintable() else quoted(key)
 
 
@@ -219,7 +221,7 @@ def _keywords(target: Any) -> list[Parameter]:
 
 
 def parameter_types(target: Any) -> dict[str, Any]:
-    """Annotation by parameter of a function, class or dataclass, ranges included."""
+    """Annotations of a function, class or dataclass by parameter, ranges included."""
     function = target.__init__ if inspect.isclass(target) else target
     namespace = getattr(inspect.unwrap(function), "__globals__", {})
     hints: dict[str, Any] = {}
@@ -228,7 +230,7 @@ def parameter_types(target: Any) -> dict[str, Any]:
         try:
             hints |= typing.get_type_hints(holder, globalns=namespace, include_extras=True)
         except NameError:
-            # One name known only to the type checker must not hide the other parameters.
+            # Resolved one by one: a name that only the type checker imports hides no other.
             continue
     return hints
 
@@ -248,13 +250,13 @@ def _matches(value: Any, hint: Any) -> bool:
     if not inspect.isclass(kind) or kind in (Any, object) or typing.is_typeddict(kind):
         return True
     if issubclass(kind, Record) and isinstance(value, Mapping):
-        named = {p.name for p in _keywords(kind)}  # a file may say more than is asked of it
+        named = {p.name for p in _keywords(kind)}  # a file may have more keys than are read
         return not problems(kind, {k: v for k, v in value.items() if k in named}, "")
     return _is_a(value, kind, arguments)
 
 
 def _holds(value: Any, metadata: object) -> bool:
-    """Whether a value of the right type is as its annotation says further."""
+    """Whether a value of the right type meets a constraint of its annotation."""
     if isinstance(metadata, Interval):
         return within(value, metadata)
     return not isinstance(metadata, MinLen) or len(value) >= metadata.min_length

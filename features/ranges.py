@@ -1,9 +1,9 @@
-"""Ranges of numeric settings, as annotations: the signature that names a setting bounds it too.
+"""Ranges of numeric settings, as annotations in the signatures that name the settings.
 
-`features.arguments` checks what params.yaml gives against them. The names are those of the package
+`features.arguments` checks params.yaml against them. The names are those of the package
 annotated-types, which hosts that only extract and train may lack.
-Bounds are generous: they refuse what cannot be meant, or what no machine could hold or number
-represent, not what would be unwise. None of them lets NaN or infinity pass.
+The bounds refuse what cannot be meant and what no machine could hold or number represent, not what
+would be unwise. NaN and infinity are always refused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class MinLen:
-    """Fewest elements of a text, list or mapping."""
+    """Smallest number of elements of a text, list or mapping."""
 
     min_length: int
 
@@ -44,16 +44,18 @@ class MinLen:
         return {**plain, "minItems" if plain["type"] == "array" else "minLength": self.min_length}
 
 
-Count = Annotated[int, Interval(ge=1, le=1_000_000)]  # of epochs, utterances a batch, shards ...
-Amount = Annotated[int, Interval(ge=0, le=1_000_000_000)]  # of what may be none at all
-Width = Annotated[int, Interval(ge=1, le=16_384)]  # of a layer
-Heads = Annotated[int, Interval(ge=1, le=1024)]  # of an attention
-Multiple = Annotated[int, Interval(ge=1, le=64)]  # of a width
+Count = Annotated[int, Interval(ge=1, le=1_000_000)]  # epochs, utterances of a batch, shards
+Amount = Annotated[int, Interval(ge=0, le=1_000_000_000)]  # a count that may be 0
+Width = Annotated[int, Interval(ge=1, le=16_384)]  # features of a layer
+Heads = Annotated[int, Interval(ge=1, le=1024)]  # heads of an attention
+Multiple = Annotated[int, Interval(ge=1, le=64)]  # factor of a width
 Seed = Annotated[int, Interval(ge=0, le=10**18)]
 Positive = Annotated[float, Interval(gt=0, le=1_000_000_000)]
 NotNegative = Annotated[float, Interval(ge=0, le=1_000_000_000)]
-Rate = Annotated[float, Interval(ge=0, le=1000)]  # of learning, decay; a loss's weight or exponent
-Share = Annotated[float, Interval(ge=0, lt=1)]  # of what must not vanish altogether: dropout
+Rate = Annotated[
+    float, Interval(ge=0, le=1000)
+]  # learning rate, decay, weight or exponent of a loss
+Share = Annotated[float, Interval(ge=0, lt=1)]  # a share that must leave something, as dropout
 Probability = Annotated[float, Interval(ge=0, le=1)]
 
 
@@ -75,7 +77,7 @@ def within(value: float, interval: Interval) -> bool:
 
 
 def in_words(interval: Interval) -> str:
-    """A range as messages say it.
+    """A range in words, for messages.
 
     >>> in_words(Interval(ge=1, le=8)), in_words(Interval(gt=0, le=9))
     ('from 1 to 8', 'above 0, at most 9')

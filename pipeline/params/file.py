@@ -1,7 +1,7 @@
-"""params.yaml as records, checked entry by entry.
+"""Reads params.yaml into records and checks it entry by entry.
 
-What decides for a value, first to last: `train` (where not null), the model's own `train`, the
-default of `TrainParams`; for the number of seeds: `seeds`, then the model's `seeds`.
+Precedence of a training setting: `train` of params.yaml unless null, `train` of the model's entry,
+the default of `TrainParams`. Precedence of the number of seeds: `seeds`, `seeds` of the model.
 """
 
 from __future__ import annotations
@@ -23,75 +23,12 @@ from features.settings.plugins import kinds, load
 from pipeline.model.checkpoint import FUSIONS
 from pipeline.model.inputs import InputSettings
 from pipeline.params.catalogue.entries import expected_entry
-from pipeline.params.selection import REGIMES as REGIMES
-from pipeline.params.selection import SLOTS as SLOTS
-from pipeline.params.selection import backbone_name_problems, choice_problems
+from pipeline.params.selection import SLOTS, backbone_name_problems, choice_problems
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import TuneParams, tune_problems
 
-SHARED = ("pooling", "compute_dtype", "store_dtype", "version")
-
-
-def asr_problems(params: Params, model: ModelEntry) -> list[str]:
-    """What is wrong with `asr` of a model, one line each.
-
-    Nothing is where its text slot is `none`: such a model has no test on recognised words.
-    """
-    where = f"models.{model.name}.asr"
-    if _reads(params, model.asr) not in ("asr", "nothing"):
-        fitting = [name for name in params.backbones if _kind_reads(params, name) == "asr"]
-        there = model.asr in params.backbones
-        here = (
-            one_of(model.asr, fitting) if there else expected_entry("backbones", model.asr, fitting)
-        )
-        return [
-            f"{where}: given {quoted(model.asr)}; expected `none` or an entry of `backbones` that "
-            f"reads recognised words, here {here}"
-        ]
-    try:
-        heard, text = params.backbone(model.asr), params.backbone(model.text)
-    except ParamsError:
-        return []  # told of the entry itself, or of the slot
-    if "nothing" in (heard.reads, text.reads):
-        return []
-    differing = differences(_settings(heard), _settings(text))
-    if not differing:
-        return []
-    return [
-        f"{where}: {model.asr!r} differs from {model.text!r} of the text slot in {differing}; "
-        "expected the same settings, since the trained model reads recognised words in place of "
-        "the text: make them equal, or set `none`"
-    ]
-
-
-def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Keys whose values differ, such as `layer (4, not -1)`; empty if none does."""
-    keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
-    pairs = [(key, shown_key(str(found.get(key))), shown_key(str(wanted.get(key)))) for key in keys]
-    return ", ".join(f"{key} ({one}, not {other})" for key, one, other in pairs)
-
-
-def _kind_reads(params: Params, name: str) -> Reads | None:
-    """What the kind of an entry reads, however wrong the entry: asked of all, it must be quick."""
-    entry = params.backbones[name]
-    kind = entry.get("kind", name) if isinstance(entry, Mapping) else None
-    return load(PACKAGE, kind).reads if kind in kinds(PACKAGE) else None
-
-
-def _reads(params: Params, name: str) -> Reads | None:
-    """What an entry reads; None where there is no such entry, or a wrong one."""
-    try:
-        return params.backbone(name).reads
-    except ParamsError:
-        return None
-
-
-def _settings(entry: BackboneEntry) -> dict[str, Any]:
-    """Every setting of an entry, defaults included, but for its kind."""
-    return {**entry.keywords(), **{name: getattr(entry, name) for name in SHARED}}
-
-
 Seeds = Annotated[int, Interval(ge=1, le=1000)]
+_SHARED = ("pooling", "compute_dtype", "store_dtype", "version")
 
 
 @dataclass(frozen=True)
@@ -101,16 +38,16 @@ class ModelEntry:
     Attributes:
         name: Key in params.yaml.
         kind: Plug-in of `pipeline/fusion`.
-        text: Backbone of the text slot, or `none`; and so on for the other four.
+        text: Backbone of the text slot, or `none`, as for the slots below.
         speech: Backbone of the speech slot.
         nonverbal: Backbone of the slot for non-verbal vocalisations.
         prosody: Backbone of the F0 slot.
         spectral: Backbone of the spectral slot.
-        asr: Backbone of recognised words, on which the trained model is tested too, in place of
-            the text slot's; or `none`. It must be the text slot's but for what it reads.
-        seeds: Number of seeds, 0 to seeds - 1.
+        asr: Backbone of recognised words, on which the trained model is also tested in place of the
+            text slot's; it must have the same settings.
+        seeds: Number of random seeds, from 0 to seeds - 1.
         args: Keywords of the plug-in's constructor.
-        inputs: What happens to the streams before it: `pipeline.model.inputs`; None: nothing.
+        inputs: Keywords of `pipeline.model.inputs.InputSettings`; None: its defaults.
         train: Settings that differ from the defaults of `TrainParams`.
     """
 
@@ -152,20 +89,20 @@ class Params:
         return backbone_entry(name, _entry(self.backbones, name, "backbones"))
 
     def model(self, name: str) -> ModelEntry:
-        """The model entry of that name, or a `ParamsError` listing what is wrong with it."""
+        """The model entry of that name, or a `ParamsError` listing its problems."""
         mapping = _entry(self.models, name, "models")
         found = model_problems(self, name, mapping)
         _refuse(found)
         return ModelEntry(name=name, **mapping)
 
     def training(self, model: ModelEntry) -> TrainParams:
-        """How the model is trained: its own settings, then the global ones that are not null."""
+        """Training settings of a model: its own, overridden by global ones that are not null."""
         globally = {key: value for key, value in self.train.items() if value is not None}
         _refuse(problems(TrainParams, globally, "train"))
         return TrainParams(**{**model.train, **globally})
 
     def tuning(self) -> TuneParams:
-        """How backbones are trained end to end, or a `ParamsError` listing what is wrong."""
+        """Settings of end-to-end training, or a `ParamsError` listing their problems."""
         _refuse(tune_problems(self.e2e))
         return TuneParams(**self.e2e)
 
@@ -178,8 +115,8 @@ def read_params(path: Path) -> Params:
     """Read params.yaml and check its top level, and the names of all entries.
 
     Raises:
-        ParamsError: If the file is missing or no YAML, has unknown or missing keys, or entries
-            whose names cannot be used.
+        ParamsError: If the file is missing or not YAML, has unknown or missing keys, or entries
+            with unusable names.
     """
     params = read_unchecked(path)
     _refuse(all_name_problems(params.corpora, params.backbones, params.models))
@@ -187,10 +124,10 @@ def read_params(path: Path) -> Params:
 
 
 def read_unchecked(path: Path) -> Params:
-    """Read params.yaml and check its top level alone, for `all_problems` to say the rest.
+    """Read params.yaml and check its top level alone; `all_problems` checks the rest.
 
     Raises:
-        ParamsError: If the file is missing or no YAML, or has unknown or missing keys.
+        ParamsError: If the file is missing or not YAML, or has unknown or missing keys.
     """
     raw = read_params_file(path)
     found = problems(Params, raw, path.name)
@@ -199,7 +136,7 @@ def read_unchecked(path: Path) -> Params:
 
 
 def all_problems(params: Params) -> list[str]:
-    """Everything that is wrong with the parameters, one line each."""
+    """All problems of params.yaml, one line each."""
     found = problems(Params, vars(params), "params.yaml")
     if found:
         return found  # what follows reads its values
@@ -214,11 +151,11 @@ def all_problems(params: Params) -> list[str]:
         found += backbone_problems(name, mapping)
     for name, mapping in params.models.items():
         found += model_problems(params, name, mapping)
-    return list(dict.fromkeys(found))  # a name is looked at by itself and with its entry
+    return list(dict.fromkeys(found))  # names are checked by themselves and with their entries
 
 
 def own_problems(params: Params) -> list[str]:
-    """What is wrong with the values outside of entries: types, `seeds`, `train` and `e2e`."""
+    """Problems with the values outside of entries: types, `seeds`, `train` and `e2e`."""
     found = problems(Params, vars(params), "params.yaml")
     if found:
         return found
@@ -227,7 +164,7 @@ def own_problems(params: Params) -> list[str]:
 
 
 def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
-    """What is wrong with an entry of `models`, one line each."""
+    """Problems with an entry of `models`, one line each."""
     where = f"models.{name}"
     found = name_problems("models", name)
     if found:
@@ -249,6 +186,65 @@ def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
     found += problems(build, entry.args, f"{where}.args", skip=("specs", "classes"))
     found += problems(InputSettings, entry.inputs or {}, f"{where}.inputs")
     return found + problems(TrainParams, entry.train, f"{where}.train")
+
+
+def asr_problems(params: Params, model: ModelEntry) -> list[str]:
+    """Problems with `asr` of a model, one line each.
+
+    A model whose text slot is `none` is not tested on recognised words, whatever its `asr`.
+    """
+    where = f"models.{model.name}.asr"
+    if _reads(params, model.asr) not in ("asr", "nothing"):
+        fitting = [name for name in params.backbones if _kind_reads(params, name) == "asr"]
+        there = model.asr in params.backbones
+        here = (
+            one_of(model.asr, fitting) if there else expected_entry("backbones", model.asr, fitting)
+        )
+        return [
+            f"{where}: given {quoted(model.asr)}; expected `none` or an entry of `backbones` that "
+            f"reads recognised words, here {here}"
+        ]
+    try:
+        heard, text = params.backbone(model.asr), params.backbone(model.text)
+    except ParamsError:
+        return []  # reported with the entry itself, or with the slot
+    if "nothing" in (heard.reads, text.reads):
+        return []
+    differing = differences(_settings(heard), _settings(text))
+    if not differing:
+        return []
+    return [
+        f"{where}: {model.asr!r} differs from {model.text!r} of the text slot in {differing}; "
+        "expected the same settings, since the trained model reads recognised words in place of "
+        "the text: make them equal, or set `none`"
+    ]
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Keys whose values differ, such as `layer (4, not -1)`; empty if there are none."""
+    keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
+    pairs = [(key, shown_key(str(found.get(key))), shown_key(str(wanted.get(key)))) for key in keys]
+    return ", ".join(f"{key} ({one}, not {other})" for key, one, other in pairs)
+
+
+def _kind_reads(params: Params, name: str) -> Reads | None:
+    """What the kind of an entry reads; the entry is not checked, as this runs for all of them."""
+    entry = params.backbones[name]
+    kind = entry.get("kind", name) if isinstance(entry, Mapping) else None
+    return load(PACKAGE, kind).reads if kind in kinds(PACKAGE) else None
+
+
+def _reads(params: Params, name: str) -> Reads | None:
+    """What an entry reads; None if it is missing or wrong."""
+    try:
+        return params.backbone(name).reads
+    except ParamsError:
+        return None
+
+
+def _settings(entry: BackboneEntry) -> dict[str, Any]:
+    """Every setting of an entry except its kind, defaults included."""
+    return {**entry.keywords(), **{name: getattr(entry, name) for name in _SHARED}}
 
 
 def _refuse(found: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Recipes: named sets of overrides for params.yaml, one YAML file each, with source and cost."""
+"""Reads recipes: named overrides of params.yaml with their source and cost, one YAML file each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ KEYS = {"source", "expected", "cost", "overrides"}
 
 
 def read_recipe(name: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """The overrides of a recipe.
+    """Read the overrides of a recipe.
 
     Raises:
-        ParamsError: If there is none of that name, or it has other keys than a recipe has.
+        ParamsError: If there is no recipe of that name, or its keys are not those of a recipe.
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():

@@ -1,6 +1,6 @@
-"""What params.yaml selects: model, corpus, regime, and the backbones of the model's slots.
+"""Checks what params.yaml selects: model, corpus, regime, and the backbones of the model's slots.
 
-Without torch, since DVC waits for it: see stages/selection.
+Imports no torch, since every DVC command that runs something runs this first: stages/selection.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ REGIMES = ("cached", "e2e")
 
 
 def selection_problems(raw: Mapping[str, Any]) -> list[str]:
-    """Names of entries that DVC could not use, or what of the selection is no entry, a line each.
+    """Entries with unusable names, or else selected names without an entry, one line each.
 
     Args:
         raw: params.yaml as it was read, or its fields.
@@ -35,7 +35,7 @@ def selection_problems(raw: Mapping[str, Any]) -> list[str]:
 
 
 def section_problems(raw: Mapping[str, Any]) -> list[str]:
-    """Sections of entries that are missing or no mapping, a line each."""
+    """Sections of entries that are missing or not a mapping, one line each."""
     return [
         f"{section}: given {quoted(raw.get(section))}; expected entries by name"
         for section in ("models", "corpora", "backbones")
@@ -44,7 +44,7 @@ def section_problems(raw: Mapping[str, Any]) -> list[str]:
 
 
 def unwritten_slots(models: Mapping[str, Any]) -> list[str]:
-    """Models without all six slots, a line each: DVC's templates have no defaults."""
+    """Models without all six slots, one line each: DVC's templates have no defaults."""
     found = []
     for name, entry in models.items():
         slots = (*SLOTS, "asr") if isinstance(entry, Mapping) else ()
@@ -58,7 +58,7 @@ def unwritten_slots(models: Mapping[str, Any]) -> list[str]:
 
 
 def choice_problems(raw: Mapping[str, Any]) -> list[str]:
-    """What is wrong with `fusion`, `corpus` and `regime`, but not that they are missing."""
+    """Problems with `fusion`, `corpus` and `regime`, unless they are missing, one line each."""
     found = []
     for key, section in (("fusion", "models"), ("corpus", "corpora")):
         if key in raw and isinstance(raw.get(section), Mapping):
@@ -72,7 +72,7 @@ def choice_problems(raw: Mapping[str, Any]) -> list[str]:
 def backbone_name_problems(
     where: str, slots: Mapping[str, object], backbones: Collection[str]
 ) -> list[str]:
-    """Slots of a model that name no entry of `backbones`, a line each."""
+    """Slots of a model that name no entry of `backbones`, one line each."""
     return [
         line
         for slot, name in slots.items()

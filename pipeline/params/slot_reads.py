@@ -1,7 +1,7 @@
-"""Backbones in slots that are meant for something else: sound in the slot text, words elsewhere.
+"""Warns of backbones in slots for something else: audio in the slot text, words elsewhere.
 
-Nothing fails then, but what the report says of a slot (probes, a slot left out or exchanged, texts
-without emotion) is said of the wrong thing.
+Such a model trains, but the report describes the slot by its name (probes, ablated and swapped
+slots, texts without emotion), so that its sentences are wrong.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ _WORDS = {"text": "words", "asr": "recognised words", "audio": "audio"}
 
 
 def odd_slots(params: Params, model: ModelEntry, corpus: str) -> list[str]:
-    """A line for each slot whose backbone reads what the slot is not for; `none` reads nothing."""
-    told = []
+    """Warnings about slots whose backbones read something else, one line each."""
+    found = []
     for slot, name in model.slots.items():
         reads = _reads(params, name, corpus)
         if reads in _WORDS and (reads == "audio") == (slot == "text"):
             read, meant = _WORDS[reads], "words" if slot == "text" else "audio"
-            told.append(
+            found.append(
                 f"models.{model.name}.{slot}: backbone {name!r} reads {read}, and the slot {slot} "
                 f"is for {meant}: what the report says of {slot} will be of {read}"
             )
-    return told
+    return found
 
 
-def tell_odd_slots(params: Params, model: ModelEntry, corpus: str) -> dict[str, list[str]]:
-    """Say so on standard error; the lines for run.json, under `warnings`, if there are any."""
-    told = odd_slots(params, model, corpus)
-    for line in told:
+def warn_odd_slots(params: Params, model: ModelEntry, corpus: str) -> dict[str, list[str]]:
+    """Print `odd_slots` to standard error; their lines as `warnings` of run.json, if any."""
+    found = odd_slots(params, model, corpus)
+    for line in found:
         sys.stderr.write(f"  warning: {line}\n")
-    return {"warnings": told} if told else {}
+    return {"warnings": found} if found else {}
 
 
 def _reads(params: Params, name: str, corpus: str) -> str:
-    """What a backbone reads; of imported features what their cache says, where it is there."""
+    """What a backbone reads; for imported features, what their cache says, if there is one."""
     entry = params.backbone(name)
     if entry.kind != "imported":
         return entry.reads

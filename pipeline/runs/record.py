@@ -24,7 +24,7 @@ from pipeline.data.left_out import encode, summary
 from pipeline.data.source import ExampleSource
 from pipeline.model.inputs import InputSettings
 from pipeline.params.file import ModelEntry, Params
-from pipeline.params.slot_reads import tell_odd_slots
+from pipeline.params.slot_reads import warn_odd_slots
 from pipeline.runs.job import Job
 from pipeline.runs.layout import FORMAT, VERSION, digests
 from pipeline.runtime.environment import environment
@@ -84,7 +84,7 @@ class Run:
         writes: bool = True,
     ) -> Run:
         """Remove the folder of an earlier run, warn of odd slots, and read the labels."""
-        warnings = tell_odd_slots(params, model, corpus) if writes else {}
+        warnings = warn_odd_slots(params, model, corpus) if writes else {}
         if writes:
             remove_folder(Path("runs", regime, corpus, model.name))
         card, labels = read_labelled(Path("data", corpus, "labels"))

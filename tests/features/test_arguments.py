@@ -1,4 +1,4 @@
-"""Keywords against signatures: what fits raises nothing, what does not is named once each."""
+"""Keywords are checked against signatures, and each problem is reported once."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Layer:
 
 
 class Child(Layer):
-    """Takes its parent's keywords."""
+    """Takes the keywords of its parent."""
 
 
 class Empty:
-    """Takes none."""
+    """Takes no keywords."""
 
 
 def open_ended(width: int, **others: Any) -> None:
