@@ -1,4 +1,4 @@
-"""Status lines of trainings: plain in a log, redrawn in a terminal, also from workers."""
+"""Status lines of trainings: plain in a log, redrawn in a terminal."""
 
 from __future__ import annotations
 
@@ -66,11 +66,12 @@ def test_long_lines_are_cut_since_a_wrapped_one_is_two(monkeypatch: pytest.Monke
     assert terminal.screen() == ["x" * 19]
 
 
-@pytest.mark.slow
-def test_lines_of_workers_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_prints_each_epoch_and_the_kept_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_cache(tmp_path / "text", labels_of(), 3.0, 0)
     jobs = [job_of({"text": tmp_path / "text"}, tmp_path / str(s), s, epochs=2) for s in range(2)]
-    list(run_jobs(run_job, jobs, workers=2))
+    list(run_jobs(run_job, jobs, workers=1))
     lines = capsys.readouterr().err.splitlines()
     for seed in range(2):
         mine = [line.partition("fold 0: ")[2] for line in lines if f"seed {seed} " in line]

