@@ -1,1 +1,1 @@
-"""Benchmarks run and count right; no time is tested."""
+"""Benchmarks run and count correctly; no speed is tested."""

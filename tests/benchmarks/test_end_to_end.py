@@ -1,4 +1,4 @@
-"""The benchmark of fine-tuning runs on a tiny network; how fast anything is, is not tested."""
+"""The fine-tuning benchmark runs on a tiny network; speed is not tested."""
 
 from __future__ import annotations
 

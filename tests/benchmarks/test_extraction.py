@@ -1,4 +1,4 @@
-"""The benchmarks of extraction measure what they say: counts, equality, and memory. No timing."""
+"""The extraction benchmarks: counts, equality and memory; speed is not tested."""
 
 from __future__ import annotations
 

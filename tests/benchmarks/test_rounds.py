@@ -1,4 +1,4 @@
-"""Benchmarks take turns, and take a turn again of which the host took a part."""
+"""Contenders take turns, and a turn that lost time to the host is repeated."""
 
 from __future__ import annotations
 

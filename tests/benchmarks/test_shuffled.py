@@ -1,4 +1,4 @@
-"""Shuffling keeps what it must keep, and the alarm tells a leak from chance."""
+"""Shuffling keeps class counts and splits, and the alarm separates a leak from chance."""
 
 from __future__ import annotations
 

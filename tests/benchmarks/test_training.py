@@ -1,4 +1,4 @@
-"""The training benchmark runs and says what it promises; how fast anything is, is not tested."""
+"""The training benchmark runs and prints all its numbers; speed is not tested."""
 
 from __future__ import annotations
 

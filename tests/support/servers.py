@@ -1,4 +1,4 @@
-"""Servers of S3 and SSH on loopback, for tests; skipped where what they need is not installed."""
+"""Servers of S3 and SSH on loopback; tests are skipped where their packages are missing."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ import pytest
 
 from tests.support.team import names
 
-HUSH = "hunter2-and-more"  # the secret of each
-# Moto lets only an owner overwrite, and takes whoever says so for one.
+HUSH = "hunter2-and-more"  # the secret of both servers
+# Moto lets only the owner overwrite, and trusts any signature to be the owner's.
 CREDENTIAL = "Credential=x/20260101/us-east-1/s3/aws4_request"
 OWNER = {
     "Authorization": f"AWS4-HMAC-SHA256 {CREDENTIAL}, SignedHeaders=host, Signature=x",
@@ -47,12 +47,12 @@ class Server:
     """A remote on loopback.
 
     Attributes:
-        url: Of the remote.
-        words: Further words for `share setup`.
-        secrets: What it asks for.
+        url: URL of the remote.
+        words: Options of `share setup`.
+        secrets: Answers to its prompts.
         client: Module and class that upload.
-        names: Gives the names of the objects there.
-        put: Gives an object other bytes.
+        names: Returns the names of the objects in the remote.
+        put: Overwrites an object.
     """
 
     url: str
@@ -124,7 +124,7 @@ def s3_server(folder: Path) -> Iterator[Server]:
 @contextlib.contextmanager
 def ssh_server(root: Path) -> Iterator[Server]:
     """An sshd with keys of its own; `home` has a known_hosts that expects another host key."""
-    # Neither is on everybody's path.
+    # sshd is often outside of PATH.
     found = shutil.which("sshd", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
     if found is None or shutil.which("ssh-keygen") is None:
         pytest.skip("sshd is not installed")

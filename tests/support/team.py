@@ -21,7 +21,7 @@ FORBIDDEN = 'raise SystemExit("this stage must not run here")\n'
 
 
 class Member(Project):
-    """Somebody's clone, with a work store of its own; without a corpus unless one is given."""
+    """A member's clone with its own work store; without a corpus unless one is given."""
 
     def __init__(self, origin: Path, root: Path, corpus: Path | None = None) -> None:
         subprocess.run(
@@ -52,8 +52,8 @@ class Member(Project):
         for stage in ("prepare", "extract"):
             (self.root / "stages" / stage / "__main__.py").write_text(FORBIDDEN)
 
-    def told(self, *words: str) -> str:
-        """What Git says."""
+    def git_output(self, *words: str) -> str:
+        """Output of a Git command."""
         done = subprocess.run(
             ["git", *words], cwd=self.root, check=True, capture_output=True, text=True
         )
@@ -72,7 +72,7 @@ class Member(Project):
         return found
 
     def objects(self) -> set[str]:
-        """Names of what DVC's cache here holds."""
+        """Names of the objects in DVC's cache."""
         return names(self.root / ".dvc" / "cache")
 
     def outputs(self, *stages: str) -> set[str]:
@@ -137,12 +137,12 @@ class Team:
         return Member(self.origin, self.root / name, self.corpus if corpus else None)
 
     def objects(self) -> set[str]:
-        """Names of what the remote holds."""
+        """Names of the objects in the remote."""
         return names(self.remote)
 
 
 def small_params() -> dict[str, Any]:
-    """Models that are trained in no time: `speech` needs tones, `both` also spectra."""
+    """Models that train in seconds: `speech` needs tones, `both` also spectra."""
     content = params()
     content["train"] |= {"epochs": 2}
     for model in content["models"].values():
@@ -157,5 +157,5 @@ def names(store: Path) -> set[str]:
 
 
 def md5(path: Path) -> str:
-    """What DVC calls a file."""
+    """DVC's name of a file."""
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

@@ -1,4 +1,4 @@
-"""The recipes of docs/clusters.md, as they are written there, without a cluster."""
+"""The recipes of docs/clusters.md run as they are written, without a cluster."""
 
 from __future__ import annotations
 

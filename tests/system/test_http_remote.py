@@ -90,7 +90,7 @@ def test_a_password_is_asked_for_and_kept_here(url: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["push to", "read from"])
-def test_a_wrong_password_is_told_and_nothing_written(url: str, how: str) -> None:
+def test_a_wrong_password_is_reported_and_nothing_written(url: str, how: str) -> None:
     before = SHARED.read_bytes()
     words = () if how == "push to" else ("--read-only",)
     with pytest.raises(ShareError, match=f"cannot {how} {url} .*Unauthorized") as caught:
@@ -100,7 +100,7 @@ def test_a_wrong_password_is_told_and_nothing_written(url: str, how: str) -> Non
     assert not Path(LOCAL).exists()
 
 
-def test_a_server_that_is_only_read_is_asked_for_something(url: str) -> None:
+def test_a_read_only_server_is_asked_for_an_object(url: str) -> None:
     assert "nothing was written" in setup(url, *LOGIN, "--read-only", given=f"{HUSH}\n")
     with pytest.raises(ShareError, match="cannot read from"):
         setup("http://127.0.0.1:1/dvc", "--read-only", "--name", "gone")

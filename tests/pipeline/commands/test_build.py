@@ -1,4 +1,4 @@
-"""`python -m pipeline build`: which stages it names, and which commands it runs."""
+"""`python -m pipeline build`: the stages it names, and the DVC commands it runs."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_failure_of_dvc_ends_it_before_the_push(monkeypatch: pytest.MonkeyPatc
         dvc_output(["exp", "show"])
 
 
-def test_without_a_repository_dvc_is_not_even_started(
+def test_without_a_repository_dvc_is_not_started(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (project / ".git").rmdir()
@@ -136,9 +136,7 @@ def test_without_a_repository_dvc_is_not_even_started(
     assert "is no Git repository" in found
 
 
-def test_what_of_git_would_stop_an_experiment(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_obstacles_in_git_are_listed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / ".git").rmdir()
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, "/dev/null")
@@ -183,7 +181,7 @@ def test_stages_find_this_python(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen["PATH"].startswith(str(Path(sys.executable).parent))
 
 
-def test_a_lock_that_git_could_not_merge_is_told(called: list[list[str]]) -> None:
+def test_an_unmerged_lock_file_is_refused(called: list[list[str]]) -> None:
     Path("stages/extract/dvc.lock").write_text("<<<<<<< HEAD\nstages:\n=======\n>>>>>>> theirs\n")
     with pytest.raises(HeronryError, match=r"git checkout --theirs stages/extract/dvc\.lock"):
         run("speech")

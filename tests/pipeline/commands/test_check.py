@@ -47,7 +47,7 @@ def corpus(
 
 
 @pytest.mark.usefixtures("corpus")
-def test_all_in_order() -> None:
+def test_no_problems() -> None:
     assert find_problems(params(), deep=True) == []
 
 
@@ -78,7 +78,7 @@ def test_files_that_changed_since_prepare(corpus: Manifest) -> None:
     assert "Run `dvc repro`" in found
 
 
-def test_same_size_other_content_is_seen_by_the_deep_check(corpus: Manifest) -> None:
+def test_the_deep_check_finds_other_content_of_the_same_size(corpus: Manifest) -> None:
     path = Path(corpus.utterances[0].audio or "")
     whole = path.read_bytes()
     path.write_bytes(whole[:-2] + b"xx")
@@ -118,7 +118,7 @@ def test_bins_in_a_slot_for_numbers_are_refused_before_anything_runs() -> None:
         ({"kind": "f0", "method": "rmvpe"}, "checkpoint"),
     ],
 )
-def test_settings_that_do_not_fit_each_other(backbone: dict[str, object], said: str) -> None:
+def test_settings_that_contradict_each_other(backbone: dict[str, object], said: str) -> None:
     found = find_problems(params(backbones={"tone": backbone, "none": {}}))
     (line,) = (line for line in found if line.startswith("backbones."))
     assert said in line

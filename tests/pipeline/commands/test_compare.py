@@ -1,4 +1,4 @@
-"""`python -m pipeline compare`: where runs come from, what is printed, and what is refused."""
+"""`python -m pipeline compare`: sources of runs, its text, JSON and HTML, and what it refuses."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_run_folder_and_its_report_hold_the_same(tmp_path: Path) -> None:
     assert found.left_out == ()
 
 
-def test_whose_results_reports_holds_is_told_and_checked(tmp_path: Path) -> None:
+def test_the_run_of_a_report_is_stated_and_checked(tmp_path: Path) -> None:
     """By the files themselves, whatever params.yaml selects, and not if they are of two runs."""
     one, other = (FakeRun(tmp_path / name, speakers=24, skill=0.5) for name in "ab")
     reports = tmp_path / "reports"
@@ -102,7 +102,7 @@ def test_whose_results_reports_holds_is_told_and_checked(tmp_path: Path) -> None
         read_run("workspace")
 
 
-def test_a_handful_of_people_in_all_dialogues_is_told(tmp_path: Path) -> None:
+def test_few_speakers_in_all_dialogues_are_noted(tmp_path: Path) -> None:
     """In text, JSON and HTML, with the unit that tells of other people."""
     names = []
     for k, run in enumerate((WEAK, GOOD)):
@@ -110,36 +110,36 @@ def test_a_handful_of_people_in_all_dialogues_is_told(tmp_path: Path) -> None:
         by_id = {row[0]: row[1:3] for row in rows}
         rows = [[row[0], *by_id[row[0]], *row[3:]] for row in rows]
         names.append(run.write(tmp_path / f"{k}.csv", rows))
-    told = (
+    note = (
         "Some dialogues share speakers (4 speakers in several), so that intervals are too narrow "
         "and p too small for other people."
     )
     text = " ".join(said(*names, "--html", "page.html").split())
     assert "by 4 speakers in 12 dialogues, that every run predicted" in text
-    assert text.count(told) == 3  # scores, differences, classes
-    assert told in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.count(note) == 3  # scores, differences, classes
+    assert note in (tmp_path / "page.html").read_text(encoding="utf-8")
     found = json.loads(said(*names, "--json"))
     assert (found["unit"], found["clusters"]) == ("dialogue", 12)
     assert (found["speakers"], found["shared_speakers"]) == (4, 4)
-    assert told in " ".join(found["about"]["Scores"])
+    assert note in " ".join(found["about"]["Scores"])
     whole = json.loads(said(*names, "--json", "--unit", "speaker"))
     assert (whole["unit"], whole["clusters"], whole["shared_speakers"]) == ("speaker", 4, 0)
     test = whole["pairs"][0]["test"]
     assert (test["unit"], test["units"], test["smallest"]) == ("speaker", 4, 2**-3)
-    assert told not in str(whole)
+    assert note not in str(whole)
     with pytest.raises(ParamsError, match=r"--unit 'people'; expected one of"):
         said(*names, "--unit", "people")
     with pytest.raises(ParamsError, match="60 test rows have no dialogue, such as 'u000'"):
         said(WEAK.write(tmp_path / "a.csv"), GOOD.write(tmp_path / "b.csv"), "--unit", "dialogue")
 
 
-def test_dropped_utterances_are_told_with_their_reason(tmp_path: Path) -> None:
+def test_dropped_utterances_are_listed_with_their_reason(tmp_path: Path) -> None:
     runs = [FakeRun(tmp_path / str(k), folds=3, speakers=24, dropped=k).write().run for k in (0, 2)]
     (left_out,) = compare_runs([str(run) for run in runs], FAST).left_out
     assert left_out.line() == "left out of A: 2 dropped by B (tone: no frames): u0000, u0001"
 
 
-def test_text_tells_what_each_number_is(tmp_path: Path) -> None:
+def test_text_explains_each_number(tmp_path: Path) -> None:
     names = [run.write(tmp_path / f"{k}.csv") for k, run in enumerate((WEAK, GOOD))]
     text = said(*names, "--flips", "2", "--permutations", "2500")
     for line in (
@@ -163,7 +163,7 @@ def test_text_tells_what_each_number_is(tmp_path: Path) -> None:
     assert [line for line in text.splitlines() if line != line.rstrip()] == []
 
 
-def test_the_fall_back_to_utterances_is_told(tmp_path: Path) -> None:
+def test_the_fall_back_to_utterances_is_noted(tmp_path: Path) -> None:
     few = {"speakers": 5, "each": 12}
     names = [r.with_(**few).write(tmp_path / f"{k}.csv") for k, r in enumerate((WEAK, GOOD))]
     text = " ".join(said(*names).split())
@@ -174,7 +174,7 @@ def test_the_fall_back_to_utterances_is_told(tmp_path: Path) -> None:
     assert "this p is too small" in text
 
 
-def test_different_numbers_of_seeds_are_told(tmp_path: Path) -> None:
+def test_different_numbers_of_seeds_are_noted(tmp_path: Path) -> None:
     names = [WEAK.write(tmp_path / "a.csv"), GOOD.with_(seeds=(7,)).write(tmp_path / "b.csv")]
     assert "Runs have different numbers of seeds" in said(*names)
 
@@ -209,7 +209,7 @@ def test_html_is_one_page_that_text_cannot_break(tmp_path: Path) -> None:
     assert html.count("<table") == 5
 
 
-def test_text_of_files_does_not_steer_the_terminal(tmp_path: Path) -> None:
+def test_control_characters_of_files_do_not_reach_the_terminal(tmp_path: Path) -> None:
     rows = [[row[0], f"\x1b[2J{row[1]}", *row[2:]] for row in WEAK.rows()]
     found = compare_runs(
         [WEAK.write(tmp_path / "a.csv", rows), GOOD.write(tmp_path / "b.csv")], FAST
@@ -248,9 +248,9 @@ def _edited(row: int, column: int, value: Any) -> list[list[Any]]:
     ],
 )
 def test_bad_predictions_are_refused(tmp_path: Path, rows: list[list[Any]], message: str) -> None:
-    with pytest.raises(RunError, match=message) as told:
+    with pytest.raises(RunError, match=message) as caught:
         read_run(WEAK.write(tmp_path / "bad.csv", rows))
-    assert "bad.csv" in str(told.value)
+    assert "bad.csv" in str(caught.value)
 
 
 def test_gaps_in_parquet_are_refused(tmp_path: Path) -> None:

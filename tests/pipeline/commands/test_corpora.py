@@ -1,4 +1,4 @@
-"""`python -m pipeline corpora`: what people are told of corpora, prepared or not."""
+"""`python -m pipeline corpora`: the list and the cards of corpora, prepared or not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def params(**corpora: Any) -> Params:
     return Params("m", "cached", "mine", None, {}, given | corpora, {}, {})
 
 
-def told(name: str, **corpora: Any) -> str:
+def described(name: str, **corpora: Any) -> str:
     """What is printed, however wide its columns are."""
     return "\n".join(" ".join(line.split()) for line in describe(params(**corpora), name))
 
@@ -50,15 +50,15 @@ def test_a_line_for_each_corpus(mine: SmallCorpus) -> None:
     assert len({line.rindex(f"  {row[2]}") for line, row in zip(lines, cells, strict=True)}) == 1
 
 
-def test_a_card_that_cannot_be_read_spoils_no_other_line(mine: SmallCorpus) -> None:
+def test_an_unreadable_card_leaves_the_other_lines(mine: SmallCorpus) -> None:
     mine.four()
     mine.prepare()
     (mine.out / "labels" / "card.json").write_text("{")
     assert "unreadable" in overview(params())[1]
 
 
-def test_what_is_known_without_the_data(mine: SmallCorpus) -> None:
-    text = told("ravdess")
+def test_facts_known_without_the_data(mine: SmallCorpus) -> None:
+    text = described("ravdess")
     assert mine.root.is_dir()
     for line in (
         "ravdess: RAVDESS (Ryerson Audio-Visual Database",
@@ -74,9 +74,9 @@ def test_what_is_known_without_the_data(mine: SmallCorpus) -> None:
     assert "Fold" not in text
 
 
-def test_a_table_that_is_not_there_is_no_reason_to_fail(mine: SmallCorpus) -> None:
+def test_a_missing_table_is_no_error(mine: SmallCorpus) -> None:
     (mine.root / "manifest.csv").write_text("audio,label,speaker\n")
-    text = told("mine")
+    text = described("mine")
     assert "root found" in text
     assert "classes" not in text
 
@@ -93,7 +93,7 @@ def test_the_card_of_a_prepared_corpus(mine: SmallCorpus) -> None:
         "label_map": {"hap": "happy", "xxx": None},
     }
     card_path.write_text(json.dumps(card))
-    text = told("mine", mine={"kind": "manifest", "allow_leak": ["speaker"]})
+    text = described("mine", mine={"kind": "manifest", "allow_leak": ["speaker"]})
     for line in (
         "Differences from the published counts\nlabel sad: 2 of 3",
         "Rejected\n1: there is no such file below the corpus root",
@@ -122,17 +122,17 @@ def test_many_folds_are_not_all_printed(mine: SmallCorpus) -> None:
     rows = [f",hm,,,{'ab'[n % 2]},s{n},,,u{n}" for n in range(8)]
     mine.table(*rows)
     mine.prepare(protocol="leave_one_speaker_out")
-    text = told("mine")
+    text = described("mine")
     assert text.count("Fold ") == 5
     assert text.endswith("and 3 more folds, in data/mine/labels/card.json")
     assert "leave_one_speaker_out, 8 folds" in text
 
 
-def test_the_card_of_an_older_version_is_printed_as_far_as_it_goes(mine: SmallCorpus) -> None:
+def test_a_card_of_an_older_version_is_printed_without_the_rest(mine: SmallCorpus) -> None:
     (mine.out / "labels").mkdir(parents=True)
     old = {"title": "Old", "classes": ["a", "b"], "folds": 1, "counts": [{"train": {"a": 3}}]}
     (mine.out / "labels" / "card.json").write_text(json.dumps(old))
-    assert "all 3" in told("mine")
+    assert "all 3" in described("mine")
 
 
 def test_the_command(mine: SmallCorpus) -> None:

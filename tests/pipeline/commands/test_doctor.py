@@ -1,4 +1,4 @@
-"""Each kind of damage and staleness is found, named, and told what to do about."""
+"""`python -m pipeline doctor`: every kind of damage and staleness is found, with its remedy."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_sound_cache() -> None:
 
 
 @pytest.mark.usefixtures("manifest")
-def test_a_flipped_bit_is_named_with_its_utterance_and_what_to_do() -> None:
+def test_a_flipped_bit_is_reported_with_utterance_and_remedy() -> None:
     flip_frame(HERE / "shard-00000.h5")
     line = said()
     assert f"bad  {HERE}/shard-00000.h5: is damaged (frames of ['u1'])" in line
@@ -85,7 +85,7 @@ def test_truncated_files(kept: int) -> None:
 
 
 @pytest.mark.usefixtures("manifest")
-def test_all_problems_are_told_and_not_the_first_only() -> None:
+def test_all_problems_are_reported() -> None:
     flip_frame(HERE / "shard-00000.h5")
     rewrite(2, lambda rows: rows[0].frames.__setitem__((3, 2), np.nan))
     (HERE / "shard-00001.h5").unlink()
@@ -212,9 +212,7 @@ def test_missing_and_extra_ids(manifest: Manifest, make_manifest: ManifestMaker)
     assert said("--repair").count("moved") == 0
 
 
-def test_an_utterance_that_was_edited_since(
-    manifest: Manifest, make_manifest: ManifestMaker
-) -> None:
+def test_an_edited_utterance(manifest: Manifest, make_manifest: ManifestMaker) -> None:
     (edited,) = make_manifest([0.6], folder="edit", start=2)
     edited = dataclasses.replace(edited, start=0.0, stop=0.6)
     rows = manifest.utterances
@@ -222,7 +220,7 @@ def test_an_utterance_that_was_edited_since(
     assert f"{HERE}: is older than what the manifest says of: 1 ('u2')" in said()
 
 
-def test_shards_that_are_cut_otherwise(manifest: Manifest) -> None:
+def test_shards_with_other_cuts(manifest: Manifest) -> None:
     prepared(manifest, manifest.utterances, shard_seconds=0.5)
     output = said()
     assert f"{HERE}/shard-00000.h5: is cut or ordered otherwise" in output
@@ -230,7 +228,7 @@ def test_shards_that_are_cut_otherwise(manifest: Manifest) -> None:
 
 
 def test_numbers_of_frames_that_do_not_fit_the_hop(manifest: Manifest) -> None:
-    """Off by four frames in 54 is told, off by one and a half is not."""
+    """Off by four frames in 54 is reported, off by one and a half is not."""
     first, second, *rest = manifest.utterances
     near = dataclasses.replace(first, seconds=0.5 + 0.03)
     far = dataclasses.replace(second, seconds=1.0 + 0.08)
@@ -249,7 +247,7 @@ def test_numbers_of_frames_that_do_not_fit_the_hop(manifest: Manifest) -> None:
     ],
 )
 @pytest.mark.usefixtures("manifest")
-def test_settings_that_changed_since(change: dict[str, object], text: str) -> None:
+def test_changed_settings(change: dict[str, object], text: str) -> None:
     set_params(**change)
     output = said()
     assert f"{HERE}: is stale: {text}. Run `dvc repro {STAGE}`" in output
@@ -257,7 +255,7 @@ def test_settings_that_changed_since(change: dict[str, object], text: str) -> No
 
 
 @pytest.mark.usefixtures("manifest")
-def test_weights_that_changed_are_seen_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_weights_are_found_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tone, "provenance", lambda _: {"weights_sha256": "f00"})
     assert doctor().exit_code == 0
     output = said("--weights")
@@ -294,15 +292,15 @@ def test_rejected_ids_are_accounted_for() -> None:
     assert f"{path}: cannot be read" in said()
 
 
-def test_a_cache_all_of_whose_utterances_were_rejected(manifest: Manifest) -> None:
+def test_a_cache_of_rejected_utterances_alone(manifest: Manifest) -> None:
     """As an earlier release left it, which took it for finished."""
     for shard in HERE.glob("*.h5"):
         shard.unlink()
-    for reason, told in (("has no text", "has no text (8)"), ("has 7 samples", "samples (8)")):
+    for reason, line in (("has no text", "has no text (8)"), ("has 7 samples", "samples (8)")):
         write_reasons(HERE / REJECTED, {u.id: reason for u in manifest})
         lines = said()
         assert f"bad  {HERE}: holds no features: all 8 utterances were rejected: has " in lines
-        assert told in lines
+        assert line in lines
         assert lines.count("\n") == 1
         with pytest.raises(CacheError, match="all 8 utterances were rejected") as caught:
             CacheReader(HERE)
@@ -330,7 +328,7 @@ def test_nothing_to_check_is_an_error(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-def test_no_altered_byte_is_believed_or_stops_the_doctor(
+def test_every_altered_byte_is_found_and_none_stops_the_doctor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever byte is altered: a fault, or a byte that holds nothing (then all is as before)."""

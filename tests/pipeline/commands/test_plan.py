@@ -1,4 +1,4 @@
-"""`python -m pipeline plan` says what extraction would do, and why, before it does it."""
+"""`python -m pipeline plan`: the forecast of an extraction, and its reason."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def planned(**tone: object) -> Step:
 
 
 @pytest.mark.usefixtures("manifest")
-def test_nothing_is_there_yet() -> None:
+def test_an_empty_cache() -> None:
     step = planned()
     assert (step.forecast.compute, step.forecast.copy) == (5, 0)
     assert step.forecast.seconds == pytest.approx(sum(SECONDS))
@@ -77,7 +77,7 @@ def test_up_to_date(manifest: Manifest) -> None:
     assert step.reason == "cache/mine/tone is up to date with data/mine/utterances"
 
 
-def test_a_setting_that_changed_is_named(manifest: Manifest) -> None:
+def test_a_changed_setting_is_named(manifest: Manifest) -> None:
     run(manifest)
     step = planned(dim=5, version=3)
     assert step.forecast.compute == 5
@@ -105,7 +105,7 @@ def test_another_order_computes_nothing(manifest: Manifest) -> None:
     assert step.reason == "the order of the corpus changed"
 
 
-def test_rejects_are_no_news(manifest: Manifest) -> None:
+def test_known_rejects_are_up_to_date(manifest: Manifest) -> None:
     short = Path(manifest.utterances[0].audio or "")
     soundfile.write(short, [0.0] * 10, 16_000)
     rows = (

@@ -1,4 +1,4 @@
-"""`python -m pipeline share setup`: what it writes where, the round trip, and no secret in Git."""
+"""`python -m pipeline share setup`: the files it writes, the round trip, no secret in Git."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def git(*words: str) -> str:
 
 
 def setup(*words: str, given: str = "") -> str:
-    """What the command says; its errors are raised."""
+    """Output of the command; its errors are raised."""
     done = CliRunner().invoke(app, ["setup", *words], input=given, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
@@ -145,14 +145,14 @@ def test_a_remote_that_is_only_read_must_answer(tmp_path: Path) -> None:
     assert [path for path in store.rglob("*") if path.is_file()] == []
 
 
-def test_folders_that_cannot_be_meant() -> None:
+def test_folders_that_cannot_be_remotes() -> None:
     with pytest.raises(ShareError, match="inside the project"):
         setup("store")
     with pytest.raises(ShareError, match="is the share mounted"):
         setup("../no/store")
 
 
-def test_a_local_file_that_git_would_take_is_refused() -> None:
+def test_a_local_file_that_git_does_not_ignore_is_refused() -> None:
     (SHARED.parent / ".gitignore").write_text("/cache\n")
     remote = Remote("team", RemoteUrl("ssh://host/x", "ssh"), secrets={"password": HUSH})
     before = SHARED.read_bytes()
@@ -162,7 +162,7 @@ def test_a_local_file_that_git_would_take_is_refused() -> None:
     assert SHARED.read_bytes() == before
 
 
-def test_secrets_that_git_already_has_are_named(tmp_path: Path) -> None:
+def test_secrets_in_the_shared_file_are_named(tmp_path: Path) -> None:
     text = f"['remote \"old\"']\n    url = ssh://me:{HUSH}@host/x\n    password = {HUSH}\n"
     SHARED.write_text(text)
     assert exposed() == ["old.password", "old.url"]
@@ -236,13 +236,15 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         setup("s3://bucket/dvc", "--read-only")
 
 
-def test_outside_of_a_project_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_of_a_project_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(HeronryError, match="dvc init"):
         setup(str(tmp_path.parent / "store"))
 
 
-def test_a_terminal_is_asked_without_an_echo(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_typed_without_an_echo(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

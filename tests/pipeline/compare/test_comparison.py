@@ -1,4 +1,4 @@
-"""What is said of runs, held against scikit-learn and against what must be true of any two."""
+"""Comparisons of runs against scikit-learn, and properties that hold for any two runs."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_one_speaker_has_no_intervals(tmp_path: Path) -> None:
     assert found.pairs[0].classes[0].f1.interval is None
 
 
-def test_a_class_that_nobody_says(tmp_path: Path) -> None:
+def test_a_class_without_test_rows(tmp_path: Path) -> None:
     names = []
     for k, run in enumerate((WEAK, GOOD)):
         rows = [row for row in run.rows() if row[6] != "happy"]

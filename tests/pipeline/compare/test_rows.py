@@ -1,4 +1,4 @@
-"""Which rows runs are compared on, what is left out and why, and the vote of a run's seeds."""
+"""Common rows of runs, rows left out with reasons, and the vote of a run's seeds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def common(*names: str) -> CommonRows:
     return common_rows([read_run(name) for name in names])
 
 
-def test_votes_are_of_most_seeds_and_ties_of_the_surest(tmp_path: Path) -> None:
+def test_most_seeds_win_a_vote_and_probability_breaks_ties(tmp_path: Path) -> None:
     run = FakePredictions(seeds=(0, 1, 2, 3), each=1)
     rows = [row for row in run.rows() if row[3] == "test"]
     of_first = [row for row in rows if row[0] == "u000"]
@@ -44,7 +44,7 @@ def test_one_seed_votes_for_its_prediction(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.votes, found.predictions[0])
 
 
-def test_what_is_left_out_is_counted_with_its_reason(tmp_path: Path) -> None:
+def test_rows_left_out_are_counted_by_reason(tmp_path: Path) -> None:
     rows = GOOD.rows()
     rows = [row for row in rows if row[0] not in ("u000", "u001")]
     rows = [row for row in rows if (row[0], row[5]) != ("u002", 1)]
@@ -73,11 +73,11 @@ def test_what_is_left_out_is_counted_with_its_reason(tmp_path: Path) -> None:
 def test_other_ids_are_refused(tmp_path: Path) -> None:
     rows = [[f"x{row[0]}", *row[1:]] for row in GOOD.rows()]
     names = [WEAK.write(tmp_path / "a.csv"), GOOD.write(tmp_path / "b.csv", rows)]
-    with pytest.raises(RunError) as told:
+    with pytest.raises(RunError) as caught:
         common(*names)
-    assert "0 test rows are common to all 2 runs; expected 10 or more" in str(told.value)
-    assert "left out of A: 60 not tested in B: u000, u001, u002" in str(told.value)
-    assert "left out of B: 60 not tested in A: xu000" in str(told.value)
+    assert "0 test rows are common to all 2 runs; expected 10 or more" in str(caught.value)
+    assert "left out of A: 60 not tested in B: u000, u001, u002" in str(caught.value)
+    assert "left out of B: 60 not tested in A: xu000" in str(caught.value)
 
 
 def test_other_classes_are_refused(tmp_path: Path) -> None:

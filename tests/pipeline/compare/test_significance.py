@@ -1,4 +1,4 @@
-"""Permutation, McNemar and Holm against scipy and against doing it one swap at a time."""
+"""Permutation, McNemar and Holm against scipy and against explicit swaps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list says what is in cache/ and in the store, who needs it, and what cannot be read."""
+"""`python -m pipeline cache list`: sizes, the models that need each cache, damaged folders."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_damaged_cache_does_not_hide_the_others() -> None:
     assert len(lines) == 6
 
 
-def test_the_store_knows_what_nothing_uses(manifest: Manifest, private_store: Path) -> None:
+def test_unused_entries_of_the_store_are_listed(manifest: Manifest, private_store: Path) -> None:
     stored = sum(path.stat().st_size for path in private_store.glob("*/*.h5"))
     store = listed()["store"]
     assert isinstance(store, dict)
@@ -128,8 +128,8 @@ def test_the_store_knows_what_nothing_uses(manifest: Manifest, private_store: Pa
 
 
 @pytest.mark.usefixtures("manifest")
-def test_looking_is_no_use(private_store: Path) -> None:
-    """Else what prune is asked about would never be old."""
+def test_listing_does_not_count_as_use(private_store: Path) -> None:
+    """Or prune would find nothing old after a listing."""
     long_ago = time.time() - 90 * 24 * 3600
     paths = list(private_store.glob("*/*.h5"))
     for path in paths:
@@ -152,7 +152,7 @@ def test_looking_is_no_use(private_store: Path) -> None:
         ({"revision": "main"}, True),
     ],
 )
-def test_an_entry_describes_what_it_would_make(change: dict[str, object], same: bool) -> None:
+def test_an_entry_matches_the_shards_it_would_write(change: dict[str, object], same: bool) -> None:
     entry = {"kind": "speech_encoder", "checkpoint": "wavlm", "layer": 4}
     params = Params("m", "cached", "tones", None, {}, {}, {"w": entry | change}, {})
     provenance = {
@@ -170,7 +170,7 @@ def test_an_entry_describes_what_it_would_make(change: dict[str, object], same: 
     assert (not params.backbone("w").differences(provenance)) is same
 
 
-def test_slots_that_come_later_count_as_well() -> None:
+def test_every_slot_of_a_model_counts() -> None:
     models = {"m": {"kind": "asr_words", "asr": "words", "args": {"text": "words"}, "seeds": 3}}
     params = Params("m", "cached", "tones", None, {}, {}, {"words": {}}, models)
     assert users(params) == {"words": ("m.asr",)}

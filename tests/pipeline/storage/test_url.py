@@ -1,4 +1,4 @@
-"""Addresses of remotes: what is taken out of them, and what is refused without being repeated."""
+"""Remote URLs: passwords are taken out, and refusals do not repeat them."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def test_a_password_is_taken_out_of_the_url(given: str, url: str, secrets: dict[
         ("", "no URL"),
     ],
 )
-def test_what_is_refused_is_not_repeated(given: str, says: str) -> None:
+def test_refusals_do_not_repeat_secrets(given: str, says: str) -> None:
     with pytest.raises(ShareError, match=says) as caught:
         parse_url(given)
     assert HUSH not in str(caught.value)
 
 
-def test_every_secret_that_dvc_knows_is_known() -> None:
-    """Whatever option of these remotes sounds like one is a secret, or stays on the machine."""
+def test_every_secret_option_of_dvc_is_listed() -> None:
+    """Every option of these remotes that sounds like a secret is one, or stays on the machine."""
     from dvc.config_schema import REMOTE_SCHEMAS  # type: ignore[import-untyped]
 
     kinds = ("s3", "gs", "azure", "ssh", "http", "https", "webdav", "webdavs")

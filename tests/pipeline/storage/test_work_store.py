@@ -1,4 +1,4 @@
-"""Pruning takes from the store what is old or unneeded, and nothing else, and asks first."""
+"""Pruning removes old or unused entries of the work store, and nothing else, after a --yes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def manifest(
     private_store: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Manifest:
-    """A cache under `tone`, and in the store also shards of a setting that nobody has any more."""
+    """A cache under `tone`, and in the store also shards of settings that no entry has."""
     monkeypatch.chdir(tmp_path)
     made = make_project(make_manifest, private_store)
     entry = backbone_entry("tone", {"dim": 5})
@@ -40,7 +40,7 @@ def manifest(
 
 
 def folders(store: Path) -> tuple[Path, Path]:
-    """Of what params.yaml would use, and of the other."""
+    """Store folders of the backbone that params.yaml would use, and of the other."""
     used = {path.stat().st_ino for path in HERE.glob("*.h5")}
     found = {path.parent: path.stat().st_ino in used for path in store.glob("*/*.h5")}
     (first,) = [folder for folder, inside in found.items() if inside]
@@ -64,7 +64,7 @@ def shards(folder: Path) -> list[Path]:
 
 
 @pytest.mark.usefixtures("manifest")
-def test_nothing_goes_without_a_yes(private_store: Path) -> None:
+def test_nothing_is_removed_without_yes(private_store: Path) -> None:
     before = sorted(private_store.rglob("*.h5"))
     output = prune("--not-in-params")
     assert "say --yes" in output
@@ -72,7 +72,7 @@ def test_nothing_goes_without_a_yes(private_store: Path) -> None:
 
 
 @pytest.mark.usefixtures("manifest")
-def test_what_no_entry_would_use(private_store: Path) -> None:
+def test_unused_shards_are_removed(private_store: Path) -> None:
     used, other = folders(private_store)
     kept = shards(used)
     assert "removed 3 shards" in prune("--not-in-params", "--yes")
@@ -83,7 +83,7 @@ def test_what_no_entry_would_use(private_store: Path) -> None:
 
 
 @pytest.mark.usefixtures("manifest")
-def test_what_was_not_used_for_long(private_store: Path) -> None:
+def test_old_shards_are_removed(private_store: Path) -> None:
     used, other = folders(private_store)
     age(shards(used)[:1], 40)
     age(shards(other), 20)
@@ -110,14 +110,14 @@ def test_reading_counts_as_use(private_store: Path) -> None:
     assert len(shards(used)) == 3
 
 
-def test_what_is_removed_is_made_again(manifest: Manifest, private_store: Path) -> None:
+def test_removed_shards_are_computed_again(manifest: Manifest, private_store: Path) -> None:
     used, _ = folders(private_store)
     before = [path.read_bytes() for path in shards(HERE)]
     age(shards(used), 2)
     prune("--keep-days", "1", "--yes")
     assert not shards(used)
-    tell = extract(manifest, backbone_entry("tone", {}), HERE, store=private_store)
-    assert tell.computed == 7
+    done = extract(manifest, backbone_entry("tone", {}), HERE, store=private_store)
+    assert done.computed == 7
     assert [path.read_bytes() for path in shards(HERE)] == before
 
 
@@ -132,7 +132,7 @@ def test_a_backbone_that_is_being_extracted_is_left_alone(private_store: Path) -
 
 
 @pytest.mark.usefixtures("manifest")
-def test_what_was_used_or_locked_since_it_was_listed_stays(private_store: Path) -> None:
+def test_shards_used_or_locked_after_the_listing_stay(private_store: Path) -> None:
     _, other = folders(private_store)
     age(shards(other), 40)
     params = read_params(Path("params.yaml"))
@@ -145,7 +145,7 @@ def test_what_was_used_or_locked_since_it_was_listed_stays(private_store: Path) 
 
 
 @pytest.mark.usefixtures("manifest")
-def test_what_the_disk_gains_is_what_has_no_other_name(private_store: Path) -> None:
+def test_only_files_without_another_link_free_disk_space(private_store: Path) -> None:
     _, other = folders(private_store)
     params = read_params(Path("params.yaml"))
     (found,) = removable(private_store, params, keep_days=None, not_in_params=True)
@@ -170,11 +170,11 @@ def test_half_done_trainings_go_by_age(private_store: Path) -> None:
     assert old.exists()
     prune("--keep-days", "0", "--yes")
     assert not old.exists()
-    assert new.exists(), "within a day somebody may be at it"
+    assert new.exists(), "within a day a process may be at work on it"
 
 
 @pytest.mark.usefixtures("manifest")
-def test_what_is_not_ours_is_not_judged(private_store: Path) -> None:
+def test_foreign_files_stay(private_store: Path) -> None:
     theirs = private_store / "notes" / "shard.h5"
     theirs.parent.mkdir()
     theirs.touch()
@@ -187,7 +187,7 @@ def test_what_is_not_ours_is_not_judged(private_store: Path) -> None:
 
 
 @pytest.mark.usefixtures("manifest")
-def test_an_entry_that_is_wrong_keeps_no_others_from_counting(private_store: Path) -> None:
+def test_a_malformed_entry_does_not_hide_the_others(private_store: Path) -> None:
     backbones = {"tone": {}, "none": {}, "typo": {"kind": "tune"}}
     Path("params.yaml").write_text(yaml.safe_dump(PARAMS | {"backbones": backbones}))
     used, _ = folders(private_store)
@@ -199,7 +199,7 @@ def test_an_entry_that_is_wrong_keeps_no_others_from_counting(private_store: Pat
     ("words", "reason"), [([], "neither --keep-days nor"), (["--keep-days", "-1"], "0 or more")]
 )
 @pytest.mark.usefixtures("manifest")
-def test_conditions_that_are_none(words: list[str], reason: str) -> None:
+def test_missing_or_negative_conditions_are_refused(words: list[str], reason: str) -> None:
     result = CliRunner().invoke(app, ["cache", "prune", *words])
     assert isinstance(result.exception, ParamsError)
     assert reason in str(result.exception)

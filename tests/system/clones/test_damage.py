@@ -1,4 +1,4 @@
-"""What comes back from a remote: tampered, damaged, or broken off half-way, in either direction."""
+"""Pushes and pulls that are tampered with, damaged or interrupted."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ def whole(store: Path) -> dict[str, Path]:
     return found
 
 
-def test_a_push_that_was_broken_off_is_resumed(team: Team, ann: Member) -> None:
+def test_an_interrupted_push_is_resumed(team: Team, ann: Member) -> None:
     """The fixture did it: what had come through was not sent again, and nothing is missing."""
     assert whole(team.remote).keys() == ann.outputs(*FOLDERS)
 
 
-def test_a_pull_that_was_broken_off_is_resumed(team: Team, ann: Member) -> None:
+def test_an_interrupted_pull_is_resumed(team: Team, ann: Member) -> None:
     bob = team.member("bob")
     broken_off(bob, 5, "pull", *TARGETS)
     cache = bob.root / ".dvc" / "cache"
@@ -137,7 +137,7 @@ def unverified(member: Member) -> None:
 
 
 @pytest.mark.parametrize("victim", [SHARD, LABELS])
-def test_dvc_refuses_what_was_tampered_with(team: Team, ann: Member, victim: str) -> None:
+def test_dvc_refuses_tampered_objects(team: Team, ann: Member, victim: str) -> None:
     """`verify`: the object is held against its MD5, removed, and training never begins."""
     name = f"careful-{Path(victim).stem}"
     member = team.member(name)
@@ -164,7 +164,7 @@ def test_without_verify_the_lock_file_stops_training(team: Team, ann: Member) ->
     assert not (member.root / "runs").exists()
 
 
-def test_without_verify_labels_are_held_against_the_lock(
+def test_without_verify_labels_are_compared_with_the_lock(
     team: Team, ann: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Labels have no checksum of their own, and DVC trusts what it has pulled."""

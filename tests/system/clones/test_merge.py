@@ -40,7 +40,7 @@ def test_backbones_added_at_once_are_merged(
         ["git", "pull", "-q", "--no-rebase"], cwd=ben.root, capture_output=True, text=True
     )
     assert done.returncode != 0
-    assert ben.told("diff", "--name-only", "--diff-filter=U") == EXTRACT_LOCK
+    assert ben.git_output("diff", "--name-only", "--diff-filter=U") == EXTRACT_LOCK
     monkeypatch.chdir(ben.root)
     with pytest.raises(HeronryError, match=f"git checkout --theirs {EXTRACT_LOCK}"):
         build(["both"], pull=True)

@@ -1,4 +1,4 @@
-"""Sharing by servers on this machine: S3 by moto's, SSH by sshd, started and stopped here.
+"""Sharing through servers on this machine: S3 by moto, SSH by sshd.
 
 They run where `moto[server]` and `dvc-s3`, or `sshd` and `dvc-ssh`, are installed.
 """
@@ -92,7 +92,7 @@ def test_features_travel_by_a_server(
             assert md5(bob.root / folder / path.name) == md5(path)
     for member in (ann, bob):
         assert holding(member, HUSH) == [".dvc/config.local"]
-    assert HUSH not in said + forged + ann.told("log", "-p", "--all")
+    assert HUSH not in said + forged + ann.git_output("log", "-p", "--all")
 
 
 def test_dvc_does_not_ask_which_host_it_talks_to(ssh: Server, tmp_path: Path) -> None:
