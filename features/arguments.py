@@ -183,6 +183,12 @@ def in_lines(found: Sequence[str]) -> str:
     return "\n".join([*shown, *([f"and {more} more"] if more else [])])
 
 
+def refuse(found: Sequence[str]) -> None:
+    """Raise a `ParamsError` that lists problems, if there are any."""
+    if found:
+        raise ParamsError(in_lines(found))
+
+
 def _nearest(given: str, names: Sequence[str]) -> str:
     if len(given) > MOST_NAMES or len(names) > MOST_NAMES:
         return ""  # the search takes time proportional to the product of both

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from features.arguments import completed, in_lines
+from features.arguments import completed, refuse
 from features.audio.resampling import IDENTITY as RESAMPLING
 from features.backbone.base import Backbone, Pooled, Reads
 from features.backbone.layers import DEPTH, choose_layers
@@ -170,9 +170,7 @@ def backbone_entry(name: str, mapping: Mapping[str, Any]) -> BackboneEntry:
     Raises:
         ParamsError: Listing everything that is wrong with it.
     """
-    found = backbone_problems(name, mapping)
-    if found:
-        raise ParamsError(in_lines(found))
+    refuse(backbone_problems(name, mapping))
     common, options = split_entry(BackboneEntry, mapping)
     return BackboneEntry(name, kind=mapping.get("kind", name), options=options, **common)
 

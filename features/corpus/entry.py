@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from features.arguments import in_lines
+from features.arguments import refuse
 from features.corpus.adapter import Corpus
 from features.corpus.leaks import LeakKind
 from features.corpus.protocols import ProtocolName
-from features.errors import ParamsError
 from features.ranges import Amount, Interval, Positive, Seed
 from features.settings.plugins import entry_problems, load, split_entry
 
@@ -73,9 +72,7 @@ def corpus_entry(name: str, mapping: Mapping[str, Any]) -> CorpusEntry:
     Raises:
         ParamsError: Listing all problems with it.
     """
-    found = corpus_problems(name, mapping)
-    if found:
-        raise ParamsError(in_lines(found))
+    refuse(corpus_problems(name, mapping))
     common, options = split_entry(CorpusEntry, mapping)
     common["allow_leak"] = tuple(common.get("allow_leak", ()))
     return CorpusEntry(name, kind=mapping.get("kind", name), options=options, **common)

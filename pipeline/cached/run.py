@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from features.arguments import refuse
 from pipeline.cached.resident import placed, release, resident_part
 from pipeline.data.examples import Examples, join
 from pipeline.model.checkpoint import make_model, save_model
@@ -24,7 +25,7 @@ from pipeline.runs.job import (
 )
 from pipeline.runs.probes import write_probes
 from pipeline.runs.recognised import recognised
-from pipeline.runs.record import Run, filled_slots, refuse
+from pipeline.runs.record import Run, filled_slots
 from pipeline.runtime.pool import run_jobs
 from pipeline.runtime.resume import forget, run_folder, shard_checksums
 from pipeline.training.loop import fit

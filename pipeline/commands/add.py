@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from features.arguments import in_lines, one_of
+from features.arguments import one_of, refuse
 from features.backbone.entry import PACKAGE
 from features.errors import ParamsError
 from features.files.writing import replacing
@@ -37,9 +37,7 @@ def add(
 ) -> None:
     """Copy an entry of the catalogue into params.yaml, and the backbones that a model needs."""
     raw = read_params_file(PARAMS)
-    found = section_problems(raw)
-    if found:
-        raise ParamsError(in_lines(found))
+    refuse(section_problems(raw))
     if list_:
         for line in listing(raw):
             typer.echo(line)
@@ -122,9 +120,7 @@ def with_entries(text: str, raw: Mapping[str, Any], entries: list[tuple[str, str
         all_name_problems(each["corpora"], each["backbones"], each["models"])
         for each in (raw, wanted)
     )
-    found = [line for line in after if line not in before]
-    if found:
-        raise ParamsError(in_lines(found))
+    refuse([line for line in after if line not in before])
     # Reading the result is what proves the edit right, however the file is written.
     try:
         right = read_yaml(text) == wanted

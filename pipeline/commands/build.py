@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from features.arguments import refuse
 from features.errors import HeronryError, ParamsError
 from features.files.yaml_text import read_yaml_file
 from pipeline.params.catalogue.entries import expected_entry
@@ -72,8 +73,7 @@ def extract_targets(params: Params, models: Sequence[str], corpus: str) -> list[
             found.append(str(error))
             continue
         needed |= {getattr(entry, slot) for slot in slots}
-    if found:
-        raise ParamsError("\n".join(found))
+    refuse(found)
     return [EXTRACT.format(corpus=corpus, backbone=name) for name in sorted(needed)]
 
 

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from features.arguments import refuse
 from features.backbone.entry import BackboneEntry
 from features.errors import ParamsError
 from features.process.terminal import LiveLines
@@ -33,7 +34,7 @@ from pipeline.e2e.setup import (
 from pipeline.e2e.source import LiveExamples
 from pipeline.params.file import Params, own_problems
 from pipeline.runs.job import Job
-from pipeline.runs.record import Run, refuse
+from pipeline.runs.record import Run
 from pipeline.runtime.pool import available_cores
 from pipeline.runtime.resume import forget, run_folder, shard_checksums
 from pipeline.training.ranks import ALONE, Ranks

@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from features.arguments import problems
+from features.arguments import problems, refuse
 from features.errors import ParamsError
 from features.stream import Stream, StreamSpec
 from pipeline.model.base import FusionModel
@@ -52,9 +52,7 @@ class InputSettings:
         Raises:
             ParamsError: Naming the valid keys, if one is unknown or of another type.
         """
-        found = problems(cls, given or {}, "inputs")
-        if found:
-            raise ParamsError("\n".join(found))
+        refuse(problems(cls, given or {}, "inputs"))
         return cls(**(given or {}))
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from features.arguments import in_lines, one_of, problems, quoted, shown_key
+from features.arguments import one_of, problems, quoted, refuse, shown_key
 from features.backbone.base import Reads
 from features.backbone.entry import PACKAGE, BackboneEntry, backbone_entry, backbone_problems
 from features.corpus.entry import corpus_problems
@@ -92,18 +92,18 @@ class Params:
         """The model entry of that name, or a `ParamsError` listing its problems."""
         mapping = _entry(self.models, name, "models")
         found = model_problems(self, name, mapping)
-        _refuse(found)
+        refuse(found)
         return ModelEntry(name=name, **mapping)
 
     def training(self, model: ModelEntry) -> TrainParams:
         """Training settings of a model: its own, overridden by global ones that are not null."""
         globally = {key: value for key, value in self.train.items() if value is not None}
-        _refuse(problems(TrainParams, globally, "train"))
+        refuse(problems(TrainParams, globally, "train"))
         return TrainParams(**{**model.train, **globally})
 
     def tuning(self) -> TuneParams:
         """Settings of end-to-end training, or a `ParamsError` listing their problems."""
-        _refuse(tune_problems(self.e2e))
+        refuse(tune_problems(self.e2e))
         return TuneParams(**self.e2e)
 
     def seeds_of(self, model: ModelEntry) -> list[int]:
@@ -119,7 +119,7 @@ def read_params(path: Path) -> Params:
             with unusable names.
     """
     params = read_unchecked(path)
-    _refuse(all_name_problems(params.corpora, params.backbones, params.models))
+    refuse(all_name_problems(params.corpora, params.backbones, params.models))
     return params
 
 
@@ -131,7 +131,7 @@ def read_unchecked(path: Path) -> Params:
     """
     raw = read_params_file(path)
     found = problems(Params, raw, path.name)
-    _refuse([*found, *choice_problems(raw)] if found else [])
+    refuse([*found, *choice_problems(raw)] if found else [])
     return Params(**raw)
 
 
@@ -245,11 +245,6 @@ def _reads(params: Params, name: str) -> Reads | None:
 def _settings(entry: BackboneEntry) -> dict[str, Any]:
     """Every setting of an entry except its kind, defaults included."""
     return {**entry.keywords(), **{name: getattr(entry, name) for name in _SHARED}}
-
-
-def _refuse(found: list[str]) -> None:
-    if found:
-        raise ParamsError(in_lines(found))
 
 
 def _entry(entries: Mapping[str, Any], name: str, where: str) -> Any:

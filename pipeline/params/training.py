@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from features.arguments import problems
-from features.errors import ParamsError
+from features.arguments import problems, refuse
 from features.ranges import Amount, Count, Interval, Positive, Probability, Rate, Share
 
 Monitor = Literal["accuracy", "uar", "macro_f1", "weighted_f1"]
@@ -69,6 +68,4 @@ class TrainParams:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))  # a list in YAML
-        found = problems(TrainParams, vars(self), "train")
-        if found:
-            raise ParamsError("\n".join(found))
+        refuse(problems(TrainParams, vars(self), "train"))

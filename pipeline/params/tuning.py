@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from features.arguments import one_of, problems, quoted, shown_key
-from features.errors import ParamsError
+from features.arguments import one_of, problems, quoted, refuse, shown_key
 from features.ranges import Amount, Count, Interval, MinLen, Positive, Share, Width
 from pipeline.params.training import LearningRate
 
@@ -99,9 +98,7 @@ class TuneParams:
     slots: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        found = tune_problems(vars(self))
-        if found:
-            raise ParamsError("\n".join(found))
+        refuse(tune_problems(vars(self)))
 
     @property
     def adapters(self) -> LoraParams:

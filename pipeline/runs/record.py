@@ -15,7 +15,7 @@ from features.corpus.label_checks import class_lines, lacking_classes, lacking_l
 from features.corpus.labels_folder import read_labelled
 from features.corpus.manifest import Label
 from features.corpus.split_counts import count_classes
-from features.errors import CacheError, ParamsError
+from features.errors import CacheError
 from features.files.reasons import reasons_line
 from features.files.records import write_json
 from features.files.writing import remove_folder
@@ -30,12 +30,6 @@ from pipeline.runs.layout import FORMAT, VERSION, digests
 from pipeline.runtime.environment import environment
 
 LISTED = 20  # warnings about labels that a log quotes
-
-
-def refuse(problems: Sequence[str]) -> None:
-    """Raise `ParamsError` if there are any problems, one line each."""
-    if problems:
-        raise ParamsError("\n".join(problems))
 
 
 def filled_slots(params: Params, model: ModelEntry, corpus: str) -> dict[str, Path]:

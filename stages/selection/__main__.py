@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from features.arguments import in_lines
-from features.errors import ParamsError
+from features.arguments import refuse
 from features.files.writing import replacing
 from features.files.yaml_text import read_params_file
 from pipeline.params.selection import selection_problems
@@ -20,9 +19,7 @@ def main() -> None:
     DVC fills the names in before any of our code runs. For a misspelt one it would only report that
     `runs/cached/demo/concta` does not exist, after every stage that does not depend on it has run.
     """
-    found = selection_problems(read_params_file(Path("params.yaml")))
-    if found:
-        raise ParamsError(in_lines(found))
+    refuse(selection_problems(read_params_file(Path("params.yaml"))))
     with replacing(OUT) as temporary:
         temporary.write_text("params.yaml selects entries that are there\n", encoding="utf-8")
 
