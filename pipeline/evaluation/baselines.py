@@ -1,8 +1,9 @@
-"""What guessing scores: the frame that every result is to be seen in.
+"""Chance-level baselines: the scores of guessing, to compare every result with.
 
 Three ways of guessing without looking at the utterance: always the most frequent class of the
-training split; every class alike ("chance"); classes as often as the training split has them
-("prior"). The last two are random, and their scores are expectations, in closed form.
+training split ("majority"); every class with the same probability ("chance"); classes as often as
+in the training split ("prior"). The last two are random; their scores are expectations, in closed
+form.
 
 Let n_k items have class k, item i guess class k with probability q_i, g be the number of guesses
 of k, and h the hits among them. The F1 of class k is 2 h / (n_k + g), and by the linearity of the
@@ -10,14 +11,15 @@ expectation, taking one item of class k after the other,
 
     E[F1_k] = sum over items i of class k of  2 q_i E[1 / (n_k + 1 + g_without_i)],
 
-where g without item i is a sum of independent binomials, one a fold, as q is that of the fold.
+where g without item i is a sum of independent binomials, one per fold, since q is constant within
+a fold.
 
 Macro F1 is the mean over the classes that the labels or the guesses hold. A class that the labels
 lack counts where some item guesses it, with probability 1 - prod_i (1 - q_i); the sum of the F1 is
 divided by the expected number of classes. That is the expectation where every class is in the
 labels, or is sure to be guessed or never is, and close to it elsewhere.
 
-Legend: F folds, K classes, N items.
+Shapes: F folds, K classes, N items.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from pipeline.metrics import Floats, scores
 
 @dataclass(frozen=True)
 class Baselines:
-    """Scores of guessing (see `Summary`); `majority_classes` names the guess in each fold."""
+    """Scores of guessing by metric; `majority_classes` names the guess of each fold."""
 
     majority: Scores
     chance: Scores
@@ -94,15 +96,21 @@ def expected_scores(guess: Floats, test: Floats) -> dict[str, float]:
 
 
 def _expected_f1(guess: Floats, of_class: Floats, items: Floats) -> float:
-    """Expected F1 of one class; per fold its probability, its items, and all items, `[F]`."""
-    # They take a second to import, for which every command of `python -m pipeline` would wait.
+    """Expected F1 of one class.
+
+    Args:
+        guess: `[F]` probability of guessing the class.
+        of_class: `[F]` test items of the class.
+        items: `[F]` test items of all classes.
+    """
+    # Imported here, since they take a second and `python -m pipeline` imports this module.
     from scipy.signal import fftconvolve
     from scipy.stats import binom
 
     support, expected = of_class.sum(), 0.0
     for fold in np.flatnonzero(of_class * guess):
-        others = items - (np.arange(len(items)) == fold)
-        chances = np.ones(1)
+        others = items - (np.arange(len(items)) == fold)  # g of the formula: without item i
+        chances = np.ones(1)  # distribution of g: that of a sum is the convolution of its terms'
         for number, share in zip(others, guess, strict=True):
             chances = fftconvolve(chances, binom.pmf(np.arange(number + 1), number, share))
         times = np.arange(len(chances))

@@ -1,14 +1,14 @@
-"""Do the probabilities mean what they say? Scores, reliability, and one temperature.
+"""Calibration of probabilities: proper scores, reliability bins, temperature scaling.
 
 Guo et al., On calibration of modern neural networks (ICML 2017): the expected calibration error
 of the top label, and temperature scaling, softmax(log p / T), where T minimises the negative
 log-likelihood. T is fitted on the validation rows of each trained model, never on test rows, and
-changes no prediction. The validation split has also chosen the epoch, so T may be a little small.
+changes no prediction. The validation split also selected the epoch, so T may be a little too small.
 
-Rows of predictions.csv are divided by their sums, which miss 1 by rounding. A probability of 0
-(a float32 underflow) counts as 2.2e-16 in a logarithm, as in scikit-learn's `log_loss`.
+Rows of predictions.csv are divided by their sums, which differ from 1 by rounding. A probability
+of 0 (a float32 underflow) counts as 2.2e-16 in a logarithm, as in scikit-learn's `log_loss`.
 
-Legend: N rows, K classes, B bins.
+Shapes: N rows, K classes, B bins.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.metrics import Floats
 BINS = 15
 FLOOR = float(np.finfo(np.float64).eps)
 BOUNDS = (0.05, 20.0)
-"""Temperatures that are searched."""
+"""Range in which the temperature is searched."""
 
 _Ints = NDArray[np.int64]
 
@@ -62,25 +62,24 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Test probabilities as they are, and after temperature scaling.
+    """Calibration of the test probabilities, as predicted and after temperature scaling.
 
     Attributes:
-        before: As they are.
-        after: With the temperature of each job's validation rows; None if some job has none.
-        bins: Number of bins asked for; those without rows are left out below.
-        reliability: As they are, bins of equal width; the rows of all seeds together.
-        reliability_after: After scaling; None as `after`.
-        reliability_adaptive: As they are, bins of equally many rows.
-        temperatures: Of each job of `run.jobs`; above 1 the model was too sure of itself.
-            Empty as `after` is None.
-        at_bound: How many of them lie at a bound of the search: the validation rows are all
-            predicted rightly, or are no better than chance.
-        clipped: Test rows whose label has probability 0 in predictions.csv.
+        before: Scores as predicted.
+        after: Scores with the temperature of each job's validation rows; None if some job has none.
+        reliability: Bins of equal width as predicted, the rows of all seeds together; bins without
+            rows are left out.
+        reliability_after: The same after scaling; None where `after` is None.
+        reliability_adaptive: Bins of equally many rows as predicted.
+        temperatures: Temperature of each job of `run.jobs`, above 1 where the model was
+            overconfident; empty where `after` is None.
+        at_bound: Number of temperatures at a bound of the search: the validation rows are all
+            predicted correctly, or no better than by chance.
+        clipped: Number of test rows whose label has probability 0 in predictions.csv.
     """
 
     before: CalibrationScores
     after: CalibrationScores | None
-    bins: int
     reliability: tuple[ReliabilityBin, ...]
     reliability_after: tuple[ReliabilityBin, ...] | None
     reliability_adaptive: tuple[ReliabilityBin, ...]
@@ -90,11 +89,11 @@ class Calibration:
 
 
 def calibrate(jobs: Sequence[JobResult]) -> Calibration:
-    """Calibration of the test rows of all jobs; scores are those of each seed, averaged."""
-    test = [_Rows.of(job, job.test) for job in jobs]
+    """Calibration of the test rows of all jobs; scores are means over seeds."""
+    test = [_Predicted.of(job, job.test) for job in jobs]
     temperatures: list[float] = []
     for job in jobs:
-        valid = _Rows.of(job, ~job.test)
+        valid = _Predicted.of(job, ~job.test)
         if len(valid.labels):
             temperatures.append(fit_temperature(valid.probabilities, valid.labels))
     whole = _together(test)
@@ -108,7 +107,6 @@ def calibrate(jobs: Sequence[JobResult]) -> Calibration:
     return Calibration(
         before=_seed_mean(jobs, test),
         after=after,
-        bins=BINS,
         reliability=reliability(*whole.top()),
         reliability_after=bins_after,
         reliability_adaptive=reliability(*whole.top(), adaptive=True),
@@ -121,7 +119,7 @@ def calibrate(jobs: Sequence[JobResult]) -> Calibration:
 def fit_temperature(probabilities: Floats, labels: _Ints) -> float:
     """The temperature within `BOUNDS` that minimises the negative log-likelihood.
 
-    The likelihood is concave in 1 / T, so the minimum is the only one.
+    The log-likelihood is concave in 1 / T, so there is one minimum.
 
     Args:
         probabilities: `[N, K]`, N of 1 or more.
@@ -130,6 +128,7 @@ def fit_temperature(probabilities: Floats, labels: _Ints) -> float:
     logits = np.log(np.maximum(probabilities, FLOOR))
     rows = np.arange(len(labels))
 
+    # searched on a logarithmic scale: halving and doubling T are steps of the same size
     def loss(log_temperature: float) -> float:
         return -float(log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].mean())
 
@@ -140,7 +139,7 @@ def fit_temperature(probabilities: Floats, labels: _Ints) -> float:
 
 
 def scale(probabilities: Floats, temperature: float) -> Floats:
-    """Probabilities `[N, K]` at another temperature; 1 leaves them as they are."""
+    """Probabilities `[N, K]` at another temperature; 1 changes nothing."""
     logits = np.log(np.maximum(probabilities, FLOOR)) / temperature
     return np.asarray(softmax(logits, axis=1), np.float64)
 
@@ -169,8 +168,8 @@ def reliability(
     Args:
         confidence: `[N]`, the probability of the predicted class.
         correct: `[N]`, 1 where that class is the label, else 0.
-        adaptive: Cut at quantiles of the confidence, so that bins hold as many rows each (but for
-            equal ones, which stay together), rather than into equal widths.
+        adaptive: Whether to cut at quantiles of the confidence, so that bins hold equally many rows
+            (rows of equal confidence stay together), instead of into equal widths.
         bins: B.
     """
     edges = np.linspace(0, 1, bins + 1)
@@ -190,13 +189,13 @@ def reliability(
 
 
 def expected_error(points: Sequence[ReliabilityBin]) -> float:
-    """Expected calibration error: distance of accuracy and confidence, weighted by rows."""
+    """Expected calibration error: mean |accuracy - confidence| of bins, weighted by rows."""
     total = sum(point.count for point in points)
     return sum(point.count * abs(point.accuracy - point.confidence) for point in points) / total
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _Predicted:
     """Probabilities `[N, K]` whose rows sum to 1, labels `[N]` and predictions `[N]`."""
 
     probabilities: Floats
@@ -204,7 +203,7 @@ class _Rows:
     predictions: _Ints
 
     @classmethod
-    def of(cls, job: JobResult, keep: NDArray[np.bool_]) -> _Rows:
+    def of(cls, job: JobResult, keep: NDArray[np.bool_]) -> _Predicted:
         shares = job.probabilities[keep]
         shares = shares / shares.sum(1, keepdims=True)
         return cls(shares, job.labels[keep], job.predictions[keep])
@@ -226,19 +225,19 @@ class _Rows:
         )
 
 
-def _scaled(rows: _Rows, temperature: float) -> _Rows:
-    return _Rows(scale(rows.probabilities, temperature), rows.labels, rows.predictions)
+def _scaled(rows: _Predicted, temperature: float) -> _Predicted:
+    return _Predicted(scale(rows.probabilities, temperature), rows.labels, rows.predictions)
 
 
-def _together(parts: Sequence[_Rows]) -> _Rows:
-    return _Rows(
+def _together(parts: Sequence[_Predicted]) -> _Predicted:
+    return _Predicted(
         np.concatenate([part.probabilities for part in parts]),
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.predictions for part in parts]),
     )
 
 
-def _seed_mean(jobs: Sequence[JobResult], parts: Sequence[_Rows]) -> CalibrationScores:
+def _seed_mean(jobs: Sequence[JobResult], parts: Sequence[_Predicted]) -> CalibrationScores:
     """Scores of each seed, its folds pooled, averaged over seeds."""
     by_seed = [
         _together([part for job, part in zip(jobs, parts, strict=True) if job.seed == seed])

@@ -1,6 +1,6 @@
-"""The errors to listen to first: where most models agree, and are sure, and are wrong.
+"""Worst errors: test utterances that most seeds predict wrongly with high confidence.
 
-Often it is the label that is doubtful there, or the recording.
+They are worth listening to: often the label is doubtful there, or the recording.
 """
 
 from __future__ import annotations
@@ -9,60 +9,49 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from features.corpus.manifest import Label
 from pipeline.evaluation.rows import RunRows
 from pipeline.metrics import Floats
 
-SHOWN = 20
+SHOWN = 20  # utterances listed in a report
 
 
 @dataclass(frozen=True)
 class WorstError:
-    """A test utterance that most seeds got wrong with great confidence.
+    """A test utterance that most seeds predicted wrongly.
 
     Attributes:
-        id: The utterance.
-        speaker: Who says it.
-        label: True class.
+        utterance: Label of the utterance.
         predicted: The wrong class with the highest mean probability.
-        probability: That mean, over seeds.
-        seeds_wrong: How many seeds' models were wrong (of `seeds`).
-        seeds: How many predicted it.
-        text: Transcript; None where unknown, as all below.
-        audio: Path below the corpus root.
-        start: Seconds into that file.
-        stop: Seconds into that file.
+        probability: Mean over seeds of the probability of `predicted`.
+        seeds_wrong: Number of seeds that predicted the utterance wrongly.
+        seeds: Number of seeds that predicted it.
     """
 
-    id: str
-    speaker: str
-    label: str
+    utterance: Label
     predicted: str
     probability: float
     seeds_wrong: int
     seeds: int
-    text: str | None
-    audio: str | None
-    start: float | None
-    stop: float | None
 
 
 @dataclass(frozen=True)
 class WorstErrors:
-    """The worst errors, worst first, and how many utterances most seeds got wrong in all."""
+    """The worst errors, the most confident first, and the number of all such utterances."""
 
     shown: tuple[WorstError, ...]
     total: int
 
 
 def worst_errors(rows: RunRows, *, shown: int = SHOWN) -> WorstErrors:
-    """Test utterances that more than half of the seeds got wrong, the surest first."""
+    """Test utterances that more than half of the seeds predicted wrongly."""
     size = len(rows.utterances)
     times = np.bincount(rows.utterance, minlength=size)
     wrong = np.bincount(rows.utterance, rows.predictions != rows.labels, minlength=size)
     sums: Floats = np.zeros((size, len(rows.classes)))
     np.add.at(sums, rows.utterance, rows.probabilities)
     means = sums / times[:, None]
-    means[rows.utterance, rows.labels] = -1
+    means[rows.utterance, rows.labels] = -1  # the true class is never the highest
     found = np.flatnonzero(2 * wrong > times).tolist()
     ids = [rows.utterances[u].id for u in found]
     ranked = [u for _, _, u in sorted(zip(-means[found].max(1), ids, found, strict=True))]
@@ -74,17 +63,11 @@ def worst_errors(rows: RunRows, *, shown: int = SHOWN) -> WorstErrors:
 
 def _error(rows: RunRows, index: int, others: Floats, wrong: int) -> WorstError:
     """`others` `[K]`: mean probability of each class but for the true one."""
-    label, guess = rows.utterances[index], int(others.argmax())
+    guess = int(others.argmax())
     return WorstError(
-        id=label.id,
-        speaker=label.speaker,
-        label=label.label,
+        utterance=rows.utterances[index],
         predicted=rows.classes[guess],
         probability=float(others[guess]),
         seeds_wrong=wrong,
         seeds=int((rows.utterance == index).sum()),
-        text=label.text,
-        audio=label.audio,
-        start=label.start,
-        stop=label.stop,
     )

@@ -16,11 +16,11 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from features.audio.read import SAMPLE_RATE_HZ, read_audio
+from features.corpus.manifest import Label
 from features.corpus.utterance import Utterance
 from features.errors import HeronryError, ManifestError, ParamsError
 from features.files.records import read_rows
 from features.settings.locations import corpus_root
-from pipeline.evaluation.errors import WorstError
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.report.records import Report
 
@@ -59,17 +59,17 @@ class Clips:
         self._root, self._budget, self._left = root, budget_bytes, budget_bytes
         self._hashes = hashes or {}
 
-    def find(self, error: WorstError) -> Clip:
+    def find(self, label: Label) -> Clip:
         """The clip of an utterance."""
-        if error.audio is None:
+        if label.audio is None:
             return Clip(silent="the corpus has no audio of it")
         if self._root is None:
             return Clip(silent="the audio is not on the machine that wrote this page")
-        path = PurePosixPath(error.audio)
+        path = PurePosixPath(label.audio)
         if path.is_absolute() or ".." in path.parts:
             return Clip(silent="its path leaves the corpus's folder")
         try:
-            content = _encoded(self._root / path, error, self._hashes.get(error.id))
+            content = _encoded(self._root / path, label, self._hashes.get(label.id))
         except ManifestError:
             return Clip(
                 silent="its audio is missing, or is not the recording that the model was tested on"
@@ -87,9 +87,9 @@ def clips_of(report: Report) -> list[Clip]:
     """A clip for each error that is shown."""
     if os.environ.get(VARIABLE, "").strip().lower() in ("no", "0", "false"):
         return [Clip(silent="left out")] * len(report.errors.shown)
-    hashes = _audio_hashes(report.run, {error.id for error in report.errors.shown})
+    hashes = _audio_hashes(report.run, {error.utterance.id for error in report.errors.shown})
     clips = Clips(audio_root(report.run), hashes=hashes)
-    return [clips.find(error) for error in report.errors.shown]
+    return [clips.find(error.utterance) for error in report.errors.shown]
 
 
 def audio_root(run: RunFolder) -> Path | None:
@@ -121,10 +121,10 @@ def _utterances(run: RunFolder) -> Path:
     return parents[min(3, len(parents) - 1)] / "data" / run.corpus / "utterances"
 
 
-def _encoded(path: Path, error: WorstError, sha256: str | None) -> bytes:
+def _encoded(path: Path, label: Label, sha256: str | None) -> bytes:
     import soundfile
 
-    samples = read_audio(path, id=error.id, start=error.start, stop=error.stop, sha256=sha256)
+    samples = read_audio(path, id=label.id, start=label.start, stop=label.stop, sha256=sha256)
     file = io.BytesIO()
     soundfile.write(
         file, samples.clip(-1, 1), SAMPLE_RATE_HZ, format="MP3", subtype="MPEG_LAYER_III"

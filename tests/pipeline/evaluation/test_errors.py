@@ -47,7 +47,7 @@ def test_what_most_seeds_got_wrong_comes_surest_first(rows: RunRows) -> None:
     found = worst_errors(rows)
     assert found.total == 3
     indices = [3, 5, 9]
-    assert [error.id for error in found.shown] == [rows.utterances[u].id for u in indices]
+    assert [error.utterance.id for error in found.shown] == [rows.utterances[u].id for u in indices]
     assert [error.seeds_wrong for error in found.shown] == [3, 2, 3]
     assert {error.seeds for error in found.shown} == {3}
     first, second, third = found.shown
@@ -56,10 +56,7 @@ def test_what_most_seeds_got_wrong_comes_surest_first(rows: RunRows) -> None:
     assert third.probability == pytest.approx((0.97 + 0.01 * 2) / 3)
     label = rows.utterances[3]
     assert first.predicted == rows.classes[(rows.classes.index(label.label) + 1) % 4]
-    facts = (first.speaker, first.label, first.text, first.audio, first.start, first.stop)
-    assert facts == (
-        *(label.speaker, label.label, label.text, label.audio, label.start, label.stop),
-    )
+    assert first.utterance == label
 
 
 def test_the_predicted_class_is_never_the_true_one(rows: RunRows) -> None:
@@ -68,7 +65,7 @@ def test_the_predicted_class_is_never_the_true_one(rows: RunRows) -> None:
     mine = rows.utterance == 4
     assert rows.probabilities[mine].mean(0).argmax() == rows.labels[mine][0]
     (error,) = worst_errors(rows).shown
-    assert error.predicted != error.label
+    assert error.predicted != error.utterance.label
     assert error.probability < 0.3
 
 
@@ -86,6 +83,6 @@ def test_equal_errors_come_in_order_of_id_and_only_some_are_shown(rows: RunRows)
         mistake(rows, utterance, [1, 1, 1], 0.8)
     found = worst_errors(rows)
     assert (len(found.shown), found.total) == (20, 30)
-    ids = [error.id for error in found.shown]
+    ids = [error.utterance.id for error in found.shown]
     assert ids == sorted(ids)
     assert len(worst_errors(rows, shown=3).shown) == 3

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from features.corpus.manifest import Label
 from features.corpus.utterance import Utterance
 from features.files.records import write_rows
-from pipeline.evaluation.errors import WorstError
 from pipeline.report.clips import Clip, Clips, audio_root
 from pipeline.report.evaluate import evaluate
 from pipeline.report.page import section, view_of
@@ -21,7 +21,7 @@ from pipeline.report.records import Report
 from tests.support.fake_run import FakeRun
 
 RATE_HZ = 44_100
-ERROR = WorstError("u1", "s", "sad", "happy", 0.9, 2, 2, "hm", "audio/a.wav", None, None)
+LABEL = Label("u1", "sad", "s", text="hm", audio="audio/a.wav")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def decoded(address: str) -> tuple[np.ndarray, int]:
 
 
 def test_a_clip_is_the_span_in_mono_at_16_khz(corpus: Path) -> None:
-    clip = Clips(corpus).find(replace(ERROR, start=1.0, stop=1.5))
+    clip = Clips(corpus).find(replace(LABEL, start=1.0, stop=1.5))
     samples, rate_hz = decoded(clip.address)
     assert clip.silent == ""
     assert (rate_hz, samples.ndim) == (16_000, 1)
@@ -53,28 +53,28 @@ def test_a_clip_is_the_span_in_mono_at_16_khz(corpus: Path) -> None:
     assert np.argmax(heard) / 2 == pytest.approx(440, abs=3)
     # the mean of a tone of amplitude 0.8 and silence
     assert np.abs(samples[2000:6000]).max() == pytest.approx(0.4, abs=0.05)
-    whole, _ = decoded(Clips(corpus).find(ERROR).address)
+    whole, _ = decoded(Clips(corpus).find(LABEL).address)
     assert len(whole) > 3 * len(samples)
 
 
 def test_equal_clips_have_equal_bytes(corpus: Path) -> None:
-    assert Clips(corpus).find(ERROR) == Clips(corpus).find(ERROR)
+    assert Clips(corpus).find(LABEL) == Clips(corpus).find(LABEL)
 
 
 def test_what_exceeds_the_budget_is_left_out_and_smaller_clips_go_on(corpus: Path) -> None:
-    size = len(Clips(corpus).find(ERROR).address)
-    short = replace(ERROR, start=0.0, stop=0.2)
+    size = len(Clips(corpus).find(LABEL).address)
+    short = replace(LABEL, start=0.0, stop=0.2)
     clips = Clips(corpus, budget_bytes=2 * size - 1)
-    assert clips.find(ERROR).address
+    assert clips.find(LABEL).address
     full = f"the clips of a page hold {(2 * size - 1) / 1e6:g} MB at most"
-    assert clips.find(ERROR) == Clip(silent=full)
+    assert clips.find(LABEL) == Clip(silent=full)
     assert clips.find(short).address
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../secret.wav", "audio/../../secret.wav"])
 def test_nothing_outside_the_corpus_is_read(corpus: Path, path: str) -> None:
     soundfile.write(corpus.parent / "secret.wav", np.zeros(RATE_HZ), RATE_HZ)
-    found = Clips(corpus).find(replace(ERROR, audio=path))
+    found = Clips(corpus).find(replace(LABEL, audio=path))
     assert found == Clip(silent="its path leaves the corpus's folder")
 
 
@@ -88,9 +88,9 @@ def test_what_cannot_be_heard_says_why(corpus: Path) -> None:
         (gone, {"audio": "audio/missing.wav"}),
         ("the corpus has no audio of it", {"audio": None}),
     ):
-        error: WorstError = replace(ERROR, **changes)
-        assert Clips(corpus).find(error) == Clip(silent=reason)
-    assert "not on the machine" in Clips(None).find(ERROR).silent
+        label: Label = replace(LABEL, **changes)
+        assert Clips(corpus).find(label) == Clip(silent=reason)
+    assert "not on the machine" in Clips(None).find(LABEL).silent
 
 
 @pytest.fixture
@@ -108,32 +108,31 @@ def with_sound(report: Report, missing: int = 0) -> str:
     folder = report.run.path.parents[3] / "data/fake/utterances/audio"
     folder.mkdir(parents=True, exist_ok=True)
     soundfile.write(folder / "x.wav", np.full(1600, 0.1), 16_000)
-    shown = tuple(
-        replace(
-            error, audio="audio/no.wav" if k < missing else "audio/x.wav", start=None, stop=None
-        )
-        for k, error in enumerate(report.errors.shown)
-    )
-    return errors_section(replace(report, errors=replace(report.errors, shown=shown)))
+    shown = []
+    for k, error in enumerate(report.errors.shown):
+        audio = "audio/no.wav" if k < missing else "audio/x.wav"
+        moved = replace(error.utterance, audio=audio, start=None, stop=None)
+        shown.append(replace(error, utterance=moved))
+    return errors_section(replace(report, errors=replace(report.errors, shown=tuple(shown))))
 
 
 def test_errors_have_text_speaker_and_a_player(report: Report) -> None:
     found = with_sound(report, missing=2)
     error = report.errors.shown[0]
-    assert f"<b>{error.label}</b>, predicted <b>{error.predicted}</b>" in found
+    assert f"<b>{error.utterance.label}</b>, predicted <b>{error.predicted}</b>" in found
     assert f"{error.probability:.2f}, wrong in {error.seeds_wrong} of 2 seeds" in found
     assert found.count('<audio controls="" preload="none" src="data:audio/mpeg;base64,') == (
         len(report.errors.shown) - 2
     )
     assert found.count("no sound: its audio is missing") == 2
     assert "under its licence (CC0-1.0)" in found
-    assert f"“{error.text}”" in found
+    assert f"“{error.utterance.text}”" in found
 
 
 def test_a_recording_that_was_replaced_is_not_played(report: Report) -> None:
     folder = report.run.path.parents[3] / "data/fake/utterances"
     folder.mkdir(parents=True)
-    ids = [error.id for error in report.errors.shown]
+    ids = [error.utterance.id for error in report.errors.shown]
     rows = [Utterance(id, "audio/x.wav", "0" * 64) for id in ids[1:]]
     write_rows(folder / "manifest.jsonl", rows)
     found = with_sound(report)
