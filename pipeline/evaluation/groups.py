@@ -1,14 +1,14 @@
-"""Does the model serve all alike? Scores of groups of test utterances, and their gaps.
+"""Scores of groups of test utterances (gender, duration, session, speaker), and their gaps.
 
 A group of fewer than `MINIMUM_UTTERANCES` is listed and not scored; one of fewer than
-`MINIMUM_SPEAKERS` has no interval and enters no gap, as it tells people apart, not groups.
+`MINIMUM_SPEAKERS` has no interval and enters no gap, since its score is about that person.
 
 Draws are those of the whole run (`pipeline.evaluation.statistics.resample`), so that groups are
-compared within each draw; a draw without any utterance of a group is left out of what is said about
-it. Groups may lack classes: each is scored over those that it has, as any subset
+compared within each draw; a draw without any utterance of a group does not count for that group.
+Groups may lack classes: each is scored over the classes it has, as any subset
 (`pipeline.metrics`).
 
-Legend: U test utterances, R test rows, D draws.
+Shapes: U test utterances, R test rows, D draws.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from pipeline.evaluation.statistics import (
 )
 from pipeline.metrics import MONITORS, Floats, scores
 
-MINIMUM = 10  # utterances; the accuracy on fewer is mostly luck
+MINIMUM_UTTERANCES = 10  # the score on fewer is mostly luck
+MINIMUM_SPEAKERS = 2
+BANDS = {"under 2 s": 0.0, "2 to 5 s": 2.0, "5 to 10 s": 5.0, "10 s and over": 10.0}
+"""First second of each group by duration."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,14 @@ class SpeakerSpread:
     """Accuracy by speaker.
 
     Attributes:
-        speakers: Those with `minimum` test utterances or more, worst first.
-        minimum: Fewer than so many utterances are not scored.
-        too_few: Speakers left out for that.
+        speakers: Speakers with `MINIMUM_UTTERANCES` test utterances or more, worst first.
+        too_few: Number of speakers with fewer.
         lowest: Lowest accuracy; None without scored speakers, as the next two.
-        median: Of the scored speakers.
+        median: Median accuracy.
         highest: Highest accuracy.
     """
 
     speakers: tuple[SpeakerScore, ...]
-    minimum: int
     too_few: int
     lowest: float | None
     median: float | None
@@ -68,18 +69,17 @@ def speaker_spread(rows: RunRows) -> SpeakerSpread:
     )
     utterances = np.bincount(of_utterance, minlength=len(names))
     speaker = of_utterance[rows.utterance]
-    # every seed has predicted the same utterances, so the mean over rows is that over seeds
+    # every seed predicts the same utterances, so the mean over rows is the mean over seeds
     right = np.bincount(speaker, rows.predictions == rows.labels, minlength=len(names))
     accuracy = right / np.bincount(speaker, minlength=len(names))
     scored = [
         SpeakerScore(str(names[k]), int(utterances[k]), float(accuracy[k]))
         for k in np.argsort(accuracy, kind="stable")
-        if utterances[k] >= MINIMUM
+        if utterances[k] >= MINIMUM_UTTERANCES
     ]
     values = [score.accuracy for score in scored]
     return SpeakerSpread(
         speakers=tuple(scored),
-        minimum=MINIMUM,
         too_few=len(names) - len(scored),
         lowest=values[0] if values else None,
         median=float(np.median(values)) if values else None,
@@ -87,47 +87,38 @@ def speaker_spread(rows: RunRows) -> SpeakerSpread:
     )
 
 
-MINIMUM_UTTERANCES = 10
-MINIMUM_SPEAKERS = 2
-BANDS = {"under 2 s": 0.0, "2 to 5 s": 2.0, "5 to 10 s": 5.0, "10 s and over": 10.0}
-"""Groups by duration, and the seconds that each begins with."""
-
-
 @dataclass(frozen=True)
 class UtteranceGroup:
     """Some of the test utterances.
 
     Attributes:
-        name: Of the group; of the slot or condition, where that is what was scored.
-        utterances: Distinct ones.
-        speakers: Who say them.
-        clusters: How many of those that the bootstrap draws hold some of them. An interval over
-            few (`pipeline.evaluation.statistics.FEW_CLUSTERS`) is likely too narrow.
-        scores: Empty for too few utterances (`pipeline.evaluation.groups.MINIMUM_UTTERANCES`).
-        intervals: Empty for too few utterances, speakers or clusters.
+        name: Name of the group, or of the slot or condition that was scored.
+        utterances: Number of distinct utterances.
+        speakers: Number of their speakers.
+        scores: Scores; empty for fewer than `MINIMUM_UTTERANCES`.
+        intervals: Intervals; empty for too few utterances, speakers or clusters.
     """
 
     name: str
     utterances: int
     speakers: int
-    clusters: int
     scores: Scores
     intervals: Intervals
 
 
 @dataclass(frozen=True)
 class Gap:
-    """How far groups lie apart in a metric, among groups that have an interval.
+    """Highest minus lowest score of a metric, among groups that have an interval.
 
     Attributes:
         best: Name of the group with the highest score.
-        worst: Name of the group with the lowest one.
+        worst: Name of the group with the lowest score.
         value: Highest minus lowest score.
-        interval: Of highest minus lowest, whichever groups these are in a draw; never below 0,
-            so it does not tell whether there is a gap.
-        difference: Interval of `best` minus `worst`, these two. It holds 0 where chance alone
-            may have made the gap. Of more than two groups these two were picked for
-            lying apart, so it is somewhat too sure then.
+        interval: Interval of highest minus lowest, whichever groups these are in a draw. It is
+            never below 0, so it does not show whether there is a gap.
+        difference: Interval of `best` minus `worst`, these two groups in every draw. It holds 0
+            where chance alone may explain the gap. Among more than two groups these two were
+            selected for their distance, so that it is somewhat too narrow.
     """
 
     best: str
@@ -139,15 +130,14 @@ class Gap:
 
 @dataclass(frozen=True)
 class Grouping:
-    """Test utterances divided by something.
+    """Test utterances divided into groups.
 
     Attributes:
-        field: "gender", "duration", "session", "words" (whether the corpus has the same words
-            with another label), "text_probe" (whether the text alone reads neutral), or
-            "lexical" (neutral: by words or by probe): pipeline.evaluation.groups.
-        groups: In order of name, or of duration.
-        gaps: By metric; empty with fewer than two groups that have intervals.
-        unknown: Test utterances about which the corpus does not say it.
+        field: "gender", "duration", "session", or, from `pipeline.evaluation.lexical`, "words",
+            "text_probe", "lexical".
+        groups: Groups in order of name, or of duration.
+        gaps: Gaps by metric; empty with fewer than two groups that have intervals.
+        unknown: Number of test utterances whose group the corpus does not state.
     """
 
     field: str
@@ -158,7 +148,7 @@ class Grouping:
 
 @dataclass(frozen=True)
 class Measured:
-    """A group, and its scores `[D]` in each draw by metric; none for a group without intervals."""
+    """A group and its scores `[D]` in each draw by metric; no draws without intervals."""
 
     group: UtteranceGroup
     draws: Mapping[str, Floats]
@@ -176,16 +166,16 @@ def measure(
 
     Args:
         rows: All test rows.
-        name: Of the group.
-        keep: `[U]`, which utterances; None: all.
-        predictions: `[R]`, in place of the model's own.
-        least: Fewer utterances are not scored.
+        name: Name of the group.
+        keep: `[U]` members of the group; None: all utterances.
+        predictions: `[R]` predictions to score instead of the model's own.
+        least: Smallest number of utterances that is scored.
     """
     keep = np.ones(len(rows.utterances), bool) if keep is None else keep
     matrices = rows.matrices(keep, predictions)
     clusters = int((matrices.sum((0, 2, 3)) > 0).sum())
     speakers = len({rows.utterances[u].speaker for u in np.flatnonzero(keep)})
-    group = UtteranceGroup(name, int(keep.sum()), speakers, clusters, {}, {})
+    group = UtteranceGroup(name, int(keep.sum()), speakers, {}, {})
     if group.utterances < least:
         return Measured(group, {})
     found = {key: float(value.mean()) for key, value in scores(matrices.sum(1)).items()}
@@ -204,9 +194,9 @@ def grouping(
 
     Args:
         rows: All test rows.
-        field: What they are divided by.
-        names: `[U]`, the group of each utterance; None where it is unknown.
-        order: Of the groups; None: by name.
+        field: Name of the grouping.
+        names: `[U]` group of each utterance; None where it is unknown.
+        order: Order of the groups; None: by name.
 
     Returns:
         The groups that occur; None if the group of every utterance is unknown.
@@ -226,7 +216,7 @@ def grouping(
 
 
 def known_groupings(rows: RunRows) -> list[Grouping]:
-    """Those by gender, duration and session, as far as the corpus says."""
+    """Groupings by gender, duration and session, as far as the corpus states them."""
     labels = rows.utterances
     found = (
         grouping(rows, "gender", [label.gender for label in labels]),

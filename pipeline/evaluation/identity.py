@@ -1,12 +1,12 @@
-"""Whose results reports/ holds: the run that they are of, named in the files themselves.
+"""Identity of the run whose results reports/ holds, stored in the files themselves.
 
-What params.yaml selects says nothing of it: it may have been edited since. So metrics.json and
-predictions.parquet name their run, and whoever reads reports/ takes it from there. Keys, all text:
+params.yaml may have been edited since, so that readers of reports/ take the run from metrics.json
+and predictions.parquet. Keys, all text:
 
 - `run_regime`, `run_corpus`, `run_fusion`: as in run.json;
-- `test_sha256`: of what was asked, the sorted lines `fold<TAB>id<TAB>label` of all test utterances
-  (those without features too), so that equal ones mean scores on the same test set;
-- `predictions_sha256`: of the bytes of predictions.csv beside it.
+- `test_sha256`: SHA-256 of the sorted lines `fold<TAB>id<TAB>label` of all test utterances (those
+  without features too): equal hashes mean scores on the same test set;
+- `predictions_sha256`: SHA-256 of predictions.csv beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.evaluation.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """A run, as the files of a report name it."""
+    """A run, its test set and its predictions."""
 
     run_regime: str
     run_corpus: str
@@ -32,12 +32,12 @@ class RunIdentity:
 
     @classmethod
     def of_run(cls, run: RunFolder, labels: Iterable[Label], predictions_sha256: str) -> Self:
-        """Name a run.
+        """Identity of a run.
 
         Args:
-            run: What was read.
-            labels: Those of the whole corpus.
-            predictions_sha256: Of predictions.csv of the report.
+            run: Run folder.
+            labels: Labels of the whole corpus.
+            predictions_sha256: SHA-256 of the report's predictions.csv.
         """
         lines = sorted(
             f"{fold}\t{label.id}\t{label.label}\n"
@@ -50,17 +50,17 @@ class RunIdentity:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self | None:
-        """From the content of metrics.json; None if an older release wrote it, which names none."""
+        """Identity in the content of metrics.json; None if an older release wrote it without."""
         found = [content.get(name) for name in KEYS]
         named = [each for each in found if isinstance(each, str)]
         return cls(*named) if len(named) == len(found) else None
 
     def to_dict(self) -> dict[str, str]:
-        """For JSON."""
+        """Keys and values for a file."""
         return asdict(self)
 
     def line(self) -> str:
-        """For people."""
+        """Fusion, corpus and regime in one line."""
         return f"{self.run_fusion} on {self.run_corpus} ({self.run_regime})"
 
 

@@ -1,4 +1,4 @@
-"""Holds a run against the labels that it says it was trained on, and counts what it trained on."""
+"""Checks a run against the labels it was trained on, and counts its classes in them."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def check_card(run: RunFolder, card: Mapping[str, Any], path: Path) -> None:
 
 
 def check_named(run: RunFolder, **expected: str) -> None:
-    """Refuse a run folder that lies where another run belongs.
+    """Refuse a run folder at the path of another run.
 
     Args:
-        run: What was read.
+        run: Run folder.
         expected: `regime`, `corpus` and `fusion` of its path.
 
     Raises:
@@ -48,10 +48,10 @@ def check_named(run: RunFolder, **expected: str) -> None:
 
 
 def check_labels(run: RunFolder, known: Mapping[str, Label]) -> None:
-    """Refuse a run whose rows contradict the labels, or that leaves test utterances out.
+    """Refuse a run whose rows contradict the labels, or that leaves utterances out.
 
     Args:
-        run: What was read.
+        run: Run folder.
         known: Labels by id.
 
     Raises:
@@ -85,14 +85,14 @@ def _check_rows(run: RunFolder, job: JobResult, known: Mapping[str, Label]) -> N
         split = label.splits[job.fold : job.fold + 1]
         expected = [label.speaker, label.dialogue or "", *split, label.label]
         if found != expected:
-            told = "speaker, dialogue, split, label"
-            table.refuse(index, f"{told} of {id!r} are {found}; labels.jsonl: {expected}")
+            columns = "speaker, dialogue, split, label"
+            table.refuse(index, f"{columns} of {id!r} are {found}; labels.jsonl: {expected}")
 
 
 def class_counts(run: RunFolder, known: Mapping[str, Label], split: str) -> Floats:
-    """Utterances of each class in a split of each fold, dropped ones left out: `[F, K]`."""
+    """`[F, K]` utterances of each class in a split of each fold, without dropped ones."""
     counts = np.zeros((run.folds, len(run.classes)))
-    for job in run.jobs[: run.folds]:
+    for job in run.jobs[: run.folds]:  # those of the first seed: splits are the same for all
         ids = _split_ids(run, known.values(), job, split)
         found = Counter(known[id].label for id in ids)
         counts[job.fold] = [found[name] for name in run.classes]

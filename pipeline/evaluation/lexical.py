@@ -1,18 +1,17 @@
-"""Which test utterances the words alone do not decide.
+"""Finds lexically neutral test utterances: those whose words do not decide the label.
 
-HERON claims that audio earns its place where the text is lexically neutral or ambiguous. That is
-made countable in two ways:
+HERON's claim is that audio helps where the text is lexically neutral or ambiguous. Two criteria:
 
 - *ambiguous words*: the corpus has the same transcript, normalised, under two or more labels (all
   splits count; utterances that the label map leaves out do not). In a corpus of scripted sentences
   without transcripts the sentence stands for its words, so that all its utterances are ambiguous.
   A long spontaneous sentence hardly ever occurs twice, so this finds the short ones ("yeah").
 - *neutral to a text probe*: the linear probe on the text slot (probes.csv) predicts the class named
-  neutral in most seeds. What counts as neutral text is what a simple reader takes for it.
+  neutral in most seeds.
 
-An utterance is lexically neutral if it is either.
+An utterance is lexically neutral if either holds.
 
-Legend: U test utterances.
+Shapes: U test utterances.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from pipeline.evaluation.rows import Flags, RunRows
 from pipeline.runs.word_errors import TEXT, normalised
 
 NEUTRAL = ("neutral", "neu")
-"""Names, in lower case, of the class that stands for no emotion."""
+"""Names of the class without emotion, in lower case."""
 
 
 def lexically_neutral(rows: RunRows, labels: Iterable[Label]) -> Flags | None:
-    """`[U]`; None if neither transcripts, nor sentences, nor a text probe are known.
+    """`[U]` lexically neutral ones; None without transcripts, sentences and text probe.
 
     Args:
         rows: All test rows.
-        labels: Those of the whole corpus.
+        labels: Labels of the whole corpus.
     """
     sides = [_words(rows, labels), _probe(rows)]
     known = [side for side in sides if side is not None]
@@ -47,7 +46,7 @@ def lexically_neutral(rows: RunRows, labels: Iterable[Label]) -> Flags | None:
 
 
 def lexical_groupings(rows: RunRows, labels: Iterable[Label]) -> list[Grouping]:
-    """Divide by words, by text probe, and by both together; the last only where both are known."""
+    """Groupings by words, by text probe, and by both; the last only where both are known."""
     words, probe = _words(rows, labels), _probe(rows)
     found = []
     if words is not None:
@@ -80,7 +79,7 @@ def _key(label: Label) -> str | None:
 
 
 def _probe(rows: RunRows) -> list[bool | None] | None:
-    """Whether the text probe takes each utterance for neutral."""
+    """Whether the text probe predicts neutral for each utterance in most seeds."""
     neutral = [k for k, name in enumerate(rows.classes) if name.lower() in NEUTRAL]
     if not neutral or not all(TEXT in job.probes for job in rows.jobs):
         return None

@@ -1,4 +1,4 @@
-"""`reports/predictions.csv` and `reports/predictions.parquet`: all rows that a report rests on.
+"""Writes and reads `reports/predictions.csv` and `reports/predictions.parquet`.
 
 Both hold the same rows, those of all seeds and folds: id, speaker, dialogue, split (valid or
 test), fold, seed, label, prediction, and p_<class>. The CSV file is the runs' own text, with an
@@ -32,7 +32,7 @@ def write_csv_predictions(folder: Path, tables: Sequence[Table]) -> str:
     """Write predictions.csv into `folder`; returns its SHA-256.
 
     Args:
-        folder: Exists.
+        folder: Existing folder.
         tables: predictions.csv of every job, with the same columns.
     """
     write_sheet(folder / CSV, tables[0].header, (row for table in tables for row in table.rows))
@@ -40,14 +40,14 @@ def write_csv_predictions(folder: Path, tables: Sequence[Table]) -> str:
 
 
 def write_parquet_predictions(
-    folder: Path, tables: Sequence[Table], whose: Mapping[str, str]
+    folder: Path, tables: Sequence[Table], identity: Mapping[str, str]
 ) -> None:
     """Write predictions.parquet into `folder`; equal arguments give equal bytes.
 
     Args:
-        folder: Exists.
-        tables: As `write_csv_predictions`.
-        whose: Names the run, for the metadata.
+        folder: Existing folder.
+        tables: As for `write_csv_predictions`.
+        identity: Keys and values of `RunIdentity`, for the metadata.
     """
     rows = [row for table in tables for row in table.rows]
     header = tables[0].header
@@ -56,7 +56,7 @@ def write_parquet_predictions(
         pa.array(_parsed(name, cells), _type(name))
         for name, cells in zip(header, columns, strict=True)
     ]
-    table = pa.table(arrays, names=list(header)).replace_schema_metadata(dict(whose))
+    table = pa.table(arrays, names=list(header)).replace_schema_metadata(dict(identity))
     with replacing(folder / PARQUET) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
@@ -65,7 +65,7 @@ def read_predictions(path: Path) -> pa.Table:
     """Read either file as an Arrow table of the same types; `.to_pydict()` gives plain lists.
 
     Args:
-        path: Ends in .csv or .parquet.
+        path: File whose name ends in .csv or .parquet.
 
     Raises:
         RunError: If it cannot be read, or has other columns.

@@ -1,6 +1,6 @@
-"""The test rows of a run as arrays, with who said them and what the bootstrap draws.
+"""Test rows of a run as arrays, with the clusters that the bootstrap draws.
 
-Legend: R test rows of all seeds and folds, U distinct test utterances, S seeds, C clusters,
+Shapes: R test rows of all seeds and folds, U distinct test utterances, S seeds, C clusters,
 K classes.
 """
 
@@ -22,19 +22,19 @@ from pipeline.metrics import Counts, Floats
 Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 UNITS = ("speaker", "dialogue")
-"""Of what may be drawn as a whole."""
+"""Kinds of clusters."""
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """What the bootstrap draws.
+    """Clusters that the bootstrap draws.
 
     Attributes:
-        unit: "speaker" or "dialogue": `pipeline.evaluation.rows.cluster_unit` decides.
-        number: How many there are among the test rows.
-        shared_speakers: Speakers whose test utterances lie in several clusters. Where there are
-            some (the same few people in all dialogues), intervals say how the score might come
-            out in other dialogues of these people, and are too narrow for other people.
+        unit: "speaker" or "dialogue", as `cluster_unit` decides.
+        number: Number of clusters among the test rows.
+        shared_speakers: Number of speakers whose test utterances lie in several clusters. Where
+            there are some (the same few people in all dialogues), intervals are about other
+            dialogues of these people, and too narrow for other people.
     """
 
     unit: str
@@ -49,15 +49,15 @@ class RunRows:
     Attributes:
         classes: K names.
         utterances: U labels, in order of their first row.
-        clusters: What the bootstrap draws.
+        clusters: Clusters that the bootstrap draws.
         seeds: S.
         utterance: `[R]` index into `utterances`.
         cluster: `[R]` index below C, in order of name.
         seed: `[R]` rank of the seed.
         labels: `[R]` true classes.
         predictions: `[R]` predicted classes.
-        probabilities: `[R, K]`.
-        jobs: Those whose rows these are.
+        probabilities: `[R, K]` probability of each class.
+        jobs: Jobs that the rows come from.
     """
 
     classes: tuple[str, ...]
@@ -74,10 +74,10 @@ class RunRows:
 
     @classmethod
     def of(cls, run: RunFolder, known: Mapping[str, Label]) -> Self:
-        """Collect them.
+        """Collect the test rows of all jobs.
 
         Args:
-            run: Checked against the labels (`pipeline.evaluation.labels`).
+            run: Run folder that `pipeline.evaluation.labels` has checked.
             known: Labels by id.
         """
         ids = [np.array(job.table.column("id"), object)[job.test] for job in run.jobs]
@@ -107,9 +107,9 @@ class RunRows:
         """Confusion matrices `[S, C, K, K]`.
 
         Args:
-            keep: `[U]`, which utterances count; None: all. Others leave clusters empty, not out,
+            keep: `[U]` utterances that count; None: all. A cluster without any stays, with zeros,
                 so that the draws of all subsets of a run are paired.
-            predictions: `[R]`, in place of the model's own.
+            predictions: `[R]` predictions to count instead of the model's own.
         """
         guesses = self.predictions if predictions is None else predictions
         rows = slice(None) if keep is None else keep[self.utterance]
@@ -122,20 +122,20 @@ class RunRows:
         )
 
     def probe_predictions(self, slot: str) -> Ints:
-        """What the probe on a slot predicts, `[R]`."""
+        """`[R]` predictions of the linear probe on a slot."""
         return np.concatenate([job.probes[slot] for job in self.jobs])
 
     def condition_predictions(self, condition: str) -> Ints:
-        """What the model predicts under a condition, `[R]`."""
+        """`[R]` predictions of the model under a condition."""
         return np.concatenate([job.conditions[condition] for job in self.jobs])
 
 
 def cluster_unit(utterances: Sequence[Label]) -> str:
-    """What is drawn as a whole: "dialogue" for conversations, else "speaker".
+    """Unit that is drawn as a whole: "dialogue" for conversations, else "speaker".
 
-    A conversation is a corpus all of whose test utterances lie in dialogues, most of which are
-    between two or more of the speakers: what one says there depends on what the other said. A
-    recording of one speaker is no conversation, whatever the corpus calls it.
+    A corpus is of conversations if all its test utterances lie in dialogues, most of them between
+    two or more speakers: what one says there depends on what the other said. A recording of one
+    speaker is no conversation, whatever the corpus calls it.
     """
     if any(label.dialogue is None for label in utterances):
         return "speaker"
@@ -147,7 +147,7 @@ def cluster_unit(utterances: Sequence[Label]) -> str:
 
 
 def shared_speakers(utterances: Sequence[Label], clusters: Sequence[str]) -> int:
-    """How many speakers have utterances in several clusters, given the cluster of each."""
+    """Number of speakers with utterances in several clusters, given each utterance's cluster."""
     places: defaultdict[str, set[str]] = defaultdict(set)
     for label, cluster in zip(utterances, clusters, strict=True):
         places[label.speaker].add(cluster)

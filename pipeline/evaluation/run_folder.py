@@ -1,6 +1,12 @@
-"""Reads a run folder, `runs/<regime>/<corpus>/<fusion>/`, and believes nothing in it unchecked.
+"""Reads and checks a run folder, `runs/<regime>/<corpus>/<fusion>/`.
 
-Layout and columns: docs/design.md. Legend: N rows of predictions, E epochs, K classes.
+Besides predictions.csv and history.csv the folder of a (seed, fold) may hold probes.csv (columns
+`PROBES` and `p_<class>`), the test predictions of a linear probe on each slot alone, and
+conditions.csv (columns `CONDITIONS`), the trained model's test predictions with one slot dropped
+(`without_<slot>`), with its texts exchanged among the utterances (`shuffled_text`) or with
+recognised words (`asr_text`). Layout: docs/files.md.
+
+Shapes: N rows of predictions, E epochs, K classes.
 """
 
 from __future__ import annotations
@@ -20,98 +26,24 @@ from pipeline.runs.layout import CONDITIONS, HISTORY, PREDICTIONS, PROBES, SCORE
 from pipeline.runs.tables import AGAIN, Table, read_csv
 
 Guesses = Mapping[str, NDArray[np.int64]]
-"""By name of a slot or a condition: predicted class of each test row of a job, in its order."""
-
-
-def read_probes(
-    folders: Iterable[Path], test: Mapping[str, str], classes: Sequence[str]
-) -> Guesses:
-    """Read probes.csv from the first of `folders` that has one; {} if none has.
-
-    Args:
-        folders: The job's own, then those of other seeds on the same fold.
-        test: Label by id of the job's test rows, in their order.
-        classes: K class names.
-
-    Raises:
-        RunError: If the file is malformed, or is about other utterances or labels.
-    """
-    for folder in folders:
-        path = folder / "probes.csv"
-        if path.exists():
-            table = read_csv(path, (*PROBES, *(f"p_{name}" for name in classes)))
-            table.likeliest(table.probabilities(classes), table.indices("prediction", classes))
-            return _guesses(table, "slot", test, classes)
-    return {}
-
-
-def read_conditions(folder: Path, test: Mapping[str, str], classes: Sequence[str]) -> Guesses:
-    """Read conditions.csv of a job; {} if it has none.
-
-    Args:
-        folder: The job's.
-        test: Label by id of the job's test rows, in their order.
-        classes: K class names.
-
-    Raises:
-        RunError: If the file is malformed, or is about other utterances or labels.
-    """
-    path = folder / "conditions.csv"
-    if not path.exists():
-        return {}
-    return _guesses(read_csv(path, CONDITIONS), "condition", test, classes)
-
-
-def check_alike(run: Path, what: str, names: Iterable[Sequence[str]]) -> None:
-    """Refuse a run whose jobs differ in the probes, or the conditions, that they hold."""
-    found = {tuple(sorted(each)) for each in names}
-    if len(found) > 1:
-        raise RunError(
-            f"{run}: jobs hold different {what}, {sorted(found)}; expected the same of all "
-            f"seeds and folds: {AGAIN}"
-        )
-
-
-def _guesses(table: Table, key: str, test: Mapping[str, str], classes: Sequence[str]) -> Guesses:
-    guesses = table.indices("prediction", classes)
-    found: dict[str, dict[str, int]] = {}
-    for index, (id, name, label, _) in enumerate(row[:4] for row in table.rows):
-        if id not in test:
-            table.refuse(index, f"id {id!r} is not in the test split; expected only such")
-        if label != test[id]:
-            table.refuse(index, f"label of {id!r} is {label!r}; expected {test[id]!r}")
-        of = found.setdefault(name, {})
-        if id in of:
-            table.refuse(index, f"id {id!r} a second time for {key} {name!r}; expected each once")
-        of[id] = int(guesses[index])
-    for name, of in found.items():
-        missing = [id for id in test if id not in of]
-        if missing:
-            raise RunError(
-                f"{table.path}: {key} {name!r} lacks {len(missing)} test utterances, such as "
-                f"{missing[:5]}; expected all {len(test)}: {AGAIN}"
-            )
-    return {name: np.array([of[id] for id in test], np.int64) for name, of in found.items()}
-
-
-__all__ = ["HISTORY", "PREDICTIONS", "JobResult", "RunError", "RunFolder", "Table"]
+"""Predicted class of each test row of a job, by slot or condition."""
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What one (seed, fold) left behind.
+    """Predictions and history of one (seed, fold).
 
     Attributes:
-        seed: Of the random generators.
-        fold: From 0.
+        seed: Random seed of the training.
+        fold: Fold, from 0.
         labels: `[N]` true classes as indices.
         predictions: `[N]` predicted classes as indices.
-        probabilities: `[N, K]` as written, so that a row may miss a sum of 1 by rounding.
+        probabilities: `[N, K]` as written; by rounding a row may not sum to exactly 1.
         test: `[N]` bool, True for the rows of the test split (the others are of the valid split).
-        table: predictions.csv; a row for each of N.
-        history: history.csv; a row for each of E epochs, none for what is not trained in epochs.
-        probes: By slot: what a linear probe on it alone predicts for each test row.
-        conditions: By condition: what the model predicts under it for each test row.
+        table: predictions.csv, N rows.
+        history: history.csv, E rows; none for a model that is not trained in epochs.
+        probes: Predictions of the linear probe on each slot, for the test rows.
+        conditions: Predictions of the model under each condition, for the test rows.
     """
 
     seed: int
@@ -159,8 +91,8 @@ class RunFolder:
         classes, seeds = tuple(head["classes"]), tuple(sorted(head["seeds"]))
         _check_folders(path, seeds, head["folds"])
         jobs = [_job(path, (s, f), seeds, classes) for s in seeds for f in range(head["folds"])]
-        check_alike(path, "probes", (list(job.probes) for job in jobs))
-        check_alike(path, "conditions", (list(job.conditions) for job in jobs))
+        _check_alike(path, "probes", (list(job.probes) for job in jobs))
+        _check_alike(path, "conditions", (list(job.conditions) for job in jobs))
         _check_files(path, head.get("files", {}))
         given = {each.name: head[each.name] for each in fields(cls) if each.name in head}
         given |= {"path": path, "classes": classes, "seeds": seeds, "jobs": tuple(jobs)}
@@ -168,29 +100,39 @@ class RunFolder:
 
 
 def _check_folders(run: Path, seeds: Sequence[int], folds: int) -> None:
-    """Refuse a run folder that holds other seeds and folds than run.json names."""
+    """Refuse a run folder with other seeds and folds than run.json names."""
     found = {path.relative_to(run).as_posix() for path in run.glob("seed_*/fold_*")}
-    # not more of them are made up than there are folders: run.json may name any number
+    # run.json may name any number of folds: generate no more names than there are folders
     named = (f"seed_{seed}/fold_{fold}" for seed in seeds for fold in range(folds))
     first = set(islice(named, len(found) + 1))
     if first != found:
         lacking, more = sorted(first - found), sorted(found - first)
-        told = f"{lacking[0]} is not there" if lacking else f"{more[0]} is there too"
+        problem = f"{lacking[0]} is not there" if lacking else f"{more[0]} is there too"
         raise RunError(
-            f"{run / 'run.json'} names the seeds {list(seeds)} and {folds} folds, and {told}; "
+            f"{run / 'run.json'} names the seeds {list(seeds)} and {folds} folds, and {problem}; "
             f"expected a folder for each of them and no others: {AGAIN}"
         )
 
 
+def _check_alike(run: Path, what: str, names: Iterable[Sequence[str]]) -> None:
+    """Refuse a run whose jobs hold different probes, or different conditions."""
+    found = {tuple(sorted(each)) for each in names}
+    if len(found) > 1:
+        raise RunError(
+            f"{run}: jobs hold different {what}, {sorted(found)}; expected the same of all "
+            f"seeds and folds: {AGAIN}"
+        )
+
+
 def _check_files(run: Path, files: Mapping[str, str]) -> None:
-    """Refuse files that are not those that training wrote; older runs say nothing of them."""
-    if not files:
+    """Refuse files that differ from those that training wrote, by their hashes in run.json."""
+    if not files:  # a run of an older release
         return
     found = digests(run)
     for name in sorted(files.keys() | found.keys()):
         if files.get(name) != found.get(name):
-            told = "is not there" if name not in found else "is not as training wrote it"
-            raise RunError(f"{run / name} {told}; expected the file that run.json names: {AGAIN}")
+            fault = "is not there" if name not in found else "is not as training wrote it"
+            raise RunError(f"{run / name} {fault}; expected the file that run.json names: {AGAIN}")
 
 
 def _job(
@@ -221,9 +163,60 @@ def _job(
         test=test,
         table=table,
         history=history,
-        probes=read_probes((folder, *others), tested, classes),
-        conditions=read_conditions(folder, tested, classes),
+        probes=_read_probes((folder, *others), tested, classes),
+        conditions=_read_conditions(folder, tested, classes),
     )
+
+
+def _read_probes(
+    folders: Iterable[Path], test: Mapping[str, str], classes: Sequence[str]
+) -> Guesses:
+    """probes.csv of the first folder that has one; {} if none has.
+
+    Args:
+        folders: Folder of the job, then those of other seeds on the same fold: a probe has no seed,
+            so that one file serves all seeds.
+        test: Label by id of the job's test rows, in their order.
+        classes: K class names.
+    """
+    for folder in folders:
+        path = folder / "probes.csv"
+        if path.exists():
+            table = read_csv(path, (*PROBES, *(f"p_{name}" for name in classes)))
+            table.likeliest(table.probabilities(classes), table.indices("prediction", classes))
+            return _guesses(table, "slot", test, classes)
+    return {}
+
+
+def _read_conditions(folder: Path, test: Mapping[str, str], classes: Sequence[str]) -> Guesses:
+    """conditions.csv of a job; {} if it has none."""
+    path = folder / "conditions.csv"
+    if not path.exists():
+        return {}
+    return _guesses(read_csv(path, CONDITIONS), "condition", test, classes)
+
+
+def _guesses(table: Table, key: str, test: Mapping[str, str], classes: Sequence[str]) -> Guesses:
+    """Predictions by the column `key`, each for all test rows in their order."""
+    guesses = table.indices("prediction", classes)
+    found: dict[str, dict[str, int]] = {}
+    for index, (id, name, label, _) in enumerate(row[:4] for row in table.rows):
+        if id not in test:
+            table.refuse(index, f"id {id!r} is not in the test split; expected only such")
+        if label != test[id]:
+            table.refuse(index, f"label of {id!r} is {label!r}; expected {test[id]!r}")
+        of = found.setdefault(name, {})
+        if id in of:
+            table.refuse(index, f"id {id!r} a second time for {key} {name!r}; expected each once")
+        of[id] = int(guesses[index])
+    for name, of in found.items():
+        missing = [id for id in test if id not in of]
+        if missing:
+            raise RunError(
+                f"{table.path}: {key} {name!r} lacks {len(missing)} test utterances, such as "
+                f"{missing[:5]}; expected all {len(test)}: {AGAIN}"
+            )
+    return {name: np.array([of[id] for id in test], np.int64) for name, of in found.items()}
 
 
 def _check_ids(table: Table) -> None:

@@ -1,4 +1,4 @@
-"""What each slot is worth: a probe on it alone, and the model without it.
+"""Scores of linear probes on single slots, and of the model under worse conditions.
 
 Both are read from the run folder (`pipeline.evaluation.run_folder`); a run without them has none.
 """
@@ -19,9 +19,9 @@ class Probe:
     """A unimodal baseline: a linear probe on one slot alone.
 
     Attributes:
-        slot: Whose features.
-        whole: On all test utterances.
-        neutral: On the lexically neutral ones; None where no transcripts are known.
+        slot: Slot whose features the probe reads.
+        whole: Scores on all test utterances.
+        neutral: Scores on the lexically neutral ones; None where these are unknown.
     """
 
     slot: str
@@ -31,7 +31,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Difference:
-    """A condition's score minus that of the model itself; paired, so below 0 is a loss."""
+    """A condition's score minus that of the model itself, paired; below 0 is a loss."""
 
     value: float
     interval: ConfidenceInterval | None
@@ -42,11 +42,11 @@ class Condition:
     """The trained model with a slot dropped, or with shuffled text.
 
     Attributes:
-        name: As in conditions.csv.
-        whole: On all test utterances.
-        differences: From the model itself, by metric.
-        neutral: On the lexically neutral utterances; None where no transcripts are known.
-        neutral_differences: From the model itself on the same ones; empty for too few.
+        name: Name in conditions.csv.
+        whole: Scores on all test utterances.
+        differences: Differences from the model itself, by metric.
+        neutral: Scores on the lexically neutral utterances; None where these are unknown.
+        neutral_differences: Differences from the model itself on these; empty for too few.
     """
 
     name: str
@@ -61,7 +61,7 @@ def probes(rows: RunRows, neutral: Flags | None) -> tuple[Probe, ...]:
 
     Args:
         rows: All test rows.
-        neutral: `[U]`, the lexically neutral utterances; None where that is unknown.
+        neutral: `[U]` lexically neutral utterances; None where these are unknown.
     """
     found = []
     for slot in rows.jobs[0].probes:
@@ -72,11 +72,11 @@ def probes(rows: RunRows, neutral: Flags | None) -> tuple[Probe, ...]:
 
 
 def conditions(rows: RunRows, neutral: Flags | None) -> tuple[Condition, ...]:
-    """Score the model under each condition, and against itself.
+    """Score the model under each condition, and the difference from the model itself.
 
     Args:
         rows: All test rows.
-        neutral: `[U]`, the lexically neutral utterances; None where that is unknown.
+        neutral: `[U]` lexically neutral utterances; None where these are unknown.
     """
     names = list(rows.jobs[0].conditions)
     if not names:
@@ -101,7 +101,7 @@ def conditions(rows: RunRows, neutral: Flags | None) -> tuple[Condition, ...]:
 
 
 def _differences(one: Measured, other: Measured) -> dict[str, Difference]:
-    """`one` minus `other`, which were measured on the same utterances."""
+    """`one` minus `other`, both measured on the same utterances."""
     found = {}
     for metric in MONITORS if one.group.scores else ():
         value = one.group.scores[metric] - other.group.scores[metric]

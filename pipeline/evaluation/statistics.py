@@ -1,14 +1,14 @@
-"""How far a score could have come out elsewhere, had other speakers been recorded.
+"""Cluster bootstrap: confidence intervals over speakers or dialogues.
 
-Utterances of one speaker are alike, so resampling utterances promises too much. Here whole
-clusters (speakers, or dialogues) are drawn with replacement: the percentile bootstrap of Efron
-& Tibshirani (An Introduction to the Bootstrap, 1993, section 13.3) over clusters (Davison &
-Hinkley, Bootstrap Methods and their Application, 1997, section 3.8, strategy 1).
+Utterances of one speaker are alike, so that resampling utterances gives intervals that are too
+narrow. Here whole clusters (speakers, or dialogues) are drawn with replacement: the percentile
+bootstrap of Efron & Tibshirani (An Introduction to the Bootstrap, 1993, section 13.3) over clusters
+(Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8, strategy 1).
 
 Every metric is a function of a confusion matrix, and the matrix of a draw is the sum of its
 clusters' matrices, weighted by how often each was drawn. So all draws are one matrix product.
 
-Legend: S seeds, C clusters, D draws, K classes.
+Shapes: S seeds, C clusters, D draws, K classes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pipeline.metrics import Counts, Floats, Matrices, grouped_confusion
 DRAWS = 2000
 LEVEL = 0.95
 FEW_CLUSTERS = 20
-"""Below so many clusters, percentile intervals are known to come out too narrow."""
+"""Below this number of clusters percentile intervals are known to be too narrow."""
 
 Statistic = Callable[[Matrices], Mapping[str, Floats]]
-"""From `[..., K, K]` to named values `[...]`."""
+"""Function from `[..., K, K]` to named values `[...]`."""
 
 Scores = Mapping[str, float]
 """Value by name of a metric."""
@@ -38,7 +38,7 @@ _CHUNK_BYTES = 1 << 25
 
 @dataclass(frozen=True)
 class ConfidenceInterval:
-    """The range that holds the middle 95 % (or another level) of the draws."""
+    """The range of the middle 95 % of the draws."""
 
     low: float
     high: float
@@ -54,10 +54,10 @@ def cluster_confusions(
     """Confusion matrices of each seed and cluster.
 
     Args:
-        clusters: `[N]` integers below C: the speaker or dialogue.
-        seeds: `[N]` integers below S: the seed whose model made the prediction.
+        clusters: `[N]` integers below C, the speaker or dialogue.
+        seeds: `[N]` integers below S, the seed whose model made the prediction.
         labels: `[N]` integers below K, the true classes.
-        predictions: `[N]` integers below K, the predicted ones.
+        predictions: `[N]` integers below K, the predicted classes.
         shape: S, C, K.
 
     Returns:
@@ -79,14 +79,14 @@ def bootstrap(
 
     Args:
         matrices: `[S, C, K, K]` of `cluster_confusions`.
-        statistic: Names and computes the metrics.
+        statistic: Function that computes the metrics.
         draws: D.
-        seed: Of the generator; the same seed gives the same intervals.
+        seed: Random seed of the draws; the same seed gives the same intervals.
 
     Returns:
-        An interval for each name but those that are NaN in every draw; empty if there are fewer
-        than two clusters, since one cluster says nothing about another, and an interval of width
-        zero would claim certainty.
+        An interval for each name, except those that are NaN in every draw. Empty for fewer than
+        two clusters: one cluster says nothing about another, and an interval of width zero would
+        claim certainty.
     """
     if matrices.shape[1] < 2:
         return {}
@@ -99,20 +99,20 @@ def resample(
 ) -> dict[str, Floats]:
     """Seed-mean `[D]` of each metric in every draw of clusters.
 
-    All seeds see the same draw, as they were tested on the same clusters; what they differ by is
-    reported apart, as a standard deviation. The draws depend on C, D and `seed` alone. So two
-    results on the same clusters are paired, draw by draw: their difference is that of two models,
-    or of two groups of utterances, among the same speakers.
+    All seeds see the same draw, since they were tested on the same clusters; their spread is
+    reported separately, as a standard deviation. The draws depend on C, D and `seed` alone, so that
+    two results on the same clusters are paired, draw by draw: their difference is that of two
+    models, or of two groups of utterances, among the same speakers.
 
-    Every draw is scored as any subset is (`pipeline.metrics`): a class that no drawn cluster holds
-    is left out. What a draw says nothing of is NaN: all of it where the draw holds no item, the
-    values of a class that its labels lack.
+    Every draw is scored like any subset (`pipeline.metrics`): a class that no drawn cluster holds
+    is left out. Values are NaN where a draw does not define them: all of them where it holds no
+    item, those of a class where its labels lack the class.
 
     Args:
         matrices: `[S, C, K, K]` of `cluster_confusions`.
-        statistic: Names and computes the metrics.
+        statistic: Function that computes the metrics.
         draws: D.
-        seed: Of the generator.
+        seed: Random seed of the draws.
     """
     chunks = [
         seed_means(matrices, counts, statistic) for counts in cluster_counts(matrices, draws, seed)
@@ -121,7 +121,7 @@ def resample(
 
 
 def percentile_interval(values: Floats) -> ConfidenceInterval:
-    """The middle 95 % of the draws `[D]` that are not NaN, of which there must be one."""
+    """Interval of the draws `[D]` that are not NaN; there must be at least one."""
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     low, high = np.quantile(values[~np.isnan(values)], tails)
     return ConfidenceInterval(float(low), float(high))
@@ -130,10 +130,10 @@ def percentile_interval(values: Floats) -> ConfidenceInterval:
 def cluster_counts(
     matrices: Counts, draws: int, seed: int, *, chunk_bytes: int = _CHUNK_BYTES
 ) -> Iterator[Counts]:
-    """How often each cluster is drawn, `[d, C]` a chunk, for D draws in all.
+    """How often each cluster is drawn, in chunks `[d, C]` of D draws altogether.
 
-    Drawing C clusters with replacement gives multinomial counts. A chunk is as large as keeps
-    its confusion matrices below `chunk_bytes`; the numbers do not depend on it.
+    Drawing C clusters with replacement gives multinomial counts. A chunk is as large as its
+    confusion matrices stay below `chunk_bytes`; the numbers do not depend on it.
     """
     seeds, clusters, classes, _ = matrices.shape
     rng = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
-"""The scores of the whole test split: by metric, by class, by seed, and by trained model.
+"""Scores of the whole test split: by metric, by class, by seed, and by trained model.
 
-Legend: S seeds, F folds, K classes.
+Shapes: S seeds, F folds, K classes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation.baselines import Baselines
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.run_folder import RunFolder
@@ -34,34 +33,26 @@ class Summary:
     """One metric of the whole test split.
 
     Attributes:
-        name: Of the metric.
         value: Mean over seeds, folds pooled.
-        interval: Of `value`; None for fewer than two clusters.
+        interval: Interval of `value`; None for fewer than two clusters.
         sd: Standard deviation over seeds (of S - 1); None for one seed.
         fold_mean: Mean over seeds and folds of each fold's score; None for one fold.
-        fold_sd: Standard deviation over folds (of F - 1) of the mean over seeds; None as above.
-        majority: Score of each fold's most frequent training class.
-        chance: Expected score of guessing all classes alike.
-        prior: Expected score of guessing classes as often as they occur in the training split.
+        fold_sd: Standard deviation over folds (of F - 1) of the mean over seeds; None for one fold.
     """
 
-    name: str
     value: float
     interval: ConfidenceInterval | None
     sd: float | None
     fold_mean: float | None
     fold_sd: float | None
-    majority: float
-    chance: float
-    prior: float
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Metrics of one class, means over seeds; `support` counts its test rows of one seed.
+    """Metrics of one class, means over seeds; `support` is its number of test utterances.
 
-    A class with a support of 0 is absent from the test labels: it has no recall and no F1, leaves
-    UAR, and counts in macro F1, as 0, only if it was predicted.
+    A class with a support of 0 is absent from the test labels: it has no recall and no F1, does not
+    count in UAR, and counts in macro F1, as 0, only if it was predicted.
     """
 
     name: str
@@ -75,7 +66,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class SeedScores:
-    """One seed: its test rows of all folds pooled, and the mean over its folds (None for one)."""
+    """Scores of one seed: all folds pooled, and the mean over folds (None for one fold)."""
 
     seed: int
     utterances: int
@@ -85,7 +76,7 @@ class SeedScores:
 
 @dataclass(frozen=True)
 class JobScores:
-    """One trained model: its test rows, and the temperature its validation rows ask for."""
+    """Scores of one trained model, and the temperature fitted on its validation rows."""
 
     seed: int
     fold: int
@@ -95,7 +86,7 @@ class JobScores:
 
 
 def intervals_of(rows: RunRows) -> Intervals:
-    """By name of a metric, and by key of the F1 of a class; empty for one cluster."""
+    """Intervals by metric and by key of a class's F1; empty for one cluster."""
     names = f1_names(rows.classes)
 
     def statistic(of: Matrices) -> dict[str, Floats]:
@@ -105,22 +96,19 @@ def intervals_of(rows: RunRows) -> Intervals:
 
 
 def job_confusions(run: RunFolder) -> Counts:
-    """`[S * F, K, K]` of the test rows of each job."""
+    """`[S * F, K, K]` confusion matrices of the test rows of each job."""
     size = len(run.classes)
     each = [confusion(j.labels[j.test], j.predictions[j.test], size) for j in run.jobs]
     return np.stack(each)
 
 
-def summaries(
-    confusions: Counts, by_job: Counts, intervals: Intervals, guessing: Baselines
-) -> dict[str, Summary]:
-    """Of every metric, in order of importance.
+def summaries(confusions: Counts, by_job: Counts, intervals: Intervals) -> dict[str, Summary]:
+    """Summary of each metric, in order of importance.
 
     Args:
-        confusions: `[S, K, K]`, folds pooled.
-        by_job: `[S * F, K, K]`.
-        intervals: By name of the metric.
-        guessing: The baselines.
+        confusions: `[S, K, K]` confusion matrices, folds pooled.
+        by_job: `[S * F, K, K]` confusion matrices of the jobs.
+        intervals: Intervals by metric.
     """
     seeds = len(confusions)
     each, folds = scores(confusions), scores(by_job)
@@ -129,15 +117,11 @@ def summaries(
         of_folds = folds[name].reshape(seeds, -1)
         several = of_folds.shape[1] > 1
         found[name] = Summary(
-            name=name,
             value=float(of_seeds.mean()),
             interval=intervals.get(name),
             sd=float(of_seeds.std(ddof=1)) if seeds > 1 else None,
             fold_mean=float(of_folds.mean()) if several else None,
             fold_sd=float(of_folds.mean(0).std(ddof=1)) if several else None,
-            majority=guessing.majority[name],
-            chance=guessing.chance[name],
-            prior=guessing.prior[name],
         )
     return found
 
@@ -145,7 +129,7 @@ def summaries(
 def class_scores(
     run: RunFolder, confusions: Counts, intervals: Intervals
 ) -> tuple[ClassScores, ...]:
-    """Of every class; see `summaries`."""
+    """Scores of each class; arguments as for `summaries`."""
     found, decisions = per_class(confusions), ovr_accuracies(confusions)
     recall, f1 = class_values(confusions)
     return tuple(
@@ -163,7 +147,7 @@ def class_scores(
 
 
 def seed_scores(run: RunFolder, confusions: Counts, by_job: Counts) -> tuple[SeedScores, ...]:
-    """Of every seed; see `summaries`."""
+    """Scores of each seed; arguments as for `summaries`."""
     folds = {name: of.reshape(len(run.seeds), -1).mean(1) for name, of in scores(by_job).items()}
     return tuple(
         SeedScores(
@@ -177,7 +161,7 @@ def seed_scores(run: RunFolder, confusions: Counts, by_job: Counts) -> tuple[See
 
 
 def job_scores(run: RunFolder, by_job: Counts, calibration: Calibration) -> tuple[JobScores, ...]:
-    """Of every trained model; see `summaries`."""
+    """Scores of each trained model."""
     temperatures = calibration.temperatures or [None] * len(run.jobs)
     return tuple(
         JobScores(job.seed, job.fold, int(matrix.sum()), _at(scores(matrix), ()), temperature)
@@ -188,8 +172,8 @@ def job_scores(run: RunFolder, by_job: Counts, calibration: Calibration) -> tupl
 def validation_means(run: RunFolder) -> dict[str, float]:
     """Metrics of the validation rows, means over trained models; empty if one has none.
 
-    They chose the epoch and are too high for that, but settings may be compared by them, as by
-    test scores they may not.
+    They selected the epoch and are too high for that reason, but settings may be compared by them;
+    by test scores they may not.
     """
     valid = [(job.labels[~job.test], job.predictions[~job.test]) for job in run.jobs]
     if not all(len(labels) for labels, _ in valid):

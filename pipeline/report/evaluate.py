@@ -72,11 +72,10 @@ def write_report(report: Report, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     jobs = report.run.jobs
     tables = [job.table for job in jobs]
-    whose = RunIdentity.of_run(
-        report.run, report.labels, write_csv_predictions(folder, tables)
-    ).to_dict()
-    write_parquet_predictions(folder, tables, whose)
-    write_json(folder / "metrics.json", whose | dict(report.metrics))
+    sha256 = write_csv_predictions(folder, tables)
+    identity = RunIdentity.of_run(report.run, report.labels, sha256).to_dict()
+    write_parquet_predictions(folder, tables, identity)
+    write_json(folder / "metrics.json", identity | dict(report.metrics))
     history = [row for job in jobs for row in job.history.rows]
     write_csv(folder / "history.csv", jobs[0].history.header, history)
     # `dvc plots show` writes what is in confusion.csv into its page as it is
@@ -93,13 +92,12 @@ def write_report(report: Report, folder: Path) -> Path:
 
 
 def _report(run: RunFolder, card: Mapping[str, Any], labels: Sequence[Label]) -> Report:
-    """All but `metrics`."""
+    """The report without `metrics`, which are computed from it."""
     known = {label.id: label for label in labels}
     rows = RunRows.of(run, known)
     confusions, by_job = rows.matrices().sum(1), job_confusions(run)
     intervals, calibration = intervals_of(rows), calibrate(run.jobs)
     train, test = (class_counts(run, known, split) for split in ("train", "test"))
-    guessing = baselines(train, test, run.classes)
     neutral = lexically_neutral(rows, labels)
     return Report(
         run=run,
@@ -109,16 +107,15 @@ def _report(run: RunFolder, card: Mapping[str, Any], labels: Sequence[Label]) ->
         f1_names=f1_names(run.classes),
         intervals=intervals,
         confusions=confusions,
-        job_confusions=by_job,
         shares=row_shares(confusions.sum(0)),
         speakers=len({label.speaker for label in rows.utterances}),
         left_out=sum(label.id in run.dropped and "test" in label.splits for label in labels),
         clusters=rows.clusters,
-        summaries=summaries(confusions, by_job, intervals, guessing),
+        summaries=summaries(confusions, by_job, intervals),
         classes=class_scores(run, confusions, intervals),
         seeds=seed_scores(run, confusions, by_job),
         jobs=job_scores(run, by_job, calibration),
-        baselines=guessing,
+        baselines=baselines(train, test, run.classes),
         calibration=calibration,
         groupings=(*known_groupings(rows), *lexical_groupings(rows, labels)),
         speaker_spread=speaker_spread(rows),

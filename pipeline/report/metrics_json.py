@@ -1,14 +1,15 @@
-"""`reports/metrics.json`: one flat object, numbers rounded to `DECIMALS`, for `dvc metrics`.
+"""Writes and reads `reports/metrics.json`: one flat object for `dvc metrics`.
 
-`<metric>` is accuracy (WA), uar, macro_f1 or weighted_f1. Scores are fractions, means over seeds
-with the test rows of all folds pooled. Keys in this order, absent where there is nothing to say:
+Numbers are rounded to `DECIMALS`. `<metric>` is accuracy (WA), uar, macro_f1 or weighted_f1. Scores
+are fractions, means over seeds with the test rows of all folds pooled. Keys in this order, absent
+where they do not apply:
 
 - `<metric>`, and `ovr_accuracy`, the mean accuracy of the K one-vs-rest decisions (never the
   accuracy: it is 1 - 2 (1 - accuracy) / K). Each with `_low` and `_high` (95 % interval), `_sd`
   (over seeds), `_fold_mean` and `_fold_sd` (mean and standard deviation over folds, for several).
 - `f1_<class>`.
-- `valid_<metric>`: of the validation split, mean over trained models. Search for settings by these.
-- `majority_<metric>`, `chance_<metric>`, `prior_<metric>`: guessing (`evaluation.baselines`).
+- `valid_<metric>`: validation split, mean over trained models. Select settings by these.
+- `majority_<metric>`, `chance_<metric>`, `prior_<metric>`: chance level (`evaluation.baselines`).
 - `nll`, `brier`, `ece`, `ece_adaptive`, then the same with `_scaled`, after the temperature
   scaling on validation rows; `temperature`, the mean over trained models.
 - `uar_<field>_<group>` for field gender, duration, session, words, text_probe, lexical;
@@ -20,7 +21,7 @@ with the test rows of all folds pooled. Keys in this order, absent where there i
   or dialogues), `shared_speakers` (those who speak in several clusters: if there are some,
   intervals are too narrow for other people), `dropped`, `seeds`, `folds`, `train_seconds`.
 
-Before them stands whose they are, as text: `pipeline.evaluation.identity`.
+Before them stand the keys of `pipeline.evaluation.identity`, which name the run.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ Pairs = Iterator[tuple[str, float | None]]
 
 
 def metrics_of(report: Report) -> dict[str, float]:
-    """The numbers of metrics.json; `report.metrics` is not looked at."""
+    """Numbers of metrics.json, from the other fields of `report` than `metrics`."""
     pairs = dict(_pairs(report))
     return {name: round(value, DECIMALS) for name, value in pairs.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """What metrics.json must have for `headline`; all else in it is numbers and text."""
+    """Keys that `headline` needs."""
 
     accuracy: float
     uar: float
@@ -66,7 +67,7 @@ def read_metrics(path: Path) -> dict[str, float | str]:
     """Read metrics.json.
 
     Raises:
-        ManifestError: If it is missing, or holds anything but numbers and whose they are.
+        ManifestError: If it is missing, or holds anything but numbers and the run's identity.
     """
     again = "run `dvc repro`, or `python -m stages.evaluate`, again"
     content = read_record(path, _Shown, again)
@@ -80,8 +81,8 @@ def read_metrics(path: Path) -> dict[str, float | str]:
 
 def headline(metrics: Mapping[str, Any]) -> str:
     """The main metrics of metrics.json as a plain-text table, without a final line break."""
-    whose = RunIdentity.read(metrics)
-    lines = [whose.line()] if whose else []
+    identity = RunIdentity.read(metrics)
+    lines = [identity.line()] if identity else []
     lines += [f"{'test split':<12} {'score':>6}  {'95 % interval':<14}  {'sd':>6}  {'majority':>8}"]
     for name in MONITORS:
         low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
@@ -91,7 +92,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
             f"{name:<12} {metrics[name]:>6.3f}  {interval:<14}  {_or_dash(sd):>6}  "
             f"{_or_dash(majority):>8}"
         )
-    shared = metrics.get("shared_speakers", 0)  # where speakers are drawn, nobody is in several
+    shared = metrics.get("shared_speakers", 0)  # 0 where speakers are drawn
     lines += [shared_speakers_note(shared, "dialogue")] if shared else []
     return "\n".join(lines)
 

@@ -1,9 +1,8 @@
-"""`model_card.md` beside run.json: what a trained model is, for whoever comes upon its folder.
+"""Writes `model_card.md` beside run.json: a description of the trained model.
 
-Everything in it comes from run.json, the corpus card and history.csv, so that it says nothing that
-is not recorded; seconds are left out, so that equal trainings have equal cards. The form follows
-Mitchell et al., Model Cards for Model Reporting (arXiv 1810.03993), shortened. Test scores are not
-in it: they belong to the report, which has their intervals.
+Everything in it comes from run.json, the corpus card and history.csv; seconds are left out, so that
+equal trainings have equal cards. The form follows Mitchell et al., Model Cards for Model Reporting
+(arXiv 1810.03993), shortened. Test scores belong to the report, which has their intervals.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ USE = (
 
 
 def write_model_card(out: Path, card: Mapping[str, Any]) -> None:
-    """Write the card into a run folder that is otherwise complete.
+    """Write the card into a complete run folder.
 
     Args:
         out: `runs/<regime>/<corpus>/<fusion>`, with its run.json.
@@ -57,11 +56,11 @@ def kept_epochs(out: Path, seed: int, folds: int) -> list[dict[str, str]]:
 def model_card(
     run: Mapping[str, Any], card: Mapping[str, Any], kept: Sequence[Sequence[Mapping[str, str]]]
 ) -> str:
-    """The card but for how to load the model.
+    """The card without the instructions for loading.
 
     Args:
         run: Content of run.json.
-        card: Content of card.json; what it lacks is shown as not stated.
+        card: Content of card.json; a missing key is shown as not stated.
         kept: For each seed, the kept row of history.csv of each fold.
     """
     title = card.get("title") or run["corpus"]
@@ -90,7 +89,7 @@ def model_card(
 
 
 def loading(out: Path, run: Mapping[str, Any]) -> str:
-    """How to load the model of the first seed and fold."""
+    """Instructions for loading the model of the first seed and fold."""
     folder = (out / f"seed_{run['seeds'][0]}" / "fold_0").as_posix()
     return (
         "\n## Loading\n\n```python\n"
@@ -159,13 +158,13 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _line(value: object) -> str:
-    """A value in one line as plain text: nothing in it is Markdown, HTML, or the end of a cell."""
+    """A value in one line as plain text: Markdown, HTML and ends of cells are escaped."""
     text = UNKNOWN if value is None or value == "" else str(value)
     return _SIGNS.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _code(text: str) -> str:
-    """Text as code, between more backticks than follow each other in it."""
+    """Text as code, between more backticks than it holds in a row."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence, space = "`" * (longest + 1), " " if longest else ""
     return f"{fence}{space}{text}{space}{fence}"

@@ -6,7 +6,7 @@ score on the test rows of all folds, pooled; a `ConfidenceInterval` is that mean
 bootstrap (pipeline.evaluation.statistics); and a number of utterances counts each test utterance
 once, whatever the number of seeds.
 
-Shapes: S seeds, F folds, K classes.
+Shapes: S seeds, K classes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ class Report:
         f1_names: Key in `metrics` of the F1 of each class.
         intervals: Intervals by key in `metrics`, F1 of classes included; empty for one cluster.
         confusions: `[S, K, K]` counts of the test rows of all folds, true classes in rows.
-        job_confusions: `[S * F, K, K]`, the same for each job of `run.jobs`.
         shares: `[K, K]` share of each true class that each class was predicted for, all seeds.
         speakers: Number of speakers of the test rows.
         left_out: Number of test utterances without a prediction, as some slot has no features of
@@ -66,7 +65,6 @@ class Report:
     f1_names: tuple[str, ...]
     intervals: Intervals
     confusions: Counts
-    job_confusions: Counts
     shares: Floats
     speakers: int
     left_out: int

@@ -35,7 +35,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Report:
 def test_every_baseline_stands_beside_the_score(whole: Report) -> None:
     found = section_words("scores", whole)
     uar = whole.summaries["uar"]
-    for value in (uar.value, uar.majority, uar.chance, uar.prior, uar.fold_mean, uar.fold_sd):
+    guesses = whole.baselines
+    guessed = (of["uar"] for of in (guesses.majority, guesses.chance, guesses.prior))
+    for value in (uar.value, *guessed, uar.fold_mean, uar.fold_sd):
         assert f"{value:.3f}" in found
     for name in ("This model", "Majority class", "Chance", "Prior", "probe on text", "on speech"):
         assert name in found
