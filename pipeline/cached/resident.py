@@ -1,15 +1,14 @@
-"""Caches on the device: uploaded once, batches gathered and padded there by index arithmetic.
+"""Keeps caches on the device: uploaded once; batches are gathered and padded there by indexing.
 
-A training reads every frame in every epoch. Where the streams of a run take a modest share of the
-device's free memory they are copied there in the dtype in which they are stored; else batches are
-read from the caches, one ahead, into page-locked memory: a few batches however large the caches
-are. Batches are the same to the bit. Jobs that follow one another in a process (seeds,
-folds) share one copy; processes side by side have one each, and divide the share.
+A training reads every frame in every epoch. If the streams of a run fit a share of the device's
+free memory, they are copied there in the dtype in which they are stored; otherwise batches are read
+from the caches, one ahead, into page-locked memory. Batches are the same to the bit. Jobs that
+follow one another in a process (seeds, folds) use the same copy; processes side by side have one
+each, and divide the share.
 
-On a CPU there is nothing to gain, since pages of the files are mapped there already: a resident
-copy is made if it is asked for.
+On a CPU there is nothing to gain, since the files are mapped into its memory already.
 
-Legend: B batch, N turns, T time, D width, S all frames of a slot.
+Shapes: B batch, N turns, T time, D width, S all frames of a slot.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ from features.process.memory import available_bytes
 from features.stream import Stream
 from pipeline.data.examples import Examples
 
-FREE_PART = 0.5  # of the device's free memory; the rest is for models and their activations
-STAGING_BYTES = 64 << 20  # of host memory that an upload takes
+FREE_PART = 0.5  # share of the free memory; the rest is for models and their activations
+STAGING_BYTES = 64 << 20  # host memory that an upload takes
 
 
 class ResidentFrames:
-    """The frames of one slot on a device, packed, with a frame of zeros at the end.
+    """The frames of one slot on a device, one utterance after the other, then a frame of zeros.
 
     Args:
-        reader: Where they come from.
-        ids: Which utterances.
-        device: Where they go.
+        reader: Cache of the slot.
+        ids: Utterances to copy.
+        device: Device to copy them to.
     """
 
     def __init__(self, reader: CacheReader, ids: Sequence[str], device: torch.device) -> None:
@@ -46,13 +45,14 @@ class ResidentFrames:
         self.lengths = [reader.length(id) for id in ids]
         self.kind = torch.float32 if reader.spec.bins is None else torch.int64
         total = sum(self.lengths)
-        # Row len(ids) is the frame of zeros, which is what a turn that is padding has.
+        # Utterance i has frames offsets[i] to offsets[i + 1]; the last offset is the frame of
+        # zeros, which all padding is gathered from.
         offsets = np.cumsum([0, *self.lengths], dtype=np.int64)
         self.offsets = torch.from_numpy(offsets).to(device)
         self.frames = _upload(reader, ids, total, device)
 
     def batch(self, ids: Sequence[str]) -> Stream:
-        """Some utterances: values `[B, T, D]` (bins `[B, T]`) and mask, as `CacheReader.batch`."""
+        """Values `[B, T, D]` (bins `[B, T]`) and mask, equal to those of `CacheReader.batch`."""
         rows = [self.rows[id] for id in ids]
         longest = max((self.lengths[row] for row in rows), default=0)
         picked = moved(torch.tensor(rows, dtype=torch.int64), self.offsets.device)
@@ -68,7 +68,7 @@ class ResidentFrames:
             ids: The turns that exist, dialogue after dialogue.
             mask: `[B, N]` bool, on the host.
         """
-        rows = torch.full(mask.shape, len(self.rows))
+        rows = torch.full(mask.shape, len(self.rows))  # the frame of zeros
         rows[mask] = torch.tensor([self.rows[id] for id in ids], dtype=torch.int64)
         places = self.offsets[moved(rows, self.offsets.device)]
         return Stream(self._at(places), mask.to(places.device))
@@ -78,7 +78,7 @@ class ResidentFrames:
 
 
 class _Key(NamedTuple):
-    """What a copy is a copy of."""
+    """What a copy was made of, and where it is."""
 
     device: str
     shards: tuple[str, ...]
@@ -89,7 +89,7 @@ _held: dict[_Key, ResidentFrames] = {}
 
 
 def resident_part(device: str, processes: int = 1) -> float:
-    """Share of the device's free memory that each of some processes may take for copies."""
+    """Share of the device's free memory that each of several processes may use for copies."""
     return 0.0 if torch.device(device).type == "cpu" else FREE_PART / processes
 
 
@@ -97,9 +97,9 @@ def placed(examples: Examples, device: str, *, part: float) -> Examples:
     """The examples for a job on `device`: resident there if they fit, else read batch by batch.
 
     Args:
-        examples: As `join` gives them.
-        device: Of the job.
-        part: Share of its free memory that copies may take; 0: none are made.
+        examples: Result of `join`.
+        device: Device of the job.
+        part: Share of its free memory that copies may use; 0: none are made.
     """
     if part > 0 and (copies := _resident(examples, device, part)) is not None:
         return copies
@@ -108,9 +108,9 @@ def placed(examples: Examples, device: str, *, part: float) -> Examples:
 
 
 def _resident(examples: Examples, device: str, part: float) -> Examples | None:
-    """With all slots on the device, or None if that takes too much.
+    """The examples with all slots on the device; None if they do not fit.
 
-    Copies that an earlier job left there are used again; those of other caches are dropped first.
+    Copies of an earlier job are used again; those of other caches are removed first.
     """
     ids = tuple(label.id for label in examples.labels)
     keys = {
@@ -129,17 +129,17 @@ def _resident(examples: Examples, device: str, part: float) -> Examples | None:
 
 
 def release() -> None:
-    """Drop all copies: the run that they were made for has ended."""
+    """Remove all copies, at the end of a run."""
     _held.clear()
 
 
 def free_bytes(device: str) -> int:
-    """Free memory of a device; 0 of one that cannot tell."""
+    """Free memory of a device; 0 if it is unknown."""
     kind = torch.device(device)
     if kind.type == "cpu":
         return available_bytes()
-    tell: Any = getattr(torch.get_device_module(kind), "mem_get_info", None)
-    return 0 if tell is None else int(tell(kind)[0])
+    memory: Any = getattr(torch.get_device_module(kind), "mem_get_info", None)
+    return 0 if memory is None else int(memory(kind)[0])
 
 
 def _bytes(reader: CacheReader, ids: Sequence[str]) -> int:
@@ -148,13 +148,13 @@ def _bytes(reader: CacheReader, ids: Sequence[str]) -> int:
 
 
 def _frame(reader: CacheReader, ids: Sequence[str]) -> np.ndarray[Any, Any]:
-    """A frame of zeros in the shape and dtype that is stored."""
+    """A frame of zeros with the shape and dtype of the cache."""
     some = reader[ids[0]]
     return np.zeros(some.shape[1:], some.dtype)
 
 
 def _upload(reader: CacheReader, ids: Sequence[str], total: int, device: torch.device) -> Tensor:
-    """`[S + 1, D]` or `[S + 1]` in the stored dtype, by way of one buffer on the host."""
+    """Copy all frames by way of one buffer on the host: `[S + 1, D]` or `[S + 1]`."""
     frame = _frame(reader, ids)
     longest = max(reader.length(id) for id in ids)
     size = min(max(longest, STAGING_BYTES // max(frame.nbytes, 1), 1), total + 1)

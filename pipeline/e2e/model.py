@@ -1,9 +1,15 @@
-"""A fusion and the backbones below it as one model: end-to-end training's.
+"""A fusion and the backbones below it as one model, for end-to-end training.
 
 The backbones are the objects that extraction uses, so that in eval mode and float32 this model
 gives what the fusion gives on their cached features.
 
-Legend: B batch, T time, N turns, D width.
+It can mask frames while training: SpecAugment in time (Park et al. 2019, arXiv 1904.08779), inside
+a speech network. Spans of 0.2 s are zeroed behind the convolutions of the wav2vec 2.0 family (where
+wav2vec 2.0, arXiv 2006.11477, has a learned vector instead of zeros) or in Whisper's log-mel
+spectra. Frequencies are not masked. Draws come from torch's generator on the CPU, which is part of
+a training's state.
+
+Shapes: B batch, T time, N turns, D width, M mel bands.
 """
 
 from __future__ import annotations
@@ -30,30 +36,33 @@ from pipeline.params.tuning import TuneParams
 SPAN_SECONDS = 0.2
 FRAME_SECONDS = 0.02  # behind the convolutions of speech networks
 MEL_SECONDS = 0.01
+# Modules whose output, or input, is masked.
 FRAMES = ("feature_projection", "modality_encoders.AUDIO.project_features")  # give [B, T, D]
 MELS = ("conv1",)  # take [B, M, T]
 
 
 def spans(batch: int, time: int, share: float, length: int) -> Tensor:
-    """`[B, T]` bool: frames that a span covers; each frame begins one with share / length.
+    """Frames that random spans cover, `[B, T]` bool.
 
-    So a frame is covered with a probability of 1 - (1 - share / length)^length, a little less than
-    `share`.
+    A span begins at each frame with probability share / length, so that a frame is covered with
+    probability 1 - (1 - share / length)^length, a little less than `share`.
     """
+    # A frame is covered if a span began within the last `length` frames: if the number of spans
+    # begun so far is larger than it was `length` frames ago.
     begun = (torch.rand(batch, time) < share / length).cumsum(1)
     before = torch.nn.functional.pad(begun, (length, 0))[:, :time]
     return begun > before
 
 
 def mask_time(network: nn.Module, share: float) -> None:
-    """Mask from now on whenever the network is in training mode.
+    """Register a hook that masks frames whenever the network is in training mode.
 
     Args:
-        network: Of a backbone that hears.
-        share: Of the frames.
+        network: Network of a backbone that reads audio.
+        share: Share of the frames to mask.
 
     Raises:
-        ParamsError: If it is not known where this network has its frames.
+        ParamsError: If the network has none of the known modules.
     """
     modules = dict(network.named_modules())
     for name in FRAMES:
@@ -89,21 +98,22 @@ def _before(network: nn.Module, share: float, _module: nn.Module, given: Any) ->
 
 
 class EndToEnd(FusionModel):
-    """Live backbones under a fusion.
+    """Live backbones and the fusion on top of them.
 
-    Streams of other slots come with the batch, as the fusion alone would get them. A backbone
-    without a network (signal processing) has nothing to train, and is computed by `prepare`.
+    Streams of other slots come with the batch, as for the fusion alone. A backbone without a
+    network (signal processing) has nothing to train; its features are computed by `prepare`.
 
     Args:
-        fusion: Made for the streams of all slots.
-        backbones: Of the live slots; their networks are changed in place.
-        params: What is trained, and how.
+        fusion: Fusion made for the streams of all slots.
+        backbones: Backbones of the live slots; their networks are changed in place.
+        params: Section `e2e` of params.yaml.
 
     Attributes:
-        tuned: By slot: the networks with what is trained of them.
+        tuned: Networks by slot, with what is trained of them.
 
     Raises:
-        ParamsError: If a network has no such parts, or a model over dialogues would get frames.
+        ParamsError: If a network lacks the parts to be tuned, or a model over dialogues would get
+            frames.
     """
 
     def __init__(
@@ -140,23 +150,23 @@ class EndToEnd(FusionModel):
         return prediction
 
     def streams(self, batch: Batch) -> dict[str, Stream]:
-        """What the backbones make of utterances, `[B, T, D]`, and the streams of the batch."""
+        """Streams of all slots, `[B, T, D]`: of the backbones, and those in the batch."""
         return {slot: self._stream(slot, batch) for slot in self.backbones} | dict(batch.streams)
 
     def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """The fusion's loss, by the criterion that this model was given."""
+        """The fusion's loss, with this model's criterion."""
         self.fusion.criterion = self.criterion
         return self.fusion.loss(prediction, batch)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002  torch's own signature
-        """Dropout on or off, except in what is frozen, where it is off."""
+        """Switch training mode, but for frozen parts, whose dropout stays off."""
         super().train(mode)
         for tuned in self.tuned.values():
             tuned.rest()
         return self
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """All that is trained, in groups of equal rates: the fusion's is the protocol's."""
+        """Trained parameters in groups of equal rates; the fusion's is the protocol's."""
         groups: dict[float, list[nn.Parameter]] = defaultdict(list)
         groups[1.0] = list(self.fusion.parameters())
         for tuned in self.tuned.values():
@@ -165,7 +175,7 @@ class EndToEnd(FusionModel):
         return [{"params": group, "lr_scale": scale} for scale, group in groups.items()]
 
     def merge(self) -> None:
-        """Add adapters to the weights that they stand beside; nothing can be trained then."""
+        """Merge adapters into the weights; after that nothing can be trained."""
         for tuned in self.tuned.values():
             tuned.merge()
 

@@ -1,7 +1,10 @@
-"""What of a pretrained network is trained: all, some of its parts, or adapters beside them.
+"""Selects what of a pretrained network is trained: all, some of its parts, or low-rank adapters.
 
-A part that is frozen stays in eval mode: its dropout is off and its output is what it was. The
-source of low-rank adapters is arXiv 2106.09685, by way of the library `peft`.
+A frozen part stays in eval mode: its dropout is off, and its output does not change. Adapters are
+those of arXiv 2106.09685, from the library `peft`.
+
+A network is seen as a convolutional front end, blocks (layers of the same class with at least two
+linear layers each), and what is below and above the blocks.
 """
 
 from __future__ import annotations
@@ -32,12 +35,12 @@ TOP_NORMS = ("layer_norm", "norm", "encoder.layer_norm")
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Names of a network's modules by part; what is in none of them lies below the blocks.
+    """Names of a network's modules by part; modules in none of them lie below the blocks.
 
     Attributes:
-        front: The convolutional front end; empty where there is none, as in text encoders.
-        blocks: From below.
-        top: What follows the last block.
+        front: The convolutional front end; empty in text encoders.
+        blocks: The blocks, lowest first.
+        top: The norm after the last block.
     """
 
     front: tuple[str, ...]
@@ -45,11 +48,11 @@ class Anatomy:
     top: tuple[str, ...]
 
     def in_front(self, name: str) -> bool:
-        """Whether a module or parameter belongs to the front end."""
+        """Whether a module or parameter is part of the front end."""
         return _within(name, self.front) is not None
 
     def depth(self, name: str) -> int:
-        """0 below the blocks, i in the i-th; what is on top is as deep as the last block."""
+        """0 below the blocks, i in the i-th; the top has the depth of the last block."""
         block = _within(name, self.blocks)
         if block is not None:
             return block + 1
@@ -57,7 +60,7 @@ class Anatomy:
 
 
 def anatomy(network: nn.Module) -> Anatomy:
-    """The parts of a network."""
+    """Find the parts of a network."""
     names = {name for name, _ in network.named_modules()}
     top = tuple(name for name in TOP_NORMS if name in names and not _precedes(network, name))
     return Anatomy(
@@ -66,7 +69,7 @@ def anatomy(network: nn.Module) -> Anatomy:
 
 
 def units(network: nn.Module, parts: Anatomy) -> Iterator[tuple[str, nn.Module]]:
-    """The largest modules, by name, of which none reaches from one part into another."""
+    """The largest modules, by name, that each lie within one part."""
     yield from _units(network, "", (*parts.front, *parts.blocks, *parts.top))
 
 
@@ -95,13 +98,13 @@ def _linears(module: nn.Module) -> int:
 
 
 def _precedes(network: nn.Module, name: str) -> bool:
-    """Whether a norm of an encoder comes ahead of its blocks, as in post-norm speech networks."""
+    """Whether a norm of an encoder comes before its blocks, as in post-norm speech networks."""
     config = getattr(network, "config", None)
     return name.startswith("encoder.") and not getattr(config, "do_stable_layer_norm", False)
 
 
 def _within(name: str, parts: Sequence[str]) -> int | None:
-    """Which of some modules a name lies in."""
+    """Number of the module that a name lies in; None: in none of them."""
     for number, part in enumerate(parts):
         if name == part or name.startswith(f"{part}."):
             return number
@@ -109,23 +112,24 @@ def _within(name: str, parts: Sequence[str]) -> int | None:
 
 
 FIXED = ("embed_positions.weight",)  # Whisper's sinusoids, which are not trained either
+# Names of query and value projections, the most specific first.
 ATTENTION = (
     *(("query", "value"), ("q_proj", "v_proj"), ("q_lin", "v_lin"), ("linear_q", "linear_v")),
     *(("q", "v"), ("qkv",)),
 )
-# WavLM's attention hands the weights of its layers to a function and never calls the layers, so
-# that an adapter there would do nothing.
+# WavLM's attention, which has this method, passes the weights of its linear layers to a function
+# and never calls the layers, so that an adapter around them would have no effect.
 BY_WEIGHTS = "torch_multi_head_self_attention"
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A network with what is trained of it switched on.
+    """A network whose trained parameters have gradients.
 
     Attributes:
-        network: Of a backbone.
-        parts: Its anatomy.
-        how: What was asked for.
+        network: Network of a backbone.
+        parts: Its parts.
+        how: Settings of its slot.
         adapters: peft's model around the network, or None.
         resting: Modules that stay in eval mode.
     """
@@ -142,17 +146,17 @@ class Tuned:
         return any(parameter.requires_grad for parameter in self.network.parameters())
 
     def rest(self) -> None:
-        """Put the frozen parts into eval mode again, after `train` of the whole."""
+        """Put the frozen parts back into eval mode, after `train` of the whole."""
         for module in self.resting:
             module.eval()
 
     def merge(self) -> None:
-        """Add the adapters to the weights: the network is what it was before, but trained."""
+        """Merge the adapters into the weights, which leaves the original modules."""
         if self.adapters is not None:
             self.adapters.merge_and_unload()
 
     def scales(self, lr: float) -> Iterator[tuple[float, nn.Parameter]]:
-        """Each trained parameter, and its learning rate as a multiple of the protocol's `lr`."""
+        """Trained parameters, each with its learning rate as a multiple of the protocol's `lr`."""
         slot = (self.how.lr or lr) / lr
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
@@ -161,16 +165,16 @@ class Tuned:
 
 
 def tune(network: nn.Module, how: SlotTuning, lora: LoraParams, slot: str) -> Tuned:
-    """Switch on what is to be trained of a network; all else is frozen.
+    """Select what is trained of a network, and freeze the rest.
 
     Args:
-        network: Of a backbone; changed in place.
-        how: The settings of its slot.
-        lora: The settings of adapters.
-        slot: For messages.
+        network: Network of a backbone; changed in place.
+        how: Settings of its slot.
+        lora: Settings of adapters.
+        slot: Name of the slot, for messages.
 
     Raises:
-        ParamsError: If there are fewer blocks than are to be frozen, or no place for adapters.
+        ParamsError: If more blocks are to be frozen than there are, or no layer can get an adapter.
     """
     parts = anatomy(network)
     if how.freeze_layers > len(parts.blocks):
@@ -189,7 +193,7 @@ def tune(network: nn.Module, how: SlotTuning, lora: LoraParams, slot: str) -> Tu
 
 
 def checkpoint_blocks(tuned: Tuned) -> None:
-    """Keep the inputs of the trained blocks alone, and compute the blocks again backwards."""
+    """Switch gradient checkpointing on: recompute each block in the backward pass."""
     modules = dict(tuned.network.named_modules())
     for name in tuned.parts.blocks:
         block = modules[name]
@@ -209,13 +213,11 @@ def _trained(name: str, parts: Anatomy, how: SlotTuning) -> bool:
 
 
 def _resting(network: nn.Module, parts: Anatomy) -> Iterator[nn.Module]:
-    """Parts without a trained parameter; what has none at all belongs to those below the blocks.
-
-    Batch norms rest too: their statistics are the pretraining's, and would else take in padding.
-    """
+    """Modules that stay in eval mode: those without a trained parameter, and batch norms."""
     if not any(parameter.requires_grad for parameter in network.parameters()):
         yield network
         return
+    # Batch norms keep the statistics of pretraining; those of a batch would include padding.
     yield from (module for module in network.modules() if isinstance(module, _BatchNorm))
     below = [
         parameter.requires_grad
@@ -223,6 +225,7 @@ def _resting(network: nn.Module, parts: Anatomy) -> Iterator[nn.Module]:
         if parts.depth(name) == 0 and not parts.in_front(name)
     ]
     for _, module in units(network, parts):
+        # A module without parameters, such as a dropout, counts as one below the blocks.
         own = [parameter.requires_grad for parameter in module.parameters()]
         if not any(own or below):
             yield module
@@ -250,7 +253,7 @@ def _targets(
     wanted: Sequence[str] | None,
     slot: str,
 ) -> list[str]:
-    """Names of the linear layers that get an adapter."""
+    """Names of linear layers that get an adapter: `wanted`, or queries and values, or else all."""
     modules = dict(network.named_modules())
     passed_by = [name for name, module in modules.items() if hasattr(module, BY_WEIGHTS)]
     usable = [

@@ -1,4 +1,4 @@
-"""The protocol of training: one record, the same keys in params.yaml."""
+"""The training protocol: the keys of `train` in params.yaml as one record."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ class TrainParams:
     """How a model is trained.
 
     Attributes:
-        epochs: Passes over the training split, at most.
-        batch_size: Utterances (dialogues) a batch.
-        accumulate: Batches an optimiser step.
-        optimizer: AdamW, or Adam with L2.
-        betas: Of the optimiser: decay of the means of gradients and of their squares.
-        eps: Of the optimiser.
+        epochs: Largest number of passes over the training split.
+        batch_size: Utterances (dialogues) per batch.
+        accumulate: Batches per optimiser step.
+        optimizer: AdamW, or Adam with L2 regularisation.
+        betas: Decay rates of the optimiser's means of gradients and of their squares.
+        eps: Term added to the optimiser's denominator.
         lr: Learning rate at the start, or at the end of the warm-up.
-        weight_decay: Decoupled for AdamW.
+        weight_decay: Weight decay, decoupled for AdamW.
         schedule: `plateau` halves the rate at the third epoch without a lower validation loss;
             `cosine` lowers it step by step to `lr_end` at the last one of `epochs`.
-        warmup_steps: Optimiser steps in which the rate first rises linearly; with any schedule.
-        lr_start: Rate at the first of them.
+        warmup_steps: Optimiser steps of a linear warm-up, with any schedule.
+        lr_start: Rate at the first step of the warm-up.
         lr_end: Rate at the end of a cosine.
         loss: Cross-entropy or focal; `weighted_`: each class by N / n_c of the training split.
         focal_alpha: Factor of the focal loss.
-        focal_gamma: Its exponent.
+        focal_gamma: Exponent of the focal loss.
         label_smoothing: Share of each label that is spread over all classes.
-        sampler: Which utterances an epoch has: each once, or drawn with replacement by class:
-            `pipeline.training.sampling`.
+        sampler: Utterances of an epoch: each once, or drawn with replacement by class
+            (`pipeline.training.sampling`).
         seqaug: Probability of SeqAug for the speech and the text of an utterance.
-        mixup: Alpha of mixup, 0: none; the loss is then a binary one for each class.
+        mixup: Alpha of mixup; 0: none. With mixup the loss is a binary one for each class.
         clip_norm: Largest norm of the gradient.
         monitor: Metric of the validation split by which the kept epoch is chosen.
         patience: Epochs without a better `monitor` before training stops.

@@ -1,6 +1,6 @@
-"""How end-to-end training differs from training on caches: the section `e2e` of params.yaml.
+"""Settings of end-to-end training: the section `e2e` of params.yaml.
 
-What both regimes share (losses, metrics, schedule, early stopping) is `pipeline.params.training`.
+Settings of both regimes (losses, metrics, schedule, early stopping) are `pipeline.params.training`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ LIVE = ("text", "speech", "nonverbal")  # slots whose backbones are part of the 
 
 @dataclass(frozen=True)
 class SlotTuning:
-    """What of one slot's backbone is trained, and how fast.
+    """What is trained of one slot's backbone, and how fast.
 
     Attributes:
         tune: `full` trains its weights, `lora` low-rank adapters beside frozen weights, `frozen`
             nothing.
         freeze_front_end: Whether the convolutions ahead of the first block stay as they are.
-        freeze_layers: How many blocks from below stay so, and with any of them all that lies below
-            the first.
+        freeze_layers: Number of lowest blocks that stay as they are; with any of them, so does
+            everything below the first.
         lr: Learning rate at the start; None: the protocol's. Schedules scale both alike.
         layer_decay: Factor of the rate from each block to the one below, the last block's being 1.
     """
@@ -42,11 +42,11 @@ class LoraParams:
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): W + alpha / rank B A, with B = 0 first.
 
     Attributes:
-        rank: Of B A.
+        rank: Rank of B A.
         alpha: Numerator of the scale.
-        dropout: Of what A sees.
-        targets: Ends of the names of linear layers that get one; None: queries and values of the
-            attention, as in the paper.
+        dropout: Dropout rate of the input of A.
+        targets: Ends of the names of linear layers that get an adapter; None: queries and values
+            of the attention, as in the paper.
     """
 
     rank: Width = 8
@@ -57,11 +57,11 @@ class LoraParams:
 
 @dataclass(frozen=True)
 class InitRun:
-    """The run whose fusions training begins with.
+    """The run whose fusions training starts from.
 
     Attributes:
-        run: Its folder; relative ones count from the project, also where DVC runs a copy of it.
-        sha256: Of its fusions, which must be those: `pipeline.e2e.setup.fusions_sha256`.
+        run: Its folder, relative to the project, also where DVC runs a copy of it.
+        sha256: Hash of its fusions, which is checked (`pipeline.e2e.setup.fusions_sha256`).
     """
 
     run: Annotated[str, MinLen(1)]
@@ -73,14 +73,14 @@ class TuneParams:
     """The keys of `e2e`.
 
     Attributes:
-        precision: Of the networks on the device; weights and their updates are always float32.
+        precision: Precision of the networks on the device; weights and updates are float32.
         gradient_checkpointing: Whether blocks are computed again in the backward pass, which
             takes a third more time and keeps the input of each block alone.
-        batch_seconds: A batch closes at this many padded seconds; None: at `train.batch_size`.
-        specaugment: Share of the frames that spans of masking cover while training.
+        batch_seconds: Padded seconds at which a batch closes; None: at `train.batch_size`.
+        specaugment: Share of the frames that are masked while training.
         tensorboard: Whether event files are written.
-        save_seconds: Time between two checkpoints of a training.
-        keep: How many of them are kept.
+        save_seconds: Seconds between two checkpoints of a training.
+        keep: Number of checkpoints that are kept.
         init: Keys of `InitRun`; None: fresh fusions.
         lora: Keys of `LoraParams`, for all slots with `tune: lora`.
         slots: Keys of `SlotTuning` for each of text, speech, nonverbal.
@@ -107,7 +107,7 @@ class TuneParams:
 
     @property
     def beginning(self) -> InitRun | None:
-        """The run that training begins with."""
+        """The run that training starts from."""
         return None if self.init is None else InitRun(**self.init)
 
     def of(self, slot: str) -> SlotTuning:
@@ -116,9 +116,9 @@ class TuneParams:
 
 
 def tune_problems(given: Mapping[str, Any], where: str = "e2e") -> list[str]:
-    """Everything that is wrong with the section, one line each."""
+    """Problems of the section, one line each."""
     init = given.get("init")
-    if isinstance(init, str):  # before the hash was asked for
+    if isinstance(init, str):  # the form of an older release, without a hash
         shown = quoted(init)
         return [
             f"{where}.init: given {shown}; expected {{run: {shown[1:-1] or 'RUN'}, sha256: ...}}: "
@@ -126,7 +126,7 @@ def tune_problems(given: Mapping[str, Any], where: str = "e2e") -> list[str]:
         ]
     found = problems(TuneParams, given, where)
     for name, record in (("init", InitRun), ("lora", LoraParams)):
-        if isinstance(given.get(name), Mapping):  # told of already where it is none
+        if isinstance(given.get(name), Mapping):  # otherwise it is among the problems already
             found += problems(record, given[name], f"{where}.{name}")
     slots = given.get("slots")
     for slot, settings in slots.items() if isinstance(slots, Mapping) else ():

@@ -1,4 +1,4 @@
-"""Where, when and from which commit something is computed, for run.json; changes no number."""
+"""Describes the environment of a computation for run.json: machine, time, commit, packages."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Facts as JSON holds them; None where something is not to be known.
+    """Facts about the environment, for JSON; None where one is unknown.
 
     Args:
-        device: What is computed on, in torch's words.
+        device: Device of the computation, as torch names it.
 
     Returns:
-        `date` (UTC, in seconds), `command`, `commit` and `dirty` (tracked files differ from it; of
-        the current folder's repository), `device`, `cpu`, `cores`, `memory_gib`, `platform`,
-        `python` and `packages`. No path of the machine is among them, unless it was an argument of
-        the command.
+        `date` (UTC, to the second), `command`, `commit` and `dirty` of the current folder's
+        repository (whether tracked files differ from the commit), `device`, `cpu`, `cores`,
+        `memory_gib`, `platform`, `python` and `packages`. No path of the machine is among them,
+        unless it was an argument of the command.
     """
     changes = git("status", "--porcelain", "--untracked-files=no")
     return {
@@ -45,7 +45,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
 
 def command(words: list[str]) -> str:
-    """A command line to be typed, without the folder of its interpreter.
+    """A command line as one would type it, without the folder of its interpreter.
 
     >>> command(["/somewhere/bin/python", "-m", "stages.train", "my corpus", "heron"])
     "python -m stages.train 'my corpus' heron"
@@ -54,7 +54,7 @@ def command(words: list[str]) -> str:
 
 
 def git(*arguments: str) -> str | None:
-    """What `git ARGUMENTS` says; None where it fails or there is no Git."""
+    """Output of `git ARGUMENTS`; None if it fails, or without Git."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     except OSError:

@@ -1,7 +1,7 @@
-"""Comes together with the other processes that a launcher has started, by Hugging Face Accelerate.
+"""Joins the processes that `accelerate launch`, torchrun or mpirun has started, by Accelerate.
 
-What decides numbers stands in params.yaml alone, so that a launcher's own settings of that kind
-are refused rather than passed over.
+Everything that decides numbers is in params.yaml, so that a launcher's own settings of that kind
+are refused rather than ignored.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from features.errors import HeronryError, ParamsError
 from pipeline.training.ranks import ALONE, Ranks
 
 LAUNCH = "HERONRY_E2E_LAUNCH"
-# How many there are, by launcher: torchrun and accelerate, MPICH and Intel MPI, Open MPI.
+# Number of processes, by launcher: torchrun and accelerate, MPICH and Intel MPI, Open MPI.
 COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
-PATIENCE = timedelta(hours=2)  # for one that is late: the first one hashes, saves and exports
-# Settings of `accelerate launch`: what they may be, and what to set instead.
+PATIENCE = timedelta(hours=2)  # the others wait while the first one hashes, saves and exports
+# Settings of `accelerate launch`: name, allowed values, and what to set instead.
 REFUSED = (
     ("ACCELERATE_MIXED_PRECISION", ("", "no"), "add --mixed_precision no, and set `e2e.precision`"),
     *(
@@ -43,14 +43,14 @@ REFUSED = (
 
 
 def relaunch(module: str, arguments: Sequence[str]) -> None:
-    """Become the launcher that `HERONRY_E2E_LAUNCH` names, which starts this program again.
+    """Replace this process by the launcher that `HERONRY_E2E_LAUNCH` names, which starts it again.
 
-    Such as `accelerate launch --multi_gpu --num_processes 4`. So one command, DVC's, runs on one
-    GPU or on several. Nothing happens where the variable is not set, or in what was launched.
+    With `accelerate launch --multi_gpu --num_processes 4`, say, the same command, DVC's, runs on
+    four GPUs. Nothing happens without the variable, or in a process that was launched.
 
     Args:
-        module: Of this program, as for `python -m`.
-        arguments: Of this program.
+        module: Module of this program, as for `python -m`.
+        arguments: Arguments of this program.
 
     Raises:
         ParamsError: If there is no such launcher.
@@ -58,7 +58,7 @@ def relaunch(module: str, arguments: Sequence[str]) -> None:
     words = shlex.split(os.environ.pop(LAUNCH, ""))
     if not words or process_count() > 1:
         return
-    beside = Path(sys.executable).parent  # a virtual environment need not be activated
+    beside = Path(sys.executable).parent  # in a virtual environment that is not activated
     program = shutil.which(words[0]) or shutil.which(words[0], path=str(beside))
     if program is None:
         raise ParamsError(
@@ -69,19 +69,19 @@ def relaunch(module: str, arguments: Sequence[str]) -> None:
 
 
 def process_count() -> int:
-    """How many processes the launcher has started; 1: there was none."""
+    """Number of processes that the launcher has started; 1 without a launcher."""
     return max(int(os.environ.get(name) or 1) for name in COUNTS)
 
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Be one of the launcher's processes while the context lasts.
+    """Join the launcher's processes within this context.
 
     Args:
-        device: cpu, or cuda: then each process of a host has the GPU of its number there.
+        device: `cpu`, or `cuda`: then the n-th process of a host uses its n-th GPU.
 
     Raises:
-        ParamsError: If the launcher was given what params.yaml decides, or what is not supported.
+        ParamsError: If the launcher has a setting that params.yaml decides, or an unsupported one.
     """
     _check()
     if process_count() == 1:
@@ -93,7 +93,7 @@ def joined(device: str) -> Iterator[Ranks]:
         yield ranks
         ranks.wait()
     except HeronryError:
-        # Mostly all have the same error, which one of them tells.
+        # Usually all processes have the same error: then the first one prints it for all.
         if not ranks.is_first and ranks.first_has_ended():
             sys.exit(1)
         raise
@@ -101,9 +101,9 @@ def joined(device: str) -> Iterator[Ranks]:
 
 
 def _end_with_launcher() -> None:
-    """End this process when torch's launcher has ended, which by itself it would outlive.
+    """Start a watchdog that ends this process when torch's launcher has ended.
 
-    Not where others started it: by hand the parent may be a shell that ends on purpose.
+    Not under other launchers: the parent may be a shell that ends on purpose.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return
@@ -138,7 +138,7 @@ def _check() -> None:
         given = os.environ.get(name, "").lower()
         if given not in allowed:
             raise ParamsError(
-                f"the launcher was told {name}={given}; expected {allowed[-1]!r} here: {remedy}"
+                f"the launcher has set {name}={given}; expected {allowed[-1]!r} here: {remedy}"
             )
 
 

@@ -1,6 +1,8 @@
-"""Many jobs: side by side in processes on a CPU, one after the other on another device.
+"""Runs many jobs: side by side in processes on a CPU, one after the other on another device.
 
-Whether several at once on one GPU pay has not been measured.
+Processes are those of `features.process.workers.WorkerPool`, as in extraction: they end with this
+process, and a worker that is killed ends the run with a message. Whether several jobs at once on
+one GPU are faster has not been measured.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ from typing import Any, Protocol, TypeVar
 from features.process.terminal import LiveLines
 from features.process.workers import WorkerPool
 
-Message = tuple[int, str, bool]  # the job's number, what to show of it, whether it is done
+Message = tuple[int, str, bool]  # number of the job, its line, whether it is the last one
 
 
 class OnDevice(Protocol):
-    """A job, as far as the pool needs to know it."""
+    """What the pool needs to know of a job."""
 
     @property
     def device(self) -> str:
@@ -36,12 +38,15 @@ Result = TypeVar("Result")
 def run_jobs(
     run: Callable[[Job, Any], Result], jobs: Sequence[Job], *, workers: int | None = None
 ) -> Iterator[Result]:
-    """Run all jobs, yielding what `run` returns as each finishes.
+    """Run all jobs, yielding each result as its job finishes.
 
     Args:
-        run: A function of a module, called with a job and with what shows its progress.
-        jobs: In order of preference.
-        workers: Processes; None: as many as cores on a CPU, one on another device.
+        run: Function of a module, called with a job and with a function that shows its progress.
+        jobs: Jobs in order of preference.
+        workers: Number of processes; None: as many as cores on a CPU, one on another device.
+
+    Raises:
+        MachineError: If a worker is killed.
     """
     if workers is None:
         workers = available_cores() if jobs[0].device == "cpu" else 1
@@ -50,10 +55,11 @@ def run_jobs(
         for number, job in enumerate(jobs):
             yield run(job, partial(lines.show, number))
         return
-    told: SimpleQueue[Message] = multiprocessing.get_context("spawn").SimpleQueue()
+    # Workers only put messages: this process alone draws in the terminal.
+    messages: SimpleQueue[Message] = multiprocessing.get_context("spawn").SimpleQueue()
     with (
-        _shown(told, lines),
-        WorkerPool(min(workers, len(jobs)), _begin_worker, (told,)) as pool,
+        _showing(messages, lines),
+        WorkerPool(min(workers, len(jobs)), _begin_worker, (messages,)) as pool,
     ):
         futures = [pool.submit(_run_in_worker, run, number, job) for number, job in enumerate(jobs)]
         for future in concurrent.futures.as_completed(futures):
@@ -61,40 +67,39 @@ def run_jobs(
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_told: SimpleQueue[Message] | None = None
+_messages: SimpleQueue[Message] | None = None  # of a worker
 
 
-def _begin_worker(told: SimpleQueue[Message]) -> None:
-    """Connect a worker to its parent."""
-    global _told
-    _told = told
+def _begin_worker(messages: SimpleQueue[Message]) -> None:
+    global _messages
+    _messages = messages
 
 
 def _run_in_worker(run: Callable[[Job, Any], Result], number: int, job: Job) -> Result:
-    told = _told
-    assert told is not None
+    messages = _messages
+    assert messages is not None
 
-    def tell(text: str, *, done: bool = False) -> None:
-        told.put((number, text, done))
+    def show(text: str, *, done: bool = False) -> None:
+        messages.put((number, text, done))
 
-    return run(job, tell)
+    return run(job, show)
 
 
 @contextlib.contextmanager
-def _shown(told: SimpleQueue[Message], lines: LiveLines) -> Iterator[None]:
-    """Show what workers tell while the context lasts."""
+def _showing(messages: SimpleQueue[Message], lines: LiveLines) -> Iterator[None]:
+    """Show the messages of workers within this context."""
     over = threading.Event()
 
     def show() -> None:
-        while not (over.is_set() and told.empty()):
-            if told.empty():
+        while not (over.is_set() and messages.empty()):
+            if messages.empty():
                 over.wait(0.05)
             else:
-                number, text, done = told.get()
+                number, text, done = messages.get()
                 lines.show(number, text, done=done)
 
     thread = threading.Thread(target=show, daemon=True)
