@@ -52,6 +52,14 @@ def summary(root: Path, votes: Mapping[str, str]) -> None:
             writer.writerow([str(number), name, vote, "59.5:60.1", "H", "57", "D"])
 
 
+def miniature(root: Path) -> dict[str, Any]:
+    """Smallest release whose tables are all read; returns the options of its entry."""
+    clips(root, "1001_DFA_ANG_XX.wav")
+    demographics(root, {1001: "Male"})
+    summary(root, {"1001_DFA_ANG_XX": "A"})
+    return {"labels": "voice_vote"}
+
+
 def only(root: Path, **options: Any) -> Item:
     (item,) = CremaD(root, **options).items()
     return item

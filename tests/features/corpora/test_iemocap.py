@@ -54,6 +54,13 @@ def write_audio(root: Path, utterance: str) -> None:
     soundfile.write(path, np.full(4000, level), 16_000)
 
 
+def miniature(root: Path) -> dict[str, Any]:
+    """Smallest release whose tables are all read; returns the options of its entry."""
+    write_labels(root, "Ses01F_impro01", (1.0, "F000", "neu"))
+    write_texts(root, "Ses01F_impro01", "Ses01F_impro01_F000 [1-3]: Well.")
+    return {}
+
+
 def items(root: Path, **options: Any) -> dict[str, Item]:
     return {item.id: item for item in Iemocap(root, **options).items()}
 

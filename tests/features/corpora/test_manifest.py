@@ -12,6 +12,16 @@ from features.corpora._tables.rows import COLUMNS
 from features.corpora.manifest import ManifestCorpus
 from features.corpus.adapter import Item
 from features.errors import ManifestError
+from tests.support.hub_tables import save_to_disk
+
+
+def miniature(root: Path) -> dict[str, Any]:
+    """Smallest release whose tables are all read; returns the options of its entry."""
+    root.mkdir()
+    rows = [{"id": "a", "text": "hm", "label": "sad", "speaker": "s"}]
+    save_to_disk(root / "saved" / "train", rows)
+    (root / "saved" / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    return {"file": "saved"}
 
 
 def csv_corpus(root: Path, text: str, **keywords: Any) -> ManifestCorpus:

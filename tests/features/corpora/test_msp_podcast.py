@@ -60,6 +60,15 @@ class Release:
         return self.root
 
 
+def miniature(root: Path) -> dict[str, Any]:
+    """Smallest release whose tables are all read; returns the options of its entry."""
+    made = Release(root)
+    made.add("0001_0001", "N", "Train")
+    made.say("0001_0001", b"Well.")
+    made.table()
+    return {}
+
+
 @pytest.fixture
 def release(tmp_path: Path) -> Release:
     return Release(tmp_path / "msp")

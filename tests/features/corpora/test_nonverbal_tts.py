@@ -42,6 +42,12 @@ def tree(root: Path, *, layout: str = "default/{}/0000.parquet", **splits: Rows)
     return root
 
 
+def miniature(root: Path) -> dict[str, Any]:
+    """Smallest release whose tables are all read; returns the options of its entry."""
+    tree(root, dev=[row(3)])
+    return {}
+
+
 def only(root: Path, **keywords: Any) -> Item:
     (item,) = NonverbalTts(root, **keywords).items()
     return item

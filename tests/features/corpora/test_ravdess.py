@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,12 @@ def tree(root: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return root
+
+
+def miniature(root: Path) -> dict[str, Any]:
+    """Smallest release whose tables are all read; returns the options of its entry."""
+    tree(root, "Actor_12/03-01-06-01-02-01-12.wav")
+    return {}
 
 
 def only(root: Path) -> Item:

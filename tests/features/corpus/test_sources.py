@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,22 +24,11 @@ from features.corpus.sources import (
 )
 from features.errors import ManifestError, ParamsError
 from features.files.reading import file_sha256
-from features.settings.plugins import kinds, load
 from pipeline.commands.check import corpus_problems
 from pipeline.commands.plan import corpus_changes
 from stages.look.__main__ import main as look
 from stages.prepare.__main__ import main as prepare
-from tests.features.corpora import (
-    test_crema_d,
-    test_emodb,
-    test_iemocap,
-    test_meld,
-    test_msp_podcast,
-    test_nonverbal_tts,
-    test_ravdess,
-)
 from tests.pipeline.commands.test_check import params
-from tests.support import hub_tables
 from tests.support.paths import ROOT
 from tests.support.small_corpus import SmallCorpus
 
@@ -219,94 +207,3 @@ def test_the_look_names_unknown_corpora() -> None:
     assert CliRunner().invoke(app, ["mine"]).exit_code == 0
     with pytest.raises(ParamsError, match=r"no entry 'other'; expected one of \['mine'\]"):
         look("other")
-
-
-def crema_d(root: Path) -> dict[str, Any]:
-    test_crema_d.clips(root, "1001_DFA_ANG_XX.wav")
-    test_crema_d.demographics(root, {1001: "Male"})
-    test_crema_d.summary(root, {"1001_DFA_ANG_XX": "A"})
-    return {"labels": "voice_vote"}
-
-
-def iemocap(root: Path) -> dict[str, Any]:
-    test_iemocap.write_labels(root, "Ses01F_impro01", (1.0, "F000", "neu"))
-    test_iemocap.write_texts(root, "Ses01F_impro01", "Ses01F_impro01_F000 [1-3]: Well.")
-    return {}
-
-
-def meld(root: Path) -> dict[str, Any]:
-    test_meld.release(root)
-    (root / "dev").mkdir()
-    (root / "dev_sent_emo.csv").rename(root / "dev" / "dev_sent_emo.csv")
-    return {"audio": False}
-
-
-def msp_podcast(root: Path) -> dict[str, Any]:
-    release = test_msp_podcast.Release(root)
-    release.add("0001_0001", "N", "Train")
-    release.say("0001_0001", b"Well.")
-    release.table()
-    return {}
-
-
-def nonverbal_tts(root: Path) -> dict[str, Any]:
-    test_nonverbal_tts.tree(root, dev=[test_nonverbal_tts.row(3)])
-    return {}
-
-
-def ravdess(root: Path) -> dict[str, Any]:
-    test_ravdess.tree(root, "Actor_12/03-01-06-01-02-01-12.wav")
-    return {}
-
-
-def emodb(root: Path) -> dict[str, Any]:
-    test_emodb.tree(root, "03a01Fa.wav")
-    return {}
-
-
-def manifest(root: Path) -> dict[str, Any]:
-    root.mkdir()
-    rows = [{"id": "a", "text": "hm", "label": "sad", "speaker": "s"}]
-    hub_tables.save_to_disk(root / "saved" / "train", rows)
-    (root / "saved" / "dataset_dict.json").write_text('{"splits": ["train"]}')
-    return {"file": "saved"}
-
-
-RELEASES: dict[str, Callable[[Path], dict[str, Any]]] = {
-    build.__name__: build
-    for build in (crema_d, iemocap, meld, msp_podcast, nonverbal_tts, ravdess, emodb, manifest)
-}
-_opened: list[str] | None = None
-
-
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    if _opened is not None and event == "open" and isinstance(arguments[0], str):
-        _opened.append(arguments[0])
-
-
-@pytest.mark.parametrize("kind", kinds("features.corpora"))
-def test_every_file_that_an_adapter_reads_is_in_the_record(
-    kind: str, tmp_path: Path, monkeypatch: Any
-) -> None:
-    """Or an edit of it would go unnoticed: all that is opened below the root, but for audio."""
-    if corpus_entry("any", {"kind": kind}).generated:
-        return
-    global _opened
-    root = tmp_path / "root"
-    options = RELEASES[kind](root)
-    monkeypatch.setenv(f"HERONRY_{kind.upper()}_ROOT", str(root))
-    named = set(take_record(corpus_entry(kind, options))["tables"])
-    _opened = []
-    try:
-        items = list(load("features.corpora", kind)(root, **options).items())
-        opened = [Path(path) for path in _opened if Path(path).is_relative_to(root)]
-    finally:
-        _opened = None
-    assert items
-    read = {path.relative_to(root).as_posix() for path in opened}
-    read = {name for name in read if not name.startswith("heronry_audio")}
-    assert {name for name in read if not name.endswith(sources.SOUNDS)} <= named
-    assert named or kind in ("ravdess", "emodb")
-
-
-sys.addaudithook(_hear)
