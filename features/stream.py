@@ -69,6 +69,14 @@ class Stream:
         values = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
         return cls(values, torch.arange(values.shape[1]) < lengths[:, None])
 
+    @classmethod
+    def masked(cls, values: Tensor, lengths: Tensor) -> Self:
+        """Stream of the first `lengths` `[B]` frames of `[B, T, D]`; the others become 0."""
+        import torch
+
+        mask = torch.arange(values.shape[1], device=values.device) < lengths[:, None]
+        return cls(values * mask[..., None], mask)
+
     def unpad(self) -> list[Tensor]:
         """The sequences `[T_i, D]` or `[T_i]` without padding; inverse of `pad`."""
         lengths = self.mask.sum(1).tolist()

@@ -1,1 +1,1 @@
-"""What a backbone is, its entry in params.yaml, and the layers it yields."""
+"""Interface of backbones, their entries in params.yaml, and their choice of layers."""

@@ -1,4 +1,4 @@
-"""What every backbone is: `prepare` on the CPU, `__call__` on the device."""
+"""Interface of backbones: `prepare` on the CPU, `__call__` on the device."""
 
 from __future__ import annotations
 
@@ -15,35 +15,39 @@ from features.corpus.utterance import Utterance
 from features.process.devices import moved
 from features.stream import Stream, StreamSpec
 
+Reads = Literal["audio", "text", "asr", "nothing"]  # what a backbone reads of an utterance
+CHARACTERS_A_SECOND = 15.0  # of spoken English
+NOTICED_AT_ONCE = 1000  # utterances whose notices are asked for together
+
 
 def content_of(utterance: Utterance, reads: Reads) -> str | None:
-    """Hash of what a backbone would read of an utterance; None if it has nothing for it."""
+    """Hash of what a backbone would read of an utterance; None if that is missing."""
     if reads == "asr":
         return utterance.asr_content
     return utterance.text_content if reads == "text" else utterance.audio_content
 
 
 def lacks(utterance: Utterance, reads: Reads) -> bool:
-    """Whether an utterance has nothing for a backbone: `content_of` would be None."""
+    """Whether an utterance lacks what a backbone reads, so that `content_of` would be None."""
     return (utterance.audio if reads == "audio" else utterance.words(reads)) is None
-
-
-Reads = Literal["audio", "text", "asr", "nothing"]
-CHARACTERS_A_SECOND = 15.0  # of English, spoken
-AT_ONCE = 1000  # utterances whose notices are asked for together
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What `prepare` hands to `__call__`.
+    """Result of `prepare` and argument of `__call__`.
 
     Attributes:
-        ids: Utterances of the batch, B of them.
-        tensors: By name; each with B as its first axis.
+        ids: Ids of the B utterances.
+        tensors: Tensors by name; the first axis of each is B.
     """
 
     ids: tuple[str, ...]
     tensors: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, utterances: Sequence[Utterance], **tensors: Tensor) -> Self:
+        """Inputs with the ids of some utterances."""
+        return cls(tuple(utterance.id for utterance in utterances), tensors)
 
     def between(self, start: int, stop: int) -> Self:
         """Utterances `start` to before `stop`, with the padding that they have."""
@@ -51,19 +55,24 @@ class Inputs:
         return type(self)(self.ids[start:stop], tensors)
 
     def pin_memory(self) -> Self:
-        """The same inputs in pages that a device can copy from while it computes."""
+        """A copy in page-locked memory, from which a device copies while it computes."""
         return type(self)(self.ids, {name: t.pin_memory() for name, t in self.tensors.items()})
 
     def to(self, device: torch.device | str) -> Self:
-        """The same inputs on another device."""
+        """A copy on another device."""
         return type(self)(self.ids, {name: moved(t, device) for name, t in self.tensors.items()})
 
 
 class Backbone(Protocol):
     """A network (or signal processor) that turns utterances into a stream.
 
-    Extraction and end-to-end training use the same object, so that features from the cache are
-    those of the live backbone.
+    Extraction and end-to-end training use the same object, so that cached features equal those of
+    the live backbone.
+
+    Attributes:
+        spec: Width and kind of the frames.
+        reads: Modality of an utterance that is read.
+        trainable: Whether end-to-end training may tune its network.
     """
 
     spec: StreamSpec
@@ -74,7 +83,7 @@ class Backbone(Protocol):
         """Read, resample, tokenise and pad, on the CPU.
 
         Raises:
-            UtteranceError: If one utterance cannot be used; the caller goes on without it.
+            UtteranceError: If an utterance cannot be used; the caller continues without it.
         """
         ...
 
@@ -83,14 +92,14 @@ class Backbone(Protocol):
         ...
 
     def provenance(self) -> dict[str, Any]:
-        """Where the numbers come from: checkpoint, revision, hash of the weights, preprocessing."""
+        """All that decides the numbers: checkpoint, revision, hash of the weights, front end."""
         ...
 
 
 class Networked:
-    """Base of backbones with a `network`: pickled without it.
+    """Base of backbones with a `network`, pickled without it.
 
-    The processes that prepare inputs get the front end alone; weights stay where they compute.
+    Processes that prepare inputs get the front end only, without the weights.
     """
 
     network: nn.Module
@@ -101,7 +110,7 @@ class Networked:
 
 
 class BackboneFactory(Protocol):
-    """The type of `build` in each module of this folder."""
+    """Type of `build` in each module of `features/backbones`."""
 
     def __call__(self, *args: Any, **options: Any) -> Backbone:
         """Make the backbone; its keywords are those of its entry in params.yaml."""
@@ -112,8 +121,8 @@ class BackboneFactory(Protocol):
 class Pooled:
     """A backbone whose frames are reduced to one vector: `mean` over time, or the `first`.
 
-    Where the network's own mean is not that over the frames kept (padding that it takes in), the
-    backbone has a method `pooled(inputs) -> Tensor [B, D]`, which is asked for the mean instead.
+    A backbone whose published mean is not the mean of its frames (since it includes padding) has a
+    method `pooled(inputs) -> Tensor [B, D]`, which is used instead.
     """
 
     backbone: Backbone
@@ -127,7 +136,7 @@ class Pooled:
         self.trainable = self.backbone.trainable
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
-        """As the backbone's own."""
+        """Inputs of the backbone."""
         return self.backbone.prepare(utterances)
 
     def __call__(self, inputs: Inputs) -> Stream:
@@ -141,14 +150,14 @@ class Pooled:
         return Stream(vector[:, None], stream.mask.any(1, keepdim=True))
 
     def provenance(self) -> dict[str, Any]:
-        """The backbone's own; pooling is added to every backbone's by the cache."""
+        """Provenance of the backbone; `BackboneEntry.provenance` adds the pooling."""
         return self.backbone.provenance()
 
 
 def padded_seconds(backbone: Backbone, utterance: Utterance) -> float:
-    """What an utterance takes in a batch: seconds of audio, or of the speech its text would be.
+    """Size of an utterance in a batch: seconds of audio, or of its text if it were spoken.
 
-    A backbone that pads audio to windows says so by its attribute `window_seconds`.
+    A backbone that pads audio to windows has the attribute `window_seconds`.
     """
     seconds = utterance.seconds if backbone.reads == "audio" else None
     if seconds is None:
@@ -158,27 +167,27 @@ def padded_seconds(backbone: Backbone, utterance: Utterance) -> float:
 
 
 def notices(backbone: Backbone, utterances: Iterable[Utterance]) -> Iterator[tuple[str, str]]:
-    """What a backbone does not use of utterances that it does use: ids, each with a notice.
+    """Ids of utterances of which a backbone leaves out a part, each with a notice.
 
-    A backbone that cuts its inputs has a method `noticed(utterances) -> list[str | None]`, which
-    is cheap: it is asked about whole corpora, also where all features are there already.
+    A backbone that truncates its inputs has a method `noticed(utterances) -> list[str | None]`. It
+    must be cheap: it is called for whole corpora, even if all features exist already.
     """
-    tell = getattr(innermost(backbone), "noticed", None)
-    if tell is None:
+    noticed = getattr(innermost(backbone), "noticed", None)
+    if noticed is None:
         return
     remaining = iter(utterances)
-    while some := list(islice(remaining, AT_ONCE)):
-        for utterance, notice in zip(some, tell(some), strict=True):
+    while some := list(islice(remaining, NOTICED_AT_ONCE)):
+        for utterance, notice in zip(some, noticed(some), strict=True):
             if notice is not None:
                 yield utterance.id, notice
 
 
 def innermost(backbone: Backbone) -> Backbone:
-    """The backbone itself, where its frames are pooled."""
+    """The backbone inside of `Pooled`, or the backbone itself."""
     return backbone.backbone if isinstance(backbone, Pooled) else backbone
 
 
 def module_of(backbone: Backbone) -> nn.Module | None:
-    """The network inside a backbone (None for signal processing), to move, freeze or train it."""
+    """The network of a backbone, to move, freeze or train it; None for signal processing."""
     network = getattr(innermost(backbone), "network", None)
     return network if isinstance(network, nn.Module) else None

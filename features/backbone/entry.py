@@ -34,15 +34,15 @@ SETTINGS = ("kind", "pooling", "compute_dtype", "version")  # of an entry, besid
 
 @dataclass(frozen=True)
 class BackboneEntry:
-    """What every backbone entry holds, whatever its kind.
+    """An entry of `backbones`, of any kind.
 
     Attributes:
         name: Key in params.yaml.
-        kind: Plug-in.
-        pooling: `frames` keeps all, `mean` and `first` reduce an utterance to one vector.
+        kind: Name of the plug-in.
+        pooling: `frames` keeps all frames, `mean` and `first` reduce an utterance to one vector.
         compute_dtype: Precision of the network on the device.
         store_dtype: Precision in the cache; bins are always int16.
-        version: Raised when the numbers of the backbone's code change.
+        version: Number that is raised when the backbone's code computes other numbers.
         options: Keywords of the plug-in's constructor.
     """
 
@@ -56,12 +56,12 @@ class BackboneEntry:
 
     @property
     def reads(self) -> Reads:
-        """What its kind reads, known without loading weights."""
+        """Modality that the kind reads; no weights are loaded."""
         reads: Reads = load(PACKAGE, self.kind).reads
         return reads
 
     def build(self) -> Backbone:
-        """Make the backbone, weights loaded, on the CPU."""
+        """Build the backbone with its weights, on the CPU."""
         backbone: Backbone = load(PACKAGE, self.kind)(**self.options)
         if self.pooling == "frames":
             return backbone
@@ -73,19 +73,19 @@ class BackboneEntry:
         return Pooled(backbone, self.pooling)
 
     def keywords(self) -> dict[str, Any]:
-        """The options with the defaults of those left out: equal settings, however spelled."""
+        """Options with defaults filled in, so that equal settings compare equal."""
         return completed(load(PACKAGE, self.kind), self.options)
 
     def settings(self) -> dict[str, Any]:
-        """What decides the numbers beside weights and options, and how audio is resampled."""
+        """Settings other than options and weights that decide the numbers, and the resampling."""
         resampling = {"resampling": RESAMPLING} if self.reads == "audio" else {}
         return {**resampling, **{name: getattr(self, name) for name in SETTINGS}}
 
     def provenance(self, backbone: Backbone) -> dict[str, Any]:
-        """All that decides the numbers: goes into each shard and into the fingerprint.
+        """All that decides the numbers: recorded in each shard and hashed to the fingerprint.
 
-        What the backbone says of itself under the name of an option stands for that option:
-        `layer: -1` and `layer: 12` of twelve layers are the same.
+        A value that the backbone gives under the name of an option replaces that option: `layer:
+        -1` and `layer: 12` of twelve layers are the same.
         """
         own = backbone.provenance()
         options = self.keywords()
@@ -97,17 +97,17 @@ class BackboneEntry:
         }
 
     def differences(self, recorded: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Settings in which features of that provenance are not this entry's.
+        """Settings in which recorded features differ from this entry, without loading weights.
 
-        Weights are not loaded. Where they would have to be asked (`revision: null` or a branch, an
-        option that is left to them), there is no difference.
+        Settings that only the weights decide (`revision: null` or a branch, an option without a
+        value) count as equal.
 
         Returns:
-            By name: what was recorded, and what the entry says.
+            Recorded and present value by name.
         """
         stored = "int16" if recorded.get("store_dtype") == "int16" else self.store_dtype
-        told = recorded.get("options")
-        recorded_options = told if isinstance(told, Mapping) else {}
+        found = recorded.get("options")
+        recorded_options = found if isinstance(found, Mapping) else {}
         pairs = {name: (recorded.get(name), now) for name, now in self.settings().items()}
         pairs["store_dtype"] = recorded.get("store_dtype"), stored
         options = self.keywords()
@@ -126,17 +126,17 @@ class BackboneEntry:
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     def _resolved(self, name: str, value: Any, recorded: Mapping[str, Any]) -> Any:
-        """What an option comes to with the weights that a provenance is of."""
+        """Value that an option has with the recorded weights."""
         if name != "layer" or not isinstance(recorded.get(DEPTH), int):
             return recorded[name] if value is None else value
         first = getattr(load(PACKAGE, self.kind), "first_layer", 0)
         try:
             return choose_layers(value, recorded[DEPTH], "", first=first).provenance()[name]
-        except ParamsError:  # no such layer: `build` tells
+        except ParamsError:  # no such layer: `build` raises it
             return value
 
     def stored_as(self, backbone: Backbone) -> str:
-        """The dtype of the frames in the cache."""
+        """Dtype of the frames in the cache."""
         return self.store_dtype if backbone.spec.bins is None else "int16"
 
 
@@ -149,8 +149,11 @@ def fingerprint(provenance: Mapping[str, Any]) -> str:
 def provenance_differences(
     old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
-    """Where two provenances differ, by dotted name; what is measured in each shard is left out."""
-    left, right = _flat(old), _flat(json.loads(json.dumps(new)))  # as shards have it
+    """Values by dotted name in which two provenances differ, without those measured by shard."""
+    left, right = (
+        _flat(old),
+        _flat(json.loads(json.dumps(new))),
+    )  # tuples become lists, as in shards
     names = (left.keys() | right.keys()) - {DEVIATION}
     pairs = {name: (left.get(name), right.get(name)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
@@ -165,18 +168,14 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def backbone_entry(name: str, mapping: Mapping[str, Any]) -> BackboneEntry:
-    """The entry of that name.
-
-    Raises:
-        ParamsError: Listing everything that is wrong with it.
-    """
+    """Parse an entry; a ParamsError lists everything that is wrong with it."""
     refuse(backbone_problems(name, mapping))
     common, options = split_entry(BackboneEntry, mapping)
     return BackboneEntry(name, kind=mapping.get("kind", name), options=options, **common)
 
 
 def backbone_problems(name: str, mapping: Any) -> list[str]:
-    """What is wrong with an entry, one line each; empty if nothing is."""
+    """Problems of an entry, one line each."""
     return entry_problems(BackboneEntry, PACKAGE, "backbones", name, mapping)
 
 

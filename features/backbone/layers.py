@@ -1,7 +1,7 @@
-"""Which hidden states of a network are kept: one layer, a list of them, or all.
+"""Choice of a network's hidden states: one layer, a list of layers, or all.
 
-Numbers are those of transformers' `hidden_states`: 0 is the input of the first layer, `n` the
-output of the last one (after the final norm, where there is one); negative ones count from the end.
+They are numbered as in transformers' `hidden_states`: 0 is the input of the first layer, `n` the
+output of the last one (after the final norm, if any); negative numbers count from the end.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from features.errors import CheckpointError, ParamsError
 from features.ranges import Interval
 from features.stream import StreamSpec
 
-DEPTH = "depth"  # key of provenance: number of layers that the network has
+DEPTH = "depth"  # key of provenance: number of layers of the network
 _Layer = Annotated[int, Interval(ge=-1000, le=1000)]
 LayerChoice = _Layer | list[_Layer] | Literal["all"]
 
 
 @dataclass(frozen=True)
 class Layers:
-    """The hidden states that a backbone yields.
+    """Hidden states that a backbone returns.
 
     Attributes:
-        numbers: Counted from 0, in the order in which they are stored.
-        total: Number of layers that the network has.
+        numbers: Numbers counted from 0, in stored order.
+        total: Number of layers of the network.
     """
 
     numbers: tuple[int, ...]
@@ -36,41 +36,41 @@ class Layers:
 
     @property
     def deepest(self) -> int:
-        """The layer after which the network may stop."""
+        """Last layer that has to be computed."""
         return max(self.numbers)
 
     @property
     def whole(self) -> bool:
-        """Whether the last layer, and with it the final norm, is among them."""
+        """Whether the last layer, and so the final norm, is among them."""
         return self.deepest == self.total
 
     def pick(self, states: Sequence[Tensor]) -> Tensor:
-        """The chosen ones of `[B, T, D]` states 0..deepest side by side, `[B, T, L * D]`."""
+        """Concatenate the chosen ones of the `[B, T, D]` states 0..deepest to `[B, T, L * D]`."""
         chosen = [states[number] for number in self.numbers]
         return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=-1)
 
     def spec(self, width: int, *, hop_seconds: float | None = None) -> StreamSpec:
-        """What a stack of these layers, each `width` wide, is stored as."""
+        """Spec of these layers concatenated, each `width` wide."""
         count = len(self.numbers)
         return StreamSpec(dim=count * width, hop_seconds=hop_seconds, layers=count)
 
     def provenance(self) -> dict[str, Any]:
-        """The numbers, for the record: one, or a list; and what negative ones count from."""
+        """The numbers (one, or a list), and the depth that negative ones count from."""
         numbers = self.numbers[0] if len(self.numbers) == 1 else list(self.numbers)
         return {"layer": numbers, DEPTH: self.total}
 
 
 def choose_layers(choice: LayerChoice, total: int, checkpoint: str, *, first: int = 0) -> Layers:
-    """The layers that `choice` names of a network with `total` of them.
+    """Resolve the `layer` of an entry for a network with `total` layers.
 
     Args:
-        choice: As in params.yaml.
+        choice: Value of `layer` in params.yaml.
         total: Number of layers.
-        checkpoint: For messages.
-        first: The lowest number that there is: 1 where the input of the first layer is not given.
+        checkpoint: Name of the checkpoint, for messages.
+        first: Lowest number; 1 if the network does not return the input of the first layer.
 
     Raises:
-        CheckpointError: If there are none.
+        CheckpointError: If the network has no layers.
         ParamsError: If a number is out of range or named twice, or the list is empty.
     """
     if total < 1:
@@ -93,11 +93,11 @@ def choose_layers(choice: LayerChoice, total: int, checkpoint: str, *, first: in
 
 
 def keep_first(blocks: nn.ModuleList, count: int) -> nn.ModuleList:
-    """The first `count` blocks of a network: what lies above is not computed."""
+    """The first `count` blocks of a network, so that later ones are not computed."""
     return nn.ModuleList(list(blocks)[:count])
 
 
 def freeze(network: Any) -> None:
-    """No gradients: extraction needs none, and training switches them on for what it tunes."""
+    """Switch gradients off; training switches them on for the parts that it tunes."""
     for parameter in network.parameters():
         parameter.requires_grad_(requires_grad=False)

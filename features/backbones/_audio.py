@@ -1,4 +1,4 @@
-"""Audio of a batch, as every backbone that hears reads it."""
+"""Reads and pads the audio of a batch for backbones."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from features.audio.read import read_audio
 from features.corpus.utterance import Utterance
 from features.errors import UtteranceError
 
-SAMPLE_RATE = 16_000  # Hz; every pretrained speech network here takes it
+SAMPLE_RATE = 16_000  # Hz, of all pretrained speech networks here
 HOP = 320  # samples from one frame to the next: 20 ms
 
 
 def waveform(utterance: Utterance, *, min_samples: int = 1) -> NDArray[np.float32]:
-    """The utterance's samples, `[L]` float32 at 16 kHz, mono, in [-1, 1].
+    """Samples of an utterance, `[L]` float32 at 16 kHz, mono, in [-1, 1].
 
     Raises:
-        UtteranceError: If there is no audio, or less than `min_samples` of it.
+        UtteranceError: If it has no audio, or fewer than `min_samples` samples.
     """
     if utterance.audio is None:
         raise UtteranceError(utterance.id, "has no audio")
@@ -42,7 +42,7 @@ def waveform(utterance: Utterance, *, min_samples: int = 1) -> NDArray[np.float3
 
 
 def padded(waveforms: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    """Waveforms `[B, L]` with zeros after the shorter ones, and their lengths `[B]`."""
+    """Waveforms `[B, L]` padded with zeros, and their lengths `[B]`."""
     tensors = [torch.from_numpy(samples) for samples in waveforms]
     lengths = torch.tensor([len(samples) for samples in waveforms])
     return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True), lengths

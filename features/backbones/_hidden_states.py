@@ -1,4 +1,4 @@
-"""Hidden states of transformers' networks, and batches that are better computed in parts."""
+"""Hidden states of transformers' networks, and batches computed in parts of similar lengths."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from features.backbone.layers import Layers
 from features.backbones._audio import SAMPLE_RATE
 from features.errors import CheckpointError
 
-SIMILAR = SAMPLE_RATE  # samples by which clips may differ that a CPU computes side by side
+SIMILAR = SAMPLE_RATE  # samples by which clips may differ that a CPU computes together
 
 
 def hidden_states(network: Any, layers: Layers, *, ends: bool, **inputs: Any) -> Tensor:
-    """The chosen hidden states of a batch side by side, `[B, T, L * D]`.
+    """The chosen hidden states of a batch, concatenated to `[B, T, L * D]`.
 
     The last one is read from `last_hidden_state`: the speech networks of transformers list it
     before their final norm.
 
     Args:
-        network: A network of transformers.
-        layers: Which states.
-        ends: Whether the network ends after the deepest of them, since the rest was cut away.
-        **inputs: What the network is called with.
+        network: Network of transformers.
+        layers: Chosen states.
+        ends: Whether the network ends after the deepest of them, since later layers were removed.
+        **inputs: Keywords of the network's call.
     """
     if ends and len(layers.numbers) == 1:
         return network(**inputs).last_hidden_state  # type: ignore[no-any-return]
@@ -44,12 +44,12 @@ def hidden_states(network: Any, layers: Layers, *, ends: bool, **inputs: Any) ->
 def in_parts(
     lengths: Tensor, compute: Callable[[Tensor, int], Tensor], *, differing: int = 0
 ) -> Tensor:
-    """Values `[B, T, D]` of a batch, computed in groups of rows that are about as long.
+    """Values `[B, T, D]` of a batch, computed in groups of rows of similar lengths.
 
     Args:
-        lengths: `[B]`, of the inputs.
-        compute: From the rows `[b]` of a group and the longest length to values `[b, t, D]`.
-        differing: How much shorter than its longest a row of a group may be.
+        lengths: Lengths of the inputs, `[B]`.
+        compute: Function from the rows `[b]` of a group and the longest length to `[b, t, D]`.
+        differing: How much shorter than the longest row of its group a row may be.
     """
     every = lengths.tolist()
     groups: list[list[int]] = []
@@ -73,10 +73,10 @@ def clips_in_parts(
     *,
     differing: int = SIMILAR,
 ) -> Tensor:
-    """`in_parts` of waveforms `[B, L]`: little of what is computed is padding.
+    """`in_parts` of waveforms `[B, L]`, so that little of what is computed is padding.
 
-    On a CPU that is faster than the batch. A part costs what adding its gradients costs, which is
-    about that of a second of audio, however large the network.
+    On a CPU that is faster than the whole batch. In training each part costs an addition of
+    gradients, which takes about as long as a second of audio, however large the network.
     """
     return in_parts(
         lengths,

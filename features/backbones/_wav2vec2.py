@@ -1,4 +1,12 @@
-"""The convolutions of wav2vec 2.0's family, told where each clip of a batch ends."""
+"""Front convolutions of wav2vec 2.0's family, with a group norm that padding does not reach.
+
+In base models the first convolution is followed by a group norm, whose mean and variance are taken
+over all frames of a clip. transformers takes them over the padding of a batch too, which changes
+every state by as much as its own size, attention mask or not. Here they are taken over each clip's
+own frames, so that it is normalised as it would be alone.
+
+Shapes: B batch, L samples, T frames, C channels, G groups.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +18,18 @@ import torch
 from torch import Tensor, nn
 
 
-class ToldLengths(nn.Module):
-    """Lengths are state of the module, since the network above it cannot hand them down.
+class WithLengths(nn.Module):
+    """A module that is given the lengths of the clips of a batch beside its input.
 
-    One network therefore computes one batch at a time.
+    They are state of the module, since transformers' network around it cannot pass them on. So one
+    network computes one batch at a time.
     """
 
     lengths: Tensor | None = None
 
     @contextlib.contextmanager
-    def told(self, lengths: Tensor) -> Iterator[None]:
-        """Within this context, `lengths[i]` of what clip i's row holds exists, `[B]`; then padding.
-
-        Counted is what the module takes: samples, or frames.
-        """
+    def given(self, lengths: Tensor) -> Iterator[None]:
+        """Within this context, only the first `lengths[i]` values of row i exist; `[B]`."""
         self.lengths = lengths
         try:
             yield
@@ -31,28 +37,25 @@ class ToldLengths(nn.Module):
             self.lengths = None
 
 
-class MaskedGroupNorm(ToldLengths, nn.GroupNorm):
-    """A group norm that can be told how many frames of each clip exist.
-
-    Without lengths it is `nn.GroupNorm` itself, so that what is not padded equals transformers bit
-    for bit.
-    """
+class MaskedGroupNorm(WithLengths, nn.GroupNorm):
+    """A group norm over the frames that exist; without lengths, `nn.GroupNorm` itself."""
 
     @classmethod
     def like(cls, norm: nn.GroupNorm) -> Self:
-        """The same norm, with the same parameters."""
+        """The same norm, sharing its parameters."""
         masked = cls(norm.num_groups, norm.num_channels, eps=norm.eps, affine=norm.affine)
         masked.weight, masked.bias = norm.weight, norm.bias
         return masked
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise `[B, C, T]`; frames of padding come out as some finite number."""
+        """Normalise `[B, C, T]`; frames of padding get some finite value."""
         if self.lengths is None:
             return super().forward(input)
         batch, channels, time = input.shape
         grouped = input.float().view(batch, self.num_groups, channels // self.num_groups, time)
         frames = torch.arange(time, device=input.device)
         mask = (frames < self.lengths[:, None])[:, None, None]  # [B, 1, 1, T]
+        # Numbers of a group: T existing frames of C / G channels.
         count = (self.lengths * grouped.shape[2])[:, None, None, None]
         mean = (grouped * mask).sum((2, 3), keepdim=True) / count
         centred = grouped - mean
@@ -61,13 +64,13 @@ class MaskedGroupNorm(ToldLengths, nn.GroupNorm):
         return normed * self.weight[:, None] + self.bias[:, None] if self.affine else normed
 
 
-class FrontConvolutions(ToldLengths):
-    """What stands in the place of a network's `feature_extractor`, with its layers and their names.
+class FrontConvolutions(WithLengths):
+    """Replaces a network's `feature_extractor`, keeping its layers and their names.
 
-    Without lengths its numbers are those of transformers' bit for bit.
+    Without lengths its numbers equal transformers' bit for bit.
 
     Args:
-        conv_layers: Of transformers' feature encoder; a group norm of the first one is replaced.
+        conv_layers: Layers of transformers' feature encoder; a group norm of the first is replaced.
     """
 
     def __init__(self, conv_layers: nn.ModuleList) -> None:
@@ -78,15 +81,15 @@ class FrontConvolutions(ToldLengths):
             first.layer_norm = MaskedGroupNorm.like(first.layer_norm)
 
     def forward(self, samples: Tensor) -> Tensor:
-        """`[B, C, T]` of waveforms `[B, L]`; frames of padding come out as some finite number."""
+        """`[B, C, T]` of waveforms `[B, L]`; frames of padding get some finite value."""
         norm = getattr(self.conv_layers[0], "layer_norm", None)
         if self.lengths is None or not isinstance(norm, MaskedGroupNorm):
             return self._convolve(samples)
-        with norm.told(self.frames(self.lengths, layers=1)):
+        with norm.given(self.frames(self.lengths, layers=1)):
             return self._convolve(samples)
 
     def frames(self, samples: Tensor, *, layers: int | None = None) -> Tensor:
-        """How many frames the first layers, or all, make of so many samples `[B]`."""
+        """Number of frames that the first layers, or all, make of `samples` `[B]`."""
         for layer in self.conv_layers[:layers]:
             convolution: Any = layer.conv
             (kernel,), (stride,) = convolution.kernel_size, convolution.stride

@@ -1,9 +1,9 @@
-"""A text encoder over what a speech recogniser heard: `asr` of an utterance in place of `text`.
+"""A text encoder over recognised words: reads an utterance's `asr` in place of `text`.
 
-Everything but the words is `text_encoder`'s: checkpoints, licences, sizes, keywords, numbers. An
-entry of this kind fills `models.<name>.asr`: a model that was trained on reference transcripts is
-then scored on recognised words too. In the slot `text` it trains on them. Utterances of which no
-recognised words are given are rejected, as those without text are by `text_encoder`.
+Everything else is `text_encoder`'s: checkpoints, licences, sizes, keywords, numbers. An entry of
+this kind in `models.<name>.asr` scores a model that was trained on reference transcripts on
+recognised words too. In the slot `text` the model is trained on them. Utterances without recognised
+words are rejected, as those without text are by `text_encoder`.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""CED: general sounds, laughter and breath among them, as an audio tagger hears them.
+"""CED: an audio tagger for general sounds, laughter and breath among them.
 
 Dinkel et al. 2023, arXiv 2308.11957; weights under Apache-2.0 (mispeech/ced-tiny, -mini, -small,
 -base; the size is that of the checkpoint). One state each 160 ms, 192, 256, 384 or 768 wide. The
-public embedding of a clip is `pooling: mean`. Audio longer than 10.12 s is cut into chunks of that
-length, each computed by itself, the last one padded with zeros. Small takes 0.13 s of one CPU
+public embedding of a clip is `pooling: mean`. Audio longer than 10.12 s is divided into chunks of
+that length, each computed by itself, the last one padded with zeros. Small takes 0.13 s of one CPU
 core for 10 s.
 
-Where we differ: the network has four states at each time, one for a quarter of the mel bands each,
-of which a frame here is the average; the 120 dB floor of the spectrogram is that of each clip;
-a last chunk that is full is kept (public code drops it); each clip has its own chunks (the hub's
-code mixes those of a batch).
+Differences from the public code: it has four states at each time, one for each quarter of the mel
+bands, of which a frame here is the mean; the 120 dB floor of the spectrogram is that of each clip;
+a full last chunk is kept (public code drops it); each clip has its own chunks (the hub's code mixes
+those of a batch).
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ FILES = (
     "audiotransformer_tiny_mAP_4814.pt",
     "pytorch_model.bin",
 )
-MIN_SAMPLES = (PATCH - 1) * HOP  # of one patch
-# Frames computed at once, 80 s or 320 s, which bounds the memory that an hour of audio takes. More
-# are slower on a CPU, whose caches they outgrow.
+MIN_SAMPLES = (PATCH - 1) * HOP  # samples of one patch
+# Frames computed at once, 80 s or 320 s, which bounds the memory for an hour of audio. More are
+# slower on a CPU, since they outgrow its caches.
 PASS = {"cpu": 8 * CHUNK}
 PASS_ELSEWHERE = 32 * CHUNK
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """States of a batch's chunks. Legend: B clips, C chunks, P patches in time, D width.
+    """States of a batch's chunks. Shapes: B clips, C chunks, P patches in time, D width.
 
     Attributes:
         states: `[B, C, P, D]`, averaged over the mel bands; zeros where a chunk has no patch.
-        computed: `[B, C]`, patches that the network saw: those of the padded tail among them.
-        heard: `[B, C]`, patches that hold sound of the clip.
+        computed: `[B, C]`, number of patches that were computed, the padded tail included.
+        heard: `[B, C]`, number of patches with sound of the clip.
     """
 
     states: Tensor
@@ -65,15 +65,15 @@ class CED(Networked):
     """Hidden states of CED, averaged over frequency.
 
     With `pooling: mean` a clip's vector is the public embedding: the mean over its chunks of each
-    chunk's mean, the padded tail of the last one included. `pooling: frames` leaves out the tail;
-    a patch that the end of the clip cuts through stays, unless the clip has but one chunk, where
+    chunk's mean, the padded tail of the last one included. `pooling: frames` leaves out the tail. A
+    patch that is partly beyond the end of the clip is kept, except in a clip of one chunk, where
     public code drops it. Chunks start each 10.12 s, while their 63 states span 10.08 s: frame 63 is
     at 10.12 s.
 
     Args:
         checkpoint: Hub id, folder or file.
         revision: Commit of the hub repository.
-        layer: Which hidden states: a number, a list of them, or `all`. 0 is the input of the first
+        layer: Hidden states: a number, a list of numbers, or `all`. 0 is the input of the first
             block, 12 or -1 the last, after the final norm.
     """
 
@@ -101,7 +101,7 @@ class CED(Networked):
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """Decibels `[B, C, 64, W]` in chunks of W frames, and the frames `[B]` of each clip.
 
-        W is 1012 where a clip has several chunks, and the longest clip's frames where none has.
+        W is 1012 if a clip has several chunks, and the longest clip's frames if none has.
         """
         clips = [waveform(u, min_samples=MIN_SAMPLES) for u in utterances]
         mels = [self.front_end(torch.from_numpy(clip)) for clip in clips]
@@ -112,19 +112,16 @@ class CED(Networked):
         for index, mel in enumerate(mels):
             chunks[index, :, : mel.shape[1]] = mel
         mel = chunks.reshape(len(mels), MELS, count, width).transpose(1, 2).contiguous()
-        return Inputs(tuple(u.id for u in utterances), {"mel": mel, "frames": frames})
+        return Inputs.of(utterances, mel=mel, frames=frames)
 
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, D]`: floor(F / 16) of a clip of F frames, up to 63 a chunk."""
         chunks = self._chunks(inputs)
         lengths = chunks.heard.sum(1)
-        longest = int(lengths.max())
-        values = chunks.states.flatten(1, 2)[:, :longest]
-        mask = torch.arange(longest, device=values.device) < lengths[:, None]
-        return Stream(values * mask[..., None], mask)
+        return Stream.masked(chunks.states.flatten(1, 2)[:, : int(lengths.max())], lengths)
 
     def pooled(self, inputs: Inputs) -> Tensor:
-        """The embedding `[B, D]` of each clip (see `Pooled`)."""
+        """Embedding `[B, D]` of each clip (see `Pooled`)."""
         chunks = self._chunks(inputs)
         means = chunks.states.sum(2) / chunks.computed.clamp(min=1)[..., None]
         return means.sum(1) / (chunks.computed > 0).sum(1)[:, None]
@@ -140,7 +137,7 @@ class CED(Networked):
         }
 
     def _chunks(self, inputs: Inputs) -> Chunks:
-        """Run the network over the chunks that exist, however many, in passes of a few."""
+        """Compute all existing chunks, a few at a time."""
         mel, frames = inputs.tensors["mel"], inputs.tensors["frames"]
         starts = torch.arange(mel.shape[1], device=mel.device) * CHUNK
         own = (frames[:, None] - starts).clamp(0, CHUNK)
@@ -157,7 +154,7 @@ class CED(Networked):
         return Chunks(whole, computed, heard)
 
     def _pass(self, mel: Tensor, frames: Tensor, patches: Tensor) -> Tensor:
-        """The chosen states of a few chunks `[N, 64, W]`, averaged over the bands: `[N, P, D]`."""
+        """Chosen states of a few chunks `[N, 64, W]`, averaged over the bands: `[N, P, D]`."""
         states = self.network(mel, frames, patches)
         return torch.cat([states[number].mean(1) for number in self.layers.numbers], dim=-1)
 

@@ -28,7 +28,7 @@ from features.weights.checkpoint import Checkpoint
 from features.weights.identity import weights_sha256
 
 FILES = ("emotion2vec_base.pt", "model.pt", "model.safetensors")
-MIN_SAMPLES = 400  # what one frame sees
+MIN_SAMPLES = 400  # samples of one frame
 EPSILON = 1e-5  # added to a clip's variance
 
 
@@ -38,7 +38,7 @@ class Emotion2vec(Networked):
     Args:
         checkpoint: Hub id, folder or file.
         revision: Commit of the hub repository.
-        layer: Which hidden states: a number, a list of them, or `all`. 0 is the input of the first
+        layer: Hidden states: a number, a list of numbers, or `all`. 0 is the input of the first
             prenet block (after its layer norm), 4 the output of the prenet, 12 or -1 the last.
     """
 
@@ -66,7 +66,7 @@ class Emotion2vec(Networked):
         """Normalised waveforms `[B, L]` and their lengths `[B]`."""
         clips = [normalized(waveform(u, min_samples=MIN_SAMPLES)) for u in utterances]
         samples, lengths = padded(clips)
-        return Inputs(tuple(u.id for u in utterances), {"samples": samples, "lengths": lengths})
+        return Inputs.of(utterances, samples=samples, lengths=lengths)
 
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, D]`: 49 frames of the first second, 50 of each further one."""
@@ -75,8 +75,7 @@ class Emotion2vec(Networked):
             values = self._states(samples, lengths)
         else:
             values = clips_in_parts(samples, lengths, self._states)
-        mask = torch.arange(values.shape[1], device=values.device) < frame_count(lengths)[:, None]
-        return Stream(values * mask[..., None], mask)
+        return Stream.masked(values, frame_count(lengths))
 
     def _states(self, samples: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         return self.layers.pick(self.network(samples, lengths)[0])
@@ -92,7 +91,7 @@ class Emotion2vec(Networked):
 
 
 def normalized(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A clip of zero mean and unit variance; silence stays silent."""
+    """A clip normalised to zero mean and unit variance; silence stays silent."""
     clip = torch.from_numpy(samples)
     return F.layer_norm(clip, clip.shape, eps=EPSILON).numpy()
 

@@ -1,10 +1,10 @@
 """Fundamental frequency in mel bins, one each 20 ms, by one of three estimators.
 
-`harvest` (the more robust) and `dio` (refined by StoneMask; the faster) are those of the WORLD
-vocoder: about 8 and 60 times faster than real time on one core. Morise et al. 2016 (WORLD), 2017
-(Harvest); Python package pyworld (MIT). `rmvpe` is the network of the MDAT paper (arXiv 2506.02088;
-Wei et al. 2023, arXiv 2306.15412), made for voices above music: 90 M parameters, which have to be
-downloaded (RVC's are MIT), 11 times faster than real time on one core.
+`harvest` (more robust) and `dio` (refined by StoneMask; faster) are those of the WORLD vocoder:
+about 8 and 60 times faster than real time on one core. Morise et al. 2016 (WORLD), 2017 (Harvest);
+Python package pyworld (MIT). `rmvpe` is the network of the MDAT paper (arXiv 2506.02088; Wei et al.
+2023, arXiv 2306.15412), made for voices over music: 90 M parameters, which have to be downloaded
+(RVC's are MIT), 11 times faster than real time on one core.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from features.stream import Stream, StreamSpec
 from features.weights.checkpoint import Checkpoint
 from features.weights.identity import weights_sha256
 
-MIN_SAMPLES = 1600  # 100 ms: below, WORLD has less than a few periods to look at
+MIN_SAMPLES = 1600  # 100 ms: WORLD needs a few periods of the pitch
 FILES = ("rmvpe.pt", "model.pt", "model.safetensors", "rmvpe.safetensors")
 MOST_BINS = 32_767  # of int16
 Pitch = Annotated[float, Interval(ge=20, le=SAMPLE_RATE // 2)]  # Hz; Harvest takes hours below
@@ -42,15 +42,15 @@ class F0(Networked):
 
     Args:
         method: Estimator.
-        bins: Number of bins; bin 0 is kept for unvoiced frames.
-        f_min: Lowest frequency in Hz. WORLD does not look below it; what RMVPE finds below it falls
-            into bin 1.
-        f_max: Highest frequency in Hz; above, the same holds for the last bin.
+        bins: Number of bins; bin 0 is reserved for unvoiced frames.
+        f_min: Lowest frequency in Hz. WORLD does not search below it; what RMVPE finds below it
+            falls into bin 1.
+        f_max: Highest frequency in Hz; above it, the same holds for the last bin.
         unvoiced: `interpolate` fills gaps from their neighbours, as the MDAT code does; `bin0`
             keeps voicing visible. Fully unvoiced audio gives bin 1 throughout, or bin 0.
-        checkpoint: Hub id, folder or file of RMVPE's weights; `rmvpe` alone needs one.
+        checkpoint: Hub id, folder or file of RMVPE's weights; only `rmvpe` needs one.
         revision: Commit of the hub repository.
-        threshold: Salience above which RMVPE calls a frame voiced. RVC takes 0.03, the MDAT code
+        threshold: Salience above which a frame is voiced for RMVPE. RVC uses 0.03, the MDAT code
             0.05.
     """
 
@@ -90,23 +90,21 @@ class F0(Networked):
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """WORLD: bins `[B, T]`, T = floor(L / 320); all the work is done here, on the CPU.
 
-        RMVPE: log-mel `[B, 128, F]`, zeros after the shorter ones, the number of those frames
-        (`mel_frames`) and of the 20 ms ones (`frames`).
+        RMVPE: log-mel `[B, 128, F]` padded with zeros, the number of frames of each clip
+        (`mel_frames`) and of its 20 ms frames (`frames`).
         """
-        ids = tuple(u.id for u in utterances)
         clips = [waveform(u, min_samples=MIN_SAMPLES) for u in utterances]
         if self.method != "rmvpe":
             stream = Stream.pad([self._bins(self._world(clip)) for clip in clips])
-            return Inputs(ids, {"values": stream.values, "mask": stream.mask})
+            return Inputs.of(utterances, values=stream.values, mask=stream.mask)
         mels = [rmvpe.log_mel(clip) for clip in clips]
-        mel_frames = [mel.shape[1] for mel in mels]
-        together = torch.zeros(len(mels), rmvpe.N_MELS, rmvpe.padded_frames(max(mel_frames)))
+        mel_frames = torch.tensor([mel.shape[1] for mel in mels])
+        longest = rmvpe.padded_frames(int(mel_frames.max()))
+        together = torch.zeros(len(mels), rmvpe.N_MELS, longest)
         for row, mel in zip(together, mels, strict=True):
             row[:, : mel.shape[1]] = mel
         frames = torch.tensor([len(clip) // HOP for clip in clips])
-        return Inputs(
-            ids, {"mel": together, "mel_frames": torch.tensor(mel_frames), "frames": frames}
-        )
+        return Inputs.of(utterances, mel=together, mel_frames=mel_frames, frames=frames)
 
     def __call__(self, inputs: Inputs) -> Stream:
         """Bins `[B, T]`, T = floor(L / 320)."""
@@ -134,11 +132,9 @@ class F0(Networked):
         }
 
     def _saliences(self, inputs: Inputs) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Index in the batch and salience `[F, 360]` of each clip.
-
-        One pass for all clips that the network pads to one length: its GRU sees the padding, so any
-        other length would change the numbers.
-        """
+        """Index in the batch and salience `[F, 360]` of each clip."""
+        # One pass for all clips that the network pads to one length: its GRU reads the padding, so
+        # any other length would change the numbers.
         mel, mel_frames = inputs.tensors["mel"], inputs.tensors["mel_frames"].tolist()
         groups: dict[int, list[int]] = {}
         for index, count in enumerate(mel_frames):
@@ -166,9 +162,9 @@ class F0(Networked):
     def _world(self, clip: NDArray[np.float32]) -> Floats:
         """Track in Hz `[T]`, 0 where unvoiced."""
         with warnings.catch_warnings():
-            # pyworld asks pkg_resources for its own version, which warns of its end.
+            # pyworld reads its version through pkg_resources, which warns of its removal.
             warnings.simplefilter("ignore")
-            import pyworld  # here, since hosts that train may lack it
+            import pyworld  # here, since hosts that only train may lack it
 
         samples = clip.astype(np.float64)
         period = 1000.0 * HOP / SAMPLE_RATE  # ms

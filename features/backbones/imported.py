@@ -1,13 +1,12 @@
-"""Features that were made elsewhere, read instead of computed.
+"""Imported features, which are read instead of computed.
 
-`python -m pipeline cache import` checks arrays of any maker and writes them as sealed shards
+`python -m pipeline cache import` checks arrays of any origin and writes them as sealed shards
 (docs/format.md) into a folder, which `checkpoint` names: by its path, or by its name below
-HERONRY_CHECKPOINTS. From there they go the way of all features: shards cut as the corpus says, the
-work store, DVC, doctor. Nothing is trained here, no licence is known, and the cost is that of
-copying.
+HERONRY_CHECKPOINTS. Extraction copies them like all features, through the work store into the
+shards of the corpus. Their licence is unknown to heronry, and they cannot be tuned.
 
-Features belong to what an utterance was when they were imported: if its audio (or text) has changed
-since, it is rejected. Utterances of equal audio (or text) have equal features, as everywhere.
+Features belong to the audio (or text) of an utterance at the time of import: if that has changed
+since, the utterance is rejected. Utterances of equal audio (or text) have equal features.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from features.stream import Stream
 from features.weights.checkpoint import Checkpoint
 from features.weights.identity import CONTENT
 
-IMPORTED = "imported"  # key of provenance: where the arrays came from
+IMPORTED = "imported"  # key of provenance: origin of the arrays
 
 
 class Imported:
@@ -35,12 +34,12 @@ class Imported:
 
     Args:
         checkpoint: Folder of the shards.
-        revision: `sha256:` and the identity of their content, as the import printed it; None: not
+        revision: `sha256:` and the hash of their content, as the import printed it; None: not
             compared.
-        bins: Number of values that an integer bin can take; None where frames are real-valued.
+        bins: Number of values of an integer bin; None where frames are real-valued.
     """
 
-    reads: Reads = "nothing"  # of the kind: no audio has to be at hand; an object says what it is
+    reads: Reads = "nothing"  # of the class: no audio is needed; an instance has its own value
     files = (shard_name(0),)
 
     def __init__(
@@ -77,7 +76,7 @@ class Imported:
                 f"imported features {checkpoint!r}: given bins {bins}; they have {self.spec.bins}: "
                 "correct `bins` in params.yaml"
             )
-        self.ids: dict[str, str] = {}  # by content; of equal ones the first
+        self.ids: dict[str, str] = {}  # by content hash; of equal contents the first
         for shard in self.reader.shards:
             for id, content in zip(shard.ids, shard.contents, strict=True):
                 self.ids.setdefault(content, id)
@@ -86,20 +85,18 @@ class Imported:
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """The stored frames `[B, T, D]` (bins: `[B, T]`) and their mask."""
         stream = self.reader.batch([self._row(utterance) for utterance in utterances])
-        return Inputs(
-            tuple(u.id for u in utterances), {"values": stream.values, "mask": stream.mask}
-        )
+        return Inputs.of(utterances, values=stream.values, mask=stream.mask)
 
     def __call__(self, inputs: Inputs) -> Stream:
-        """What `prepare` read."""
+        """Frames that `prepare` read."""
         return Stream(inputs.tensors["values"], inputs.tensors["mask"])
 
     def provenance(self) -> dict[str, Any]:
-        """What the import recorded, and the identity of everything that is in the shards."""
+        """Record of the import, and the hash of the shards' content."""
         return {IMPORTED: self.source, "revision": self.revision}
 
     def _row(self, utterance: Utterance) -> str:
-        """Id of the row that holds the features of an utterance."""
+        """Id of the imported row with the features of an utterance."""
         content = content_of(utterance, self.reads)
         if content is None:
             raise UtteranceError(utterance.id, f"has no {self.reads}")
@@ -110,7 +107,7 @@ class Imported:
 
 
 def content_sha256(reader: CacheReader) -> str:
-    """Identity of everything in a folder of shards: of their checksums, in order."""
+    """Hash of everything in a folder of shards, by their checksums in order."""
     checksums = [shard.checksum for shard in reader.shards]
     return hashlib.sha256(json.dumps(checksums).encode()).hexdigest()
 

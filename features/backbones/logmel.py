@@ -24,7 +24,7 @@ from features.ranges import Interval
 from features.stream import Stream, StreamSpec
 
 WINDOW = 400  # samples
-NARROWEST = 100  # Hz from f_min to f_max: bands much closer are one in float32, and divide by 0
+NARROWEST = 100  # Hz from f_min to f_max: much closer band edges are equal in float32
 FLOOR = 1e-10  # power below which the logarithm is cut off
 
 
@@ -61,19 +61,17 @@ class LogMel:
         self.bank = functional.melscale_fbanks(n_fft // 2 + 1, f_min, f_max, n_mels, SAMPLE_RATE)
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
-        """Frames `[B, T, D]`, computed one clip at a time: reflection must not see padding."""
+        """Frames `[B, T, D]`, computed clip by clip, since the reflection must not see padding."""
         frames = [self._frames(waveform(u, min_samples=self.n_fft)) for u in utterances]
         stream = Stream.pad(frames)
-        return Inputs(
-            tuple(u.id for u in utterances), {"values": stream.values, "mask": stream.mask}
-        )
+        return Inputs.of(utterances, values=stream.values, mask=stream.mask)
 
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, D]` with T = 1 + floor(L / hop)."""
         return Stream(inputs.tensors["values"], inputs.tensors["mask"])
 
     def provenance(self) -> dict[str, Any]:
-        """No weights."""
+        """Constants of the spectrogram."""
         return {"window_samples": WINDOW, "power_floor": FLOOR}
 
     def _frames(self, samples: NDArray[np.float32]) -> Tensor:

@@ -1,4 +1,4 @@
-"""No backbone: the entry for a slot that is left empty. Its extraction writes an empty folder."""
+"""No backbone: the kind of an empty slot, whose extraction writes no shards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from features.stream import Stream, StreamSpec
 
 
 class Nothing:
-    """Reads nothing and yields nothing."""
+    """Reads nothing and returns nothing."""
 
     reads: Reads = "nothing"
 
@@ -29,7 +29,7 @@ class Nothing:
         raise ParamsError(f"backbone `none` got {len(inputs.ids)} utterances; leave the slot out")
 
     def provenance(self) -> dict[str, Any]:
-        """Nothing to tell."""
+        """No settings."""
         return {}
 
 

@@ -1,15 +1,15 @@
 """Speech networks of the wav2vec 2.0 family: hidden states each 20 ms of the waveform.
 
 HuBERT (Hsu et al. 2021, arXiv 2106.07447), voc2vec (a HuBERT trained on non-verbal sounds), wav2vec
-2.0 (Baevski et al. 2020, arXiv 2006.11477), WavLM (Chen et al. 2022, arXiv 2110.13900) and
-data2vec's audio network; which one, the checkpoint's `model_type` says. Base models have 95 M
-parameters and are 768 wide, large ones 317 M and 1024. T = floor((L - 400) / 320) + 1.
+2.0 (Baevski et al. 2020, arXiv 2006.11477), WavLM (Chen et al. 2022, arXiv 2110.13900) or the audio
+network of data2vec, by the checkpoint's `model_type`. Base models have 95 M parameters and are 768
+wide, large ones 317 M and 1024. T = floor((L - 400) / 320) + 1.
 
-Batched equals single although transformers' own batches do not: the group norm of the base models
+Batched equals single, which it does not in transformers itself: the group norm of the base models
 takes its statistics over each clip's own frames, and an attention mask is passed for all models.
 transformers advises against masks for group-norm models, since those were trained on padded batches
-without one; here clips stand for themselves, so that no stored number depends on its batch.
-SpecAugment and LayerDrop, devices of the pretraining, are off.
+without one; here no stored number may depend on its batch. SpecAugment and LayerDrop, which belong
+to pretraining, are off.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class SpeechEncoder(Networked):
         checkpoint: Hub id or folder.
         revision: Commit of the hub repository.
         package: Package that carries the same weights.
-        layer: Which hidden state, a list of them or `all`; -1 is the last (after the final norm of
-            models that have one), 0 the input of the first layer.
+        layer: Hidden states: a number, a list of numbers, or `all`; -1 is the last (after the final
+            norm, if any), 0 the input of the first layer.
     """
 
     reads: Reads = "audio"
@@ -66,10 +66,10 @@ class SpeechEncoder(Networked):
         if not self.layers.whole:
             network.encoder.layers = keep_first(network.encoder.layers, self.layers.deepest)
             if getattr(config, "do_stable_layer_norm", False):
-                network.encoder.layer_norm = nn.Identity()  # follows the last layer alone
+                network.encoder.layer_norm = nn.Identity()  # it follows the last layer only
         network.feature_extractor = FrontConvolutions(network.feature_extractor.conv_layers)
         freeze(network)
-        # Their positional convolutions would turn padding into something else than zeros.
+        # The positional convolutions of others turn zeros of padding into other values.
         self.maskable = config.model_type != "data2vec-audio" and not getattr(
             config, "conv_pos_batch_norm", False
         )
@@ -80,10 +80,10 @@ class SpeechEncoder(Networked):
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """Waveforms `[B, L]`, normalised if the checkpoint says so, and their lengths `[B]`."""
         clips = [waveform(u, min_samples=self.min_samples) for u in utterances]
-        # One by one: the statistics of a clip are its own.
+        # Clip by clip, since each is normalised by its own statistics.
         scaled = [self.front_end(c, sampling_rate=SAMPLE_RATE).input_values[0] for c in clips]
         samples, lengths = padded(scaled)
-        return Inputs(tuple(u.id for u in utterances), {"samples": samples, "lengths": lengths})
+        return Inputs.of(utterances, samples=samples, lengths=lengths)
 
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, L * D]`."""
@@ -93,9 +93,7 @@ class SpeechEncoder(Networked):
         else:
             differing = SIMILAR if self.maskable else 0
             values = clips_in_parts(samples, lengths, self._states, differing=differing)
-        frames = self._convolutions().frames(lengths)
-        mask = torch.arange(values.shape[1], device=samples.device) < frames[:, None]
-        return Stream(values * mask[..., None], mask)
+        return Stream.masked(values, self._convolutions().frames(lengths))
 
     def provenance(self) -> dict[str, Any]:
         """Checkpoint, revision, layer, front end and hash of the weights."""
@@ -108,12 +106,12 @@ class SpeechEncoder(Networked):
         }
 
     def _states(self, samples: Tensor, lengths: Tensor) -> Tensor:
-        """Hidden states of clips, `[B, T, L * D]`; those of padding hold no meaning."""
+        """Hidden states of clips, `[B, T, L * D]`; those of padding have no meaning."""
         if bool((lengths == samples.shape[1]).all()):
             return self._of(samples)
         mask = torch.arange(samples.shape[1], device=samples.device) < lengths[:, None]
-        with self._convolutions().told(lengths), warnings.catch_warnings():
-            # transformers' WavLM hands torch a boolean mask beside its real-valued position bias.
+        with self._convolutions().given(lengths), warnings.catch_warnings():
+            # transformers' WavLM passes torch a boolean mask beside its real-valued position bias.
             warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
             return self._of(samples, mask.long())
 
@@ -136,16 +134,16 @@ def _load(source: Checkpoint) -> Any:
             f"checkpoint {source.name!r} is a {config.model_type}; expected one of "
             f"{', '.join(FAMILY)} (kinds for others: whisper, text_encoder, emotion2vec, xeus, ced)"
         )
-    # Without masking, the vector that masks is not made: not all checkpoints have one.
+    # Without SpecAugment the network has no mask vector, which some checkpoints lack.
     pretraining_off = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
     network: Any = source.network(AutoModel, trust_remote_code=False, **pretraining_off)
     if getattr(network, "adapter", None) is not None:
-        network.adapter = None  # behind the last layer, it makes frames longer than the hop
+        network.adapter = None  # after the last layer; it lengthens the hop
     return network
 
 
 def _front_end(source: Checkpoint) -> Any:
-    """The feature extractor, which knows whether clips are normalised."""
+    """The feature extractor, whose settings say whether clips are normalised."""
     from transformers import AutoFeatureExtractor
 
     folder = source.folder()
@@ -167,7 +165,7 @@ def _front_end(source: Checkpoint) -> Any:
 
 
 def _reach(kernels: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
-    """Samples that one frame is made of, and samples from one frame to the next."""
+    """Samples that one frame depends on, and samples from one frame to the next."""
     samples, hop = 1, 1
     for kernel, stride in reversed(list(zip(kernels, strides, strict=True))):
         samples, hop = (samples - 1) * stride + kernel, hop * stride

@@ -3,8 +3,8 @@
 Special tokens are kept, padding is not. Layer -1 is the last, 0 the embeddings; a pooler is not
 loaded. Sizes: MiniLM-L6 22.7 M parameters, 384 wide (Apache-2.0); BERT-base 109 M, 768;
 RoBERTa-base 124 M, 768 (MIT); RoBERTa-large 354 M, 1024. For the families in `MASKED` an attention
-mask makes padded batches exact to float rounding. In others padding may reach its neighbours
-(through ConvBERT's convolutions, for one), so only texts of equal length are computed together.
+mask makes padded batches exact to float rounding. In others padding may influence its neighbours
+(by ConvBERT's convolutions, for example), so only texts of equal length are computed together.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from features.stream import Stream
 from features.weights.checkpoint import Checkpoint
 from features.weights.identity import network_settings, tokenizer_sha256, weights_sha256
 
-MAX_TOKENS = 512  # unless the entry asks for more of a network that takes more
-SANE = 1_000_000  # tokenizers without a limit name one far above
+MAX_TOKENS = 512  # default, even for networks that take more
+SANE = 1_000_000  # tokenizers without a limit name one far above this
 MASKED = {
     *("albert", "bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"),
 }
@@ -40,16 +40,15 @@ class TextEncoder(Networked):
         checkpoint: Hub id or folder.
         revision: Commit of the hub repository.
         package: Package that carries the same weights.
-        layer: Which hidden state, a list of them or `all`; -1 is the last, 0 the embeddings.
-        max_tokens: Longer texts are cut, special tokens kept; None takes the network's own limit,
-            512 at most.
+        layer: Hidden states: a number, a list of numbers, or `all`; -1 is the last, 0 the
+            embeddings.
+        max_tokens: Number of tokens to which longer texts are cut, special tokens included; None:
+            the network's own limit, 512 at most.
         trust_remote_code: Whether code from the hub may run.
     """
 
     reads: Reads = "text"
-    cpu_batch_seconds = (
-        60.0  # 900 characters: a sentence alone takes as long as reading the weights
-    )
+    cpu_batch_seconds = 60.0  # 900 characters; for one sentence, reading the weights dominates
 
     def __init__(
         self,
@@ -64,7 +63,7 @@ class TextEncoder(Networked):
         from transformers import AutoTokenizer
 
         self.source = Checkpoint(checkpoint, revision, package, trust_remote_code)
-        # Passed on in both cases: not told, transformers asks at the terminal.
+        # Passed on even if it is False: without a value, transformers asks at the terminal.
         self.tokenizer = self.source.load(AutoTokenizer, trust_remote_code=trust_remote_code)
         if getattr(self.tokenizer, "pad_token", None) is None:
             raise CheckpointError(
@@ -72,7 +71,7 @@ class TextEncoder(Networked):
             )
         with self.source.reading():
             self.tokenizer.padding_side = "right"
-            # Before its first use: padding and truncation change the tokenizer's own state.
+            # Before its first use, since padding and truncation change the tokenizer's state.
             self.tokenizer_sha256 = tokenizer_sha256(self.tokenizer)
         self.network = _load(self.source)
         config: Any = self.network.config
@@ -101,31 +100,31 @@ class TextEncoder(Networked):
             return_token_type_ids=False,
             return_attention_mask=True,
         )
-        return Inputs(tuple(u.id for u in utterances), dict(tokens))
+        return Inputs.of(utterances, **tokens)
 
     def noticed(self, utterances: Sequence[Utterance]) -> list[str | None]:
-        """What the network does not get of each text: tokens over the limit, and unknown ones."""
+        """Notices about tokens over the limit and unknown tokens of each text."""
         texts = [utterance.words(self.reads) or "" for utterance in utterances]
-        # Not `verbose`: of long ones transformers would warn.
+        # Not `verbose`, since transformers would warn about long texts.
         rows: list[list[int]] = self.tokenizer(
             texts, return_attention_mask=False, return_token_type_ids=False, verbose=False
         )["input_ids"]
         return [self._notice(row) for row in rows]
 
     def _notice(self, tokens: list[int]) -> str | None:
-        words, told = "recognised words" if self.reads == "asr" else "text", []
+        words, found = "recognised words" if self.reads == "asr" else "text", []
         if len(tokens) > self.max_tokens:
-            told.append(
+            found.append(
                 f"the {len(tokens)} tokens of its {words} are cut to the {self.max_tokens} that "
                 "the encoder takes"
             )
         unknown = tokens[: self.max_tokens].count(self.tokenizer.unk_token_id)
         if unknown:
-            told.append(f"{unknown} tokens of its {words} are unknown to the tokenizer")
-        return "; ".join(told) or None
+            found.append(f"{unknown} tokens of its {words} are unknown to the tokenizer")
+        return "; ".join(found) or None
 
     def __call__(self, inputs: Inputs) -> Stream:
-        """Values `[B, T, L * D]`: one vector a token, special ones included."""
+        """Values `[B, T, L * D]`: one vector for each token, special ones included."""
         mask = inputs.tensors["attention_mask"].bool()
         if self.masked:
             values = hidden_states(self.network, self.layers, ends=self.ends, **inputs.tensors)
@@ -150,7 +149,7 @@ class TextEncoder(Networked):
 
 
 def _load(source: Checkpoint) -> nn.Module:
-    """The network of a checkpoint, without the pooler that many checkpoints have no weights for."""
+    """The network of a checkpoint without its pooler, for which many checkpoints lack weights."""
     from transformers import AutoConfig, AutoModel
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -160,17 +159,17 @@ def _load(source: Checkpoint) -> nn.Module:
             f"checkpoint {source.name!r} is a {config.model_type}; expected a text encoder alone, "
             "such as FacebookAI/roberta-base"
         )
-    kind = MODEL_MAPPING.get(type(config), None)  # None: code from the hub
+    kind = MODEL_MAPPING.get(type(config), None)  # None if the code is from the hub
     keywords = inspect.signature(kind).parameters if inspect.isclass(kind) else {}
     pooler = {"add_pooling_layer": False} if "add_pooling_layer" in keywords else {}
     return source.network(AutoModel, trust_remote_code=source.trust_remote_code, **pooler)
 
 
 def _cut(network: nn.Module, layers: Layers) -> bool:
-    """Drop the blocks above the deepest layer; whether the network now ends after it.
+    """Remove the blocks above the deepest layer; returns whether the network now ends after it.
 
-    Where blocks are shared (ALBERT), or something with weights follows them (a final norm, which
-    only the last state has passed), the network is left whole and its states are picked instead.
+    If blocks are shared (ALBERT), or a module with weights follows them (a final norm, which only
+    the last state has passed), the network stays whole and its states are picked instead.
     """
     if layers.whole:
         return True
@@ -190,7 +189,7 @@ def _cut(network: nn.Module, layers: Layers) -> bool:
 
 
 def _position_limit(network: Any, tokenizer: Any) -> int:
-    """How many tokens the network has positions for."""
+    """Number of tokens for which the network has positions."""
     for name, module in network.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             # RoBERTa counts positions from its padding index + 1: 512 usable ones of 514.

@@ -1,4 +1,4 @@
-"""A tiny backbone without weights, for tests and for trying the machine out.
+"""A tiny backbone without weights, for tests and first trials.
 
 The log-magnitude of each 20 ms frame at a few fixed frequencies, logarithmically spaced from 100 Hz
 to 4 kHz. It runs some thousand times faster than real time on one core.
@@ -32,8 +32,8 @@ class Tone:
     def __init__(self, *, dim: Width = 8) -> None:
         self.spec = StreamSpec(dim=dim, hop_seconds=HOP / SAMPLE_RATE)
         self.trainable = False
-        # In double precision, so that the stored values do not depend on the kernels that a
-        # processor's libraries pick for sums and cosines: tests compare bytes.
+        # In double precision, so that the stored values do not depend on the kernels that libraries
+        # choose for a processor: tests compare bytes.
         low, high = math.log10(100.0), math.log10(4000.0)  # of Hz
         frequencies = torch.logspace(low, high, dim, dtype=torch.float64)
         phase = 2 * math.pi * frequencies * torch.arange(HOP)[:, None] / SAMPLE_RATE
@@ -42,7 +42,7 @@ class Tone:
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """Waveforms `[B, L]` and their lengths."""
         samples, lengths = padded([waveform(u, min_samples=HOP) for u in utterances])
-        return Inputs(tuple(u.id for u in utterances), {"samples": samples, "lengths": lengths})
+        return Inputs.of(utterances, samples=samples, lengths=lengths)
 
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, D]` with T = floor(L / 320)."""
@@ -51,9 +51,7 @@ class Tone:
         cosine, sine = self.cosine.to(samples.device), self.sine.to(samples.device)
         blocks = (frames[:, first:last].double() for first, last in equal_parts(frames.shape[1]))
         power = torch.cat([(f @ cosine).square() + (f @ sine).square() for f in blocks], 1)
-        mask = torch.arange(frames.shape[1], device=samples.device) < (lengths // HOP)[:, None]
-        values = (power + 1e-8).log().float() * mask[..., None]
-        return Stream(values, mask)
+        return Stream.masked((power + 1e-8).log().float(), lengths // HOP)
 
     def provenance(self) -> dict[str, Any]:
         """No weights; the frequencies follow from `dim`."""

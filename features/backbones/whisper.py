@@ -1,10 +1,11 @@
 """Whisper's encoder: one hidden state each 20 ms (Radford et al. 2022, arXiv 2212.04356).
 
 MIT licence. The network was trained on windows of exactly 30 s, so clips are padded to that, and
-only states that overlap speech are kept: min(1500, floor(L / 320)), at least 1. `pad: trim` is
-another feature, about half its size away: the states of the clip alone, at a cost in proportion to
-its length. Sizes (encoder): tiny 8 M parameters, 384 wide; large-v3 637 M, 1280 wide, 128 mel bands
-instead of 80. With 30 s windows, tiny takes 0.25 s of two CPU cores for a clip, however short.
+only states that overlap speech are kept: min(1500, floor(L / 320)), at least 1. `pad: trim`
+computes the states of the clip alone, at a cost in proportion to its length; they differ from the
+others by about half of their size. Sizes (encoder): tiny 8 M parameters, 384 wide; large-v3 637 M,
+1280 wide, 128 mel bands instead of 80. With 30 s windows, tiny takes 0.25 s of two CPU cores for a
+clip, however short.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from features.weights.identity import extractor_settings, network_settings, weig
 WINDOW_SECONDS = 30
 WINDOW = WINDOW_SECONDS * SAMPLE_RATE  # samples
 STATES = WINDOW // HOP  # hidden states of a window
-STRIDE = 2  # mel frames a state
+STRIDE = 2  # mel frames of a state
 MIN_SAMPLES = 400  # one window of the mel front end
 
 
@@ -42,10 +43,10 @@ class Whisper(Networked):
         checkpoint: Hub id or folder.
         revision: Commit of the hub repository.
         package: Package that carries the same weights.
-        layer: Which hidden state, a list of them or `all`; -1 is the last, after the final layer
-            norm; 0 the input of the first layer.
+        layer: Hidden states: a number, a list of numbers, or `all`; -1 is the last, after the final
+            layer norm; 0 the input of the first layer.
         pad: `30s` fills the window with silence; `trim` computes the clip alone.
-        long: Clips over 30 s: `chunk` cuts them into windows whose states are joined, `reject`
+        long: Clips over 30 s: `chunk` divides them into windows whose states are joined, `reject`
             leaves them out.
     """
 
@@ -81,7 +82,7 @@ class Whisper(Networked):
         self.layers = choose_layers(layer, len(encoder.layers), checkpoint)
         if not self.layers.whole:
             encoder.layers = keep_first(encoder.layers, self.layers.deepest)
-            encoder.layer_norm = nn.Identity()  # only the last state has passed it
+            encoder.layer_norm = nn.Identity()  # it follows the last layer only
         freeze(self.network)
         self.pad, self.long = pad, long
         self.window_seconds = float(WINDOW_SECONDS) if pad == "30s" else 0.0
@@ -91,7 +92,7 @@ class Whisper(Networked):
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """Log-mel windows `[B, W, M, F]` and the number of valid states `[B]`.
 
-        F is 3000, or with `pad: trim` the frames of the longest window.
+        F is 3000, or with `pad: trim` the number of frames of the longest window.
         """
         windows = [self._windows(utterance) for utterance in utterances]
         longest = max(mel.shape[-1] for mels, _ in windows for mel in mels)
@@ -101,7 +102,7 @@ class Whisper(Networked):
             for column, piece in enumerate(mels):
                 mel[row, column, :, : piece.shape[-1]] = piece
         frames = torch.tensor([states for _, states in windows])
-        return Inputs(tuple(u.id for u in utterances), {"mel": mel, "frames": frames})
+        return Inputs.of(utterances, mel=mel, frames=frames)
 
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, L * D]`, T the number of valid states."""
@@ -117,9 +118,7 @@ class Whisper(Networked):
             states = self._trimmed(mel[present], counts[present])
         windows = states.new_zeros(*present.shape, *states.shape[1:])  # [B, W, S, L * D]
         windows[present] = states
-        longest = int(frames.max())
-        mask = torch.arange(longest, device=mel.device) < frames[:, None]
-        return Stream(windows.flatten(1, 2)[:, :longest] * mask[..., None], mask)
+        return Stream.masked(windows.flatten(1, 2)[:, : int(frames.max())], frames)
 
     def provenance(self) -> dict[str, Any]:
         """Checkpoint, revision, layer, front end and hash of the encoder's weights."""
@@ -152,16 +151,16 @@ class Whisper(Networked):
         mel: Tensor = self.front_end(
             window, sampling_rate=SAMPLE_RATE, padding=padding, return_tensors="pt"
         ).input_features[0]
-        # Whole states alone: without the cut, a state that is not kept would be attended to.
+        # Whole states only: a partial last state would be attended to, though it is not kept.
         return mel[:, : mel.shape[-1] // STRIDE * STRIDE]
 
     def _trimmed(self, mel: Tensor, counts: Tensor) -> Tensor:
         """States `[B, S, L * D]` of mels `[B, M, F]` that have `counts` valid states `[B]`.
 
         The same modules as in the network's own forward, which refuses all but 3000 frames.
-        Frames past the end are zeroed ahead of the second convolution and masked as keys, so each
-        clip sees just the zeros that it would see alone.
         """
+        # Frames past the end are zeroed before the second convolution and masked as keys, so that
+        # each clip sees the same zeros as it would alone.
         network: Any = self.network
         valid = torch.arange(mel.shape[-1], device=mel.device) < STRIDE * counts[:, None]
         state = F.gelu(network.conv1(mel)) * valid[:, None]

@@ -34,9 +34,10 @@ from features.weights.identity import weights_sha256
 WEIGHTS = ("model/xeus_checkpoint_new.pth", "xeus_checkpoint_new.pth")
 CONFIGS = ("model/config.yaml", "config.yaml")
 WRAPPERS = ("module", "model", "state_dict")
-PARTS = ("frontend.", "normalize.", "preencoder.", "encoder.")  # what inference runs through
-CONFIG_BYTES = 1 << 22  # of config.yaml, at most: it lists the tokens
-MIN_SAMPLES = 400  # what one frame sees
+PARTS = ("frontend.", "normalize.", "preencoder.", "encoder.")  # modules that inference runs
+CONFIG_BYTES = 1 << 22  # limit for config.yaml, which lists the tokens
+MIN_SAMPLES = 400  # samples of one frame
+# Kinds of parts for which ESPnet downloads weights and code of their own.
 FETCHED = (
     *("avhubert", "beats", "fused", "hubert", "hubert_pretrain", "hugging_face_transformers"),
     *("s3prl", "torchaudiohubert", "wav2vec2", "whisper"),
@@ -51,10 +52,10 @@ class Xeus(Networked):
         checkpoint: Hub id (`espnet/xeus`), a folder with the weights and config.yaml, or the file
             of the weights beside config.yaml.
         revision: Commit of the hub repository.
-        layer: Which hidden states: a number from 1 to 19, a list of them, or `all` (19). ESPnet
-            does not give the input of the first block, 0.
-        final_norm: Whether layer 19 is taken after the encoder's final norm. Published systems
-            take it before.
+        layer: Hidden states: a number from 1 to 19, a list of numbers, or `all` (19). ESPnet does
+            not return the input of the first block, 0.
+        final_norm: Whether layer 19 is taken after the encoder's final norm; published systems take
+            it before.
     """
 
     reads: Reads = "audio"
@@ -88,7 +89,7 @@ class Xeus(Networked):
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """Waveforms `[B, L]` and their lengths `[B]`; the network normalises them itself."""
         samples, lengths = padded([waveform(u, min_samples=MIN_SAMPLES) for u in utterances])
-        return Inputs(tuple(u.id for u in utterances), {"samples": samples, "lengths": lengths})
+        return Inputs.of(utterances, samples=samples, lengths=lengths)
 
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, D]`: 49 frames of the first second, 50 of each further one."""
@@ -105,7 +106,7 @@ class Xeus(Networked):
         )
         if self.final_norm and self.layers.whole:
             states = [*states[:-1], final]
-        # Number 0 is never chosen; the first block's output keeps its place.
+        # A placeholder for number 0, which is never chosen, keeps the others at their numbers.
         chosen: Tensor = self.layers.pick([states[0], *states])
         return chosen[0, : int(frames)]
 
@@ -122,7 +123,7 @@ class Xeus(Networked):
 
 
 def _espnet_task() -> Any:
-    """ESPnet's task of self-supervised models; imported here, since it is an optional extra."""
+    """ESPnet's task of self-supervised models, from an optional package."""
     try:
         return importlib.import_module("espnet2.tasks.ssl").SSLTask
     except ImportError as error:
@@ -137,7 +138,7 @@ def _espnet_task() -> Any:
 def _config_beside(weights: Path, source: Checkpoint) -> Path:
     config = weights.with_name("config.yaml")
     if not config.is_file():
-        config = source.file(CONFIGS)  # the hub's cache holds only what was asked for
+        config = source.file(CONFIGS)  # the hub's cache has only files that were asked for
     if config.suffix != ".yaml":
         raise CheckpointError(
             f"{weights} has no config.yaml beside it; expected that of the repository "
@@ -149,8 +150,8 @@ def _config_beside(weights: Path, source: Checkpoint) -> Path:
 def _built(task: Any, config: Path) -> Any:
     """The network that a configuration describes, without weights, in eval mode.
 
-    ESPnet reads the YAML safely but unpickles the weights, and loads them whether or not they fit:
-    so it gets no file of them.
+    ESPnet reads the YAML safely but unpickles weights, and loads them whether or not they fit; so
+    it is not given their file.
     """
     try:
         _check_parts(config)
@@ -160,15 +161,15 @@ def _built(task: Any, config: Path) -> Any:
             f"ESPnet cannot build a network from {config} ({type(error).__name__}: {error}); "
             "expected config.yaml of 'espnet/xeus' and ESPnet 202511 or later"
         ) from error
-    # Pretraining's own: not run here, nor part of the weights' identity.
+    # Used in pretraining only, and not part of the weights' identity.
     network.losses = nn.ModuleList()
     network.util_modules = nn.ModuleDict()
-    network.encoder.layer_drop_rate = 0.0  # in training, a dropped block would shift the numbers
+    network.encoder.layer_drop_rate = 0.0  # when tuned, a dropped block would shift the layers
     return network.float().eval()
 
 
 def _check_parts(config: Path) -> None:
-    """Refuse parts that ESPnet fetches from elsewhere, with weights and code of their own."""
+    """Refuse parts that ESPnet fetches from elsewhere."""
     described = read_yaml_file(config, most=CONFIG_BYTES)
     for name in ("frontend", "preencoder", "encoder"):
         if described[name] in FETCHED:
@@ -179,10 +180,8 @@ def _check_parts(config: Path) -> None:
 
 
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Put the weights of what inference runs through in place; all must be there, and no more.
-
-    ESPnet's own loading of names, since it renames those of older weight-normed convolutions.
-    """
+    """Load the weights of the parts that inference runs; all must be present, and no others."""
+    # By the network's own method, which renames weights of older weight-normed convolutions.
     wanted = {name: tensor for name, tensor in tensors.items() if name.startswith(PARTS)}
     try:
         names = network.load_state_dict(wanted, strict=False)

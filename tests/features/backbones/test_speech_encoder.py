@@ -101,7 +101,7 @@ def test_masked_group_norm_is_that_of_each_clip_alone() -> None:
     for row, clip in enumerate(clips):
         batch[row, :, : clip.shape[1]] = clip
     assert torch.equal(masked(batch), norm(batch))
-    with masked.told(torch.tensor([50, 7, 23, 1])):
+    with masked.given(torch.tensor([50, 7, 23, 1])):
         together = masked(batch)
     for row, clip in enumerate(clips):
         if clip.shape[1] > 1:
