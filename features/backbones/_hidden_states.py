@@ -8,11 +8,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from features.backbone.base import Networked, Reads
 from features.backbone.layers import Layers
 from features.backbones._audio import SAMPLE_RATE
 from features.errors import CheckpointError
+from features.stream import StreamSpec
+from features.weights.checkpoint import Checkpoint
+from features.weights.identity import weights_sha256
 
 SIMILAR = SAMPLE_RATE  # samples by which clips may differ that a CPU computes together
+
+
+class HiddenStates(Networked):
+    """Base of backbones that return hidden states of a pretrained network.
+
+    Attributes:
+        source: Checkpoint of the weights.
+        layers: Chosen hidden states.
+        files: Names of the weight file in its repository; empty for networks of transformers.
+    """
+
+    spec: StreamSpec
+    source: Checkpoint
+    layers: Layers
+    reads: Reads = "audio"
+    files: tuple[str, ...] = ()
+    trainable = True
+
+    def provenance(self) -> dict[str, Any]:
+        """Checkpoint, revision, layers, `settings` and hash of the weights."""
+        return {
+            **self.source.provenance(self.files),
+            **self.layers.provenance(),
+            **self.settings(),
+            "weights_sha256": weights_sha256(self.network),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What else decides the numbers, such as the front end."""
+        return {}
 
 
 def hidden_states(network: Any, layers: Layers, *, ends: bool, **inputs: Any) -> Tensor:

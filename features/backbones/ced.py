@@ -21,15 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from features.backbone.base import BackboneFactory, Inputs, Networked, Reads
+from features.backbone.base import BackboneFactory, Inputs
 from features.backbone.layers import LayerChoice, choose_layers, freeze
 from features.backbones._audio import waveform
+from features.backbones._hidden_states import HiddenStates
 from features.corpus.utterance import Utterance
 from features.networks.ced import CHUNK, HOP, MELS, PATCH, SAMPLE_RATE, TIMES, TOP_DB, DecibelMel
 from features.networks.ced import build as build_network
 from features.stream import Stream
 from features.weights.checkpoint import Checkpoint
-from features.weights.identity import weights_sha256
 
 FILES = (
     "model.safetensors",
@@ -61,7 +61,7 @@ class Chunks:
     heard: Tensor
 
 
-class CED(Networked):
+class CED(HiddenStates):
     """Hidden states of CED, averaged over frequency.
 
     With `pooling: mean` a clip's vector is the public embedding: the mean over its chunks of each
@@ -77,7 +77,6 @@ class CED(Networked):
             block, 12 or -1 the last, after the final norm.
     """
 
-    reads: Reads = "audio"
     files = FILES
     cpu_batch_seconds = 80.0  # 25 tokens a second: a short clip alone is a small matrix
 
@@ -96,7 +95,6 @@ class CED(Networked):
         self.network = network
         self.front_end = DecibelMel()
         self.spec = self.layers.spec(network.sizes.width, hop_seconds=PATCH * HOP / SAMPLE_RATE)
-        self.trainable = True
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """Decibels `[B, C, 64, W]` in chunks of W frames, and the frames `[B]` of each clip.
@@ -126,15 +124,9 @@ class CED(Networked):
         means = chunks.states.sum(2) / chunks.computed.clamp(min=1)[..., None]
         return means.sum(1) / (chunks.computed > 0).sum(1)[:, None]
 
-    def provenance(self) -> dict[str, Any]:
-        """Checkpoint, layers, dynamic range, chunks and hash of the weights."""
-        return {
-            **self.source.provenance(FILES),
-            **self.layers.provenance(),
-            "top_db": TOP_DB,
-            "chunk_frames": CHUNK,
-            "weights_sha256": weights_sha256(self.network),
-        }
+    def settings(self) -> dict[str, Any]:
+        """Dynamic range of the spectrogram, and length of the chunks."""
+        return {"top_db": TOP_DB, "chunk_frames": CHUNK}
 
     def _chunks(self, inputs: Inputs) -> Chunks:
         """Compute all existing chunks, a few at a time."""

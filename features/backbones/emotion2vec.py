@@ -16,23 +16,22 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from features.backbone.base import BackboneFactory, Inputs, Networked, Reads
+from features.backbone.base import BackboneFactory, Inputs
 from features.backbone.layers import LayerChoice, choose_layers, freeze
 from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
-from features.backbones._hidden_states import clips_in_parts
+from features.backbones._hidden_states import HiddenStates, clips_in_parts
 from features.corpus.utterance import Utterance
 from features.networks.emotion2vec import build as build_network
 from features.networks.emotion2vec import frame_count
 from features.stream import Stream
 from features.weights.checkpoint import Checkpoint
-from features.weights.identity import weights_sha256
 
 FILES = ("emotion2vec_base.pt", "model.pt", "model.safetensors")
 MIN_SAMPLES = 400  # samples of one frame
 EPSILON = 1e-5  # added to a clip's variance
 
 
-class Emotion2vec(Networked):
+class Emotion2vec(HiddenStates):
     """Hidden states of emotion2vec.
 
     Args:
@@ -42,7 +41,6 @@ class Emotion2vec(Networked):
             prenet block (after its layer norm), 4 the output of the prenet, 12 or -1 the last.
     """
 
-    reads: Reads = "audio"
     files = FILES
 
     def __init__(
@@ -60,7 +58,6 @@ class Emotion2vec(Networked):
         freeze(network)
         self.network = network
         self.spec = self.layers.spec(sizes.dim, hop_seconds=HOP / SAMPLE_RATE)
-        self.trainable = True
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """Normalised waveforms `[B, L]` and their lengths `[B]`."""
@@ -80,14 +77,9 @@ class Emotion2vec(Networked):
     def _states(self, samples: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         return self.layers.pick(self.network(samples, lengths)[0])
 
-    def provenance(self) -> dict[str, Any]:
-        """Checkpoint, layers, normalisation and hash of the weights."""
-        return {
-            **self.source.provenance(FILES),
-            **self.layers.provenance(),
-            "normalize": "clip",
-            "weights_sha256": weights_sha256(self.network),
-        }
+    def settings(self) -> dict[str, Any]:
+        """Normalisation of the waveform."""
+        return {"normalize": "clip"}
 
 
 def normalized(samples: NDArray[np.float32]) -> NDArray[np.float32]:

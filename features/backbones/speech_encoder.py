@@ -22,22 +22,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from features.backbone.base import BackboneFactory, Inputs, Networked, Reads
+from features.backbone.base import BackboneFactory, Inputs
 from features.backbone.layers import LayerChoice, choose_layers, freeze, keep_first
 from features.backbones._audio import SAMPLE_RATE, padded, waveform
-from features.backbones._hidden_states import SIMILAR, clips_in_parts, hidden_states
+from features.backbones._hidden_states import SIMILAR, HiddenStates, clips_in_parts, hidden_states
 from features.backbones._wav2vec2 import FrontConvolutions
 from features.corpus.utterance import Utterance
 from features.errors import CheckpointError
 from features.stream import Stream
 from features.weights.checkpoint import Checkpoint
-from features.weights.identity import extractor_settings, network_settings, weights_sha256
+from features.weights.identity import extractor_settings, network_settings
 
 FAMILY = ("hubert", "wav2vec2", "wavlm", "data2vec-audio")  # model types of transformers
 FRONT_ENDS = ("preprocessor_config.json", "processor_config.json")  # older and newer
 
 
-class SpeechEncoder(Networked):
+class SpeechEncoder(HiddenStates):
     """Hidden states of a speech network.
 
     Args:
@@ -47,8 +47,6 @@ class SpeechEncoder(Networked):
         layer: Hidden states: a number, a list of numbers, or `all`; -1 is the last (after the final
             norm, if any), 0 the input of the first layer.
     """
-
-    reads: Reads = "audio"
 
     def __init__(
         self,
@@ -75,7 +73,6 @@ class SpeechEncoder(Networked):
         )
         self.min_samples, hop = _reach(config.conv_kernel, config.conv_stride)
         self.spec = self.layers.spec(config.hidden_size, hop_seconds=hop / SAMPLE_RATE)
-        self.trainable = True
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """Waveforms `[B, L]`, normalised if the checkpoint says so, and their lengths `[B]`."""
@@ -95,14 +92,11 @@ class SpeechEncoder(Networked):
             values = clips_in_parts(samples, lengths, self._states, differing=differing)
         return Stream.masked(values, self._convolutions().frames(lengths))
 
-    def provenance(self) -> dict[str, Any]:
-        """Checkpoint, revision, layer, front end and hash of the weights."""
+    def settings(self) -> dict[str, Any]:
+        """Front end and network."""
         return {
-            **self.source.provenance(),
-            **self.layers.provenance(),
             "front_end": extractor_settings(self.front_end),
             "network": network_settings(self.network),
-            "weights_sha256": weights_sha256(self.network),
         }
 
     def _states(self, samples: Tensor, lengths: Tensor) -> Tensor:

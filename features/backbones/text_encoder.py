@@ -15,15 +15,15 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from features.backbone.base import BackboneFactory, Inputs, Networked, Reads
+from features.backbone.base import BackboneFactory, Inputs, Reads
 from features.backbone.layers import LayerChoice, Layers, choose_layers, freeze, keep_first
-from features.backbones._hidden_states import hidden_states, in_parts
+from features.backbones._hidden_states import HiddenStates, hidden_states, in_parts
 from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, ParamsError, UtteranceError
 from features.ranges import Interval
 from features.stream import Stream
 from features.weights.checkpoint import Checkpoint
-from features.weights.identity import network_settings, tokenizer_sha256, weights_sha256
+from features.weights.identity import network_settings, tokenizer_sha256
 
 MAX_TOKENS = 512  # default, even for networks that take more
 SANE = 1_000_000  # tokenizers without a limit name one far above this
@@ -33,7 +33,7 @@ MASKED = {
 BLOCKS = (("encoder", "layer"), ("encoder", "layers"), ("transformer", "layer"))
 
 
-class TextEncoder(Networked):
+class TextEncoder(HiddenStates):
     """Hidden states of a text encoder.
 
     Args:
@@ -83,7 +83,6 @@ class TextEncoder(Networked):
             limit = _position_limit(self.network, self.tokenizer)
         self.max_tokens = _max_tokens(max_tokens, limit, checkpoint)
         self.spec = self.layers.spec(config.hidden_size)
-        self.trainable = True
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """Token ids and attention mask, `[B, T]` each."""
@@ -132,15 +131,12 @@ class TextEncoder(Networked):
             values = in_parts(mask.sum(1), lambda rows, t: self._group(inputs, rows, t))
         return Stream(values * mask[..., None], mask)
 
-    def provenance(self) -> dict[str, Any]:
-        """Checkpoint, revision, layer, tokenizer and hash of the weights."""
+    def settings(self) -> dict[str, Any]:
+        """Limit of tokens, tokenizer and network."""
         return {
-            **self.source.provenance(),
-            **self.layers.provenance(),
             "max_tokens": self.max_tokens,
             "tokenizer_sha256": self.tokenizer_sha256,
             "network": network_settings(self.network),
-            "weights_sha256": weights_sha256(self.network),
         }
 
     def _group(self, inputs: Inputs, rows: Tensor, length: int) -> Tensor:

@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from features.backbone.base import BackboneFactory, Inputs, Networked, Reads
+from features.backbone.base import BackboneFactory, Inputs
 from features.backbone.layers import LayerChoice, choose_layers, freeze, keep_first
 from features.backbones._audio import HOP, SAMPLE_RATE, waveform
-from features.backbones._hidden_states import hidden_states
+from features.backbones._hidden_states import HiddenStates, hidden_states
 from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, UtteranceError
 from features.stream import Stream
 from features.weights.checkpoint import Checkpoint
-from features.weights.identity import extractor_settings, network_settings, weights_sha256
+from features.weights.identity import extractor_settings, network_settings
 
 WINDOW_SECONDS = 30
 WINDOW = WINDOW_SECONDS * SAMPLE_RATE  # samples
@@ -36,7 +36,7 @@ STRIDE = 2  # mel frames of a state
 MIN_SAMPLES = 400  # one window of the mel front end
 
 
-class Whisper(Networked):
+class Whisper(HiddenStates):
     """Hidden states of Whisper's encoder.
 
     Args:
@@ -49,8 +49,6 @@ class Whisper(Networked):
         long: Clips over 30 s: `chunk` divides them into windows whose states are joined, `reject`
             leaves them out.
     """
-
-    reads: Reads = "audio"
 
     def __init__(
         self,
@@ -87,7 +85,6 @@ class Whisper(Networked):
         self.pad, self.long = pad, long
         self.window_seconds = float(WINDOW_SECONDS) if pad == "30s" else 0.0
         self.spec = self.layers.spec(encoder.config.d_model, hop_seconds=HOP / SAMPLE_RATE)
-        self.trainable = True
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """Log-mel windows `[B, W, M, F]` and the number of valid states `[B]`.
@@ -120,16 +117,13 @@ class Whisper(Networked):
         windows[present] = states
         return Stream.masked(windows.flatten(1, 2)[:, : int(frames.max())], frames)
 
-    def provenance(self) -> dict[str, Any]:
-        """Checkpoint, revision, layer, front end and hash of the encoder's weights."""
+    def settings(self) -> dict[str, Any]:
+        """Padding, long clips, front end and network."""
         return {
-            **self.source.provenance(),
-            **self.layers.provenance(),
             "pad": self.pad,
             "long": self.long,
             "front_end": extractor_settings(self.front_end),
             "network": network_settings(self.network),
-            "weights_sha256": weights_sha256(self.network),
         }
 
     def _windows(self, utterance: Utterance) -> tuple[list[Tensor], int]:

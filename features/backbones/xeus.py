@@ -19,16 +19,16 @@ from typing import Any
 import yaml
 from torch import Tensor, nn
 
-from features.backbone.base import BackboneFactory, Inputs, Networked, Reads
+from features.backbone.base import BackboneFactory, Inputs
 from features.backbone.layers import LayerChoice, choose_layers, freeze
 from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
+from features.backbones._hidden_states import HiddenStates
 from features.corpus.utterance import Utterance
 from features.errors import CheckpointError
 from features.files.reading import file_sha256
 from features.files.yaml_text import read_yaml_file
 from features.stream import Stream
 from features.weights.checkpoint import Checkpoint
-from features.weights.identity import weights_sha256
 
 # In the repository, or in a folder with these files alone.
 WEIGHTS = ("model/xeus_checkpoint_new.pth", "xeus_checkpoint_new.pth")
@@ -45,7 +45,7 @@ FETCHED = (
 MISBUILT = (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError)
 
 
-class Xeus(Networked):
+class Xeus(HiddenStates):
     """Hidden states of XEUS.
 
     Args:
@@ -58,7 +58,6 @@ class Xeus(Networked):
             it before.
     """
 
-    reads: Reads = "audio"
     files = WEIGHTS
     first_layer = 1
 
@@ -84,7 +83,6 @@ class Xeus(Networked):
         freeze(network)
         self.network: nn.Module = network
         self.spec = self.layers.spec(network.encoder.output_size(), hop_seconds=HOP / SAMPLE_RATE)
-        self.trainable = True
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """Waveforms `[B, L]` and their lengths `[B]`; the network normalises them itself."""
@@ -110,15 +108,12 @@ class Xeus(Networked):
         chosen: Tensor = self.layers.pick([states[0], *states])
         return chosen[0, : int(frames)]
 
-    def provenance(self) -> dict[str, Any]:
-        """Checkpoint, layers, hashes of the configuration and of the weights."""
+    def settings(self) -> dict[str, Any]:
+        """Use of the final norm, and hash of the configuration."""
         return {
-            **self.source.provenance(WEIGHTS),
-            **self.layers.provenance(),
             "final_norm": self.final_norm,
             "use_mask": False,
             "config_sha256": self.config_sha256,
-            "weights_sha256": weights_sha256(self.network),
         }
 
 
