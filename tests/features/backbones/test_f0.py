@@ -115,7 +115,7 @@ def test_fully_unvoiced_audio_is_a_result(
     own = F0(method=method, checkpoint="silent", unvoiced=unvoiced)
     if method != "rmvpe":
         monkeypatch.setattr(
-            "features.backbones._audio.waveform", lambda *_, **__: np.zeros(16000, np.float32)
+            "features.backbones.f0.waveform", lambda *_, **__: np.zeros(16000, np.float32)
         )
     (bins,) = own(own.prepare(list(make_manifest([1.0])))).unpad()
     assert bins.tolist() == [expected] * 50
