@@ -1,4 +1,4 @@
-"""Every backbone keeps its contract, above all: batched equals single.
+"""Contract of every backbone, above all: batched equals single.
 
 Kinds are found in features/backbones, their small checkpoints in
 tests/contracts/checkpoints/<kind>.py; a kind without such a file needs none.
@@ -128,7 +128,7 @@ def ragged(backbone: Backbone, make_manifest: ManifestMaker) -> list[Utterance]:
 def test_batched_equals_single(
     kind: str, variant: str, pooling: str, bench: Bench, make_manifest: ManifestMaker
 ) -> None:
-    """Whatever else is in the batch, and in whatever order."""
+    """With any other utterances in the batch, in any order."""
     backbone = bench.get(kind, variant)
     if pooling != "frames":
         if backbone.spec.bins is not None:
@@ -168,7 +168,7 @@ def test_contract(kind: str, variant: str, bench: Bench, make_manifest: Manifest
 
 
 @pytest.mark.parametrize(("kind", "variant"), cases())
-def test_networks_are_frozen_and_their_numbers_have_an_identity(
+def test_networks_are_frozen_and_identified_by_their_weights(
     kind: str, variant: str, bench: Bench
 ) -> None:
     backbone = bench.get(kind, variant)
@@ -207,7 +207,7 @@ def test_processes_that_prepare_get_no_network(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "variant"), cases(has_layers))
-def test_a_stack_holds_its_layers_side_by_side(
+def test_several_layers_are_concatenated(
     kind: str, variant: str, bench: Bench, make_manifest: ManifestMaker
 ) -> None:
     utterances = list(make_manifest([0.7, 0.4]))
@@ -271,5 +271,5 @@ def test_bins_cannot_be_pooled() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in kinds(PACKAGE) if has_weights(kind)])
 def test_a_kind_with_weights_brings_a_small_checkpoint(kind: str) -> None:
-    """Otherwise nothing above would test it."""
+    """Without it, no test above would run it."""
     assert "" not in variants_of(kind), f"tests/contracts/checkpoints/{kind}.py is missing"

@@ -1,4 +1,4 @@
-"""The numbers of a backbone move only together with the `version` of its entry.
+"""The numbers of a backbone change only together with the `version` of its entry.
 
 tests/data/golden/numbers.json holds, for the entries that need no model hub, their version
 and some of their numbers. After a change that is meant: raise `version` in params.yaml, say so in
@@ -49,7 +49,7 @@ def measured(entry: BackboneEntry, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENTRIES)
-def test_numbers_move_only_with_the_version(name: str, tmp_path: Path) -> None:
+def test_numbers_change_only_with_the_version(name: str, tmp_path: Path) -> None:
     entry = known_params().backbone(name)
     package = entry.options.get("package")
     if package is not None and not packages.installed(package):

@@ -59,7 +59,7 @@ def as_torch_file(values: Arrays) -> Path:
 
 
 def as_index(values: Arrays) -> Path:
-    """Names that tell nothing, and two arrays in a file."""
+    """Files under meaningless names, one of them with two arrays."""
     folder = Path("old")
     folder.mkdir()
     lines, ids = ["id,file,key"], list(values)

@@ -115,7 +115,7 @@ def rewrite(
     provenance: dict[str, object] | None = None,
     linked: bool = False,
 ) -> None:
-    """Write a shard anew, with a checksum that fits what is in it."""
+    """Write a shard again, with a checksum that fits its altered content."""
     path = HERE / shard_name(number)
     shard = read_shard(path)
     rows = [shard.row(i) for i in range(len(shard.ids))]

@@ -1,4 +1,4 @@
-"""Whatever stops an extraction, the next one goes on and ends with the same bytes."""
+"""An extraction that was stopped in any way is resumed and gives the same bytes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Server:
     """A process that has imported everything and forks an extraction for each request."""
 
     def __init__(self) -> None:
-        self.told = ""
+        self.output = ""
         self.process = subprocess.Popen(
             [sys.executable, "-c", CHILD],
             stdin=subprocess.PIPE,
@@ -95,8 +95,8 @@ class Server:
         for line in self.process.stdout:
             if line.strip().lstrip("-").isdigit():
                 return int(line)
-            self.told += line
-        raise AssertionError(f"the server ended: {self.told}")
+            self.output += line
+        raise AssertionError(f"the server ended: {self.output}")
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_kill_at_any_instant_then_resume(interrupted: Path, server: Server) -> N
         most = max(most, sealed(interrupted))
         if sealed(interrupted) >= shards - 6:
             for path in (interrupted / "store").rglob("*.h5"):
-                path.unlink()  # nearly done: begin anew
+                path.unlink()  # nearly done: start again
     reused = sealed(interrupted)
     assert finish(interrupted).linked == reused
     assert most > 6
@@ -170,8 +170,8 @@ def test_full_disk_then_resume(interrupted: Path, server: Server) -> None:
     """A limit on file sizes stands for a full disk: the writer gets an error from the system."""
     server.start(interrupted, limit=4096)
     assert server.wait() == 1
-    assert re.search(r"MachineError: cannot read or write .*\.h5 \(File too large\)", server.told)
-    assert "What was finished is kept" in server.told
+    assert re.search(r"MachineError: cannot read or write .*\.h5 \(File too large\)", server.output)
+    assert "What was finished is kept" in server.output
     assert sealed(interrupted) == 0
     assert not list((interrupted / "store").rglob(".*.h5-*"))
     finish(interrupted)
@@ -179,7 +179,9 @@ def test_full_disk_then_resume(interrupted: Path, server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_no_space_left_in_the_middle(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_finished_shards(
+    interrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = 0
 
     def full_after_three(*args: Any, **options: Any) -> None:
@@ -239,10 +241,10 @@ def test_lock_names_its_owner_and_ends_with_it(
         with store.locked():
             second = pool.submit(lambda: store.locked().__enter__())
             deadline = time.monotonic() + 10
-            told = ""
-            while "waiting" not in told and time.monotonic() < deadline:
+            output = ""
+            while "waiting" not in output and time.monotonic() < deadline:
                 time.sleep(0.01)
-                told += capfd.readouterr().err
-            assert f"extracted by process {os.getpid()} on " in told
+                output += capfd.readouterr().err
+            assert f"extracted by process {os.getpid()} on " in output
             assert not second.done()
         second.result(timeout=10)

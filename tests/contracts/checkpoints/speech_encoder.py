@@ -28,7 +28,7 @@ LAYER: dict[str, Any] = {
 
 
 def write(folder: Path, model: str, *, normalize: bool = True, **settings: Any) -> dict[str, Any]:
-    """A checkpoint with weights large enough that every part of the network tells."""
+    """A checkpoint with weights so large that every part of the network has an effect."""
     import transformers
 
     torch.manual_seed(0)

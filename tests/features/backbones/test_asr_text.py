@@ -1,4 +1,4 @@
-"""Recognised words beside the reference: told by a table, encoded in its place, and checked."""
+"""Recognised words beside the reference: read from a table, encoded in its place, and checked."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return text_encoder.write(tmp_path_factory.mktemp("bert"), **text_encoder.SIZES)
 
 
-def test_it_is_the_text_encoder_over_other_words(options: dict[str, Any]) -> None:
+def test_recognised_words_are_encoded_like_text(options: dict[str, Any]) -> None:
     ours, theirs = AsrText(**options), TextEncoder(**options)
     assert ours.provenance() == theirs.provenance()
     assert ours.spec == theirs.spec
@@ -54,7 +54,7 @@ def test_it_is_the_text_encoder_over_other_words(options: dict[str, Any]) -> Non
         ours.prepare(SAID)
 
 
-def test_shards_are_cut_by_recognised_words_and_known_by_them() -> None:
+def test_shards_are_divided_and_identified_by_recognised_words() -> None:
     manifest = Manifest("c", SAID, shard_characters=len(WORDS[1]))
     plan = list(plan_shards(manifest, "asr"))
     assert [[u.id for u in shard.utterances] for shard in plan] == [["a"], ["b"]]
@@ -65,13 +65,13 @@ def test_shards_are_cut_by_recognised_words_and_known_by_them() -> None:
     assert content_of(edited, "asr") != content_of(SAID[0], "asr")
 
 
-def test_those_without_are_rejected_and_the_cache_is_sound(
+def test_utterances_without_recognised_words_are_rejected(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
     manifest, store = Manifest("c", SAID), tmp_path / "store"
     entry = backbone_entry("x", {"kind": "asr_text", **options})
-    tell = extract(manifest, entry, tmp_path / "x", store=store)
-    assert tell.rejected == read_reasons(tmp_path / "x" / "rejected.csv") == {"c": "has no asr"}
+    done = extract(manifest, entry, tmp_path / "x", store=store)
+    assert done.rejected == read_reasons(tmp_path / "x" / "rejected.csv") == {"c": "has no asr"}
     assert list(CacheReader(tmp_path / "x")) == ["a", "b"]
     again = dataclasses.replace(
         manifest, utterances=(*SAID[:2], dataclasses.replace(SAID[2], text="other"))
@@ -85,10 +85,10 @@ def test_those_without_are_rejected_and_the_cache_is_sound(
         assert [*facts.faults, *check_against(facts, manifest)] == []
 
 
-def test_a_recogniser_without_faults_is_not_taken_for_the_reference(
+def test_words_equal_to_the_reference_are_still_recognised_words(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Equal words have equal hashes; the one who has none said the same as another."""
+    """Equal words have equal hashes; the utterance without words has the text of another."""
     said = (*(Utterance(id, text=WORDS[0], asr=WORDS[0]) for id in "ab"), Utterance("c", text="is"))
     manifest = Manifest("c", (*said, Utterance("d", text=WORDS[0])))
     entry = backbone_entry("x", {"kind": "asr_text", **options})
@@ -97,7 +97,7 @@ def test_a_recogniser_without_faults_is_not_taken_for_the_reference(
     assert [*facts.faults, *check_against(facts, manifest)] == []
 
 
-def test_a_corpus_without_recognised_words_leaves_a_sound_bare_cache(
+def test_a_corpus_without_recognised_words_gives_a_sound_empty_cache(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
     manifest = Manifest("c", tuple(dataclasses.replace(u, asr=None) for u in SAID))

@@ -1,4 +1,4 @@
-"""A batch of clips whole or in parts: the same states, and the same gradients."""
+"""A batch of clips and its parts give the same states and gradients."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_parts_equal_one_pass_as_a_gpu_makes_it(
     ("differing", "groups"),
     [(0, [[9, 9], [7], [4], [1]]), (2, [[9, 9, 7], [4], [1]]), (9, [[9, 9, 7, 4, 1]])],
 )
-def test_rows_that_are_about_as_long_are_computed_together(
+def test_rows_of_similar_lengths_are_computed_together(
     differing: int, groups: list[list[int]]
 ) -> None:
     lengths = torch.tensor([4, 9, 1, 7, 9])

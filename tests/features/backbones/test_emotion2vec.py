@@ -1,4 +1,4 @@
-"""emotion2vec against the numbers of FunASR's code; padding and batch-mates change nothing."""
+"""emotion2vec equals FunASR's code; padding and batch-mates change nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def clip(pcm: NDArray[np.int16]) -> Tensor:
 
 
 def states_of(network: Network, clips: list[Tensor]) -> list[list[Tensor]]:
-    """By clip: the states `[T, D]` of its own frames."""
+    """States `[T, D]` of each clip's own frames."""
     samples = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
     with torch.inference_mode():
         states, mask = network(samples, torch.tensor([len(clip) for clip in clips]))
@@ -101,7 +101,7 @@ def test_front_end_is_that_of_the_reference(base: Network, vectors: dict[str, An
 
 @pytest.mark.slow
 def test_states_are_those_of_the_reference(base: Network, vectors: dict[str, Any]) -> None:
-    """In a batch with a shorter clip, whose padding must not show."""
+    """In a batch with a shorter clip, which is padded."""
     long, short = states_of(base, [clip(vectors["pcm"]), clip(vectors["pcm_b"])])
     for layer, name in ((0, "prenet_layernorm"), (4, "prenet_out"), (5, "block0"), (8, "block3")):
         close(long[layer], vectors[name][10:], 2e-5)
@@ -112,7 +112,7 @@ def test_states_are_those_of_the_reference(base: Network, vectors: dict[str, Any
 
 
 def test_padding_changes_nothing() -> None:
-    """In float64 to its last digits: what differs in float32 is rounding alone."""
+    """In float64 to its last digits, so that float32 can differ by rounding only."""
     double = build(weights=weights()).double()
     generator = torch.Generator().manual_seed(0)
     clips = [
@@ -125,8 +125,8 @@ def test_padding_changes_nothing() -> None:
             assert torch.allclose(ours, theirs, rtol=0, atol=1e-13)
 
 
-def test_what_stands_in_the_padding_changes_nothing(small: Network) -> None:
-    """Not even values beyond a clip's end, as another front end may leave there."""
+def test_values_of_padding_change_nothing(small: Network) -> None:
+    """Even values other than zero, as another front end may leave there."""
     generator = torch.Generator().manual_seed(0)
     samples = torch.randn(1, 8_000, generator=generator)
     lengths = torch.tensor([5_000])
@@ -138,8 +138,8 @@ def test_what_stands_in_the_padding_changes_nothing(small: Network) -> None:
     assert torch.allclose(states[-1][mask], others[-1][mask], atol=1e-6)
 
 
-def test_bias_counts_the_distance_of_frames_alone(small: Network) -> None:
-    """Scale x slope x distance, and nothing to or from the extra tokens."""
+def test_bias_depends_on_the_distance_of_frames_only(small: Network) -> None:
+    """Scale x slope x distance, and 0 to and from the extra tokens."""
     audio: Any = small.modality_encoders["AUDIO"]
     mask = torch.ones(1, 9, dtype=torch.bool)
     bias = audio.bias(mask).detach()

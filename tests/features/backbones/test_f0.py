@@ -39,7 +39,7 @@ def backbone(network: rmvpe.RMVPE, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 
 class Silent(nn.Module):
-    """A network that hears nothing."""
+    """A network that finds no pitch."""
 
     def forward(self, mel: Tensor) -> Tensor:
         return torch.zeros(len(mel), mel.shape[-1], rmvpe.N_BINS)
@@ -103,7 +103,7 @@ def test_steps_are_those_of_the_reference(
 
 @pytest.mark.parametrize(("unvoiced", "expected"), [("interpolate", 1), ("bin0", 0)])
 @pytest.mark.parametrize("method", ["rmvpe", "harvest", "dio"])
-def test_fully_unvoiced_audio_is_a_result(
+def test_fully_unvoiced_audio_has_features(
     method: Any,
     unvoiced: Any,
     expected: int,
@@ -156,7 +156,7 @@ def test_only_rmvpe_has_a_network_and_weights() -> None:
 
 
 @pytest.mark.slow
-def test_provenance_tells_weights_and_threshold_apart(backbone: Callable[..., F0]) -> None:
+def test_provenance_distinguishes_weights_and_thresholds(backbone: Callable[..., F0]) -> None:
     first = backbone().provenance()
     assert first == backbone().provenance()
     assert first["checkpoint"] == "golden"

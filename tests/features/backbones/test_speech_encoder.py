@@ -1,4 +1,4 @@
-"""Speech networks of the wav2vec 2.0 family: transformers' own states, and no trace of padding."""
+"""Speech networks of the wav2vec 2.0 family equal transformers', and padding changes nothing."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_states_are_those_of_transformers_bit_for_bit(
 def test_padding_would_change_group_norm_models(
     variant: str, folders: dict[str, Path], make_manifest: ManifestMaker
 ) -> None:
-    """What transformers computes in a padded batch differs by the size of the states; ours not."""
+    """In transformers padding changes states by as much as their size; here it does not."""
     long, short = make_manifest([1.5, 0.3])
     backbone = SpeechEncoder(checkpoint=str(folders[variant]))
     (alone,) = frames_of(backbone, [short])
@@ -114,7 +114,7 @@ def test_masked_group_norm_is_that_of_each_clip_alone() -> None:
 @pytest.mark.parametrize(
     ("variant", "normalized"), [("hubert_group", True), ("wavlm_group", False)]
 )
-def test_clips_are_normalised_where_the_checkpoint_says_so(
+def test_clips_are_normalised_as_the_checkpoint_says(
     variant: str, normalized: bool, folders: dict[str, Path], make_manifest: ManifestMaker
 ) -> None:
     backbone = SpeechEncoder(checkpoint=str(folders[variant]))
@@ -147,7 +147,7 @@ def test_weights_that_only_pretraining_needs_may_be_missing(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("model", ["Hubert", "Wav2Vec2", "WavLM"])
-def test_names_of_older_checkpoints(model: str, tmp_path: Path) -> None:
+def test_older_names_of_weights_are_loaded(model: str, tmp_path: Path) -> None:
     """As on the hub: a prefix, a head, old names of weight-normed convolutions, a torch file."""
     speech_encoder.write(tmp_path, model, **speech_encoder.GROUP)
     expected = SpeechEncoder(checkpoint=str(tmp_path)).provenance()["weights_sha256"]
@@ -161,7 +161,7 @@ def test_names_of_older_checkpoints(model: str, tmp_path: Path) -> None:
     assert SpeechEncoder(checkpoint=str(tmp_path)).provenance()["weights_sha256"] == expected
 
 
-def test_an_adapter_behind_the_last_layer_is_left_out(
+def test_an_adapter_after_the_last_layer_is_removed(
     tmp_path: Path, make_manifest: ManifestMaker
 ) -> None:
     speech_encoder.write(tmp_path, "Wav2Vec2", add_adapter=True, **speech_encoder.LAYER)
@@ -177,7 +177,7 @@ def test_other_networks_are_refused(folders: dict[str, Path], tmp_path: Path) ->
         SpeechEncoder(checkpoint=str(folders["data2vec"]), layer=4)
 
 
-def test_front_end_must_be_there_and_fit(tmp_path: Path) -> None:
+def test_a_missing_or_unfit_front_end_is_refused(tmp_path: Path) -> None:
     speech_encoder.write(tmp_path, "Hubert", **speech_encoder.GROUP)
     path = tmp_path / "preprocessor_config.json"
     settings = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Text encoders: transformers' own states, limits of length, what is refused."""
+"""Text encoders equal transformers'; limits of length; refusals."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_states_are_those_of_transformers(variant: str, folders: dict[str, Path]
 
 
 @pytest.mark.parametrize("variant", text_encoder.VARIANTS)
-def test_layers_above_are_not_computed_where_they_can_be_cut(
+def test_later_layers_are_not_computed_if_they_can_be_removed(
     variant: str, folders: dict[str, Path]
 ) -> None:
     whole, cut = (
@@ -75,7 +75,7 @@ def test_checkpoints_are_found_below_the_named_folder(
 
 
 def leak(family: str) -> float:
-    """How far padding moves the states of a random network with an attention mask, relatively."""
+    """Relative change by padding of a random network's states, with an attention mask."""
     from transformers import AutoConfig, AutoModel
 
     sizes = text_encoder.SIZES
@@ -152,7 +152,7 @@ def test_a_final_norm_is_not_applied_to_layers_below_it(tmp_path: Path) -> None:
     assert torch.allclose(frames, states[1][0], atol=1e-6)
 
 
-def test_names_of_older_checkpoints(tmp_path: Path) -> None:
+def test_older_names_of_weights_are_loaded(tmp_path: Path) -> None:
     """As in google-bert/bert-base-uncased: a prefix, and norms with gamma and beta."""
     checkpoint = str(text_encoder.write(tmp_path, **text_encoder.SIZES)["checkpoint"])
     expected = TextEncoder(checkpoint=checkpoint).provenance()["weights_sha256"]
@@ -183,10 +183,10 @@ def test_encoder_decoders_are_refused(tmp_path: Path) -> None:
         TextEncoder(checkpoint=str(tmp_path))
 
 
-def test_code_of_a_checkpoint_never_runs_unasked(
+def test_code_of_a_checkpoint_runs_only_on_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even if somebody at the terminal says yes to transformers' question."""
+    """Even if the user at the terminal answers yes to transformers' question."""
     folder, proof = tmp_path / "code", tmp_path / "ran"
     text_encoder.write(folder, **text_encoder.SIZES)
     path = folder / "config.json"

@@ -1,4 +1,4 @@
-"""Whisper's encoder: windows, trimmed clips, and the mel front end against golden vectors."""
+"""Whisper's encoder: windows, trimmed clips, and golden vectors of the mel front end."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def test_states_are_those_of_transformers(checkpoint: str, make_manifest: Manife
 
 
 @pytest.mark.parametrize("seconds", [0.025, 0.52, 0.535])
-def test_trimmed_states_are_those_of_a_network_that_is_no_longer(
+def test_trimmed_states_are_those_of_a_shorter_network(
     seconds: float, checkpoint: str, make_manifest: ManifestMaker
 ) -> None:
-    """The oracle: transformers' own forward of an encoder with just as many positions."""
+    """The oracle is transformers' own forward of an encoder with as many positions as states."""
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     (utterance,) = make_manifest([seconds])
@@ -80,7 +80,7 @@ def test_trimmed_states_are_those_of_a_network_that_is_no_longer(
     assert torch.allclose(frames, torch.cat(expected, dim=-1)[0], atol=1e-6)
 
 
-def test_trimming_is_another_feature_unless_the_window_is_full(
+def test_trimming_changes_states_unless_the_window_is_full(
     checkpoint: str, make_manifest: ManifestMaker
 ) -> None:
     padded, trimmed = (Whisper(checkpoint=checkpoint, pad=pad) for pad in ("30s", "trim"))
@@ -110,7 +110,7 @@ def test_long_clips_are_joined_windows(
     assert torch.allclose(together[1], expected, atol=1e-5)
 
 
-def test_a_rest_of_less_than_a_state_opens_no_window(
+def test_a_rest_of_less_than_a_state_gets_no_window(
     checkpoint: str, make_manifest: ManifestMaker
 ) -> None:
     (utterance,) = make_manifest([30 + 319 / 16_000])

@@ -1,4 +1,4 @@
-"""XEUS keeps ESPnet's call contract: against a stand-in, and ESPnet itself where installed."""
+"""XEUS calls ESPnet as documented: a stand-in, and ESPnet itself where it is installed."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_utterances_run_one_by_one_without_mask(
     assert [len(states) for states in frames] == [(n - 400) // 320 + 1 for n in samples]
 
 
-def test_weights_reach_espnet_as_tensors_alone(entry: dict[str, Any]) -> None:
-    """It is given no weight file, since it would unpickle one."""
+def test_espnet_gets_tensors_and_no_weight_file(entry: dict[str, Any]) -> None:
+    """It would unpickle a file."""
     backbone = Xeus(**entry)
     config = str(Path(entry["checkpoint"]) / "model" / "config.yaml")
     assert espnet_stand_in.SSLTask.built == (config, None, "cpu")
@@ -111,7 +111,7 @@ def test_no_block_is_dropped_in_training(
         assert torch.equal(frames_of(backbone, [utterance])[0], expected)
 
 
-def test_provenance_tells_what_decides_the_numbers(entry: dict[str, Any]) -> None:
+def test_provenance_has_all_that_decides_the_numbers(entry: dict[str, Any]) -> None:
     entry |= {"revision": "0123abc"}
     first = Xeus(**entry).provenance()
     assert first == Xeus(**entry).provenance()
@@ -126,7 +126,7 @@ def test_provenance_tells_what_decides_the_numbers(entry: dict[str, Any]) -> Non
     assert Xeus(**entry).provenance()["config_sha256"] != first["config_sha256"]
 
 
-def test_a_weight_file_beside_its_configuration_will_do(entry: dict[str, Any]) -> None:
+def test_a_weight_file_beside_its_configuration_suffices(entry: dict[str, Any]) -> None:
     named = Xeus(checkpoint=str(weights_file(entry)))
     assert named.provenance()["weights_sha256"] == Xeus(**entry).provenance()["weights_sha256"]
     weights_file(entry).with_name("config.yaml").unlink()
@@ -198,7 +198,7 @@ def test_with_espnet_itself_batched_equals_single(
         "frontend: " + "[" * 5000,
     ],
 )
-def test_a_config_that_no_espnet_writes_is_not_handed_to_it(tmp_path: Path, text: str) -> None:
+def test_malformed_configurations_do_not_reach_espnet(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ParamsError, match=r"config\.yaml is no YAML: line \d+"):
         _check_parts(tmp_path / "config.yaml")

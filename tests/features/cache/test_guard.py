@@ -1,4 +1,4 @@
-"""Shards and manifests that were pulled: they lead nowhere, execute nothing, and stay small."""
+"""Untrusted shards and manifests: no link is followed, nothing is executed, memory stays small."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def shard(tmp_path: Path) -> Path:
 
 
 def put(name: str, make: Callable[[h5py.File], object]) -> Edit:
-    """Put something else in the place of a dataset."""
+    """Replace a dataset."""
 
     def edit(file: h5py.File) -> None:
         del file[name]
@@ -71,7 +71,7 @@ def virtual(name: str, shape: tuple[int, ...], dtype: str) -> Edit:
 
 
 def declared(name: str, shape: tuple[int, ...], dtype: str, **how: object) -> Edit:
-    """Values that were never written: they take no room in the file."""
+    """Values that were never written, which take no space in the file."""
     return put(name, lambda f: f.create_dataset(name, shape, dtype, **how))
 
 
@@ -81,7 +81,7 @@ def packed(name: str) -> Edit:
 
 
 def pointers(file: h5py.File) -> None:
-    """One text that many pointers lead to would be as many texts in memory."""
+    """One text that many pointers refer to, which would be read as many texts."""
     file.create_dataset("ids", data=["x" * 1000] * 3, dtype=h5py.string_dtype())
 
 
@@ -130,8 +130,8 @@ EDITS: dict[str, tuple[Edit, str]] = {
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_a_shard_that_is_not_as_we_write_them_is_refused(name: str, shard: Path) -> None:
-    """By the reader that training uses without checksums, in little memory, and by doctor."""
+def test_malformed_shards_are_refused(name: str, shard: Path) -> None:
+    """By the reader without checksums, in little memory, and by the doctor."""
     edit, reason = EDITS[name]
     with h5py.File(shard, "r+") as file:
         edit(file)
@@ -146,14 +146,14 @@ def test_a_shard_that_is_not_as_we_write_them_is_refused(name: str, shard: Path)
 
 
 @pytest.mark.parametrize("name", ["external link to ids", "huge ids", "pointers"])
-def test_the_doctor_lists_it_and_goes_on(name: str, shard: Path) -> None:
+def test_the_doctor_lists_a_malformed_shard(name: str, shard: Path) -> None:
     with h5py.File(shard, "r+") as file:
         EDITS[name][0](file)
     faults = check_cache(shard.parent).faults
     assert any(fault.path == shard and fault.remedy == "quarantine" for fault in faults)
 
 
-def test_frames_that_are_packed(shard: Path) -> None:
+def test_compressed_frames_are_refused(shard: Path) -> None:
     with h5py.File(shard, "r+") as file:
         values = file["frames"][:]
         del file["frames"]
@@ -162,7 +162,7 @@ def test_frames_that_are_packed(shard: Path) -> None:
         read_shard(shard)
 
 
-def test_attributes_that_nobody_asks_for_are_not_read(shard: Path) -> None:
+def test_unknown_attributes_are_not_read(shard: Path) -> None:
     with h5py.File(shard, "r+") as file:
         file.attrs["greeting"] = ["x" * 1000] * 50
     assert list(CacheReader(shard.parent, verify=True)) == ["a", "b", "c"]
@@ -189,14 +189,14 @@ def test_audio_outside_of_the_corpus_is_refused(audio: str, tmp_path: Path) -> N
         ('{"id": ["u"], "text": "x"}', "printable"),
     ],
 )
-def test_lines_that_no_prepare_wrote(line: str, reason: str, tmp_path: Path) -> None:
+def test_malformed_lines_of_a_manifest_are_refused(line: str, reason: str, tmp_path: Path) -> None:
     Manifest("mine", (Utterance("u", text="x"),)).write(tmp_path)
     (tmp_path / "manifest.jsonl").write_text(line + "\n")
     with pytest.raises(ManifestError, match=reason):
         Manifest.read(tmp_path)
 
 
-def test_a_head_that_no_prepare_wrote(tmp_path: Path) -> None:
+def test_malformed_heads_of_a_manifest_are_refused(tmp_path: Path) -> None:
     Manifest("mine", (Utterance("u", text="x"),)).write(tmp_path)
     head = json.loads((tmp_path / "corpus.json").read_text())
     (tmp_path / "corpus.json").write_text(json.dumps({**head, "root": "/"}))
@@ -212,7 +212,7 @@ def test_a_head_that_no_prepare_wrote(tmp_path: Path) -> None:
     "content",
     [b"", b"id,why\n", b"id,reason\nu0\n", b"id,reason\nu0,a,b\n", b"id,reason\n\xff,x\n"],
 )
-def test_a_table_of_rejects_that_no_extraction_wrote(content: bytes, shard: Path) -> None:
+def test_malformed_tables_of_rejects_are_refused(content: bytes, shard: Path) -> None:
     reader = CacheReader(shard.parent)
     assert reader.rejected == {}
     (shard.parent / REJECTED).write_bytes(content)

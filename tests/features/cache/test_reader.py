@@ -1,4 +1,4 @@
-"""A batch is what its rows say, by a map and by reads; nothing stays open or is overwritten."""
+"""Batches equal their rows, by map and by reads; no file stays open, no batch is overwritten."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def padded(reader: CacheReader, ids: list[str]) -> Stream:
 
 
 def mapped(folder: Path) -> bool:
-    """Whether this process has any file of the folder in its address space."""
+    """Whether this process has mapped any file of the folder."""
     return str(folder) in Path("/proc/self/maps").read_text()
 
 
@@ -95,7 +95,7 @@ def test_batches_of_nothing(tmp_path: Path, access: Access) -> None:
     assert reader["0.0"].shape == (0, 3)
 
 
-def test_both_accesses_agree_and_cannot_be_written_through(tmp_path: Path) -> None:
+def test_both_accesses_agree_and_are_read_only(tmp_path: Path) -> None:
     write(tmp_path, [[5, 2], [3]])
     by_map, by_reads = (CacheReader(tmp_path, access=access) for access in ("map", "read"))
     for id in by_map:
@@ -146,7 +146,7 @@ def test_comparing_checksums_and_reading_map_nothing(tmp_path: Path) -> None:
     assert len(row) == 5
 
 
-def test_a_copy_for_another_process_carries_no_frames(tmp_path: Path) -> None:
+def test_a_copy_for_another_process_has_no_frames(tmp_path: Path) -> None:
     reader = CacheReader(write(tmp_path, [[5]]), access="map")
     row = reader["0.0"]
     copied = copy.deepcopy(reader)
@@ -156,9 +156,7 @@ def test_a_copy_for_another_process_carries_no_frames(tmp_path: Path) -> None:
 
 
 @BOTH
-def test_a_shard_that_was_replaced_is_not_mistaken_for_the_old_one(
-    tmp_path: Path, access: Access
-) -> None:
+def test_replaced_shards_are_noticed(tmp_path: Path, access: Access) -> None:
     reader = CacheReader(write(tmp_path, [[5, 3]]), access=access)
     write(tmp_path, [[3, 5]])
     for read in (lambda: reader["0.0"], lambda: reader.batch(["0.0"])):
@@ -199,9 +197,7 @@ def test_a_map_outlives_its_file(tmp_path: Path) -> None:
     assert torch.equal(reader.batch(["0.0"]).values, before.values)
 
 
-def test_reads_that_come_in_pieces_are_put_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_short_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = CacheReader(write(tmp_path, [[5, 9], [4]]), access="read")
     wanted = padded(CacheReader(tmp_path, access="map"), list(reader))
     whole = os.preadv
@@ -229,7 +225,7 @@ def test_a_refused_map_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("keep", ["tensor", "view", "array"])
-def test_memory_is_reused_only_when_nothing_looks_at_it(tmp_path: Path, keep: str) -> None:
+def test_memory_is_reused_only_without_references(tmp_path: Path, keep: str) -> None:
     dim = features.cache.gather.WORTH_REUSING_BYTES // 4
     reader = CacheReader(write(tmp_path, [[1], [1]], dim=dim))
     stream = reader.batch(["0.0"])
@@ -246,10 +242,10 @@ def test_memory_is_reused_only_when_nothing_looks_at_it(tmp_path: Path, keep: st
 
 
 @BOTH
-def test_batches_that_are_held_stay_as_they_were(
+def test_batches_that_are_referenced_are_not_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, access: Access
 ) -> None:
-    """Of all sizes, with the memory of each that died in use again, dirty as it was left."""
+    """With batches of all sizes, whose memory is reused without being cleared."""
     monkeypatch.setattr(features.cache.gather, "WORTH_REUSING_BYTES", 1)
     monkeypatch.setattr(features.cache.gather, "CACHED_BYTES", 1)  # so that reads come in groups
     monkeypatch.setattr(features.cache.gather, "_free", defaultdict(list))

@@ -1,4 +1,4 @@
-"""What is written is read back, equal rows give equal bytes, and nothing broken is believed."""
+"""Shards are read as written, equal rows give equal bytes, and damage is noticed."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_values_beyond_float16_are_refused() -> None:
         writer.round("loud", "c", np.full((1, 3), 7e4, np.float32))
 
 
-def test_truncated_shard(tmp_path: Path) -> None:
+def test_truncated_shards_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, rows_of({"a": 500}))
     whole = path.read_bytes()
     for kept in (len(whole) - 1, len(whole) // 2, 9, 0):
@@ -108,14 +108,14 @@ def test_truncated_shard(tmp_path: Path) -> None:
             CacheReader(tmp_path, verify=True)
 
 
-def test_foreign_file(tmp_path: Path) -> None:
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / shard_name(0), "w") as file:
         file["frames"] = np.zeros(3)
     with pytest.raises(CacheError, match="not written by heronry"):
         CacheReader(tmp_path)
 
 
-def test_version_of_the_future(tmp_path: Path) -> None:
+def test_later_versions_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, rows_of({"a": 5}))
     path.chmod(0o644)
     with h5py.File(path, "r+") as file:
@@ -124,7 +124,7 @@ def test_version_of_the_future(tmp_path: Path) -> None:
         CacheReader(tmp_path)
 
 
-def test_every_altered_byte_is_noticed(tmp_path: Path) -> None:
+def test_an_altered_byte_is_noticed(tmp_path: Path) -> None:
     path = write(tmp_path, rows_of({"a": 50, "b": 50}))
     whole = bytearray(path.read_bytes())
     frames = read_shard(path).row(1).frames.tobytes()
@@ -144,7 +144,7 @@ def test_missing_shard_in_the_middle(tmp_path: Path) -> None:
         CacheReader(tmp_path)
 
 
-def test_shards_that_disagree(tmp_path: Path) -> None:
+def test_shards_of_different_backbones_are_refused(tmp_path: Path) -> None:
     write(tmp_path, rows_of({"a": 5}), 0)
     other = CacheWriter(spec=StreamSpec(3), provenance={"kind": "other"}, dtype="float16")
     other.write(tmp_path / shard_name(1), rows_of({"b": 5}))
@@ -152,7 +152,7 @@ def test_shards_that_disagree(tmp_path: Path) -> None:
         CacheReader(tmp_path)
 
 
-def test_utterance_in_two_shards(tmp_path: Path) -> None:
+def test_an_utterance_in_two_shards_is_refused(tmp_path: Path) -> None:
     write(tmp_path, rows_of({"a": 5}), 0)
     write(tmp_path, rows_of({"a": 5}), 1)
     with pytest.raises(CacheError, match="two shards"):
@@ -183,9 +183,7 @@ def test_an_archive_exists_for_the_version_that_is_written() -> None:
 
 @pytest.mark.parametrize("access", ["map", "read"])
 @pytest.mark.parametrize("stored", ["float32", "int16"])
-def test_what_needs_no_conversion_is_copied_as_it_is(
-    tmp_path: Path, access: Access, stored: str
-) -> None:
+def test_values_of_the_stored_dtype_are_copied(tmp_path: Path, access: Access, stored: str) -> None:
     bins = 256 if stored == "int16" else None
     spec = StreamSpec(dim=1 if bins else 3, bins=bins)
     shape = (-1,) if bins else (-1, spec.dim)
@@ -200,11 +198,13 @@ def test_what_needs_no_conversion_is_copied_as_it_is(
     assert torch.equal(values, wanted)
 
 
-def test_available_memory_is_the_least_that_the_system_tells(tmp_path: Path) -> None:
+def test_available_memory_is_the_smallest_bound(tmp_path: Path) -> None:
     proc, groups = tmp_path / "proc", tmp_path / "groups"
     (proc / "self").mkdir(parents=True)
     (groups / "job" / "step").mkdir(parents=True)
-    assert available_bytes(proc=proc, control_groups=groups) > 2**20  # nothing told: all memory
+    assert (
+        available_bytes(proc=proc, control_groups=groups) > 2**20
+    )  # no bound is known: all memory
     (proc / "meminfo").write_text("MemTotal: 90 kB\nMemAvailable:   80 kB\n")
     assert available_bytes(proc=proc, control_groups=groups) == 80 * 1024
     (groups / "job" / "memory.max").write_text("4096\n")

@@ -1,4 +1,4 @@
-"""Repair takes damaged shards out of the way, with every copy of the damage, and nothing else."""
+"""Repair moves damaged shards away with every copy of the damage, and nothing else."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_repair_keeps_a_sound_shard_of_the_store(store: Path) -> None:
 
 
 def test_repair_leaves_no_bad_row_in_the_store(manifest: Manifest, store: Path) -> None:
-    """A NaN with a valid checksum: also gone from a shard that was cut otherwise."""
+    """A NaN with a valid checksum is also removed in shards of other sizes."""
     rewrite(1, lambda rows: rows[0].frames.__setitem__((0, 0), np.nan), linked=True)
     other = next(iter(store.iterdir())) / "older.h5"
     (HERE / "shard-00001.h5").rename(HERE / "shard-00009.h5")
@@ -160,9 +160,7 @@ def test_repair_of_a_symbolic_link_keeps_the_bytes(tmp_path: Path, store: Path) 
 @pytest.mark.slow
 @pytest.mark.dvc
 @pytest.mark.parametrize("links", ["as shipped", "hardlink,copy"])
-def test_the_next_repro_makes_the_damaged_shard_anew_and_no_other(
-    tmp_path: Path, links: str
-) -> None:
+def test_the_next_repro_makes_only_the_damaged_shard_again(tmp_path: Path, links: str) -> None:
     """With `as shipped` DVC's cache shares the file with the workspace, else the store does too."""
     project = Project(tmp_path / "project", tmp_path / "store")
     write_corpus(project.corpus)

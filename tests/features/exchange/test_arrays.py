@@ -1,4 +1,4 @@
-"""Arrays of strangers: nothing is executed, no size is believed, no path leaves the folder."""
+"""Untrusted arrays: nothing is executed, and no declared size is trusted."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_nothing_is_unpickled(name: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(HUGE,), (HUGE, HUGE), (1 << 62, 4), (3,), (-1, 4)])
-def test_npy_that_declares_what_it_has_not(shape: tuple[int, ...]) -> None:
+def test_npy_that_declares_more_than_it_has(shape: tuple[int, ...]) -> None:
     Path("old/u.npy").write_bytes(header(shape) + bytes(16))
     assert "declares" in reason_for(Path("old/u.npy"))
 
@@ -120,7 +120,7 @@ def test_torch_file_that_is_compressed() -> None:
     assert "is compressed, which torch.save never does" in reason_for(Path("old/u.pt"))
 
 
-def test_torch_tensor_that_is_one_value_many_times() -> None:
+def test_expanded_torch_tensors_are_refused() -> None:
     torch.save(torch.zeros(1).expand(1 << 20, 200), "old/u.pt")
     assert "and stores fewer" in reason_for(Path("old/u.pt"))
     torch.save(torch.zeros(1).expand(1 << 20, 1 << 20), "old/u.pt")
@@ -134,7 +134,7 @@ def test_torch_tensors_that_are_not_plain() -> None:
         assert "sparse" in reason_for(Path("old/u.pt"))
 
 
-def test_safetensors_that_declares_what_it_has_not() -> None:
+def test_safetensors_that_declares_more_than_it_has() -> None:
     about = {"u": {"dtype": "F32", "shape": [HUGE], "data_offsets": [0, 4 * HUGE]}}
     text = json.dumps(about).encode()
     Path("old/u.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(64))

@@ -1,4 +1,4 @@
-"""Exports hold the values of the cache, in files that other programs read."""
+"""Exported files hold the values of the cache, readable by other programs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_npy(bins: int | None) -> None:
         assert values.tobytes() == reader[id].tobytes()
 
 
-def test_names_of_files_are_legal_and_different_everywhere() -> None:
+def test_file_names_are_legal_and_unique() -> None:
     make()
     export("mine", "words", "npy", Path("out"))
     names = [row["file"] for row in index().values()]
@@ -116,7 +116,7 @@ def test_parquet_without_labels_has_no_such_column() -> None:
 
 
 @pytest.mark.parametrize("form", ["npy", "safetensors", "arrow"])
-def test_a_damaged_shard_is_not_passed_on(form: Form) -> None:
+def test_a_damaged_shard_is_not_exported(form: Form) -> None:
     make()
     path = HERE / shard_name(1)
     whole = bytearray(path.read_bytes())
@@ -129,7 +129,7 @@ def test_a_damaged_shard_is_not_passed_on(form: Form) -> None:
     assert not Path("out/index.csv").exists()
 
 
-def test_nothing_is_written_over() -> None:
+def test_existing_files_are_not_overwritten() -> None:
     make()
     Path("out").mkdir()
     Path("out/theirs").touch()

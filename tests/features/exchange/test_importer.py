@@ -1,4 +1,4 @@
-"""Features of other makers become a cache like any other: matched, checked, sealed."""
+"""Imported features become a cache: matched, checked, sealed."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_format_that_is_not_read_is_refused_with_lines_that_convert_it(
     assert all(np.array_equal(reader[id], values[id]) for id in values)
 
 
-def test_a_file_that_was_converted_may_stay_beside_what_it_became(manifest: Manifest) -> None:
+def test_a_converted_file_may_stay_beside_the_new_one(manifest: Manifest) -> None:
     values = arrays()
     source = as_npy(values)
     np.savez(source / "u1.npz", values["u1"])
@@ -104,7 +104,7 @@ def test_a_file_that_was_converted_may_stay_beside_what_it_became(manifest: Mani
     assert sorted(found.refused) == ["nobody.npz", "u1.npz"]
 
 
-def test_what_is_extracted_is_sound_and_says_where_it_came_from(
+def test_extracted_imports_are_sound_and_record_their_origin(
     manifest: Manifest, private_store: Path
 ) -> None:
     found = take(manifest, as_npy(arrays(dtype="float16")))
@@ -158,8 +158,8 @@ def test_bins(manifest: Manifest, private_store: Path) -> None:
     values: Arrays = {f"u{i}": np.arange(i + 1) for i in range(5)}
     found = take(manifest, as_npy(values), bins=4)
     assert found.rejected == {"u4": "u4.npy holds bins 0 to 4; expected 0 to 3"}
-    tell = extracted(manifest, found, private_store, bins=4)
-    assert tell.rejected == found.rejected
+    done = extracted(manifest, found, private_store, bins=4)
+    assert done.rejected == found.rejected
     assert CacheReader(Path("cache/tones/old"))["u3"].tolist() == [0, 1, 2, 3]
     with pytest.raises(ParamsError, match="given bins None; they have 4"):
         Imported(checkpoint=str(OUT))
@@ -188,19 +188,19 @@ def test_bad_and_missing_arrays_are_listed_and_the_rest_goes_on(
         "u5": "u5.npy has the shape (0, 4); expected at least one frame",
     }
     assert found.extra == ["nobody.npy"]
-    tell = extracted(larger, found, private_store)
-    assert tell.rejected == found.rejected
+    done = extracted(larger, found, private_store)
+    assert done.rejected == found.rejected
     assert list(CacheReader(Path("cache/tones/old"))) == ["u4", "u6"]
 
 
-def test_nothing_at_all_is_an_error_that_says_what_was_expected(manifest: Manifest) -> None:
+def test_a_folder_without_usable_arrays_is_an_error(manifest: Manifest) -> None:
     source = as_npy({"x1": np.ones((2, 3))})
     with pytest.raises(CacheError, match=r"none of the 5 utterances.*'x1.npy'.*index.csv"):
         take(manifest, source)
     assert not OUT.exists()
 
 
-def test_two_arrays_of_an_utterance_are_none(manifest: Manifest) -> None:
+def test_two_arrays_of_an_utterance_are_refused(manifest: Manifest) -> None:
     source = as_npy(arrays())
     (source / "more").mkdir()
     np.save(source / "more/u2.npy", np.ones((3, 4), np.float32))
@@ -211,7 +211,7 @@ def test_two_arrays_of_an_utterance_are_none(manifest: Manifest) -> None:
 def test_equal_texts_must_have_equal_features(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the store a row is known by what it follows from, so that others would get a wrong one."""
+    """The store identifies a row by its text, so that others would get a wrong one."""
     monkeypatch.chdir(tmp_path)
     texts = {"u0": "yes", "u1": "no", "u2": "yes", "u3": "no", "u4": "no"}
     corpus = Manifest("tones", tuple(Utterance(id, text=text) for id, text in texts.items()))
@@ -243,8 +243,8 @@ def test_audio_that_changed_since_has_no_features(manifest: Manifest, private_st
     first, *rest = manifest.utterances
     edited = dataclasses.replace(first, sha256="0" * 64)
     grown = dataclasses.replace(manifest, utterances=(edited, *rest))
-    tell = extracted(grown, found, private_store)
-    assert tell.rejected == {"u0": "no features were imported for its audio"}
+    done = extracted(grown, found, private_store)
+    assert done.rejected == {"u0": "no features were imported for its audio"}
 
 
 def test_other_features_under_the_same_entry_are_refused(
@@ -256,7 +256,7 @@ def test_other_features_under_the_same_entry_are_refused(
         extracted(manifest, found, private_store)
 
 
-def test_a_cache_of_ones_own_is_no_import(manifest: Manifest, private_store: Path) -> None:
+def test_an_extracted_cache_is_not_an_import(manifest: Manifest, private_store: Path) -> None:
     tone = backbone_entry("tone", {})
     extract(manifest, tone, Path("cache/tones/tone"), store=private_store)
     with pytest.raises(CheckpointError, match="were not imported"):

@@ -1,4 +1,4 @@
-"""Places of strangers' arrays: no path and no link leads out of the folder."""
+"""Places of untrusted arrays: no path and no link leads out of the folder."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_links_in_a_folder_without_an_index() -> None:
     assert not Path("trace").exists()
 
 
-def test_what_is_no_index() -> None:
+def test_malformed_indices_are_refused() -> None:
     for text in ("name,path\nu,u.npy\n", "", "id,file\n\xff\n"):
         Path("old/index.csv").write_bytes(text.encode("latin-1"))
         with ArrayReader() as reader, pytest.raises(ParamsError, match=r"index\.csv"):

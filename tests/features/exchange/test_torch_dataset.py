@@ -1,4 +1,4 @@
-"""A cache feeds a DataLoader, with workers and without, and gives what it holds."""
+"""A cache serves a DataLoader, with and without workers, with the values that it holds."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_ids_and_labels_choose(folder: Path) -> None:
         CacheDataset(folder, labels={"nobody": 0})
 
 
-def test_it_travels_between_processes(folder: Path) -> None:
+def test_a_dataset_can_be_sent_to_processes(folder: Path) -> None:
     data = CacheDataset(folder, labels={"u3": 1})
     assert data[0].frames.shape == (4, 3)
     there = pickle.loads(pickle.dumps(data))
@@ -90,7 +90,7 @@ def test_it_travels_between_processes(folder: Path) -> None:
 
 
 def test_the_lines_in_the_documentation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """docs/sharing.md, From a notebook: the examples are run as they stand there."""
+    """The examples of docs/sharing.md, From a notebook, run as they are written."""
     place = Path("cache/demo/whisper_tiny_en")
     text = ROOT.joinpath("docs/sharing.md").read_text(encoding="utf-8")
     monkeypatch.chdir(folder)

@@ -1,4 +1,4 @@
-"""Batches keep their budget, and inputs arrive in order whoever prepares them."""
+"""Batches keep their budget, and inputs arrive in order from any number of processes."""
 
 from __future__ import annotations
 
@@ -108,14 +108,14 @@ def test_prepared_in_order_wherever(make_manifest: ManifestMaker, workers: int) 
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_what_stops_an_extraction_is_handed_over(workers: int) -> None:
+def test_errors_that_stop_an_extraction_are_passed_on(workers: int) -> None:
     gone = [Utterance("gone", audio="/nowhere/at/all.wav", seconds=1.0)]
     (item,) = prepare_ahead(Tone(), [gone], workers=workers, device=CPU)
     assert isinstance(item.error, ManifestError)
     assert "/nowhere/at/all.wav" in str(item.error)
 
 
-def test_batches_are_asked_for_only_as_needed(make_manifest: ManifestMaker) -> None:
+def test_batches_are_formed_only_as_needed(make_manifest: ManifestMaker) -> None:
     asked = 0
 
     def batches() -> Iterator[list[Utterance]]:
@@ -128,7 +128,7 @@ def test_batches_are_asked_for_only_as_needed(make_manifest: ManifestMaker) -> N
     assert asked <= 2
 
 
-def test_processes_only_where_they_pay_off() -> None:
+def test_default_number_of_processes() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert default_workers(Tone(), cpu, 10.0) == 0
     assert default_workers(Tone(), cpu, 1e6) >= 1
@@ -139,6 +139,6 @@ def test_processes_only_where_they_pay_off() -> None:
 
 
 @pytest.mark.parametrize("error", [UtteranceError("a", "b"), ManifestError("gone")])
-def test_errors_survive_the_way_between_processes(error: HeronryError) -> None:
+def test_errors_can_be_sent_between_processes(error: HeronryError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy)) == (type(error), str(error))

@@ -1,4 +1,4 @@
-"""However the work is shared out, the shards are the same."""
+"""Shards are the same, however the work is distributed."""
 
 from __future__ import annotations
 
@@ -292,19 +292,19 @@ def test_reduced_precision_records_its_deviation(
     assert DEVIATION not in CacheReader(tmp_path / "exact").provenance
 
 
-def test_forecast_is_told_before_and_is_about_right(
+def test_forecast_is_announced_and_approximately_right(
     make_manifest: ManifestMaker, tmp_path: Path
 ) -> None:
-    told: list[Forecast] = []
-    options = Options(announce=told.append)
+    forecasts: list[Forecast] = []
+    options = Options(announce=forecasts.append)
     manifest = make_manifest(SECONDS)
     for _ in range(2):
         extract(manifest, TONE, tmp_path / "out", store=tmp_path / "store", options=options)
     reader = CacheReader(tmp_path / "out")
     size = sum(shard.frames.nbytes for shard in reader.shards)
-    assert told[0].compute == len(SECONDS)
-    assert told[0].bytes == pytest.approx(size, rel=0.05)
-    assert (told[1].compute, told[1].finished) == (0, len(reader.shards))
+    assert forecasts[0].compute == len(SECONDS)
+    assert forecasts[0].bytes == pytest.approx(size, rel=0.05)
+    assert (forecasts[1].compute, forecasts[1].finished) == (0, len(reader.shards))
 
 
 def test_ray_without_ray_is_a_clear_error(

@@ -1,4 +1,4 @@
-"""Resumed = uninterrupted, incremental = from scratch, and nothing is computed twice."""
+"""Resumed equals uninterrupted, incremental equals from scratch; nothing is computed twice."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_incremental_equals_from_scratch(make_manifest: ManifestMaker, tmp_path:
     assert content(tmp_path / "out") == content(tmp_path / "scratch")
 
 
-def test_reordering_and_cutting_anew_compute_nothing(
+def test_reordering_and_other_shard_sizes_compute_nothing(
     make_manifest: ManifestMaker, tmp_path: Path
 ) -> None:
     manifest = make_manifest(SECONDS)
@@ -80,7 +80,9 @@ def test_reordering_and_cutting_anew_compute_nothing(
     assert content(tmp_path / "out") == content(tmp_path / "scratch")
 
 
-def test_editing_one_computes_that_one(make_manifest: ManifestMaker, tmp_path: Path) -> None:
+def test_editing_an_utterance_computes_that_one(
+    make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
     manifest = make_manifest(SECONDS)
     run(manifest, tmp_path / "out", tmp_path / "store")
     edited = make_manifest([0.7], folder="edit", start=3).utterances[0]
@@ -90,7 +92,9 @@ def test_editing_one_computes_that_one(make_manifest: ManifestMaker, tmp_path: P
     assert run(changed, tmp_path / "out", tmp_path / "store").computed == 1
 
 
-def test_other_settings_compute_all_again(make_manifest: ManifestMaker, tmp_path: Path) -> None:
+def test_other_settings_compute_everything_again(
+    make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
     manifest = make_manifest(SECONDS)
     run(manifest, tmp_path / "out", tmp_path / "store")
     for change in ({"version": 2}, {"dim": 5}, {"pooling": "mean"}, {"store_dtype": "float32"}):
@@ -108,7 +112,7 @@ def test_bad_audio_is_rejected_with_its_reason(
     rows[2] = dataclasses.replace(rows[2], sha256=file_sha256(path))
     rows.append(Utterance(id="words only", text="hello"))
     broken = dataclasses.replace(manifest, utterances=tuple(rows))
-    for _ in range(2):  # the second time from the store: the reasons must still be told
+    for _ in range(2):  # the second time from the store, with the same reasons
         done = run(broken, tmp_path / "out", tmp_path / "store")
         assert list(done.rejected) == ["u2", "words only"]
         reader = CacheReader(tmp_path / "out")
@@ -116,7 +120,7 @@ def test_bad_audio_is_rejected_with_its_reason(
         assert len(reader) == len(SECONDS) - 1
 
 
-def test_nothing_usable_fails_and_leaves_no_cache_behind(
+def test_a_corpus_without_usable_utterance_leaves_no_cache(
     make_manifest: ManifestMaker, tmp_path: Path
 ) -> None:
     heard = make_manifest(SECONDS)
@@ -172,14 +176,14 @@ def test_damaged_shard_in_the_store_is_made_again(
     assert content(tmp_path / "out") == before
 
 
-def test_none_writes_only_its_list(make_manifest: ManifestMaker, tmp_path: Path) -> None:
+def test_none_writes_only_a_list_of_rejects(make_manifest: ManifestMaker, tmp_path: Path) -> None:
     manifest = make_manifest(SECONDS)
     run(manifest, tmp_path / "out", tmp_path / "store", BackboneEntry("none", "none"))
     assert content(tmp_path / "out") == {"rejected.csv": b"id,reason\n"}
 
 
 class Exploding(Tone):
-    """A backbone that must not be asked for anything."""
+    """A backbone that must not be called."""
 
     def __call__(self, inputs: Inputs) -> Stream:
         raise AssertionError(inputs.ids)
@@ -195,7 +199,7 @@ def test_full_store_needs_no_forward_pass(
 
 
 class Sociable(Tone):
-    """Its numbers are those of utterances in the batch: rounding, much enlarged."""
+    """Its values are the size of the batch, as an exaggerated rounding."""
 
     cpu_batch_seconds = 20.0
 
@@ -213,7 +217,7 @@ class Sociable(Tone):
 def test_batches_do_not_depend_on_which_shards_were_finished(
     finished: int, make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even where each shard has one utterance of its own and one that all have."""
+    """Even if each shard has one utterance of its own and one that all have."""
     common, *others = make_manifest([0.5, *[1.6] * 5])
     rows = [u for other in others for u in (dataclasses.replace(common, id=f"c{other.id}"), other)]
     manifest = dataclasses.replace(make_manifest([]), utterances=tuple(rows))
@@ -238,7 +242,7 @@ def test_batches_do_not_depend_on_which_shards_were_finished(
     assert content(tmp_path / "out") == content(tmp_path / "reference")
 
 
-def test_what_another_plan_left_is_copied_to_batches_too(
+def test_rows_of_another_plan_are_copied_to_batches(
     make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("features.backbones.tone.build", Sociable)

@@ -1,4 +1,4 @@
-"""Equal settings have one key in the work store and one record, however params.yaml spells them."""
+"""Equal settings have one key in the work store, however params.yaml writes them."""
 
 from __future__ import annotations
 

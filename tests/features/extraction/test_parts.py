@@ -1,4 +1,4 @@
-"""Shards shared out by hand, as over the tasks of a cluster's array."""
+"""Shards divided by `--part`, as over the tasks of a cluster's array job."""
 
 from __future__ import annotations
 

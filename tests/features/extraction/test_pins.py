@@ -1,4 +1,4 @@
-"""A revision says which weights are meant, of every kind; one that does not is told of."""
+"""Revisions identify weights of every kind; entries that leave them open are reported."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_what_config_json_decides_is_part_of_the_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("revision", [None, "main"])
-def test_open_weights_are_told_with_what_to_write_and_refused_under_dvc(
+def test_open_weights_are_reported_and_refused_under_dvc(
     revision: str | None,
     tmp_path: Path,
     make_manifest: ManifestMaker,
@@ -104,9 +104,9 @@ def test_open_weights_are_told_with_what_to_write_and_refused_under_dvc(
     manifest = make_manifest([0.3])
     monkeypatch.delenv("DVC_STAGE", raising=False)
     extract(manifest, entry, tmp_path / "out", store=tmp_path / "store")
-    told = f"backbones.t.revision: given {revision or 'null'}, which leaves open"
+    message = f"backbones.t.revision: given {revision or 'null'}, which leaves open"
     err = capsys.readouterr().err
-    assert told in err
+    assert message in err
     assert f"write `revision: {hash}`" in err
     monkeypatch.setenv("DVC_STAGE", "extract@c-t")
     with pytest.raises(CheckpointError, match=f"write `revision: {hash}`"):
@@ -115,11 +115,11 @@ def test_open_weights_are_told_with_what_to_write_and_refused_under_dvc(
     assert not list((tmp_path / "other").rglob("*.h5"))
     named = backbone_entry("t", {"kind": "text_encoder", **options, "revision": hash})
     done = extract(manifest, named, tmp_path / "dvc", store=tmp_path / "store")
-    assert done.linked == 1  # whoever follows the advice extracts nothing again
-    assert told not in capsys.readouterr().err
+    assert done.linked == 1  # following the advice extracts nothing again
+    assert message not in capsys.readouterr().err
 
 
-def test_check_tells_of_open_weights_and_of_other_ones(
+def test_check_reports_open_and_changed_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_manifest: ManifestMaker
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -137,16 +137,16 @@ def test_check_tells_of_open_weights_and_of_other_ones(
     extract(make_manifest([0.3]), entry, tmp_path / "cache/mine/t", store=tmp_path / "store")
     whole = weights_of(options).read_bytes()
     weights_of(options).write_bytes(whole + b"\0")
-    told = checked(revision=None)
-    assert f"cache/mine/t was made with other weights than {options['checkpoint']!r} has" in told
-    assert f"write `revision: sha256:{hashlib.sha256(whole + bytes(1)).hexdigest()}`" in told
+    message = checked(revision=None)
+    assert f"cache/mine/t was made with other weights than {options['checkpoint']!r} has" in message
+    assert f"write `revision: sha256:{hashlib.sha256(whole + bytes(1)).hexdigest()}`" in message
     weights_of(options).unlink()  # the features say what they were made of
     assert f"write `revision: {hash}`" in checked(revision=None)
     assert "backbones.t" not in checked(revision=hash)
     assert "backbones.t" in checked(revision=f"sha256:{'0' * 64}")
 
 
-def test_shipped_entries_say_which_weights_they_mean() -> None:
+def test_shipped_entries_pin_their_weights() -> None:
     known = known_params()
     left_open = [name for name in known.backbones if leaves_weights_open(known.backbone(name))]
     assert left_open == ["voc2vec", "xeus"]

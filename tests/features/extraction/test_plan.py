@@ -1,4 +1,4 @@
-"""Shard membership is a function of the manifest alone, and appending changes only the tail."""
+"""Shards depend on the manifest alone, and appending utterances changes only the last ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_utterance_once_in_order(lengths: list[float]) -> None:
         assert 5.0 <= total < 5.0 + 4.0
 
 
-def test_text_is_cut_by_characters_and_ignores_audio() -> None:
+def test_text_is_divided_by_characters() -> None:
     plain = manifest_of([1.0] * 10)
     longer = manifest_of([3.0] * 10)
     assert prints(list(plan_shards(plain, "text"))) == prints(list(plan_shards(longer, "text")))

@@ -107,7 +107,7 @@ def write_clips(root: Path, clips: dict[str, bytes]) -> Manifest:
 
 
 def mixed(*bad: str) -> dict[str, bytes]:
-    """Clips: the good ones, and after each as many bad ones as it takes."""
+    """The good clips, each followed by up to two of the bad ones."""
     rest = {name: BAD[name][0]() for name in bad}
     clips: dict[str, bytes] = {}
     for name, make in GOOD.items():
@@ -174,22 +174,22 @@ def test_the_stage_lists_rejects_and_strict_fails_after_all_is_done(
 ) -> None:
     out = mixed_corpus / "cache/mixed/tone"
     assert stage(monkeypatch) in (0, None)
-    told = capsys.readouterr()
-    assert f"{len(BAD)} rejected" in told.out
-    assert f"rejected not finite: the audio holds {BAD['not finite'][1]}" in told.err
+    printed = capsys.readouterr()
+    assert f"{len(BAD)} rejected" in printed.out
+    assert f"rejected not finite: the audio holds {BAD['not finite'][1]}" in printed.err
     check_cache(out, list(BAD))
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     for _ in range(2):  # from the work store, and from nothing
         assert stage(monkeypatch, "--strict") == 1
-        told = capsys.readouterr()
-        assert f"{len(BAD)} utterances were rejected and --strict was given" in told.err
-        assert "rejected.csv" in told.err
-        assert all(f"rejected {name}: " in told.err for name in BAD)
+        printed = capsys.readouterr()
+        assert f"{len(BAD)} utterances were rejected and --strict was given" in printed.err
+        assert "rejected.csv" in printed.err
+        assert all(f"rejected {name}: " in printed.err for name in BAD)
         assert {path.name: path.read_bytes() for path in out.iterdir()} == before
         monkeypatch.setenv("HERONRY_STORE", str(mixed_corpus / "another store"))
 
 
-def test_one_reason_for_most_is_told_aloud(
+def test_one_reason_for_most_is_a_warning(
     mixed_corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = mixed_corpus / "data/mixed/utterances"
@@ -203,12 +203,12 @@ def test_one_reason_for_most_is_told_aloud(
     bad = [u for u in given if u.id in BAD]
     replace(manifest, utterances=(*(u for u in rows if u.audio), *bad)).write(folder)
     assert stage(monkeypatch) in (0, None)
-    told = capsys.readouterr().err
-    assert f"none of the {len(bad)} utterances that were tried now could be used" in told
+    printed = capsys.readouterr().err
+    assert f"none of the {len(bad)} utterances that were tried now could be used" in printed
     replace(manifest, utterances=tuple(bad)).write(folder)
     assert stage(monkeypatch) == 1
-    told = capsys.readouterr().err
-    assert f"error: cache/mixed/tone: all {len(bad)} utterances were rejected" in told
+    printed = capsys.readouterr().err
+    assert f"error: cache/mixed/tone: all {len(bad)} utterances were rejected" in printed
     assert not (mixed_corpus / "cache/mixed/tone").exists()
 
 
@@ -270,15 +270,15 @@ def two_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     return Params("m", "cached", "mixed", 2, once, {"mixed": {}}, entries, {"m": model})
 
 
-def test_training_leaves_out_alike_and_says_so(
+def test_training_reports_utterances_left_out_of_all_slots(
     two_slots: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = train_model(two_slots, "m", "mixed", device="cpu", workers=1)
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     total = len(GOOD) + len(BAD)
-    assert f"train m on mixed: {len(LEFT_OUT)} of {total} utterances are left out, alike" in told
-    assert "\n  speech: the audio holds samples that are not finite (2)\n" in told
-    assert "\n  text: no words (2)\n" in told
+    assert f"train m on mixed: {len(LEFT_OUT)} of {total} utterances are left out, alike" in printed
+    assert "\n  speech: the audio holds samples that are not finite (2)\n" in printed
+    assert "\n  text: no words (2)\n" in printed
     run_json = json.loads((out / "run.json").read_text())
     assert sorted(run_json["dropped"]) == LEFT_OUT
     assert run_json["dropped"]["stereo"] == "text: no words"
@@ -288,7 +288,7 @@ def test_training_leaves_out_alike_and_says_so(
     assert run_json["utterances"] == total - len(LEFT_OUT)
     (odd,) = run_json["warnings"]
     assert odd.startswith("models.m.text: backbone 'words' reads audio, and the slot text is for")
-    assert f"  warning: {odd}\n" in told
+    assert f"  warning: {odd}\n" in printed
 
     labels = read_labels(tmp_path / "data/mixed/labels")
     scored = {x.id for x in labels if x.splits != ("train",)} - set(LEFT_OUT)

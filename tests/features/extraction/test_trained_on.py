@@ -1,4 +1,4 @@
-"""A checkpoint that says what it was trained on: found again by name and by sound, not by words."""
+"""Training utterances of a checkpoint are recognised by id and by audio, not by text."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_malformed_list_stops_before_anything_is_computed(
         extracted(manifest, entry, tmp_path)
 
 
-def test_what_counts_as_seen() -> None:
+def test_utterances_that_count_as_seen() -> None:
     text = "the same words"
     span = Utterance("span", audio="long.wav", sha256="f00", start=1.0, stop=2.0)
     rows = Manifest(
@@ -166,13 +166,13 @@ def test_backbones_without_a_checkpoint_have_seen_nothing() -> None:
 @pytest.mark.parametrize(
     "content", ["", "id,reason\n", "id,why\na\n", "a,b,c\n", "id,why\nca\xe9,seen\n"]
 )
-def test_a_table_that_is_none_lets_nothing_through(tmp_path: Path, content: str) -> None:
+def test_malformed_tables_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / SEEN).write_bytes(content.encode("latin-1"))  # the last is no UTF-8
     with pytest.raises(ManifestError, match=r"seen\.csv is no table of id,why"):
         read_reasons(tmp_path / SEEN)
 
 
-def test_tables_come_back_whole(tmp_path: Path) -> None:
+def test_tables_are_read_as_written(tmp_path: Path) -> None:
     seen = {"a,b": 'its "audio"', "ü": "why"}
     write_reasons(tmp_path / SEEN, seen)
     assert read_reasons(tmp_path / SEEN) == seen

@@ -1,4 +1,4 @@
-"""CED under both public layouts, against the numbers of the public code."""
+"""CED equals the public code, under both public layouts of its weights."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_states_are_those_of_the_reference(full: CED, vectors: dict[str, Any]) -
 
 @pytest.mark.slow
 def test_embeddings_are_those_of_the_reference(full: CED, vectors: dict[str, Any]) -> None:
-    """Alone and in one batch, whose padding must not show."""
+    """Alone and in one padded batch."""
     names = ("3s", "12s", "05s")
     mels = [mel_of(vectors[f"pcm_{name}"]) for name in names]
     with torch.inference_mode():

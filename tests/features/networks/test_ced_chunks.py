@@ -56,7 +56,7 @@ def test_frames_are_the_patches_that_hold_sound(frames: int, kept: int, backbone
         assert len(backbone(inputs_of(random_mel(frames))).unpad()[0]) == kept
 
 
-def test_the_padded_tail_is_in_the_mean_alone(backbone: CED) -> None:
+def test_the_padded_tail_is_in_the_mean_only(backbone: CED) -> None:
     """Changing how the tail is padded would change the mean; the frames kept are the clip's."""
     mel = random_mel(CHUNK + 100)
     # What becomes 0 in the batch norm.
@@ -77,7 +77,7 @@ def test_the_padded_tail_is_in_the_mean_alone(backbone: CED) -> None:
 
 
 def test_padding_and_batch_mates_change_nothing(checkpoint: str) -> None:
-    """In float64 to its last digits: what differs in float32 is rounding alone."""
+    """In float64 to its last digits, so that float32 can differ by rounding only."""
     double = CED(checkpoint=checkpoint, layer="all")
     double.network.double()
     lengths = [301, 16, 1012, 2024, 1100, 40]
@@ -117,7 +117,7 @@ def test_the_floor_is_that_of_each_clip(backbone: CED, make_manifest: ManifestMa
 def test_a_long_file_is_computed_a_few_chunks_at_a_time(
     backbone: CED, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However it is cut into passes, the numbers are those of one."""
+    """However it is divided into passes, the numbers equal those of one pass."""
     inputs = inputs_of(random_mel(CHUNK * 10 + 300), random_mel(700))
     sizes: list[int] = []
     handle = backbone.network.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
@@ -165,7 +165,7 @@ def test_too_short_audio_is_rejected(backbone: CED, make_manifest: ManifestMaker
 
 
 @pytest.mark.parametrize("pooling", ["frames", "mean", "first"])
-def test_an_entry_needs_but_its_checkpoint(
+def test_an_entry_needs_only_its_checkpoint(
     pooling: str, checkpoint: str, make_manifest: ManifestMaker
 ) -> None:
     entry = backbone_entry(

@@ -35,7 +35,7 @@ def audio() -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def scalars() -> Weights:
-    """Tensors of the right names and shapes, each one number repeated: a few bytes in a file."""
+    """Tensors of the right names and shapes, each with one repeated number: a few bytes."""
     with torch.device("meta"):
         state = rmvpe.build().state_dict()
     return {

@@ -1,4 +1,4 @@
-"""RMVPE's convolutions in few passes give what convolution, norm and ReLU give one by one."""
+"""RMVPE's fused convolutions equal convolution, norm and ReLU one after the other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLACES = [(32, 16), (8, 8), (4, 4)]
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("places", PLACES)
-def test_fewer_passes_give_what_the_layers_give(
+def test_fused_passes_equal_the_layers(
     places: tuple[int, int], transposed: bool, layout: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
@@ -40,7 +40,7 @@ def test_fewer_passes_give_what_the_layers_give(
     assert 0.1 < float((expected > 0).float().mean()) < 0.99
 
 
-def test_a_convolution_is_a_matrix_product() -> None:
+def test_the_matrix_product_equals_the_convolution() -> None:
     x, weight = torch.randn(2, 3, 5, 4).double(), torch.randn(7, 3, 3, 3).double()
     expected = nn.functional.conv2d(x, weight, padding=1)
     assert torch.allclose(as_product(x, weight), expected, atol=1e-12)
