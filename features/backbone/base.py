@@ -147,6 +147,7 @@ class Pooled:
             return Stream(vector[:, None], vector.new_ones(len(vector), 1, dtype=torch.bool))
         stream = self.backbone(inputs)
         vector = stream.mean() if self.how == "mean" else stream.first()
+        # Without any frame there is no vector either.
         return Stream(vector[:, None], stream.mask.any(1, keepdim=True))
 
     def provenance(self) -> dict[str, Any]:

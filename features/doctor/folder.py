@@ -62,8 +62,8 @@ def check_cache(folder: Path) -> CacheFacts:
     crashing = unopenable([path for path in files if NAME.fullmatch(path.name)])
     for path in progress(files, total=len(files), what=f"read {folder}", unit="file"):
         if NAME.fullmatch(path.name):
-            deadly = [Fault(path, "is damaged: HDF5 crashes or hangs on it", "quarantine")]
-            shard = deadly if path in crashing else check_shard(path)
+            crash = Fault(path, "is damaged: HDF5 crashes or hangs on it", "quarantine")
+            shard = [crash] if path in crashing else check_shard(path)
             if isinstance(shard, ShardFacts):
                 found.shards.append(shard)
             else:
@@ -184,6 +184,7 @@ def _check_sequence(found: CacheFacts) -> None:
     for number in sorted(set(range(max(present, default=-1))) - present):
         found.unusable.add(number)
         found.faults.append(Fault(found.folder / shard_name(number), "is missing"))
+    # The settings of most shards are taken as those of the cache.
     settings = [(shard.spec, shard.provenance) for shard in found.shards]
     most = max(settings, key=settings.count, default=None)
     for shard, own in zip(found.shards, settings, strict=True):

@@ -148,6 +148,7 @@ def _write_parquet(
             values = pyarrow.array(flat if bins else flat.astype(np.float32))
             if not bins:
                 values = pyarrow.FixedSizeListArray.from_arrays(values, reader.spec.dim)
+            # Lists have offsets of 32 bits, which `GROUP_BYTES` of frames do not exceed.
             offsets = pyarrow.array(np.cumsum([0, *lengths]), pyarrow.int32())
             columns = [ids, pyarrow.ListArray.from_arrays(offsets, values), lengths]
             if labels:

@@ -137,7 +137,7 @@ class Importer:
         facts = found.imported.values()
         if self.settings.bins is not None:
             found.dtype = "int16"
-        else:
+        else:  # float16 only where it rounds no value
             found.dtype = "float16" if all(fact.half for fact in facts) else "float32"
         found.hop = self._hop()
         return found
@@ -150,6 +150,7 @@ class Importer:
         """
         found = self.parity
         writer = CacheWriter(spec=self.spec, provenance=self._provenance(), dtype=found.dtype)
+        # Written beside `out` and renamed, so that an interrupted import leaves the old folder.
         new = out.with_name(f".{out.name}-new")
         empty_folder(new)
         for planned in plan_shards(self.manifest, self.reads):
@@ -228,6 +229,7 @@ class Importer:
             return None
         seconds = {u.id: u.seconds for u in self.manifest if u.seconds is not None}
         facts = {id: fact for id, fact in self.parity.imported.items() if id in seconds}
+        # A single frame may be a pooled vector, which has no hop.
         ratios = [seconds[id] / fact.frames for id, fact in facts.items() if fact.frames > 1]
         return float(np.median(ratios)) if ratios else None
 

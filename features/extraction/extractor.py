@@ -135,6 +135,8 @@ class Extractor:
             workers=self._workers(shards),
             device=self.device,
         )
+        # Rounding overlaps with the next batch on the device, and writing with rounding. One thread
+        # for each keeps their order.
         waiting: deque[Future[None]] = deque()
         with ThreadPoolExecutor(1) as keeper, ThreadPoolExecutor(1) as writer:
             for item, results in self._launched(prepared):
@@ -146,6 +148,7 @@ class Extractor:
                 pending.batches -= 1
                 if not pending.batches:
                     waiting.append(writer.submit(self._write, pending, kept))
+                # Bounds the memory of waiting results, and raises errors of the threads early.
                 while len(waiting) > IN_FLIGHT:
                     waiting.popleft().result()
                 yield from (1 for _ in range(count))
@@ -255,6 +258,7 @@ class Extractor:
                 continue
             for utterance, values in zip(result.utterances, stream.unpad(), strict=True):
                 content = contents[utterance.id]
+                # numpy has no bfloat16, which a network may return; float32 holds it exactly.
                 frames = values.float() if values.is_floating_point() else values
                 if frames.is_floating_point() and not bool(torch.isfinite(frames).all()):
                     pending.rejected[content] = "its features are not finite"
