@@ -1,4 +1,4 @@
-"""A corpus of the kind `manifest` in a temporary folder, for tests of `prepare` and after."""
+"""Corpora in a temporary folder, for tests of adapters, of `prepare` and after."""
 
 from __future__ import annotations
 
@@ -18,13 +18,27 @@ HEAD = "audio,text,start,stop,label,speaker,dialogue,split,id"
 SPLITS = ("train", "train", "valid", "test")
 
 
+def set_root(monkeypatch: pytest.MonkeyPatch, corpus: str, root: Path) -> None:
+    """Set the root of a corpus; the folder above it becomes the current one and holds caches."""
+    monkeypatch.chdir(root.parent)
+    monkeypatch.setenv(f"HERONRY_{corpus.upper()}_ROOT", str(root))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root.parent / "cache"))
+
+
+def write_level(path: Path, samples: int = 1600, rate_hz: int = 16_000, channels: int = 1) -> None:
+    """Write an audio file of constant level. It depends on the path: equal files would leak."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    level = zlib.crc32(f"{path.parent.name}/{path.name}".encode()) / 2**33
+    wave = np.full((samples, channels), level) * np.arange(1, channels + 1) / channels
+    kind = "FLAC" if path.suffix == ".flac" else "WAV"
+    soundfile.write(path, wave, rate_hz, format=kind, subtype="PCM_16")
+
+
 class SmallCorpus:
-    """The corpus `mine`, below the current folder: its files, and what `prepare` makes of them."""
+    """The corpus `mine`, below the current folder, and the output of `prepare` for it."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(folder)
-        monkeypatch.setenv("HERONRY_MINE_ROOT", str(folder / "corpus"))
-        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        set_root(monkeypatch, "mine", folder / "corpus")
         self.root, self.out = folder / "corpus", folder / "data" / "mine"
         self.root.mkdir()
 

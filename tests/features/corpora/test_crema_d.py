@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import csv
-import zlib
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 
 from features.corpora._tables.text import LFS_BEGIN
 from features.corpora.crema_d import INTENDED, SENTENCES, CremaD
@@ -20,6 +17,7 @@ from features.corpus.entry import corpus_entry, corpus_problems
 from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import Prepared, prepare
 from features.errors import ManifestError
+from tests.support.small_corpus import set_root, write_level
 
 HEAD = ["", "FileName", "VoiceVote", "VoiceLevel", "FaceVote", "FaceLevel", "MultiModalVote"]
 POINTER = f"{LFS_BEGIN}.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 60000\n"
@@ -27,11 +25,7 @@ POINTER = f"{LFS_BEGIN}.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 60000\n"
 
 def clips(root: Path, *names: str) -> Path:
     for name in names:
-        path = root / "AudioWAV" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A level of its own: equal files would be one recording.
-        level = zlib.crc32(name.encode()) / 2**32 - 0.5
-        soundfile.write(path, np.full(1600, level), 16_000, format="WAV", subtype="PCM_16")
+        write_level(root / "AudioWAV" / name)
     return root
 
 
@@ -220,9 +214,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -
     votes = {path.stem: path.stem[9] for path in (root / "AudioWAV").iterdir()}
     votes["1040_ITH_SAD_XX"] = votes.pop("1040_ITH_SAD_X")
     summary(root, votes | {"1035_TAI_ANG_XX": "A:N"})
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HERONRY_CREMA_D_ROOT", str(root))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    set_root(monkeypatch, "crema_d", root)
     mapping = {"kind": "crema_d", "protocol": "speaker_folds", "folds": 5, **settings}
     return prepare(corpus_entry("crema_d", mapping), tmp_path / "data")
 

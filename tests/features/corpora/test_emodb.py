@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 
 from features.corpora.emodb import EMOTIONS, GENDERS, SENTENCES, EmoDB
 from features.corpus.adapter import Item
@@ -18,15 +15,12 @@ from features.corpus.entry import corpus_entry
 from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import prepare
 from features.errors import ManifestError
+from tests.support.small_corpus import set_root, write_level
 
 
 def tree(root: Path, *names: str) -> Path:
     for name in names:
-        path = root / "wav" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A level of its own: equal files would be one recording.
-        level = zlib.crc32(name.encode()) / 2**32 - 0.5
-        soundfile.write(path, np.full(1600, level), 16_000, format="WAV", subtype="PCM_16")
+        write_level(root / "wav" / name)
     return root
 
 
@@ -124,9 +118,7 @@ def test_prepared_one_speaker_is_left_out_at_a_time(
         *(f"{s}{t}{e}a.wav" for s, t, e in product(GENDERS, ("a01", "b02"), EMOTIONS)),
         "99a01Fa.wav",
     )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HERONRY_EMODB_ROOT", str(root))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    set_root(monkeypatch, "emodb", root)
     entry = corpus_entry("emodb", {"protocol": "leave_one_speaker_out", "allow_rejected": 1})
     done = prepare(entry, tmp_path / "data")
     assert (done.utterances, done.card["folds"]) == (140, 10)

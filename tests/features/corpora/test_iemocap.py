@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 
 from features.corpora.iemocap import CODES, LABEL_MAPS, PUBLISHED, Iemocap, Labels
 from features.corpus.adapter import Item, Published
@@ -18,6 +15,7 @@ from features.corpus.entry import corpus_entry
 from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import Prepared, prepare
 from features.errors import ManifestError, ParamsError
+from tests.support.small_corpus import set_root, write_level
 
 HEAD = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]"
 RATERS = (
@@ -47,11 +45,7 @@ def write_texts(root: Path, dialogue: str, content: str, *, encoding: str = "utf
 
 def write_audio(root: Path, utterance: str) -> None:
     dialogue = utterance.rpartition("_")[0]
-    path = root / f"Session{dialogue[4]}/sentences/wav/{dialogue}/{utterance}.wav"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A level of its own: equal files would be one recording.
-    level = zlib.crc32(utterance.encode()) / 2**32 - 0.5
-    soundfile.write(path, np.full(4000, level), 16_000)
+    write_level(root / f"Session{dialogue[4]}/sentences/wav/{dialogue}/{utterance}.wav", 4000)
 
 
 def miniature(root: Path) -> dict[str, Any]:
@@ -308,9 +302,7 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             write_texts(root, dialogue, "\n".join(texts))
             for _, name, _ in turns:
                 write_audio(root, f"{dialogue}_{name}")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HERONRY_IEMOCAP_ROOT", str(root))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    set_root(monkeypatch, "iemocap", root)
     return root
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 
@@ -21,6 +19,7 @@ from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import Prepared, prepare
 from features.errors import ManifestError, ParamsError
 from tests.support.paths import SHARED
+from tests.support.small_corpus import set_root, write_level
 
 REAL = SHARED / "data" / "meld"
 HEADER = (
@@ -63,12 +62,7 @@ def release(root: Path) -> Path:
 
 
 def write_clip(root: Path, split: str, name: str, *, channels: int = 1) -> None:
-    path = root / SPLITS[split][1] / name
-    path.parent.mkdir(exist_ok=True, parents=True)
-    # A level of its own: equal files would be one recording.
-    level = zlib.crc32(f"{split}{name}".encode()) / 2**33
-    samples = np.full((12_000, channels), level) * np.arange(channels)
-    soundfile.write(path, samples + level, 48_000)
+    write_level(root / SPLITS[split][1] / name, 12_000, 48_000, channels)
 
 
 def with_clips(root: Path) -> Path:
@@ -279,9 +273,7 @@ def test_a_table_of_something_else(tmp_path: Path) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HERONRY_MELD_ROOT", str(tmp_path / "meld"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    set_root(monkeypatch, "meld", tmp_path / "meld")
     return tmp_path / "meld"
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 
 from features.corpora.msp_podcast import MspPodcast
 from features.corpus.adapter import Item
@@ -16,6 +13,7 @@ from features.corpus.entry import corpus_entry, corpus_problems
 from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import Prepared, prepare
 from features.errors import ManifestError
+from tests.support.small_corpus import set_root, write_level
 
 HEAD = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"
 CLASSES = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")
@@ -29,11 +27,7 @@ class Release:
         self.rows: list[str] = []
 
     def clip(self, name: str, folder: str = "Audios") -> None:
-        path = self.root / folder / f"{name}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A level of its own: equal files would be one recording.
-        level = zlib.crc32(name.encode()) / 2**32 - 0.5
-        soundfile.write(path, np.full(1600, level), 16_000, subtype="PCM_16")
+        write_level(self.root / folder / f"{name}.wav")
 
     def add(
         self,
@@ -272,9 +266,7 @@ def prepared(
             release.add(turn, given, split, speaker="Unknown" if letter == "N" else speaker)
     release.say("0001_1000", b"I am furious.")
     release.table()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HERONRY_MSP_PODCAST_ROOT", str(release.root))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    set_root(monkeypatch, "msp_podcast", release.root)
     entry = corpus_entry("msp_podcast", {"kind": "msp_podcast", "protocol": "official", **settings})
     return prepare(entry, tmp_path / "data")
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 
 from features.corpora.ravdess import Ravdess
 from features.corpus.adapter import Item
@@ -19,6 +16,7 @@ from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import prepare
 from features.errors import ManifestError
 from tests.support.paths import SHARED
+from tests.support.small_corpus import set_root, write_level
 from tests.support.usable_audio import inspect_usable
 
 REAL = SHARED / "data" / "ravdess"
@@ -148,16 +146,10 @@ def test_prepared_no_actor_is_in_two_splits(
     root = tmp_path / "ravdess"
     for actor, emotion, statement in product(range(1, 11), range(1, 9), (1, 2)):
         name = f"03-01-{emotion:02d}-01-{statement:02d}-01-{actor:02d}.wav"
-        path = root / f"Actor_{actor:02d}" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A level of its own: equal files would be one recording. A few clips are stereo.
-        level = zlib.crc32(name.encode()) / 2**32 - 0.5
-        samples = np.full((1600, 1 + (actor == 1)), level)
-        soundfile.write(path, samples, 48_000, subtype="PCM_16")
+        # A few clips are stereo.
+        write_level(root / f"Actor_{actor:02d}" / name, rate_hz=48_000, channels=1 + (actor == 1))
     tree(root, "Actor_03/03-02-01-01-01-01-03.wav")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HERONRY_RAVDESS_ROOT", str(root))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    set_root(monkeypatch, "ravdess", root)
     entry = corpus_entry("ravdess", {"protocol": "speaker_folds", "folds": 5})
     done = prepare(entry, tmp_path / "data")
     assert (done.utterances, done.card["folds"]) == (160, 5)
