@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -208,25 +208,11 @@ def _splits(entry: CorpusEntry, survey: Survey) -> list[tuple[str, ...]]:
 
 
 def _labels(survey: Survey, splits: Sequence[tuple[str, ...]]) -> Iterator[Label]:
+    shared = [f.name for f in fields(Item) if f.name in Label.__dataclass_fields__]
     seconds = survey.seconds
     for item, row in zip(survey.labelled, splits, strict=True):
-        yield Label(
-            id=item.id,
-            label=str(item.label),
-            speaker=item.speaker,
-            dialogue=item.dialogue,
-            turn=item.turn,
-            gender=item.gender,
-            sentence=item.sentence,
-            session=item.session,
-            seconds=seconds.get(item.id),
-            text=item.text,
-            audio=item.audio,
-            start=item.start,
-            stop=item.stop,
-            splits=row,
-            asr=item.asr,
-        )
+        same = {name: getattr(item, name) for name in shared}
+        yield Label(**same, seconds=seconds.get(item.id), splits=row)
 
 
 def _unusable(name: str, survey: Survey, total: int, listed_in: Path | None = None) -> str:

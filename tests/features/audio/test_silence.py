@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,11 +27,6 @@ from tests.support.small_corpus import SmallCorpus
 
 RATE = 16_000
 Samples = NDArray[np.float32]
-
-
-@pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallCorpus:
-    return SmallCorpus(tmp_path, monkeypatch)
 
 
 def voice(samples: int, channels: int = 1) -> Samples:

@@ -151,7 +151,7 @@ def test_floats_that_have_lost_digits_are_refused(cell: Any) -> None:
         ("a\x81b", "a\ufffdb"),
     ],
 )  # fmt: skip
-def test_controls_are_windows_1252_and_told_of(given: str, read: str) -> None:
+def test_controls_are_windows_1252_and_noted(given: str, read: str) -> None:
     notes: list[str] = []
     assert words("text", given, notes) == read
     assert notes
@@ -185,7 +185,7 @@ def twice(text: str, *, latin: bool = False) -> str:
         "dziękuję",
     ],
 )
-def test_text_encoded_twice_is_mended_and_told_of(
+def test_text_encoded_twice_is_corrected_and_noted(
     text: str, encoded: Callable[[str], str], again: bool
 ) -> None:
     notes: list[str] = []
@@ -216,14 +216,14 @@ def test_right_text_is_left_alone(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["AMANH\u00c3\u2026", "lost \ufffd", "cut \u00e2\u20ac"])
-def test_what_may_be_encoded_twice_is_kept_and_told_of(text: str) -> None:
+def test_what_may_be_encoded_twice_is_kept_and_noted(text: str) -> None:
     notes: list[str] = []
     assert words("text", text, notes) == text
     assert notes == ["text has lost characters or may be encoded twice: used as it is"]
 
 
 @given(st.text() | st.text(st.characters(max_codepoint=0x2122)))
-def test_no_text_is_changed_without_a_word(text: str) -> None:
+def test_each_change_of_a_text_is_noted(text: str) -> None:
     notes: list[str] = []
     if re.search("[\0\ud800-\udfff]", text):
         with pytest.raises(ManifestError, match="expected whole characters"):
@@ -287,7 +287,7 @@ def test_lines_of_two_encodings() -> None:
     assert decoded(content) == "it\u2019s\r\ncaf\u00e9\n\u00c2\u2026\x81"
 
 
-def test_a_name_twice_in_an_object_is_told(tmp_path: Path) -> None:
+def test_a_name_twice_in_an_object_is_reported(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"id": "u1", "label": "a", "label": "b"}\n' + "[" * 10**5)
     with pytest.raises(ManifestError) as caught:
         list(ManifestCorpus(tmp_path, file="rows.jsonl").items())
@@ -321,7 +321,7 @@ def test_ids_that_are_equal_when_composed_repeat(tmp_path: Path) -> None:
         ("2s", "in seconds: 2"),
     ],
 )
-def test_times_in_other_forms_are_told_in_seconds(cell: str, seconds: str) -> None:
+def test_messages_on_times_in_other_forms_suggest_seconds(cell: str, seconds: str) -> None:
     with pytest.raises(ManifestError) as caught:
         number("start", cell)
     assert str(caught.value) == f"start {cell!r}; expected a number from 0, {seconds}"

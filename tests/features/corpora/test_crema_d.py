@@ -246,7 +246,7 @@ def test_prepared_by_votes_the_utterances_stay_as_they_are(
     assert len(read_labels(tmp_path / "data" / "labels")) == 120
 
 
-def test_a_pointer_in_place_of_a_clip_is_not_borne_unasked(
+def test_a_pointer_in_place_of_a_clip_is_refused_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ManifestError, match=r"(?s)1 of 123 utterances cannot be used.*lfs pull"):

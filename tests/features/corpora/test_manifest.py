@@ -1,4 +1,4 @@
-"""The generic adapter: what a table may look like, and what a wrong one is told, line by line."""
+"""The adapter of tables: accepted tables, and messages on wrong ones, line by line."""
 
 from __future__ import annotations
 

@@ -254,7 +254,7 @@ def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
         items(tmp_path)
 
 
-def test_wrong_tables_are_told_before_any_audio_is_written(tmp_path: Path) -> None:
+def test_wrong_tables_are_reported_before_any_audio_is_written(tmp_path: Path) -> None:
     rows = [row(0), row(1, emotion=2), row(2, speaker_id=None), row(3, emotion=-1)]
     write_parquet(tmp_path / "data/train.parquet", rows, names=NAMES)
     write_parquet(tmp_path / "data/wild.parquet", [row(0, id="u"), row(0, id="u")], names=NAMES)

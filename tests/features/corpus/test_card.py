@@ -1,4 +1,4 @@
-"""The corpus card and the stage that writes it: what is at hand, and how it differs."""
+"""The corpus card and the stage that writes it: contents, and differences from published counts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ from tests.support.paths import SHARED
 from tests.support.small_corpus import SPLITS, SmallCorpus
 
 REAL = SHARED / "data" / "ravdess"
-
-
-@pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallCorpus:
-    return SmallCorpus(tmp_path, monkeypatch)
 
 
 LACKING = [
@@ -124,7 +119,7 @@ def test_a_generated_corpus_keeps_its_audio_beside_the_manifest(
     prepare(entry, mine.out)
     first = mine.written()
     done = prepare(entry, mine.out)
-    assert mine.written() == first  # though the audio has been made anew
+    assert mine.written() == first  # though the audio was made again
     manifest = Manifest.read(mine.out / "utterances")
     assert manifest.generated
     located = manifest.located(mine.out / "utterances")

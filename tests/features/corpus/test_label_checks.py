@@ -52,11 +52,6 @@ VARIANTS: dict[str, list[dict[str, str]]] = {
 }
 
 
-@pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallCorpus:
-    return SmallCorpus(tmp_path, monkeypatch)
-
-
 def stage(capsys: pytest.CaptureFixture[str], protocol: str) -> str:
     Path("params.yaml").write_text(PARAMS.replace("PROTOCOL", protocol))
     prepare_stage("mine")
@@ -122,7 +117,7 @@ def test_no_class_list_that_is_shipped_is_called_odd() -> None:
 
 
 @given(st.lists(st.text(min_size=1, max_size=8), max_size=8, unique=True))
-def test_likeness_is_told_once_and_in_the_order_of_the_classes(classes: list[str]) -> None:
+def test_similar_pairs_are_listed_once_and_in_the_order_of_the_classes(classes: list[str]) -> None:
     pairs = similar_classes(classes)
     assert len(pairs) == len({frozenset(pair) for pair in pairs})
     assert all(classes.index(one) < classes.index(other) for one, other in pairs)
@@ -265,7 +260,7 @@ def test_ratings_are_refused_by_prepare(mine: SmallCorpus) -> None:
     assert mine.prepare(classes=["2", "3.5"]).card["classes"] == ["2", "3.5"]
 
 
-def test_whole_numbers_are_told_of() -> None:
+def test_whole_numbers_are_warned_about() -> None:
     assert class_lines([{"train": {"0": 9, "1": 9}}]) == []
     assert class_lines([{"train": {"0": 9, "1": 9, "two": 9}}]) == []
     (line,) = class_lines([{"train": {"-1": 9, "0": 9, "1": 9}}])

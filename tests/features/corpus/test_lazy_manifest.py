@@ -91,7 +91,7 @@ def test_the_forecast_counts_equal_contents_once(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 62])
-def test_ids_that_occur_twice_are_told_from_equal_hashes(
+def test_ids_that_occur_twice_are_distinguished_from_equal_hashes(
     bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("features.corpus.manifest._hash", lambda id: hash(id) % 2**bits)

@@ -146,7 +146,7 @@ class Project:
         self.features(allow_leak=[])
 
     def features(self, **settings: Any) -> Manifest:
-        """Prepare and extract anew, as DVC would after a change."""
+        """Prepare and extract again, as DVC would after a change."""
         corpora = {"mine": {"kind": "manifest", **settings}}
         Path("params.yaml").write_text(yaml.safe_dump(self.params | {"corpora": corpora}))
         params = read_params(Path("params.yaml"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
@@ -13,11 +12,6 @@ from features.audio.read import inspect_audio
 from features.corpus.manifest import Manifest, read_labels
 from features.errors import ManifestError, ParamsError
 from tests.support.small_corpus import SmallCorpus
-
-
-@pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallCorpus:
-    return SmallCorpus(tmp_path, monkeypatch)
 
 
 def test_what_is_written(mine: SmallCorpus) -> None:

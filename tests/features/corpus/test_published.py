@@ -1,4 +1,4 @@
-"""What is at hand against what was published, and reasons counted by what they have in common."""
+"""Counts of a copy against published ones, and reasons grouped by what they have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`check` tells of a corpus what `prepare` would, before it runs and without touching audio."""
+"""`check` predicts what `prepare` refuses or warns about, without touching audio."""
 
 from __future__ import annotations
 
@@ -20,11 +20,6 @@ from tests.support.hub_tables import audio, clip, write_parquet
 from tests.support.small_corpus import HEAD, SmallCorpus
 
 
-@pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallCorpus:
-    return SmallCorpus(tmp_path, monkeypatch)
-
-
 def params(corpus: str = "mine", /, **settings: Any) -> Params:
     corpora = {corpus: {"kind": {"mine": "manifest"}.get(corpus, corpus)} | settings}
     backbones: dict[str, dict[str, str]] = {"tone": {}, "none": {}}
@@ -33,7 +28,7 @@ def params(corpus: str = "mine", /, **settings: Any) -> Params:
 
 
 def checked(corpus: str = "mine", /, **settings: Any) -> tuple[list[str], list[str]]:
-    """Problems, and what else is told."""
+    """Problems, and other messages."""
     told: list[str] = []
     return find_problems(params(corpus, **settings), note=told.append), told
 
@@ -110,7 +105,7 @@ REFUSED: list[tuple[Callable[[SmallCorpus], None], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("spoil", "settings", "message"), REFUSED)
-def test_check_tells_what_prepare_refuses(
+def test_check_reports_what_prepare_refuses(
     mine: SmallCorpus, spoil: Callable[[SmallCorpus], None], settings: dict[str, Any], message: str
 ) -> None:
     mine.four()

@@ -19,11 +19,6 @@ from tests.support.small_corpus import SmallCorpus
 COMPOSED, APART = "Zo\u00eb.wav", "Zoe\u0308.wav"
 
 
-@pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallCorpus:
-    return SmallCorpus(tmp_path, monkeypatch)
-
-
 @pytest.mark.parametrize(
     ("given", "there", "how"),
     [
