@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
@@ -14,23 +13,6 @@ from pipeline.html.format import NAMES
 from pipeline.html.plots import Curve, curves_svg, matrix_svg, ranked_svg, reliability_svg
 from pipeline.metrics import MONITORS
 from pipeline.report.records import Report
-
-
-@dataclass(frozen=True)
-class ConfusionTexts:
-    """`[K][K]` counts of all seeds, and shares of each true class, as shown."""
-
-    counts: list[list[str]]
-    shares: list[list[str]]
-
-
-@dataclass(frozen=True)
-class ReliabilityPlot:
-    """A reliability plot and the bins that it shows."""
-
-    title: str
-    svg: Markup
-    bins: Sequence[ReliabilityBin]
 
 
 def curves(run: RunFolder) -> list[Markup]:
@@ -73,42 +55,32 @@ def as_predicted(classes: Sequence[str]) -> list[str]:
     return ["True class", *(f"as {name}" for name in classes)]
 
 
-def confusion_texts(report: Report) -> ConfusionTexts:
-    """Cells of the confusion matrices."""
-    counts = report.confusions.sum(0)
-    return ConfusionTexts(
-        counts=[[str(count) for count in row] for row in counts],
-        shares=[[f"{share:.2f}" for share in row] for row in report.shares],
-    )
-
-
-def confusion_plots(report: Report, texts: ConfusionTexts) -> list[tuple[str, Markup]]:
+def confusion_plots(report: Report) -> list[tuple[str, Markup]]:
     """Titles and plots of the counts and of the shares."""
     counts, seeds = report.confusions.sum(0), len(report.run.seeds)
     over = f", summed over {seeds} seeds" if seeds > 1 else ""
     found = []
-    for title, depths, cells in (
-        (f"Counts{over}", counts / max(counts.max(), 1), texts.counts),
-        ("Share of each true class", report.shares, texts.shares),
+    for title, depths, values, form in (
+        (f"Counts{over}", counts / max(counts.max(), 1), counts, "d"),
+        ("Share of each true class", report.shares, report.shares, ".2f"),
     ):
         words = f"Confusion matrix: {title}; the table below has the numbers"
+        cells = [[f"{value:{form}}" for value in row] for row in values]
         found.append((title, matrix_svg(depths, cells, report.run.classes, words)))
     return found
 
 
-def reliability_plots(found: Calibration) -> list[ReliabilityPlot]:
-    """Reliability as predicted, after temperature scaling where known, and in adaptive bins."""
-    kinds = [
+def reliability_plots(found: Calibration) -> list[tuple[str, Markup, tuple[ReliabilityBin, ...]]]:
+    """Titles, plots and bins: as predicted, after temperature scaling where known, adaptive."""
+    plots = []
+    for title, binning, bins in (
         ("As predicted", "equal width", found.reliability),
         ("After temperature scaling", "equal width", found.reliability_after),
         ("Bins of equally many rows", "equal count", found.reliability_adaptive),
-    ]
-    plots = []
-    for title, binning, bins in kinds:
+    ):
         if bins is not None:
             words = f"Reliability plot, {title.lower()}; the tables below have the numbers"
-            svg = reliability_svg(title, binning, bins, words)
-            plots.append(ReliabilityPlot(title, svg, bins))
+            plots.append((title, reliability_svg(title, binning, bins, words), bins))
     return plots
 
 

@@ -1,7 +1,7 @@
 """The report as one HTML page, a template for each section (`templates/<id>.html`).
 
-Templates read the `Report` itself; what they cannot compute comes from the functions in
-`_TEMPLATES`.
+Templates read the `Report` itself; what they cannot compute comes from functions of the modules
+that `_TEMPLATES` gives them, such as `figures.curves`.
 """
 
 from __future__ import annotations
@@ -15,34 +15,15 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from features.corpus.label_checks import lacking_classes, lacking_lines
-from pipeline.evaluation.calibration import BINS, BOUNDS
-from pipeline.evaluation.groups import MINIMUM_SPEAKERS, MINIMUM_UTTERANCES, UtteranceGroup
-from pipeline.evaluation.statistics import DRAWS, FEW_CLUSTERS
+from features.corpus import label_checks
+from pipeline.evaluation import calibration, groups, statistics
+from pipeline.evaluation.groups import UtteranceGroup
+from pipeline.html import plots
 from pipeline.html.format import number, shared_speakers_note
 from pipeline.html.pages import page_environment
-from pipeline.html.plots import SERIES
-from pipeline.report.clips import clips_of
-from pipeline.report.corpus import LISTED, Leaks, audio_facts, label_counts
-from pipeline.report.figures import (
-    as_predicted,
-    confusion_plots,
-    confusion_texts,
-    curves,
-    monitor_shown,
-    reliability_plots,
-    speaker_plot,
-)
+from pipeline.report import clips, corpus, figures, sources
 from pipeline.report.model_card import NAME as MODEL_CARD
 from pipeline.report.records import Report
-from pipeline.report.sources import (
-    cache_hash,
-    dropped_by_reason,
-    features_shape,
-    machine_facts,
-    noticed_by_reason,
-    noticed_in,
-)
 from pipeline.runs.head import read_head
 
 SECTIONS = {
@@ -81,7 +62,7 @@ def page(report: Report) -> str:
 def view_of(report: Report) -> dict[str, Any]:
     """Names that the templates read."""
     run, card = report.run, report.card
-    head, leaks = read_head(run.path), Leaks.of(run, card)
+    head, leaks = read_head(run.path), corpus.Leaks.of(run, card)
     return {"report": report, "run": run, "card": card, "head": head, "leaks": leaks}
 
 
@@ -112,35 +93,18 @@ def _neutral_group(report: Report) -> UtteranceGroup | None:
 
 _TEMPLATES = page_environment(
     Path(__file__).parent / "templates",
-    BINS=BINS,
-    BOUNDS=BOUNDS,
-    DRAWS=DRAWS,
-    FEW_CLUSTERS=FEW_CLUSTERS,
-    LISTED=LISTED,
-    MINIMUM_SPEAKERS=MINIMUM_SPEAKERS,
-    MINIMUM_UTTERANCES=MINIMUM_UTTERANCES,
     MODEL_CARD=MODEL_CARD,
-    SERIES=SERIES,
     as_json=partial(json.dumps, ensure_ascii=False),
-    as_predicted=as_predicted,
-    audio_facts=audio_facts,
-    cache_hash=cache_hash,
-    clips_of=clips_of,
-    confusion_plots=confusion_plots,
-    confusion_texts=confusion_texts,
-    curves=curves,
-    dropped_by_reason=dropped_by_reason,
-    features_shape=features_shape,
-    label_counts=label_counts,
-    lacking_classes=lacking_classes,
-    lacking_lines=lacking_lines,
-    machine_facts=machine_facts,
+    calibration=calibration,
+    clips=clips,
+    corpus=corpus,
+    figures=figures,
+    groups=groups,
+    label_checks=label_checks,
     mean_sd=_mean_sd,
-    monitor_shown=monitor_shown,
     neutral_group=_neutral_group,
-    noticed_by_reason=noticed_by_reason,
-    noticed_in=noticed_in,
-    reliability_plots=reliability_plots,
+    plots=plots,
     shared_speakers_note=shared_speakers_note,
-    speaker_plot=speaker_plot,
+    sources=sources,
+    statistics=statistics,
 )

@@ -1,9 +1,10 @@
-"""Writes small run and label folders, as training and `prepare` would, for tests of evaluation."""
+"""Writes small run and label folders, as training and `prepare` do, for tests of evaluation."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,10 @@ class FakeRun:
     """A run on a corpus of `speakers` who say `each` things; fold j tests every third speaker.
 
     `skill` is the share of utterances whose class the model sees; the rest is guessed. `told` adds
-    to the labels all that a corpus may say: every third utterance says "yes." in its own spelling,
-    odd speakers are women. `extras` adds probes.csv and conditions.csv: the text probe always
-    says neutral, if that is a class, the speech probe is right; without speech all is the first
-    class, `shuffled_text` changes nothing.
+    all optional facts to the labels: every third utterance says "yes." in its own spelling, odd
+    speakers are women. `extras` adds probes.csv and conditions.csv: the text probe always predicts
+    neutral, if that is a class, the speech probe is right; without speech every prediction is the
+    first class, `shuffled_text` changes nothing.
     """
 
     root: Path
@@ -204,3 +205,9 @@ def edit_json(path: Path, **fields: Any) -> None:
     """Replace fields of a JSON object in a file."""
     content = json.loads(path.read_text(encoding="utf-8"))
     write_json(path, content | fields)
+
+
+def edit_lines(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    """Replace the lines of a text file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join(change(lines)) + "\n", encoding="utf-8")

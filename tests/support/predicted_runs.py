@@ -16,10 +16,10 @@ CLASSES = ("angry", "happy", "sad")
 
 @dataclass(frozen=True)
 class FakePredictions:
-    """Predictions on `speakers` who say `each` things, the same for all who agree on these two.
+    """Predictions on `speakers` who say `each` things; equal values of both mean equal labels.
 
-    `skill` is the share that a model sees, the rest is guessed. `draw` seeds the guessing, so that
-    two with another `draw` are wrong about other utterances.
+    `skill` is the share of labels that the model sees; the rest is guessed. `draw` seeds the
+    guessing, so that runs that differ in it are wrong about different utterances.
     """
 
     seeds: tuple[int, ...] = (0, 1)

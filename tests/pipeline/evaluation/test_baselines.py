@@ -1,4 +1,4 @@
-"""Guessing: expectations against all possible guesses, and against drawn ones."""
+"""Chance-level baselines against the sum over all guesses, drawn guesses and scikit-learn."""
 
 from __future__ import annotations
 

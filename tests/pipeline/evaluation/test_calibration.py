@@ -1,4 +1,4 @@
-"""Calibration: scikit-learn as the oracle, and what temperature scaling promises."""
+"""Calibration against scikit-learn, and properties of temperature scaling."""
 
 from __future__ import annotations
 

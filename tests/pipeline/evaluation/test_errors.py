@@ -1,4 +1,4 @@
-"""The errors to listen to first."""
+"""Worst errors."""
 
 from __future__ import annotations
 

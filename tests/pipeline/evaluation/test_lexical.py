@@ -1,4 +1,4 @@
-"""Which utterances the words do not decide."""
+"""Lexically neutral utterances."""
 
 from __future__ import annotations
 

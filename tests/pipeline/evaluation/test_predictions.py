@@ -29,12 +29,12 @@ def small(**changes: str) -> Table:
     return Table(Path("p.csv"), tuple(first), (tuple(first.values()), second), (2, 3))
 
 
-WHOSE = RunIdentity("cached", "mine", "spectral", "ab", "cd")
+IDENTITY = RunIdentity("cached", "mine", "spectral", "ab", "cd")
 
 
 def write_predictions(folder: Path, tables: list[Table]) -> None:
     write_csv_predictions(folder, tables)
-    write_parquet_predictions(folder, tables, WHOSE.to_dict())
+    write_parquet_predictions(folder, tables, IDENTITY.to_dict())
 
 
 def test_both_files_hold_the_same_typed_rows(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_both_files_hold_the_same_typed_rows(tmp_path: Path) -> None:
     text = read_predictions(tmp_path / "predictions.csv")
     binary = read_predictions(tmp_path / "predictions.parquet")
     assert text.equals(binary)
-    assert named_in(tmp_path / "predictions.parquet") == WHOSE
+    assert named_in(tmp_path / "predictions.parquet") == IDENTITY
     assert text.num_rows == sum(len(job.table.rows) for job in run.jobs)
     types = {name: pa.string() for name in PREDICTIONS} | {"fold": pa.int32(), "seed": pa.int64()}
     types |= {f"p_{name}": pa.float64() for name in CLASSES}

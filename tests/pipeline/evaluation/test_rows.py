@@ -1,4 +1,4 @@
-"""Test rows as arrays, and what the bootstrap draws."""
+"""Test rows as arrays, and the clusters that the bootstrap draws."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Whatever is wrong with a run folder is refused, saying where and what to do."""
+"""Reading run folders, and refusing damaged ones with file, line and remedy."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from features.errors import HeronryError
 from features.files.records import write_json, write_rows
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.report.evaluate import evaluate
-from tests.support.fake_run import CLASSES, FakeRun, edit_json
+from tests.support.fake_run import CLASSES, FakeRun, edit_json, edit_lines
 
 
 def test_reads_what_is_there(tmp_path: Path) -> None:
@@ -29,35 +30,26 @@ def test_reads_what_is_there(tmp_path: Path) -> None:
         assert job.history.numbers("epoch").tolist() == [1, 2, 3, 4]
 
 
-def replace(old: str, new: str, *, count: int = 1) -> Callable[[FakeRun], None]:
+def replace(old: str, new: str) -> Callable[[FakeRun], None]:
     """An edit of the first predictions.csv."""
 
     def edit(fake: FakeRun) -> None:
         text = fake.predictions().read_text(encoding="utf-8")
         assert old in text
-        fake.predictions().write_text(text.replace(old, new, count), encoding="utf-8")
+        fake.predictions().write_text(text.replace(old, new, 1), encoding="utf-8")
 
     return edit
 
 
+def lines(
+    change: Callable[[list[str]], list[str]], name: str = "predictions.csv"
+) -> Callable[[FakeRun], None]:
+    """An edit of the lines of a file of the first job."""
+    return lambda fake: edit_lines(fake.predictions().with_name(name), change)
+
+
 def head(**fields: object) -> Callable[[FakeRun], None]:
     return lambda fake: edit_json(fake.run / "run.json", **fields)
-
-
-def no_test_rows(fake: FakeRun) -> None:
-    lines = fake.predictions().read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = "".join(line for line in lines if ",test," not in line)
-    fake.predictions().write_text(kept, encoding="utf-8")
-
-
-def twice(fake: FakeRun) -> None:
-    lines = fake.predictions().read_text(encoding="utf-8").splitlines(keepends=True)
-    fake.predictions().write_text("".join([*lines, lines[-1]]), encoding="utf-8")
-
-
-def lose_a_test_row(fake: FakeRun) -> None:
-    lines = fake.predictions().read_text(encoding="utf-8").splitlines(keepends=True)
-    fake.predictions().write_text("".join(lines[:-1]), encoding="utf-8")
 
 
 def forget_labels(fake: FakeRun) -> None:
@@ -84,34 +76,13 @@ def misspell(fake: FakeRun) -> None:
     path.write_text(text.replace('"parameters"', '"parametres"'), encoding="utf-8")
 
 
-def lose_a_valid_row(fake: FakeRun) -> None:
-    first, _, *rest = fake.predictions().read_text(encoding="utf-8").splitlines(keepends=True)
-    fake.predictions().write_text("".join([first, *rest]), encoding="utf-8")
+def exchange_predictions(text: list[str]) -> list[str]:
+    rows = [line.split(",") for line in text]
+    next(row for row in rows[1:] if row[7] == "sad")[7] = "happy"
+    return [",".join(row) for row in rows]
 
 
-def lose_an_epoch(fake: FakeRun) -> None:
-    path = fake.predictions().with_name("history.csv")
-    first, _, *rest = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    path.write_text("".join([first, *rest]), encoding="utf-8")
-
-
-def exchange_predictions(fake: FakeRun) -> None:
-    rows = [line.split(",") for line in fake.predictions().read_text("utf-8").splitlines()]
-    one = next(row for row in rows[1:] if row[7] == "sad")
-    one[7] = "happy"
-    fake.predictions().write_text("\n".join(map(",".join, rows)) + "\n", encoding="utf-8")
-
-
-def write_binary(fake: FakeRun) -> None:
-    fake.predictions().write_bytes(b"\xff\xfe")
-
-
-def best_twice(fake: FakeRun) -> None:
-    path = fake.predictions().with_name("history.csv")
-    path.write_text(path.read_text(encoding="utf-8").replace(",0\n", ",1\n"), encoding="utf-8")
-
-
-REFUSALS: dict[str, tuple[Callable[[FakeRun], None], str]] = {
+REFUSALS: dict[str, tuple[Callable[[FakeRun], object], str]] = {
     "no run.json": (lambda f: (f.run / "run.json").unlink(), "cannot read .*run.json"),
     "other version": (head(version=9), "run.json: version: given 9; expected one of 1"),
     "field of another type": (head(folds="2"), "run.json: folds: given '2'; expected an integer"),
@@ -130,9 +101,15 @@ REFUSALS: dict[str, tuple[Callable[[FakeRun], None], str]] = {
     "no number": (replace(",0.", ",zero."), "line .*expected a number"),
     "wrong sum": (replace(",0.", ",1."), "line .*expected a sum of 1"),
     "probability that is NaN": (replace("0.", "nan#"), "line"),
-    "id twice": (twice, "line .*a second time"),
-    "no test rows": (no_test_rows, "predictions.csv: no rows of the test split"),
-    "row lost": (lose_a_test_row, "1 test utterances are neither predicted nor listed as dropped"),
+    "id twice": (lines(lambda x: [*x, x[-1]]), "line .*a second time"),
+    "no test rows": (
+        lines(lambda x: [line for line in x if ",test," not in line]),
+        "predictions.csv: no rows of the test split",
+    ),
+    "row lost": (
+        lines(lambda x: x[:-1]),
+        "1 test utterances are neither predicted nor listed as dropped",
+    ),
     "unknown id": (forget_labels, "line .*is not in labels.jsonl"),
     "other labels": (relabel, r"line .*labels.jsonl: \['speaker \d', 'd\d', 'valid', 'sad'\]"),
     "other speaker": (replace(",speaker 5,", ",speaker 4,"), "line .*labels.jsonl: .'speaker 5'"),
@@ -149,16 +126,28 @@ REFUSALS: dict[str, tuple[Callable[[FakeRun], None], str]] = {
     "a huge number of folds": (head(folds=10**6), "folds, and seed_0/fold_1 is not there"),
     "other dropped": (head(utterances=105), "run.json: 105 utterances and 2 dropped; .* 108 of"),
     "misspelt field": (misspell, r"parametres: given an unknown key; .*did you mean 'parameters'"),
-    "valid row lost": (lose_a_valid_row, "1 valid utterances are neither predicted nor listed"),
-    "not the likeliest": (exchange_predictions, "line .*prediction is not the class of the high"),
-    "epoch lost": (lose_an_epoch, "history.csv, line 2: epoch is '2'; expected 1"),
+    "valid row lost": (
+        lines(lambda x: [x[0], *x[2:]]),
+        "1 valid utterances are neither predicted nor listed",
+    ),
+    "not the likeliest": (
+        lines(exchange_predictions),
+        "line .*prediction is not the class of the high",
+    ),
+    "epoch lost": (
+        lines(lambda x: [x[0], *x[2:]], "history.csv"),
+        "history.csv, line 2: epoch is '2'; expected 1",
+    ),
     "label outside": (bored, "labels.jsonl, line 1: label 'bored' of 'u0000'; expected one of"),
     "alien leak verdict": (
         lambda f: write_json(f.run / "leaks.json", {"allowed": 3}),
         "leaks.json: allowed: given 3; expected a list",
     ),
-    "several best epochs": (best_twice, "history.csv: 4 epochs are marked best; expected one"),
-    "binary": (write_binary, "is no CSV file in UTF-8"),
+    "several best epochs": (
+        lines(lambda x: [re.sub(",0$", ",1", line) for line in x], "history.csv"),
+        "history.csv: 4 epochs are marked best; expected one",
+    ),
+    "binary": (lambda f: f.predictions().write_bytes(b"\xff\xfe"), "is no CSV file in UTF-8"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Probes and worse conditions: what is read, refused, and said about them."""
+"""Probes and worse conditions: reading, refusing and scoring them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.evaluation.slots import conditions, probes
 from pipeline.metrics import MONITORS
 from pipeline.report.evaluate import evaluate
 from pipeline.runs.layout import CONDITIONS
-from tests.support.fake_run import FakeRun, rows_of
+from tests.support.fake_run import FakeRun, edit_lines, rows_of
 
 
 def fake_run(folder: Path) -> FakeRun:
@@ -24,7 +24,8 @@ def fake_run(folder: Path) -> FakeRun:
 
 
 def test_probes_are_scored_like_models(tmp_path: Path) -> None:
-    report = evaluate(*(lambda f: (f.run, f.data))(fake_run(tmp_path)))
+    fake = fake_run(tmp_path)
+    report = evaluate(fake.run, fake.data)
     text, speech = report.probes
     assert (text.slot, speech.slot) == ("text", "speech")
     assert set(speech.whole.scores.values()) == {1.0}
@@ -113,9 +114,7 @@ def test_rows_may_come_in_any_order(tmp_path: Path) -> None:
     fake = fake_run(tmp_path)
     before = RunFolder.read(fake.run).jobs[0]
     for name in ("probes.csv", "conditions.csv"):
-        path = fake.predictions().with_name(name)
-        header, *lines = path.read_text(encoding="utf-8").splitlines()
-        path.write_text("\n".join([header, *lines[::-1]]) + "\n", encoding="utf-8")
+        edit_lines(fake.predictions().with_name(name), lambda x: [x[0], *x[:0:-1]])
     after = RunFolder.read(fake.run).jobs[0]
     for one, other in ((before.probes, after.probes), (before.conditions, after.conditions)):
         assert one.keys() == other.keys()
@@ -124,12 +123,7 @@ def test_rows_may_come_in_any_order(tmp_path: Path) -> None:
 
 
 def edit(name: str, change: Callable[[list[str]], list[str]]) -> Callable[[FakeRun], None]:
-    def apply(fake: FakeRun) -> None:
-        path = fake.predictions().with_name(name)
-        lines = path.read_text(encoding="utf-8").splitlines()
-        path.write_text("\n".join(change(lines)) + "\n", encoding="utf-8")
-
-    return apply
+    return lambda fake: edit_lines(fake.predictions().with_name(name), change)
 
 
 def relabel(lines: list[str]) -> list[str]:

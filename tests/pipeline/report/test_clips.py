@@ -1,4 +1,4 @@
-"""Clips inside the page: cut where the labels say, small, and never more than their budget."""
+"""Clips inside the page: their span, size, budget, and the reasons for missing ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The card of a trained model says what run.json, card.json and history.csv say, and loads."""
+"""The model card against run.json, card.json and history.csv; its code loads the model."""
 
 from __future__ import annotations
 

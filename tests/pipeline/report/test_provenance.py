@@ -1,4 +1,4 @@
-"""What the page says about data, leaks, features and machine."""
+"""The sections on data, leaks, features and machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each section of the page says, from runs and cards made for it."""
+"""Sections on scores, training, calibration, groups, conditions and errors."""
 
 from __future__ import annotations
 
