@@ -70,12 +70,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Shown:
-    """The content of `dvc exp show`.
-
-    Attributes:
-        rows: Experiments, commits and workspace with results, each result once.
-        without: A line for each experiment without results, with the reason.
-    """
+    """Rows with results, each result once, and a line for each experiment without results."""
 
     rows: tuple[Row, ...]
     without: tuple[str, ...]

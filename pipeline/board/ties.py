@@ -60,14 +60,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Group:
-    """Experiments that are scored on the same utterances.
+    """Experiments that are scored on the same utterances, with their verdicts.
 
     Attributes:
-        corpus: Name of the corpus.
         settings: Settings of the corpus in which this group differs from another of that name; the
             hash of the test set where none is known.
         rows: Rows, best first or in the order asked for.
-        verdicts: Verdict of each row.
     """
 
     corpus: str

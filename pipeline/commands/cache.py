@@ -23,7 +23,7 @@ from features.settings.locations import store_root
 from pipeline.commands.doctor import doctor
 from pipeline.params.file import read_params
 from pipeline.storage.inventory import size, take_inventory
-from pipeline.storage.work_store import removable, remove
+from pipeline.storage.work_store import TRAINING, removable, remove
 
 cache = typer.Typer(no_args_is_help=True, help="List, verify, prune, export, import features.")
 PARAMS = Path("params.yaml")
@@ -63,7 +63,8 @@ def prune(
     found = removable(store_root(), params, keep_days=keep_days, not_in_params=not_in_params)
     for item in found:
         state = "in use, stays" if item.locked else f"used {item.days:.0f} days ago"
-        typer.echo(f"{size(item.bytes)} in {item.folder}: {item.what}, {state}")
+        what = item.what if item.what == TRAINING else f"shards of {item.what}"
+        typer.echo(f"{size(item.bytes)} in {item.folder}: {what}, {state}")
     going = [item for item in found if not item.locked]
     total, freed = sum(item.bytes for item in going), sum(item.freed for item in going)
     typer.echo(f"{size(total)} to remove, of which {size(freed)} are nowhere else on this disk")

@@ -146,12 +146,12 @@ def slot_problems(params: Params, model: ModelEntry) -> list[str]:
     """Whether the model can be built for its slots."""
     entries = {slot: params.backbone(name) for slot, name in model.slots.items()}
     specs = {slot: _likely_spec(entry) for slot, entry in entries.items() if entry.kind != "none"}
-    try:
+
+    def build() -> None:
         with torch.device("meta"):
             make_model(model.kind, model.args, specs, classes=2, inputs=model.inputs)
-    except HeronryError as error:
-        return [f"models.{model.name}: {error}"]
-    return []
+
+    return _problem(build, f"models.{model.name}: ")
 
 
 def _likely_spec(entry: BackboneEntry) -> StreamSpec:
@@ -166,7 +166,7 @@ def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
     """Whether the weights of a backbone can be loaded, unless its features are extracted."""
     name, revision, package = (entry.options.get(k) for k in ("checkpoint", "revision", "package"))
     if name is None:
-        return _refused(entry)
+        return _problem(entry.build, f"backbones.{entry.name}: ")  # settings that contradict
     folder, left_open = Path("cache", params.corpus, entry.name), leaves_weights_open(entry)
     made, found, here = _extracted(folder, entry), [], None
     trusted = bool(entry.options.get("trust_remote_code"))
@@ -184,23 +184,18 @@ def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
     return [*found, open_weights(entry, here or was)] if left_open else found
 
 
-def _refused(entry: BackboneEntry) -> list[str]:
-    """Settings of a backbone without weights that contradict each other."""
-    try:
-        entry.build()
-    except HeronryError as error:
-        return [f"backbones.{entry.name}: {error}"]
-    return []
-
-
 def beginning_problems(params: Params) -> list[str]:
     """Whether the run that end-to-end training starts from exists, and is the one intended."""
     init = params.tuning().beginning
+    return [] if init is None else _problem(lambda: init_folder(init))
+
+
+def _problem(check: Callable[[], object], prefix: str = "") -> list[str]:
+    """The message of the error that `check` raises, if it does."""
     try:
-        if init is not None:
-            init_folder(init)
+        check()
     except HeronryError as error:
-        return [str(error)]
+        return [f"{prefix}{error}"]
     return []
 
 

@@ -18,6 +18,7 @@ from features.settings.locations import corpus_root, root_variable
 from features.settings.plugins import load
 from pipeline.params.catalogue.entries import expected_entry
 from pipeline.params.file import Params, read_params
+from pipeline.storage.dvc_command import PREPARE
 
 SHOWN_FOLDS = 5
 LISTED = 20  # differences and reasons that are printed
@@ -116,14 +117,8 @@ def _facts(entry: CorpusEntry, card: Mapping[str, Any], path: Path) -> Iterator[
     for key in ("licence", "citation", "obtain", "disclaimer"):
         if card.get(key):
             yield key, str(card[key])
-    yield (
-        "prepared",
-        (
-            f"yes, {path.parent}"
-            if path.exists()
-            else f"no: dvc repro stages/prepare/dvc.yaml:prepare@{entry.name}"
-        ),
-    )
+    todo = f"no: dvc repro {PREPARE.format(corpus=entry.name)}"
+    yield "prepared", f"yes, {path.parent}" if path.exists() else todo
     yield "root", _root(entry)
     folds = f", {card['folds']} folds" if card.get("folds", 1) > 1 else ""
     folds += f", fold {card['fold']} alone" if "fold" in card else ""
@@ -171,11 +166,9 @@ def _audio_facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         statistics = (f"{name} {durations[name]:.2f} s" for name in ("min", "median", "max"))
         yield "durations", ", ".join(statistics)
     for key, unit in (("sample_rates_hz", "Hz"), ("channels", "channels")):
+        counts = (f"{value} {unit}: {n} files" for value, n in (card.get(key) or {}).items())
         if card.get(key):
-            yield (
-                key.removesuffix("_hz").replace("_", " "),
-                ", ".join(f"{value} {unit}: {count} files" for value, count in card[key].items()),
-            )
+            yield key.removesuffix("_hz").replace("_", " "), ", ".join(counts)
 
 
 def _fold(

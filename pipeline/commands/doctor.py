@@ -22,6 +22,7 @@ from features.doctor.shards import Fault
 from features.errors import HeronryError, ManifestError, ParamsError
 from features.settings.locations import store_root
 from pipeline.params.file import read_params
+from pipeline.storage.dvc_command import EXTRACT
 
 
 def doctor(
@@ -38,7 +39,7 @@ def doctor(
             typer.echo(line)
         for line in found.mend() if repair else ():
             typer.echo(f"     {line}")
-        faulty |= any(not repair or fault.remedy not in MENDED for fault in found.faults)
+        faulty |= any(not repair or fault.remedy not in MENDED for fault in found.cache.faults)
     if faulty:
         raise typer.Exit(1)
 
@@ -60,34 +61,24 @@ class Diagnosis:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def folder(self) -> Path:
-        """The cache folder, as given by the user."""
-        return self.cache.folder
-
-    @property
-    def faults(self) -> list[Fault]:
-        """All faults."""
-        return self.cache.faults
-
-    @property
     def stage(self) -> str:
         """DVC's name of the stage that writes the folder."""
-        corpus, backbone = _names(self.folder)
-        return f"stages/extract/dvc.yaml:extract@{corpus}-{backbone}"
+        corpus, backbone = _names(self.cache.folder)
+        return EXTRACT.format(corpus=corpus, backbone=backbone)
 
     def lines(self) -> Iterator[str]:
         """Each fault with its remedy, or one line that there is none."""
-        for fault in self.faults:
+        for fault in self.cache.faults:
             yield f"bad  {fault.path}: {fault.text}{self._advice(fault)}"
         for note in self.notes:
-            yield f"note {self.folder}: {note}"
-        if not self.faults:
-            yield f"ok   {self.folder}: {self._size()}"
+            yield f"note {self.cache.folder}: {note}"
+        if not self.cache.faults:
+            yield f"ok   {self.cache.folder}: {self._size()}"
 
     def mend(self) -> Iterator[str]:
         """Move damaged files into quarantine, yielding a line for each step."""
-        if any(fault.remedy in MENDED for fault in self.faults):
-            objects = dvc_objects(_project(self.folder))
+        if any(fault.remedy in MENDED for fault in self.cache.faults):
+            objects = dvc_objects(_project(self.cache.folder))
             yield from quarantine(self.cache, self.manifest, store=store_root(), objects=objects)
             if self.listed:
                 yield f"now run `dvc repro {self.stage}`"
@@ -109,7 +100,7 @@ class Diagnosis:
         if not self.listed:
             return ". Delete the folder, or extract it again where params.yaml has its backbone"
         if fault.remedy in MENDED:
-            repair = f"python -m pipeline doctor --repair {self.folder}"
+            repair = f"python -m pipeline doctor --repair {self.cache.folder}"
             return f". Run `{repair}`, then `dvc repro {self.stage}`"
         return f". Run `dvc repro {self.stage}`, with `--force --single-item` if DVC sees no change"
 
@@ -158,24 +149,24 @@ def examine(folder: Path, *, weights: bool = False) -> Diagnosis:
 
 
 def _read_manifest(found: Diagnosis) -> None:
-    corpus, _ = _names(found.folder)
-    utterances = _project(found.folder) / "data" / corpus / "utterances"
+    corpus, _ = _names(found.cache.folder)
+    utterances = _project(found.cache.folder) / "data" / corpus / "utterances"
     if not utterances.exists():
         found.notes.append(f"ids are not compared, as there is no data/{corpus}/utterances")
         return
     try:
         found.manifest = Manifest.read(utterances)
     except ManifestError as error:
-        found.faults.append(Fault(utterances, str(error), "own"))
+        found.cache.faults.append(Fault(utterances, str(error), "own"))
 
 
 def _entry(found: Diagnosis) -> BackboneEntry | None:
     """The folder's entry in params.yaml, if it has one."""
-    path = _project(found.folder) / "params.yaml"
+    path = _project(found.cache.folder) / "params.yaml"
     if not path.exists():
         found.notes.append("settings are not compared, as there is no params.yaml")
         return None
-    params, (corpus, backbone) = read_params(path), _names(found.folder)
+    params, (corpus, backbone) = read_params(path), _names(found.cache.folder)
     if corpus not in params.corpora or backbone not in params.backbones:
         what = f"backbone {backbone!r}" if corpus in params.corpora else f"corpus {corpus!r}"
         found.notes.append(
@@ -187,16 +178,15 @@ def _entry(found: Diagnosis) -> BackboneEntry | None:
     try:
         return params.backbone(backbone)
     except ParamsError as error:
-        found.faults.append(Fault(path, str(error), "own"))
+        found.cache.faults.append(Fault(path, str(error), "own"))
         return None
 
 
 def _stale(cache: CacheFacts, entry: BackboneEntry, *, weights: bool) -> Iterator[Fault]:
     """Settings in which the shards differ from the entry in params.yaml."""
-    for shard in cache.shards:
-        if shard.provenance != cache.shards[0].provenance:
-            return  # shards that differ from each other are reported by check_cache
     first = cache.shards[0]
+    if any(shard.provenance != first.provenance for shard in cache.shards):
+        return  # check_cache has reported that they differ from each other
     differing = entry.differences(first.provenance)
     if weights:
         try:

@@ -20,19 +20,14 @@ from features.extraction.forecast import Forecast, forecast
 from features.extraction.plan import ShardPlan
 from features.settings.locations import store_root
 from pipeline.params.file import Params, read_params
+from pipeline.storage.dvc_command import PREPARE
 
 LONGEST = 40  # characters of a setting's value that are shown whole
 
 
 @dataclass(frozen=True)
 class Step:
-    """The extraction of one backbone.
-
-    Attributes:
-        backbone: Name of its entry in params.yaml.
-        forecast: Amount of work.
-        reason: Reason for the work, or for none.
-    """
+    """The extraction of one backbone: the amount of work, and the reason for it."""
 
     backbone: str
     forecast: Forecast
@@ -87,7 +82,7 @@ def plan_steps(params: Params, store: Path, backbones: list[str] | None = None) 
     if not folder.exists():
         raise ManifestError(
             f"{folder} does not exist; prepare the corpus first: "
-            f"dvc repro stages/prepare/dvc.yaml:prepare@{params.corpus}"
+            f"dvc repro {PREPARE.format(corpus=params.corpus)}"
         )
     manifest = Manifest.read(folder)
     model = params.model(params.fusion)

@@ -40,13 +40,7 @@ from pipeline.metrics import MONITORS, Floats, Matrices, class_values, grouped_c
 
 @dataclass(frozen=True)
 class RunScore:
-    """A metric of one run.
-
-    Attributes:
-        value: Mean over seeds.
-        interval: Interval of the mean; None for fewer than two clusters.
-        sd: Standard deviation over seeds; None for one seed.
-    """
+    """A metric of one run: mean over seeds, its interval, and sd over seeds (None for one seed)."""
 
     value: float
     interval: ConfidenceInterval | None
@@ -55,15 +49,7 @@ class RunScore:
 
 @dataclass(frozen=True)
 class RunScores:
-    """The scores of one run.
-
-    Attributes:
-        tag: A, B, ... in the order given.
-        name: Name as the user gave it.
-        whose: Fusion, corpus and regime; None where the run's files do not name them.
-        seeds: Number of seeds.
-        scores: Score of each metric.
-    """
+    """A run, what it is of (None where its files do not say), and its score by metric."""
 
     tag: str
     name: str
@@ -74,14 +60,7 @@ class RunScores:
 
 @dataclass(frozen=True)
 class Change:
-    """A difference of scores, second minus first run.
-
-    Attributes:
-        first: Score of the first run.
-        second: Score of the second run.
-        value: Their difference.
-        interval: Interval of the difference; None for fewer than two clusters.
-    """
+    """A difference of scores, second minus first run; no interval for fewer than two clusters."""
 
     first: float
     second: float

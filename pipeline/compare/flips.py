@@ -21,10 +21,6 @@ class Flip:
     """An utterance whose prediction became right or wrong.
 
     Attributes:
-        id: Utterance id.
-        fold: Fold in which it was tested.
-        speaker: Speaker id.
-        label: True class.
         before: Prediction of the first run.
         after: Prediction of the second run.
         gain: Change of the probability of the true class, mean over seeds.
@@ -43,12 +39,10 @@ class Flip:
 
 @dataclass(frozen=True)
 class Flips:
-    """Numbers of changed predictions, and the utterances that changed most.
+    """Numbers of changed predictions, from the first run to the second.
 
     Attributes:
-        right_to_wrong: Number of utterances right in the first run and wrong in the second.
-        wrong_to_right: Number wrong in the first run and right in the second.
-        wrong_to_wrong: Number wrong in both, with different predictions.
+        wrong_to_wrong: Number of utterances that both runs have wrong, with different predictions.
         lost: Some that became wrong, the greatest fall of the true class's probability first.
         won: Some that became right, the greatest rise first.
     """

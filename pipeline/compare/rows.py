@@ -34,14 +34,7 @@ UNIT = (
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Test rows of one run that are not compared, for one reason.
-
-    Attributes:
-        tag: Tag of the run.
-        reason: Reason.
-        number: Number of rows.
-        examples: Some of their ids.
-    """
+    """Test rows of one run that are not compared, for one reason; `examples` are some ids."""
 
     tag: str
     reason: str

@@ -67,12 +67,8 @@ class PermutationTest:
 class McNemar:
     """McNemar's exact test on utterances that one run has right and the other wrong.
 
-    It assumes independent utterances, so that p is too small where speakers matter.
-
-    Attributes:
-        right_to_wrong: Number of utterances right in the first run only.
-        wrong_to_right: Number of utterances right in the second run only.
-        p: Two-sided p from the binomial distribution (McNemar 1947).
+    It assumes independent utterances, so that p is too small where speakers matter. p is two-sided,
+    from the binomial distribution (McNemar 1947).
     """
 
     right_to_wrong: int

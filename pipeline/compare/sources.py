@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -90,18 +90,6 @@ class PredictedRun:
     whose: str | None = None
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Rows of all seeds, folds and splits: columns of `PREDICTIONS`, R values each."""
-
-    classes: tuple[str, ...]
-    values: Mapping[str, Sequence[Any]]
-    probabilities: Floats
-    dropped: Mapping[str, str] = field(default_factory=dict)
-    labels: Path | None = None
-    whose: str | None = None
-
-
 def read_run(name: str) -> PredictedRun:
     """Read the test predictions of a run.
 
@@ -114,12 +102,10 @@ def read_run(name: str) -> PredictedRun:
     """
     path = Path(REPORT).parent if name == WORKSPACE else Path(name)
     if (path / "run.json").is_file():
-        columns = _from_folder(path)
-    elif path.exists() or name == WORKSPACE:
-        columns = _from_file(_file(path))
-    else:
-        columns = _from_revision(name)
-    return _arranged(name, columns)
+        return _from_folder(name, path)
+    if path.exists() or name == WORKSPACE:
+        return _from_file(name, _file(path))
+    return _from_revision(name)
 
 
 def _file(path: Path) -> Path:
@@ -134,30 +120,33 @@ def _file(path: Path) -> Path:
     return found[0]
 
 
-def _from_folder(path: Path) -> _Columns:
+def _from_folder(name: str, path: Path) -> PredictedRun:
     run = RunFolder.read(path)
     values: dict[str, list[Any]] = {
-        name: [cell for job in run.jobs for cell in job.table.column(name)] for name in PREDICTIONS
+        key: [cell for job in run.jobs for cell in job.table.column(key)] for key in PREDICTIONS
     }
-    for name in ("fold", "seed"):
-        values[name] = [int(cell) for cell in values[name]]
+    for key in ("fold", "seed"):
+        values[key] = [int(cell) for cell in values[key]]
     values["dialogue"] = [cell or None for cell in values["dialogue"]]
     shares = np.concatenate([job.probabilities for job in run.jobs])
     parents = path.absolute().parents  # <project>/runs/<regime>/<corpus>/<fusion>
     labels = parents[min(3, len(parents) - 1)] / "data" / run.corpus / "labels"
-    found = labels if labels.is_dir() else None
-    whose = f"{run.fusion} on {run.corpus} ({run.regime})"
-    return _Columns(run.classes, values, shares, run.dropped, found, whose)
+    return _arranged(
+        *(name, run.classes, values, shares),
+        dropped=run.dropped,
+        labels=labels if labels.is_dir() else None,
+        whose=f"{run.fusion} on {run.corpus} ({run.regime})",
+    )
 
 
-def _from_file(path: Path) -> _Columns:
+def _from_file(name: str, path: Path) -> PredictedRun:
     table = read_predictions(path)
     whose = _whose(path)
     shares = [name for name in table.column_names if name not in PREDICTIONS]
     values = table.select(list(PREDICTIONS)).to_pydict()
-    for name, cells in values.items():
-        if name != "dialogue" and None in cells:
-            raise RunError(f"{path}: row {cells.index(None) + 1} has no {name}; expected one")
+    for key, cells in values.items():
+        if key != "dialogue" and None in cells:
+            raise RunError(f"{path}: row {cells.index(None) + 1} has no {key}; expected one")
     probabilities = np.stack([np.asarray(table.column(name), np.float64) for name in shares], 1)
     classes = tuple(name.removeprefix("p_") for name in shares)
     _check_words(path, values, classes)
@@ -172,7 +161,8 @@ def _from_file(path: Path) -> _Columns:
             f"{path}: row {row + 1}: the prediction {values['prediction'][row]!r} is not the class "
             "of the highest probability; expected the likeliest"
         )
-    return _Columns(classes, values, probabilities, whose=whose.line() if whose else None)
+    line = whose.line() if whose else None
+    return _arranged(name, classes, values, probabilities, whose=line)
 
 
 def _whose(path: Path) -> RunIdentity | None:
@@ -204,7 +194,7 @@ def _check_words(path: Path, values: Mapping[str, Any], classes: Sequence[str]) 
             raise RunError(f"{path}: {name} {odd[0]!r}; expected one of {list(allowed)}")
 
 
-def _from_revision(rev: str) -> _Columns:
+def _from_revision(rev: str) -> PredictedRun:
     # DVC takes a second to import, and most comparisons are of folders.
     import dvc.api  # type: ignore[import-untyped]
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
@@ -235,14 +225,26 @@ def _from_revision(rev: str) -> _Columns:
         for name, found in content.items():
             Path(folder, name).write_bytes(found)
         try:
-            return _from_file(Path(folder, CSV))
+            return _from_file(rev, Path(folder, CSV))
         except RunError as error:
             raise RunError(str(error).replace(folder, f"{rev}: reports")) from error
 
 
-def _arranged(name: str, columns: _Columns) -> PredictedRun:
-    """The test rows as arrays by seed, without those that some seed lacks."""
-    values, classes = columns.values, columns.classes
+def _arranged(
+    name: str,
+    classes: tuple[str, ...],
+    values: Mapping[str, Sequence[Any]],
+    shares: Floats,
+    *,
+    dropped: Mapping[str, str] | None = None,
+    labels: Path | None = None,
+    whose: str | None = None,
+) -> PredictedRun:
+    """The test rows as arrays by seed, without those that some seed lacks.
+
+    `values` are the columns of `PREDICTIONS` with R rows of all seeds, folds and splits, `shares`
+    their probabilities `[R, K]`.
+    """
     test = [row for row, split in enumerate(values["split"]) if split == "test"]
     keys: list[Key] = list(zip(values["fold"], values["id"], strict=True))
     seeds = tuple(sorted({values["seed"][row] for row in test}))
@@ -257,36 +259,32 @@ def _arranged(name: str, columns: _Columns) -> PredictedRun:
                 f"{name}: {keys[row][1]!r} is {items[keys[row]]} and {item}; expected one label, "
                 "speaker and dialogue for all seeds: run `dvc repro` to train it again"
             )
-    _check_once(name, [(*keys[row], values["seed"][row]) for row in test])
+    rows = Counter((*keys[row], values["seed"][row]) for row in test)
+    ((fold, id, seed), most), *_ = rows.most_common(1)
+    if most > 1:
+        raise RunError(
+            f"{name}: {id!r} occurs {most} times in fold {fold} of seed {seed}; expected once: "
+            "run `dvc repro` to train it again"
+        )
     times = Counter(keys[row] for row in test)
     whole = {key: item for key, item in items.items() if times[key] == len(seeds)}
     place = {key: index for index, key in enumerate(whole)}
     kept = np.array([row for row in test if keys[row] in place], np.int64)
-    seed = [seeds.index(values["seed"][row]) for row in kept]
-    where = (seed, [place[keys[row]] for row in kept])
+    where = ([seeds.index(values["seed"][row]) for row in kept], [place[keys[row]] for row in kept])
     predictions = np.zeros((len(seeds), len(whole)), np.int64)
     predictions[where] = [classes.index(values["prediction"][row]) for row in kept]
     probabilities = np.zeros((*predictions.shape, len(classes)))
-    probabilities[where] = columns.probabilities[kept]
+    probabilities[where] = shares[kept]
     return PredictedRun(
         *(name, classes, seeds, whole, predictions, probabilities),
         incomplete=frozenset(items.keys() - whole.keys()),
         untested=frozenset(
             key for key, split in zip(keys, values["split"], strict=True) if split == "valid"
         ),
-        dropped=columns.dropped,
-        labels=columns.labels,
-        whose=columns.whose,
+        dropped=dropped or {},
+        labels=labels,
+        whose=whose,
     )
-
-
-def _check_once(name: str, rows: Sequence[tuple[int, str, int]]) -> None:
-    ((fold, id, seed), times), *_ = Counter(rows).most_common(1)
-    if times > 1:
-        raise RunError(
-            f"{name}: {id!r} occurs {times} times in fold {fold} of seed {seed}; expected once: "
-            "run `dvc repro` to train it again"
-        )
 
 
 def known_labels(runs: Sequence[PredictedRun], data: Path = Path("data")) -> dict[str, Label]:

@@ -23,18 +23,13 @@ class CacheFolder:
     """A cache folder; the fields are the keys of `cache list --json`.
 
     Attributes:
-        corpus: Name of the corpus.
-        backbone: Name of the entry of `backbones`.
         bytes: Size of its files; their other hard links (DVC's, the store's) cost nothing.
         utterances: Number of utterances with features.
         rejected: Number of utterances in rejected.csv.
-        frames: Number of frames of all utterances.
         dtype: Type of the values; empty where there are none.
         width: D of a frame.
         layers: Hidden states side by side in a frame.
         bins: Number of values of integer bins, or None.
-        hop_seconds: Time between two frames, or None.
-        pooling: `frames`, `mean` or `first`.
         needed_by: `model.slot` of each entry of `models` that names the backbone.
         listed: Whether params.yaml has the corpus and the backbone.
         problem: Why the folder cannot be read, or empty.
@@ -81,13 +76,12 @@ class CacheFolder:
 
 @dataclass(frozen=True)
 class Store:
-    """Sizes in the work store.
+    """Sizes in the work store, in bytes.
 
     Attributes:
-        folder: Root of the store.
-        bytes: Size of finished shards.
-        unused_bytes: Size of those that no entry of params.yaml would use.
-        training_bytes: Size of half-done trainings.
+        bytes: Finished shards.
+        unused_bytes: Those of them that no entry of params.yaml would use.
+        training_bytes: Half-done trainings.
         unused: Kind and checkpoint of each unused backbone, and its size.
     """
 
@@ -186,11 +180,10 @@ def _cache_folder(folder: Path, params: Params, needed: dict[str, tuple[str, ...
 def _store(store: Path, params: Params) -> Store:
     backbones = list(stored_backbones(store, params))
     unused = [found for found in backbones if found.entries == ()]
-    trainings = [file.bytes for _, files in stored_trainings(store) for file in files]
     return Store(
         folder=str(store),
         bytes=sum(found.bytes for found in backbones),
         unused_bytes=sum(found.bytes for found in unused),
-        training_bytes=sum(trainings),
+        training_bytes=sum(found.bytes for found in stored_trainings(store)),
         unused=tuple((found.what, found.bytes) for found in unused),
     )

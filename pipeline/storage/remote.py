@@ -21,14 +21,7 @@ SHARED, LOCAL = Path(".dvc", "config"), Path(".dvc", "config.local")
 
 @dataclass(frozen=True)
 class Remote:
-    """A remote to be written.
-
-    Attributes:
-        name: DVC's name of the remote.
-        url: Its address.
-        options: DVC's options that are no secrets.
-        secrets: DVC's options that are secrets.
-    """
+    """A remote to be written: `options` and `secrets` are options of `dvc remote modify`."""
 
     name: str
     url: RemoteUrl

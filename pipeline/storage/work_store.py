@@ -18,7 +18,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from pipeline.runtime.resume import NAME
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 DAY = 24 * 3600.0  # seconds
 LEAST_DAYS = 1.0  # for which a half-done training is kept
-_TRAINING = "half-done training"
+TRAINING = "half-done training"
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,6 @@ class StoredFile:
     """A file of the work store.
 
     Attributes:
-        path: Path of the file.
-        bytes: Size.
         links: Number of hard links; with two or more, removing one frees nothing.
         used: Time of the last read or write, in seconds since 1970.
     """
@@ -61,43 +59,20 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
-class StoredBackbone:
-    """The finished shards of one backbone.
+class StoredFolder:
+    """The shards of a backbone, or the files of a half-done training.
 
     Attributes:
-        folder: `<store>/<fingerprint>`.
-        shards: Files of the shards.
-        what: Kind and checkpoint, for messages.
-        entries: Entries of params.yaml that would use them; None where no shard can be read.
-    """
-
-    folder: Path
-    shards: tuple[StoredFile, ...]
-    what: str
-    entries: tuple[str, ...] | None
-
-    @property
-    def bytes(self) -> int:
-        """Size of the shards."""
-        return sum(shard.bytes for shard in self.shards)
-
-
-@dataclass(frozen=True)
-class Removable:
-    """Files of one folder that are removed together.
-
-    Attributes:
-        folder: The folder they are in.
-        files: The files.
-        what: Description for messages.
-        days: Days since the last of them was used.
-        locked: Whether an extraction holds the folder, so that none of them is removed.
+        folder: `<store>/<fingerprint>` or `<store>/training/<fingerprint>`.
+        what: Kind and checkpoint of the backbone, or `TRAINING`.
+        entries: Entries of params.yaml that would use the shards; None where no shard can be read.
+        locked: Whether an extraction holds the folder, so that nothing of it is removed.
     """
 
     folder: Path
     files: tuple[StoredFile, ...]
-    what: str
-    days: float
+    what: str = TRAINING
+    entries: tuple[str, ...] | None = None
     locked: bool = False
 
     @property
@@ -110,8 +85,14 @@ class Removable:
         """Bytes that the disk gains: a file with another hard link (a cache, DVC's) stays."""
         return sum(file.bytes for file in self.files if file.links == 1)
 
+    @property
+    def days(self) -> float:
+        """Days since the last of the files was used."""
+        now = time.time()
+        return max(0.0, now - max((file.used for file in self.files), default=now)) / DAY
 
-def stored_backbones(store: Path, params: Params) -> Iterator[StoredBackbone]:
+
+def stored_backbones(store: Path, params: Params) -> Iterator[StoredFolder]:
     """Every backbone that the store holds shards of."""
     entries = list(_entries(params))
     for folder in _named(store):
@@ -120,23 +101,23 @@ def stored_backbones(store: Path, params: Params) -> Iterator[StoredBackbone]:
             continue
         provenance = _provenance(shards)
         if provenance is None:
-            yield StoredBackbone(folder, shards, "an unknown backbone", None)
+            yield StoredFolder(folder, shards, "an unknown backbone")
         else:
             using = tuple(entry.name for entry in entries if not entry.differences(provenance))
             parts = (provenance.get("kind"), provenance.get("checkpoint"))
             what = " ".join(str(part) for part in parts if part)
-            yield StoredBackbone(folder, shards, what, using)
+            yield StoredFolder(folder, shards, what, using)
 
 
-def stored_trainings(store: Path) -> Iterator[tuple[Path, tuple[StoredFile, ...]]]:
-    """The folder of each half-done training, and its files."""
+def stored_trainings(store: Path) -> Iterator[StoredFolder]:
+    """Every half-done training."""
     for folder in _named(store / NAME):
-        yield folder, tuple(_files(folder, "**/*"))
+        yield StoredFolder(folder, tuple(_files(folder, "**/*")))
 
 
 def removable(
     store: Path, params: Params, *, keep_days: float | None, not_in_params: bool
-) -> list[Removable]:
+) -> list[StoredFolder]:
     """Files that pruning would remove.
 
     Args:
@@ -160,25 +141,23 @@ def removable(
         if not_in_params and backbone.entries != ():
             continue
         before = now - (keep_days or 0.0) * DAY
-        files = tuple(file for file in backbone.shards if file.used <= before)
+        files = tuple(file for file in backbone.files if file.used <= before)
         if files:
-            days = max(0.0, now - max(file.used for file in files)) / DAY
             with _held(backbone.folder) as free:
-                what = f"shards of {backbone.what}"
-                found.append(Removable(backbone.folder, files, what, days, locked=not free))
+                found.append(replace(backbone, files=files, locked=not free))
     if keep_days is not None:
-        for folder, files in stored_trainings(store):
-            newest = max([folder.stat().st_mtime, *(file.used for file in files)])
-            if newest < now - max(keep_days, LEAST_DAYS) * DAY:
-                used = max((file.used for file in files), default=now)
-                found.append(Removable(folder, files, _TRAINING, max(0.0, now - used) / DAY))
+        before = now - max(keep_days, LEAST_DAYS) * DAY
+        for training in stored_trainings(store):
+            used = (file.used for file in training.files)
+            if max([training.folder.stat().st_mtime, *used]) < before:
+                found.append(training)
     return found
 
 
-def remove(items: Sequence[Removable]) -> Iterator[str]:
+def remove(items: Sequence[StoredFolder]) -> Iterator[str]:
     """Remove files, yielding a line for each step; what is locked or was used meanwhile stays."""
     for item in items:
-        if item.what == _TRAINING:
+        if item.what == TRAINING:
             remove_folder(item.folder)
             yield f"removed {item.folder}"
             continue

@@ -13,23 +13,10 @@ from features.errors import ManifestError
 from features.extraction.extract import extract
 from features.files.reading import file_sha256
 from pipeline.commands.plan import Step, plan_steps
-from pipeline.params.file import Params
 from tests.conftest import ManifestMaker
+from tests.pipeline.commands.test_check import params
 
 SECONDS = [0.5, 1.0, 0.3, 1.2, 0.8]
-
-
-def params(**tone: object) -> Params:
-    return Params(
-        fusion="m",
-        regime="cached",
-        corpus="mine",
-        seeds=None,
-        train={},
-        corpora={"mine": {"kind": "manifest", "protocol": "speaker_split"}},
-        backbones={"tone": dict(tone), "none": {}},
-        models={"m": {"kind": "concat", "speech": "tone"}},
-    )
 
 
 @pytest.fixture
@@ -55,7 +42,7 @@ def run(manifest: Manifest) -> None:
 
 
 def planned(**tone: object) -> Step:
-    (step,) = plan_steps(params(**tone), Path("store"))
+    (step,) = plan_steps(params(backbones={"tone": tone, "none": {}}), Path("store"))
     return step
 
 
