@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from features.corpus.manifest import Manifest
-from pipeline.commands.check import find_problems
+from features.errors import ParamsError
+from pipeline.commands.check import check, find_problems
 from pipeline.params.file import Params
 from tests.conftest import ManifestMaker
 
@@ -49,6 +51,13 @@ def corpus(
 @pytest.mark.usefixtures("corpus")
 def test_no_problems() -> None:
     assert find_problems(params(), deep=True) == []
+
+
+@pytest.mark.usefixtures("corpus")
+def test_the_command_names_slots_that_dvc_would_miss() -> None:
+    Path("params.yaml").write_text(yaml.safe_dump(vars(params())))
+    with pytest.raises(ParamsError, match=r"models\.m: given no text, nonverbal, .*all six slots"):
+        check()
 
 
 def test_root_that_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
