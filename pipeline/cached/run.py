@@ -13,7 +13,7 @@ from pipeline.cached.resident import placed, release, resident_part
 from pipeline.data.examples import Examples, join
 from pipeline.model.checkpoint import make_model, save_model
 from pipeline.params.file import ModelEntry, Params, own_problems
-from pipeline.runs.conditions import write_conditions
+from pipeline.runs.conditions import cached_conditions, write_conditions
 from pipeline.runs.job import (
     Job,
     JobProgress,
@@ -23,7 +23,7 @@ from pipeline.runs.job import (
     write_history,
     write_predictions,
 )
-from pipeline.runs.probes import write_probes
+from pipeline.runs.probes import cached_vectors, write_probes
 from pipeline.runs.recognised import recognised
 from pipeline.runs.record import Run, filled_slots
 from pipeline.runtime.pool import run_jobs
@@ -77,7 +77,12 @@ def train_model(
     sizes = set(run_jobs(run_job, jobs, workers=workers))
     release()
     for job in jobs[: run.folds]:  # a probe has no seed, so the first seed's folders hold them
-        write_probes(job.out / "probes.csv", examples, job.fold)
+        train, test = examples.split(job.fold, "train"), examples.split(job.fold, "test")
+        vectors = {
+            slot: (cached_vectors(examples, slot, train), cached_vectors(examples, slot, test))
+            for slot in examples.readers
+        }
+        write_probes(job.out / "probes.csv", run.classes, train, test, vectors)
     provenance = {slot: reader.provenance for slot, reader in examples.readers.items()}
     run.write(
         examples,
@@ -135,8 +140,8 @@ def run_job(job: Job, show: ShowLine | None = None) -> int:
         write_history(job, fitted)
         write_predictions(job, model, examples)
         test = examples.split(job.fold, "test")
-        path = job.out / "conditions.csv"
-        write_conditions(path, model, examples, test, job.seed, asr=job.asr)
+        conditions = cached_conditions(examples, test, job.seed, job.asr)
+        write_conditions(job.out / "conditions.csv", model, conditions, test)
     progress.finish(fitted)
     return parameter_count(model, trained=True)
 

@@ -17,42 +17,33 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from features.backbone.base import notices
 from features.corpus.manifest import Label
 from features.corpus.utterance import Utterance
-from features.stream import StreamSpec
-from pipeline.data.batching import ordered_batches
 from pipeline.e2e.model import EndToEnd
 from pipeline.e2e.source import LiveExamples
 from pipeline.model.batch import Batch
 from pipeline.params.file import ModelEntry, Params
 from pipeline.runs.conditions import Condition, conditions_of
-from pipeline.runs.probes import fit_and_predict, time_averages, write_probe_rows
+from pipeline.runs.probes import Vectors, time_averages, write_probes
 from pipeline.runs.recognised import count_words, test_labels
 from pipeline.runs.word_errors import TEXT
-from pipeline.training.fitting import FillerBatch, Fitting
-from pipeline.training.loop import EVALUATION_BATCH, FAULTS, device_of
+from pipeline.training.loop import in_parts
 
 
 @dataclass(frozen=True)
 class LiveCondition(LiveExamples):
-    """Live examples under a condition.
+    """Live examples with other texts.
 
     Attributes:
-        without: Slot whose features are to be zeroed; empty: none.
         instead: Utterances that the text slot's backbone reads in place of others, by their id.
     """
 
-    without: str = ""
     instead: Mapping[str, Utterance] = field(default_factory=dict)
 
     def read(self, slot: str, id: str) -> Utterance:
@@ -63,7 +54,7 @@ class LiveCondition(LiveExamples):
 
 def live_conditions(
     examples: LiveExamples, test: Sequence[Label], seed: int, *, recognised: bool
-) -> Iterator[tuple[str, LiveCondition]]:
+) -> Iterator[tuple[Condition, LiveCondition]]:
     """The conditions of a model, with the examples of each.
 
     Args:
@@ -74,8 +65,7 @@ def live_conditions(
     """
     own = {each.name: getattr(examples, each.name) for each in dataclasses.fields(examples)}
     for each in conditions_of(list(examples.specs), test, seed, recognised=recognised):
-        instead = dict(_instead(examples, test, each))
-        yield each.name, LiveCondition(**own, without=each.without, instead=instead)
+        yield each, LiveCondition(**own, instead=dict(_instead(examples, test, each)))
 
 
 def live_recognised(
@@ -119,62 +109,30 @@ def _instead(
             yield label.id, dataclasses.replace(own, text=own.asr)
 
 
-Vectors = dict[str, NDArray[np.float64]]
-
-
-class _Part(NamedTuple):
-    """Vectors `[N, D]` by slot of some utterances."""
-
-    ids: tuple[str, ...]
-    vectors: Vectors
-
-
 def write_live_probes(path: Path, model: EndToEnd, examples: LiveExamples, fold: int) -> None:
     """Fit a probe on each slot of a fold, and write its test predictions.
 
     Of several processes all compute features, and the first one fits and writes.
-
-    Args:
-        path: probes.csv.
-        model: The trained model.
-        examples: Examples of its backbones.
-        fold: Fold whose training split is fitted, and whose test split is predicted.
     """
     train, test = examples.split(fold, "train"), examples.split(fold, "test")
-    found = live_vectors(model, examples, [*train, *test])
-    if not examples.ranks.is_first:
-        return
-    targets, count = [label.label for label in train], len(train)
-    rows = {
-        slot: fit_and_predict(vectors[:count], vectors[count:], targets, examples.classes)
-        for slot, vectors in found.items()
-    }
-    write_probe_rows(path, examples.classes, test, rows)
+    found, count = live_vectors(model, examples, [*train, *test]), len(train)
+    if examples.ranks.is_first:
+        vectors = {slot: (each[:count], each[count:]) for slot, each in found.items()}
+        write_probes(path, examples.classes, train, test, vectors)
 
 
-def live_vectors(model: EndToEnd, examples: LiveExamples, labels: Sequence[Label]) -> Vectors:
+def live_vectors(
+    model: EndToEnd, examples: LiveExamples, labels: Sequence[Label]
+) -> dict[str, Vectors]:
     """One vector per utterance, `[N, D]` by slot, in eval mode; all processes get the result."""
-    model.eval()
-    ranks, fitting = examples.ranks, Fitting()
-    rows: Vectors = {}
-    for places, batch in ordered_batches(examples, labels, EVALUATION_BATCH):
-        where = {labels[place].id: place for place in places}
-        found = ranks.gather_from(partial(_parts, model, examples.specs, fitting, batch), FAULTS)
-        for part in chain.from_iterable(found):
-            own = [where[id] for id in part.ids]
-            for slot, vectors in part.vectors.items():
-                rows.setdefault(slot, np.empty((len(labels), vectors.shape[1])))[own] = vectors
+    specs = examples.specs
+
+    def averages(part: Batch) -> dict[str, Vectors]:
+        streams = model.streams(part)
+        return {slot: time_averages(streams[slot], spec) for slot, spec in specs.items()}
+
+    rows: dict[str, Vectors] = {}
+    for places, found in in_parts(model, examples, labels, averages):
+        for slot, vectors in found.items():
+            rows.setdefault(slot, np.empty((len(labels), vectors.shape[1])))[places] = vectors
     return rows
-
-
-@torch.inference_mode()
-def _parts(
-    model: EndToEnd, specs: dict[str, StreamSpec], fitting: Fitting, batch: Batch
-) -> list[_Part]:
-    def averages(part: Batch) -> _Part:
-        streams = model.streams(part.to(device_of(model)))
-        return _Part(
-            part.ids, {slot: time_averages(streams[slot], spec) for slot, spec in specs.items()}
-        )
-
-    return [] if isinstance(batch, FillerBatch) else fitting.all(batch, averages)

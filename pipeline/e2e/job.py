@@ -24,7 +24,7 @@ from pipeline.e2e.source import LiveExamples
 from pipeline.e2e.watch import TuneProgress
 from pipeline.model.checkpoint import describe_model, make_model, save_model
 from pipeline.params.tuning import TuneParams
-from pipeline.runs.conditions import predict_under
+from pipeline.runs.conditions import write_conditions
 from pipeline.runs.job import (
     Job,
     JobProgress,
@@ -166,7 +166,7 @@ def _write_extras(tuning: TuneJob, model: EndToEnd, examples: LiveExamples) -> N
     test = examples.split(job.fold, "test")
     conditions = live_conditions(examples, test, job.seed, recognised=tuning.recognised)
     path = job.out / "conditions.csv"
-    predict_under(path, model, conditions, test, fusion=model.fusion, writes=first)
+    write_conditions(path, model, conditions, test, fusion=model.fusion, writes=first)
     write_live_probes(job.out / "probes.csv", model, examples, job.fold)
 
 

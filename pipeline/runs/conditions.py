@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,15 +33,6 @@ from pipeline.model.batch import Batch
 from pipeline.runs.layout import CONDITIONS
 from pipeline.runs.word_errors import TEXT
 from pipeline.training.loop import evaluate
-
-
-class ConditionExamples(ExampleSource, Protocol):
-    """Examples under a condition; the features of the slot `without`, if any, are to be zeroed."""
-
-    @property
-    def without(self) -> str:
-        """Name of a slot; empty: none."""
-        ...
 
 
 class Condition(NamedTuple):
@@ -62,15 +53,13 @@ class Condition(NamedTuple):
 
 @dataclass(frozen=True)
 class CachedCondition(Examples):
-    """Cached examples under a condition.
+    """Cached examples with other features in some slots.
 
     Attributes:
-        without: Slot whose features are to be zeroed; empty: none.
         swapped: By slot: id of the utterance that each one gets its features from.
         asr: Features of recognised words, for the text slot; None: those of the reference.
     """
 
-    without: str = ""
     swapped: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     asr: CacheReader | None = None
 
@@ -110,48 +99,27 @@ def conditions_of(
 
 
 def cached_conditions(
-    examples: Examples, test: Sequence[Label], seed: int, asr: CacheReader | None = None
-) -> Iterator[tuple[str, CachedCondition]]:
+    examples: Examples, test: Sequence[Label], seed: int, asr: Path | None = None
+) -> Iterator[tuple[Condition, CachedCondition]]:
     """The conditions of a model on caches, with the examples of each.
 
-    Without features of recognised words (`asr`) there is no `asr_text`.
+    Args:
+        examples: Features and labels.
+        test: Labels of the test split.
+        seed: Random seed of the exchange of texts.
+        asr: Cache folder of recognised words; None: there is no `asr_text`.
     """
     own = {each.name: getattr(examples, each.name) for each in fields(examples)}
+    recognised = None if asr is None else CacheReader(asr)
     for each in conditions_of(list(examples.readers), test, seed, recognised=asr is not None):
-        reader = asr if each.recognised else None
-        yield (
-            each.name,
-            CachedCondition(**own, without=each.without, swapped=each.swapped, asr=reader),
-        )
+        reader = recognised if each.recognised else None
+        yield each, CachedCondition(**own, swapped=each.swapped, asr=reader)
 
 
 def write_conditions(
     path: Path,
     model: FusionModel,
-    examples: Examples,
-    test: Sequence[Label],
-    seed: int,
-    *,
-    asr: Path | None = None,
-) -> None:
-    """Predict the test split from caches under each condition.
-
-    Args:
-        path: conditions.csv, with the columns `pipeline.runs.layout.CONDITIONS`.
-        model: The trained model.
-        examples: Features and labels.
-        test: Labels of the test split.
-        seed: Random seed of the exchange of texts.
-        asr: Cache folder of recognised words; None: there are none.
-    """
-    reader = None if asr is None else CacheReader(asr)
-    predict_under(path, model, cached_conditions(examples, test, seed, reader), test)
-
-
-def predict_under(
-    path: Path,
-    model: FusionModel,
-    conditions: Iterable[tuple[str, ConditionExamples]],
+    conditions: Iterable[tuple[Condition, ExampleSource]],
     test: Sequence[Label],
     *,
     fusion: FusionModel | None = None,
@@ -162,19 +130,17 @@ def predict_under(
     Args:
         path: The file, with the columns `pipeline.runs.layout.CONDITIONS`.
         model: The trained model.
-        conditions: Examples by condition.
+        conditions: Conditions with their examples.
         test: Labels of the test split.
         fusion: The part of the model that gets the features of all slots; None: the model itself.
         writes: Whether this process writes; of several that share the rows, all predict.
     """
     rows: list[list[str]] = []
-    for name, examples in conditions:
-        with _zeroed(fusion or model, examples.without):
+    for condition, examples in conditions:
+        with _zeroed(fusion or model, condition.without):
             guesses = evaluate(model, examples, test).probabilities.argmax(1)
-        names = (examples.classes[int(guess)] for guess in guesses)
-        rows += [
-            [label.id, name, label.label, guess] for label, guess in zip(test, names, strict=True)
-        ]
+        for label, guess in zip(test, guesses.tolist(), strict=True):
+            rows.append([label.id, condition.name, label.label, examples.classes[guess]])
     if writes:
         write_csv(path, CONDITIONS, rows)
 

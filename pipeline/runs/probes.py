@@ -31,52 +31,41 @@ from pipeline.runs.layout import PROBES
 
 ITERATIONS = 200  # of the fit; if it has not converged by then, the last iterate is taken
 _CHUNK = 64  # utterances read at once
+Vectors = NDArray[np.float64]
 
 
-def write_probes(path: Path, examples: Examples, fold: int) -> None:
+def write_probes(
+    path: Path,
+    classes: Sequence[str],
+    train: Sequence[Label],
+    test: Sequence[Label],
+    vectors: Mapping[str, tuple[Vectors, Vectors]],
+) -> None:
     """Fit a probe on each slot of a fold, and write its test predictions.
 
     Args:
         path: probes.csv, with the columns `pipeline.runs.layout.PROBES` and `p_<class>`.
-        examples: Features and labels.
-        fold: Fold whose training split is fitted, and whose test split is predicted.
+        classes: Class names.
+        train: Training split.
+        test: Test split.
+        vectors: By slot: vectors `[M, D]` of the training split, and `[N, D]` of the test split.
     """
-    train, test = examples.split(fold, "train"), examples.split(fold, "test")
-    found = {slot: probe(examples, slot, train, test) for slot in examples.readers}
-    write_probe_rows(path, examples.classes, test, found)
-
-
-def write_probe_rows(
-    path: Path,
-    classes: Sequence[str],
-    test: Sequence[Label],
-    found: Mapping[str, NDArray[np.float64]],
-) -> None:
-    """Write probes.csv: probabilities `[N, K]` of the test utterances, by slot."""
+    targets = [label.label for label in train]
     rows = [
         [label.id, slot, label.label, classes[int(row.argmax())], *(f"{p:.9g}" for p in row)]
-        for slot, predicted in found.items()
-        for label, row in zip(test, predicted, strict=True)
+        for slot, (fitted, tested) in vectors.items()
+        for label, row in zip(test, fit_probe(fitted, tested, targets, classes), strict=True)
     ]
     write_csv(path, [*PROBES, *(f"p_{name}" for name in classes)], rows)
 
 
-def probe(
-    examples: Examples, slot: str, train: Sequence[Label], test: Sequence[Label]
+def fit_probe(
+    train: Vectors, test: Vectors, targets: Sequence[str], classes: Sequence[str]
 ) -> NDArray[np.float64]:
-    """Probabilities `[N, K]` of the test utterances; a class without training utterances gets 0."""
-    targets = [label.label for label in train]
-    inputs = vectors(examples, slot, train), vectors(examples, slot, test)
-    return fit_and_predict(*inputs, targets, examples.classes)
+    """Fit a probe to vectors `[M, D]` and their labels; its probabilities `[N, K]` for others.
 
-
-def fit_and_predict(
-    train: NDArray[np.float64],
-    test: NDArray[np.float64],
-    targets: Sequence[str],
-    classes: Sequence[str],
-) -> NDArray[np.float64]:
-    """Fit a probe to vectors `[M, D]` and their labels; its probabilities for vectors `[N, D]`."""
+    A class without training utterances gets 0.
+    """
     result = np.zeros((len(test), len(classes)))
     if len(set(targets)) == 1:  # a regression needs two classes
         result[:, classes.index(targets[0])] = 1.0
@@ -91,8 +80,8 @@ def fit_and_predict(
 
 
 @torch.inference_mode()
-def vectors(examples: Examples, slot: str, labels: Sequence[Label]) -> NDArray[np.float64]:
-    """One vector an utterance, `[N, D]`."""
+def cached_vectors(examples: Examples, slot: str, labels: Sequence[Label]) -> Vectors:
+    """One vector per utterance, `[N, D]`."""
     reader = examples.readers[slot]
     ids = [label.id for label in labels]
     parts = [
@@ -102,7 +91,7 @@ def vectors(examples: Examples, slot: str, labels: Sequence[Label]) -> NDArray[n
     return np.concatenate(parts)
 
 
-def time_averages(stream: Stream, spec: StreamSpec) -> NDArray[np.float64]:
+def time_averages(stream: Stream, spec: StreamSpec) -> Vectors:
     """Means of frames over time, `[B, D]`, or the shares of frames in each bin, `[B, bins]`."""
     stream = stream.to("cpu")
     if spec.bins is None:

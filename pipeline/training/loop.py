@@ -20,11 +20,11 @@ Shapes: B rows of a batch (utterances or dialogues), N scored utterances or turn
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from features.errors import HeronryError, ParamsError
 from pipeline.data.batching import batch_count, ordered_batches, shuffled_batches
 from pipeline.data.source import ExampleSource
 from pipeline.metrics import validation_scores
-from pipeline.model.base import FusionModel
+from pipeline.model.base import FusionModel, Unit
 from pipeline.model.batch import Batch
 from pipeline.model.losses import BinaryCrossEntropy, Criterion, CrossEntropy, Focal, class_weights
 from pipeline.params.training import TrainParams
@@ -54,6 +54,7 @@ from pipeline.training.state import (
     load_trainable,
 )
 
+Result = TypeVar("Result")
 EVALUATION_BATCH = 64  # utterances (dialogues); changes no number beyond float rounding
 SMALLEST_SCALE = 2.0**-14  # of a float16 loss: reached when 30 steps in a row had to be left out
 
@@ -218,56 +219,60 @@ class Scored:
     loss: float
 
 
-class _Part(NamedTuple):
-    """Output on one part of a batch: probabilities `[N, K]`, mean loss, and its divisor."""
-
-    ids: tuple[str, ...]
-    probabilities: NDArray[np.float64]
-    loss: float
-    size: float
-
-
 def evaluate(
     model: FusionModel,
     examples: ExampleSource,
     labels: Sequence[Label],
     progress: Progress = SILENT,
 ) -> Scored:
-    """Probabilities and loss of some utterances, in eval mode.
+    """Probabilities and loss of some utterances, in eval mode."""
 
-    Processes that share the rows of each batch all get the whole result.
-    """
-    model.eval()
-    ranks = ranks_of(examples)
-    fitting = Fitting(report=progress.message)
+    def score(part: Batch) -> tuple[NDArray[np.float64], float, float]:
+        prediction = model(part)
+        logits, truth = scored(part, prediction.logits)
+        loss = float(model.loss(prediction, part))
+        return logits.double().softmax(1).cpu().numpy(), loss, model.criterion.size(truth)
+
     rows: list[NDArray[np.float64]] = [np.empty(0)] * len(labels)
     total = size = 0.0
-    for places, batch in ordered_batches(examples, labels, EVALUATION_BATCH, unit=model.unit):
-        where = {labels[place].id: place for place in places}
-        found = ranks.gather_from(partial(_evaluate_batch, model, fitting, batch), FAULTS)
-        parts = list(chain.from_iterable(found))
-        for part in parts:
-            total, size = total + part.loss * part.size, size + part.size
-            for id, row in zip(part.ids, part.probabilities, strict=True):
-                rows[where[id]] = row
-        progress.advance(tuple(id for part in parts for id in part.ids), None)
+    parts = in_parts(model, examples, labels, score, unit=model.unit, progress=progress)
+    for places, (probabilities, loss, count) in parts:
+        total, size = total + loss * count, size + count
+        for place, row in zip(places, probabilities, strict=True):
+            rows[place] = row
     return Scored(np.stack(rows), total / size)
 
 
-def _evaluate_batch(model: FusionModel, fitting: Fitting, batch: Batch) -> list[_Part]:
-    """A batch in parts that fit; a filler is computed, since all processes are, and not counted."""
-    device = device_of(model)
-    with torch.inference_mode():
-        parts = fitting.all(batch, lambda part: _evaluate_part(model, part.to(device)))
-    return [] if isinstance(batch, FillerBatch) else parts
+def in_parts(
+    model: FusionModel,
+    examples: ExampleSource,
+    labels: Sequence[Label],
+    compute: Callable[[Batch], Result],
+    *,
+    unit: Unit = "utterance",
+    progress: Progress = SILENT,
+) -> Iterator[tuple[list[int], Result]]:
+    """Compute something of all utterances in eval mode, in parts that fit the device.
 
+    Yields the places in `labels` of a part's utterances, and its result. Processes that share the
+    rows of each batch all get the results of all.
+    """
+    model.eval()
+    device, ranks, fitting = device_of(model), ranks_of(examples), Fitting(report=progress.message)
 
-def _evaluate_part(model: FusionModel, batch: Batch) -> _Part:
-    prediction = model(batch)
-    logits, truth = scored(batch, prediction.logits)
-    loss = float(model.loss(prediction, batch))
-    probabilities = logits.double().softmax(1).cpu().numpy()
-    return _Part(batch.ids, probabilities, loss, model.criterion.size(truth))
+    def of_part(part: Batch) -> tuple[tuple[str, ...], Result]:
+        return part.ids, compute(part.to(device))
+
+    def of_batch(batch: Batch) -> list[tuple[tuple[str, ...], Result]]:
+        with torch.inference_mode():
+            return [] if isinstance(batch, FillerBatch) else fitting.all(batch, of_part)
+
+    for places, batch in ordered_batches(examples, labels, EVALUATION_BATCH, unit=unit):
+        where = {labels[place].id: place for place in places}
+        parts = list(chain.from_iterable(ranks.gather_from(partial(of_batch, batch), FAULTS)))
+        for ids, result in parts:
+            yield [where[id] for id in ids], result
+        progress.advance(tuple(id for ids, _ in parts for id in ids), None)
 
 
 class BatchLoss(NamedTuple):

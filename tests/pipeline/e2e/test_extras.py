@@ -11,7 +11,7 @@ import torch
 from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
 from pipeline.e2e.extras import live_conditions, live_vectors
 from pipeline.e2e.source import LiveExamples
-from pipeline.runs.conditions import conditions_of, predict_under, write_conditions
+from pipeline.runs.conditions import cached_conditions, conditions_of, write_conditions
 from pipeline.training.loop import evaluate
 from tests.conftest import ManifestMaker
 from tests.pipeline.e2e.test_model import dialogues
@@ -33,7 +33,7 @@ def live(make_manifest: ManifestMaker, tmp_path: Path) -> LiveExamples:
 
 def test_the_text_slot_alone_reads_other_words(live: LiveExamples) -> None:
     test = live.labels
-    found = dict(live_conditions(live, test, 5, recognised=True))
+    found = {each.name: e for each, e in live_conditions(live, test, 5, recognised=True)}
     assert list(found) == ["without_text", "without_speech", "shuffled_text", "asr_text"]
     (shuffled,) = (c for c in conditions_of([*live.specs], test, 5, recognised=False) if c.swapped)
     said = {u.id: u.text for u in live.utterances.values()}
@@ -66,8 +66,9 @@ def test_predictions_are_those_on_caches(
         means = evaluate(model, live, live.labels).probabilities.mean(0)
         list(model.fusion.parameters())[-1].sub_(torch.from_numpy(means).log())
     changed = live_conditions(live, live.labels, 5, recognised=False)
-    predict_under(tmp_path / "live.csv", model, changed, live.labels, fusion=model.fusion)
-    write_conditions(tmp_path / "cached.csv", model.fusion, cached, live.labels, 5)
+    write_conditions(tmp_path / "live.csv", model, changed, live.labels, fusion=model.fusion)
+    on_caches = cached_conditions(cached, live.labels, 5)
+    write_conditions(tmp_path / "cached.csv", model.fusion, on_caches, live.labels)
     assert (tmp_path / "live.csv").read_text() == (tmp_path / "cached.csv").read_text()
     found = predictions(tmp_path / "live.csv")
     guesses = evaluate(model, live, live.labels).probabilities.argmax(1)
@@ -84,8 +85,9 @@ def test_turns_of_dialogues_get_the_words_that_cached_ones_get(
     live = live_of(manifest, model.backbones)
     cached = cached_of(manifest, {"text": entry}, tmp_path, private_store, "float32")
     changed = live_conditions(live, live.labels, 5, recognised=False)
-    predict_under(tmp_path / "live.csv", model, changed, live.labels, fusion=model.fusion)
-    write_conditions(tmp_path / "cached.csv", model.fusion, cached, live.labels, 5)
+    write_conditions(tmp_path / "live.csv", model, changed, live.labels, fusion=model.fusion)
+    on_caches = cached_conditions(cached, live.labels, 5)
+    write_conditions(tmp_path / "cached.csv", model.fusion, on_caches, live.labels)
     found = (tmp_path / "live.csv").read_text()
     assert found == (tmp_path / "cached.csv").read_text()
     assert found.count("shuffled_text") == len(live.labels)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -20,7 +21,7 @@ from pipeline.data.examples import Examples, join
 from pipeline.model.checkpoint import make_model
 from pipeline.params.training import TrainParams
 from pipeline.runs.conditions import cached_conditions, write_conditions
-from pipeline.runs.probes import probe, vectors, write_probes
+from pipeline.runs.probes import cached_vectors, fit_probe, write_probes
 from pipeline.training.loop import fit
 
 CLASSES = ["calm", "angry", "sad"]
@@ -74,11 +75,22 @@ def accuracies(path: Path, column: str) -> dict[str, float]:
 
 
 def test_a_probe_finds_what_its_slot_holds(examples: Examples, tmp_path: Path) -> None:
-    write_probes(tmp_path / "probes.csv", examples, 0)
+    train, test = examples.split(0, "train"), examples.split(0, "test")
+    vectors = {
+        slot: (cached_vectors(examples, slot, train), cached_vectors(examples, slot, test))
+        for slot in examples.readers
+    }
+    write_probes(tmp_path / "probes.csv", CLASSES, train, test, vectors)
     found = accuracies(tmp_path / "probes.csv", "slot")
     assert found["text"] > 0.85
     assert found["prosody"] > 0.5
     assert abs(found["speech"] - 1 / 3) < 0.2  # noise: chance, within two deviations and a half
+
+
+def probe(examples: Examples, train: list[Label], test: list[Label]) -> NDArray[np.float64]:
+    """Probabilities by a probe on the text."""
+    inputs = cached_vectors(examples, "text", train), cached_vectors(examples, "text", test)
+    return fit_probe(*inputs, [label.label for label in train], CLASSES)
 
 
 def test_a_probe_is_the_library_s_regression_on_time_averages(examples: Examples) -> None:
@@ -94,12 +106,12 @@ def test_a_probe_is_the_library_s_regression_on_time_averages(examples: Examples
     model.fit(scaler.transform(means(train)), [label.label for label in train])
     order = [list(model.classes_).index(name) for name in CLASSES]
     expected = model.predict_proba(scaler.transform(means(test)))[:, order]
-    np.testing.assert_allclose(probe(examples, "text", train, test), expected, atol=1e-6)
+    np.testing.assert_allclose(probe(examples, train, test), expected, atol=1e-6)
 
 
 def test_bins_become_shares_of_frames(examples: Examples) -> None:
     test = examples.split(0, "test")
-    shares = vectors(examples, "prosody", test)
+    shares = cached_vectors(examples, "prosody", test)
     bins = examples.readers["prosody"].batch([test[0].id]).unpad()[0].tolist()
     assert shares.shape == (len(test), BINS)
     assert shares[0].tolist() == [bins.count(number) / len(bins) for number in range(BINS)]
@@ -109,10 +121,10 @@ def test_a_class_without_training_rows_gets_nothing(examples: Examples) -> None:
     train = [label for label in examples.split(0, "train") if label.label != "angry"]
     one = [label for label in train if label.label == "sad"]
     test = examples.split(0, "test")
-    found = probe(examples, "text", train, test)
+    found = probe(examples, train, test)
     assert (found[:, 1] == 0).all()
     np.testing.assert_allclose(found.sum(1), 1)
-    assert (probe(examples, "text", one, test) == [0, 0, 1]).all()
+    assert (probe(examples, one, test) == [0, 0, 1]).all()
 
 
 def test_conditions_take_away_what_the_model_used(examples: Examples, tmp_path: Path) -> None:
@@ -122,7 +134,7 @@ def test_conditions_take_away_what_the_model_used(examples: Examples, tmp_path: 
     params = TrainParams(epochs=30, lr=1e-2, batch_size=16, patience=30)
     train, valid = examples.split(0, "train"), examples.split(0, "valid")
     fit(model, examples, train=train, valid=valid, params=params, seed=0)
-    write_conditions(tmp_path / "c.csv", model, examples, test, 0)
+    write_conditions(tmp_path / "c.csv", model, cached_conditions(examples, test, 0), test)
     found = accuracies(tmp_path / "c.csv", "condition")
     names = {"without_text", "without_speech", "without_prosody", "shuffled_text"}
     assert set(found) == names
@@ -133,7 +145,8 @@ def test_conditions_take_away_what_the_model_used(examples: Examples, tmp_path: 
 
 def test_shuffling_gives_everyone_another_s_text(examples: Examples) -> None:
     test = examples.split(0, "test")
-    altered = dict(cached_conditions(examples, test, 5))["shuffled_text"]
+    by_name = {each.name: changed for each, changed in cached_conditions(examples, test, 5)}
+    altered = by_name["shuffled_text"]
     source = altered.swapped["text"]
     assert set(source) == set(source.values()) == {label.id for label in test}
     assert all(id != other for id, other in source.items())
@@ -147,5 +160,5 @@ def test_shuffling_gives_everyone_another_s_text(examples: Examples) -> None:
 
 def test_a_model_of_one_slot_is_not_left_without_it(examples: Examples) -> None:
     alone = Examples({"text": examples.readers["text"]}, examples.labels, CLASSES, examples.dropped)
-    names = [name for name, _ in cached_conditions(alone, alone.split(0, "test"), 0)]
+    names = [each.name for each, _ in cached_conditions(alone, alone.split(0, "test"), 0)]
     assert names == ["shuffled_text"]
