@@ -55,14 +55,7 @@ class LiveCondition(LiveExamples):
 def live_conditions(
     examples: LiveExamples, test: Sequence[Label], seed: int, *, recognised: bool
 ) -> Iterator[tuple[Condition, LiveCondition]]:
-    """The conditions of a model, with the examples of each.
-
-    Args:
-        examples: Examples of the tuned backbones.
-        test: Labels of the test split.
-        seed: Random seed of the exchange of texts, as on caches.
-        recognised: Whether to test on recognised words.
-    """
+    """The conditions of a model, with the examples of each; texts are exchanged as on caches."""
     own = {each.name: getattr(examples, each.name) for each in dataclasses.fields(examples)}
     for each in conditions_of(list(examples.specs), test, seed, recognised=recognised):
         yield each, LiveCondition(**own, instead=dict(_instead(examples, test, each)))
@@ -73,11 +66,7 @@ def live_recognised(
 ) -> dict[str, Any] | None:
     """Facts about the test on recognised words, for run.json; None: there is no such test.
 
-    Args:
-        params: params.yaml.
-        model: Entry of the model; its `asr` asks for the test.
-        examples: All usable utterances.
-        text: `backbone`, `spec` and `provenance` of the text slot; None: it is not filled.
+    `text` holds `backbone`, `spec` and `provenance` of the text slot; None if it is not filled.
     """
     if params.backbone(model.asr).kind == "none" or text is None:
         return None

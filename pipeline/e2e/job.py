@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -60,27 +60,21 @@ class TuneJob:
     recognised: bool = False
 
 
-class Size(NamedTuple):
-    """Numbers of parameters of a model.
-
-    Attributes:
-        trained: Those with gradients, adapters among them.
-        total: All without adapters, which are merged into the weights in the end.
-    """
-
-    trained: int
-    total: int
-
-
-def run_tune_job(tuning: TuneJob, show: ShowLine | None = None, *, every: float = 30.0) -> Size:
+def run_tune_job(
+    tuning: TuneJob, show: ShowLine | None = None, *, every: float = 30.0
+) -> dict[str, int]:
     """Train, predict, export, and write the files of the job's folder.
 
     Of several processes all train and predict, and the first one writes.
 
     Args:
-        tuning: What to train.
+        tuning: The training.
         show: Shows its progress; None: nothing is shown.
         every: Seconds between two lines within an epoch.
+
+    Returns:
+        Numbers of parameters for run.json: `parameters` that are trained, with adapters, and
+        `parameters_total` without adapters, which are merged into the weights.
 
     Raises:
         StoppedError: If SIGTERM arrived; the training is saved.
@@ -106,7 +100,7 @@ def run_tune_job(tuning: TuneJob, show: ShowLine | None = None, *, every: float 
             _export(tuning, model, examples)
         ranks.wait()
     JobProgress(job, show).finish(fitted)
-    return Size(trained, parameter_count(model, trained=False))
+    return {"parameters": trained, "parameters_total": parameter_count(model, trained=False)}
 
 
 def _make(tuning: TuneJob) -> tuple[EndToEnd, LiveExamples]:

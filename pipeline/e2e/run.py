@@ -21,7 +21,7 @@ from features.errors import ParamsError
 from features.process.terminal import LiveLines
 from pipeline.data.examples import join
 from pipeline.e2e.extras import live_recognised
-from pipeline.e2e.job import Size, TuneJob, run_tune_job
+from pipeline.e2e.job import TuneJob, run_tune_job
 from pipeline.e2e.setup import (
     cached_slots,
     check_same_splits,
@@ -33,7 +33,6 @@ from pipeline.e2e.setup import (
 )
 from pipeline.e2e.source import LiveExamples
 from pipeline.params.file import Params, own_problems
-from pipeline.runs.job import Job
 from pipeline.runs.record import Run
 from pipeline.runtime.pool import available_cores
 from pipeline.runtime.resume import forget, run_folder, shard_checksums
@@ -85,14 +84,17 @@ def finetune_model(
     jobs = run.jobs(examples.labels, cached, device, kept=kept)
     recognised = asr is not None
     tuning = TuneJob(jobs[0], entries, examples, params.tuning(), corpus, recognised=recognised)
-    size = _run_all(tuning, jobs)
+    lines, parameters = LiveLines(), dict[str, int]()  # which are the same for all jobs
+    for number, job in enumerate(jobs):
+        show = partial(lines.show, number) if ranks.is_first else None
+        parameters = run_tune_job(replace(tuning, job=job), show, every=lines.every)
     if not ranks.is_first:
         return run.out
     run.write(
         examples,
         slots=slots,
         asr=asr,
-        parameters={"parameters": size.trained, "parameters_total": size.total},
+        parameters=parameters,
         seconds=time.monotonic() - started,
         device=device,
         processes=ranks.count,
@@ -130,20 +132,14 @@ def _provenance(
 ) -> dict[str, Mapping[str, Any]]:
     """Provenance by slot: of live slots their backbones', of others that of their caches."""
     live = {slot: entry.provenance(examples.backbones[slot]) for slot, entry in entries.items()}
-    return {
-        **live,
-        **{slot: reader.provenance for slot, reader in examples.cached.readers.items()},
-    }
+    cached = {slot: reader.provenance for slot, reader in examples.cached.readers.items()}
+    return {**live, **cached}
 
 
 def tune_folder(run: Run, examples: LiveExamples, slots: Mapping[str, Any], device: str) -> Path:
     """Folder of the half-done trainings of a run, named by everything that decides its numbers.
 
-    Args:
-        run: The run.
-        examples: The usable utterances.
-        slots: Content of `slots` in run.json: provenance by slot, with the hashes of weights.
-        device: Where to compute; its kind counts, not its number.
+    `slots` is the content of `slots` in run.json: provenance by slot, with the hashes of weights.
     """
     tuning = dataclasses.asdict(run.params.tuning())
     read = (examples.utterances[label.id] for label in examples.labels)
@@ -169,12 +165,3 @@ def _check_same(ranks: Ranks, kept: Path) -> None:
             "libraries or sources than process 0; expected the same on all hosts: the same commit, "
             "`dvc pull` or `dvc checkout`, and the same packages"
         )
-
-
-def _run_all(tuning: TuneJob, jobs: list[Job]) -> Size:
-    """Run one job after the other; all models have the same size."""
-    lines, sizes = LiveLines(), set()
-    for number, job in enumerate(jobs):
-        show = partial(lines.show, number) if tuning.examples.ranks.is_first else None
-        sizes.add(run_tune_job(replace(tuning, job=job), show, every=lines.every))
-    return sizes.pop()

@@ -82,15 +82,7 @@ def live_examples(
     manifest: Manifest,
     entries: Mapping[str, BackboneEntry],
 ) -> LiveExamples:
-    """All labelled utterances, as the backbones read them; which they can read is not known yet.
-
-    Args:
-        params: params.yaml.
-        model: Entry of the model.
-        cached: Labels, and the streams of the other slots.
-        manifest: The manifest, its audio located.
-        entries: Entries of the live slots' backbones, which are built here.
-    """
+    """All labelled utterances, as the backbones read them; which they can read is not known yet."""
     backbones = {slot: entry.build() for slot, entry in entries.items()}
     for slot, entry in entries.items():
         if leaves_weights_open(entry):
@@ -141,8 +133,8 @@ def warm_start(fusion: FusionModel, init: Path, job: Job, description: Mapping[s
     Args:
         fusion: A new fusion.
         init: Folder of the earlier run.
-        job: Seed and fold.
-        description: What model.json would say of the fusion.
+        job: The training, for its seed and fold.
+        description: Content that model.json would have for the fusion.
 
     Raises:
         ParamsError: If the earlier run has no such seed and fold, or another fusion.

@@ -140,7 +140,7 @@ class LiveExamples:
     def make_all(self, make: Callable[[T], Batch], members: Sequence[T]) -> Iterator[Batch]:
         """Batches in order, made `threads` ahead of the caller."""
         with device_threads(self.threads, "heronry-live") as pool:
-            coming: deque[Future[Batch]] = deque()
+            coming: deque[Future[Batch]] = deque()  # in the order of their members
             for each in members:
                 coming.append(pool.submit(make, each))
                 if len(coming) > self.threads:

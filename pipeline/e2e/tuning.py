@@ -68,22 +68,19 @@ def anatomy(network: nn.Module) -> Anatomy:
     )
 
 
-def units(network: nn.Module, parts: Anatomy) -> Iterator[tuple[str, nn.Module]]:
-    """The largest modules, by name, that each lie within one part."""
-    yield from _units(network, "", (*parts.front, *parts.blocks, *parts.top))
-
-
-def _units(module: nn.Module, name: str, parts: Sequence[str]) -> Iterator[tuple[str, nn.Module]]:
+def units(module: nn.Module, parts: Sequence[str], name: str = "") -> Iterator[nn.Module]:
+    """The largest modules that each lie within one part."""
     for child_name, child in module.named_children():
         full = f"{name}.{child_name}" if name else child_name
-        if any(part.startswith(f"{full}.") for part in parts):
-            yield from _units(child, full, parts)
+        if any(part.startswith(f"{full}.") for part in parts):  # it reaches beyond that part
+            yield from units(child, parts, full)
         else:
-            yield full, child
+            yield child
 
 
 def _blocks(network: nn.Module) -> list[str]:
     found: list[str] = []
+    # Outer modules come first, so that a list within a block is none of its own.
     for name, module in network.named_modules():
         if _within(name, found) is None and isinstance(module, nn.ModuleList | nn.Sequential):
             children = list(module.named_children())
@@ -157,7 +154,7 @@ class Tuned:
 
     def scales(self, lr: float) -> Iterator[tuple[float, nn.Parameter]]:
         """Trained parameters, each with its learning rate as a multiple of the protocol's `lr`."""
-        slot = (self.how.lr or lr) / lr
+        slot = (self.how.lr or lr) / lr  # the schedule multiplies the protocol's rate
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
                 below = len(self.parts.blocks) - self.parts.depth(name)
@@ -182,7 +179,7 @@ def tune(network: nn.Module, how: SlotTuning, lora: LoraParams, slot: str) -> Tu
             f"e2e.slots.{slot}.freeze_layers: given {how.freeze_layers}; expected at most "
             f"{len(parts.blocks)}, the blocks of this {type(network).__name__}"
         )
-    network.requires_grad_(requires_grad=False)
+    network.requires_grad_(requires_grad=False)  # adapters are added with gradients
     adapters = None
     if how.tune == "lora":
         adapters = _adapted(network, parts, how, lora, slot)
@@ -224,7 +221,7 @@ def _resting(network: nn.Module, parts: Anatomy) -> Iterator[nn.Module]:
         for name, parameter in network.named_parameters()
         if parts.depth(name) == 0 and not parts.in_front(name)
     ]
-    for _, module in units(network, parts):
+    for module in units(network, (*parts.front, *parts.blocks, *parts.top)):
         # A module without parameters, such as a dropout, counts as one below the blocks.
         own = [parameter.requires_grad for parameter in module.parameters()]
         if not any(own or below):

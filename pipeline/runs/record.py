@@ -118,14 +118,7 @@ class Run:
     def jobs(
         self, labels: Sequence[Label], slots: Mapping[str, Path], device: str, **settings: Any
     ) -> list[Job]:
-        """One job for each seed and fold, seeds first.
-
-        Args:
-            labels: Labels that the jobs know.
-            slots: Cache folder by slot.
-            device: Where to compute.
-            settings: Further fields of `Job`.
-        """
+        """One job for each seed and fold, seeds first; `settings` are further fields of `Job`."""
         return [
             Job(
                 title=self.title,

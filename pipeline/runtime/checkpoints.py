@@ -30,6 +30,7 @@ from features.files.json_text import parse_json
 from features.files.reading import check_regular
 from features.files.writing import follow_umask, replacing
 from pipeline.runtime.resume import NAME
+from pipeline.training.loop import device_of
 from pipeline.training.state import CurrentEpoch, Epoch, Training, load_trainable, trainable_state
 
 SAVE_SECONDS = 5.0  # between two checkpoints: a shorter training is repeated as fast as resumed
@@ -239,7 +240,7 @@ def restore_tensors(training: Training, tensors: Mapping[str, Tensor]) -> None:
     optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
     torch.set_rng_state(own["rng.cpu"])
     if "rng.cuda" in own:
-        torch.cuda.set_rng_state(own["rng.cuda"], _device(training))
+        torch.cuda.set_rng_state(own["rng.cuda"], device_of(training.model))
     if not known:
         ranks.seed_others(tensors["rng.cpu"].tolist())
 
@@ -249,8 +250,8 @@ def _own_tensors(training: Training) -> dict[str, Tensor]:
     for index, state in training.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
     tensors["rng.cpu"] = torch.get_rng_state()
-    if _device(training).type == "cuda":
-        tensors["rng.cuda"] = torch.cuda.get_rng_state(_device(training))
+    if device_of(training.model).type == "cuda":
+        tensors["rng.cuda"] = torch.cuda.get_rng_state(device_of(training.model))
     return tensors
 
 
@@ -262,10 +263,6 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors whose names begin with a prefix, by the rest of their names."""
     names = [name for name in tensors if name.startswith(prefix)]
     return {name.removeprefix(prefix): tensors[name] for name in names}
-
-
-def _device(training: Training) -> torch.device:
-    return next(training.model.parameters()).device
 
 
 def write_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

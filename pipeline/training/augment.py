@@ -90,7 +90,7 @@ def _blend(stream: Stream, mates: Tensor, share: Tensor) -> Stream:
     part = share[:, None, None].to(stream.values.dtype)
     # Frames beyond the mask hold zeros (docs/format.md), so that the shorter one adds nothing.
     values = part * stream.values + (1 - part) * stream.values[mates]
-    alone = (share == 1)[:, None]
+    alone = (share == 1)[:, None]  # not blended: frames of the other must not appear as zeros
     return Stream(values, torch.where(alone, stream.mask, stream.mask | stream.mask[mates]))
 
 

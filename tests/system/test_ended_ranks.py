@@ -130,7 +130,7 @@ def test_a_checkpoint_is_for_any_number_of_processes(
 
 
 @pytest.mark.slow
-def test_a_fault_in_one_process_is_told_once(params: Params, tmp_path: Path) -> None:
+def test_a_fault_in_one_process_is_reported_once(params: Params, tmp_path: Path) -> None:
     """What does not fit is cut, and the result stays; a loss that is not finite ends all."""
     params = without_dropout(params, tmp_path)
     params.models["m"]["train"] |= {"epochs": 2}

@@ -199,10 +199,10 @@ def test_a_cpu_maps_and_processes_divide_a_device() -> None:
 
 
 class Silent:
-    """A device that does not tell how much memory it has."""
+    """A device that does not report its free memory."""
 
 
-def test_a_device_that_cannot_tell_its_memory_gets_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_of_unknown_memory_gets_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_device_module", lambda _: Silent)
     assert resident.free_bytes("mps") == 0
 
@@ -245,7 +245,7 @@ def test_dialogues_of_a_job_give_the_same_bytes_either_way(tmp_path: Path) -> No
     assert results(tmp_path / "streamed") == results(tmp_path / "copied")
 
 
-def test_a_run_lets_go_of_its_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_are_removed_after_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = project(tmp_path, monkeypatch)
     expected = without_seconds(results(train_model(params, "m", "c", device="cpu", workers=1)))
     made: list[int] = []

@@ -90,7 +90,7 @@ def test_the_layer_is_the_same_setting(
     exported_entry(whole, tmp_path / "out").build()
 
 
-def test_pooling_is_no_matter_of_the_folder(tmp_path: Path, make_manifest: ManifestMaker) -> None:
+def test_pooling_does_not_change_the_folder(tmp_path: Path, make_manifest: ManifestMaker) -> None:
     manifest, entry = make_manifest(SECONDS), entry_of("bert", tmp_path, pooling="first")
     backbone = trained(entry, manifest)
     export(tmp_path / "out", entry, backbone, "tones", list(manifest))
@@ -164,7 +164,9 @@ def test_signal_processing_has_nothing_to_export() -> None:
     assert not exportable(backbone_entry("tone", {}).build())
 
 
-def test_what_was_inherited_is_not_said_twice(tmp_path: Path, make_manifest: ManifestMaker) -> None:
+def test_inherited_training_utterances_are_listed_once(
+    tmp_path: Path, make_manifest: ManifestMaker
+) -> None:
     manifest, entry = make_manifest(SECONDS), entry_of("bert", tmp_path)
     write_trained_on(Path(str(entry.options["checkpoint"])), "tones", list(manifest))
     export(tmp_path / "out", entry, entry.build(), "tones", list(manifest))

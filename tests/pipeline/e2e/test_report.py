@@ -1,4 +1,4 @@
-"""What a fine-tuned run tells beside its scores is what the run on caches tells.
+"""A fine-tuned run reports conditions and probes as the run on caches does.
 
 With everything frozen and the fusion at rate 0 both regimes hold the same model, so that each
 difference would be one of how it is tested.
@@ -41,7 +41,7 @@ def with_recognised(params: Params) -> Params:
 
 
 @pytest.mark.slow
-def test_a_run_that_trains_nothing_tells_what_the_cached_one_tells(
+def test_a_run_that_trains_nothing_reports_what_the_cached_one_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private_store: Path
 ) -> None:
     """It begins with that run's fusion, which is saved as it was."""
@@ -73,12 +73,12 @@ def test_a_run_that_trains_nothing_tells_what_the_cached_one_tells(
     heard, live = (json.loads((run / "run.json").read_text())["asr"] for run in (CACHED, RUN))
     assert [heard[key] for key in keys] == [live[key] for key in keys] == [8, 5, 10, 30]
     reports = [evaluate(run, Path("data/mine/labels")) for run in (CACHED, RUN)]
-    told = [section_words("robustness", report) for report in reports]
-    assert told[0] == told[1]
+    printed = [section_words("robustness", report) for report in reports]
+    assert printed[0] == printed[1]
     tuned = ["those of the tuned networks" in section_words("scores", report) for report in reports]
     assert tuned == [False, True]
     for name in ("without text", "without speech", "without prosody", "shuffled text", "(ASR)"):
-        assert name in told[0]
+        assert name in printed[0]
 
 
 def shares(rows: list[dict[str, str]]) -> list[float]:

@@ -1,4 +1,4 @@
-"""End to end from audio files to a report: it learns, repeats itself, begins where it is told."""
+"""End to end from audio files to a report: it learns, repeats itself, and starts from a run."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_it_learns_repeats_itself_and_ends_in_a_report(tmp_path: Path, private_s
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("corpus")
-def test_what_does_not_fit_is_refused_as_a_beginning(tmp_path: Path, private_store: Path) -> None:
+def test_unsuitable_initial_runs_are_refused(tmp_path: Path, private_store: Path) -> None:
     init: dict[str, str | None] = {"run": "runs/cached/mine/m", "sha256": None}
     params = params_of(tmp_path, init=init)
     cached(params, private_store, "words", "voice", "tone")
@@ -108,7 +108,7 @@ def test_what_does_not_fit_is_refused_as_a_beginning(tmp_path: Path, private_sto
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("corpus")
-def test_the_gate_asks_the_checkpoints_it_begins_with(
+def test_leak_gate_checks_the_pretrained_checkpoints(
     tmp_path: Path, private_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By way of the stage: an encoder of this fold may go on, one that heard the test may not."""
@@ -145,9 +145,9 @@ def test_clips_that_cannot_be_read_are_left_out(
     assert list(run["dropped"]) == ["0_0"]
     assert run["dropped"]["0_0"].startswith("speech: has 320 samples")
     assert run["utterances"] == 47
-    told = capsys.readouterr().err
-    assert "1 of 48 utterances are left out" in told
-    assert "fine-tune m on mine: 2 classes, " in told
+    printed = capsys.readouterr().err
+    assert "1 of 48 utterances are left out" in printed
+    assert "fine-tune m on mine: 2 classes, " in printed
     rows = read_rows(RUN / "seed_0/fold_0/backbones/text" / TRAINED_ON, TrainedOn)
     assert "0_0" not in {row.id for row in rows}
 

@@ -1,4 +1,4 @@
-"""What of a network is trained, how fast, and by which detour."""
+"""What is trained of a network: its parts, rates, adapters and masking."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def test_every_parameter_has_its_part(family: str, tmp_path: Path) -> None:
     assert bool(front) == (slot_of(entry_of(family, tmp_path / "again")) != "text")
     assert all("conv" in name for name in front)
     assert sorted(set(map(parts.depth, names))) == list(range(len(parts.blocks) + 1))
-    covered = [id(p) for _, module in units(network, parts) for p in module.parameters()]
+    outer = (*parts.front, *parts.blocks, *parts.top)
+    covered = [id(p) for module in units(network, outer) for p in module.parameters()]
     assert len(covered) == len(set(covered))
 
 
@@ -73,7 +74,7 @@ def test_merged_adapters_equal_unmerged(
         for name, value in model.named_parameters():
             if "lora_B" in name:
                 assert float(value.abs().max()) > 0, name
-                value.mul_(4)  # so that adapters tell
+                value.mul_(4)  # so that adapters show
     unmerged = logits(model, batch)
     assert float((unmerged - before).abs().max()) > 1e-4
     model.merge()

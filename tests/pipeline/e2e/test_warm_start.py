@@ -1,4 +1,4 @@
-"""The run that end-to-end training begins with is found anywhere, and is the one meant."""
+"""The run that end-to-end training starts from is found from anywhere, and checked by its hash."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / RUN
 
 
-def test_it_is_known_by_its_fusions(run: Path) -> None:
+def test_initial_run_is_identified_by_its_fusions(run: Path) -> None:
     hash = fusions_sha256(run)
     assert init_folder(InitRun(RUN, hash)) == run == init_folder(InitRun(str(run), hash))
     (run / "seed_0/fold_1/history.csv").write_text("trained again, with the same result")
@@ -49,9 +49,9 @@ def test_a_hash_that_is_missing_or_wrong_is_refused_with_the_one_to_write(
     hash: str | None, run: Path
 ) -> None:
     params = Params("m", "e2e", "mine", 1, {}, {}, {}, {}, {"init": {"run": RUN, "sha256": hash}})
-    (told,) = beginning_problems(params)
-    assert f"e2e.init.sha256: given {hash}" in told
-    assert f"sha256: {fusions_sha256(run)}}}`" in told
+    (problem,) = beginning_problems(params)
+    assert f"e2e.init.sha256: given {hash}" in problem
+    assert f"sha256: {fusions_sha256(run)}}}`" in problem
 
 
 @pytest.mark.parametrize("given", ["elsewhere", "runs"])
@@ -70,8 +70,8 @@ def test_dvcs_copy_of_the_project_begins_with_the_projects_run(
 
 
 def test_the_earlier_spelling_says_how_it_is_written_now() -> None:
-    (told,) = tune_problems({"init": RUN})
-    assert f"given '{RUN}'; expected {{run: {RUN}, sha256: ...}}" in told
+    (problem,) = tune_problems({"init": RUN})
+    assert f"given '{RUN}'; expected {{run: {RUN}, sha256: ...}}" in problem
     assert tune_problems({"init": {"run": ""}})[0].startswith("e2e.init.run: given '';")
     assert "e2e.init.rnu: given an unknown key" in tune_problems({"init": {"rnu": RUN}})[0]
     assert TuneParams().beginning is None

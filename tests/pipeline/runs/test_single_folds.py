@@ -101,8 +101,8 @@ B += [("2", 1, "sad", "sad"), ("3", 1, "happy", "sad"), ("4", 1, "happy", "happy
 
 def test_joined_folds_are_scored_together(tmp_path: Path) -> None:
     runs = [predictions(tmp_path / "a.csv", A), predictions(tmp_path / "b.csv", B)]
-    told = CliRunner().invoke(app, ["join", *runs, "--out", str(tmp_path / "out")])
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(app, ["join", *runs, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
     table = read_predictions(tmp_path / "out" / "predictions.csv").to_pydict()
     assert list(zip(table["id"], table["fold"], table["seed"], strict=True)) == [
         *[("0", 0, 0), ("1", 0, 0), ("0", 0, 1), ("1", 0, 1)],
@@ -113,7 +113,7 @@ def test_joined_folds_are_scored_together(tmp_path: Path) -> None:
     pairs = [([row[2] for row in rows], [row[3] for row in rows]) for rows in by_seed]
     wa = sum(accuracy_score(*pair) for pair in pairs) / 2
     uar = sum(recall_score(*pair, average="macro") for pair in pairs) / 2
-    lines = {line.split()[0]: line for line in told.output.splitlines()}
+    lines = {line.split()[0]: line for line in result.output.splitlines()}
     assert f"{wa:.4f} pooled" in lines["accuracy"]
     assert f"{uar:.4f} pooled" in lines["uar"]
     # Fold 0: 0.5 and 1; fold 1: 2/3 and 2/3.
@@ -135,8 +135,8 @@ def test_what_is_not_one_fold_each(
     tmp_path: Path, other: list[tuple[Any, ...]], message: str
 ) -> None:
     runs = [predictions(tmp_path / "a.csv", A), predictions(tmp_path / "b.csv", other)]
-    told = CliRunner().invoke(app, ["join", *runs, "--out", str(tmp_path / "out")])
-    assert isinstance(told.exception, RunError)
+    result = CliRunner().invoke(app, ["join", *runs, "--out", str(tmp_path / "out")])
+    assert isinstance(result.exception, RunError)
     with pytest.raises(RunError, match=message):
-        raise told.exception
+        raise result.exception
     assert not (tmp_path / "out").exists()

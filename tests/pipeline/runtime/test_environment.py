@@ -1,4 +1,4 @@
-"""What run.json keeps of the machine and the commit."""
+"""Facts about the machine and the commit in run.json."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_outside_of_a_repository_nothing_is_known(
     assert environment()["commit"] is None
 
 
-def test_it_is_json_and_tells_what_was_computed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_json_and_names_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.orig_argv", ["/x/bin/python3", "-m", "stages.train", "a b"])
     found = environment("cpu")
     assert json.loads(json.dumps(found)) == found

@@ -280,18 +280,18 @@ def test_history_has_the_rate_of_each_epochs_first_step(
     assert rates == pytest.approx([1e-4, *cosine])
 
 
-def test_samplers_are_told_how_many_epochs_are_done(
+def test_samplers_get_how_many_epochs_are_done(
     slots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
 
     def spy(*args: Any, done: int, epochs: int) -> Any:
-        told.append((done, epochs))
+        calls.append((done, epochs))
         return sampler_weights(*args, done=done, epochs=epochs)
 
     monkeypatch.setattr(loop, "sampler_weights", spy)
     run_job(job_of(slots, tmp_path / "run", sampler="to_distribution"))
-    assert told == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    assert calls == [(0, 4), (1, 4), (2, 4), (3, 4)]
 
 
 def test_training_changes_nothing_of_the_process(slots: dict[str, Path], tmp_path: Path) -> None:

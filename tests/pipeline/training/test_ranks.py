@@ -1,4 +1,4 @@
-"""Several processes share out a batch and come to what one comes to."""
+"""Several processes share a batch and give the result of one process."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_dialogues_are_not_cut(live: LiveExamples) -> None:
     assert [batch.inputs["text"].ids for batch in batches] == [b.ids for b in batches]
 
 
-def test_what_shares_cannot_give_is_refused(live: LiveExamples) -> None:
+def test_batch_norm_is_refused_with_several_processes(live: LiveExamples) -> None:
     model = tuned_model(live)
     model.fusion.norm = torch.nn.BatchNorm1d(3)
     with pytest.raises(ParamsError, match=r"2 processes: the batch norm fusion.norm .*one process"):
