@@ -97,6 +97,7 @@ def calibrate(jobs: Sequence[JobResult]) -> Calibration:
         if len(valid.labels):
             temperatures.append(fit_temperature(valid.probabilities, valid.labels))
     whole = _together(test)
+    of_labels = whole.probabilities[np.arange(len(whole.labels)), whole.labels]
     after = bins_after = None
     if len(temperatures) == len(jobs):
         scaled = [_scaled(rows, t) for rows, t in zip(test, temperatures, strict=True)]
@@ -112,7 +113,7 @@ def calibrate(jobs: Sequence[JobResult]) -> Calibration:
         reliability_adaptive=reliability(*whole.top(), adaptive=True),
         temperatures=tuple(temperatures),
         at_bound=sum(bool(np.isclose(t, BOUNDS, rtol=1e-3).any()) for t in temperatures),
-        clipped=int((whole.of_labels() == 0).sum()),
+        clipped=int((of_labels == 0).sum()),
     )
 
 
@@ -207,9 +208,6 @@ class _Predicted:
         shares = job.probabilities[keep]
         shares = shares / shares.sum(1, keepdims=True)
         return cls(shares, job.labels[keep], job.predictions[keep])
-
-    def of_labels(self) -> Floats:
-        return self.probabilities[np.arange(len(self.labels)), self.labels]
 
     def top(self) -> tuple[Floats, Floats]:
         """Confidence and correctness of each row."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,33 +31,40 @@ NEUTRAL = ("neutral", "neu")
 """Names of the class without emotion, in lower case."""
 
 
-def lexically_neutral(rows: RunRows, labels: Iterable[Label]) -> Flags | None:
-    """`[U]` lexically neutral ones; None without transcripts, sentences and text probe.
+@dataclass(frozen=True)
+class Lexical:
+    """Lexically neutral test utterances.
+
+    Attributes:
+        neutral: `[U]` whether an utterance is lexically neutral; None without transcripts,
+            sentences and text probe.
+        groupings: Groupings by words, by text probe, and by both, as far as they are known.
+    """
+
+    neutral: Flags | None
+    groupings: tuple[Grouping, ...]
+
+
+def lexical(rows: RunRows, labels: Iterable[Label]) -> Lexical:
+    """Find the lexically neutral test utterances.
 
     Args:
         rows: All test rows.
         labels: Labels of the whole corpus.
     """
-    sides = [_words(rows, labels), _probe(rows)]
-    known = [side for side in sides if side is not None]
-    if not known:
-        return None
-    flags: Flags = np.any([[value is True for value in side] for side in known], axis=0)
-    return flags
-
-
-def lexical_groupings(rows: RunRows, labels: Iterable[Label]) -> list[Grouping]:
-    """Groupings by words, by text probe, and by both; the last only where both are known."""
     words, probe = _words(rows, labels), _probe(rows)
+    known = [side for side in (words, probe) if side is not None]
+    if not known:
+        return Lexical(None, ())
+    neutral: Flags = np.any([[value is True for value in side] for side in known], axis=0)
     found = []
     if words is not None:
         found.append(grouping(rows, "words", _named(words, "ambiguous", "distinct")))
     if probe is not None:
         found.append(grouping(rows, "text_probe", _named(probe, "neutral", "emotional")))
     if words is not None and probe is not None:
-        either = [bool(a) or bool(b) for a, b in zip(words, probe, strict=True)]
-        found.append(grouping(rows, "lexical", _named(either, "neutral", "telling")))
-    return [each for each in found if each is not None]
+        found.append(grouping(rows, "lexical", _named(neutral.tolist(), "neutral", "telling")))
+    return Lexical(neutral, tuple(each for each in found if each is not None))
 
 
 def _words(rows: RunRows, labels: Iterable[Label]) -> list[bool | None] | None:
@@ -78,7 +86,7 @@ def _key(label: Label) -> str | None:
     return None if label.sentence is None else f"sentence {label.sentence}"
 
 
-def _probe(rows: RunRows) -> list[bool | None] | None:
+def _probe(rows: RunRows) -> list[bool] | None:
     """Whether the text probe predicts neutral for each utterance in most seeds."""
     neutral = [k for k, name in enumerate(rows.classes) if name.lower() in NEUTRAL]
     if not neutral or not all(TEXT in job.probes for job in rows.jobs):

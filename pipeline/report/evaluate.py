@@ -25,7 +25,7 @@ from pipeline.evaluation.errors import worst_errors
 from pipeline.evaluation.groups import known_groupings, speaker_spread
 from pipeline.evaluation.identity import RunIdentity
 from pipeline.evaluation.labels import check_card, check_labels, class_counts
-from pipeline.evaluation.lexical import lexical_groupings, lexically_neutral
+from pipeline.evaluation.lexical import lexical
 from pipeline.evaluation.predictions import write_csv_predictions, write_parquet_predictions
 from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.run_folder import RunFolder
@@ -98,7 +98,7 @@ def _report(run: RunFolder, card: Mapping[str, Any], labels: Sequence[Label]) ->
     confusions, by_job = rows.matrices().sum(1), job_confusions(run)
     intervals, calibration = intervals_of(rows), calibrate(run.jobs)
     train, test = (class_counts(run, known, split) for split in ("train", "test"))
-    neutral = lexically_neutral(rows, labels)
+    words = lexical(rows, labels)
     return Report(
         run=run,
         card=card,
@@ -117,9 +117,9 @@ def _report(run: RunFolder, card: Mapping[str, Any], labels: Sequence[Label]) ->
         jobs=job_scores(run, by_job, calibration),
         baselines=baselines(train, test, run.classes),
         calibration=calibration,
-        groupings=(*known_groupings(rows), *lexical_groupings(rows, labels)),
+        groupings=(*known_groupings(rows), *words.groupings),
         speaker_spread=speaker_spread(rows),
         errors=worst_errors(rows),
-        probes=probes(rows, neutral),
-        conditions=conditions(rows, neutral),
+        probes=probes(rows, words.neutral),
+        conditions=conditions(rows, words.neutral),
     )

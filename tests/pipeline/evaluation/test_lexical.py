@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from features.corpus.manifest import Label, read_labels
-from pipeline.evaluation.lexical import lexical_groupings, lexically_neutral
+from pipeline.evaluation.lexical import lexical
 from pipeline.evaluation.rows import RunRows
 from pipeline.runs.word_errors import normalised
 from tests.support.fake_run import FakeRun, rows_of
@@ -40,11 +40,11 @@ def test_words_with_several_labels_are_ambiguous(tmp_path: Path) -> None:
     """Every third utterance of the fake corpus says yes, under all labels; others are unique."""
     fake = FakeRun(tmp_path, folds=3, told=True).write()
     rows = rows_of(fake)
-    flags = lexically_neutral(rows, labelled(fake))
+    flags = lexical(rows, labelled(fake)).neutral
     said_yes = ["yes" in (label.text or "").lower() for label in rows.utterances]
     assert flags is not None
     assert flags.tolist() == said_yes
-    (words,) = lexical_groupings(rows, labelled(fake))
+    (words,) = lexical(rows, labelled(fake)).groupings
     assert (words.field, words.unknown) == ("words", 0)
     assert [group.name for group in words.groups] == ["ambiguous", "distinct"]
     assert words.groups[0].utterances == sum(said_yes)
@@ -56,12 +56,12 @@ def test_the_same_words_under_one_label_are_not(tmp_path: Path) -> None:
     known = {label.id: label for label in one}
     rows = rows_of(fake)
     rows = replace(rows, utterances=tuple(known[label.id] for label in rows.utterances))
-    flags = lexically_neutral(rows, one)
+    flags = lexical(rows, one).neutral
     assert flags is not None
     assert not flags.any()
     # one utterance in the training split under another label makes the words ambiguous
     other = replace(one[0], text="i am HAPPY", label="sad")
-    flags = lexically_neutral(rows, [*one, replace(other, id="new", splits=("train",) * 3)])
+    flags = lexical(rows, [*one, replace(other, id="new", splits=("train",) * 3)]).neutral
     assert flags is not None
     happy = [label.label == "happy" for label in rows.utterances]
     assert flags.tolist() == happy
@@ -73,27 +73,27 @@ def test_scripted_sentences_are_all_ambiguous(tmp_path: Path) -> None:
     known = {label.id: label for label in read}
     rows = rows_of(fake)
     rows = replace(rows, utterances=tuple(known[label.id] for label in rows.utterances))
-    flags = lexically_neutral(rows, read)
+    flags = lexical(rows, read).neutral
     assert flags is not None
     assert flags.all()
 
 
 def test_without_words_and_probe_nothing_is_said(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path).write()
-    assert lexically_neutral(rows_of(fake), labelled(fake)) is None
-    assert lexical_groupings(rows_of(fake), labelled(fake)) == []
+    assert lexical(rows_of(fake), labelled(fake)).neutral is None
+    assert lexical(rows_of(fake), labelled(fake)).groupings == ()
 
 
 def test_a_text_probe_adds_what_it_takes_for_neutral(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path, folds=3, told=True, extras=True).write()
     rows = rows_of(fake)
-    words = lexically_neutral(replace_probe(rows, "happy"), labelled(fake))
-    both = lexically_neutral(rows, labelled(fake))
+    words = lexical(replace_probe(rows, "happy"), labelled(fake)).neutral
+    both = lexical(rows, labelled(fake)).neutral
     assert words is not None
     assert both is not None
     assert 0 < words.sum() < len(words)
     assert both.all()
-    found = lexical_groupings(rows, labelled(fake))
+    found = lexical(rows, labelled(fake)).groupings
     assert [each.field for each in found] == ["words", "text_probe", "lexical"]
     assert [len(each.groups) for each in found] == [2, 1, 1]
 
@@ -109,7 +109,7 @@ def replace_probe(rows: RunRows, guess: str) -> RunRows:
 
 def test_a_probe_of_a_corpus_without_neutral_says_nothing(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path, classes=("happy", "sad"), extras=True).write()
-    assert lexical_groupings(rows_of(fake), labelled(fake)) == []
+    assert lexical(rows_of(fake), labelled(fake)).groupings == ()
     shouted = FakeRun(tmp_path / "b", classes=("sad", "Neutral"), extras=True).write()
-    (found,) = lexical_groupings(rows_of(shouted), labelled(shouted))
+    (found,) = lexical(rows_of(shouted), labelled(shouted)).groupings
     assert found.field == "text_probe"

@@ -16,7 +16,9 @@ import pytest
 from features.files.records import write_json
 from pipeline.report.evaluate import evaluate
 from pipeline.report.page import page
+from pipeline.report.records import Report
 from tests.support.fake_run import FakeRun, edit_json
+from tests.support.pages import section_words
 
 EVIL = "<script>alert('x')</script>"
 
@@ -64,10 +66,15 @@ def whole_run(root: Path) -> FakeRun:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page of a run with nothing unusual."""
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """A run with nothing unusual."""
     fake = FakeRun(tmp_path_factory.mktemp("plain")).write()
-    return page(evaluate(fake.run, fake.data))
+    return evaluate(fake.run, fake.data)
+
+
+@pytest.fixture(scope="module")
+def plain(report: Report) -> str:
+    return page(report)
 
 
 def document_of(fake: FakeRun, **card: Any) -> Document:
@@ -126,13 +133,13 @@ def test_a_model_without_epochs_has_no_curves(tmp_path: Path) -> None:
     assert "Training loss" not in found.text
 
 
-@pytest.mark.slow
 def test_many_dropped_utterances_are_counted(tmp_path: Path) -> None:
-    found = document_of(FakeRun(tmp_path, dropped=24).write())
-    assert "24 without features" in found.text
-    assert "u0019" in found.text
-    assert "u0020" not in found.text
-    assert "and 4 more" in found.text
+    fake = FakeRun(tmp_path, dropped=24).write()
+    found = section_words("dropped", evaluate(fake.run, fake.data))
+    assert "24 without features" in found
+    assert "u0019" in found
+    assert "u0020" not in found
+    assert "and 4 more" in found
 
 
 @pytest.mark.slow
@@ -183,11 +190,7 @@ def test_plots_take_their_colours_from_the_page(plain: str) -> None:
     assert re.findall(r"#[0-9a-f]{6}\b(?!\")", body) == []
 
 
-@pytest.mark.slow
-def test_a_users_matplotlib_settings_do_not_matter(tmp_path: Path) -> None:
-    fake = FakeRun(tmp_path).write()
-    report = evaluate(fake.run, fake.data)
-    plain = page(report)
+def test_a_users_matplotlib_settings_do_not_matter(report: Report, plain: str) -> None:
     with mpl.rc_context({"font.size": 30, "axes.grid": True, "svg.fonttype": "path"}):
         assert page(report) == plain
         assert mpl.rcParams["font.size"] == 30
