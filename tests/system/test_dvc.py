@@ -184,7 +184,7 @@ def test_edits_train_again_what_they_can_change_and_nothing_else(project: Projec
     assert not stale(
         "pipeline/compare/comparison.py",
         "pipeline/commands/board.py",
-        "pipeline/storage/pulled.py",
+        "pipeline/storage/lock_check.py",
         "pipeline/runtime/environment.py",
         "features/process/terminal.py",
         "features/backbones/tone.py",
