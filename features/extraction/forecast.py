@@ -13,6 +13,7 @@ from features.backbone.base import Backbone
 from features.backbone.entry import BackboneEntry
 from features.extraction.plan import Cut, ShardPlan
 from features.extraction.store import WorkStore
+from features.process.terminal import size
 from features.stream import StreamSpec
 
 CHARACTERS_A_TOKEN = 4.5  # of English, with a subword vocabulary
@@ -50,7 +51,7 @@ class Forecast:
         audio = f" ({self.seconds:.0f} s of audio)" if self.seconds else ""
         return (
             f"{self.compute} utterances to compute{audio}, {self.copy} to copy, "
-            f"{self.finished} of {self.shards} shards finished; about {_size(self.bytes)}"
+            f"{self.finished} of {self.shards} shards finished; about {size(self.bytes)}"
         )
 
 
@@ -113,12 +114,3 @@ def cache_bytes(cuts: Iterable[Cut], spec: StreamSpec, *, pooled: bool, dtype: s
         else:
             frames += cut.characters / CHARACTERS_A_TOKEN + SPECIAL_TOKENS * cut.utterances
     return round(frames * spec.dim * BYTES[dtype])
-
-
-def _size(count: int) -> str:
-    size, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.1f} {unit}"

@@ -94,3 +94,16 @@ def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
         "  ".join([*(c.ljust(widths[i]) for i, c in enumerate(row[:-1])), row[-1]]).rstrip()
         for row in table
     ]
+
+
+def size(count: float) -> str:
+    """Bytes as text, in powers of 1,000.
+
+    >>> size(1_500_000)
+    '1.5 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -17,12 +17,13 @@ from features.exchange.arrays import ArrayReader
 from features.exchange.export import Form, export
 from features.exchange.importer import Importer, ImportSettings, Parity, prepared
 from features.files.reasons import REJECTED
+from features.process.terminal import size
 from features.ranges import Positive
 from features.settings.entry_names import name_problems
 from features.settings.locations import store_root
 from pipeline.commands.doctor import doctor
 from pipeline.params.file import read_params
-from pipeline.storage.inventory import size, take_inventory
+from pipeline.storage.inventory import take_inventory
 from pipeline.storage.work_store import TRAINING, removable, remove
 
 cache = typer.Typer(no_args_is_help=True, help="List, verify, prune, export, import features.")

@@ -23,6 +23,7 @@ from features.errors import HeronryError, ManifestError, ParamsError
 from features.settings.locations import store_root
 from pipeline.params.file import read_params
 from pipeline.storage.dvc_command import EXTRACT
+from pipeline.storage.inventory import cache_folders
 
 
 def doctor(
@@ -117,8 +118,7 @@ def caches(folders: Sequence[Path]) -> list[Path]:
                 f"{folder} is no folder; expected one such as cache/demo/minilm: run `dvc repro` "
                 "or `dvc pull`"
             )
-    below = sorted(path for path in Path("cache").glob("*/*") if path.is_dir())
-    found = list(folders) or [path for path in below if not path.parent.name.startswith(".")]
+    found = list(folders) or cache_folders()
     if not found:
         raise ParamsError("there are no caches below cache/; run `dvc repro` or `dvc pull`")
     return found

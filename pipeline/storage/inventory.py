@@ -8,7 +8,7 @@ from pathlib import Path
 from features.cache.shard import Shard, read_shard
 from features.errors import HeronryError
 from features.files.reasons import REJECTED, read_reasons
-from features.process.terminal import aligned
+from features.process.terminal import aligned, size
 from pipeline.params.file import Params
 from pipeline.storage.work_store import stored_backbones, stored_trainings
 
@@ -128,13 +128,14 @@ def take_inventory(params: Params, store: Path, root: Path = Path("cache")) -> I
         root: Folder of `<corpus>/<backbone>`.
     """
     needed = users(params)
-    folders = sorted(path for path in root.glob("*/*") if path.is_dir())
-    found = [
-        _cache_folder(folder, params, needed)
-        for folder in folders
-        if not folder.parent.name.startswith(".")
-    ]
+    found = [_cache_folder(folder, params, needed) for folder in cache_folders(root)]
     return Inventory(found, _store(store, params))
+
+
+def cache_folders(root: Path = Path("cache")) -> list[Path]:
+    """All `<corpus>/<backbone>` below `root`; hidden folders, such as the quarantine, are none."""
+    found = (path for path in root.glob("*/*") if path.is_dir())
+    return sorted(path for path in found if not path.parent.name.startswith("."))
 
 
 def users(params: Params) -> dict[str, tuple[str, ...]]:
@@ -146,19 +147,6 @@ def users(params: Params) -> dict[str, tuple[str, ...]]:
             if slot != "kind" and isinstance(name, str) and name in params.backbones:
                 found.setdefault(name, []).append(f"{model}.{slot}")
     return {name: tuple(slots) for name, slots in found.items()}
-
-
-def size(count: float) -> str:
-    """Bytes as text, in powers of 1,000.
-
-    >>> size(1_500_000)
-    '1.5 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _cache_folder(folder: Path, params: Params, needed: dict[str, tuple[str, ...]]) -> CacheFolder:

@@ -15,9 +15,10 @@ from features.audio.resampling import IDENTITY
 from features.cache.shard import read_shard
 from features.corpus.manifest import Manifest
 from features.files.reasons import REJECTED, write_reasons
+from features.process.terminal import size
 from pipeline.__main__ import app
 from pipeline.params.file import Params, read_params
-from pipeline.storage.inventory import size, take_inventory, users
+from pipeline.storage.inventory import take_inventory, users
 from tests.conftest import ManifestMaker
 from tests.support.tone_cache import HERE, PARAMS, flip_frame, make_project
 
