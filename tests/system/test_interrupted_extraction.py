@@ -25,6 +25,7 @@ from features.extraction.extract import Extraction, extract
 from features.extraction.store import WorkStore
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints import whisper
+from tests.support.paths import contents_of
 
 TONE = BackboneEntry("tone", "tone")
 CHILD = """
@@ -108,10 +109,6 @@ def server() -> Iterator[Server]:
         server.process.stdin.close()
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
 def finish(folder: Path, entry: BackboneEntry = TONE) -> Extraction:
     manifest = Manifest.read(folder / "utterances")
     return extract(manifest, entry, folder / "out", store=folder / "store")
@@ -134,7 +131,7 @@ def interrupted(make_manifest: ManifestMaker, tmp_path: Path) -> Path:
 def test_kill_at_any_instant_then_resume(interrupted: Path, server: Server) -> None:
     """Twenty kills of the whole process group; every shard that was finished is used."""
     chance = random.Random(0)
-    shards = len(content(interrupted / "reference")) - 1
+    shards = len(contents_of(interrupted / "reference")) - 1
     killed = most = 0
     while killed < 20:
         target = min(sealed(interrupted) + chance.randrange(6), shards)
@@ -150,7 +147,7 @@ def test_kill_at_any_instant_then_resume(interrupted: Path, server: Server) -> N
     reused = sealed(interrupted)
     assert finish(interrupted).linked == reused
     assert most > 6
-    assert content(interrupted / "out") == content(interrupted / "reference")
+    assert contents_of(interrupted / "out") == contents_of(interrupted / "reference")
     assert not list((interrupted / "store").rglob(".*"))
 
 
@@ -162,7 +159,7 @@ def test_terminated_with_workers_then_resume(interrupted: Path, server: Server) 
     assert server.wait() == -signal.SIGTERM
     reused = sealed(interrupted)
     assert finish(interrupted).linked == reused > 0
-    assert content(interrupted / "out") == content(interrupted / "reference")
+    assert contents_of(interrupted / "out") == contents_of(interrupted / "reference")
 
 
 @pytest.mark.slow
@@ -175,7 +172,7 @@ def test_full_disk_then_resume(interrupted: Path, server: Server) -> None:
     assert sealed(interrupted) == 0
     assert not list((interrupted / "store").rglob(".*.h5-*"))
     finish(interrupted)
-    assert content(interrupted / "out") == content(interrupted / "reference")
+    assert contents_of(interrupted / "out") == contents_of(interrupted / "reference")
 
 
 @pytest.mark.slow
@@ -196,7 +193,7 @@ def test_a_full_disk_keeps_finished_shards(
         finish(interrupted)
     monkeypatch.undo()
     assert finish(interrupted).linked == 3
-    assert content(interrupted / "out") == content(interrupted / "reference")
+    assert contents_of(interrupted / "out") == contents_of(interrupted / "reference")
 
 
 @pytest.mark.slow
@@ -215,7 +212,7 @@ def test_real_network_killed_and_resumed(
         server.kill(signal.SIGKILL)
         assert server.wait() == -signal.SIGKILL
     finish(tmp_path, entry)
-    assert content(tmp_path / "out") == content(tmp_path / "reference")
+    assert contents_of(tmp_path / "out") == contents_of(tmp_path / "reference")
 
 
 @pytest.mark.slow
@@ -223,7 +220,7 @@ def test_two_at_once_do_not_corrupt_each_other(interrupted: Path, server: Server
     server.start(interrupted)
     finish(interrupted)
     assert server.wait() == 0
-    assert content(interrupted / "out") == content(interrupted / "reference")
+    assert contents_of(interrupted / "out") == contents_of(interrupted / "reference")
 
 
 def _until_sealed(folder: Path, count: int, seconds: float = 60.0) -> None:

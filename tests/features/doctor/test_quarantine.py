@@ -16,6 +16,7 @@ from features.doctor.quarantine import quarantine
 from features.doctor.shards import ShardFacts, check_shard
 from pipeline.commands.doctor import examine
 from tests.conftest import ManifestMaker
+from tests.support.paths import contents_of
 from tests.support.tone_cache import (
     HERE,
     STAGE,
@@ -54,10 +55,6 @@ def stored(store: Path) -> set[str]:
 
 def inode(path: Path) -> int:
     return path.stat().st_ino
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.mark.usefixtures("manifest")
@@ -171,7 +168,7 @@ def test_the_next_repro_makes_only_the_damaged_shard_again(tmp_path: Path, links
         project.run("dvc", "config", "cache.type", links)
     project.run("dvc", "repro", STAGE)
     folder = project.root / HERE
-    before, shard = content(folder), folder / "shard-00001.h5"
+    before, shard = contents_of(folder), folder / "shard-00001.h5"
     lock = (project.root / "stages/extract/dvc.lock").read_bytes()
     names = shard.stat().st_nlink
     ids = read_shard(shard).ids
@@ -189,6 +186,6 @@ def test_the_next_repro_makes_only_the_damaged_shard_again(tmp_path: Path, links
     shards = sum(name.endswith(".h5") for name in before)
     assert f"{shards - (names == 3)} shards reused" in output
     assert "ok " in project.run("pipeline", "doctor")
-    assert content(folder) == before
+    assert contents_of(folder) == before
     assert (project.root / "stages/extract/dvc.lock").read_bytes() == lock
     assert "stages.extract" not in project.run("dvc", "repro", STAGE)

@@ -25,13 +25,10 @@ from features.extraction.extract import Options, extract
 from features.extraction.forecast import Forecast
 from features.stream import Stream
 from tests.conftest import ManifestMaker
+from tests.support.paths import contents_of
 
 TONE = BackboneEntry("tone", "tone")
 SECONDS = [0.5, 1.0, 0.3, 1.2, 0.8, 0.4, 0.9, 1.1]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.mark.slow
@@ -46,7 +43,7 @@ def test_results_are_those_of_one_process(
     done = extract(manifest, TONE, tmp_path / "out", store=tmp_path / "two", options=options)
     assert done.computed == len(SECONDS)
     assert done.seconds == pytest.approx(sum(SECONDS))
-    assert content(tmp_path / "out") == content(tmp_path / "reference")
+    assert contents_of(tmp_path / "out") == contents_of(tmp_path / "reference")
 
 
 class Unhurried(Tone):
@@ -77,7 +74,7 @@ def test_clips_side_by_side_on_a_cpu_change_nothing(
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
-    assert content(tmp_path / "out") == content(tmp_path / "reference")
+    assert contents_of(tmp_path / "out") == contents_of(tmp_path / "reference")
     names, counts = zip(*Unhurried.seen, strict=True)
     assert len(set(names)) == 3
     assert set(counts) == {1}
@@ -98,7 +95,7 @@ def test_batches_side_by_side_on_a_cpu_too(
         extract(manifest, TONE, tmp_path / "out", store=tmp_path / "two")
     finally:
         torch.set_num_threads(threads)
-    assert content(tmp_path / "out") == content(tmp_path / "reference")
+    assert contents_of(tmp_path / "out") == contents_of(tmp_path / "reference")
     assert len(Unhurried.seen) < len(SECONDS)
     assert {count for _, count in Unhurried.seen} == {1}
 
@@ -125,7 +122,7 @@ def test_batches_are_halved_where_memory_runs_out(
     options = Options(batch_seconds=1e6)
     extract(manifest, TONE, tmp_path / "out", store=tmp_path / "two", options=options)
     assert Small.sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]  # what did not fit is not tried again
-    assert content(tmp_path / "out") == content(tmp_path / "reference")
+    assert contents_of(tmp_path / "out") == contents_of(tmp_path / "reference")
 
 
 class Full(Tone):
@@ -178,7 +175,7 @@ def test_an_utterance_that_never_fits_is_rejected_and_tried_again_another_day(
     assert done.linked == len(CacheReader(out).shards) - 1
     assert done.computed == 1 if seconds is None else done.computed < len(SECONDS)
     extract(manifest, TONE, tmp_path / "reference", store=tmp_path / "other", options=options)
-    assert content(out) == content(tmp_path / "reference")
+    assert contents_of(out) == contents_of(tmp_path / "reference")
 
 
 def test_an_error_that_is_not_about_memory_is_a_bug(
@@ -379,4 +376,4 @@ def test_ray_cluster_that_loses_a_host(make_manifest: ManifestMaker, tmp_path: P
     assert "one of two hosts is gone" in done.stdout
     assert "1 worker left" in done.stdout
     assert "120 computed" in done.stdout
-    assert content(tmp_path / "out") == content(tmp_path / "reference")
+    assert contents_of(tmp_path / "out") == contents_of(tmp_path / "reference")

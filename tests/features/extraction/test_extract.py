@@ -24,6 +24,7 @@ from features.files.reading import file_sha256
 from features.stream import Stream
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints import text_encoder
+from tests.support.paths import contents_of
 
 TONE = BackboneEntry("tone", "tone")
 SECONDS = [0.5, 1.0, 0.3, 1.2, 0.8, 0.4, 0.9, 1.1]
@@ -31,10 +32,6 @@ SECONDS = [0.5, 1.0, 0.3, 1.2, 0.8, 0.4, 0.9, 1.1]
 
 def run(manifest: Manifest, out: Path, store: Path, entry: BackboneEntry = TONE) -> Extraction:
     return extract(manifest, entry, out, store=store)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def test_cache_holds_what_the_backbone_gives(make_manifest: ManifestMaker, tmp_path: Path) -> None:
@@ -52,10 +49,10 @@ def test_cache_holds_what_the_backbone_gives(make_manifest: ManifestMaker, tmp_p
 def test_second_run_computes_nothing(make_manifest: ManifestMaker, tmp_path: Path) -> None:
     manifest = make_manifest(SECONDS)
     run(manifest, tmp_path / "out", tmp_path / "store")
-    before = content(tmp_path / "out")
+    before = contents_of(tmp_path / "out")
     done = run(manifest, tmp_path / "out", tmp_path / "store")
     assert (done.computed, done.copied) == (0, 0)
-    assert content(tmp_path / "out") == before
+    assert contents_of(tmp_path / "out") == before
 
 
 def test_incremental_equals_from_scratch(make_manifest: ManifestMaker, tmp_path: Path) -> None:
@@ -65,7 +62,7 @@ def test_incremental_equals_from_scratch(make_manifest: ManifestMaker, tmp_path:
     done = run(whole, tmp_path / "out", tmp_path / "store")
     assert done.computed == 3
     run(whole, tmp_path / "scratch", tmp_path / "other store")
-    assert content(tmp_path / "out") == content(tmp_path / "scratch")
+    assert contents_of(tmp_path / "out") == contents_of(tmp_path / "scratch")
 
 
 def test_reordering_and_other_shard_sizes_compute_nothing(
@@ -77,7 +74,7 @@ def test_reordering_and_other_shard_sizes_compute_nothing(
     done = run(other, tmp_path / "out", tmp_path / "store")
     assert done.computed == 0
     run(other, tmp_path / "scratch", tmp_path / "other store")
-    assert content(tmp_path / "out") == content(tmp_path / "scratch")
+    assert contents_of(tmp_path / "out") == contents_of(tmp_path / "scratch")
 
 
 def test_editing_an_utterance_computes_that_one(
@@ -164,7 +161,7 @@ def test_damaged_shard_in_the_store_is_made_again(
 ) -> None:
     manifest = make_manifest(SECONDS)
     run(manifest, tmp_path / "out", tmp_path / "store")
-    before = content(tmp_path / "out")
+    before = contents_of(tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
     victim = sorted((tmp_path / "store").rglob("*.h5"))[0]
     damaged = bytearray(victim.read_bytes())
@@ -173,13 +170,13 @@ def test_damaged_shard_in_the_store_is_made_again(
     victim.write_bytes(damaged[: len(damaged) // 2])
     done = run(manifest, tmp_path / "out", tmp_path / "store")
     assert done.computed > 0
-    assert content(tmp_path / "out") == before
+    assert contents_of(tmp_path / "out") == before
 
 
 def test_none_writes_only_a_list_of_rejects(make_manifest: ManifestMaker, tmp_path: Path) -> None:
     manifest = make_manifest(SECONDS)
     run(manifest, tmp_path / "out", tmp_path / "store", BackboneEntry("none", "none"))
-    assert content(tmp_path / "out") == {"rejected.csv": b"id,reason\n"}
+    assert contents_of(tmp_path / "out") == {"rejected.csv": b"id,reason\n"}
 
 
 class Exploding(Tone):
@@ -239,7 +236,7 @@ def test_batches_do_not_depend_on_which_shards_were_finished(
         with pytest.raises(MachineError):
             run(manifest, tmp_path / "out", tmp_path / "store")
     assert run(manifest, tmp_path / "out", tmp_path / "store").linked == finished
-    assert content(tmp_path / "out") == content(tmp_path / "reference")
+    assert contents_of(tmp_path / "out") == contents_of(tmp_path / "reference")
 
 
 def test_rows_of_another_plan_are_copied_to_batches(

@@ -14,13 +14,10 @@ from features.errors import ParamsError
 from features.extraction.extract import Options, extract
 from stages.extract.__main__ import _part as part_of
 from tests.conftest import ManifestMaker
+from tests.support.paths import contents_of
 
 TONE = BackboneEntry("tone", "tone")
 PARTS = 3
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture
@@ -31,7 +28,7 @@ def manifest(make_manifest: ManifestMaker) -> Manifest:
 @pytest.fixture
 def expected(manifest: Manifest, tmp_path: Path) -> dict[str, bytes]:
     extract(manifest, TONE, tmp_path / "whole", store=tmp_path / "store of the whole")
-    return content(tmp_path / "whole")
+    return contents_of(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
@@ -46,16 +43,16 @@ def test_parts_are_the_whole(
     assert computed == len(manifest)
     whole = extract(manifest, TONE, out, store=store)
     assert (whole.computed, whole.copied) == (0, 0)
-    assert content(out) == expected
+    assert contents_of(out) == expected
 
 
 def test_a_part_leaves_what_is_there(manifest: Manifest, tmp_path: Path) -> None:
     out = tmp_path / "out"
     extract(manifest, TONE, out, store=tmp_path / "store")
-    before = content(out)
+    before = contents_of(out)
     options = Options(part=(1, PARTS))
     assert extract(manifest, TONE, out, store=tmp_path / "other", options=options).computed > 0
-    assert content(out) == before
+    assert contents_of(out) == before
 
 
 @pytest.mark.slow
@@ -72,7 +69,7 @@ def test_parts_at_the_same_time(
     assert [child.exitcode for child in children] == [0] * PARTS
     whole = extract(manifest, TONE, tmp_path / "out", store=tmp_path / "store")
     assert whole.computed == 0
-    assert content(tmp_path / "out") == expected
+    assert contents_of(tmp_path / "out") == expected
 
 
 def extract_part(manifest: Manifest, folder: Path, number: int) -> None:

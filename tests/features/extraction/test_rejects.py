@@ -43,6 +43,7 @@ from pipeline.report.page import page
 from stages._run import run
 from stages.extract.__main__ import main as extract_stage
 from tests.features.audio.test_formats import cut, encoded, flipped
+from tests.support.paths import contents_of
 
 TONE = BackboneEntry("tone", "tone")
 FRAMES = 25  # of half a second
@@ -178,14 +179,14 @@ def test_the_stage_lists_rejects_and_strict_fails_after_all_is_done(
     assert f"{len(BAD)} rejected" in printed.out
     assert f"rejected not finite: the audio holds {BAD['not finite'][1]}" in printed.err
     check_cache(out, list(BAD))
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = contents_of(out)
     for _ in range(2):  # from the work store, and from nothing
         assert stage(monkeypatch, "--strict") == 1
         printed = capsys.readouterr()
         assert f"{len(BAD)} utterances were rejected and --strict was given" in printed.err
         assert "rejected.csv" in printed.err
         assert all(f"rejected {name}: " in printed.err for name in BAD)
-        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+        assert contents_of(out) == before
         monkeypatch.setenv("HERONRY_STORE", str(mixed_corpus / "another store"))
 
 
