@@ -173,6 +173,7 @@ def _differing(params: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, 
     read = {"models": [fusion], "corpora": [corpus], "backbones": backbones}
     found = {}
     for name, value in now.items():
+        # Of models, corpora and backbones only the entries that this experiment selects matter.
         section, _, rest = name.partition(".")
         relevant = section not in read or rest.split(".")[0] in read[section]
         if name not in COLUMNS and relevant and (name not in before or before[name] != value):
@@ -197,6 +198,7 @@ def _each_once(rows: Sequence[Row]) -> Iterator[Row]:
     seen: set[Hashable] = set()
     for row in rows:
         numbers = tuple(sorted(row.metrics.items()))
+        # A row of an unknown run is a copy if any run has its numbers.
         run = (row.fusion, row.regime, row.test, numbers)
         if run not in seen and not (row.fusion == UNKNOWN and numbers in seen):
             seen |= {run, numbers}

@@ -147,6 +147,7 @@ def judge(
 
 def _adjusted(verdicts: Sequence[Verdict]) -> list[Verdict]:
     places = [k for k, verdict in enumerate(verdicts) if verdict.p is not None]
+    # Significance is judged by the adjusted p alone; `ahead` was so far the sign of the difference.
     adjusted = holm([verdicts[k].p or 0.0 for k in places]) if places else []
     found = list(verdicts)
     for k, p in zip(places, adjusted, strict=True):

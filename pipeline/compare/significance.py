@@ -162,6 +162,8 @@ def _differences(
     totals: tuple[Floats, Floats], changed: Floats, swaps: Flags, statistic: Statistic
 ) -> dict[str, Floats]:
     """Second minus first run, `[P]` by metric, after swapping the units flagged in `[P, n]`."""
+    # Swapping a unit adds its change to the first run's total and takes it from the second's, so
+    # that all permutations are one matrix product: [P, n] x [n, K * K].
     units, classes, _ = changed.shape if len(changed) else (0, *totals[0].shape)
     moved = swaps.astype(np.float64) @ changed.reshape(units, classes * classes)
     moved = moved.reshape(-1, classes, classes)

@@ -266,6 +266,7 @@ def _arranged(
             f"{name}: {id!r} occurs {most} times in fold {fold} of seed {seed}; expected once: "
             "run `dvc repro` to train it again"
         )
+    # Only rows of every seed are kept, so that the arrays are rectangular.
     times = Counter(keys[row] for row in test)
     whole = {key: item for key, item in items.items() if times[key] == len(seeds)}
     place = {key: index for index, key in enumerate(whole)}

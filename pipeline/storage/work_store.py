@@ -94,6 +94,7 @@ class StoredFolder:
 
 def stored_backbones(store: Path, params: Params) -> Iterator[StoredFolder]:
     """Every backbone that the store holds shards of."""
+    # All shards of a folder have one fingerprint, so the provenance of one describes them all.
     entries = list(_entries(params))
     for folder in _named(store):
         shards = tuple(_files(folder, "*.h5"))
@@ -138,7 +139,7 @@ def removable(
     now = time.time()
     found = []
     for backbone in stored_backbones(store, params):
-        if not_in_params and backbone.entries != ():
+        if not_in_params and backbone.entries != ():  # None, which is unknown, counts as used
             continue
         before = now - (keep_days or 0.0) * DAY
         files = tuple(file for file in backbone.files if file.used <= before)
