@@ -99,7 +99,7 @@ def calibrate(jobs: Sequence[JobResult]) -> Calibration:
     whole = _together(test)
     of_labels = whole.probabilities[np.arange(len(whole.labels)), whole.labels]
     after = bins_after = None
-    if len(temperatures) == len(jobs):
+    if len(temperatures) == len(jobs):  # otherwise a mean would mix scaled and unscaled models
         scaled = [_scaled(rows, t) for rows, t in zip(test, temperatures, strict=True)]
         after = _seed_mean(jobs, scaled)
         bins_after = reliability(*_together(scaled).top())
@@ -175,7 +175,9 @@ def reliability(
     """
     edges = np.linspace(0, 1, bins + 1)
     if adaptive:
+        # this method returns values that occur, so that rows of equal confidence share a bin
         edges = np.quantile(confidence, edges, method="inverted_cdf")
+    # "left" puts a row on an edge into the bin below; without the outer edges none falls outside
     place = np.searchsorted(edges[1:-1], confidence, side="left")
     return tuple(
         ReliabilityBin(

@@ -72,6 +72,7 @@ def speaker_spread(rows: RunRows) -> SpeakerSpread:
     # every seed predicts the same utterances, so the mean over rows is the mean over seeds
     right = np.bincount(speaker, rows.predictions == rows.labels, minlength=len(names))
     accuracy = right / np.bincount(speaker, minlength=len(names))
+    # a stable sort keeps speakers of equal accuracy in order of name
     scored = [
         SpeakerScore(str(names[k]), int(utterances[k]), float(accuracy[k]))
         for k in np.argsort(accuracy, kind="stable")
@@ -244,6 +245,7 @@ def _gaps(measured: Sequence[Measured]) -> dict[str, Gap]:
             best=best.group.name,
             worst=worst.group.name,
             value=best.group.scores[metric] - worst.group.scores[metric],
+            # the groups that are highest and lowest may change from draw to draw
             interval=percentile_interval(draws.max(0) - draws.min(0)),
             difference=percentile_interval(best.draws[metric] - worst.draws[metric]),
         )

@@ -82,7 +82,7 @@ def _check_rows(run: RunFolder, job: JobResult, known: Mapping[str, Label]) -> N
         if id not in known:
             table.refuse(index, f"id {id!r} is not in labels.jsonl of {run.corpus}")
         label = known[id]
-        split = label.splits[job.fold : job.fold + 1]
+        split = label.splits[job.fold : job.fold + 1]  # empty where labels have fewer folds
         expected = [label.speaker, label.dialogue or "", *split, label.label]
         if found != expected:
             columns = "speaker, dialogue, split, label"

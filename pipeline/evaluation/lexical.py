@@ -56,6 +56,7 @@ def lexical(rows: RunRows, labels: Iterable[Label]) -> Lexical:
     known = [side for side in (words, probe) if side is not None]
     if not known:
         return Lexical(None, ())
+    # None, unknown words, counts as not neutral
     neutral: Flags = np.any([[value is True for value in side] for side in known], axis=0)
     found = []
     if words is not None:

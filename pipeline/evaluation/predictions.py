@@ -94,7 +94,8 @@ def _read_csv(path: Path) -> pa.Table:
         names = next(csv.reader(file), [])
     found = pa_csv.read_csv(
         path,
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True),  # ids may hold them
+        # a speaker may be called "NA", so that no text is null
         convert_options=pa_csv.ConvertOptions(
             column_types={name: _type(name) for name in names}, strings_can_be_null=False
         ),

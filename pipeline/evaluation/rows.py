@@ -87,6 +87,7 @@ class RunRows:
         utterances = tuple(known[id] for id in index)
         unit = cluster_unit(utterances)
         names = [str(getattr(label, unit)) for label in utterances]
+        # sorted by name, so that the draws do not depend on the order of rows
         distinct, cluster = np.unique(np.array(names), return_inverse=True)
         utterance = np.array([index[id] for id in np.concatenate(ids)], np.int64)
         return cls(

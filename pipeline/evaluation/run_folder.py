@@ -138,6 +138,7 @@ def _check_files(run: Path, files: Mapping[str, str]) -> None:
 def _job(
     run: Path, key: tuple[int, int], seeds: Sequence[int], classes: Sequence[str]
 ) -> JobResult:
+    # `seeds` holds the job's own seed too: reading its folder twice finds the same file
     folder, *others = (run / f"seed_{seed}" / f"fold_{key[1]}" for seed in (key[0], *seeds))
     table = read_csv(folder / "predictions.csv", (*PREDICTIONS, *(f"p_{k}" for k in classes)))
     history = read_csv(folder / "history.csv", HISTORY)

@@ -81,6 +81,7 @@ def conditions(rows: RunRows, neutral: Flags | None) -> tuple[Condition, ...]:
     names = list(rows.jobs[0].conditions)
     if not names:
         return ()
+    # the whole test split is scored however small it is, the neutral part as any group
     full = measure(rows, "", least=1)
     full_part = None if neutral is None else measure(rows, "", neutral)
     found = []

@@ -114,7 +114,7 @@ def summaries(confusions: Counts, by_job: Counts, intervals: Intervals) -> dict[
     each, folds = scores(confusions), scores(by_job)
     found = {}
     for name, of_seeds in each.items():
-        of_folds = folds[name].reshape(seeds, -1)
+        of_folds = folds[name].reshape(seeds, -1)  # jobs are in order of seed, then fold
         several = of_folds.shape[1] > 1
         found[name] = Summary(
             value=float(of_seeds.mean()),
@@ -184,7 +184,7 @@ def validation_means(run: RunFolder) -> dict[str, float]:
 
 
 def _known(of_seeds: Floats) -> float | None:
-    """The mean; None where the labels, which all seeds share, lack the class."""
+    """Mean over seeds; None where the labels, which all seeds share, lack the class."""
     return None if np.isnan(of_seeds).any() else float(of_seeds.mean())
 
 

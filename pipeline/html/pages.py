@@ -25,7 +25,7 @@ def page_environment(folder: Path, **names: object) -> Environment:
     """
     pages = Environment(
         loader=FileSystemLoader([folder, SHARED]),
-        autoescape=True,
+        autoescape=True,  # for every file, whatever its extension
         undefined=StrictUndefined,  # a misspelt name is an error, not an empty cell
         trim_blocks=True,
         lstrip_blocks=True,

@@ -117,12 +117,12 @@ def _audio_hashes(run: RunFolder, ids: Collection[str]) -> dict[str, str]:
 
 def _utterances(run: RunFolder) -> Path:
     """data/<corpus>/utterances of the project that holds runs/<regime>/<corpus>/<fusion>."""
-    parents = run.path.absolute().parents
+    parents = run.path.absolute().parents  # [2] is runs/, [3] the project
     return parents[min(3, len(parents) - 1)] / "data" / run.corpus / "utterances"
 
 
 def _encoded(path: Path, label: Label, sha256: str | None) -> bytes:
-    import soundfile
+    import soundfile  # loads libsndfile, which only a page with sound needs
 
     samples = read_audio(path, id=label.id, start=label.start, stop=label.stop, sha256=sha256)
     file = io.BytesIO()

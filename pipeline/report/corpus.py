@@ -92,6 +92,7 @@ def label_counts(card: Mapping[str, Any], fold: int) -> list[list[object]]:
         if values:
             rows.append([key, *(dash(values.get(split)) for split in by_split)])
     genders = _of_fold(card.get("genders"), fold)
+    # a gender may occur in one split alone
     for name in dict.fromkeys(name for of in genders.values() for name in of):
         counts = (genders.get(split, {}).get(name, 0) for split in by_split)
         rows.append([f"speakers, {name}", *counts])

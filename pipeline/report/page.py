@@ -60,7 +60,7 @@ def page(report: Report) -> str:
 
 
 def view_of(report: Report) -> dict[str, Any]:
-    """Names that the templates read."""
+    """Names that the templates read: the report, its parts, run.json (`head`) and leaks."""
     run, card = report.run, report.card
     head, leaks = read_head(run.path), corpus.Leaks.of(run, card)
     return {"report": report, "run": run, "card": card, "head": head, "leaks": leaks}
@@ -70,7 +70,7 @@ def section(id: str, **view: object) -> Markup:
     """Content of one section.
 
     Args:
-        id: Key of `SECTIONS`.
+        id: Key of `SECTIONS`, or "leak_warning".
         view: Result of `view_of`, or as much of it as the section reads.
     """
     return Markup(_TEMPLATES.get_template(f"{id}.html").render(view))

@@ -81,6 +81,7 @@ def _notices(head: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
 
 def machine_facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str, object]]:
     """Key, title and value of what `pipeline.runtime.environment` recorded; None if unknown."""
+    # known keys in the order of `_TITLES`, then those of other releases
     for name in dict.fromkeys((*_TITLES, *environment)):
         if name in environment and name != "dirty":
             yield name, _TITLES.get(name, name), _machine_fact(name, environment[name])
