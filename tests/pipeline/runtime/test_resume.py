@@ -84,15 +84,16 @@ def test_nothing_is_hashed_unnoticed(tmp_path: Path) -> None:
         resume.code_sha256(("empty",), tmp_path)
 
 
-REPORTS = (
-    "pipeline/report/page.py",
-    "pipeline/evaluation/statistics.py",
-    "pipeline/commands/board.py",
-    "pipeline/compare/comparison.py",
-    "pipeline/storage/pulled.py",
+OTHERS = (  # sources that decide no number of a training: folders, and single files
+    "pipeline/report",
+    "pipeline/evaluation",
+    "pipeline/commands",
+    "pipeline/compare",
+    "pipeline/storage",
+    "pipeline/runtime",
     "pipeline/fusion/heron.py",
     "features/process/terminal.py",
-    "stages/train/__main__.py",
+    "stages",
 )
 OWN = ("pipeline/training/loop.py", "pipeline/fusion/concat.py", "features/cache/reader.py")
 
@@ -112,8 +113,12 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
-def edit(path: Path) -> None:
-    path.write_text(path.read_text() + "# edited\n")
+def edit(place: Path) -> None:
+    """Append a comment to a file, or to all files below a folder."""
+    paths = list(place.rglob("*.py")) if place.is_dir() else [place]
+    assert paths
+    for path in paths:
+        path.write_text(path.read_text() + "# edited\n")
 
 
 def killed_after_an_epoch(monkeypatch: pytest.MonkeyPatch, train: Any) -> None:
@@ -137,9 +142,9 @@ def check_edits(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Edits of `REPORTS` keep a half-done training; each of one's own sources starts it again."""
+    """Edits of `OTHERS` keep a half-done training; each of one's own sources starts it again."""
     killed_after_an_epoch(monkeypatch, train)
-    for name in REPORTS:
+    for name in OTHERS:
         edit(sources / name)
     # Without its end a training has to resume again and again: a checkpoint is there each time.
     killed_after_an_epoch(monkeypatch, train)
