@@ -120,6 +120,7 @@ def _resident(examples: Examples, device: str, part: float) -> Examples | None:
     for key in set(_held) - set(keys.values()):
         del _held[key]
     missing = {keys[slot]: examples.readers[slot] for slot in keys if keys[slot] not in _held}
+    # All slots or none: a batch is gathered either on the device or on the host.
     needed = sum(_bytes(reader, ids) for reader in missing.values())
     if needed > part * free_bytes(device):
         return None
@@ -163,7 +164,7 @@ def _upload(reader: CacheReader, ids: Sequence[str], total: int, device: torch.d
     host, filled, done = buffer.numpy(), 0, 0
     frames = torch.zeros((total + 1, *frame.shape), dtype=dtype, device=device)
     for id in ids:
-        if filled + (length := reader.length(id)) > size:
+        if filled + (length := reader.length(id)) > size:  # the buffer is full: send it
             frames[done : done + filled] = buffer[:filled]
             done, filled = done + filled, 0
         host[filled : filled + length] = reader[id]

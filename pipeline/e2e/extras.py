@@ -92,7 +92,7 @@ def _instead(
     swapped = condition.swapped.get(TEXT, {})
     for label in test:
         own = examples.utterances[label.id]
-        if label.id in swapped:
+        if label.id in swapped:  # under its own id, by which its label and other streams are found
             yield label.id, dataclasses.replace(examples.utterances[swapped[label.id]], id=label.id)
         elif condition.recognised and own.asr is not None:
             yield label.id, dataclasses.replace(own, text=own.asr)

@@ -155,7 +155,7 @@ class EndToEnd(FusionModel):
 
     def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
         """The fusion's loss, with this model's criterion."""
-        self.fusion.criterion = self.criterion
+        self.fusion.criterion = self.criterion  # set by the training loop, on this model alone
         return self.fusion.loss(prediction, batch)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002  torch's own signature
@@ -184,13 +184,15 @@ class EndToEnd(FusionModel):
         inputs = batch.inputs[slot]
         with self._computing(slot, next(iter(inputs.tensors.values())).device):
             stream = self.backbones[slot](inputs)
-        if not stream.values.is_floating_point():
+        if not stream.values.is_floating_point():  # bins
             return stream
+        # Reduced precision ends here: the fusion always computes in float32.
         return Stream(stream.values.float(), stream.mask)
 
     @contextlib.contextmanager
     def _computing(self, slot: str, device: torch.device) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
+            # Without gradients a frozen network keeps no activations.
             if slot not in self.tuned or not self.tuned[slot].trains:
                 stack.enter_context(torch.no_grad())
             if self.dtype != torch.float32:

@@ -81,7 +81,7 @@ def finetune_model(
     _check_same(ranks, kept)
     asr = live_recognised(params, model, examples, slots["text"])
     cached = {slot: reader.folder for slot, reader in examples.cached.readers.items()}
-    jobs = run.jobs(examples.labels, cached, device, kept=kept)
+    jobs = run.jobs(examples.labels, cached, device, kept=kept)  # one after the other
     recognised = asr is not None
     tuning = TuneJob(jobs[0], entries, examples, params.tuning(), corpus, recognised=recognised)
     lines, parameters = LiveLines(), dict[str, int]()  # which are the same for all jobs

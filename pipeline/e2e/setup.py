@@ -85,7 +85,7 @@ def live_examples(
     """All labelled utterances, as the backbones read them; which they can read is not known yet."""
     backbones = {slot: entry.build() for slot, entry in entries.items()}
     for slot, entry in entries.items():
-        if leaves_weights_open(entry):
+        if leaves_weights_open(entry):  # then DVC would not see that they have changed
             check_pinned(entry, backbones[slot].provenance())
     return LiveExamples(
         cached=cached,
@@ -146,7 +146,7 @@ def warm_start(fusion: FusionModel, init: Path, job: Job, description: Mapping[s
             "expected a run with all seeds and folds of this one: train it, or set `e2e.init: null`"
         )
     found = read_description(folder)
-    for key in KEYS:
+    for key in KEYS:  # `inputs` is left out of model.json where nothing is switched on
         before, now = found.get(key) or {}, description.get(key) or {}
         if before != now:
             raise ParamsError(
@@ -209,6 +209,7 @@ def check_same_splits(init: Path, corpus: str, labels: Sequence[Label], folds: i
     for fold in range(folds):
         then = _scored(init / f"seed_{run['seeds'][0]}" / f"fold_{fold}", run["classes"])
         now = {label.id for label in labels if label.splits[fold] in SCORED}
+        # Scored now, but neither scored nor left out then: it was in the training split.
         seen = sorted(now - then - set(run["dropped"]))
         if seen:
             raise ManifestError(

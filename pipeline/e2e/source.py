@@ -164,6 +164,7 @@ class LiveExamples:
         found: dict[str, dict[str, str]] = {}
         for reasons in self.ranks.gather_from(self._unreadable, (HeronryError,)):
             found |= reasons
+        # In the order of the corpus, in whatever order the processes have found them.
         found = {label.id: found[label.id] for label in self.labels if label.id in found}
         dropped = {**self.cached.dropped, **found}
         kept = [label for label in self.labels if label.id not in found]
@@ -196,6 +197,7 @@ class LiveExamples:
         """This process's share of some rows; if it is empty, the first row as a filler."""
         own = self.ranks.share(rows)
         batch = self._live(make(own or rows[:1]))
+        # Each process must take part in every step, also one without a row.
         return batch if own else FillerBatch(**vars(batch))
 
     def _live(self, batch: Batch) -> Batch:

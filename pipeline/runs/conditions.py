@@ -166,6 +166,7 @@ def _zeroed(fusion: FusionModel, slot: str) -> Iterator[None]:
 
 def _prefer(first: CacheReader, second: CacheReader, ids: Sequence[str]) -> Stream:
     """Features of each utterance from the first of two readers that has it."""
+    # One by one: a batch of one reader cannot hold utterances of the other.
     streams = [(first if id in first else second).batch([id]) for id in ids]
     return Stream.pad([stream.values[0] for stream in streams])
 

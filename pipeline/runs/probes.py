@@ -97,6 +97,7 @@ def time_averages(stream: Stream, spec: StreamSpec) -> Vectors:
     if spec.bins is None:
         mean: NDArray[np.float64] = Stream(stream.values.double(), stream.mask).mean().numpy()
         return mean
+    # Shares of frames, not counts: utterances differ in length.
     counts = [np.bincount(bins.numpy(), minlength=spec.bins) for bins in stream.unpad()]
     shares: NDArray[np.float64] = (
         np.stack(counts) / np.maximum(stream.mask.sum(1).numpy(), 1)[:, None]

@@ -121,7 +121,7 @@ def _check(model: ModelEntry, heard: CacheReader, text: CacheReader) -> None:
     # Left out: options, of which `asr_problems` has compared the entries, defaults included; and
     # what differs by nature.
     for key in ("kind", "options", DEVIATION):
-        found[key] = wanted[key] = None
+        found[key] = wanted[key] = None  # `kind` differs: the one reads `text`, the other `asr`
     differing = differences(found, wanted)
     if differing:
         raise ParamsError(

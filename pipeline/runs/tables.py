@@ -111,6 +111,7 @@ def read_csv(path: Path, header: Sequence[str]) -> Table:
     try:
         with open_text(path) as file:
             reader = csv.reader(file, strict=True)
+            # Blank lines are skipped. A quoted cell may span lines: the number is that of the last.
             numbered = [(tuple(row), reader.line_num) for row in reader if row]
     except OSError as error:
         raise RunError(f"cannot read {path} ({error.strerror}); {AGAIN}") from error

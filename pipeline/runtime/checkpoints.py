@@ -89,7 +89,7 @@ class Checkpoints:
         training.current = None if facts["current"] is None else CurrentEpoch(**facts["current"])
         training.scaler.load_state_dict(facts["scaler"])
         training.fitting.halver.limit = facts["limit"]
-        if not facts["ended"]:
+        if not facts["ended"]:  # else there are only best weights, and no step is made
             restore_tensors(training, tensors)
         return True
 
@@ -116,6 +116,7 @@ class Checkpoints:
         started = time.monotonic()
         path = self.folder / STEP.replace("*", f"{training.schedule.step:08d}")
         try:
+            # Written once, and before the checkpoint that names it.
             best = self._best_path(training.best)
             if training.best and not best.exists():
                 write_state(best, training.best_weights, {})

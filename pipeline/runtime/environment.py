@@ -31,7 +31,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     changes = git("status", "--porcelain", "--untracked-files=no")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command(sys.orig_argv),
+        "command": command(sys.orig_argv),  # sys.argv has a path in place of `-m stages.train`
         "commit": git("rev-parse", "HEAD"),
         "dirty": None if changes is None else bool(changes),
         "device": _device_name(device),

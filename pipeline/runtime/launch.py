@@ -97,7 +97,7 @@ def joined(device: str) -> Iterator[Ranks]:
         if not ranks.is_first and ranks.first_has_ended():
             sys.exit(1)
         raise
-    dist.destroy_process_group()
+    dist.destroy_process_group()  # not after an error, when it might wait for the others
 
 
 def _end_with_launcher() -> None:
@@ -128,6 +128,7 @@ def _join(device: str) -> Ranks:
             f"{state.num_processes} on the device {device}; expected as many: start them by "
             "`accelerate launch` or torchrun"
         )
+    # NCCL sends what is on GPUs only; small values and CPU tensors need a group of their own.
     small = None if on_cpu else dist.new_group(backend="gloo", timeout=PATIENCE)
     own = "cpu" if on_cpu else str(state.device)
     return Ranks(state.num_processes, state.process_index, own, small)

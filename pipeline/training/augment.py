@@ -49,7 +49,7 @@ def _shuffled(stream: Stream, probability: float, generator: np.random.Generator
     for row in np.flatnonzero(chosen):
         count = max(int(generator.beta(SEQAUG_BETA, SEQAUG_BETA) * width), 1)
         dims = torch.from_numpy(generator.permutation(width)[:count])
-        frames = stream.mask[row].nonzero().squeeze(1)
+        frames = stream.mask[row].nonzero().squeeze(1)  # padding is not moved
         order = frames[torch.from_numpy(generator.permutation(len(frames)))]
         values[row, frames[:, None], dims] = stream.values[row, order[:, None], dims]
     return Stream(values, stream.mask)
@@ -98,5 +98,5 @@ def _mates(labels: Sequence[int], generator: np.random.Generator) -> list[int]:
     mates = []
     for row, label in enumerate(labels):
         others = [i for i, other in enumerate(labels) if other != label]
-        mates.append(int(generator.choice(others)) if others else row)
+        mates.append(int(generator.choice(others)) if others else row)  # itself: not blended
     return mates

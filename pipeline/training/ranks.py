@@ -90,6 +90,7 @@ class Ranks:
         """Raise the first error among those of all processes."""
         for number, fault in enumerate(faults):
             if fault is not None:
+                # The exception of another process was pickled; every process raises its own copy.
                 fault.args = (f"{fault} (process {number} of {self.count})",)
                 raise fault
 

@@ -54,6 +54,7 @@ def draw(
     generator: np.random.Generator,
 ) -> list[Label]:
     """Draw as many labels as given, with replacement, in proportion to the weights of classes."""
+    # The same weight for all utterances of a class.
     each = np.array([weights[classes.index(label.label)] for label in labels])
     chosen = generator.choice(len(labels), len(labels), p=each / each.sum())
     return [labels[i] for i in chosen]

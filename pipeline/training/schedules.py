@@ -50,6 +50,7 @@ class Schedule:
             return start + (self.peak - start) * self.step / self.warmup
         if self.kind != "cosine":
             return self.peak
+        # Steps count from 0, so that the last one, steps - 1, is at u = 1.
         length = max(self.steps - 1 - self.warmup, 1)
         share = min((self.step - self.warmup) / length, 1.0)
         return end + (self.peak - end) * (1 + math.cos(math.pi * share)) / 2
