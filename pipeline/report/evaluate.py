@@ -38,7 +38,7 @@ from pipeline.evaluation.summaries import (
     seed_scores,
     summaries,
 )
-from pipeline.metrics import f1_names, row_shares
+from pipeline.metrics import row_shares
 from pipeline.report.metrics_json import metrics_of
 from pipeline.report.page import page
 from pipeline.report.records import Report
@@ -104,7 +104,6 @@ def _report(run: RunFolder, card: Mapping[str, Any], labels: Sequence[Label]) ->
         card=card,
         labels=tuple(labels),
         metrics={},
-        f1_names=f1_names(run.classes),
         intervals=intervals,
         confusions=confusions,
         shares=row_shares(confusions.sum(0)),

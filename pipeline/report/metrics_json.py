@@ -40,7 +40,7 @@ from pipeline.evaluation.identity import KEYS, RunIdentity
 from pipeline.evaluation.statistics import ConfidenceInterval
 from pipeline.evaluation.summaries import Summary, validation_means
 from pipeline.html.format import shared_speakers_note
-from pipeline.metrics import MONITORS, keys
+from pipeline.metrics import MONITORS, f1_names, keys
 from pipeline.report.records import Report
 
 DECIMALS = 6
@@ -100,7 +100,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
 def _pairs(report: Report) -> Pairs:
     for name, summary in report.summaries.items():
         yield from _summary(name, summary)
-    for key, of_class in zip(report.f1_names, report.classes, strict=True):
+    for key, of_class in zip(f1_names(report.run.classes), report.classes, strict=True):
         yield key, of_class.f1
     for name, mean in validation_means(report.run).items():
         yield f"valid_{name}", mean

@@ -37,7 +37,6 @@ class Report:
         card: card.json of the corpus.
         labels: Labels of the whole corpus.
         metrics: Numbers of metrics.json (pipeline.report.metrics_json).
-        f1_names: Key in `metrics` of the F1 of each class.
         intervals: Intervals by key in `metrics`, F1 of classes included; empty for one cluster.
         confusions: `[S, K, K]` counts of the test rows of all folds, true classes in rows.
         shares: `[K, K]` share of each true class that each class was predicted for, all seeds.
@@ -62,7 +61,6 @@ class Report:
     card: Mapping[str, Any]
     labels: tuple[Label, ...]
     metrics: Mapping[str, float]
-    f1_names: tuple[str, ...]
     intervals: Intervals
     confusions: Counts
     shares: Floats

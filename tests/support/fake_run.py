@@ -26,7 +26,7 @@ SPLITS = ("train", "valid", "test")
 class FakeRun:
     """A run on a corpus of `speakers` who say `each` things; fold j tests every third speaker.
 
-    `skill` is the share of utterances whose class the model sees; the rest is guessed. `told` adds
+    `skill` is the share of utterances whose class the model sees; the rest is guessed. `facts` adds
     all optional facts to the labels: every third utterance says "yes." in its own spelling, odd
     speakers are women. `extras` adds probes.csv and conditions.csv: the text probe always predicts
     neutral, if that is a class, the speech probe is right; without speech every prediction is the
@@ -43,7 +43,7 @@ class FakeRun:
     epochs: int = 4
     speaker_name: str = "speaker {}"
     dropped: int = 2
-    told: bool = False
+    facts: bool = False
     extras: bool = False
 
     @property
@@ -71,7 +71,7 @@ class FakeRun:
                 splits=tuple(
                     SPLITS[(index // self.each + fold + 2) % 3] for fold in range(self.folds)
                 ),
-                **(self._facts(index) if self.told else {}),
+                **(self._facts(index) if self.facts else {}),
             )
             for index, k in enumerate(drawn)
         ]

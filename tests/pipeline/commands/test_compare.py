@@ -57,7 +57,7 @@ def same(one: PredictedRun, other: PredictedRun) -> bool:
 
 
 def test_a_run_folder_and_its_report_hold_the_same(tmp_path: Path) -> None:
-    fake = FakeRun(tmp_path, folds=3, told=True).write()
+    fake = FakeRun(tmp_path, folds=3, facts=True).write()
     reports = tmp_path / "reports"
     write_report(evaluate(fake.run, fake.data), reports)
     folder = read_run(str(fake.run))

@@ -16,7 +16,7 @@ from tests.support.fake_run import FakeRun, rows_of
 @pytest.fixture
 def rows(tmp_path: Path) -> RunRows:
     """Three seeds that are right about everything, and quite sure."""
-    found = rows_of(FakeRun(tmp_path, seeds=(0, 1, 2), told=True).write())
+    found = rows_of(FakeRun(tmp_path, seeds=(0, 1, 2), facts=True).write())
     shares = 0.1 + 0.6 * np.eye(4)[found.labels]
     return replace(found, predictions=found.labels.copy(), probabilities=shares)
 

@@ -19,7 +19,7 @@ from tests.support.fake_run import FakeRun, rows_of
 
 @pytest.fixture
 def rows(tmp_path: Path) -> RunRows:
-    return rows_of(FakeRun(tmp_path, folds=3, each=20, told=True).write())
+    return rows_of(FakeRun(tmp_path, folds=3, each=20, facts=True).write())
 
 
 def spoiled(rows: RunRows, women_right: float, men_right: float) -> RunRows:

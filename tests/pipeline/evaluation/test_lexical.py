@@ -38,7 +38,7 @@ def labelled(fake: FakeRun) -> list[Label]:
 
 def test_words_with_several_labels_are_ambiguous(tmp_path: Path) -> None:
     """Every third utterance of the fake corpus says yes, under all labels; others are unique."""
-    fake = FakeRun(tmp_path, folds=3, told=True).write()
+    fake = FakeRun(tmp_path, folds=3, facts=True).write()
     rows = rows_of(fake)
     flags = lexical(rows, labelled(fake)).neutral
     said_yes = ["yes" in (label.text or "").lower() for label in rows.utterances]
@@ -51,7 +51,7 @@ def test_words_with_several_labels_are_ambiguous(tmp_path: Path) -> None:
 
 
 def test_the_same_words_under_one_label_are_not(tmp_path: Path) -> None:
-    fake = FakeRun(tmp_path, folds=3, told=True).write()
+    fake = FakeRun(tmp_path, folds=3, facts=True).write()
     one = [replace(label, text=f"I am {label.label}") for label in labelled(fake)]
     known = {label.id: label for label in one}
     rows = rows_of(fake)
@@ -85,7 +85,7 @@ def test_without_words_and_probe_nothing_is_said(tmp_path: Path) -> None:
 
 
 def test_a_text_probe_adds_what_it_takes_for_neutral(tmp_path: Path) -> None:
-    fake = FakeRun(tmp_path, folds=3, told=True, extras=True).write()
+    fake = FakeRun(tmp_path, folds=3, facts=True, extras=True).write()
     rows = rows_of(fake)
     words = lexical(replace_probe(rows, "happy"), labelled(fake)).neutral
     both = lexical(rows, labelled(fake)).neutral

@@ -20,7 +20,7 @@ from tests.support.fake_run import FakeRun, edit_lines, rows_of
 
 
 def fake_run(folder: Path) -> FakeRun:
-    return FakeRun(folder, folds=3, each=20, told=True, extras=True).write()
+    return FakeRun(folder, folds=3, each=20, facts=True, extras=True).write()
 
 
 def test_probes_are_scored_like_models(tmp_path: Path) -> None:

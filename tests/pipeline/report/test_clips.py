@@ -95,7 +95,7 @@ def test_what_cannot_be_heard_says_why(corpus: Path) -> None:
 
 @pytest.fixture
 def report(tmp_path: Path) -> Report:
-    fake = FakeRun(tmp_path, told=True).write()
+    fake = FakeRun(tmp_path, facts=True).write()
     return evaluate(fake.run, fake.data)
 
 

@@ -124,7 +124,7 @@ def test_metrics_are_flat_numbers_in_a_fixed_order(fake: FakeRun) -> None:
 
 
 def test_all_that_a_corpus_and_a_run_may_say_gets_a_key(tmp_path: Path) -> None:
-    found = metrics_of(FakeRun(tmp_path, folds=3, each=20, told=True, extras=True).write())
+    found = metrics_of(FakeRun(tmp_path, folds=3, each=20, facts=True, extras=True).write())
     assert all(np.isfinite(value) for value in found.values())
     assert found["uar_text_probe_neutral"] == found["uar_lexical_neutral"] == found["uar"]
     assert found["probe_speech_uar"] == 1

@@ -61,7 +61,7 @@ def whole_run(root: Path) -> FakeRun:
     """A run with all that a page may show, and with names that are hard to lay out."""
     classes = ("neutral", "Donaudampfschifffahrtsgesellschaftskapitänsfreude", "a b", "sad")
     name = "speaker-with-a-very-long-name-from-a-corpus-{}"
-    fake = FakeRun(root, classes, folds=3, each=20, speaker_name=name, told=True, extras=True)
+    fake = FakeRun(root, classes, folds=3, each=20, speaker_name=name, facts=True, extras=True)
     return fake.write(environment={"commit": "c0ffee" * 7, "dirty": True, "command": "x " * 90})
 
 
@@ -145,7 +145,7 @@ def test_many_dropped_utterances_are_counted(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_data_cannot_become_markup(tmp_path: Path) -> None:
     classes = (EVIL, '"><img src=x onerror=alert(1)>', "$\\frac{$", "怒", "&lt;b&gt;")
-    fake = FakeRun(tmp_path, classes, speaker_name=EVIL + "{}", each=20, told=True, extras=True)
+    fake = FakeRun(tmp_path, classes, speaker_name=EVIL + "{}", each=20, facts=True, extras=True)
     provenance = {"checkpoint": EVIL, "weights_sha256": EVIL, "revision": '" onload="x'}
     slot = {"backbone": EVIL, "spec": {"dim": EVIL}, "provenance": provenance}
     evil = {"fusion": EVIL, "args": {EVIL: EVIL}, "train": {"monitor": EVIL}}
@@ -153,10 +153,10 @@ def test_data_cannot_become_markup(tmp_path: Path) -> None:
     fake.write(**evil, slots={EVIL: slot}, inputs={EVIL: {EVIL: 1}})
     leaks: dict[str, Any] = {"format": "heronry-leaks", "version": 1, "found": []}
     write_json(fake.run / "leaks.json", leaks | {"allowed": ["speaker"], "lines": [EVIL]})
-    told: dict[str, Any] = dict.fromkeys(("title", "licence", "disclaimer", "protocol"), EVIL)
-    told |= {"label_map": {EVIL: EVIL}, "rejected_reasons": {EVIL: 1}, "differences": [EVIL]}
-    told |= {"published": {"utterances": 1, "source": EVIL, "notes": [EVIL]}}
-    found = document_of(fake, **told)
+    card: dict[str, Any] = dict.fromkeys(("title", "licence", "disclaimer", "protocol"), EVIL)
+    card |= {"label_map": {EVIL: EVIL}, "rejected_reasons": {EVIL: 1}, "differences": [EVIL]}
+    card |= {"published": {"utterances": 1, "source": EVIL, "notes": [EVIL]}}
+    found = document_of(fake, **card)
     assert {"script", "img", "iframe", "object"} & found.tags.keys() == set()
     assert [name for name, _ in found.attributes if name.startswith("on")] == []
     assert found.text.count("<script>") > 10

@@ -51,7 +51,7 @@ def test_nothing_allowed_warns_of_nothing(tmp_path: Path) -> None:
 
 def test_the_corpus_section_says_what_differs_from_the_published(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path).write()
-    told = {
+    card = {
         **fake.card(fake.labels()),
         "variant": "four classes",
         "label_map": {"exc": "happy", "xxx": None},
@@ -65,8 +65,8 @@ def test_the_corpus_section_says_what_differs_from_the_published(tmp_path: Path)
         "rejected_reasons": {"the file is empty": 4},
         "tables": {"labels.csv": "7a" * 32, "texts/*.txt": "b3" * 32},
     }
-    leaks = Leaks.of(RunFolder.read(fake.run), told)
-    found = words(section("data", card=told, leaks=leaks))
+    leaks = Leaks.of(RunFolder.read(fake.run), card)
+    found = words(section("data", card=card, leaks=leaks))
     for part in (
         *("four classes", "exc happy", "xxx left out", "5,531 utterances, Table 1", "a note"),
         *("speaker 19: 1 of 2", "and 2 more", "5e" * 32, "2.00 hours", "0.50 / 2.00 / 30.00 s"),
@@ -80,7 +80,7 @@ def test_the_corpus_section_says_what_differs_from_the_published(tmp_path: Path)
     ):
         assert part in found
     assert "speaker 20" not in found
-    same = words(section("data", card=told | {"differences": []}, leaks=leaks))
+    same = words(section("data", card=card | {"differences": []}, leaks=leaks))
     assert "All counts are the published ones" in same
 
 

@@ -21,7 +21,7 @@ from tests.support.pages import section_words
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """Three folds, two seeds, and all that a corpus and a run may say."""
     root = tmp_path_factory.mktemp("whole")
-    fake = FakeRun(root, folds=3, each=20, told=True, extras=True).write()
+    fake = FakeRun(root, folds=3, each=20, facts=True, extras=True).write()
     return evaluate(fake.run, fake.data)
 
 
@@ -103,7 +103,7 @@ def test_splits_that_lack_a_class_are_named_beside_its_score(bare: Report) -> No
     assert "has no utterance" not in section_words("classes", bare)
 
 
-def test_curves_are_told_in_words(whole: Report) -> None:
+def test_curves_have_a_description(whole: Report) -> None:
     kept = [
         job.history.numbers("train_loss")[job.history.numbers("best") == 1]
         for job in whole.run.jobs
@@ -184,5 +184,5 @@ def test_the_lexically_neutral_subset(whole: Report, bare: Report) -> None:
         assert f"Linear probe on {probe.slot} {probe.neutral.scores['accuracy']:.3f}" in found
     assert "Neither transcripts nor sentences" in section_words("neutral", bare)
     few = replace(lexical, groups=(replace(neutral, scores={}, intervals={}),), gaps={})
-    told = section_words("neutral", replace(whole, groupings=(few,)))
-    assert f"Too few lexically neutral test utterances to score: {neutral.utterances}" in told
+    found = section_words("neutral", replace(whole, groupings=(few,)))
+    assert f"Too few lexically neutral test utterances to score: {neutral.utterances}" in found

@@ -250,7 +250,7 @@ def test_a_corpus_without_recognised_words_is_trained_all_the_same(
 
 def test_the_report_names_the_condition_and_what_it_rests_on(tmp_path: Path) -> None:
     record = {"backbone": "bert_asr", "tested": 36, "recognised": 30, "word_errors": 9, "words": 40}
-    fake = FakeRun(tmp_path, extras=True, told=True).write(asr=record)
+    fake = FakeRun(tmp_path, extras=True, facts=True).write(asr=record)
     for path in fake.run.rglob("conditions.csv"):
         path.write_text(path.read_text().replace("shuffled_text", "asr_text"))
     found = section_words("robustness", evaluate(fake.run, fake.data))
@@ -258,5 +258,5 @@ def test_the_report_names_the_condition_and_what_it_rests_on(tmp_path: Path) -> 
     assert "Recognised text: 30 of 36 test utterances get the words" in found
     assert "The other 6 had none: there the reference stays" in found
     assert "Word error rate against the reference: 22.5% of 40 words" in found
-    plain = FakeRun(tmp_path / "plain", extras=True, told=True).write()
+    plain = FakeRun(tmp_path / "plain", extras=True, facts=True).write()
     assert "Recognised" not in section_words("robustness", evaluate(plain.run, plain.data))
