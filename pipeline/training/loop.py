@@ -264,7 +264,7 @@ def in_parts(
         return part.ids, compute(part.to(device))
 
     def of_batch(batch: Batch) -> list[tuple[tuple[str, ...], Result]]:
-        with torch.inference_mode():
+        with torch.inference_mode():  # a filler is computed by the process whose row it is
             return [] if isinstance(batch, FillerBatch) else fitting.all(batch, of_part)
 
     for places, batch in ordered_batches(examples, labels, EVALUATION_BATCH, unit=unit):
@@ -276,31 +276,19 @@ def in_parts(
 
 
 class BatchLoss(NamedTuple):
-    """What a batch, or a part of one, adds to an optimiser step.
+    """What a batch, or a part of one, adds to an optimiser step."""
 
-    Attributes:
-        loss: Its mean loss.
-        size: Divisor of that mean: the number of scored items, or the sum of their weights.
-    """
-
-    loss: float
-    size: float
+    loss: float  # the mean
+    size: float  # its divisor: the number of scored items, or the sum of their weights
 
 
 class Share(NamedTuple):
-    """What one process adds to an optimiser step.
-
-    Attributes:
-        losses: Losses of its batches.
-        ids: Their utterances.
-        limit: Limit of its `Fitting`.
-        fault: The error that ends its training, if any.
-    """
+    """What one process adds to an optimiser step."""
 
     losses: list[BatchLoss]
     ids: tuple[str, ...]
-    limit: int | None
-    fault: HeronryError | None
+    limit: int | None  # of its `Fitting`
+    fault: HeronryError | None  # that ends its training, if any
 
 
 class Step:
