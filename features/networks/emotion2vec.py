@@ -161,8 +161,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """`[B, N, D] -> [B, N, D]` with `bias` `[B, H, N, N]` or what broadcasts to it."""
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype))
+        parts = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        # In the precision of the bias, also under autocast, which would round it: bfloat16 has 8
+        # bits, so that frames more than 256 apart would share their distances with neighbours.
+        query, key, value = parts.to(torch.promote_types(parts.dtype, bias.dtype))
+        with torch.autocast(x.device.type, enabled=False):
+            mixed = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype))
+        mixed = mixed.to(parts.dtype)
         return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 

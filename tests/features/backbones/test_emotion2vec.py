@@ -15,7 +15,7 @@ from torch import Tensor
 from features.backbones.emotion2vec import Emotion2vec, normalized
 from features.errors import CheckpointError, ParamsError, UtteranceError
 from features.networks.emotion2vec import Emotion2vec as Network
-from features.networks.emotion2vec import Sizes, alibi_slopes, build, frame_count
+from features.networks.emotion2vec import Attention, Sizes, alibi_slopes, build, frame_count
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints.emotion2vec import SMALL, weights, wrapped
 from tests.support.golden import golden
@@ -150,6 +150,57 @@ def test_bias_depends_on_the_distance_of_frames_only(small: Network) -> None:
     slope = alibi_slopes(SMALL.heads)[0] * audio.alibi_scale.detach().flatten()[0]
     assert float(bias[0, 0, extra, extra + 4]) == pytest.approx(-4 * float(slope))
     assert torch.equal(bias, bias.transpose(2, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_distances_stay_exact_under_autocast(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounded to bfloat16, frames more than 256 apart would share distances with neighbours."""
+    seen: list[Tensor] = []
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        assert not torch.is_autocast_enabled("cpu")  # it would round all arguments
+        assert {x.dtype for x in (query, key, value, bias)} == {torch.float32}
+        seen.append(bias)
+        return attention(query, key, value, bias)
+
+    monkeypatch.setattr("features.networks.emotion2vec.F.scaled_dot_product_attention", watched)
+    network = build(weights=weights())
+    lengths = torch.tensor([16_000 * 10])
+    with torch.inference_mode(), torch.autocast("cpu", dtype):
+        states, mask = network(torch.randn(1, int(lengths[0])), lengths)
+    assert len(seen) == LAYERS
+    assert bool(states[-1][mask].isfinite().all())
+    for bias in seen:
+        steps = bias[0, 0, SMALL.extra_tokens, SMALL.extra_tokens :].diff()
+        assert len(steps) > 400
+        assert bool((steps < 0).all())
+        assert steps == pytest.approx(float(steps[0]), rel=1e-3)
+
+
+def test_attention_under_autocast_is_near_that_in_float32() -> None:
+    """Scores are the bias alone, values differ between neighbours: rounding would pair them."""
+    attention = Attention(dim=8, heads=1)
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.zero_()
+        attention.qkv.weight[16:] = torch.eye(8)
+        attention.proj.weight[:] = torch.eye(8)
+    frames = torch.arange(1200)
+    x = torch.zeros(1, 1200, 8)
+    x[0, ::2], x[0, 1::2] = 1.0, -1.0
+    bias = -0.02 * (frames[:, None] - frames).abs().float()[None, None]
+    bias = bias.masked_fill((frames[:, None] - frames).abs() < 300, -torch.inf)
+    with torch.inference_mode():
+        exact = attention(x, bias)
+        with torch.autocast("cpu", torch.bfloat16):
+            ours = attention(x, bias)
+        rounded = attention(x, bias.bfloat16().float())
+    assert ours.dtype == torch.bfloat16
+    difference = (ours.float() - exact).abs().max()
+    assert difference < 1e-4 < (rounded - exact).abs().max()
 
 
 def test_negative_scale_counts_as_zero() -> None:

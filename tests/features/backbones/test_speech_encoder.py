@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from features.backbones import _wav2vec2
 from features.backbones._wav2vec2 import MaskedGroupNorm
 from features.backbones.speech_encoder import SpeechEncoder
 from features.corpus.utterance import Utterance
@@ -19,6 +20,7 @@ from features.weights.identity import weights_sha256
 from features.weights.tensors import read_tensors
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints import speech_encoder, whisper
+from tests.support.live_memory import peak_bytes
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,49 @@ def test_masked_group_norm_is_that_of_each_clip_alone() -> None:
             assert torch.allclose(together[row, :, : clip.shape[1]], alone, atol=1e-5)
     assert bool(together.isfinite().all())
     assert masked.state_dict().keys() == norm.state_dict().keys()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("groups", "channels"), [(48, 48), (6, 12), (3, 6), (1, 4)])
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_masked_group_norm_in_blocks_is_the_same_to_the_bit(
+    threads: int, groups: int, channels: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With gradients nothing is done in blocks."""
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(groups, channels)
+    nn.init.normal_(norm.weight)
+    masked, batch = MaskedGroupNorm.like(norm), torch.randn(rows, channels, 40_001)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with masked.given(torch.tensor([39_000, 40_001, 500][:rows])):
+            whole = masked(batch)
+            assert whole.requires_grad
+            for size in (1, 100_000, 1_000_000):
+                monkeypatch.setattr(_wav2vec2, "BLOCK", size)
+                with torch.no_grad():
+                    assert torch.equal(masked(batch), whole)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_masked_group_norm_needs_little_more_than_its_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not the five copies of its input that its steps would make of the whole."""
+    monkeypatch.setattr(_wav2vec2, "BLOCK", 4 * 2 * 1000)
+    masked, batch = MaskedGroupNorm.like(nn.GroupNorm(64, 64)), torch.randn(4, 64, 1000)
+
+    def normed() -> torch.Tensor:
+        with masked.given(torch.tensor([1000, 900, 800, 700])):
+            return masked(batch)
+
+    with torch.no_grad():
+        assert batch.nbytes <= peak_bytes(normed) <= 1.25 * batch.nbytes
+        with torch.autocast("cpu", torch.bfloat16):
+            assert normed().dtype == torch.float32  # as torch's own group norm
+    assert peak_bytes(normed) > 4 * batch.nbytes  # for gradients
 
 
 @pytest.mark.parametrize(
