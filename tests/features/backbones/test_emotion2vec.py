@@ -14,8 +14,8 @@ from torch import Tensor
 
 from features.backbones.emotion2vec import Emotion2vec, normalized
 from features.errors import CheckpointError, ParamsError, UtteranceError
-from features.networks.emotion2vec import Emotion2vec as Network
 from features.networks.emotion2vec import Attention, Sizes, alibi_slopes, build, frame_count
+from features.networks.emotion2vec import Emotion2vec as Network
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints.emotion2vec import SMALL, weights, wrapped
 from tests.support.golden import golden
