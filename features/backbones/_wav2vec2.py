@@ -79,11 +79,13 @@ class MaskedGroupNorm(WithLengths, nn.GroupNorm):
     def _normed(self, values: Tensor, first: int, last: int) -> Tensor:
         """Normalise `[B, c, T]`, the channels `first` to `last` (exclusive)."""
         assert self.lengths is not None
-        grouped = values.float().unflatten(1, (-1, self.num_channels // self.num_groups))
-        frames = torch.arange(values.shape[2], device=values.device)
+        batch, channels, time = values.shape
+        width = self.num_channels // self.num_groups
+        grouped = values.float().reshape(batch, channels // width, width, time)
+        frames = torch.arange(time, device=values.device)
         mask = (frames < self.lengths[:, None])[:, None, None]  # [B, 1, 1, T]
         # Numbers of a group: T existing frames of C / G channels.
-        count = (self.lengths * grouped.shape[2])[:, None, None, None]
+        count = (self.lengths * width)[:, None, None, None]
         mean = (grouped * mask).sum((2, 3), keepdim=True) / count
         centred = grouped - mean
         variance = (centred * mask).square().sum((2, 3), keepdim=True) / count

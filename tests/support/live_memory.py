@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Watches all operations within its context.
 
     Attributes:
@@ -19,9 +19,9 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._alive: dict[int, tuple[Any, int]] = {}  # weak references to storages, and sizes
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -31,7 +31,7 @@ class LiveBytes(TorchDispatchMode):
         for tensor in _tensors(found):
             storage = tensor.untyped_storage()
             if storage._cdata not in own:
-                self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+                self._alive[storage._cdata] = (_reference(storage), storage.nbytes())
         self._alive = {key: each for key, each in self._alive.items() if not each[0].expired()}
         self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
         return found
@@ -39,10 +39,13 @@ class LiveBytes(TorchDispatchMode):
 
 def peak_bytes(compute: Callable[[], object]) -> int:
     """Most bytes of tensors that a computation makes and holds at one time."""
-    with LiveBytes() as watched:
-        result = compute()
-    del result
+    watched = LiveBytes()
+    with watched:
+        compute()
     return watched.peak
+
+
+_reference: Any = StorageWeakRef
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:

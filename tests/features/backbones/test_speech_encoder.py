@@ -147,7 +147,8 @@ def test_masked_group_norm_needs_little_more_than_its_result(
 
     def normed() -> torch.Tensor:
         with masked.given(torch.tensor([1000, 900, 800, 700])):
-            return masked(batch)
+            found: torch.Tensor = masked(batch)
+            return found
 
     with torch.no_grad():
         assert batch.nbytes <= peak_bytes(normed) <= 1.25 * batch.nbytes
