@@ -118,7 +118,7 @@ def _run_on_ray(
         while len(running) < room and (shard := next(left, None)) is not None:
             missing = extractor.missing(shard)
             if missing is None:
-                yield from extractor.run([shard], tally)
+                yield from extractor.run([shard], tally, copied=True)
             else:
                 running[compute.remote(extractor.recipe, device, missing)] = (shard, missing)
         if not running:
@@ -151,7 +151,7 @@ def _take_in(
     if part.fingerprint == shard.fingerprint:
         yield from (1 for _ in shard.utterances)
     else:
-        yield from extractor.run([shard], Tally())
+        yield from extractor.run([shard], Tally(), copied=True)
 
 
 def _compute(recipe: Recipe, device: str, shard: PlannedShard) -> tuple[bytes, Tally]:

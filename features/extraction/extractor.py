@@ -32,6 +32,7 @@ from features.extraction.batches import (
 from features.extraction.plan import PlannedShard, seconds_of
 from features.extraction.runner import Result, Runner
 from features.extraction.store import WorkStore
+from features.process.devices import entered
 from features.process.machine_errors import with_machine_errors
 from features.process.memory import too_large
 
@@ -121,10 +122,18 @@ class Extractor:
             dtype=self.entry.stored_as(self.backbone),
         )
 
-    def run(self, shards: Sequence[PlannedShard], tally: Tally) -> Iterator[int]:
+    def run(
+        self, shards: Sequence[PlannedShard], tally: Tally, *, copied: bool = False
+    ) -> Iterator[int]:
         """Finish shards in the store, yielding once per utterance.
 
         A shard without a usable utterance is written empty, so that the numbering has no gap.
+
+        Args:
+            shards: Shards to finish.
+            tally: Counts, added to.
+            copied: Whether the store has their rows, but for rejected ones: then no process is
+                started, and the device is used for those alone.
         """
         # The loader asks `_line_up` for batches ahead of the device; `lined_up` says, in the same
         # order, which shard each of them belongs to.
@@ -132,8 +141,8 @@ class Extractor:
         prepared = prepare_ahead(
             self.backbone,
             self._line_up(shards, lined_up, tally),
-            workers=self._workers(shards),
-            device=self.device,
+            workers=0 if copied else self._workers(shards),
+            device=torch.device("cpu") if copied else self.device,
         )
         # Rounding overlaps with the next batch on the device, and writing with rounding. One thread
         # for each keeps their order.
@@ -251,7 +260,8 @@ class Extractor:
         contents, before = pending.contents, len(pending.rejected)
         pending.rejected |= {contents[id]: reason for id, reason in item.rejected.items()}
         for result in results:
-            stream = result.wait()
+            with entered(self.device):  # threads begin on the first GPU, and would use it here
+                stream = result.wait()
             if stream is None:
                 alone = contents[result.utterances[0].id]
                 pending.rejected[alone] = too_large(self.device)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +12,7 @@ import torch
 from features.backbone.base import Backbone, Inputs, module_of
 from features.corpus.utterance import Utterance
 from features.extraction.batches import Prepared
-from features.process.devices import entered, fetched
+from features.process.devices import entered, fetched, full_float32
 from features.process.memory import DoesNotFitError, Halver, out_of_memory
 from features.stream import Stream
 
@@ -60,7 +62,7 @@ class Runner:
         if item.inputs is None:
             return []
         results, start = [], 0
-        with entered(self.device):
+        with self._entered():
             self._move()
             for stream in self._streams(item.inputs):
                 stop = start + (1 if stream is None else len(stream.mask))
@@ -78,7 +80,7 @@ class Runner:
         if item.inputs is None or self.dtype == "float32" or self.backbone.spec.bins is not None:
             return None
         first = item.inputs.between(0, 1)
-        with entered(self.device):
+        with self._entered():
             self._move()
             try:
                 exact = self._run(first, "float32").values
@@ -90,12 +92,16 @@ class Runner:
                 return None
         return found if math.isfinite(found) else None
 
+    @contextlib.contextmanager
+    def _entered(self) -> Iterator[None]:
+        """Context in which the device is this thread's, and float32 is not rounded."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(entered(self.device))
+            if self.device.type != "cpu":  # where several threads compute, and there is no TF32
+                stack.enter_context(full_float32())
+            yield
+
     def _move(self) -> None:
-        if self.device.type == "cuda":
-            # TF32, on by default for convolutions, rounds inputs to 10 bits: batched would no
-            # longer equal single to 1e-5.
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cuda.matmul.allow_tf32 = False
         network = None if self._moved else module_of(self.backbone)
         if network is not None:
             network.to(self.device)

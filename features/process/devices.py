@@ -8,7 +8,7 @@ which say nothing about the second one's copies.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
@@ -33,6 +33,22 @@ def device_threads(count: int, name: str = "") -> ThreadPoolExecutor:
         return ThreadPoolExecutor(count, name)
     own = (torch.cuda.current_device(),)
     return ThreadPoolExecutor(count, name, torch.cuda.set_device, own)
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Switch TF32 off within this context: it rounds the inputs of float32 products to 10 bits.
+
+    By default torch uses it for convolutions and recurrent layers on a GPU, and containers of
+    NVIDIA for matrix products as well. A batch would no longer equal its clips alone to 1e-5.
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def moved(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:

@@ -163,7 +163,13 @@ def _checked(name: str, source: str) -> str:
     import torch
 
     try:
-        torch.empty(0, device=name)
+        place = torch.device(name)
+        if place.type != "cuda":
+            torch.empty(0, device=place)
+        # Only counted: a tensor would leave a context of half a gigabyte on each GPU, also in a
+        # process that has others compute on them.
+        elif not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError(f"it finds {torch.cuda.device_count()} CUDA devices")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise ParamsError(

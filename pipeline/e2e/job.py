@@ -6,9 +6,8 @@ of threads (torch's own: that of the cores, or OMP_NUM_THREADS) it gives the sam
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +80,7 @@ def run_tune_job(
         HeronryError: If the loss is not finite, or an utterance does not fit the memory.
     """
     job, ranks = tuning.job, tuning.examples.ranks
-    with repeatable(job.device, threads=torch.get_num_threads()), full_float32():
+    with repeatable(job.device, threads=torch.get_num_threads()):
         model, examples = _make(tuning)
         trained = parameter_count(model, trained=True)
         ranks.broadcast_weights(model)
@@ -162,17 +161,6 @@ def _write_extras(tuning: TuneJob, model: EndToEnd, examples: LiveExamples) -> N
     path = job.out / "conditions.csv"
     write_conditions(path, model, conditions, test, fusion=model.fusion, writes=first)
     write_live_probes(job.out / "probes.csv", model, examples, job.fold)
-
-
-@contextlib.contextmanager
-def full_float32() -> Iterator[None]:
-    """Switch TF32 off on a GPU, as extraction does: by default convolutions use it."""
-    cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, matmul
 
 
 def _export(tuning: TuneJob, model: EndToEnd, examples: LiveExamples) -> None:

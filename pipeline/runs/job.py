@@ -18,7 +18,7 @@ from torch import nn
 
 from features.corpus.manifest import Label
 from features.files.csv_text import write_csv
-from features.process.devices import entered
+from features.process.devices import entered, full_float32
 from pipeline.data.source import ExampleSource
 from pipeline.metrics import MONITORS
 from pipeline.model.base import FusionModel
@@ -136,9 +136,9 @@ class JobProgress(Progress):
 
 @contextlib.contextmanager
 def repeatable(device: str, *, threads: int = 1) -> Iterator[None]:
-    """Compute on a device with so many threads, and with deterministic algorithms only.
+    """Compute on a device with so many threads, deterministic algorithms only, and no TF32.
 
-    On a GPU, an operation without a deterministic algorithm warns.
+    On a GPU, an operation without a deterministic algorithm warns, and its results may vary.
     """
     on_cpu = torch.device(device).type == "cpu"
     if not on_cpu:
@@ -151,7 +151,7 @@ def repeatable(device: str, *, threads: int = 1) -> Iterator[None]:
     torch.use_deterministic_algorithms(mode=True, warn_only=not on_cpu)
     memory.fill_uninitialized_memory = False  # it costs time, and only finds bugs
     try:
-        with entered(device):
+        with entered(device), full_float32():
             yield
     finally:
         memory.fill_uninitialized_memory = filled

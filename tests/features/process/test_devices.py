@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,11 @@ from torch import Tensor
 
 import features
 from features.backbone.base import Inputs
+from features.backbone.entry import BackboneEntry
 from features.backbones.tone import Tone
-from features.extraction.batches import prepare, prepare_ahead
+from features.extraction.batches import Prepared, prepare, prepare_ahead
+from features.extraction.extractor import Extractor, Recipe, Tally
+from features.extraction.plan import ShardPlan
 from features.extraction.runner import Runner
 from features.process import devices
 from features.process.devices import device_threads, entered, fetched, moved
@@ -61,6 +65,22 @@ class FakeEvent:
             self.gpus.queues[self.stream].pop(0)()
 
 
+def tf32() -> tuple[bool, bool]:
+    """Whether convolutions, and matrix products, may use it."""
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+@contextlib.contextmanager
+def tf32_on() -> Iterator[None]:
+    """As torch is in a container of NVIDIA, without a GPU too."""
+    before = tf32()
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
     """Two of them; what is on the second is in truth in the computer's memory."""
@@ -90,6 +110,7 @@ def test_results_of_the_second_device_are_read_after_their_copy(
     class Watched(Tone):
         def __call__(self, inputs: Inputs) -> Stream:
             seen.append(gpus.current)
+            assert tf32() == (False, False)
             return super().__call__(inputs)
 
     monkeypatch.setattr(Runner, "_move", lambda _: None)
@@ -98,7 +119,9 @@ def test_results_of_the_second_device_are_read_after_their_copy(
     assert item.inputs is not None
     expected = Tone()(item.inputs)
     runner = Runner(backbone, torch.device("cuda:1"), "float32")
-    (result,) = runner.launch(item)
+    with tf32_on():
+        (result,) = runner.launch(item)
+        assert tf32() == (True, True)
     assert result.stream is not None
     assert not result.stream.mask.any()  # still on its way
     stream = result.wait()
@@ -107,6 +130,60 @@ def test_results_of_the_second_device_are_read_after_their_copy(
     assert torch.equal(stream.mask, expected.mask)
     assert seen == [1]
     assert gpus.current == 0
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument:UserWarning")
+def test_the_thread_that_keeps_results_waits_on_their_device(
+    gpus: FakeGpus, make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the first GPU, where threads begin, waiting would leave a context."""
+    seen: list[int] = []
+    wait = FakeEvent.synchronize
+
+    def synchronize(event: FakeEvent) -> None:
+        seen.append(gpus.current)
+        wait(event)
+
+    monkeypatch.setattr(FakeEvent, "synchronize", synchronize)
+    manifest, recipe = make_manifest([0.2, 0.3]), Recipe(BackboneEntry("tone", "tone"), tmp_path)
+    extractor = Extractor(recipe, "cuda:1")
+    monkeypatch.setattr(extractor.runner, "_move", lambda: None)
+    monkeypatch.setattr(Prepared, "pin_memory", lambda self: self)
+    tally = Tally()
+    assert sum(extractor.run(list(ShardPlan.of(manifest, "audio")), tally)) == 2
+    assert tally.computed == 2
+    assert set(seen) == {1}
+
+
+def test_a_process_that_copies_rows_touches_no_device(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, recipe = make_manifest([0.2, 0.3]), Recipe(BackboneEntry("tone", "tone"), tmp_path)
+    other = dataclasses.replace(manifest, utterances=manifest.utterances[::-1])
+    assert sum(Extractor(recipe).run(list(ShardPlan.of(manifest, "audio")), Tally())) == 2
+    entered: list[torch.device] = []
+
+    def enter(device: torch.device) -> contextlib.nullcontext[None]:
+        entered.append(device)
+        return contextlib.nullcontext()
+
+    for module in ("batches", "extractor", "runner"):
+        monkeypatch.setattr(f"features.extraction.{module}.entered", enter)
+    tally = Tally()
+    shards = list(ShardPlan.of(other, "audio"))
+    assert sum(Extractor(recipe, "cuda:1").run(shards, tally, copied=True)) == 2
+    assert (tally.copied, tally.computed) == (2, 0)
+    assert {device.type for device in entered} == {"cpu"}
+
+
+def test_training_has_no_tf32() -> None:
+    with tf32_on():
+        for error in (None, ZeroDivisionError("in the middle")):
+            with contextlib.suppress(ZeroDivisionError), repeatable("cpu"):
+                assert tf32() == (False, False)
+                if error is not None:
+                    raise error
+            assert tf32() == (True, True)
 
 
 def test_users_of_a_device_have_entered_it(gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,17 @@ def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
             locations.device()
 
 
+def test_devices_are_counted_and_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor on each of them would leave a context there in the process that asks."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", pytest.fail)
+    assert locations.devices("0,1") == ("cuda:0", "cuda:1")
+    assert locations.devices("cuda") == ("cuda",)
+    with pytest.raises(ParamsError, match=r"is 'cuda:2'.*it finds 2 CUDA devices.*expected"):
+        locations.devices("0,2")
+
+
 def test_a_folder_within_the_project_is_refused_with_the_projects_own(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
