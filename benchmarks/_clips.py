@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,25 +29,26 @@ def make_clips(
     folder: Path, seconds: Sequence[float], *, shard_seconds: float = 3600.0
 ) -> Manifest:
     """Write a voice-like WAV file of each duration; their manifest, with short texts."""
+    folder.mkdir(parents=True)
+    with ThreadPoolExecutor() as pool:
+        utterances = tuple(pool.map(partial(_clip, folder), range(len(seconds)), seconds))
+    return Manifest("benchmark", utterances, shard_seconds=shard_seconds).located(folder)
+
+
+def _clip(folder: Path, number: int, seconds: float) -> Utterance:
+    """Write one clip."""
     import soundfile  # here, so that the module loads where it is not installed
 
-    folder.mkdir(parents=True)
-    utterances = []
-    for number, length in enumerate(seconds):
-        path = folder / f"u{number:05d}.wav"
-        soundfile.write(path, _voice(number, length), RATE, subtype="PCM_16")
-        utterances.append(
-            Utterance(
-                id=path.stem,
-                audio=path.name,
-                sha256=file_sha256(path),
-                text=f"{WORDS} {number:05d} {WORDS}",
-                seconds=length,
-                bytes=path.stat().st_size,
-            )
-        )
-    manifest = Manifest("benchmark", tuple(utterances), shard_seconds=shard_seconds)
-    return manifest.located(folder)
+    path = folder / f"u{number:05d}.wav"
+    soundfile.write(path, _voice(number, seconds), RATE, subtype="PCM_16")
+    return Utterance(
+        id=path.stem,
+        audio=path.name,
+        sha256=file_sha256(path),
+        text=f"{WORDS} {number:05d} {WORDS}",
+        seconds=seconds,
+        bytes=path.stat().st_size,
+    )
 
 
 def _voice(number: int, seconds: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

@@ -87,6 +87,7 @@ class Stopwatch(Progress):
     def __init__(self, device: str) -> None:
         self.device = device
         self.steps: list[tuple[str, ...]] = []
+        self.losses: list[float] = []
         self.started = self.ended = 0.0
 
     def begin(self, training: Training) -> None:  # noqa: ARG002  the method of its base
@@ -97,6 +98,7 @@ class Stopwatch(Progress):
         """Note a step; validation follows the last."""
         if loss is not None:
             self.steps.append(ids)
+            self.losses.append(loss)
             self.ended = self.now()
 
     def now(self) -> float:

@@ -2,7 +2,7 @@
 
 Written by ourselves after what they have in common: every file is decoded, handed to the feature
 extractor of transformers (or the tokenizer) and to the network alone, in float32, with all hidden
-states kept until the chosen one is saved. Networks that transformers does not have are ours, one
+states kept until the last one is saved. Networks that transformers does not have are ours, one
 clip at a time. The folder is not flushed to the disk, and no file is hashed, as nobody does.
 """
 
@@ -103,7 +103,8 @@ def _text(checkpoint: str, device: str) -> Extract:
 
 
 def _chosen(output: Any) -> Tensor:
-    states: Tensor = output.hidden_states[-1][0].cpu()
+    # Not the last of `hidden_states`: in large models that is ahead of the final norm.
+    states: Tensor = output.last_hidden_state[0].cpu()
     return states
 
 

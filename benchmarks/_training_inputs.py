@@ -1,20 +1,27 @@
-"""Synthetic caches, labels and jobs for benchmarks/training.py."""
+"""Synthetic caches, labels and jobs for the benchmarks of training, and epochs that are timed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from features.cache.shard import shard_name
 from features.cache.writer import CacheWriter
 from features.corpus.manifest import Label
 from features.stream import StreamSpec
+from pipeline.data.examples import Examples
+from pipeline.model.checkpoint import make_model
 from pipeline.params.training import TrainParams
 from pipeline.runs.job import Job
 from pipeline.runtime.pool import available_cores
+from pipeline.training.loop import begin, train_epoch
+from pipeline.training.state import Training
 
 CLASSES = ["angry", "calm", "happy", "sad"]
 FRAMES = {"text": (5, 40), "speech": (50, 500)}
@@ -62,3 +69,38 @@ def make_jobs(
         )
         for seed in range(available_cores())
     ]
+
+
+def started(
+    kind: str, args: Mapping[str, Any], params: TrainParams, data: Examples, device: str = "cpu"
+) -> Training:
+    """A training before its first epoch."""
+    model = make_model(kind, args, data.specs, len(CLASSES)).to(device)
+    return begin(model, data, data.split(0, "train"), params, seed=0)
+
+
+def epoch_seconds(
+    running: Training, params: TrainParams, data: Examples, *, strict: bool = True
+) -> float:
+    """One epoch with the same batches in the same order, the device's work included."""
+    running.generator = np.random.default_rng(0)
+    device = next(running.model.parameters()).device.type
+    with deterministic(on=strict):
+        begun = time.perf_counter()
+        train_epoch(running, data, data.split(0, "train"), params)
+        if device != "cpu":
+            torch.accelerator.synchronize()
+        return time.perf_counter() - begun
+
+
+@contextmanager
+def deterministic(*, on: bool) -> Iterator[None]:
+    """As in a job, or not."""
+    memory: Any = torch.utils.deterministic
+    memory.fill_uninitialized_memory = False
+    torch.use_deterministic_algorithms(mode=on, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode=False)
+        memory.fill_uninitialized_memory = True

@@ -41,18 +41,23 @@ import typer
 
 from benchmarks._device_ways import reading_ways, seeds_ways
 from benchmarks._rounds import interleave, ratio
-from benchmarks._training_inputs import CLASSES, make_caches, make_jobs, make_labels
+from benchmarks._training_inputs import (
+    CLASSES,
+    epoch_seconds,
+    make_caches,
+    make_jobs,
+    make_labels,
+    started,
+)
 from features.settings.locations import device as chosen_device
 from pipeline.cached.run import run_job
 from pipeline.data.batching import shuffled_batches
 from pipeline.data.examples import Examples, join
-from pipeline.model.checkpoint import make_model
 from pipeline.params.training import TrainParams
 from pipeline.runs.job import Job
 from pipeline.runtime.checkpoints import Checkpoints
 from pipeline.runtime.pool import available_cores, run_jobs
-from pipeline.training.loop import begin, train_epoch
-from pipeline.training.state import Training
+from pipeline.training.loop import train_epoch
 
 MODELS = {
     "concat": TrainParams(batch_size=16, lr=5e-4),
@@ -87,14 +92,6 @@ def main(
     print(json.dumps(result) if as_json else table(result))
 
 
-def started(
-    kind: str, args: Mapping[str, Any], params: TrainParams, data: Examples, device: str = "cpu"
-) -> Training:
-    """A training before its first epoch."""
-    model = make_model(kind, args, data.specs, len(CLASSES)).to(device)
-    return begin(model, data, data.split(0, "train"), params, seed=0)
-
-
 def measure(
     kind: str, args: Mapping[str, Any], params: TrainParams, data: Examples, rounds: int
 ) -> dict[str, Any]:
@@ -126,20 +123,6 @@ def measure(
         "read_ahead": ratio(seconds["strict"], seconds["ahead"]),
         "deterministic": ratio(seconds["free"], seconds["strict"]),
     }
-
-
-def epoch_seconds(
-    running: Training, params: TrainParams, data: Examples, *, strict: bool = True
-) -> float:
-    """One epoch with the same batches in the same order, the device's work included."""
-    running.generator = np.random.default_rng(0)
-    device = next(running.model.parameters()).device.type
-    with deterministic(on=strict):
-        begun = time.perf_counter()
-        train_epoch(running, data, data.split(0, "train"), params)
-        if device != "cpu":
-            torch.accelerator.synchronize()
-        return time.perf_counter() - begun
 
 
 def accelerator(
@@ -201,19 +184,6 @@ def side_by_side(jobs: list[Job], rounds: int) -> dict[str, Any]:
         "sequential_seconds": round(statistics.median(seconds["one"]), 2),
         "speedup": ratio(seconds["one"], seconds["many"]),
     }
-
-
-@contextmanager
-def deterministic(*, on: bool) -> Iterator[None]:
-    """As in a job, or not."""
-    memory: Any = torch.utils.deterministic
-    memory.fill_uninitialized_memory = False
-    torch.use_deterministic_algorithms(mode=on, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(mode=False)
-        memory.fill_uninitialized_memory = True
 
 
 @contextmanager
