@@ -140,6 +140,7 @@ def train_peer(task: TuneTask, ids: Sequence[Sequence[str]] | None = None) -> Ti
             disable_tqdm=True,
             remove_unused_columns=False,
         )
+        arguments._n_gpu = 1  # else it splits batches over all GPUs
         kind = transformers.Trainer if ids is None else GivenTrainer
         trainer = kind(
             model=make_peer(task),

@@ -1,0 +1,1 @@
+"""Proof of every GPU claim on one machine: `python -m benchmarks.gpu`."""
