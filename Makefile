@@ -17,6 +17,8 @@ help:  ## Show the targets
 install: $(INSTALLED)  ## Make the virtual environment
 
 $(INSTALLED): requirements/lock.txt requirements/embedded.txt pyproject.toml
+	@$(PYTHON) -c "import sys; (3, 11) <= sys.version_info[:2] <= (3, 12) or sys.exit( \
+		'error: this is Python ' + sys.version.split()[0] + '; expected 3.11 or 3.12: make run PYTHON=python3.12')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -qq --disable-pip-version-check -r requirements/lock.txt
 	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/embedded.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -9,6 +10,10 @@ from features.errors import HeronryError
 from features.process import interrupts
 from features.process.machine_errors import machine_error
 from features.settings.locations import check_folder
+
+# What is answered in any folder: questions, and what a shell asks of `heronry` to complete a word.
+_ANYWHERE = {"--help", "--version", "--show-completion", "--install-completion"}
+_COMPLETION = "_HERONRY_COMPLETE"
 
 
 def run_command(command: Callable[[], object]) -> None:
@@ -22,7 +27,7 @@ def run_command(command: Callable[[], object]) -> None:
     try:
         interrupts.imported()
         try:
-            if "--help" not in sys.argv:
+            if _ANYWHERE.isdisjoint(sys.argv) and _COMPLETION not in os.environ:
                 check_folder()
             command()
         finally:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
+PYTHONS = ((3, 11), (3, 12))  # that the dependencies support
 _NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
 
 
@@ -44,25 +46,58 @@ class _State:
     asked = 0
 
 
-def listen(package: str, kept: Mapping[str, str]) -> None:
-    """Install the handlers, if `python -m` is about to import a command of `package`.
+def listen(package: str, kept: Mapping[str, str], script: str = "") -> None:
+    """Install the handlers, if a command of `package` is about to be imported.
 
-    Does nothing where the package is imported in another way.
+    Does nothing where the package is imported in another way than by `python -m` or the script.
 
     Args:
         package: Package whose `__init__` calls this.
         kept: What is kept and how to resume, by module of the package; "" for all other modules.
+        script: Console command of the package, if it has one.
+
+    Raises:
+        SystemExit: If the dependencies do not support this version of Python.
     """
+    program = sys.argv[0] if sys.argv else ""
+    module = ""
     # Python sets argv[0] to "-m" while it looks for the module.
-    if sys.argv[:1] != ["-m"] or "-m" not in sys.orig_argv[:-1]:
+    if program == "-m":
+        _refuse_other_pythons()
+        if "-m" in sys.orig_argv[:-1]:
+            name = sys.orig_argv[sys.orig_argv.index("-m") + 1]
+            program, _, module = name.partition(".")
+    elif program.rpartition(os.sep)[2] == script and script:
+        program = package
+    if program != package:
         return
-    name = sys.orig_argv[sys.orig_argv.index("-m") + 1]
-    if name.partition(".")[0] != package:
-        return
-    _State.kept = kept.get(name.partition(".")[2], kept[""])
+    _State.kept = kept.get(module, kept[""])
     for number in _NAMES:
         if signal.getsignal(number) is not signal.SIG_IGN:  # ignored: a background process
             signal.signal(number, _on_signal)
+
+
+def _refuse_other_pythons() -> None:
+    """End with a message under another Python, before an import of a dependency fails obscurely.
+
+    pip refuses by `requires-python`; this is for a checkout that another Python runs.
+    """
+    if sys.version_info[:2] not in PYTHONS:
+        expected = " or ".join(f"{major}.{minor}" for major, minor in PYTHONS)
+        sys.exit(
+            f"error: this is Python {sys.version.split()[0]}; expected {expected}: "
+            "make run PYTHON=python3.12, then source .venv/bin/activate"
+        )
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import modules within a command: until they are there, a signal ends the process at once."""
+    before, _State.running = _State.running, False
+    try:
+        yield
+    finally:
+        _State.running = before
 
 
 def imported() -> None:

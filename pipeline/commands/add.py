@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 import yaml
@@ -29,16 +29,11 @@ _NEXT = {
 }
 
 
-def add(
-    what: Annotated[str | None, typer.Argument(help="corpus, backbone or model.")] = None,
-    name: Annotated[str | None, typer.Argument(help="An entry of the catalogue.")] = None,
-    *,
-    list_: Annotated[bool, typer.Option("--list", help="List the catalogue.")] = False,
-) -> None:
+def add(what: str | None, name: str | None, *, list_all: bool = False) -> None:
     """Copy an entry of the catalogue into params.yaml, and the backbones that a model needs."""
     raw = read_params_file(PARAMS)
     refuse(section_problems(raw))
-    if list_:
+    if list_all:
         for line in listing(raw):
             typer.echo(line)
         return

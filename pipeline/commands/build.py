@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -24,18 +23,14 @@ from pipeline.storage.dvc_command import EXTRACT, PREPARE, run_dvc, shown
 _STAGES = dict(zip(REGIMES, ("train", "e2e"), strict=True))
 _CACHE = re.compile(r"cache/\$\{corpus\}/\$\{item\.(\w+)\}")
 
-_MODELS = "Entries of `models` in params.yaml."
-_PULL = "Download what team mates have pushed, and compute only the rest."
-_PUSH = "Afterwards push these features, and the prepared corpus, to the default remote."
-
 
 def build(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL", help=_MODELS)],
+    models: list[str],
     *,
-    corpus: Annotated[str | None, typer.Option(help="Default: that of params.yaml.")] = None,
-    pull: Annotated[bool, typer.Option("--pull", help=_PULL)] = False,
-    push: Annotated[bool, typer.Option("--push", help=_PUSH)] = False,
-    dry: Annotated[bool, typer.Option("--dry", help="Only print the DVC targets.")] = False,
+    corpus: str | None = None,
+    pull: bool = False,
+    push: bool = False,
+    dry: bool = False,
 ) -> None:
     """Extract the features that some models need on a corpus; nothing is trained."""
     params = read_params(Path("params.yaml"))

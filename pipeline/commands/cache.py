@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, cast
 
 import typer
 import yaml
@@ -21,44 +20,21 @@ from features.process.terminal import size
 from features.ranges import Positive
 from features.settings.entry_names import name_problems
 from features.settings.locations import store_root
-from pipeline.commands.doctor import doctor
 from pipeline.params.file import read_params
 from pipeline.storage.inventory import take_inventory
 from pipeline.storage.work_store import TRAINING, removable, remove
 
-cache = typer.Typer(no_args_is_help=True, help="List, verify, prune, export, import features.")
 PARAMS = Path("params.yaml")
 ADVICE_HOP = "frames are {hop:.4g} s apart; give --hop-seconds if they are a grid in time"
 
 
-@cache.command("list")
-def list_caches(
-    *, as_object: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
-) -> None:
+def list_caches(*, as_object: bool) -> None:
     """List the caches with size, utterances and the models that need them, and the work store."""
     found = take_inventory(read_params(PARAMS), store_root())
     typer.echo(json.dumps(asdict(found), indent=2) if as_object else "\n".join(found.lines()))
 
 
-@cache.command()
-def verify(
-    folders: Annotated[list[Path] | None, typer.Argument(help="Default: all of cache/.")] = None,
-) -> None:
-    """Read caches completely, as `doctor` does, without repair; exit status 1 if any is bad."""
-    doctor(folders)
-
-
-@cache.command()
-def prune(
-    *,
-    keep_days: Annotated[
-        float | None, typer.Option(help="Keep what was used within so many days.")
-    ] = None,
-    not_in_params: Annotated[bool, typer.Option(help="Keep what params.yaml would use.")] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Delete; else only list what would be deleted.")
-    ] = False,
-) -> None:
+def prune(*, keep_days: float | None, not_in_params: bool, yes: bool) -> None:
     """Remove unused entries of the work store; caches and DVC's files stay."""
     params = read_params(PARAMS)
     found = removable(store_root(), params, keep_days=keep_days, not_in_params=not_in_params)
@@ -76,44 +52,30 @@ def prune(
         typer.echo("nothing was removed; say --yes to remove it")
 
 
-@cache.command("export")
-def export_cache(
-    corpus: str,
-    backbone: str,
-    out: Annotated[Path, typer.Argument(help="A new folder.")],
-    *,
-    to: Annotated[Form, typer.Option(help="File format.")] = "npy",
-) -> None:
-    """Write the features of CORPUS under BACKBONE for other programs."""
+def export_cache(corpus: str, backbone: str, out: Path, *, to: Form) -> None:
+    """Write the features of a corpus under a backbone for other programs."""
     count = export(corpus, backbone, to, out)
     typer.echo(f"{out}: {count} utterances of {corpus} under {backbone} as {to}")
 
 
-@cache.command("import")
 def import_arrays(
     corpus: str,
-    backbone: Annotated[str, typer.Argument(help="Name of the new entry of `backbones`.")],
-    source: Annotated[Path, typer.Argument(metavar="FROM", help="Folder, or file of arrays.")],
+    backbone: str,
+    source: Path,
     *,
-    reads: Annotated[
-        Literal["audio", "text"] | None, typer.Option(help="What the features were computed from.")
-    ] = None,
-    hop_seconds: Annotated[float | None, typer.Option(help="Seconds between two frames.")] = None,
-    bins: Annotated[
-        int | None, typer.Option(min=1, max=32_767, help="Arrays are integers below this.")
-    ] = None,
-    layers: Annotated[
-        int, typer.Option(min=1, max=1000, help="Number of hidden states side by side.")
-    ] = 1,
+    reads: Reads | None,
+    hop_seconds: float | None,
+    bins: int | None,
+    layers: int,
 ) -> None:
-    """Check arrays made elsewhere against CORPUS, write shards, and print their params entry."""
+    """Check arrays made elsewhere against a corpus, write shards, and print their params entry."""
     wrong = name_problems("backbones", backbone)
     if wrong:
         raise ParamsError(wrong[0])
     settings = ImportSettings(
         corpus=corpus,
         source=source.resolve().name,
-        reads=cast(Reads | None, reads),
+        reads=reads,
         hop_seconds=checked(hop_seconds, Positive | None, "--hop-seconds"),
         bins=bins,
         layers=layers,

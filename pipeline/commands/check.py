@@ -11,7 +11,7 @@ import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -46,9 +46,7 @@ OUTPUTS = ("cache", "data", "reports", "runs")  # of the stages; each may be a l
 SOME_BYTES = 4096  # a full disk may still take fewer, which it stores beside the file's metadata
 
 
-def check(
-    *, deep: Annotated[bool, typer.Option(help="Also hash every audio file.")] = False
-) -> None:
+def check(*, deep: bool = False) -> None:
     """Validate params, slots, the corpus (without its audio) and checkpoints; list all problems."""
     for line in obstacles():
         typer.echo(f"note: {line}")

@@ -5,42 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from features.errors import ParamsError
 from features.files.writing import replacing
 from pipeline.compare.comparison import Comparison, Settings, compare_runs
-from pipeline.compare.flips import SHOWN
 from pipeline.compare.page import as_html, as_text, sections
-from pipeline.compare.rows import UNIT
-from pipeline.compare.significance import LEAST_PERMUTATIONS, PERMUTATIONS
-
-_RUNS = "A run folder, predictions.csv or .parquet, a DVC experiment or revision, or `workspace`."
 
 
-def compare(  # noqa: PLR0913  each is an option
-    runs: Annotated[list[str], typer.Argument(metavar="RUN", help=_RUNS)],
-    *,
-    all_pairs: Annotated[
-        bool, typer.Option(help="Every run with every other, not just the first.")
-    ] = False,
-    flips: Annotated[
-        int, typer.Option(min=0, help="Changed utterances to list, for each direction.")
-    ] = (SHOWN),
-    permutations: Annotated[int, typer.Option(min=LEAST_PERMUTATIONS)] = PERMUTATIONS,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the permutations.")] = 0,
-    as_object: Annotated[bool, typer.Option("--json", help="Print JSON, not tables.")] = False,
-    unit: Annotated[str | None, typer.Option(help=UNIT)] = None,
-    html: Annotated[Path | None, typer.Option(help="Also write a page to this file.")] = None,
-) -> None:
+def compare(runs: list[str], settings: Settings, *, as_object: bool, html: Path | None) -> None:
     """Compare runs on the test utterances that all of them predicted, with paired tests."""
     if len(runs) < 2:
         raise ParamsError(f"compare: given only {runs[0]!r}; expected two or more runs")
-    settings = Settings(
-        all_pairs=all_pairs, flips=flips, permutations=permutations, seed=seed, unit=unit
-    )
     found = compare_runs(runs, settings)
     if html is not None:
         write_page(html, found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -26,9 +26,7 @@ _NONE = "-"
 _COLUMNS = ("corpus", "kind", "prepared", "root", "utterances", "classes", "hours", "protocol")
 
 
-def corpora(
-    name: Annotated[str | None, typer.Argument(help="Default: a line for each corpus.")] = None,
-) -> None:
+def corpora(name: str | None) -> None:
     """List the corpora of params.yaml, or print the card of one."""
     params = read_params(Path("params.yaml"))
     for line in overview(params) if name is None else describe(params, name):

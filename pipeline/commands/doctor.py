@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -26,12 +25,7 @@ from pipeline.storage.dvc_command import EXTRACT
 from pipeline.storage.inventory import cache_folders
 
 
-def doctor(
-    folders: Annotated[list[Path] | None, typer.Argument(help="Default: all of cache/.")] = None,
-    *,
-    repair: Annotated[bool, typer.Option(help="Move bad files to cache/.quarantine.")] = False,
-    weights: Annotated[bool, typer.Option(help="Also load and hash the weights.")] = False,
-) -> None:
+def doctor(folders: Sequence[Path] | None, *, repair: bool = False, weights: bool = False) -> None:
     """Read caches completely and report every fault; exit status 1 if there are any."""
     faulty = False
     for folder in caches(folders or ()):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import typer
@@ -21,14 +20,8 @@ from pipeline.compare.sources import PredictedRun, read_run
 from pipeline.metrics import confusion, scores
 from pipeline.runs.layout import PREDICTIONS
 
-_RUNS = "A run of one fold: a run folder, predictions.csv, a DVC experiment or a revision."
 
-
-def join(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN", help=_RUNS)],
-    *,
-    out: Annotated[Path, typer.Option(help="Folder for predictions.csv.")] = Path("joined"),
-) -> None:
+def join(runs: list[str], *, out: Path) -> None:
     """Join the test predictions of single folds into one table, and score them together.
 
     The fold of each run is its position in the list. `python -m pipeline compare` takes the table.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -38,9 +38,7 @@ class Step:
         return f"{self.backbone}: {self.forecast.line()}; {self.reason}"
 
 
-def plan(
-    backbones: Annotated[list[str] | None, typer.Argument(help="Default: the slots'.")] = None,
-) -> None:
+def plan(backbones: list[str] | None) -> None:
     """Print what extraction would compute for the selected experiment, and why."""
     params = read_params(Path("params.yaml"))
     steps = plan_steps(params, store_root(), backbones)

@@ -19,8 +19,10 @@ from pipeline.storage.url import OWN, SECRETS, RemoteUrl, ShareError, parse_url
 app = typer.Typer(no_args_is_help=True)
 
 _URL = "A folder, s3://bucket/path, ssh://host/path, gs://.., azure://.. or https://.."
-_OPTION = "KEY=VALUE of `dvc remote modify`, such as region=eu-west-1; may be repeated."
-_SECRET = "KEY of a secret, asked for (or a line of standard input), never typed; may be repeated."
+_OPTION = "Option of `dvc remote modify`, such as region=eu-west-1; may be repeated."
+_SECRET = (
+    "Secret that is asked for (or a line of standard input), never an argument; may be repeated."
+)
 
 
 @app.callback()
@@ -28,16 +30,17 @@ def share() -> None:
     """Set up the remote through which a team shares its features."""
 
 
-@app.command()
+@app.command(epilog="Example: heronry share setup s3://bucket/features --secret secret_access_key")
 def setup(
-    url: Annotated[str, typer.Argument(help=_URL)],
+    url: Annotated[str, typer.Argument(metavar="URL", help=_URL)],
     *,
-    name: Annotated[str, typer.Option(help="DVC's name of the remote.")] = "team",
+    name: Annotated[str, typer.Option(metavar="NAME", help="DVC's name of the remote.")] = "team",
     endpoint_url: Annotated[
-        str | None, typer.Option(help="URL of an S3-compatible server other than Amazon's.")
+        str | None,
+        typer.Option(metavar="URL", help="An S3-compatible server other than Amazon's."),
     ] = None,
-    option: Annotated[list[str] | None, typer.Option(help=_OPTION)] = None,
-    secret: Annotated[list[str] | None, typer.Option(help=_SECRET)] = None,
+    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help=_OPTION)] = None,
+    secret: Annotated[list[str] | None, typer.Option(metavar="KEY", help=_SECRET)] = None,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Push no probe: the remote is only read.")
     ] = False,

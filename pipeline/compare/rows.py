@@ -25,11 +25,6 @@ from pipeline.evaluation.statistics import cluster_confusions
 from pipeline.metrics import Counts, Floats
 
 _EXAMPLES = 3
-UNIT = (
-    "Drawn and swapped as a whole: speaker or dialogue. Default: dialogues of conversations, else "
-    "speakers. Where a few people speak in all dialogues, only `speaker` generalises to others."
-)
-"""Help text of the option --unit."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from features.arguments import quoted
 from features.errors import ParamsError
 from features.files.yaml_text import read_yaml_file
 from pipeline.params.catalogue.entries import SECTIONS, expected_entry
-from pipeline.params.file import Params
 
 FOLDER = Path("recipes")
 KEYS = {"source", "expected", "cost", "overrides"}
@@ -37,12 +36,12 @@ def read_recipe(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     return overrides
 
 
-def lacking_entries(overrides: Mapping[str, Any], params: Params) -> list[str]:
+def lacking_entries(overrides: Mapping[str, Any], raw: Mapping[str, Any]) -> list[str]:
     """Entries that a recipe sets and params.yaml lacks, a line each: DVC refuses such settings."""
     return [
         f"{section}: no entry {name!r}; expected {expected_entry(section, name, present)}"
         for section in SECTIONS.values()
-        for present in [getattr(params, section)]
+        for present in [raw[section]]
         for name in overrides.get(section) or ()
         if name not in present
     ]

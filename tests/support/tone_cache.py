@@ -19,7 +19,7 @@ from features.extraction.plan import plan_shards
 from features.extraction.store import WorkStore
 from features.files.reasons import REJECTED, write_reasons
 from features.files.writing import link_or_copy
-from pipeline.__main__ import app
+from pipeline.command_line.app import app
 from tests.conftest import ManifestMaker
 
 SECONDS = [0.5, 1.0, 0.6, 1.2, 0.8, 0.4, 0.9]  # three shards: u0-u2, u3-u4, u5-u6

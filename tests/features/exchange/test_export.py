@@ -21,7 +21,7 @@ from features.exchange import export as cache_export
 from features.exchange.export import Form, export, file_name
 from features.files.records import write_rows
 from features.stream import StreamSpec
-from pipeline.__main__ import app
+from pipeline.command_line.app import app
 
 HERE = Path("cache/mine/words")
 IDS = ["a/b", "A.wav", "a.wav", "../../etc/passwd", "__metadata__", "x" * 300, "ü ?", "plain_1"]

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from features.errors import ParamsError
 from features.files.yaml_text import read_yaml
-from pipeline.__main__ import app
+from pipeline.command_line.app import app
 from pipeline.commands.add import add, with_entries
 from pipeline.params.catalogue.entries import catalogue_entry, entry_text
 from pipeline.params.file import all_problems, read_params

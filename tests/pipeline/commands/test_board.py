@@ -8,14 +8,13 @@ import json
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from features.errors import ParamsError
 from pipeline.board.output import as_json, as_text
 from pipeline.board.rows import Row, Shown, ascends, read_shown
 from pipeline.board.ties import Group, Verdict, groups
-from pipeline.commands.board import board
+from pipeline.command_line.app import app
 from pipeline.evaluation.identity import RunIdentity
 
 PARAMS: dict[str, Any] = {
@@ -143,8 +142,6 @@ def test_old_results_without_a_run_are_attributed_to_none() -> None:
 
 
 def test_validation_ranks_and_the_test_split_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(board)
     experiments = [experiment("a", 0.5), experiment("b", 0.7), experiment("c", 0.52)]
     validated = {"a": 0.8, "b": 0.6, "c": 0.7}
     for each in experiments:
@@ -154,7 +151,7 @@ def test_validation_ranks_and_the_test_split_is_shown(monkeypatch: pytest.Monkey
     base = state("0" * 40, PARAMS, {"error": {"msg": "no file", "type": "FileNotFound"}})
     content = [{**base, "experiments": experiments}]
     monkeypatch.setattr("pipeline.commands.board.dvc_output", lambda _: json.dumps(content))
-    text = CliRunner().invoke(app, ["--quick"], catch_exceptions=False).output
+    text = CliRunner().invoke(app, ["board", "--quick"], catch_exceptions=False).output
     header, *lines = text.splitlines()[1:]
     assert "valid. Weighted F1  Weighted F1  95 % interval" in header
     assert [line.split()[:7] for line in lines[:3]] == [
@@ -165,16 +162,16 @@ def test_validation_ranks_and_the_test_split_is_shown(monkeypatch: pytest.Monkey
     assert "Ranked by valid_weighted_f1; marks and intervals are of weighted_f1" in text
     assert "+ better than * on the test split, though it ranks lower" in text
     assert "share speakers (3 speakers in several), so that intervals are too narrow for" in text
-    found = json.loads(CliRunner().invoke(app, ["--quick", "--json"]).output)["groups"][0]
+    found = json.loads(CliRunner().invoke(app, ["board", "--quick", "--json"]).output)["groups"][0]
     assert found["rows"][2]["against_best"]["ahead"] is True
     assert found["rows"][0]["valid_weighted_f1"] == 0.8
     assert found["rows"][0]["interval"] == pytest.approx([0.45, 0.55])
     assert any("share speakers" in note for note in found["notes"])
-    text = CliRunner().invoke(app, ["--quick", "--metric", "weighted_f1"]).output
+    text = CliRunner().invoke(app, ["board", "--quick", "--metric", "weighted_f1"]).output
     assert text.splitlines()[2].split()[:2] == ["*", "b"]
     assert "Ranked by the test split, where the best of many is partly luck" in text
     with pytest.raises(ParamsError, match="--unit 'people'"):
-        CliRunner().invoke(app, ["--unit", "people"], catch_exceptions=False)
+        CliRunner().invoke(app, ["board", "--unit", "people"], catch_exceptions=False)
 
 
 def test_only_what_an_experiment_changed_and_reads_is_shown() -> None:
@@ -240,8 +237,6 @@ def test_an_unknown_metric_is_refused_with_the_known_ones() -> None:
 
 
 def test_the_command_prints_a_table_without_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(board)
     called = []
     base = state("0123456789" * 4, PARAMS, {"data": named(numbers(0.3), PARAMS)})
     content = [{**base, "experiments": [experiment("a", 0.6, train__lr=0.1)]}]
@@ -252,7 +247,7 @@ def test_the_command_prints_a_table_without_hashes(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("pipeline.commands.board.dvc_output", output)
     words = ("--metric", "uar", "--quick")
-    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    done = CliRunner().invoke(app, ["board", *words], catch_exceptions=False)
     assert done.exit_code == 0
     header, first, second, *_ = done.output.splitlines()[1:]
     assert header.split()[:5] == ["name", "fusion", "regime", "corpus", "UAR"]
@@ -262,14 +257,16 @@ def test_the_command_prints_a_table_without_hashes(monkeypatch: pytest.MonkeyPat
     ]
     assert second.split()[0] == "0123456"
     assert "a" * 8 not in done.output
-    done = CliRunner().invoke(app, [*words, "--json", "--all-commits"], catch_exceptions=False)
+    done = CliRunner().invoke(
+        app, ["board", *words, "--json", "--all-commits"], catch_exceptions=False
+    )
     (group,) = json.loads(done.output)["groups"]
     assert group["rows"][0]["interval"] == pytest.approx([0.55, 0.65])
     why = {"basis": "interval", "why": "not asked for"}
     assert group["rows"][1]["against_best"] == {"best": False, "tie": False, **why}
     assert called == [["exp", "show", "--json"], ["exp", "show", "--json", "--all-commits"]]
     with pytest.raises(ParamsError, match="--sort 'hash'"):
-        CliRunner().invoke(app, ["--sort", "hash"], catch_exceptions=False)
+        CliRunner().invoke(app, ["board", "--sort", "hash"], catch_exceptions=False)
 
 
 def test_json_states_whether_lower_is_better() -> None:

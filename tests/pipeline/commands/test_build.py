@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from typer.testing import CliRunner
 
 from features.errors import HeronryError, ParamsError
-from pipeline.commands.build import build, extract_targets
+from pipeline.command_line.app import app
+from pipeline.commands.build import extract_targets
 from pipeline.params.file import Params, read_params
 from pipeline.storage.dvc_command import DvcError, dvc_output, obstacles, run_dvc
 from tests.support.team import small_params
 from tests.system.test_dvc import SOURCE
 
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(build)
 PREFIX = "stages/extract/dvc.yaml:extract@tones-"
 
 
@@ -51,7 +49,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def run(*words: str) -> str:
-    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    done = CliRunner().invoke(app, ["build", *words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
 

@@ -13,7 +13,7 @@ from features.backbone.entry import backbone_entry
 from features.corpus.manifest import Manifest
 from features.errors import ManifestError, ParamsError
 from features.extraction.extract import extract
-from pipeline.__main__ import app
+from pipeline.command_line.app import app
 from tests.conftest import ManifestMaker
 from tests.support.foreign_features import SECONDS, arrays, as_npy, prepare
 

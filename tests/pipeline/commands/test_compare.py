@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from features.errors import HeronryError, ParamsError, RunError
-from pipeline.__main__ import app as commands
-from pipeline.commands.compare import as_json, compare
+from pipeline.command_line.app import app
+from pipeline.commands.compare import as_json
 from pipeline.compare.comparison import Settings, compare_runs
 from pipeline.compare.page import as_html, as_text
 from pipeline.compare.sources import PredictedRun, read_run
@@ -33,9 +32,6 @@ WEAK = FakePredictions(skill=0.4, draw=1)
 GOOD = FakePredictions(skill=0.7, draw=2)
 FAST = Settings(permutations=2000)
 
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(compare)
-
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +39,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def said(*words: str) -> str:
-    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    done = CliRunner().invoke(app, ["compare", *words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -270,8 +266,7 @@ def test_a_folder_without_predictions_is_refused(tmp_path: Path) -> None:
         read_run("workspace")
 
 
-def test_the_command_is_registered() -> None:
-    assert compare in [command.callback for command in commands.registered_commands]
+def test_one_run_is_refused() -> None:
     with pytest.raises(ParamsError, match="given only 'alone'; expected two or more runs"):
         said("alone")
 

@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from features.errors import ParamsError
-from pipeline.__main__ import app
+from pipeline.command_line.app import app
 from pipeline.commands.corpora import describe, overview
 from pipeline.params.file import Params
 from tests.support.small_corpus import SmallCorpus

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from features.errors import ParamsError
-from pipeline.params.file import Params, all_problems, read_params
+from features.files.yaml_text import read_params_file
+from pipeline.params.file import Params, all_problems
 from pipeline.params.recipes import command_line, lacking_entries, read_recipe, settings
-from tests.support.known_params import SHIPPED, known_params, known_raw
+from tests.support.known_params import SHIPPED, known_raw
 from tests.support.paths import ROOT
 
 NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
@@ -28,9 +29,9 @@ def test_recipe_fits_the_known_entries(name: str) -> None:
 
 def test_entries_that_params_lack_are_named() -> None:
     recipe = read_recipe("ravdess_folds", ROOT / "recipes")
-    (found,) = lacking_entries(recipe, read_params(SHIPPED))
+    (found,) = lacking_entries(recipe, read_params_file(SHIPPED))
     assert "`python -m pipeline add corpus ravdess`" in found
-    assert lacking_entries(recipe, known_params()) == []
+    assert lacking_entries(recipe, known_raw()) == []
 
 
 def test_command_line() -> None:

@@ -14,7 +14,7 @@ from features.corpus.entry import corpus_entry
 from features.corpus.manifest import read_labels
 from features.errors import ManifestError, ParamsError, RunError
 from features.files.csv_text import write_csv
-from pipeline.__main__ import app
+from pipeline.command_line.app import app
 from pipeline.compare.sources import read_run
 from pipeline.evaluation.predictions import read_predictions
 from pipeline.runs.layout import PREDICTIONS

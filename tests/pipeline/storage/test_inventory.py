@@ -16,7 +16,7 @@ from features.cache.shard import read_shard
 from features.corpus.manifest import Manifest
 from features.files.reasons import REJECTED, write_reasons
 from features.process.terminal import size
-from pipeline.__main__ import app
+from pipeline.command_line.app import app
 from pipeline.params.file import Params, read_params
 from pipeline.storage.inventory import take_inventory, users
 from tests.conftest import ManifestMaker

@@ -15,7 +15,7 @@ from features.corpus.manifest import Manifest
 from features.errors import ParamsError
 from features.extraction.extract import extract
 from features.extraction.store import WorkStore
-from pipeline.__main__ import app
+from pipeline.command_line.app import app
 from pipeline.params.file import read_params
 from pipeline.storage.work_store import DAY, removable, remove
 from tests.conftest import ManifestMaker

@@ -1,0 +1,1 @@
+"""Command line: arguments, help and shell completion; `pipeline.commands` does the work."""

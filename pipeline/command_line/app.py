@@ -1,0 +1,305 @@
+"""All commands of `heronry`: their arguments, help and examples.
+
+Each imports the module that does its work when it is called: torch, pyarrow and matplotlib take
+seconds, which neither `--help` nor a shell that completes a word should wait for.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from features.arguments import refuse
+from features.files.yaml_text import read_params_file
+from features.process.interrupts import importing
+from pipeline.command_line import completion
+from pipeline.command_line.cache import app as cache
+from pipeline.commands.schema import schema
+from pipeline.commands.share import app as share
+from pipeline.params.recipes import command_line, lacking_entries, read_recipe
+from pipeline.params.selection import section_problems
+
+PREPARING, RUNNING, RESULTS, FEATURES = "Before a run", "Run", "Results", "Features"
+_EPILOG = (
+    "Four commands inspect the project and compute nothing. `check`, before a run: are "
+    "params.yaml, the corpus, the checkpoints and this machine in order? `plan`, before a run: "
+    "what would be extracted, and why? `doctor`, afterwards: are the caches intact, and still "
+    "those that params.yaml asks for? (With --repair it moves damaged files away.) "
+    "`cache verify`: as `doctor`, but it never changes a file."
+)
+# Of `pipeline.compare`, which is not imported to print a default.
+FLIPS, PERMUTATIONS, LEAST_PERMUTATIONS = 10, 9999, 2000
+_UNIT = (
+    "Drawn and swapped as a whole: speaker or dialogue. Default: dialogues of conversations, else "
+    "speakers. Where a few people speak in all dialogues, only `speaker` generalises to others."
+)
+_METRIC = (
+    "Number of reports/metrics.json that ranks, such as valid_uar. Scores of the test split rank "
+    "too, but the best of many by them is partly luck."
+)
+_SORT = "Order of rows: metric, name, fusion, regime, seeds or seconds."
+_RUNS = "A run folder, predictions.csv or .parquet, a DVC experiment or revision, or `workspace`."
+_FOLD_RUNS = "A run of one fold: a run folder, predictions.csv, a DVC experiment or a revision."
+_PULL = "Download what team mates have pushed, and compute only the rest."
+_PUSH = "Afterwards push these features, and the prepared corpus, to the default remote."
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, epilog=_EPILOG)
+
+
+def _print_version(*, asked: bool) -> None:
+    if asked:
+        try:
+            typer.echo(f"heronry {version('heronry')}")
+        except PackageNotFoundError:
+            typer.echo("heronry, not installed: pip install --no-deps --editable .")
+        raise typer.Exit
+
+
+@app.callback()
+def heronry(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=lambda value: _print_version(asked=value),
+            help="Print the version, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Recognise emotion in speech: cached features, fusion models and reports, tracked by DVC."""
+
+
+@app.command(rich_help_panel=PREPARING, epilog="Example: heronry check --deep")
+def check(
+    *, deep: Annotated[bool, typer.Option("--deep", help="Also hash every audio file.")] = False
+) -> None:
+    """Check params, slots, the corpus (without its audio) and checkpoints; list all problems."""
+    with importing():
+        from pipeline.commands.check import check as command
+    command(deep=deep)
+
+
+@app.command(rich_help_panel=PREPARING, epilog="Example: heronry plan minilm whisper_tiny_en")
+def plan(
+    backbones: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="BACKBONE",
+            help="Entries of `backbones`. Default: those in the model's slots.",
+            autocompletion=completion.backbones,
+        ),
+    ] = None,
+) -> None:
+    """Print what extraction would compute for the selected experiment, and why."""
+    with importing():
+        from pipeline.commands.plan import plan as command
+    command(backbones)
+
+
+@app.command(rich_help_panel=PREPARING, epilog="Example: heronry add model text")
+def add(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WHAT",
+            help="corpus, backbone or model.",
+            autocompletion=completion.kinds_of_entry,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="Entry of the catalogue.", autocompletion=completion.catalogue
+        ),
+    ] = None,
+    *,
+    list_all: Annotated[bool, typer.Option("--list", help="List the catalogue.")] = False,
+) -> None:
+    """Copy an entry of the catalogue into params.yaml, and the backbones that a model needs."""
+    with importing():
+        from pipeline.commands.add import add as command
+    command(what, name, list_all=list_all)
+
+
+@app.command(rich_help_panel=PREPARING, epilog="Example: heronry corpora demo")
+def corpora(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CORPUS",
+            help="Entry of `corpora`. Default: a line for each.",
+            autocompletion=completion.corpora,
+        ),
+    ] = None,
+) -> None:
+    """List the corpora of params.yaml, or print the card of one."""
+    with importing():
+        from pipeline.commands.corpora import corpora as command
+    command(name)
+
+
+@app.command(rich_help_panel=PREPARING, epilog="Example: heronry recipe heron_no_level1")
+def recipe(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A file of recipes/.", autocompletion=completion.recipes
+        ),
+    ],
+) -> None:
+    """Print a recipe's settings for `dvc exp run $(heronry recipe NAME)`."""
+    overrides = read_recipe(name)
+    raw = read_params_file(Path("params.yaml"))
+    refuse(section_problems(raw))
+    for line in lacking_entries(overrides, raw):
+        typer.echo(f"note: {line}", err=True)
+    typer.echo(command_line(overrides))
+
+
+app.command(rich_help_panel=PREPARING, epilog="Example: heronry schema")(schema)
+
+
+@app.command(rich_help_panel=RUNNING, epilog="Example: heronry build heron lpgnet --push")
+def build(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL", help="Entries of `models`.", autocompletion=completion.models
+        ),
+    ],
+    *,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Entry of `corpora`. Default: that of params.yaml.",
+            autocompletion=completion.corpora,
+        ),
+    ] = None,
+    pull: Annotated[bool, typer.Option("--pull", help=_PULL)] = False,
+    push: Annotated[bool, typer.Option("--push", help=_PUSH)] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="Only print the DVC targets.")] = False,
+) -> None:
+    """Extract the features that some models need on a corpus; nothing is trained."""
+    with importing():
+        from pipeline.commands.build import build as command
+    command(models, corpus=corpus, pull=pull, push=push, dry=dry)
+
+
+@app.command(rich_help_panel=RESULTS, epilog="Example: heronry show")
+def show() -> None:
+    """Print the headline table of the last report, and the path of its page."""
+    with importing():
+        from pipeline.commands.show import show as command
+    command()
+
+
+@app.command(rich_help_panel=RESULTS, epilog="Example: heronry board --metric valid_uar --quick")
+def board(
+    *,
+    metric: Annotated[
+        str,
+        typer.Option(metavar="METRIC", help=_METRIC, autocompletion=completion.metric_names),
+    ] = "valid_weighted_f1",
+    sort: Annotated[str, typer.Option(metavar="COLUMN", help=_SORT)] = "metric",
+    all_commits: Annotated[
+        bool, typer.Option("--all-commits", help="Experiments of all commits, not just the last.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Read no predictions: ties by intervals alone.")
+    ] = False,
+    unit: Annotated[
+        str | None, typer.Option(metavar="UNIT", help=f"{_UNIT} For the test of ties.")
+    ] = None,
+    as_object: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """List the experiments, best on validation first, marking those that test no worse."""
+    with importing():
+        from pipeline.commands.board import board as command
+    command(
+        metric=metric,
+        sort=sort,
+        all_commits=all_commits,
+        quick=quick,
+        unit=unit,
+        as_object=as_object,
+    )
+
+
+@app.command(rich_help_panel=RESULTS, epilog="Example: heronry compare workspace main")
+def compare(  # noqa: PLR0913  each is an option
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help=_RUNS)],
+    *,
+    all_pairs: Annotated[
+        bool, typer.Option("--all-pairs", help="Every run with every other, not just the first.")
+    ] = False,
+    flips: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="Changed utterances to list, for each direction."),
+    ] = FLIPS,
+    permutations: Annotated[
+        int,
+        typer.Option(metavar="N", min=LEAST_PERMUTATIONS, help="Largest number of permutations."),
+    ] = PERMUTATIONS,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Random seed of the permutations.")
+    ] = 0,
+    as_object: Annotated[bool, typer.Option("--json", help="Print JSON, not tables.")] = False,
+    unit: Annotated[str | None, typer.Option(metavar="UNIT", help=_UNIT)] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a page to this file.")
+    ] = None,
+) -> None:
+    """Compare runs on the test utterances that all of them predicted, with paired tests."""
+    with importing():
+        from pipeline.commands.compare import compare as command
+        from pipeline.compare.comparison import Settings
+    settings = Settings(
+        all_pairs=all_pairs, flips=flips, permutations=permutations, seed=seed, unit=unit
+    )
+    command(runs, settings, as_object=as_object, html=html)
+
+
+@app.command(rich_help_panel=RESULTS, epilog="Example: heronry join fold-0 fold-1 fold-2")
+def join(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help=_FOLD_RUNS)],
+    *,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for predictions.csv.")] = Path(
+        "joined"
+    ),
+) -> None:
+    """Join the test predictions of single folds into one table, and score them together.
+
+    The fold of each run is its position in the list. `heronry compare` takes the table.
+    """
+    with importing():
+        from pipeline.commands.join import join as command
+    command(runs, out=out)
+
+
+@app.command(rich_help_panel=FEATURES, epilog="Example: heronry doctor cache/demo/minilm --repair")
+def doctor(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="FOLDER", help="Default: all of cache/.")
+    ] = None,
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Move bad files to cache/.quarantine.")
+    ] = False,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Also load and hash the weights.")
+    ] = False,
+) -> None:
+    """Read caches completely and report every fault; exit status 1 if there are any."""
+    with importing():
+        from pipeline.commands.doctor import doctor as command
+    command(folders, repair=repair, weights=weights)
+
+
+app.add_typer(cache, name="cache", rich_help_panel=FEATURES)
+app.add_typer(share, name="share", rich_help_panel=FEATURES)

@@ -1,0 +1,90 @@
+"""Shell completion of names: entries of params.yaml and of the catalogue, recipes, settings.
+
+Read as plain YAML and JSON, without torch, since a shell waits for the answer. Without a readable
+file there is nothing to complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from features.errors import ParamsError
+from features.files.yaml_text import read_params_file
+from pipeline.params.catalogue.entries import SECTIONS, catalogued
+from pipeline.params.recipes import FOLDER, settings
+
+METRICS = Path("reports", "metrics.json")
+
+
+def models(incomplete: str) -> list[str]:
+    """Entries of `models`."""
+    return _entries("models", incomplete)
+
+
+def corpora(incomplete: str) -> list[str]:
+    """Entries of `corpora`."""
+    return _entries("corpora", incomplete)
+
+
+def backbones(incomplete: str) -> list[str]:
+    """Entries of `backbones`."""
+    return _entries("backbones", incomplete)
+
+
+def kinds_of_entry(incomplete: str) -> list[str]:
+    """First argument of `add`."""
+    return _matching(SECTIONS, incomplete)
+
+
+def catalogue(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Second argument of `add`: entries of the catalogue that params.yaml lacks."""
+    section = SECTIONS.get(ctx.params.get("what") or "")
+    if section is None:
+        return []
+    present = _section(section)
+    return _matching((name for name in catalogued(section) if name not in present), incomplete)
+
+
+def recipes(incomplete: str) -> list[str]:
+    """Names of recipes."""
+    return _matching(sorted(path.stem for path in FOLDER.glob("*.yaml")), incomplete)
+
+
+def setting_keys(incomplete: str) -> list[str]:
+    """Settings of params.yaml as `train.lr=`."""
+    return _matching((f"{key}=" for key, _ in settings(_params())), incomplete)
+
+
+def metric_names(incomplete: str) -> list[str]:
+    """Numbers of reports/metrics.json."""
+    try:
+        content = json.loads(METRICS.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    names = content if isinstance(content, dict) else {}
+    return _matching((k for k, v in names.items() if not isinstance(v, str)), incomplete)
+
+
+def _entries(section: str, incomplete: str) -> list[str]:
+    return _matching(_section(section), incomplete)
+
+
+def _section(section: str) -> Mapping[str, Any]:
+    found = _params().get(section)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _params() -> dict[str, Any]:
+    try:
+        return read_params_file(Path("params.yaml"))
+    except ParamsError:
+        return {}
+
+
+def _matching(names: Iterable[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
