@@ -85,6 +85,7 @@ class Stream:
     def mean(self) -> Tensor:
         """Mean over the frames that exist, `[B, D]`; zeros where there are none."""
         weights = self.mask.unsqueeze(-1).to(self.values.dtype)
+        # Without a frame the sum is 0, and so is 0 / 1.
         return (self.values * weights).sum(1) / weights.sum(1).clamp(min=1)
 
     def first(self) -> Tensor:
@@ -95,5 +96,6 @@ class Stream:
         """The stream on another device; `dtype` converts real-valued frames only."""
         from features.process.devices import moved
 
+        # Bins are indices of an embedding, and stay integers.
         kind = dtype if self.values.is_floating_point() else None
         return type(self)(moved(self.values, device, kind), moved(self.mask, device))

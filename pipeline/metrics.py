@@ -90,10 +90,12 @@ def grouped_confusion(
 def per_class(matrices: Matrices) -> PerClass:
     """Precision, recall, F1 and support of every class, from `[..., K, K]`."""
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)
+    # Sums of rows are TP + FN, the items of each class; of columns TP + FP, its predictions.
     true, guessed = matrices.sum(-1), matrices.sum(-2)
     return PerClass(
         precision=_ratio(hits, guessed),
         recall=_ratio(hits, true),
+        # 2 P R / (P + R) with P = TP / guessed and R = TP / true, where one TP cancels.
         f1=_ratio(2 * hits, true + guessed),
         support=np.asarray(true, np.float64),
     )
@@ -110,6 +112,7 @@ def uar(matrices: Matrices) -> Floats:
     Equals scikit-learn's `balanced_accuracy_score`.
     """
     classes = per_class(matrices)
+    # The recall of an absent class is 0 (`_ratio`), so only the divisor has to leave it out.
     return _ratio(classes.recall.sum(-1), (classes.support > _NOTHING).sum(-1))
 
 
@@ -145,6 +148,7 @@ def ovr_accuracy(matrices: Matrices) -> Floats:
 def ovr_accuracies(matrices: Matrices) -> Floats:
     """Accuracy of each one-vs-rest decision, `[..., K]`."""
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)
+    # FN + FP: the row and the column of a class both contain its TP.
     wrong = matrices.sum(-1) + matrices.sum(-2) - 2 * hits
     total = matrices.sum((-2, -1))[..., None]
     return _ratio(total - wrong, np.broadcast_to(total, wrong.shape))
@@ -217,6 +221,7 @@ def keys(prefix: str, names: Sequence[str]) -> tuple[str, ...]:
 def _indices(name: str, values: ArrayLike, below: int) -> Counts:
     array = np.asarray(values)
     if array.size == 0:
+        # An empty list becomes float64, which the check below would refuse.
         return np.zeros(0, np.int64)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(
@@ -232,5 +237,6 @@ def _indices(name: str, values: ArrayLike, below: int) -> Counts:
 def _ratio(top: Any, bottom: Any) -> Floats:
     top, bottom = np.asarray(top, np.float64), np.asarray(bottom, np.float64)
     ratio: Floats = np.zeros(np.broadcast(top, bottom).shape)
+    # Where nothing is divided, `out` keeps its 0, and numpy gives no warning.
     np.divide(top, bottom, out=ratio, where=bottom > _NOTHING)
     return ratio

@@ -49,7 +49,7 @@ class RunScore:
 
 @dataclass(frozen=True)
 class RunScores:
-    """A run, what it is of (None where its files do not say), and its score by metric."""
+    """A run and its score by metric; `whose` is fusion, corpus and regime, if its files say so."""
 
     tag: str
     name: str
@@ -89,7 +89,7 @@ class Pair:
         test: Permutation test of each metric.
         p_holm: p of `test` by metric, adjusted over all pairs.
         mcnemar: McNemar's test of the votes of the seeds.
-        mcnemar_holm: Its p, adjusted over all pairs.
+        mcnemar_holm: p of `mcnemar`, adjusted over all pairs.
         classes: Changes of the classes that occur in the common rows, in order.
         flips: Utterances whose vote changed.
     """
@@ -220,6 +220,7 @@ def _draws(run: Compared) -> dict[str, Floats]:
 
 def _scores(run: Compared, draws: Mapping[str, Floats]) -> RunScores:
     found = {}
+    # [S, C, K, K] summed over clusters: one confusion matrix for each seed.
     for name, of_seeds in _headline(run.matrices.sum(1)).items():
         sd = float(of_seeds.std(ddof=1)) if run.seeds > 1 else None
         interval = percentile_interval(draws[name]) if draws else None
@@ -248,6 +249,7 @@ def _pair(
         for k, name in enumerate(rows.classes)
         if support[k]
     )
+    # A unit that was asked for is kept, however few clusters there are.
     unit = rows.unit if settings.unit or rows.clusters >= FEWEST else "utterance"
     test = permutation_test(
         (_units(rows, runs[0], unit), _units(rows, runs[1], unit)),
@@ -262,6 +264,7 @@ def _pair(
         second=runs[1].tag,
         changes={name: change(name) for name in MONITORS},
         test=test,
+        # Not adjusted yet: Holm's method needs the p of all pairs (`_adjusted`).
         p_holm=test.p,
         mcnemar=exact,
         mcnemar_holm=exact.p,

@@ -13,7 +13,7 @@ import numpy as np
 from features.corpus.manifest import Label
 from pipeline.compare.rows import CommonRows, Compared
 
-SHOWN = 10
+SHOWN = 10  # utterances that are listed in each direction
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ def flips(
         right_to_wrong=int(lost.sum()),
         wrong_to_right=int(won.sum()),
         wrong_to_wrong=int(other.sum()),
+        # Ascending order: of `gain` the greatest fall comes first, of `-gain` the greatest rise.
         lost=listed(lost, gain),
         won=listed(won, -gain),
     )

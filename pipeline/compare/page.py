@@ -17,8 +17,8 @@ from pipeline.html.pages import page_environment
 from pipeline.metrics import MONITORS
 
 NAMES = dict(zip(MONITORS, ("accuracy (WA)", "UAR", "macro F1", "weighted F1"), strict=True))
-_WIDTH = 100
-_TEXT = 60
+_WIDTH = 100  # characters of a line of notes
+_TEXT = 60  # characters of a transcript that are shown
 _NONE = "-"
 
 
@@ -50,6 +50,7 @@ def as_text(found: Comparison) -> str:
         if part.rows:
             cells = [[_plain(cell) for cell in row] for row in (part.header, *part.rows)]
             lines += [f"  {line}" for line in aligned(cells)]
+    # Without the blank line above the first title.
     return "\n".join(lines[1:])
 
 
@@ -127,6 +128,7 @@ def _of_test(found: Comparison, pair: Pair) -> Iterator[str]:
         "adjusted over the pairs compared, each metric by itself."
     )
     if test.unit == "utterance":
+        # 2^n swaps of n clusters; a swap and its complement give the same absolute difference.
         least = 2.0 ** (1 - found.clusters)
         yield (
             f"Utterances are swapped, since {found.clusters} {found.unit}s are fewer than {FEWEST} "

@@ -24,7 +24,7 @@ from pipeline.evaluation.rows import UNITS, Ints, cluster_unit, shared_speakers
 from pipeline.evaluation.statistics import cluster_confusions
 from pipeline.metrics import Counts, Floats
 
-_EXAMPLES = 3
+_EXAMPLES = 3  # ids that are quoted for each reason
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,10 @@ def _compared(
     place = {key: index for index, key in enumerate(run.items)}
     columns = [place[key] for key in keys]
     order = [run.classes.index(name) for name in classes]  # the run's index of each class
+    # argsort inverts a permutation: from the run's index of a class to that in `classes`.
     ours = np.argsort(order)[run.predictions[:, columns]]
     shares = run.probabilities[:, columns][..., order].mean(0)
+    # One-hot `[S, U, K]` summed over seeds: votes of each class.
     counts = (ours[..., None] == np.arange(len(order))).sum(0)
     seeds, size = ours.shape
     confusions = cluster_confusions(

@@ -29,13 +29,13 @@ from pipeline.evaluation.statistics import Statistic
 from pipeline.metrics import Floats
 
 PERMUTATIONS = 9999
-LEAST_PERMUTATIONS = 2000
+LEAST_PERMUTATIONS = 2000  # p near 0.05 then varies by 0.01 (two standard errors)
 FEWEST = 10
 """Below so many clusters utterances are swapped: nine allow no p below 2^-8 = 0.004, six none below
 0.03, and Holm's correction multiplies it."""
 
 _TOLERANCE = 1e-9  # smaller differences are rounding errors
-_CHUNK_BYTES = 1 << 25
+_CHUNK_BYTES = 1 << 25  # of random numbers, float64, that are drawn at once
 
 Flags = NDArray[np.bool_]
 
@@ -106,9 +106,11 @@ def permutation_test(
     scored = 2 ** max(0, differing - 1) if exact else permutations
     totals = first.sum(0), second.sum(0)
     observed = _differences(totals, changed, np.zeros((1, differing), bool), statistic)
+    # All permutations contain the observed one; random ones do not, so it is counted here.
     extreme = dict.fromkeys(observed, 0 if exact else 1)
     for swaps in _every(differing) if exact else _some(differing, permutations, seed):
         for name, values in _differences(totals, changed, swaps, statistic).items():
+            # Permutations that give the same difference may differ by rounding; ties are extreme.
             least = np.abs(observed[name]) - _TOLERANCE
             extreme[name] += int((np.abs(values) >= least).sum())
     ways = scored if exact else permutations + 1
@@ -130,6 +132,7 @@ def mcnemar(first_right: Flags, second_right: Flags) -> McNemar:
 
     lost, won = int((first_right & ~second_right).sum()), int((~first_right & second_right).sum())
     both, none = int((first_right & second_right).sum()), int((~first_right & ~second_right).sum())
+    # p depends on `lost` and `won` alone: Binomial(lost + won, 1/2), two-sided.
     found = exact_test([[both, lost], [won, none]], exact=True)
     return McNemar(lost, won, float(found.pvalue))
 
@@ -140,12 +143,14 @@ def holm(p: Sequence[float]) -> list[float]:
         return list(p)
     from statsmodels.stats.multitest import multipletests
 
+    # The k-th smallest of m p times (m - k + 1), at most 1, never below the one before.
     return [float(value) for value in multipletests(p, method="holm")[1]]
 
 
 def _every(units: int) -> Iterator[Flags]:
     """All permutations `[P, n]` that leave the first unit in place: the binary digits of P."""
     number = np.arange(2 ** max(0, units - 1))
+    # A number below 2^(n - 1) has n - 1 digits, so the first of n columns is all 0.
     yield (number[:, None] >> np.arange(units)[::-1] & 1).astype(bool)
 
 

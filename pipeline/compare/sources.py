@@ -141,7 +141,7 @@ def _from_folder(name: str, path: Path) -> PredictedRun:
 
 def _from_file(name: str, path: Path) -> PredictedRun:
     table = read_predictions(path)
-    whose = _whose(path)
+    whose = _identity(path)
     shares = [name for name in table.column_names if name not in PREDICTIONS]
     values = table.select(list(PREDICTIONS)).to_pydict()
     for key, cells in values.items():
@@ -165,7 +165,7 @@ def _from_file(name: str, path: Path) -> PredictedRun:
     return _arranged(name, classes, values, probabilities, whose=line)
 
 
-def _whose(path: Path) -> RunIdentity | None:
+def _identity(path: Path) -> RunIdentity | None:
     """The run that a report's predictions are of; None where no file names it.
 
     Raises:
@@ -178,6 +178,7 @@ def _whose(path: Path) -> RunIdentity | None:
     found = RunIdentity.read(read_metrics(beside))
     if found is None:
         return named
+    # A Parquet file names its run; a CSV file is recognised by its hash in metrics.json.
     same = found == named if named else file_sha256(path) == found.predictions_sha256
     if not same and (named or path.name == CSV):
         raise RunError(
@@ -204,9 +205,8 @@ def _from_revision(rev: str) -> PredictedRun:
         with dvc.api.open(REPORT, rev=rev, mode="rb") as file:
             content = {CSV: file.read()}
         with (
-            contextlib.suppress(
-                DvcException, OSError
-            ),  # an old report, which does not name its run
+            # An old report has no metrics.json, and does not name its run.
+            contextlib.suppress(DvcException, OSError),
             dvc.api.open(f"reports/{METRICS}", rev=rev, mode="rb") as file,
         ):
             content[METRICS] = file.read()
@@ -227,6 +227,7 @@ def _from_revision(rev: str) -> PredictedRun:
         try:
             return _from_file(rev, Path(folder, CSV))
         except RunError as error:
+            # The message names a temporary file, which the user has never seen.
             raise RunError(str(error).replace(folder, f"{rev}: reports")) from error
 
 
@@ -260,6 +261,7 @@ def _arranged(
                 "speaker and dialogue for all seeds: run `dvc repro` to train it again"
             )
     rows = Counter((*keys[row], values["seed"][row]) for row in test)
+    # The first of them has the highest count.
     ((fold, id, seed), most), *_ = rows.most_common(1)
     if most > 1:
         raise RunError(

@@ -61,6 +61,7 @@ def shuffled_batches(
         batches = _by_length(examples, labels, pool, size)
         # Read ahead within a pool alone: augmentation draws from the same generator between pools.
         batches = [batches[i] for i in generator.permutation(len(batches))]
+        # The generator draws for skipped batches too, so that the order of the rest is the same.
         yield from _made(examples, labels, batches[skip:], unit)
         skip = max(skip - len(batches), 0)
 
@@ -126,6 +127,7 @@ def read_ahead(make: Callable[[T], Batch], members: Sequence[T]) -> Iterator[Bat
         coming = [reader.submit(make, each) for each in members[:1]]
         for each in members[1:]:
             ready = coming.pop().result()
+            # Requested before this one is handed over, so that it is made while this one is used.
             coming.append(reader.submit(make, each))
             yield ready
         for last in coming:

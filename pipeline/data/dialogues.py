@@ -57,6 +57,7 @@ def stack_turns(pooled: Stream, mask: Tensor) -> Stream:
         mask: `[B, N]` bool, from `turns_mask`.
     """
     values = pooled.values.new_zeros(*mask.shape, *pooled.values.shape[2:])
+    # A mask selects row by row, which is the order of `pooled`.
     values[mask] = pooled.values[:, 0]
     return Stream(values, mask)
 
@@ -72,4 +73,5 @@ def _by_turn(labels: Sequence[Label], places: list[int]) -> list[int]:
     turns = {place: labels[place].turn for place in places}
     if None in turns.values():
         return places
+    # No turn is None here: `or 0` is for the type checker.
     return sorted(places, key=lambda place: turns[place] or 0)

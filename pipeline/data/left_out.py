@@ -41,7 +41,7 @@ def decode(text: str, slots: Collection[str]) -> dict[str, str]:
     """Reasons by slot of an utterance, from its text in run.json.
 
     Args:
-        text: What `encode` wrote, or a text of an older run, whose slot is then empty.
+        text: Result of `encode`, or a text of an older run, which gets the slot `""`.
         slots: Slots of the run. A reason may itself hold `; ` and `: `, so that the text can only
             be split where a known slot begins.
 
@@ -49,6 +49,7 @@ def decode(text: str, slots: Collection[str]) -> dict[str, str]:
     {'text': 'has no text', 'speech': 'cut; at 2: 3'}
     """
     names = "|".join(map(re.escape, slots))
+    # With a group in the pattern: what comes before, then name and text in turns.
     before, *rest = re.split(rf"(?:^|; )({names}): ", text)
     reasons = dict(zip(rest[::2], rest[1::2], strict=True))
     return {"": before} | reasons if before else reasons

@@ -65,6 +65,7 @@ def renamed(weights: Mapping[str, Tensor], names: Mapping[str, str | None]) -> d
         weights = {k.removeprefix(WRAPPER): v for k, v in weights.items() if k.startswith(WRAPPER)}
     found = {}
     for key, value in weights.items():
+        # With the dot, `mlp.W` fits `mlp.W.weight`, but not `mlp.W2.weight`.
         fitting = [public for public in names if f"{key}.".startswith(f"{public}.")]
         if not fitting:
             raise ParamsError(
@@ -102,6 +103,7 @@ class PitchBranch(nn.Module):
 
     def embed(self, stream: Stream) -> Stream:
         """`[B, T]` bins to `[B, T, E]`, before the projection."""
+        # Padding holds 0, which is a bin too; the last row of the embedding tells them apart.
         bins = stream.values.masked_fill(~stream.mask, self.embedding.num_embeddings - 1)
         return Stream(self.embedding(bins), stream.mask)
 
@@ -167,6 +169,7 @@ class Encoder(nn.Module):
 
     def forward(self, stream: Stream) -> Stream:
         """`[B, T, D]`."""
+        # torch hides keys where its mask is True, which is the inverse of a stream's mask.
         encoded = self.layer(stream.values, src_key_padding_mask=~visible(stream.mask))
         return Stream(encoded, stream.mask)
 
@@ -222,6 +225,7 @@ class BiGRU(nn.Module):
 
     def forward(self, stream: Stream) -> Stream:
         """`[B, T, width]` to `[B, T, 2 hidden]`; zeros where there is padding."""
+        # Autocast, which would convert them, is off below.
         values = stream.values.to(self.gru.all_weights[0][0].dtype)
         # torch packs no empty sequence: such a one keeps a frame, which is zeroed afterwards.
         lengths = stream.mask.sum(1).clamp(min=1).cpu()

@@ -157,6 +157,7 @@ class Gat(FusionModel):
                 graphs["speech"], graphs["text"]
             )
         if self.f0_exchange is not None:
+            # Graph outputs, not `mixed`: in the public code F0 attends to streams before they mix.
             others = [graphs[slot] for slot in PARTNERS if slot in graphs]
             mixed["prosody"] = self.f0_exchange.collect(graphs["prosody"], others)
         return mixed
@@ -218,6 +219,7 @@ class GraphAttention(nn.Module):
     def nodes(self, stream: Stream) -> Tensor:
         """h: `[B, H, T, D / H]`."""
         transformed: Tensor = self.transform(stream.values)
+        # [B, T, D] -> [B, T, H, D / H] -> [B, H, T, D / H].
         split = transformed.view(*transformed.shape[:2], self.heads, -1)
         return split.transpose(1, 2)
 
@@ -229,6 +231,7 @@ class GraphAttention(nn.Module):
         # Hiding t_j hides column j of the scores: s_i - inf = -inf, and LeakyReLU keeps it.
         neighbour = neighbour.masked_fill(~visible(mask)[:, None], -torch.inf)
         scores = receiving[..., :, None] + neighbour[..., None, :]
+        # In place, as the result also tells the sign of the input: one `[B, H, T, T]` less.
         return F.leaky_relu(scores, NEGATIVE_SLOPE, inplace=True).softmax(-1)
 
     def forward(self, stream: Stream) -> Stream:
@@ -320,6 +323,7 @@ def from_public(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         names[f"{side}_fc_after_cross"] = f"exchange.{block}.linear"
         names[f"{side}_ln_after_cross"] = f"exchange.{block}.norm"
     for public, slot in (("audio", "speech"), ("text", "text"), ("f0", "prosody")):
+        # `f0_proj` has its place above, beside the embedding.
         names.setdefault(f"{public}_proj", f"fronts.{slot}")
         names[f"{public}_graph_attn.W"] = f"graphs.{slot}.0.transform"
         names[f"{public}_graph_attn.a.weight"] = f"graphs.{slot}.0.score"

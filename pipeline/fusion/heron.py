@@ -148,6 +148,7 @@ class Heron(FusionModel):
             audio = self.level1(projected["speech"], projected["nonverbal"])
         text = projected.get("text")
         if text is None:
+            # `check_slots` refuses a model without any slot.
             assert audio is not None
             return audio
         if self.level2 is None or audio is None:

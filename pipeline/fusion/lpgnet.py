@@ -158,11 +158,13 @@ class LPGNet(FusionModel):
         """
         assert batch.labels is not None
         labels = batch.labels.flatten() if self.unit == "dialogue" else batch.labels
+        # Labels that are shares belong to utterances, which are never padding.
         scored = (
             labels >= 0 if labels.ndim == 1 else torch.ones_like(labels[:, 0], dtype=torch.bool)
         )
         labels = labels[scored]
         task, ce, kl = self.gammas
+        # [B, N, K] or [B, K] to rows [R, K] that are scored.
         fused = prediction.logits.flatten(0, -2)[scored]
         teacher = fused.detach() if self.detach_teacher else fused
         total: Tensor = task * self.criterion(fused, labels)  # equation 17
@@ -205,6 +207,7 @@ def sinusoids(length: int, width: int) -> Tensor:
     geometrically spaced.
     """
     pairs = (width + 1) // 2
+    # Position n has the angle n / 10000^(2 i / width) in the pair of columns i.
     rates = 10_000.0 ** (-torch.arange(pairs) * 2 / width)
     angles = torch.arange(length)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
@@ -268,6 +271,7 @@ class MaskedAttention(nn.Module):
         """`[B, Nq, D]`."""
         q = self._split(self.query(query.values))
         k, v = self._split(self.key(context.values)), self._split(self.value(context.values))
+        # In float32, since float16 cannot hold MASKED, and bfloat16 is too coarse for a softmax.
         scores = (q @ k.transpose(-2, -1)).float() / q.shape[-1] ** 0.5  # equation 3
         scores = scores.masked_fill(~context.mask[:, None, None], MASKED)  # equation 4
         weights = scores.softmax(-1).to(v.dtype)  # equation 5
@@ -316,6 +320,7 @@ class RowNorm(nn.BatchNorm1d):
     def forward(self, input: Tensor) -> Tensor:
         """`[R, D]`."""
         if self.training and len(input) == 1:
+            # `training` is False by default: running statistics are used and not updated.
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
@@ -360,6 +365,7 @@ class MultimodalGate(nn.Module):
         masks = torch.stack([lengthen(s.mask, length) for s in streams], dim=2)
         values = torch.stack([lengthen(s.values, length) for s in streams], dim=2)  # [B, N, M, D]
         scores = torch.zeros_like(values) if self.linear is None else self.linear(values)
+        # In float32, for the same reasons as in `MaskedAttention`.
         scores = scores.float().masked_fill(~masks[..., None], MASKED)
         shares = scores.softmax(2).to(values.dtype)  # equation 13
         return Stream((shares * values).sum(2), masks.any(2))  # equation 14
@@ -384,6 +390,7 @@ def distillation(teacher: Tensor, student: Tensor, tau: float) -> Tensor:
     """
     expected = F.softmax(teacher.float() / tau, dim=-1)
     found = F.log_softmax(student.float() / tau, dim=-1)  # equation 19
+    # torch takes the logarithms of the second distribution of KL as its first argument.
     return F.kl_div(found, expected, reduction="batchmean")
 
 

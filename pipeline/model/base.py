@@ -124,6 +124,7 @@ class ModalityDropout(nn.Module):
         if not self.training or self.probability == 0 or len(streams) < 2:
             return dict(streams)
         first = next(iter(streams.values())).values
+        # Drawn on the CPU, so that all devices zero the same modalities.
         keep = self.draw(len(first), len(streams)).to(first.device)
         return {
             slot: Stream(stream.values * kept[:, None, None], stream.mask)

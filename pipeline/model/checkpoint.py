@@ -86,6 +86,7 @@ def save_model(
 ) -> None:
     """Write `model.safetensors` and `model.json`, given the arguments of `make_model`."""
     folder.mkdir(parents=True, exist_ok=True)
+    # safetensors refuses tensors that are not contiguous.
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
     follow_umask(folder / "model.safetensors")

@@ -105,6 +105,7 @@ class InputLayers(nn.Module):
         for slot, spec in specs.items():
             if settings.mix_layers and spec.layers > 1:
                 self.mixes[slot] = LayerMix(spec.layers)
+                # `spec` too: the norm below has the width of the mixed stream.
                 self.specs[slot] = spec = _one_layer(slot, spec)
             if slot in settings.layer_norm:
                 if spec.bins is not None:
@@ -151,6 +152,7 @@ class PreparedFusion(FusionModel):
 
     def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
         """The fusion's loss, by the criterion that training set on this model."""
+        # Training sets the criterion of the outer model alone.
         self.fusion.criterion = self.criterion
         return self.fusion.loss(prediction, batch)
 

@@ -59,14 +59,14 @@ class CrossEntropy(Criterion):
 
     def size(self, labels: Tensor) -> float:
         """The number of labels, or the sum of their weights."""
+        # torch divides a weighted mean by this sum, with label smoothing as well.
         return float(len(labels) if self.weights is None else self.weights[labels].sum())
 
 
 class Focal(Criterion):
     """Focal loss: the mean over N of -alpha w_c (1 - p_c)^gamma log p_c.
 
-    There is one alpha for all classes, as in the public code, whose mean is over N K values: ours
-    is K times as large. It is not divided by the weights.
+    There is one alpha for all classes, as in the public code. Weights do not enter the divisor.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Focal(Criterion):
         """A scalar."""
         logs = logits.log_softmax(1)
         terms = -self.alpha * (1 - logs.exp()) ** self.gamma * logs * self.shares(logits, labels)
+        # The public code takes the mean over N K values, so that its loss is 1 / K of this one.
         return (terms if self.weights is None else terms * self.weights).sum(1).mean()
 
 

@@ -142,6 +142,7 @@ def all_problems(params: Params) -> list[str]:
         return found  # what follows reads its values
     found = own_problems(params)
     found += all_name_problems(params.corpora, params.backbones, params.models)
+    # `all_name_problems` reports the number; thousands of entries are not checked one by one.
     if max(map(len, (params.corpora, params.backbones, params.models))) > MOST_ENTRIES:
         return found
     found += choice_problems(vars(params))
@@ -191,7 +192,7 @@ def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
 def asr_problems(params: Params, model: ModelEntry) -> list[str]:
     """Problems with `asr` of a model, one line each.
 
-    A model whose text slot is `none` is not tested on recognised words, whatever its `asr`.
+    A model without text is not tested on recognised words, so that any `asr` is allowed.
     """
     where = f"models.{model.name}.asr"
     if _reads(params, model.asr) not in ("asr", "nothing"):
@@ -228,14 +229,14 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 def _kind_reads(params: Params, name: str) -> Reads | None:
-    """What the kind of an entry reads; the entry is not checked, as this runs for all of them."""
+    """Modality that the kind of an entry reads; unchecked, as this runs for all entries."""
     entry = params.backbones[name]
     kind = entry.get("kind", name) if isinstance(entry, Mapping) else None
     return load(PACKAGE, kind).reads if kind in kinds(PACKAGE) else None
 
 
 def _reads(params: Params, name: str) -> Reads | None:
-    """What an entry reads; None if it is missing or wrong."""
+    """Modality that an entry reads; None if the entry is missing or wrong."""
     try:
         return params.backbone(name).reads
     except ParamsError:

@@ -18,10 +18,11 @@ _WORDS = {"text": "words", "asr": "recognised words", "audio": "audio"}
 
 
 def odd_slots(params: Params, model: ModelEntry, corpus: str) -> list[str]:
-    """Warnings about slots whose backbones read something else, one line each."""
+    """Warnings about slots with backbones for something else, one line each."""
     found = []
     for slot, name in model.slots.items():
         reads = _reads(params, name, corpus)
+        # Odd are audio in the text slot, and words in any other.
         if reads in _WORDS and (reads == "audio") == (slot == "text"):
             read, meant = _WORDS[reads], "words" if slot == "text" else "audio"
             found.append(
@@ -40,7 +41,7 @@ def warn_odd_slots(params: Params, model: ModelEntry, corpus: str) -> dict[str, 
 
 
 def _reads(params: Params, name: str, corpus: str) -> str:
-    """What a backbone reads; for imported features, what their cache says, if there is one."""
+    """Modality that a backbone reads; of imported features, the one that their cache names."""
     entry = params.backbone(name)
     if entry.kind != "imported":
         return entry.reads

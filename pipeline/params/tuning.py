@@ -18,7 +18,7 @@ LIVE = ("text", "speech", "nonverbal")  # slots whose backbones are part of the 
 
 @dataclass(frozen=True)
 class SlotTuning:
-    """What is trained of one slot's backbone, and how fast.
+    """Trained parts of one slot's backbone, and their learning rates.
 
     Attributes:
         tune: `full` trains its weights, `lora` low-rank adapters beside frozen weights, `frozen`
@@ -57,10 +57,10 @@ class LoraParams:
 
 @dataclass(frozen=True)
 class InitRun:
-    """The run whose fusions training starts from.
+    """Run that training takes its first fusions from.
 
     Attributes:
-        run: Its folder, relative to the project, also where DVC runs a copy of it.
+        run: Run folder, relative to the project, also where DVC runs a copy of it.
         sha256: Hash of its fusions, which is checked (`pipeline.e2e.setup.fusions_sha256`).
     """
 
@@ -121,6 +121,7 @@ def tune_problems(given: Mapping[str, Any], where: str = "e2e") -> list[str]:
     if isinstance(init, str):  # the form of an older release, without a hash
         shown = quoted(init)
         return [
+            # `quoted` puts quotes around it.
             f"{where}.init: given {shown}; expected {{run: {shown[1:-1] or 'RUN'}, sha256: ...}}: "
             "with `sha256: null` e2e and `python -m pipeline check` say the hash to write"
         ]

@@ -36,10 +36,10 @@ from pipeline.training.loop import evaluate
 
 
 class Condition(NamedTuple):
-    """What a condition changes.
+    """Changes that a condition makes.
 
     Attributes:
-        name: Its name in conditions.csv.
+        name: Name in conditions.csv.
         without: Slot whose features are zeroed; empty: none.
         swapped: By slot: id of the utterance that each one gets its features from.
         recognised: Whether recognised words replace the text.
@@ -109,6 +109,7 @@ def cached_conditions(
         seed: Random seed of the exchange of texts.
         asr: Cache folder of recognised words; None: there is no `asr_text`.
     """
+    # Not `dataclasses.replace`: the class changes too.
     own = {each.name: getattr(examples, each.name) for each in fields(examples)}
     recognised = None if asr is None else CacheReader(asr)
     for each in conditions_of(list(examples.readers), test, seed, recognised=asr is not None):
@@ -157,6 +158,7 @@ def _zeroed(fusion: FusionModel, slot: str) -> Iterator[None]:
     if not slot:
         yield
         return
+    # Before the fusion, not in the batch: backbones that are part of the model come first.
     hook = fusion.register_forward_pre_hook(zero)
     try:
         yield

@@ -39,12 +39,12 @@ class ShowLine(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What a process needs to train one model.
+    """Description of one training, which a process can run by itself.
 
     Attributes:
         title: Title of progress lines.
         kind: Plug-in of the model.
-        args: Its keywords.
+        args: Keywords of its constructor.
         slots: Cache folder by slot.
         labels: All labels of the corpus.
         classes: Class names.
@@ -54,7 +54,7 @@ class Job:
         out: Folder of the results.
         device: Where to compute.
         kept: Folder of the run's half-done trainings (`pipeline.runtime.resume`); None: none.
-        inputs: What is done to the streams before the model (`pipeline.model.inputs`).
+        inputs: Settings of the layers before the model (`pipeline.model.inputs`).
         resident: Share of the device's free memory for copies of caches
             (`pipeline.cached.resident`).
         asr: Cache folder of recognised words to test on (`pipeline.runs.recognised`); None: none.

@@ -95,6 +95,7 @@ def time_averages(stream: Stream, spec: StreamSpec) -> Vectors:
     """Means of frames over time, `[B, D]`, or the shares of frames in each bin, `[B, bins]`."""
     stream = stream.to("cpu")
     if spec.bins is None:
+        # A sum of float16, which caches may hold, would lose digits or overflow.
         mean: NDArray[np.float64] = Stream(stream.values.double(), stream.mask).mean().numpy()
         return mean
     # Shares of frames, not counts: utterances differ in length.

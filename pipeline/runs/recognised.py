@@ -75,7 +75,7 @@ def count_words(
     """Count recognised words and their errors; returns `Recognised.record`.
 
     Args:
-        facts: Its `backbone`, `spec`, `provenance` and `noticed`.
+        facts: `backbone`, `spec`, `provenance` and `noticed` of the record.
         examples: All usable utterances.
         heard: Test utterances with recognised words.
     """
@@ -110,6 +110,7 @@ def _heard(
 def _is_empty(folder: Path, labels: Sequence[Label]) -> bool:
     """Whether extraction found no recognised words in the corpus at all."""
     path = folder / REJECTED
+    # Without rejected.csv nothing was extracted, which `join` reports.
     if any(folder.glob("*.h5")) or not path.exists():
         return False
     return {label.id for label in labels} <= read_reasons(path).keys()

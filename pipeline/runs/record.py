@@ -80,6 +80,7 @@ class Run:
         """Remove the folder of an earlier run, warn of odd slots, and read the labels."""
         warnings = warn_odd_slots(params, model, corpus) if writes else {}
         if writes:
+            # First of all, so that a run that fails leaves no results of an earlier one.
             remove_folder(Path("runs", regime, corpus, model.name))
         card, labels = read_labelled(Path("data", corpus, "labels"))
         classes, folds = card["classes"], int(card["folds"])
@@ -92,7 +93,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What is done, for progress lines."""
+        """Title of progress lines."""
         return f"{'train' if self.regime == 'cached' else 'fine-tune'} {self.model.name}"
 
     def check(self, examples: ExampleSource) -> None:
@@ -111,6 +112,7 @@ class Run:
             )
         for fold in range(self.folds):
             for split in ("train", "valid", "test"):
+                # Called for its error.
                 examples.split(fold, split)
         if self.writes:
             report_labels(title, examples)
@@ -142,7 +144,7 @@ class Run:
     def slots(
         self, specs: Mapping[str, StreamSpec], provenance: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, Any]:
-        """What run.json says of the slots: backbone, stream and provenance; None if not filled."""
+        """Field `slots` of run.json: backbone, stream and provenance; None if not filled."""
         return {
             slot: {
                 "backbone": backbone,

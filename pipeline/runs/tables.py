@@ -18,7 +18,7 @@ AGAIN = "run `dvc repro` to train it again"
 TOLERANCE = 1e-3
 """Largest difference of the sum of K rounded probabilities from 1."""
 
-_ROUNDING = 1e-6
+_ROUNDING = 1e-6  # of probabilities written with nine significant digits, with a margin
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,12 @@ def no_distribution(probabilities: NDArray[np.float64]) -> int | None:
     # Every comparison with NaN is false, so that NaN is refused too.
     right = ((probabilities >= 0) & (probabilities <= 1 + TOLERANCE)).all(1)
     right &= np.abs(probabilities.sum(1) - 1) <= TOLERANCE
+    # The first False is the smallest.
     return None if right.all() else int(np.argmin(right))
 
 
 def not_likeliest(probabilities: NDArray[np.float64], predictions: NDArray[np.int64]) -> int | None:
-    """Index of the first row of `[N, K]` whose prediction is not its likeliest, beyond rounding."""
+    """Index of the first row of `[N, K]` with a prediction that is not its likeliest class."""
     own = probabilities[np.arange(len(predictions)), predictions]
     right = own >= probabilities.max(1) - _ROUNDING
     return None if right.all() else int(np.argmin(right))

@@ -24,6 +24,7 @@ def normalised(text: str) -> str:
     'well dont you'
     """
     plain = unicodedata.normalize("NFKC", text).casefold()
+    # An apostrophe vanishes (don't, dont); other punctuation separates words.
     return " ".join(re.sub(r"[^\w]+|_", " ", re.sub(r"['\u2019\u2018`]", "", plain)).split())
 
 
@@ -67,6 +68,7 @@ def edits(first: Sequence[str], second: Sequence[str]) -> int:
     for number, word in enumerate(first, 1):
         row = [number]
         for place, other in enumerate(second):
+            # Replace (or keep) the word, remove it, or add the other one.
             row.append(min(above[place] + (word != other), above[place + 1] + 1, row[place] + 1))
         above = row
     return above[-1]

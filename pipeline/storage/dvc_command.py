@@ -58,7 +58,7 @@ def shown(words: Sequence[str]) -> str:
 
 
 def obstacles() -> list[str]:
-    """What in Git would stop DVC here, one line each; for `check`, before hours are spent."""
+    """Problems with Git that would stop DVC here, one line each; `check` reports them early."""
     if (found := _no_repository()) is not None:
         return [found]
     lines = []

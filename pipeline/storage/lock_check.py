@@ -55,6 +55,7 @@ def directory_md5(folder: Path) -> str:
     """DVC's hash of a folder: the MD5 of the sorted JSON list of its files and their MD5."""
     files = _files(folder)
     entries = [{"md5": files[name], "relpath": name} for name in sorted(files)]
+    # Byte for byte what DVC hashes, with the separators that json has by default.
     content = json.dumps(entries, sort_keys=True).encode()
     return f"{hashlib.md5(content, usedforsecurity=False).hexdigest()}.dir"
 
@@ -63,6 +64,7 @@ def _changed(folder: Path, expected: str) -> str:
     """Files that differ, with the objects of DVC's default cache folder to be removed."""
     objects = Path(".dvc", "cache", "files", "md5")
     listed = objects / expected[:2] / expected[2:]
+    # The list itself may be damaged, and is trusted only under the expected hash.
     if not listed.is_file() or _file_md5(listed) + ".dir" != expected:
         return ""
     files = _files(folder)

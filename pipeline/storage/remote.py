@@ -71,6 +71,7 @@ def configured(remote: Remote, *, force: bool) -> Iterator[None]:
         _check_free(remote, force=force)
         _write(remote, force=force)
         yield
+    # An interrupt must not leave half a configuration either.
     except BaseException:
         for path, content in before.items():
             if content is None:
@@ -91,7 +92,7 @@ def exposed() -> list[str]:
 
 
 def unverified() -> list[str]:
-    """Names of remotes whose objects DVC does not compare with their MD5 when it pulls them."""
+    """Names of remotes without `verify`: DVC does not compare what it pulls with its MD5."""
     if not SHARED.parent.is_dir():
         return []
     remotes = _config()["remote"].items()  # of all levels, the user's own configuration among them
@@ -155,6 +156,7 @@ def _write(remote: Remote, *, force: bool) -> None:
     config = _config()
     if remote.local:
         _check_ignored()
+        # Before any secret is in it; `chmod` is for a file that exists already.
         LOCAL.touch(mode=0o600)
         LOCAL.chmod(0o600)
     levels = {"repo": remote.shared}

@@ -54,6 +54,7 @@ class StoredFile:
     def at(cls, path: Path) -> StoredFile:
         """Read the status of a file."""
         status = path.stat()
+        # Some file systems do not record reads; then the last write counts.
         used = max(status.st_atime, status.st_mtime)
         return cls(path, status.st_size, status.st_nlink, used)
 
@@ -150,6 +151,7 @@ def removable(
         before = now - max(keep_days, LEAST_DAYS) * DAY
         for training in stored_trainings(store):
             used = (file.used for file in training.files)
+            # The folder's own time counts as well: a training that begins has no file yet.
             if max([training.folder.stat().st_mtime, *used]) < before:
                 found.append(training)
     return found
@@ -168,6 +170,7 @@ def remove(items: Sequence[StoredFolder]) -> Iterator[str]:
                 continue
             for file in item.files:
                 with contextlib.suppress(FileNotFoundError):
+                    # Else it was used or replaced since it was listed.
                     if StoredFile.at(file.path) == file:
                         file.path.unlink()
                         file.path.with_suffix(".json").unlink(missing_ok=True)

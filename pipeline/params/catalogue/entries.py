@@ -43,7 +43,7 @@ def with_catalogue(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def expected_entry(section: str, given: object, present: Collection[str]) -> str:
-    """What a message expects in place of a name that params.yaml has no entry for.
+    """Expected names in a message about a name that params.yaml has no entry for.
 
     Args:
         section: Section of params.yaml.
@@ -56,6 +56,7 @@ def expected_entry(section: str, given: object, present: Collection[str]) -> str
     expected = one_of(given, present)
     known = [name for name in catalogued(section) if name not in present]
     near = [given] if given in known else []
+    # `expected` ends in ] where it suggests no name of params.yaml itself.
     if not near and isinstance(given, str) and len(given) <= MOST_NAMES and expected[-1] == "]":
         near = difflib.get_close_matches(given, known, n=1)
     for word in (word for word, plural in SECTIONS.items() if near and plural == section):
