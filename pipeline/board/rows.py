@@ -11,8 +11,8 @@ one table and writes numbers as text, and its internals change between versions.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from features.errors import ParamsError
@@ -20,12 +20,14 @@ from pipeline.evaluation.identity import RunIdentity
 from pipeline.evaluation.statistics import ConfidenceInterval
 from pipeline.metrics import MONITORS
 from pipeline.params.recipes import settings
+from pipeline.report.metrics_json import METRICS, is_whole
 
-METRICS_FILE, PARAMS_FILE = "reports/metrics.json", "params.yaml"
+METRICS_FILE, PARAMS_FILE = f"reports/{METRICS}", "params.yaml"
 COLUMNS = ("fusion", "regime", "corpus")
 # Settings of a corpus that change no score.
 _NO_SCORE = ("shard_seconds", "shard_characters", "allow_rejected")
-_LOWER = ("nll", "brier", "ece", "train_seconds", "parameters", "dropped")
+# `dropped` is what older releases call `rejected`.
+_LOWER = ("nll", "brier", "ece", "train_seconds", "parameters", "rejected", "dropped")
 _LOWER_ENDS = ("_sd", "_gap_gender")
 _HASH = 40  # letters of a commit's hash
 UNKNOWN = "?"
@@ -42,7 +44,7 @@ class Row:
         fusion: Entry of `models`.
         regime: cached or e2e.
         corpus: Entry of `corpora`.
-        metrics: Numbers of metrics.json.
+        metrics: Numbers of metrics.json, and of details.json where `with_details` added them.
         differing: Settings that differ from the commit it started from, as far as this experiment
             reads them.
         test: Identity of the test set; only rows with the same one are compared. A hash, or the
@@ -63,7 +65,7 @@ class Row:
     note: str = ""
 
     def interval(self, metric: str) -> ConfidenceInterval | None:
-        """The 95 % interval of a metric, if metrics.json has it."""
+        """The 95 % interval of a metric, if it is known."""
         low, high = (self.metrics.get(f"{metric}_{end}") for end in ("low", "high"))
         return None if low is None or high is None else ConfidenceInterval(low, high)
 
@@ -99,6 +101,23 @@ def read_shown(shown: Sequence[Mapping[str, Any]]) -> Shown:
             commits.append(row)
     # DVC lists the workspace first; reversed, so that it is the copy of any commit.
     return Shown(tuple(_each_once([*rows, *reversed(commits)])), tuple(without))
+
+
+def with_details(shown: Shown, metric: str, read: Callable[[str], Mapping[str, Any]]) -> Shown:
+    """The same rows, with all numbers where metrics.json lacks those of `metric`.
+
+    Args:
+        shown: Rows with the numbers of metrics.json.
+        metric: Metric that ranks the rows.
+        read: Content of the details.json of a revision.
+    """
+    needed = {metric, *(f"{reported(metric)}{end}" for end in ("", "_low", "_high"))}
+    rows = []
+    for row in shown.rows:
+        if not needed <= row.metrics.keys() and not is_whole(row.metrics):
+            row = replace(row, metrics={**_numbers(read(row.rev)), **row.metrics})
+        rows.append(row)
+    return replace(shown, rows=tuple(rows))
 
 
 def ascends(metric: str) -> bool:
@@ -156,7 +175,7 @@ def _row(name: str, state: Mapping[str, Any], base: Mapping[str, Any], *, ran: b
     scored = known if whose is None else {"test": whose.test_sha256}
     return Row(
         *(name, state["rev"], fusion, regime, corpus),
-        metrics={key: value for key, value in metrics.items() if isinstance(value, int | float)},
+        metrics=_numbers(metrics),
         differing=_differing(params, base) if base and ran else {},
         test=tuple(sorted({"corpus": corpus, **scored}.items())),
         settings=known,
@@ -179,6 +198,10 @@ def _differing(params: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, 
         if name not in COLUMNS and relevant and (name not in before or before[name] != value):
             found[name] = value
     return found
+
+
+def _numbers(content: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in content.items() if isinstance(value, int | float)}
 
 
 def _content(state: Mapping[str, Any], kind: str, path: str) -> dict[str, Any]:

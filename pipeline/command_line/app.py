@@ -37,8 +37,8 @@ _UNIT = (
     "speakers. Where a few people speak in all dialogues, only `speaker` generalises to others."
 )
 _METRIC = (
-    "Number of reports/metrics.json that ranks, such as valid_uar. Scores of the test split rank "
-    "too, but the best of many by them is partly luck."
+    "Number of reports/metrics.json or details.json that ranks, such as valid_uar. Scores of the "
+    "test split rank too, but the best of many by them is partly luck."
 )
 _SORT = "Order of rows: metric, name, fusion, regime, seeds or seconds."
 _RUNS = "A run folder, predictions.csv or .parquet, a DVC experiment or revision, or `workspace`."
@@ -205,7 +205,7 @@ def board(
     metric: Annotated[
         str,
         typer.Option(metavar="METRIC", help=_METRIC, autocompletion=completion.metric_names),
-    ] = "valid_weighted_f1",
+    ] = "valid_macro_f1",
     sort: Annotated[str, typer.Option(metavar="COLUMN", help=_SORT)] = "metric",
     all_commits: Annotated[
         bool, typer.Option("--all-commits", help="Experiments of all commits, not just the last.")

@@ -18,7 +18,7 @@ from features.files.yaml_text import read_params_file
 from pipeline.params.catalogue.entries import SECTIONS, catalogued
 from pipeline.params.recipes import FOLDER, settings
 
-METRICS = Path("reports", "metrics.json")
+NUMBERS = (Path("reports", "metrics.json"), Path("reports", "details.json"))
 
 
 def models(incomplete: str) -> list[str]:
@@ -61,12 +61,14 @@ def setting_keys(incomplete: str) -> list[str]:
 
 
 def metric_names(incomplete: str) -> list[str]:
-    """Numbers of reports/metrics.json."""
-    try:
-        content = json.loads(METRICS.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    names = content if isinstance(content, dict) else {}
+    """Numbers of reports/metrics.json and details.json."""
+    names: dict[str, Any] = {}
+    for path in NUMBERS:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        names |= content if isinstance(content, dict) else {}
     return _matching((k for k, v in names.items() if not isinstance(v, str)), incomplete)
 
 

@@ -7,8 +7,9 @@ import json
 import typer
 
 from features.errors import ParamsError
+from pipeline.board.details import read_details
 from pipeline.board.output import as_json, as_text
-from pipeline.board.rows import read_shown
+from pipeline.board.rows import read_shown, with_details
 from pipeline.board.ties import groups
 from pipeline.evaluation.rows import UNITS
 from pipeline.storage.dvc_command import dvc_output
@@ -25,6 +26,6 @@ def board(
     if unit not in (None, *UNITS):
         raise ParamsError(f"--unit {unit!r}; expected one of {list(UNITS)}")
     words = ["exp", "show", "--json", *(["--all-commits"] if all_commits else [])]
-    shown = read_shown(json.loads(dvc_output(words)))
+    shown = with_details(read_shown(json.loads(dvc_output(words))), metric, read_details)
     found = groups(shown, metric, sort=sort, tests=not quick, unit=unit)
     typer.echo(as_json(found, shown, metric) if as_object else as_text(found, shown, metric))

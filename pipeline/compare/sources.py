@@ -35,11 +35,11 @@ from pipeline.evaluation.predictions import CSV, PARQUET, named_in, read_predict
 from pipeline.evaluation.rows import Ints
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.metrics import Floats
-from pipeline.report.metrics_json import read_metrics
+from pipeline.report.metrics_json import METRICS, read_metrics
 from pipeline.runs.layout import PREDICTIONS, SCORED
 from pipeline.runs.tables import no_distribution, not_likeliest
 
-REPORT, METRICS = "reports/predictions.csv", "metrics.json"
+REPORT = "reports/predictions.csv"
 WORKSPACE = "workspace"
 _FILES = (CSV, PARQUET)
 

@@ -50,7 +50,7 @@ class RunIdentity:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self | None:
-        """Identity in the content of metrics.json; None if an older release wrote it without."""
+        """Identity in metrics.json or details.json; None in those of older releases."""
         found = [content.get(name) for name in KEYS]
         named = [each for each in found if isinstance(each, str)]
         return cls(*named) if len(named) == len(found) else None

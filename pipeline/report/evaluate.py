@@ -18,7 +18,6 @@ from features.corpus.labels_folder import CARD, read_labelled
 from features.corpus.leak_gate import read_leaks
 from features.corpus.manifest import Label
 from features.files.csv_text import write_csv, write_sheet
-from features.files.records import write_json
 from pipeline.evaluation.baselines import baselines
 from pipeline.evaluation.calibration import calibrate
 from pipeline.evaluation.errors import worst_errors
@@ -39,7 +38,7 @@ from pipeline.evaluation.summaries import (
     summaries,
 )
 from pipeline.metrics import row_shares
-from pipeline.report.metrics_json import metrics_of
+from pipeline.report.metrics_json import metrics_of, write_numbers
 from pipeline.report.page import page
 from pipeline.report.records import Report
 
@@ -65,7 +64,7 @@ def evaluate(run_folder: Path, labels_folder: Path) -> Report:
 
 
 def write_report(report: Report, folder: Path) -> Path:
-    """Write metrics.json, the tables and index.html into `folder`; returns the page's path.
+    """Write the numbers, the tables and index.html into `folder`; returns the page's path.
 
     The same run and labels give the same bytes.
     """
@@ -73,9 +72,9 @@ def write_report(report: Report, folder: Path) -> Path:
     jobs = report.run.jobs
     tables = [job.table for job in jobs]
     sha256 = write_csv_predictions(folder, tables)
-    identity = RunIdentity.of_run(report.run, report.labels, sha256).to_dict()
-    write_parquet_predictions(folder, tables, identity)
-    write_json(folder / "metrics.json", identity | dict(report.metrics))
+    identity = RunIdentity.of_run(report.run, report.labels, sha256)
+    write_parquet_predictions(folder, tables, identity.to_dict())
+    write_numbers(folder, report, identity)
     history = [row for job in jobs for row in job.history.rows]
     write_csv(folder / "history.csv", jobs[0].history.header, history)
     # `dvc plots show` writes what is in confusion.csv into its page as it is

@@ -1,8 +1,12 @@
-"""Writes and reads `reports/metrics.json`: one flat object for `dvc metrics`.
+"""Writes and reads the numbers of a report: metrics.json for DVC's tables, details.json the rest.
 
-Numbers are rounded to `DECIMALS`. `<metric>` is accuracy (WA), uar, macro_f1 or weighted_f1. Scores
-are fractions, means over seeds with the test rows of all folds pooled. Keys in this order, absent
-where they do not apply:
+metrics.json is small, since DVC's tables have a column for each of its keys: `HEADLINE`, and before
+it the keys of `pipeline.evaluation.identity`, which name the run. details.json has all others, and
+names the run too. Older releases wrote one metrics.json with all of them, which is still read.
+
+Both are flat objects. Numbers are rounded to `DECIMALS`. `<metric>` is accuracy (WA), uar, macro_f1
+or weighted_f1. Scores are fractions, means over seeds with the test rows of all folds pooled. Keys
+in this order, absent where they do not apply:
 
 - `<metric>`, and `ovr_accuracy`, the mean accuracy of the K one-vs-rest decisions (never the
   accuracy: it is 1 - 2 (1 - accuracy) / K). Each with `_low` and `_high` (95 % interval), `_sd`
@@ -17,11 +21,10 @@ where they do not apply:
 - `speaker_accuracy_min`, `speaker_accuracy_median`, `speaker_accuracy_max`.
 - `probe_<slot>_<metric>`: a linear probe on one slot alone.
 - `condition_<name>_<metric>` and `condition_<name>_<metric>_delta` (minus the model itself).
-- `parameters`, `utterances` (test), `speakers`, `clusters` (what intervals are drawn over: speakers
-  or dialogues), `shared_speakers` (those who speak in several clusters: if there are some,
-  intervals are too narrow for other people), `dropped`, `seeds`, `folds`, `train_seconds`.
-
-Before them stand the keys of `pipeline.evaluation.identity`, which name the run.
+- `parameters`, `rows` (test utterances that were scored), `speakers`, `clusters` (what intervals
+  are drawn over: speakers or dialogues), `shared_speakers` (those who speak in several clusters: if
+  there are some, intervals are too narrow for other people), `rejected` (utterances of all splits
+  without features in some slot), `seeds`, `folds`, `train_seconds`.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import ManifestError
-from features.files.records import read_record
+from features.files.records import read_record, write_json
 from pipeline.evaluation.baselines import Baselines
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.groups import Grouping
@@ -44,11 +47,20 @@ from pipeline.metrics import MONITORS, f1_names, keys
 from pipeline.report.records import Report
 
 DECIMALS = 6
+METRICS, DETAILS = "metrics.json", "details.json"
+HEADLINE = (
+    *("accuracy", "uar", "macro_f1", "macro_f1_low", "macro_f1_high", "weighted_f1", "ece"),
+    *("parameters", "train_seconds", "valid_macro_f1", "rows", "rejected", "seeds"),
+    "shared_speakers",
+)
+"""Keys of metrics.json after those that name the run."""
+_OTHER = "folds"  # in each details.json, and in a metrics.json that holds all
+_AGAIN = "run `dvc repro`, or `python -m stages.evaluate`, again"
 Pairs = Iterator[tuple[str, float | None]]
 
 
 def metrics_of(report: Report) -> dict[str, float]:
-    """Numbers of metrics.json, from the other fields of `report` than `metrics`."""
+    """Numbers of metrics.json and details.json, from the other fields of `report`."""
     pairs = dict(_pairs(report))
     return {name: round(value, DECIMALS) for name, value in pairs.items() if value is not None}
 
@@ -63,24 +75,66 @@ class _Shown:
     weighted_f1: float
 
 
+@dataclass(frozen=True)
+class _Details:
+    """The key that every details.json has."""
+
+    folds: float
+
+
 def read_metrics(path: Path) -> dict[str, float | str]:
-    """Read metrics.json.
+    """Read metrics.json alone.
 
     Raises:
         ManifestError: If it is missing, or holds anything but numbers and the run's identity.
     """
-    again = "run `dvc repro`, or `python -m stages.evaluate`, again"
-    content = read_record(path, _Shown, again)
+    return _read(path, _Shown)
+
+
+def read_all(folder: Path) -> dict[str, float | str]:
+    """Read all numbers of a report, whichever release wrote it.
+
+    Raises:
+        ManifestError: As `read_metrics`; and if details.json is of another report.
+    """
+    content = read_metrics(folder / METRICS)
+    if is_whole(content):
+        return content
+    rest = _read(folder / DETAILS, _Details)
+    if RunIdentity.read(rest) != RunIdentity.read(content):
+        raise ManifestError(
+            f"{folder / DETAILS} and {METRICS} beside it are of different runs; expected those of "
+            f"one report: {_AGAIN}"
+        )
+    return content | rest
+
+
+def is_whole(metrics: Mapping[str, Any]) -> bool:
+    """Whether a metrics.json holds all numbers, as those of older releases do."""
+    return _OTHER in metrics
+
+
+def write_numbers(folder: Path, report: Report, identity: RunIdentity) -> None:
+    """Write metrics.json and details.json."""
+    named, numbers = identity.to_dict(), report.metrics
+    headline = {name: numbers[name] for name in HEADLINE if name in numbers}
+    write_json(folder / METRICS, named | headline)
+    rest = {name: value for name, value in numbers.items() if name not in headline}
+    write_json(folder / DETAILS, named | rest)
+
+
+def _read(path: Path, schema: type) -> dict[str, float | str]:
+    content = read_record(path, schema, _AGAIN)
     for name, value in content.items():
         right = str if name in KEYS else (int, float)
         if not isinstance(value, right) or isinstance(value, bool):
             expected = "text" if name in KEYS else "a number"
-            raise ManifestError(f"{path}: {name}: given {value!r}; expected {expected}: {again}")
+            raise ManifestError(f"{path}: {name}: given {value!r}; expected {expected}: {_AGAIN}")
     return content
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
-    """The main metrics of metrics.json as a plain-text table, without a final line break."""
+    """The main metrics as a plain-text table, without a final line break."""
     identity = RunIdentity.read(metrics)
     lines = [identity.line()] if identity else []
     lines += [f"{'test split':<12} {'score':>6}  {'95 % interval':<14}  {'sd':>6}  {'majority':>8}"]
@@ -115,11 +169,11 @@ def _pairs(report: Report) -> Pairs:
     run = report.run
     yield from {
         "parameters": run.parameters,
-        "utterances": int(report.confusions[0].sum()),
+        "rows": int(report.confusions[0].sum()),
         "speakers": report.speakers,
         "clusters": report.clusters.number,
         "shared_speakers": report.clusters.shared_speakers,
-        "dropped": len(run.dropped),
+        "rejected": len(run.dropped),
         "seeds": len(run.seeds),
         "folds": run.folds,
         "train_seconds": run.train_seconds,

@@ -36,7 +36,7 @@ class Report:
         run: Run folder.
         card: card.json of the corpus.
         labels: Labels of the whole corpus.
-        metrics: Numbers of metrics.json (pipeline.report.metrics_json).
+        metrics: Numbers of metrics.json and details.json (pipeline.report.metrics_json).
         intervals: Intervals by key in `metrics`, F1 of classes included; empty for one cluster.
         confusions: `[S, K, K]` counts of the test rows of all folds, true classes in rows.
         shares: `[K, K]` share of each true class that each class was predicted for, all seeds.

@@ -17,6 +17,8 @@ import pytest
 import soundfile
 import yaml
 
+from pipeline.evaluation.identity import KEYS
+from pipeline.report.metrics_json import HEADLINE, read_all
 from tests.conftest import RATE, tone
 from tests.support.paths import ROOT
 
@@ -69,9 +71,9 @@ class Project:
         assert (done.returncode != 0) == fails, said
         return said
 
-    def metrics(self) -> dict[str, float]:
-        content: dict[str, float] = json.loads((self.root / "reports/metrics.json").read_text())
-        return content
+    def metrics(self) -> dict[str, Any]:
+        """All numbers of the report in the workspace."""
+        return read_all(self.root / "reports")
 
     def params(self, **changes: Any) -> None:
         path = self.root / "params.yaml"
@@ -202,11 +204,35 @@ def test_edits_train_again_what_they_can_change_and_nothing_else(project: Projec
 
 def test_dvc_shows_metrics_plots_and_experiments(project: Project) -> None:
     shown = json.loads(project.run("dvc", "metrics", "show", "--json").partition("\n")[0])
-    assert shown[""]["data"]["reports/metrics.json"]["data"]["seeds"] == 2
-    said = project.run("dvc", "plots", "show", "--json", "-o", "plots")
-    assert "seed" in said
-    assert "confusion" in said
-    assert "workspace" in project.run("dvc", "exp", "show", "--csv")
+    found = shown[""]["data"]["reports/metrics.json"]["data"]
+    assert set(found) == {*KEYS, *HEADLINE}
+    project.run(
+        "dvc", "exp", "run", "--temp", "-n", "other", "-S", "seeds=1", "-S", "train.lr=2e-3"
+    )
+    header, *rows = project.run("dvc", "exp", "show", "--only-changed", "--csv").splitlines()
+    assert {"train.lr", "train_seconds"} < set(header.split(","))
+    assert len(header.split(",")) <= 40
+    assert any(",other," in row for row in rows)
+    said = project.run("dvc", "plots", "diff", "HEAD", "other", "--json").partition("\n")[0]
+    plots = json.loads(said)["data"]
+    titles = ("Training loss", "Validation loss", "Validation weighted F1", "Confusion")
+    assert tuple(plots) == titles  # no plot of each column of a file
+    for title in titles[:3]:
+        (curves,) = plots[title]
+        assert set(curves["revisions"]) == {"HEAD", "other"}
+        assert '"color": {"field": "rev"' in curves["content"]
+    ignored = project.run("dvc", "plots", "diff", "HEAD", "other")
+    assert "dvc_plots" in ignored
+    assert (
+        "dvc_plots"
+        not in subprocess.run(
+            ["git", "status", "--short"],
+            cwd=project.root,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    )
 
 
 def test_switching_runs_what_is_missing_and_back_runs_nothing(project: Project) -> None:

@@ -82,6 +82,5 @@ def test_six_queued_jobs_end_as_if_run_by_hand(project: Project) -> None:
     said = project.run("dvc", "exp", "run", "-S", "fusion=both", "-S", "train.lr=0.005")
     assert "> python -m stages.train" in said
     by_hand = project.metrics()
-    seconds = {key for key in by_hand if key.endswith("seconds")}
-    kept = {key: value for key, value in by_hand.items() if key not in seconds}
-    assert kept == {k: v for k, v in found["both", 0.005].items() if k not in seconds}
+    queued_numbers = {k: v for k, v in found["both", 0.005].items() if not k.endswith("seconds")}
+    assert queued_numbers == {key: by_hand[key] for key in queued_numbers}

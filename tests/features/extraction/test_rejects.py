@@ -298,8 +298,8 @@ def test_training_reports_utterances_left_out_of_all_slots(
             assert {row["id"] for row in csv.DictReader(file)} == scored
     report = evaluate(out, tmp_path / "data/mixed/labels")
     tested = [x.id for x in labels if x.splits == ("test",)]
-    assert report.metrics["dropped"] == len(LEFT_OUT)
-    assert report.metrics["utterances"] == len([id for id in tested if id not in LEFT_OUT])
+    assert report.metrics["rejected"] == len(LEFT_OUT)
+    assert report.metrics["rows"] == len([id for id in tested if id not in LEFT_OUT])
     assert report.left_out == len([id for id in tested if id in LEFT_OUT]) > 0
     shown = page(report)
     assert f"({report.left_out} left out)" in shown

@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from features.errors import ParamsError
+from pipeline.board.details import read_details
 from pipeline.board.output import as_json, as_text
-from pipeline.board.rows import Row, Shown, ascends, read_shown
+from pipeline.board.rows import Row, Shown, ascends, read_shown, with_details
 from pipeline.board.ties import Group, Verdict, groups
 from pipeline.command_line.app import app
 from pipeline.evaluation.identity import RunIdentity
@@ -146,32 +148,68 @@ def test_validation_ranks_and_the_test_split_is_shown(monkeypatch: pytest.Monkey
     validated = {"a": 0.8, "b": 0.6, "c": 0.7}
     for each in experiments:
         data = each["revs"][0]["data"]["metrics"]["reports/metrics.json"]["data"]
-        scores = {k.replace("uar", "weighted_f1"): v for k, v in data.items() if "uar" in k}
-        data |= {**scores, "valid_weighted_f1": validated[each["name"]], "shared_speakers": 3}
+        scores = {k.replace("uar", "macro_f1"): v for k, v in data.items() if "uar" in k}
+        data |= {**scores, "valid_macro_f1": validated[each["name"]], "shared_speakers": 3}
     base = state("0" * 40, PARAMS, {"error": {"msg": "no file", "type": "FileNotFound"}})
     content = [{**base, "experiments": experiments}]
     monkeypatch.setattr("pipeline.commands.board.dvc_output", lambda _: json.dumps(content))
     text = CliRunner().invoke(app, ["board", "--quick"], catch_exceptions=False).output
     header, *lines = text.splitlines()[1:]
-    assert "valid. Weighted F1  Weighted F1  95 % interval" in header
+    assert "valid. Macro F1  Macro F1  95 % interval" in header
     assert [line.split()[:7] for line in lines[:3]] == [
         ["*", "a", "speech", "cached", "tones", "0.800", "0.500"],
         ["~", "c", "speech", "cached", "tones", "0.700", "0.520"],
         ["+", "b", "speech", "cached", "tones", "0.600", "0.700"],
     ]
-    assert "Ranked by valid_weighted_f1; marks and intervals are of weighted_f1" in text
+    assert "Ranked by valid_macro_f1; marks and intervals are of macro_f1" in text
     assert "+ better than * on the test split, though it ranks lower" in text
     assert "share speakers (3 speakers in several), so that intervals are too narrow for" in text
     found = json.loads(CliRunner().invoke(app, ["board", "--quick", "--json"]).output)["groups"][0]
     assert found["rows"][2]["against_best"]["ahead"] is True
-    assert found["rows"][0]["valid_weighted_f1"] == 0.8
+    assert found["rows"][0]["valid_macro_f1"] == 0.8
     assert found["rows"][0]["interval"] == pytest.approx([0.45, 0.55])
     assert any("share speakers" in note for note in found["notes"])
-    text = CliRunner().invoke(app, ["board", "--quick", "--metric", "weighted_f1"]).output
+    text = CliRunner().invoke(app, ["board", "--quick", "--metric", "macro_f1"]).output
     assert text.splitlines()[2].split()[:2] == ["*", "b"]
     assert "Ranked by the test split, where the best of many is partly luck" in text
     with pytest.raises(ParamsError, match="--unit 'people'"):
         CliRunner().invoke(app, ["board", "--unit", "people"], catch_exceptions=False)
+
+
+def test_details_are_read_where_the_metric_needs_them() -> None:
+    """Not for the numbers of metrics.json, nor for an older release, which has them all there."""
+    old = experiment("b", 0.6)
+    old["revs"][0]["data"]["metrics"]["reports/metrics.json"]["data"]["folds"] = 1
+    rows = shown(experiment("a", 0.5), old)
+    asked: list[str] = []
+
+    def read(rev: str) -> dict[str, Any]:
+        asked.append(rev)
+        return {"valid_nll": 2.0, "uar": -1.0, "run_fusion": "speech"}
+
+    assert with_details(rows, "uar", read) == rows
+    assert asked == []
+    found = with_details(rows, "valid_nll", read).rows
+    assert asked == ["a" * 8, "workspace"]
+    assert {row.name: row.metrics.get("valid_nll") for row in found} == {
+        "a": 2.0,
+        "b": None,
+        "workspace": 2.0,
+    }
+    assert found[0].metrics["uar"] == 0.5
+
+
+def test_details_that_are_missing_or_damaged_are_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_details("workspace") == {}
+    assert read_details("no-such-revision") == {}
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/details.json").write_text('{"uar_sd": 0.5}', encoding="utf-8")
+    assert read_details("workspace") == {"uar_sd": 0.5}
+    (tmp_path / "reports/details.json").write_text("[", encoding="utf-8")
+    assert read_details("workspace") == {}
 
 
 def test_only_what_an_experiment_changed_and_reads_is_shown() -> None:

@@ -31,7 +31,7 @@ def test_probes_are_scored_like_models(tmp_path: Path) -> None:
     assert set(speech.whole.scores.values()) == {1.0}
     assert text.whole.scores["uar"] == 0.25
     assert set(MONITORS) <= set(text.whole.intervals)
-    assert text.whole.utterances == report.metrics["utterances"]
+    assert text.whole.utterances == report.metrics["rows"]
     assert text.neutral is not None
 
 

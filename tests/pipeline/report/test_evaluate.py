@@ -1,4 +1,4 @@
-"""From run and label folders to the values of metrics.json, the CSV files, and refusals."""
+"""From run and label folders to the numbers of the report, the CSV files, and refusals."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.support.fake_run import CLASSES, FakeRun
 
 SUMMARIES = (*MONITORS, "ovr_accuracy")
 FILES = (
-    *("metrics.json", "predictions.csv", "predictions.parquet", "history.csv", "confusion.csv"),
-    "index.html",
+    *("metrics.json", "details.json", "predictions.csv", "predictions.parquet"),
+    *("history.csv", "confusion.csv", "index.html"),
 )
 
 
@@ -114,12 +114,12 @@ def test_metrics_are_flat_numbers_in_a_fixed_order(fake: FakeRun) -> None:
     proper = ["nll", "brier", "ece", "ece_adaptive"]
     expected += [*proper, *(f"{name}_scaled" for name in proper), "temperature"]
     expected += [f"speaker_accuracy_{end}" for end in ("min", "median", "max")]
-    expected += ["parameters", "utterances", "speakers", "clusters", "shared_speakers", "dropped"]
+    expected += ["parameters", "rows", "speakers", "clusters", "shared_speakers", "rejected"]
     assert list(found) == [*expected, "seeds", "folds", "train_seconds"]
     assert all(re.fullmatch(r"\w+", name) and name == name.lower() for name in found)
     assert all(np.isfinite(value) and round(value, 6) == value for value in found.values())
     tested = 9 * 12 - 2
-    counts = {"parameters": 12345, "utterances": tested, "dropped": 2, "seeds": 2, "folds": 3}
+    counts = {"parameters": 12345, "rows": tested, "rejected": 2, "seeds": 2, "folds": 3}
     assert counts.items() <= found.items()
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from features.errors import ManifestError
+from pipeline.evaluation.identity import KEYS
 from pipeline.report.evaluate import evaluate, write_report
-from pipeline.report.metrics_json import headline
+from pipeline.report.metrics_json import HEADLINE, headline, read_all
 from tests.pipeline.report.test_evaluate import FILES, pooled, rows_of
 from tests.support.fake_run import FakeRun, edit_json
 from tests.support.paths import ROOT
@@ -46,6 +48,33 @@ def test_tables_are_joined_in_order_of_seed_and_fold(fake: FakeRun) -> None:
     assert [(row["label"], row["prediction"]) for row in found] == pairs
 
 
+def test_numbers_are_a_headline_and_details_that_name_their_run(fake: FakeRun) -> None:
+    report = evaluate(fake.run, fake.data)
+    reports = write_report(report, fake.root / "reports").parent
+    metrics, details = (
+        json.loads((reports / name).read_text(encoding="utf-8"))
+        for name in ("metrics.json", "details.json")
+    )
+    assert tuple(metrics) == (*KEYS, *HEADLINE)
+    assert len(HEADLINE) <= 14
+    assert metrics.keys() & details.keys() == set(KEYS)
+    assert read_all(reports) == {key: metrics[key] for key in KEYS} | dict(report.metrics)
+    edit_json(reports / "details.json", predictions_sha256="0" * 64)
+    with pytest.raises(ManifestError, match=r"details.json and metrics.json .* different runs"):
+        read_all(reports)
+
+
+def test_one_file_of_an_older_release_is_read(fake: FakeRun) -> None:
+    """Even beside the details.json that a newer release left there."""
+    reports = write_report(evaluate(fake.run, fake.data), fake.root / "reports").parent
+    whole = read_all(reports)
+    (reports / "metrics.json").write_text(json.dumps(whole), encoding="utf-8")
+    edit_json(reports / "details.json", predictions_sha256="0" * 64)
+    assert read_all(reports) == whole
+    (reports / "details.json").unlink()
+    assert read_all(reports) == whole
+
+
 def _stage(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "stages.evaluate", *arguments],
@@ -63,8 +92,7 @@ def test_stage_writes_reports_and_prints_the_headline(tmp_path: Path) -> None:
     FakeRun(tmp_path).write()
     done = _stage(tmp_path, "cached", "fake", "blend")
     assert (done.returncode, done.stderr) == (0, "")
-    metrics = json.loads((tmp_path / "reports/metrics.json").read_text(encoding="utf-8"))
-    assert headline(metrics) in done.stdout
+    assert headline(read_all(tmp_path / "reports")) in done.stdout
     assert "reports/index.html" in done.stdout
     assert {path.name for path in (tmp_path / "reports").iterdir()} == set(FILES)
 

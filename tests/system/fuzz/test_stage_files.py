@@ -32,7 +32,7 @@ from pipeline.compare.sources import read_run
 from pipeline.data.examples import join
 from pipeline.model.checkpoint import load_model
 from pipeline.report.evaluate import evaluate, write_report
-from pipeline.report.metrics_json import headline, read_metrics
+from pipeline.report.metrics_json import headline, read_all
 from pipeline.report.page import page
 from tests.pipeline.training.test_loop import CLASSES, labels_of, project
 
@@ -47,7 +47,7 @@ FILES = (
     *(RUN / "run.json", RUN / "leaks.json"),
     *(JOB / name for name in ("predictions.csv", "history.csv", "probes.csv", "conditions.csv")),
     JOB / "model.json",
-    *(Path("reports/metrics.json"), Path("reports/predictions.csv")),
+    *(Path("reports", name) for name in ("metrics.json", "details.json", "predictions.csv")),
 )
 ODD: tuple[Any, ...] = (
     *(None, True, -1, 0, 7, 1e308, 10**30, "", "zzz", "\ud800", "a\0b", "<b>", "=1+1"),
@@ -107,7 +107,7 @@ def outcome() -> dict[str, Any]:
     load_model(JOB)
     report = evaluate(RUN, LABELS)
     read_leaks(RUN)
-    headline(read_metrics(Path("reports/metrics.json")))
+    headline(read_all(Path("reports")))
     told = read_run("reports")
     facts = ("parameters", "train_seconds")  # of run.json alone, for people
     return {
