@@ -17,7 +17,7 @@ from features.stream import Stream, StreamSpec
 
 Reads = Literal["audio", "text", "asr", "nothing"]  # what a backbone reads of an utterance
 CHARACTERS_A_SECOND = 15.0  # of spoken English
-NOTICED_AT_ONCE = 1000  # utterances whose notices are asked for together
+NOTICED_AT_ONCE = 1000  # utterances in one call of a backbone's `noticed`
 
 
 def content_of(utterance: Utterance, reads: Reads) -> str | None:
@@ -121,8 +121,8 @@ class BackboneFactory(Protocol):
 class Pooled:
     """A backbone whose frames are reduced to one vector: `mean` over time, or the `first`.
 
-    A backbone whose published mean is not the mean of its frames (since it includes padding) has a
-    method `pooled(inputs) -> Tensor [B, D]`, which is used instead.
+    A method `pooled(inputs) -> Tensor [B, D]` of the backbone replaces `mean`, for a published mean
+    that is not the mean of the frames, since it includes padding.
     """
 
     backbone: Backbone
@@ -164,6 +164,7 @@ def padded_seconds(backbone: Backbone, utterance: Utterance) -> float:
     if seconds is None:
         seconds = len(utterance.words(backbone.reads) or "") / CHARACTERS_A_SECOND
     window = float(getattr(innermost(backbone), "window_seconds", 0.0))
+    # A window that is not full costs as much as a full one.
     return max(1.0, math.ceil(seconds / window)) * window if window else seconds
 
 

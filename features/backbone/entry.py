@@ -105,6 +105,7 @@ class BackboneEntry:
         Returns:
             Recorded and present value by name.
         """
+        # Bins are int16 whatever the entry says, see `stored_as`.
         stored = "int16" if recorded.get("store_dtype") == "int16" else self.store_dtype
         found = recorded.get("options")
         recorded_options = found if isinstance(found, Mapping) else {}
@@ -113,6 +114,7 @@ class BackboneEntry:
         options = self.keywords()
         for name in sorted({*options, *recorded_options} - {*LOCATING}):
             was, now = recorded_options.get(name), options.get(name)
+            # The backbone resolved this option: it stands beside the options, not among them.
             if name in recorded and name not in recorded_options:
                 was, now = recorded[name], self._resolved(name, now, recorded)
             pairs[name] = was, now
@@ -128,6 +130,7 @@ class BackboneEntry:
     def _resolved(self, name: str, value: Any, recorded: Mapping[str, Any]) -> Any:
         """Value that an option has with the recorded weights."""
         if name != "layer" or not isinstance(recorded.get(DEPTH), int):
+            # None was left to the weights, so that any recorded value fits.
             return recorded[name] if value is None else value
         first = getattr(load(PACKAGE, self.kind), "first_layer", 0)
         try:
@@ -150,10 +153,8 @@ def provenance_differences(
     old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
     """Values by dotted name in which two provenances differ, without those measured by shard."""
-    left, right = (
-        _flat(old),
-        _flat(json.loads(json.dumps(new))),
-    )  # tuples become lists, as in shards
+    # JSON makes lists of tuples, as in shards.
+    left, right = _flat(old), _flat(json.loads(json.dumps(new)))
     names = (left.keys() | right.keys()) - {DEVIATION}
     pairs = {name: (left.get(name), right.get(name)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -77,6 +77,7 @@ def choose_layers(choice: LayerChoice, total: int, checkpoint: str, *, first: in
         raise CheckpointError(f"{checkpoint!r} has {total} layers; expected a network with some")
     wanted = list(range(first, total + 1)) if choice == "all" else choice
     numbers = [wanted] if isinstance(wanted, int) else list(wanted)
+    # Numbers run from 0 to `total`, so that -1 is `total`.
     resolved = tuple(number + total + 1 if number < 0 else number for number in numbers)
     for number, found in zip(numbers, resolved, strict=True):
         if not first <= found <= total:

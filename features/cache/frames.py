@@ -29,12 +29,14 @@ BLOCK_BYTES = 1 << 20  # read at once for checksums; larger ones are not faster
 Array = NDArray[Any]
 
 _libc = ctypes.CDLL(None, use_errno=True)
+# By default ctypes takes results and arguments for 32-bit integers, which cuts addresses.
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (
     *(ctypes.c_void_p, ctypes.c_size_t),  # address, size
     *(ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long),  # protection, flags, file, offset
 )
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+# MAP_FAILED of sys/mman.h.
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -86,6 +88,7 @@ class StoredFrames:
             CacheError: If the file is gone or was replaced since `start` was read.
         """
         try:
+            # O_NONBLOCK: opening a pipe that was put in its place must not wait for a writer.
             file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise CacheError(
@@ -133,6 +136,7 @@ class StoredFrames:
     @cached_property
     def _mapped(self) -> Array:
         if not self.bytes:
+            # mmap refuses a length of 0.
             return np.empty(self.shape, self.dtype)
         size = self.start + self.bytes
         with self.open() as file:
@@ -153,6 +157,7 @@ class StoredFrames:
     def _read(self, file: int, into: memoryview, place: int) -> None:
         while len(into):
             try:
+                # May read less than asked for: Linux stops just below 2 GiB.
                 count = os.preadv(file, [into], place)
             except OSError as error:
                 raise CacheError(f"{self.path} cannot be read ({error}); check its disk") from error

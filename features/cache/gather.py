@@ -87,6 +87,7 @@ def _read(extents: Sequence[Extent], values: Tensor) -> None:
             if stored.path not in files:
                 files[stored.path] = opened.enter_context(stored.open())
             stored.want(files[stored.path], first, last)
+        # torch has no public function from a dtype of numpy to its own.
         kind = torch.from_numpy(np.empty(0, extents[0].stored.dtype)).dtype
         if kind == values.dtype:
             for row, (stored, first, last) in zip(values, extents, strict=True):
@@ -136,6 +137,7 @@ def empty(shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=kind)
     size = 1 << (count - 1).bit_length()  # few sizes, so that one fits the next batch
     try:
+        # Not `if` and `pop`: another thread may take the block in between.
         block = _free[size].pop()
     except IndexError:
         block = np.empty(size, np.uint8)

@@ -34,6 +34,7 @@ def read_attributes(file: Any, size: int) -> dict[str, Any]:
     for name in ATTRIBUTES:
         if name not in file.attrs:
             continue
+        # h5py would allocate the declared size to read it, so that comes after the check.
         stored = file.attrs.get_id(name)
         if stored.shape != () or stored.get_storage_size() > size:
             raise ValueError(f"attribute {name!r} has the shape {stored.shape}; expected one value")

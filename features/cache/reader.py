@@ -53,6 +53,7 @@ class CacheReader(Mapping[str, NDArray[Any]]):
 
     def __init__(self, folder: Path, *, verify: bool = False, access: Access = "auto") -> None:
         self.folder = folder
+        # By length first: from number 100000 on, names have a sixth digit.
         paths = sorted(folder.glob("*.h5"), key=lambda path: (len(path.name), path.name))
         self.shards = [read_shard(path) for path in paths]
         if not self.shards:
@@ -162,7 +163,7 @@ class CacheReader(Mapping[str, NDArray[Any]]):
 
 
 def no_features(rejected: Mapping[str, str]) -> str:
-    """Message about a cache all of whose utterances were rejected."""
+    """Message about a cache without features, since every utterance was rejected."""
     reasons = reasons_line(rejected.values())
     return (
         f"all {len(rejected)} utterances were rejected: {reasons}; expected "

@@ -29,7 +29,7 @@ from features.stream import StreamSpec
 
 FORMAT = "heronry-cache"
 VERSION = 1
-HDF5_VERSION = "v110"
+HDF5_VERSION = "v110"  # oldest and newest allowed, so that newer libraries write the same bytes
 DTYPES = ("float16", "float32", "int16")
 DEVIATION = "compute_deviation"  # the one key of provenance in which shards may differ
 ADVICE = "run `python -m pipeline doctor --repair`, which moves {name} aside, then `dvc repro`"
@@ -142,6 +142,7 @@ def write_shard(
         contents=tuple(row.content for row in rows),
         offsets=offsets,
         crc32=np.array([zlib.crc32(raw(part)) for part in parts], np.uint32),
+        # Type and shape for the checksum; the place in the file is not known yet.
         stored=StoredFrames(path, 0, np.dtype(dtype), shape, (0, 0, 0)),
         spec=spec,
         provenance=provenance,
@@ -152,6 +153,7 @@ def write_shard(
     # In memory first: HDF5 may crash when a disk runs full, and a plain write does not.
     image = io.BytesIO()
     with h5py.File(image, "w", libver=(HDF5_VERSION, HDF5_VERSION)) as file:
+        # A time of creation would make equal rows differ in their bytes.
         frames = file.create_dataset("frames", shape, dtype, track_times=False)
         for part, start in zip(parts, offsets, strict=False):
             if len(part):
@@ -238,6 +240,7 @@ def _parse(path: Path, file: Any) -> Shard:
 def _stored(path: Path, dataset: Any) -> StoredFrames:
     """Place of the dataset's values in the file."""
     status = path.stat()
+    # HDF5 allocates no place for an empty dataset.
     offset = dataset.id.get_offset() if dataset.size else 0
     if offset is None or (dataset.size and dataset.chunks is not None):
         raise CacheError(f"{path}: `frames` is not contiguous; it was not written by heronry")
@@ -252,6 +255,7 @@ def _write(file: Any, name: str, values: Array) -> None:
 
 def _strings(values: Sequence[str]) -> Array:
     encoded = [value.encode() for value in values]
+    # HDF5 has no texts of length 0, hence 1 where there are none.
     return np.array(encoded, dtype=f"S{max(map(len, encoded), default=1)}")
 
 
@@ -265,6 +269,7 @@ def _checksum(shard: Shard, frames: Iterable[memoryview]) -> str:
     head = [shard.ids, shard.contents, shard.spec.to_dict(), shard.provenance, shard.rejected]
     digest = hashlib.sha256(json.dumps(head, ensure_ascii=False, sort_keys=True).encode())
     for array in (shard.offsets, shard.crc32, shard.rounding):
+        # The same bytes may be read with other types and shapes.
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(raw(array))
     digest.update(f"{shard.stored.dtype.str}{shard.stored.shape}".encode())
@@ -284,6 +289,7 @@ def _structure_faults(shard: Shard) -> Iterator[str]:
         yield f"`contents` is for {len(shard.contents)} utterances; expected {count}, as in `ids`"
     shapes = {"crc32": shard.crc32.shape, "rounding": shard.rounding.shape}
     for name, shape in (shapes | {"offsets": offsets.shape}).items():
+        # `offsets` holds the end of the last utterance too.
         length = count + (name == "offsets")
         if shape != (length,):
             yield f"`{name}` has the shape {shape}; expected {(length,)}"
@@ -306,6 +312,7 @@ def _spec_faults(spec: StreamSpec) -> Iterator[str]:
     """Values of `spec` of the wrong type: JSON checks none."""
     for name in ("dim", "bins", "layers"):
         value = getattr(spec, name)
+        # Not isinstance, since True is an int.
         if type(value) is not int and not (name == "bins" and value is None):
             yield f"`spec` says {name} {value!r}; expected an integer"
     if spec.hop_seconds is not None and type(spec.hop_seconds) not in (int, float):

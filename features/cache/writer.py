@@ -38,6 +38,7 @@ class CacheWriter:
         given = torch.from_numpy(np.ascontiguousarray(values))
         stored = given.to(getattr(torch, self.dtype))  # torch rounds many times faster than numpy
         difference = (given - stored).abs().max().item() if values.size else 0.0
+        # Overflow and NaN make the difference infinite or NaN; bins must not change at all.
         if not math.isfinite(difference) or (not given.is_floating_point() and difference):
             raise CacheError(
                 f"utterance {id!r}: values up to {np.abs(values).max():.3g} do not fit "
@@ -57,7 +58,7 @@ class CacheWriter:
 
         Args:
             path: File of the shard.
-            rows: Its utterances, in order.
+            rows: Utterances of the shard, in order.
             rejected: Reasons by id of utterances of this shard that could not be computed.
             deviation: Largest change by a reduced `compute_dtype`, relative to the largest value;
                 recorded in the provenance.

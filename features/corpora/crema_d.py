@@ -152,6 +152,7 @@ def _item(path: Path, genders: Mapping[str, str], votes: Mapping[str, str] | Non
         return Item(path.stem, None, actor, excluded="the published recording is silent")
     label, tie = INTENDED.get(emotion), False
     if votes is not None:
+        # The table writes XX where the one misspelt file has X.
         name = path.stem + "X" if level == "X" else path.stem
         vote = votes.get(name, votes.get(path.stem))
         label, tie = VOTED.get(vote or ""), ":" in (vote or "")

@@ -79,7 +79,7 @@ class EmoDB:
         self._root = root
 
     def items(self) -> Iterator[Item]:
-        """All clips, those whose name is not one of the corpus with a reason.
+        """All clips; those with a name that is not one of the corpus have a fault.
 
         Raises:
             ManifestError: If there is no folder `wav`.

@@ -19,9 +19,9 @@ the markers, and who speaks is the letter of the last part, here the man.
 
 Protocols: there is no official split. `leave_one_session_out` keeps speakers and dialogues apart.
 With `erc_split: true`, `official` is close to what most work on emotion in conversation does: test
-on Session 5; that work validates on a tenth of the other dialogues, whose speakers it also trains
-on, here Session 4 does. Actors of all sessions play the same three plays, so that lines of
-text cross any split: `sentence` names them, and the leak check reports how many do.
+on Session 5. That work validates on a tenth of the other dialogues, with speakers that it also
+trains on; here validation is Session 4. Actors of all sessions play the same three plays, so that
+lines of text cross any split: `sentence` names them, and the leak check reports how many do.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Iemocap:
         labels: `four_class`: happy, sad, neutral and angry, with excited counted as happy (5,531
             utterances). `four_class_without_excited`: the same without those (4,490). `six_class`:
             these four, excited and frustrated (7,380). Other labels are listed as rejected.
-        improvised_only: Whether scenes from plays are left out, whose words actors know by heart.
+        improvised_only: Whether scenes from plays are left out, where actors speak learnt words.
         erc_split: Whether `protocol: official` trains on Sessions 1 to 3, validates on Session 4
             and tests on Session 5; else there is no official split.
         audio: False for a corpus of transcripts, without the recordings.
@@ -178,6 +178,7 @@ class Iemocap:
                     turns.append((float(match[1]), float(match[2]), match[3], match[4]))
                 else:
                     unread.append(_unread(file.relative_to(self._root), number, line))
+        # By start, then by end.
         for turn, (_, _, id, code) in enumerate(sorted(turns)):
             try:
                 yield self._item(id, code, turn, texts.get(id, ""), folder=file.parents[2].name)

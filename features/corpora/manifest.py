@@ -30,8 +30,8 @@ Layouts, by what `file` names:
     a folder with metadata.csv or   `audiofolder`: the column `file_name` is the path of the audio,
     metadata.jsonl, or such a file  relative to that file
 
-Audio inside a table is written below the root once, under `heronry_audio/`. A row whose audio is
-empty is rejected alone; all other problems are reported together, and the corpus is refused.
+Audio inside a table is written below the root once, under `heronry_audio/`. A row with empty audio
+is rejected alone; all other problems are reported together, and the corpus is refused.
 """
 
 from __future__ import annotations
@@ -195,6 +195,7 @@ def _numbered(cells: dict[str, Any], numbers: Counter[str], *, embedded: bool) -
     numbers[split] += 1
     if is_missing(cells.get("id")) and is_missing(cells.get("audio")):
         cells = cells | {"id": f"{split}-{count:06d}"}
+    # In place of the path that `unpack` sets, so that the row counts as one with audio.
     return cells | {"audio": UNPACKED} if embedded else cells
 
 

@@ -137,6 +137,7 @@ class Meld:
         for split, table in tables.items():
             # Some lines are Windows-1252.
             rows = published_rows(table, COLUMNS, self.source, decode=decoded) if table else ()
+            # Row 1 is the header.
             for number, (_, row) in enumerate(rows, 2):
                 place = f"{split}_sent_emo.csv row {number}"
                 try:

@@ -1,6 +1,6 @@
 """MSP-Podcast: turns of English podcasts, each rated by five people or more.
 
-Corpus of the Odyssey 2024 and Interspeech 2025 (SERNC) challenges, whose metric is macro-F1 over
+Corpus of the Odyssey 2024 and Interspeech 2025 (SERNC) challenges, which score macro-F1 over
 eight classes. Read from any release that has `labels_consensus.csv`; releases differ in size, so
 there are no published counts to compare with.
 
@@ -10,7 +10,7 @@ Layout: `Audios/MSP-PODCAST_0001_0008.wav` (or `Audio/`): podcast 0001, turn 000
 `Labels/labels_consensus.csv` (older releases: `labels_concensus.csv`; also `label/`);
 `Transcripts/MSP-PODCAST_0001_0008.txt`, where the release has them.
 
-Decisions: a turn whose SpkrID is Unknown counts as a speaker of its own, `unknown_<id>`, so that a
+Decisions: a turn with the SpkrID Unknown counts as a speaker of its own, `unknown_<id>`, so that a
 leak of that speaker cannot be detected; `disclaimer` counts them. The podcast is the `session` and
 not the `dialogue`, since turns of one podcast are neither adjacent nor known to stay within one
 split. Test3 of the challenges has no labels: features can be extracted of its clips, and they are
@@ -104,7 +104,7 @@ class MspPodcast:
 
     @property
     def disclaimer(self) -> str | None:
-        """How many speakers are unknown, and what follows; None where all are known."""
+        """Number of utterances of unknown speakers, and the consequence; None if all are known."""
         scored = [row for row in self._rows if self.label_map.get(row.letter)]
         unknown = sum(_is_unknown(row.speaker) for row in scored)
         if not unknown:
@@ -128,6 +128,7 @@ class MspPodcast:
         """
         audio, texts = self._folder("audios", "audio"), self._texts
         listed = set()
+        # Row 1 is the header.
         for number, row in enumerate(self._rows, 2):
             match = _NAME.fullmatch(row.name)
             if match is None:

@@ -47,8 +47,8 @@ def make_card(
 
     Args:
         entry: The corpus.
-        corpus: Its adapter.
-        survey: Its usable and unusable items.
+        corpus: Adapter of the corpus.
+        survey: Usable and unusable items.
         splits: Splits of each labelled utterance, one per fold.
         leaks: Leaks between the splits.
     """

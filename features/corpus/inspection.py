@@ -82,6 +82,7 @@ def inspect_files(
     known = {} if memory is None else _recall(memory)
     kept = {fact.path: fact for fact in known.values()}
     facts: dict[str, FileFacts | str] = {}
+    # More threads than cores, as they wait for the disk; hashing and decoding run in parallel.
     pool = ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1))
     try:
         found = pool.map(lambda name: (name, *_inspect(root / name, known)), names)

@@ -71,8 +71,10 @@ def _one_edit(short: str, long: str) -> bool:
     """Whether one letter is inserted, replaced or swapped with the next; `short` != `long`."""
     first = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), None)
     if first is None:
+        # `short` is the beginning of `long`.
         return len(long) - len(short) == 1
     if len(long) > len(short):
+        # Equal if one letter was inserted at `first`.
         return short[first:] == long[first + 1 :]
     swapped = short[:first] + short[first : first + 2][::-1] + short[first + 2 :]
     return swapped == long or short[first + 1 :] == long[first + 1 :]
@@ -197,7 +199,7 @@ def label_lines(
 
 
 def label_faults(counts: Mapping[str, int], *, listed: bool) -> list[str]:
-    """Why the labels cannot be meant as classes, in at most one line.
+    """Fault of labels that cannot be meant as classes, in at most one line.
 
     Args:
         counts: Utterances by label.

@@ -138,13 +138,14 @@ def read_labelled(folder: Path) -> tuple[dict[str, Any], list[Label]]:
 
 
 def _check_fit(path: Path, card: Mapping[str, Any], labels: Sequence[Label]) -> None:
-    """Refuse labels whose counts and hashes are not those of the card."""
+    """Refuse labels that differ from the card in their counts or hashes."""
     splits = [label.splits for label in labels]
     facts: dict[str, Any] = {"utterances": len(labels), "labels_sha256": file_sha256(path)}
     if card.get("splits_sha256"):
         facts["splits_sha256"] = splits_sha256(labels, splits)
     if card.get("counts"):
         facts["counts"] = count_classes(labels, splits, card["classes"])
+    # Counts first, which say more to a reader than hashes.
     for name in ("utterances", "counts", "splits_sha256", "labels_sha256"):
         held = card.get(name)
         if held is not None and name in facts and _plain(held) != _plain(facts[name]):

@@ -187,6 +187,7 @@ def _find(
         for fold, split in enumerate(row):
             if split != "unused":
                 found = seen.setdefault((same.get(name, name), fold), _Seen())
+                # Keys of a dict are a set that keeps its order.
                 found.names[name] = found.splits[split] = None
     crossing = {key: found for key, found in seen.items() if len(found.splits) > 1}
     if not crossing:

@@ -40,7 +40,7 @@ UTTERANCES_FORMAT = "heronry-utterances"
 UTTERANCES_VERSION = 1
 _AGAIN = "Expected what `prepare` wrote: run `dvc repro` to prepare the corpus again."
 _TEXTS = ("label", "speaker", "dialogue", "gender", "sentence", "session", "text", "audio", "asr")
-STRIDE = 64  # rows between two whose position in the file is kept
+STRIDE = 64  # one of so many rows has its position in the file kept
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class ManifestRows(Sequence[Utterance]):
         rows: Number of rows.
         starts: `[ceil(rows / STRIDE)]`, the byte at which each `STRIDE`-th row begins.
         shared: Hashes that more than one id has: rarely any, if no id occurs twice.
-        outside: Number of the first row whose audio path leaves the corpus root, or None.
+        outside: Number of the first row with an audio path out of the corpus root, or None.
         root: Folder to prepend to the audio paths; None leaves them as they are in the file.
     """
 
@@ -216,6 +216,7 @@ class ManifestRows(Sequence[Utterance]):
             ManifestError: If the file cannot be read or a row is malformed, naming the line.
         """
         parse = row_parser(path, Utterance)
+        # Arrays: an integer takes 8 bytes there, and 40 in a list.
         starts, hashes, offset, outside = array("q"), array("q"), 0, None
         with opened(path) as file:
             for number, line in enumerate(file):
@@ -244,7 +245,7 @@ class ManifestRows(Sequence[Utterance]):
         return dataclasses.replace(self, root=root)
 
     def suspects(self) -> Iterator[Utterance]:
-        """Utterances whose id may occur twice: all that do, and hash collisions."""
+        """Utterances with an id that may occur twice: all that do, and hash collisions."""
         if self.shared:
             yield from (utterance for utterance in self if _hash(utterance.id) in self.shared)
 

@@ -61,8 +61,8 @@ class Rehearsal:
 
     Attributes:
         classes: Class names in the order of the model's outputs; empty if they could not be read.
-        problems: Why it would refuse the corpus.
-        warnings: What it would warn about.
+        problems: Reasons to refuse the corpus.
+        warnings: Warnings that it would give.
     """
 
     classes: tuple[str, ...] = ()
@@ -100,6 +100,7 @@ def prepare(entry: CorpusEntry, out: Path) -> Prepared:
     for same in contradictions(survey.labelled, survey.spans):
         for item in same:
             survey.notice(item.id, "the same recording (or turn) stands under another label too")
+    # Before anything is refused, as messages refer to these lists.
     write_reasons(labels / REJECTED, survey.rejected)
     write_reasons(labels / NOTICED, survey.noticed)
     if not survey.labelled:
@@ -120,6 +121,7 @@ def prepare(entry: CorpusEntry, out: Path) -> Prepared:
     write_rows(labels / LABELS, _labels(survey, splits))
     card["labels_sha256"] = file_sha256(labels / LABELS)
     write_json(labels / CARD, card)
+    # Last: everything is written by now, and the other utterances are ready for use.
     if len(survey.faulty) > entry.allow_rejected:
         raise ManifestError(_unusable(name, survey, len(items), labels / REJECTED))
     seconds = sum(utterance.seconds or 0.0 for utterance in survey.utterances)
@@ -133,7 +135,7 @@ def rehearse(entry: CorpusEntry, root: Path) -> Rehearsal:
 
     Args:
         entry: The corpus.
-        root: Its root; for a generated corpus any folder, which is not touched.
+        root: Root of the corpus; for a generated one any folder, which is not touched.
     """
     try:
         corpus = entry.adapter(root)
@@ -167,7 +169,7 @@ def _item_problems(
 
     Args:
         entry: The corpus.
-        corpus: Its adapter, after it yielded the items: some learn their classes from them.
+        corpus: Adapter, after it yielded the items: some learn their classes from them.
         items: All of them.
         root: Where they were looked for.
     """

@@ -164,6 +164,7 @@ def _groups(items: Sequence[Item]) -> list[str]:
     for item in items:
         if item.dialogue is not None:
             one, other = find(first.setdefault(item.dialogue, item.speaker)), find(item.speaker)
+            # The smaller name becomes the root: groups are named after their first speaker.
             parent[max(one, other)] = min(one, other)
     return [find(item.speaker) for item in items]
 
@@ -189,6 +190,7 @@ def _check_parts(count: int, what: str, remedy: str) -> None:
 
 def _natural(name: str) -> list[Any]:
     """Sort key under which `actor_2` comes before `actor_10`."""
+    # Tuples of one shape, so that numbers and texts are never compared with each other.
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name)]
 
 
@@ -225,6 +227,7 @@ def partition(
         crowded = Counter(balance.parts.values()).most_common(1)[0][0]
         smallest = next(name for name in reversed(ordered) if balance.parts[name] == crowded)
         balance.move(smallest, part)
+    # `sum`, not `any`: every group gets its turn.
     # Ends, as each move lowers the distance and the number of partitions is finite.
     while sum(balance.place(name) for name in ordered):
         pass
@@ -262,6 +265,7 @@ class _Balance:
             return False
         gains = [self._gain(name, part) for part in range(len(self._shares))]
         best = gains.index(max(gains))
+        # A gain by rounding alone could move groups to and fro for ever.
         if before is not None and gains[best] - gains[before] < 1e-9:
             return False
         self.move(name, best)

@@ -118,9 +118,10 @@ def tables_sha256(name: str, corpus: Corpus, root: Path) -> dict[str, str]:
 
     Args:
         name: Name of the corpus, under which hashes of large tables are remembered.
-        corpus: Its adapter.
+        corpus: Adapter of the corpus.
         root: Folder that it was made with.
     """
+    # `tables` is optional; `tuple()` is empty.
     found = set(getattr(corpus, "tables", tuple)())
     with _reading(root):
         # macOS leaves a `._` file beside each file that it copies.
@@ -169,7 +170,7 @@ def changes_since(entry: CorpusEntry, labels: Path) -> list[str]:
     record. Empty for a corpus that an older release prepared.
 
     Args:
-        entry: The corpus, whose root must exist.
+        entry: The corpus; its root must exist.
         labels: `data/<corpus>/labels`.
     """
     card, path = labels / "card.json", record_path(entry.name)
@@ -186,6 +187,7 @@ def _listing(root: Path) -> dict[str, Any]:
     digest, files, size = hashlib.sha256(), 0, 0
     with _reading(root):
         for name, length in _sounds(root, "", frozenset()):
+            # Python reads bytes of names that are not UTF-8 as lone surrogates.
             digest.update(f"{name}\0{length}\n".encode(errors="surrogateescape"))
             files, size = files + 1, size + length
     return {"files": files, "bytes": size, "sha256": digest.hexdigest()}

@@ -174,6 +174,7 @@ def _utterance(item: Item, file: FileFacts | str | None) -> Utterance:
     begin, end = item.start or 0.0, file.seconds if item.stop is None else item.stop
     if begin >= min(end, file.seconds) or end > file.seconds + OVERHANG_SECONDS:
         reason = f"{item.audio}: the span {begin} to {end} s is not within {file.seconds:.3f} s"
+        # A whole number that fits into the file once it is divided by 1000.
         if 100 <= end <= 1000 * file.seconds and float(end).is_integer():
             reason += "; expected seconds: are these milliseconds?"
         raise UtteranceError(item.id, reason)

@@ -99,6 +99,7 @@ class Utterance:
 
 def leaves_root(audio: str) -> bool:
     """Whether an audio path of a manifest is absolute or has a part `..`."""
+    # The first test for `..` saves the split for nearly every row.
     return audio.startswith("/") or (".." in audio and ".." in audio.split("/"))
 
 
@@ -129,6 +130,7 @@ def check_id(id: str) -> None:
 
 def check_time(id: str, name: str, value: Any) -> None:
     """Raise `ManifestError` unless a field of an utterance is None or seconds from 0."""
+    # Not isinstance, since True is an int.
     if value is not None and (type(value) not in (float, int) or not 0 <= value < math.inf):
         raise ManifestError(
             f"utterance {id!r}: {name} is {value!r}; expected a number of seconds of at least 0"

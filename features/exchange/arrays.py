@@ -34,6 +34,7 @@ SAVE_SAFELY = (
     "read it where you trust it, and save each utterance by numpy.save(path, array) or "
     "safetensors.numpy.save_file"
 )
+# Version 3.0 is for names of fields beyond Latin-1, which arrays of numbers lack.
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -60,6 +61,7 @@ def read_npy(path: Path, largest: int) -> Array:
             )
         declared = math.prod(shape) * dtype.itemsize
         there = path.stat().st_size - file.tell()
+        # Two negative lengths have a positive product.
         if declared != there or min(shape, default=0) < 0:
             raise CacheError(f"declares {declared:,} bytes of values {shape} and has {there:,}")
         check_size(declared, largest)
@@ -92,6 +94,7 @@ def open_torch(path: Path, largest: int) -> Arrays:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     packed = [info.filename for info in members if info.compress_type != zipfile.ZIP_STORED]
+    # Members that overlap unpack to more than the file, even without compression.
     if packed or sum(info.file_size for info in members) > path.stat().st_size:
         raise CacheError(f"is compressed, which torch.save never does; {SAVE_SAFELY}")
     # Mapped, so that only the tensors that are being read are in memory.
@@ -112,6 +115,7 @@ def as_array(tensor: Tensor, largest: int) -> Array:
         raise CacheError("holds a sparse, quantised or empty tensor; expected plain numbers")
     declared = tensor.numel() * tensor.element_size()
     check_size(declared, largest)
+    # With a stride of 0 one stored value stands for any number of values.
     if tensor.untyped_storage().nbytes() < declared:
         raise CacheError(f"declares {declared:,} bytes of values and stores fewer")
     plain = tensor.detach().float() if tensor.dtype == torch.bfloat16 else tensor.detach()

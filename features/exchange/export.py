@@ -109,6 +109,7 @@ def _writers(out: Path, about: Mapping[str, Any], labels: Mapping[str, str]) -> 
 
     def safetensors(shard: Shard, reader: CacheReader) -> Rows:
         name = f"{shard.path.stem}.safetensors"
+        # All ids that begin so are lengthened, so that they stay distinct.
         keys = {id: f"{id}-" if id.startswith(RESERVED) else id for id in shard.ids}
         tensors: dict[str, NDArray[Any]] = {keys[id]: reader[id] for id in shard.ids}
         save_file(tensors, out / name, {key: _text(value) for key, value in about.items()})

@@ -106,6 +106,7 @@ class Importer:
         self.places: Places = find_places(source, known, reader)
         self.parity = Parity(
             extra=self.places.extra,
+            # Where the key is an utterance, `check` reports the refusal as its reason.
             refused={k: v for k, v in self.places.refused.items() if k not in known},
         )
 
@@ -133,6 +134,7 @@ class Importer:
                 f"--layers {self.spec.layers}: frames {self.spec.dim} wide do not divide into so "
                 "many; expected the number of hidden states that stand side by side in a frame"
             )
+        # After the widths, which may reject an array that others would share.
         self._name_equals()
         facts = found.imported.values()
         if self.settings.bins is not None:
@@ -204,7 +206,7 @@ class Importer:
             )
 
     def _name_equals(self) -> None:
-        """Say in the reason of an utterance without an array whose features it will get."""
+        """Name the equal utterance with an array in the reason of one without, which shares it."""
         found = self.parity
         for utterance in self.manifest:
             reason = found.rejected.get(utterance.id, "")

@@ -49,7 +49,7 @@ SHORT = 4096  # bytes; a server's message in place of weights is shorter
 
 
 def check_folder(folder: Path, *, trusted: bool) -> None:
-    """Refuse a transformers folder that leads to other code or weights, or whose files are damaged.
+    """Refuse a transformers folder that leads to other code or weights, or has damaged files.
 
     Args:
         folder: Folder that holds config.json.
@@ -78,6 +78,7 @@ def check_beginning(path: Path) -> None:
     """Refuse an empty file, a git-LFS pointer, or a web page in place of a file."""
     try:
         with open_regular(path) as file:
+            # A page may begin with a byte order mark or with blank lines.
             head = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n")
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}): {DOWNLOADED}") from error
@@ -93,6 +94,7 @@ def check_weights(path: Path) -> None:
     check_beginning(path)
     if path.stat().st_size < SHORT:
         content = path.read_bytes()
+        # Bytes that are not UTF-8 are dropped, so that `text` no longer equals the content.
         text = content.decode(errors="ignore")
         if "".join(text.split()).isprintable() and text.encode() == content:
             raise CheckpointError(f"{path} holds the text {text[:80]!r}, not weights: {DOWNLOADED}")
@@ -114,6 +116,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def check_config(path: Path, config: Mapping[str, Any], *, trusted: bool = False) -> None:
     """Refuse a config.json that leads to other code or weights, at any depth, or huge networks."""
     for key, value in _keys(config):
+        # A network is built with all its layers before any weight is read.
         if key.endswith("layers") and isinstance(value, int) and value > MOST_LAYERS:
             raise CheckpointError(
                 f"{path} has {key!r}: {value}; expected at most {MOST_LAYERS}: {DOWNLOADED}"

@@ -58,6 +58,7 @@ def read_ctranslate2(path: Path) -> Arrays:
                 raise CheckpointError(f"{path} has binary version {version}; expected {VERSION}")
             _text(file)  # name of the specification, and its revision
             _number(file, "<I")
+            # The aliases after the variables are not needed.
             return dict(_variable(file) for _ in range(_number(file, "<I")))
         except (struct.error, KeyError, ValueError) as error:
             raise CheckpointError(
@@ -151,10 +152,11 @@ def _config(
     for side in ("encoder", "decoder"):
         config |= {f"{side}_layers": layers[side], f"{side}_attention_heads": heads[side]}
         config[f"{side}_ffn_dim"] = ffn
-    # The ids of the English-only vocabulary, whose size differs from the multilingual one.
+    # The English-only vocabulary has 51,864 tokens, and special tokens of other ids.
     english = vocabulary == 51864
-    end = 50256 if english else 50257
+    end = 50256 if english else 50257  # <|endoftext|>
     ids = {"pad_token_id": end, "eos_token_id": end, "bos_token_id": end}
+    # The decoder starts with <|startoftranscript|>.
     return config | ids | {"decoder_start_token_id": 50257 if english else 50258}
 
 
@@ -168,6 +170,7 @@ def _variable(file: BinaryIO) -> tuple[str, NDArray[np.generic]]:
 
 
 def _text(file: BinaryIO) -> str:
+    # The length includes a NUL at the end.
     return file.read(_number(file, "<H")).rstrip(b"\0").decode()
 
 

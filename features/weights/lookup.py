@@ -99,7 +99,7 @@ class CheckpointFiles:
                     f"{path} lists files that are not there: {lacking[:3]}; expected all of them "
                     "beside it: download them as well"
                 )
-            # The index is of the hub's cache, whose other files are fetched on demand.
+            # The index is from the hub's cache, which fetches the other files on demand.
             parts = [self._from_hub([p.name]) if p.name in lacking else p for p in parts]
         for part in parts:
             check_weights(part)
@@ -204,6 +204,7 @@ class CheckpointFiles:
                     self.name, name, revision=self.commit, dry_run=dry_run, local_files_only=alone
                 )
                 return Path(found.local_path if dry_run else found)
+            # Before its base class, which means that the hub was reached and has no such file.
             except LocalEntryNotFoundError as error:
                 unreachable = unreachable or error
             except EntryNotFoundError:

@@ -248,6 +248,7 @@ def _sure(match: re.Match[str]) -> bool:
         return second == 0x80 or content in ([0xE2, 0x82, 0xAC], [0xE2, 0x84, 0xA2])
     if first == 0xF0:
         return second == 0x9F  # emoji
+    # Empty at the beginning of the text, as [-1:0] is.
     before = match.string[match.start() - 1 : match.start()]
     control = ord(match[0][1]) < 0xA0
     if first in (0xC2, 0xC3):  # the letters of Western Europe and their signs

@@ -40,14 +40,14 @@ _SUFFIXES = (
 
 
 def unpack(items: Sequence[Item], shard: Shard, column: str, root: Path) -> Iterator[Item]:
-    """Extract the audio of all rows; an item whose cell is empty is faulty.
+    """Extract the audio of all rows; an item with an empty cell is faulty.
 
     Whether a file can be decoded is found out by `prepare`, as for all audio.
 
     Args:
         items: One for each row of the shard, in order.
         shard: File of the table.
-        column: Its column of audio: bytes, or a struct of `bytes` and `path`.
+        column: Column of audio: bytes, or a struct of `bytes` and `path`.
         root: Folder of the corpus.
 
     Yields:
@@ -91,6 +91,7 @@ def _store(content: bytes, item: Item, root: Path) -> str:
     place = PurePosixPath(UNPACKED, item.split or "all", name)
     path = root / place
     real = root.resolve() / place.parent
+    # Equal unless a folder below the root is a link.
     if real.resolve() != real:
         raise ManifestError(
             f"{UNPACKED} below the corpus root {root}, or a folder in it, is a link to "
@@ -124,6 +125,7 @@ def safe_name(id: str) -> str:
     """
     name = quote(id, safe="")
     if name.startswith("."):
+        # `quote` keeps dots: `..` would leave the folder, and others hide the file.
         name = "%2E" + name[1:]
     if len(name) > MAX_NAME:
         digest = hashlib.sha256(id.encode()).hexdigest()[:16]

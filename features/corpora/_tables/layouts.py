@@ -88,7 +88,7 @@ def wrong_root(root: Path, lacks: str, *wanted: str, corpus: str, source: Source
         lacks: What it should hold, such as `no folder wav`.
         wanted: Names of which one should be there, to suggest similar ones.
         corpus: Name of the corpus.
-        source: Its description, whose `obtain` goes into the message.
+        source: Description of the corpus; the message says how to obtain it.
     """
     return ManifestError(
         f"{root} holds {lacks} but {held(root, *wanted)}; expected the root of {corpus}: "

@@ -105,7 +105,7 @@ def published_rows(
     Args:
         path: The table.
         columns: Required columns, with `_` for the spaces in their names.
-        source: The corpus, whose `obtain` goes into messages.
+        source: Description of the corpus; messages say how to obtain it.
         decode: Decoder of the file.
         skip_spaces: Whether to ignore spaces after a comma.
 
@@ -128,6 +128,7 @@ def published_rows(
         raise ManifestError(
             f"{path} is a git-LFS pointer, not a table: run `git lfs pull` where it came from"
         )
+    # csv itself has to see the line ends, since cells may hold some.
     file = io.StringIO(text, newline="")
     reader = csv.DictReader(file, restval="", skipinitialspace=skip_spaces)
     try:
@@ -154,7 +155,7 @@ def separator(header: Sequence[str]) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Number and cells of each line, or what is wrong with it."""
+    """Number and cells of each line, or its fault."""
     try:
         with open_text(path, encoding="utf-8-sig") as file:
             yield from _jsonl(file) if path.suffix == ".jsonl" else _csv(file)
