@@ -215,6 +215,7 @@ def check_pinned(entry: BackboneEntry, provenance: Mapping[str, Any]) -> None:
     if not leaves_weights_open(entry) or "revision" not in provenance:
         return
     message = open_weights(entry, str(provenance["revision"]))
+    # DVC sets it for the commands of its stages.
     if os.environ.get("DVC_STAGE"):
         raise CheckpointError(message)
     sys.stderr.write(f"warning: {message}\n")

@@ -114,6 +114,7 @@ class ManifestCorpus:
         if self._given is not None:
             return self._given
         # Once the audio is unpacked, rows without any do not count.
+        # `cached_property` keeps its value there: this does not unpack any audio.
         items = vars(self).get("_items") or self.preview()
         return tuple(sorted({item.label for item in items if item.label is not None}))
 
@@ -282,6 +283,7 @@ def _repeated(items: Sequence[Item], places: Sequence[str]) -> list[str]:
     held = _places((item.id for item in items), places)
     repeated = {id: at for id, at in held.items() if len(at) > 1}
     splits = dict(zip(places, (item.split for item in items), strict=True))
+    # Ids that begin again in each split are one fault, not one for each id.
     if len(repeated) > 1 and all(
         len({splits[a] for a in at}) == len(at) for at in repeated.values()
     ):

@@ -75,7 +75,7 @@ class NonverbalTts:
 
     Args:
         root: Folder of the corpus.
-        events: What the text shows of the non-verbal events. `removed`: nothing, only the words
+        events: Form of the non-verbal events in the text. `removed`: none, there are only words
             (a clip without any has no text). `tags`: names such as `[laugh]`. `emoji`: the signs as
             annotated. The latter two leak, see above. HERON does not say which it used.
     """

@@ -29,12 +29,12 @@ class Item:
         sentence: Identity of a scripted sentence.
         split: The corpus's own split (train, valid, test, unused), for the protocol `official`.
         session: Recording session, for the protocol `leave_one_session_out`.
-        fault: Why it cannot be used, if something is broken or missing. Counts against
+        fault: Reason not to use it, if something is broken or missing. Counts against
             `allow_rejected`.
-        excluded: Why it is left out although nothing is wrong with it: no published label, a label
-            outside the label map, a tie of votes.
+        excluded: Reason to leave it out although nothing is wrong with it: no published label, a
+            label outside the label map, a tie of votes.
         asr: Words from a speech recogniser, beside the reference in `text`.
-        notices: What was corrected or ignored in an utterance that is used, one line each.
+        notices: Corrections, and what was ignored, in an utterance that is used; a line each.
     """
 
     id: str

@@ -24,7 +24,7 @@ class CorpusEntry:
     Attributes:
         name: Key in params.yaml.
         kind: Plug-in: a module of `features.corpora`.
-        protocol: How splits are made; see `features.corpus.protocols`.
+        protocol: Rule by which splits are made; see `features.corpus.protocols`.
         folds: Number of folds of the protocol `speaker_folds`.
         fold: The only fold to make, from 0; None: all of them.
         split_seed: Seed that orders groups of speakers of equal size.

@@ -80,6 +80,7 @@ def inspect_files(
         Facts by name, or the reason why a file cannot be used.
     """
     known = {} if memory is None else _recall(memory)
+    # By path, so that new facts about a file replace those of its earlier content.
     kept = {fact.path: fact for fact in known.values()}
     facts: dict[str, FileFacts | str] = {}
     # More threads than cores, as they wait for the disk; hashing and decoding run in parallel.

@@ -111,7 +111,7 @@ def find_seen_leak(labels: Sequence[Label], seen: Mapping[str, str], source: str
 
     Args:
         labels: Labels of all utterances.
-        seen: Why an utterance counts as trained on, by id.
+        seen: Reasons by id why utterances count as trained on.
         source: Slot and backbone of the checkpoint.
     """
     scored = [label for label in labels if not set(_SCORED).isdisjoint(label.splits)]

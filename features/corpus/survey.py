@@ -33,7 +33,7 @@ class Survey:
         causes: The same reasons without the name of the audio file, to be counted by cause.
         faulty: Ids of the rejected items with something broken or missing, such as their audio.
         facts: Facts about the audio files of `utterances`, by path.
-        notices: What was corrected, cut or odd in items that are used, by id.
+        notices: Corrections, cuts and oddities of items that are used, by id.
         warnings: Oddities of the corpus as a whole.
     """
 
@@ -75,7 +75,7 @@ class Survey:
 
         Args:
             item: The item.
-            reason: Why.
+            reason: Reason, which ends up in rejected.csv.
             fault: Whether something is broken or missing.
             hint: What to do about this one item, not counted as part of the cause.
         """

@@ -58,7 +58,7 @@ class ImportSettings:
 
 @dataclass
 class Parity:
-    """How the arrays match the corpus.
+    """Match of the arrays with the corpus.
 
     Attributes:
         imported: Facts about accepted arrays by id, in manifest order.

@@ -47,6 +47,7 @@ class Places:
     def put(self, id: str, place: Place) -> None:
         """Add an array; two arrays for one utterance are both refused."""
         other = self.by_id.get(id)
+        # Refused already: for two arrays, or by the index.
         if id in self.refused:
             return
         if other is not None:

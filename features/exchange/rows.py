@@ -83,6 +83,7 @@ def _frames(array: Array) -> Array:
         raise CacheError("holds values that are not finite")
     if row.dtype in (np.float16, np.float32):
         return row
+    # An overflow is reported below, with the value.
     with np.errstate(over="ignore"):
         single = row.astype(np.float32)
     if not np.isfinite(single).all():
@@ -93,6 +94,7 @@ def _frames(array: Array) -> Array:
 def _bins(array: Array, bins: int) -> Array:
     if array.dtype.kind not in "iu":
         raise CacheError(f"is {array.dtype}; expected integers, as --bins is given")
+    # [1, T] or [T, 1].
     if array.ndim == 2 and 1 in array.shape:
         array = array.reshape(-1)
     if array.ndim != 1:

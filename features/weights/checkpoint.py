@@ -130,6 +130,7 @@ class Checkpoint(CheckpointFiles):
         elif files:
             self.file(files, dry_run=True)
         else:
+            # The small config.json shows whether the hub, or its cache, has the repository.
             from transformers import AutoConfig
 
             self.load(AutoConfig, trust_remote_code=self.trust_remote_code)

@@ -206,7 +206,7 @@ def _left_out(tagged: Mapping[str, PredictedRun], kept: set[Key]) -> Iterator[Le
 def _reason(
     tagged: Mapping[str, PredictedRun], tested: Mapping[str, set[str]], tag: str, key: Key
 ) -> str:
-    """Why a test row of a run is not compared, by the first run that lacks it."""
+    """Reason not to compare a test row of a run, by the first run that lacks it."""
     own = tagged[tag]
     if key in own.incomplete:
         return "not predicted by each of its own seeds"

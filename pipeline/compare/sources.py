@@ -273,6 +273,7 @@ def _arranged(
     whole = {key: item for key, item in items.items() if times[key] == len(seeds)}
     place = {key: index for index, key in enumerate(whole)}
     kept = np.array([row for row in test if keys[row] in place], np.int64)
+    # Indices of seed and item of all kept rows, which fill the arrays at once.
     where = ([seeds.index(values["seed"][row]) for row in kept], [place[keys[row]] for row in kept])
     predictions = np.zeros((len(seeds), len(whole)), np.int64)
     predictions[where] = [classes.index(values["prediction"][row]) for row in kept]

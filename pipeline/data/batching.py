@@ -50,7 +50,7 @@ def shuffled_batches(
         labels: Labels of one split.
         size: Utterances in a batch; with the unit `dialogue`, dialogues.
         generator: Random generator of the order.
-        unit: What a row of a batch is.
+        unit: Kind of the rows of a batch.
         skip: Batches that are already done, which are left out without being read.
     """
     rows = _rows(examples, labels, unit)

@@ -36,6 +36,7 @@ def places_by_dialogue(labels: Sequence[Label]) -> list[list[int]]:
     """
     found: dict[str | int, list[int]] = {}
     for place, label in enumerate(labels):
+        # A place is an integer, which no dialogue's name equals.
         found.setdefault(place if label.dialogue is None else label.dialogue, []).append(place)
     return [_by_turn(labels, places) for places in found.values()]
 

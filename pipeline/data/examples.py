@@ -157,7 +157,7 @@ class Examples:
 
 
 def notices_of(labels: Sequence[Label], notices: Mapping[str, str]) -> dict[str, str]:
-    """Those of a cache's notices by id that are about the utterances of some labels."""
+    """Notices of a cache by id, restricted to the utterances of some labels."""
     return {label.id: notices[label.id] for label in labels if label.id in notices}
 
 
@@ -180,6 +180,7 @@ def join(
         CacheError: If a cache is missing or damaged.
     """
     readers = {slot: CacheReader(folder, verify=verify) for slot, folder in slots.items()}
+    # Once: the property reads its file at every access.
     rejected = {slot: reader.rejected for slot, reader in readers.items()}
     dropped: dict[str, dict[str, str]] = {}
     for label in labels:

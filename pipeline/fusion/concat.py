@@ -76,6 +76,7 @@ class Concat(FusionModel):
         """`[B, D]` of one modality: frames, or embeddings of bins, are averaged, then projected."""
         projection = self.branches[slot]
         if isinstance(projection, PitchBranch):
+            # Embeddings are averaged, as a mean of bin numbers has no meaning.
             stream, projection = projection.embed(stream), projection.projection
         seen = stream if self.mask_padding else unmasked(stream)
         projected: Tensor = projection(seen.mean())

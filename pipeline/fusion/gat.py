@@ -64,7 +64,7 @@ class Gat(FusionModel):
         gat_layers: Graph-attention layers of a modality, 1 to 3.
         heads: Heads of each graph attention; their number does not change the parameter count.
         co_attention: Whether modalities attend to each other at all.
-        attention: How speech and text attend to each other: `co` shares one affinity, `multihead`
+        attention: Attention between speech and text: `co` shares one affinity, `multihead`
             is cross-attention with `encoder_heads` heads.
         encoder_heads: Heads of the encoder layer.
         f0_embedding: Width of the embedding of F0 bins: 512 in the public configurations.

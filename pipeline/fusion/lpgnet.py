@@ -57,7 +57,7 @@ class LPGNet(FusionModel):
         qkv_proj: Whether attention has its own linear maps (the paper names none).
         global_context: `pooled` over positions, or at each position of the `sequence` (eq. 6).
         positional: `sinusoidal` adds positions to H (SDT does; the paper mentions none).
-        level: What positions are: `dialogue`, turns; `frame`, tokens and frames of an utterance.
+        level: Kind of the positions: `dialogue`, turns; `frame`, tokens or frames of an utterance.
         frames_max: Tokens or frames that are used, from the first, with `level: frame`.
         inter: Whether modalities attend to each other.
         intra: Whether modalities attend to themselves.
@@ -397,7 +397,9 @@ def distillation(teacher: Tensor, student: Tensor, tau: float) -> Tensor:
 def _sources(used: Sequence[str], *, inter: bool, intra: bool) -> dict[str, list[str]]:
     """Slots that each slot attends to, itself first."""
     sources = {
-        slot: [slot] * intra + [other for other in used if other != slot and inter] for slot in used
+        # A list times False is empty.
+        slot: [slot] * intra + [other for other in used if other != slot and inter]
+        for slot in used
     }
     if not all(sources.values()):
         raise ParamsError(

@@ -26,7 +26,7 @@ class FusionModel(nn.Module):
     keywords, which are the `args` of the model's entry in params.yaml.
 
     Attributes:
-        unit: What a row of a batch is.
+        unit: Kind of the rows of a batch.
         frames_max: Frames of an utterance that are used, from the first; None: all.
         scales_loss: Whether the loss is scaled before the backward pass, because gradients would
             vanish in float16.

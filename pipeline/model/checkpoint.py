@@ -125,6 +125,7 @@ def load_model(folder: Path) -> tuple[FusionModel, list[str]]:
     """
     description = read_description(folder)
     kind, args = load(FUSIONS, description["kind"]), description["args"]
+    # model.json may come from anywhere, and is checked as params.yaml is.
     wrong = problems(kind, args, "args", skip=("specs", "classes"))
     if wrong:
         raise CheckpointError(f"{folder / 'model.json'}: {in_lines(wrong)}; train again")

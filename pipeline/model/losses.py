@@ -78,6 +78,7 @@ class Focal(Criterion):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """A scalar."""
         logs = logits.log_softmax(1)
+        # Of one-hot labels only the term of the true class remains.
         terms = -self.alpha * (1 - logs.exp()) ** self.gamma * logs * self.shares(logits, labels)
         # The public code takes the mean over N K values, so that its loss is 1 / K of this one.
         return (terms if self.weights is None else terms * self.weights).sum(1).mean()

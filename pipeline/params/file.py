@@ -28,6 +28,7 @@ from pipeline.params.training import TrainParams
 from pipeline.params.tuning import TuneParams, tune_problems
 
 Seeds = Annotated[int, Interval(ge=1, le=1000)]
+# Settings besides options that the backbones of `asr` and of the text slot must have in common.
 _SHARED = ("pooling", "compute_dtype", "store_dtype", "version")
 
 
@@ -131,6 +132,7 @@ def read_unchecked(path: Path) -> Params:
     """
     raw = read_params_file(path)
     found = problems(Params, raw, path.name)
+    # Wrong choices alone do not stop commands that select nothing.
     refuse([*found, *choice_problems(raw)] if found else [])
     return Params(**raw)
 

@@ -110,6 +110,7 @@ def _model() -> Schema:
     model["required"] = ["kind", *SLOTS, "asr"]
     args = {kind: _keywords(load(FUSIONS, kind), ("specs", "classes")) for kind in kinds(FUSIONS)}
     by_kind = _by_kind({kind: {"properties": {"args": each}} for kind, each in args.items()})
+    # Merged by hand: the union below would replace one set of properties by the other.
     model["properties"] |= by_kind.pop("properties")
     return model | by_kind
 

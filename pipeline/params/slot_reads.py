@@ -48,5 +48,6 @@ def _reads(params: Params, name: str, corpus: str) -> str:
     try:
         source = CacheReader(Path("cache", corpus, name)).provenance.get(IMPORTED)
     except HeronryError:
+        # Training itself reports a cache that is missing or damaged.
         return "nothing"
     return str(source.get("reads")) if isinstance(source, dict) else "nothing"

@@ -14,7 +14,7 @@ LearningRate = Annotated[float, Interval(gt=0, le=1000)]
 
 @dataclass(frozen=True)
 class TrainParams:
-    """How a model is trained.
+    """Settings of a training.
 
     Attributes:
         epochs: Largest number of passes over the training split.

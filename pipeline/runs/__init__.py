@@ -1,1 +1,1 @@
-"""What one training run is and writes: jobs, record, probes, conditions."""
+"""Training runs: jobs, record, probes and conditions."""

@@ -74,6 +74,7 @@ def fit_probe(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(train, targets)
+    # The classes of the training split alone, in sorted order.
     columns = [classes.index(name) for name in model.classes_]
     result[:, columns] = model.predict_proba(test)
     return result

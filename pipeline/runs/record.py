@@ -49,7 +49,7 @@ class Run:
         params: params.yaml.
         model: Entry of `models`.
         corpus: Entry of `corpora`; its labels and caches lie below the current folder.
-        regime: How the model is trained.
+        regime: Training regime.
         labels: All labels of the corpus.
         classes: Class names.
         folds: Number of folds of the corpus's protocol.
@@ -170,7 +170,7 @@ class Run:
         """Write run.json, after all other files of the run.
 
         Args:
-            examples: What the models were trained and tested on.
+            examples: Data that the models were trained and tested on.
             slots: Result of `slots`.
             asr: Facts about the test on recognised words; None: there was none.
             parameters: Numbers of the model's parameters, by key.

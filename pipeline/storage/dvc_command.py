@@ -94,6 +94,7 @@ def _run(words: Sequence[str], *, capture: bool) -> subprocess.CompletedProcess[
     path = f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"
     return subprocess.run(
         [sys.executable, "-m", "dvc", *words],
+        # A USER that the environment has takes precedence.
         env={"USER": _user(), **os.environ, "PATH": path},
         check=False,
         capture_output=capture,

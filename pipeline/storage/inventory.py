@@ -32,7 +32,7 @@ class CacheFolder:
         bins: Number of values of integer bins, or None.
         needed_by: `model.slot` of each entry of `models` that names the backbone.
         listed: Whether params.yaml has the corpus and the backbone.
-        problem: Why the folder cannot be read, or empty.
+        problem: Reason why the folder cannot be read, or empty.
     """
 
     corpus: str
@@ -80,7 +80,7 @@ class Store:
 
     Attributes:
         bytes: Finished shards.
-        unused_bytes: Those of them that no entry of params.yaml would use.
+        unused_bytes: Finished shards that no entry of params.yaml would use.
         training_bytes: Half-done trainings.
         unused: Kind and checkpoint of each unused backbone, and its size.
     """

@@ -63,6 +63,7 @@ def unpack(items: Sequence[Item], shard: Shard, column: str, root: Path) -> Iter
         try:
             yield dataclasses.replace(item, audio=_file(item, cell, root, paths))
         except UtteranceError as error:
+            # With neither audio nor text nothing can be extracted of it, and it is only listed.
             without: dict[str, Any] = dict.fromkeys(("label", "audio", "text", "excluded"))
             yield dataclasses.replace(item, **without, fault=error.reason)
 

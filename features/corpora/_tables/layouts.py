@@ -37,6 +37,7 @@ def find_tables(root: Path, file: str) -> list[TextTable | Shard]:
     tables: list[TextTable | Shard]
     if path.is_file():
         tables = [_table(root, path)]
+        # A single table: its rows need no file name in messages, nor a split from that name.
         alone = isinstance(tables[0], TextTable) and tables[0].folder is None
         return [TextTable(path)] if alone else tables
     if path.is_dir():
@@ -85,7 +86,7 @@ def wrong_root(root: Path, lacks: str, *wanted: str, corpus: str, source: Source
 
     Args:
         root: The folder.
-        lacks: What it should hold, such as `no folder wav`.
+        lacks: Missing part, such as `no folder wav`.
         wanted: Names of which one should be there, to suggest similar ones.
         corpus: Name of the corpus.
         source: Description of the corpus; the message says how to obtain it.

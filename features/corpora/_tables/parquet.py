@@ -124,6 +124,7 @@ class Shard:
         cell = row[column]
         names = self._class_names.get(column)
         if names is None or not isinstance(cell, int) or cell == -1:
+            # -1 of a ClassLabel means no label.
             return None if names and cell == -1 else cell
         if not 0 <= cell < len(names):
             raise ManifestError(f"{column} is {cell}; expected 0 to {len(names) - 1} for {names}")

@@ -59,6 +59,7 @@ def expected_entry(section: str, given: object, present: Collection[str]) -> str
     # `expected` ends in ] where it suggests no name of params.yaml itself.
     if not near and isinstance(given, str) and len(given) <= MOST_NAMES and expected[-1] == "]":
         near = difflib.get_close_matches(given, known, n=1)
+    # One word at most, as `add` has one for each section.
     for word in (word for word, plural in SECTIONS.items() if near and plural == section):
         expected += f", or `python -m pipeline add {word} {near[0]}`, which the catalogue has"
     return expected
