@@ -35,6 +35,7 @@ INTENDED = {
     "NEU": "neutral",
     "SAD": "sad",
 }
+# Votes name an emotion by the first letter of its code.
 VOTED = {code[0]: name for code, name in INTENDED.items()}
 SENTENCES = {
     "IEO": "It's eleven o'clock",

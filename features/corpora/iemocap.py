@@ -88,12 +88,14 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
         ),
     }
 )
+# Groups: start, end, utterance, label.
 _LABEL_LINE = re.compile(
     r"\[\s*(\d+\.?\d*)\s*-\s*(\d+\.?\d*)\s*\]\s+(\S+)\s+([a-z]{3})\s+\[.*\]", re.ASCII
 )
 _TRANSCRIPT_LINE = re.compile(r"(\S+)\s+\[[^\]]*\]:(.*)")
+# Groups: dialogue, session, scene of a play (None if improvised), letter of the speaker.
 _ID = re.compile(r"((Ses0[1-5])[FM]_(?:impro|(script\d+_\d+))\w*)_([FM])\d+", re.ASCII)
-_TAG = re.compile(r"\[[^\]]*\]|[^\w\s]")
+_TAG = re.compile(r"\[[^\]]*\]|[^\w\s]")  # such as [LAUGHTER], and punctuation
 _GENDERS = {"F": "female", "M": "male"}
 
 

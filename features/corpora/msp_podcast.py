@@ -52,6 +52,7 @@ SPLITS = {"Train": "train", "Development": "valid", "Validation": "valid"}
 UNLABELLED = "no label published"
 TABLES = ("labels_consensus.csv", "labels_concensus.csv")
 COLUMNS = ("FileName", "EmoClass", "SpkrID", "Gender", "Split_Set")
+# Groups: id, podcast.
 _NAME = re.compile(r"(MSP-PODCAST_([^\W_]+)_[\w-]+)(?:\.wav)?", re.ASCII)
 
 

@@ -65,6 +65,7 @@ LEAK = (
 )
 # Variation selectors, the joiner and skin tones: they change how a sign looks, not what it is.
 _LOOKS = re.compile("[\ufe00-\ufe0f\u200d\U0001f3fb-\U0001f3ff]")
+# Miscellaneous symbols, dingbats, and the blocks of emoji.
 _PICTOGRAPH = re.compile("[\u2600-\u27bf\U0001f000-\U0001faff]")
 
 Events = Literal["emoji", "tags", "removed"]

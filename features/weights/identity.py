@@ -18,6 +18,7 @@ from torch import nn
 from features.files.reading import file_sha256
 
 CONTENT = "sha256:"  # begins a revision that is a hash of content
+# A commit, perhaps abbreviated, or a hash of content.
 _PINNED = re.compile(rf"[0-9a-f]{{7,40}}|{CONTENT}[0-9a-f]{{64}}")
 # Touches casing, accents, contractions, punctuation and digits, in which tokenizers differ.
 PROBE = "I can't believe it's 5 o'clock \u2014 Na\u00efve CAF\u00c9s, laughing: ha-ha!!"

@@ -151,6 +151,7 @@ class AttentivePool(nn.Module):
         """w: `[B, T, D]`, summing to 1 over T; zeros for an utterance without frames."""
         hidden = ~visible(stream.mask)[..., None]
         scores: Tensor = self.score(stream.values).masked_fill(hidden, -torch.inf)
+        # Where no frame exists, `visible` lets all of them in: this makes their weights 0.
         return scores.softmax(1) * present(stream.mask, scores.dtype)
 
     def forward(self, stream: Stream) -> Tensor:

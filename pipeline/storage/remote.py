@@ -159,6 +159,7 @@ def _write(remote: Remote, *, force: bool) -> None:
         # Before any secret is in it; `chmod` is for a file that exists already.
         LOCAL.touch(mode=0o600)
         LOCAL.chmod(0o600)
+    # DVC calls .dvc/config the level `repo`, and .dvc/config.local the level `local`.
     levels = {"repo": remote.shared}
     if remote.local or (force and LOCAL.is_file()):
         # First: with --force, options of another kind of remote would not fit the new URL.

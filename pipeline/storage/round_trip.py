@@ -38,6 +38,7 @@ def round_trip(remote: Remote) -> tuple[float, str | None]:
 
     make: Any = db.get_odb  # without type hints
     content = os.urandom(PROBE_BYTES)
+    # DVC stores an object under its MD5, which `verify` compares.
     name = hashlib.md5(content, usedforsecurity=False).hexdigest()
     started = time.monotonic()
     with TemporaryDirectory() as folder, _store(remote) as store:
@@ -73,6 +74,7 @@ def reach(remote: Remote) -> None:
         if remote.url.scheme in ("http", "https"):
             # `exists` cannot tell a missing server from a missing file; reading can.
             with contextlib.suppress(FileNotFoundError):
+                # An MD5 that no object has.
                 store.fs.get_file(store.oid_to_path("0" * 32), str(Path(folder, "probe")))
         else:
             there = store.fs.exists(store.path)

@@ -130,6 +130,7 @@ def _split(given: str) -> SplitResult:
 
 def _folder(given: str) -> str:
     """The local path as given, unless it is empty or an scp address."""
+    # [user@]host:path, unless a folder has such a name.
     if re.match(r"^[\w.-]+(@[\w.-]+)?:", given) and not Path(given).exists():
         raise ShareError(
             f"{given.rpartition('@')[2]} looks like a path of scp; expected a folder, or "

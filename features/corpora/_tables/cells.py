@@ -38,9 +38,12 @@ NOT_SAID = frozenset(("", "NaN", "nan", "-nan", "NULL", "N/A", "n/a", "#N/A", "#
 ENCODINGS = 3  # superfluous encodings that are undone at most
 LONGEST_TIME = 20  # characters of a malformed time for which a message suggests seconds
 EXACT_DIGITS = 15  # digits up to which a float represents an integer exactly
+# An integer that became a float, such as 7.0.
 _WHOLE = re.compile(r"(-?)(0|[1-9][0-9]*)\.0+")
+# An integer that lost digits as a float, such as 1.5e+20.
 _ROUNDED = re.compile(r"-?[0-9](\.[0-9]+)?[eE]\+[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+# [hours:]minutes:seconds.
 _CLOCK = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-9]+(?:[.,][0-9]+)?)")
 _UNIT = re.compile(r"([0-9]+\.?[0-9]*) *(s|sec|seconds|ms|msec|milliseconds)?")
 
