@@ -37,7 +37,7 @@ from benchmarks.gpu.parts import PARTS, Part
 from benchmarks.gpu.record import ROOT, Record
 
 RESULTS = ROOT / "benchmarks" / "results"
-OVERRUN = 2.0  # times the budget of a part after which it is ended
+OVERRUN, LEAST = 2.0, 60.0  # times its budget, and seconds, after which a part is ended
 
 
 def main(words: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) -> int:
@@ -113,7 +113,8 @@ def run(child: Child, record: Record, parts: Sequence[Part], ends: float) -> Non
             continue
         say(f"[{number}/{len(parts)}] {part.name}: up to {part.seconds:.0f} s; {left:.0f} s left")
         begun = time.monotonic()
-        outcome = child.run(part, left if child.quick else min(OVERRUN * part.seconds, left))
+        limit = left if child.quick else min(left, max(LEAST, OVERRUN * part.seconds))
+        outcome = child.run(part, limit)
         outcome["seconds"] = round(time.monotonic() - begun, 1)
         record.add(part, outcome)
         html = page(record.content, record.parts)

@@ -52,7 +52,7 @@ SHARED_CLIPS, SHARED_BATCH = 14, 3  # of a batch, one process has two rows and t
 def cached(bench: Bench, report: Report) -> None:
     """HERON on caches that lie on the device, or are streamed to it, against the CPU."""
     device, jobs = bench.devices[-1], {}  # the last one: 0 is what a mistake would use
-    labels = make_labels(40 if bench.quick else 240)
+    labels = make_labels(40 if bench.quick else 160)
     slots = make_caches(bench.folder / "caches", labels, 16 if bench.quick else 256)
     still = {"dropout": 0.0, "modality_dropout": 0.0}
     args = still | ({"d_model": 16} if bench.quick else {})
