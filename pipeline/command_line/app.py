@@ -164,6 +164,59 @@ def recipe(
 app.command(rich_help_panel=PREPARING, epilog="Example: heronry schema")(schema)
 
 
+@app.command(
+    rich_help_panel=RUNNING,
+    epilog="Example: heronry run concat --corpus mine --seeds 1 -S train.lr=1e-4",
+)
+def run(
+    fusion: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Entry of `models`. Default: `fusion` of params.yaml.",
+            autocompletion=completion.models,
+        ),
+    ] = None,
+    *,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Entry of `corpora`. Default: that of params.yaml.",
+            autocompletion=completion.corpora,
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, max=1000, help="Default: the model's own number."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the experiment. Default: what was asked for."),
+    ] = None,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Only queue it, for `dvc queue start`.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            *("-S", "--set-param"),
+            metavar="KEY=VALUE",
+            help="Setting of params.yaml for this experiment; may be repeated.",
+            autocompletion=completion.setting_keys,
+        ),
+    ] = None,
+) -> None:
+    """Check what is asked for, run it by `dvc exp run`, and print its scores.
+
+    params.yaml is afterwards as it was before. The printed command gives the same results.
+    """
+    with importing():
+        from pipeline.commands.run import Asked
+        from pipeline.commands.run import run as command
+    command(Asked(fusion, corpus, seeds, tuple(settings or ())), name=name, queue=queue)
+
+
 @app.command(rich_help_panel=RUNNING, epilog="Example: heronry build heron lpgnet --push")
 def build(
     models: Annotated[

@@ -60,7 +60,11 @@ def check(*, deep: bool = False) -> None:
 
 
 def find_problems(
-    params: Params, *, deep: bool = False, note: Callable[[str], object] = len
+    params: Params,
+    *,
+    deep: bool = False,
+    note: Callable[[str], object] = len,
+    changed: Callable[[str], object] | None = None,
 ) -> list[str]:
     """Problems with params.yaml and with what the selected experiment needs, one line each.
 
@@ -68,13 +72,15 @@ def find_problems(
         params: params.yaml.
         deep: Also compare the content of every audio file with the manifest, not its size alone.
         note: Called with each line that is no problem: the classes, and warnings.
+        changed: Called with each change of the corpus since `prepare` ran, which a run of DVC
+            follows; None: these are problems.
     """
     found = [*all_problems(params), *place_problems()]
     if all_name_problems(params.corpora, params.backbones, params.models):
         return found  # the checks below use names as folders and environment variables
     wrong = "\n".join(found)
     if params.corpus in params.corpora and f"corpora.{params.corpus}" not in wrong:
-        found += corpus_problems(params, deep=deep, note=note)
+        found += corpus_problems(params, deep=deep, note=note, changed=changed)
     if params.fusion in params.models and f"models.{params.fusion}" not in wrong:
         model = params.model(params.fusion)
         if not any(f"backbones.{name}" in wrong for name in model.slots.values()):
@@ -89,14 +95,21 @@ def find_problems(
     return found
 
 
-def corpus_problems(params: Params, *, deep: bool, note: Callable[[str], object]) -> list[str]:
+def corpus_problems(
+    params: Params,
+    *,
+    deep: bool,
+    note: Callable[[str], object],
+    changed: Callable[[str], object] | None = None,
+) -> list[str]:
     """Problems for which `prepare` would refuse the selected corpus, and changes since it ran."""
     entry = corpus_entry(params.corpus, params.corpora[params.corpus])
     generated = entry.generated
     folder = Path("data", entry.name)
     card_path = folder / "labels" / "card.json"
     card: Mapping[str, Any] = {}
-    found, changes = Rehearsal(), []
+    found, changes, root = Rehearsal(), [], None
+    followed = True
     try:
         card = read_json(card_path) if card_path.exists() else {}
         root = folder / "utterances" if generated else corpus_root(entry.name)
@@ -105,12 +118,18 @@ def corpus_problems(params: Params, *, deep: bool, note: Callable[[str], object]
     except HeronryError as error:
         unseen = "" if folder.exists() else "; not prepared yet: its tables were not looked at"
         changes = [f"{error}{unseen}"]
+        # A member without the root works with the record of it that came by Git.
+        followed = root is None and Path("sources", f"{entry.name}.json").exists()
     classes = found.classes or card.get("classes") or ()
     if classes:
         note(f"corpus {entry.name}: {len(classes)} classes, {named(classes)}")
     for line in dict.fromkeys([*found.warnings, *(card.get("warnings") or ())]):
         note(f"warning: corpus {entry.name}: {line}")
-    return [*found.problems, *changes]
+    if changed is None or not followed:
+        return [*found.problems, *changes]
+    for line in changes:
+        changed(line)
+    return list(found.problems)
 
 
 def _changes(entry: CorpusEntry, root: Path, *, deep: bool) -> list[str]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from features.errors import HeronryError
+from features.process import interrupts
 from pipeline.runtime.environment import git
 
 PREPARE = "stages/prepare/dvc.yaml:prepare@{corpus}"
 EXTRACT = "stages/extract/dvc.yaml:extract@{corpus}-{backbone}"
+PATIENCE = 60.0  # seconds after Ctrl-C in which stages save their state
 
 
 class DvcError(HeronryError):
@@ -29,10 +33,52 @@ def run_dvc(words: Sequence[str]) -> None:
     """
     done = _run(words, capture=False)
     if done.returncode:
-        raise DvcError(
-            f"`{shown(words)}` failed with exit status {done.returncode}; its messages are above. "
-            "Finished work is kept: correct the cause and run the same command again"
-        )
+        raise DvcError(_failed(words, done.returncode))
+
+
+def run_experiment(words: Sequence[str]) -> None:
+    """Run `dvc exp run WORDS` with a line for each stage; see `pipeline.storage.dvc_messages`.
+
+    A signal ends this process only after DVC, which puts its own files in order.
+
+    Raises:
+        DvcError: If it fails.
+    """
+    command = ["exp", "run", *words]
+    # Not `-m`, under which this package would handle the signals that DVC handles.
+    program = "from pipeline.storage.dvc_messages import main; main()"
+    with subprocess.Popen([sys.executable, "-c", program, *command], env=_environment()) as process:
+        try:
+            process.wait()
+        except BaseException:
+            _end(process)
+            raise
+    if process.returncode:
+        raise DvcError(_failed(command, process.returncode))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Wait until DVC has ended after a signal, which it takes for a failure of the running stage.
+
+    A terminal sends Ctrl-C to DVC and its stages as well, and a second signal would end a stage
+    before it has saved its state. Other signals reach this process alone and are passed on.
+    """
+    if interrupts.asked() == signal.SIGINT:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+            return
+    for pid in _children(process.pid) or [process.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that a process started and that still run, where the system lists them."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def dvc_output(words: Sequence[str]) -> str:
@@ -86,16 +132,27 @@ def _no_repository() -> str | None:
     )
 
 
-def _run(words: Sequence[str], *, capture: bool) -> subprocess.CompletedProcess[str]:
-    if (found := _no_repository()) is not None:
-        raise DvcError(found)
+def _failed(words: Sequence[str], status: int) -> str:
+    return (
+        f"`{shown(words)}` failed with exit status {status}; its messages are above. "
+        "Finished work is kept: correct the cause and run the same command again"
+    )
+
+
+def _environment() -> dict[str, str]:
     # Stages run `python`; the folder of a virtual environment that is not activated is not on PATH.
     beside = str(Path(sys.executable).parent)
     path = f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"
+    # A USER that the environment has takes precedence.
+    return {"USER": _user(), **os.environ, "PATH": path}
+
+
+def _run(words: Sequence[str], *, capture: bool) -> subprocess.CompletedProcess[str]:
+    if (found := _no_repository()) is not None:
+        raise DvcError(found)
     return subprocess.run(
         [sys.executable, "-m", "dvc", *words],
-        # A USER that the environment has takes precedence.
-        env={"USER": _user(), **os.environ, "PATH": path},
+        env=_environment(),
         check=False,
         capture_output=capture,
         text=True,

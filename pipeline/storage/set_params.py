@@ -1,0 +1,49 @@
+"""What `-S` of `dvc exp run` would make of params.yaml, without writing it.
+
+DVC's own reader applies the settings to a copy, so that quotes, lists, `+` and `~` mean here what
+they mean there. It imports Hydra and takes half a second.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from features.errors import ParamsError
+from pipeline.params.file import Params, read_unchecked
+
+
+def params_with(settings: Sequence[str], path: Path = Path("params.yaml")) -> list[Params]:
+    """params.yaml under some settings; several where a setting lists values for the queue.
+
+    Args:
+        settings: `key=value`, as `-S` takes them.
+        path: params.yaml.
+
+    Raises:
+        ParamsError: If DVC would refuse a setting.
+    """
+    if not settings:
+        return [read_unchecked(path)]
+    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
+    from dvc.utils.cli_parse import to_path_overrides  # type: ignore[import-untyped]
+    from dvc.utils.hydra import apply_overrides, get_hydra_sweeps  # type: ignore[import-untyped]
+    from hydra.errors import HydraException
+
+    found = []
+    try:
+        for combination in get_hydra_sweeps(to_path_overrides(settings)):
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder, path.name)
+                shutil.copyfile(path, copy)
+                apply_overrides(copy, combination.get(path.name, []))
+                found.append(read_unchecked(copy))
+    except (DvcException, HydraException) as error:
+        why = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ParamsError(
+            f"-S: given {', '.join(settings)}; expected settings of params.yaml as key=value, or "
+            f"+key=value for a key that is not written there ({why})"
+        ) from error
+    return found
