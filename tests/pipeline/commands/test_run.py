@@ -46,6 +46,7 @@ def main(words):
     os.makedirs("reports", exist_ok=True)
     scores = dict.fromkeys(("accuracy", "uar", "macro_f1", "weighted_f1"), 0.75)
     pathlib.Path("reports/metrics.json").write_text(json.dumps(scores))
+    pathlib.Path("reports/details.json").write_text(json.dumps({"folds": 1}))
     return 5 if how == "fails" else 0
 """
 MAIN = "import sys; from dvc.cli import main; sys.exit(main(sys.argv[1:]))"
