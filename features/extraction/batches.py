@@ -50,6 +50,11 @@ class Prepared:
     rejected: dict[str, str]
     error: HeronryError | None = None
 
+    @property
+    def empty(self) -> bool:
+        """Whether it was made of no utterances."""
+        return not self.utterances and not self.rejected and self.error is None
+
     def pin_memory(self) -> Self:
         """A copy in page-locked memory (called by the loader)."""
         inputs = None if self.inputs is None else self.inputs.pin_memory()

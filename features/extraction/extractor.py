@@ -172,17 +172,17 @@ class Extractor:
         """
         if not self._side_by_side() or module_of(self.backbone) is None:
             for item in items:
-                yield _checked(item), self.runner.launch(item)
+                yield _checked(item), self._launched_alone(item)
             return
         threads = torch.get_num_threads()
         lanes = min(MAX_LANES, threads)
-        running: deque[tuple[Prepared, Future[list[Result]]]] = deque()
+        running: deque[tuple[Prepared, Future[list[Result] | None]]] = deque()
         # Also in this thread, which prepares inputs: its parallel loops would wait for busy cores.
         torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(lanes, "lane", torch.set_num_threads, (1,)) as pool:
                 for item in items:
-                    running.append((_checked(item), pool.submit(self.runner.launch, item)))
+                    running.append((_checked(item), pool.submit(self.runner.launch_beside, item)))
                     if len(running) > lanes:
                         yield self._settled(running)
                 while running:
@@ -191,15 +191,23 @@ class Extractor:
             torch.set_num_threads(threads)
 
     def _settled(
-        self, running: deque[tuple[Prepared, Future[list[Result]]]]
+        self, running: deque[tuple[Prepared, Future[list[Result] | None]]]
     ) -> tuple[Prepared, list[Result]]:
-        """Result of the first batch under way, computed again alone if memory ran out."""
+        """Results of the first batch under way, computed again alone if memory ran out."""
         item, future = running.popleft()
         results = future.result()
-        if any(result.stream is None for result in results):
+        if results is None:
             wait([other for _, other in running])
-            results = self.runner.launch(item)
+        if results is None or item.empty:
+            results = self._launched_alone(item)
         return item, results
+
+    def _launched_alone(self, item: Prepared) -> list[Result]:
+        if item.empty:
+            # The first of a shard. How its batches are cut must not depend on earlier shards, which
+            # another run may have finished.
+            self.runner.forget()
+        return self.runner.launch(item)
 
     def _side_by_side(self) -> bool:
         """Whether to compute several batches at once: on a CPU, if no larger ones are asked for."""

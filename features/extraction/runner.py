@@ -51,7 +51,7 @@ class Runner:
         self.backbone, self.device, self.dtype = backbone, device, dtype
         self._halver = Halver[Inputs](
             rows=lambda inputs: len(inputs.ids),
-            size=lambda inputs: sum(tensor.numel() for tensor in inputs.tensors.values()),
+            shape=lambda inputs: tuple(n for t in inputs.tensors.values() for n in t.shape),
             between=Inputs.between,
         )
         self._moved = False
@@ -71,6 +71,20 @@ class Runner:
         return results
 
     @torch.inference_mode()
+    def launch_beside(self, item: Prepared) -> list[Result] | None:
+        """As `launch`, while other threads compute; None if it does not fit beside them."""
+        if item.inputs is None:
+            return []
+        with self._entered():
+            self._move()
+            try:
+                return [self._bring(item.utterances, self._computed(item.inputs))]
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                return None
+
+    @torch.inference_mode()
     def deviation(self, item: Prepared) -> float | None:
         """Largest change by a reduced precision, relative to the largest value.
 
@@ -83,14 +97,21 @@ class Runner:
         with self._entered():
             self._move()
             try:
-                exact = self._run(first, "float32").values
-                difference = (self._run(first, self.dtype).values.float() - exact).abs().max()
-                found = float(difference / exact.abs().max().clamp(min=1e-30))
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
+                found = self._halver.attempt_twice(first, self._deviation)
+            except DoesNotFitError:
                 return None
         return found if math.isfinite(found) else None
+
+    def forget(self) -> None:
+        """Forget which batches did not fit."""
+        self._halver.forget()
+
+    def _deviation(self, inputs: Inputs) -> float:
+        exact = self._run(inputs, "float32").values
+        if not exact.numel():
+            return math.nan
+        difference = (self._run(inputs, self.dtype).values.float() - exact).abs().max()
+        return float(difference / exact.abs().max().clamp(min=1e-30))
 
     @contextlib.contextmanager
     def _entered(self) -> Iterator[None]:
@@ -114,12 +135,15 @@ class Runner:
         streams: list[Stream | None] = []
         for part in self._halver.parts(inputs):
             try:
-                stream = self._halver.attempt(part, lambda given: self._run(given, self.dtype))
+                stream = self._halver.attempt_twice(part, self._computed)
             except DoesNotFitError:
                 streams += [None] if len(part.ids) == 1 else self._streams(part)
             else:
                 streams.append(stream)
         return streams
+
+    def _computed(self, inputs: Inputs) -> Stream:
+        return self._run(inputs, self.dtype)
 
     def _run(self, inputs: Inputs, dtype: str) -> Stream:
         moved = inputs.to(self.device)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from features.errors import HeronryError, MachineError
+from features.process.memory import out_of_memory
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,7 +71,7 @@ _TEMPORARY = re.compile(r"\.(.+)-[a-z0-9_]{8}")  # of `features.files.writing.re
 
 def machine_error(error: BaseException) -> MachineError | None:
     """The message for an error of the operating system; None for any other error."""
-    if isinstance(error, MemoryError):
+    if out_of_memory(error):
         return MachineError(f"out of memory ({error}): {REMEDIES[errno.ENOMEM]}")
     number = _errno(error)
     if number is None:
@@ -89,7 +90,7 @@ def with_machine_errors(function: Callable[P, R], /, *args: P.args, **kwargs: P.
         return function(*args, **kwargs)
     except HeronryError:
         raise
-    except (OSError, MemoryError) as error:
+    except (OSError, MemoryError, RuntimeError) as error:
         known = machine_error(error)
         if known is None:
             raise

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -13,49 +15,71 @@ if TYPE_CHECKING:
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
+Shape = tuple[int, ...]
 
 PROC = Path("/proc")
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 # First words of the reason of utterances that are tried again, as another machine may have room.
 DOES_NOT_FIT = "does not fit the memory of"
-# What torch raises as a bare `RuntimeError`: its allocator on a CPU, and libraries on a GPU.
-_TOO_LITTLE = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+# In messages of bare `RuntimeError`s, which is how torch raises the errors of libraries: cuBLAS and
+# its kin (CUBLAS_STATUS_ALLOC_FAILED, CUFFT_ALLOC_FAILED), cuDNN, a CPU's allocator, and C++.
+_TOO_LITTLE = (
+    *("out of memory", "_ALLOC_FAILED", "_ALLOCATION_FAILED", "cudaErrorMemoryAllocation"),
+    *("DefaultCPUAllocator", "std::bad_alloc", "Cannot allocate memory"),
+)
+# Said where cuBLAS and cuDNN found no memory for a handle or a workspace, but elsewhere too.
+_PERHAPS = (
+    *("CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_NOT_INITIALIZED"),
+    *("unable to find an engine to execute", "Unable to find a valid cuDNN algorithm"),
+)
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device, or this machine, has too little memory."""
-    import torch  # only here: readers of a cache ask this module for the available memory
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    torch = sys.modules.get("torch")  # not imported: readers of a cache do without
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _TOO_LITTLE)
 
 
 class DoesNotFitError(Exception):
-    """Work does not fit the device's memory; its message is what the allocator said first."""
+    """Work does not fit the device's memory; its message is what the allocator said first.
+
+    Attributes:
+        again: Whether to try the same work again: it failed for the first time, and memory that
+            was not in use has been freed since.
+    """
+
+    def __init__(self, reason: str, *, again: bool) -> None:
+        super().__init__(reason)
+        self.again = again
 
 
 @dataclass
 class Halver(Generic[Work]):
-    """Cuts work that does not fit a device's memory in halves, and remembers which size that was.
+    """Cuts work that does not fit a device's memory in halves, and remembers its shapes.
+
+    Work is cut if it fails twice, the second time after unused memory was freed, or if it is
+    at least as large in each dimension as work that did. So whether it is cut depends on its shape
+    and the device, but not on what the process did before, which may have left memory in pieces.
 
     Attributes:
         rows: Number of rows of a piece of work; a single row is never cut.
-        size: Padded numbers of a piece: about what its memory grows with.
+        shape: Padded dimensions of a piece, always as many.
         between: The rows of a piece from a first one to before a last one.
-        limit: Size of the smallest piece that did not fit; None: all did. Pieces of that size or
-            larger are cut beforehand.
+        too_large: Smallest shapes that did not fit. Pieces at least as large are cut beforehand.
     """
 
     rows: Callable[[Work], int]
-    size: Callable[[Work], int]
+    shape: Callable[[Work], Shape]
     between: Callable[[Work, int, int], Work]
-    limit: int | None = None
+    too_large: list[Shape] = field(default_factory=list)
+    _failed_once: set[Shape] = field(default_factory=set)
 
     def parts(self, work: Work) -> Iterator[Work]:
         """The work, or its halves, or theirs: the largest that may fit, as far as known."""
-        rows = self.rows(work)
-        if self.limit is None or self.size(work) < self.limit or rows == 1:
+        rows, shape = self.rows(work), self.shape(work)
+        if rows == 1 or not any(_within(known, shape) for known in self.too_large):
             yield work
             return
         yield from self.parts(self.between(work, 0, rows // 2))
@@ -65,23 +89,71 @@ class Halver(Generic[Work]):
         """Compute a part.
 
         Raises:
-            DoesNotFitError: If it does not fit; unless it is a single row, `parts` will cut it.
+            DoesNotFitError: If it does not fit. If it failed for the second time, and is more than
+                a single row, `parts` will cut it.
         """
-        import torch
-
+        shape = self.shape(part)
         try:
-            return compute(part)
+            result = compute(part)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            perhaps = self.rows(part) > 1 and any(word in str(error) for word in _PERHAPS)
+            if not (perhaps or out_of_memory(error)):
                 raise
             reason = str(error).partition(". ")[0]
+        else:
+            self._failed_once.discard(shape)
+            return result
         # Outside of the handler: the error holds the frames of `compute`, and so its tensors.
-        if self.rows(part) > 1:
-            size = self.size(part)
-            self.limit = size if self.limit is None else min(self.limit, size)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        raise DoesNotFitError(reason)
+        _free_unused()
+        again = shape not in self._failed_once
+        if again:
+            self._failed_once.add(shape)
+        else:
+            self._failed_once.discard(shape)
+            if self.rows(part) > 1:
+                self.too_large = smallest([*self.too_large, shape])
+        raise DoesNotFitError(reason, again=again)
+
+    def attempt_twice(self, part: Work, compute: Callable[[Work], Result]) -> Result:
+        """Compute a part by a function that leaves nothing to undo.
+
+        Raises:
+            DoesNotFitError: If it has failed twice.
+        """
+        try:
+            return self.attempt(part, compute)
+        except DoesNotFitError as error:
+            if not error.again:
+                raise
+        return self.attempt(part, compute)
+
+    def forget(self) -> None:
+        """Forget what did not fit."""
+        self.too_large, self._failed_once = [], set()
+
+
+def smallest(shapes: Iterable[Shape]) -> list[Shape]:
+    """The shapes that no other one lies within.
+
+    >>> smallest([(8, 500), (4, 500), (16, 90), (4, 500)])
+    [(4, 500), (16, 90)]
+    """
+    every = sorted(set(shapes))
+    return [a for a in every if not any(b != a and _within(b, a) for b in every)]
+
+
+def _within(small: Shape, large: Shape) -> bool:
+    """Whether a shape is at most as large as another in each dimension."""
+    return len(small) == len(large) and all(a <= b for a, b in zip(small, large, strict=True))
+
+
+def _free_unused() -> None:
+    """Return memory that no tensor uses to the device, whose pieces may be too small by now."""
+    import torch
+
+    gc.collect()  # a cycle may hold tensors
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
 
 
 def too_large(device: torch.device | str) -> str:

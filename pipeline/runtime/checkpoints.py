@@ -88,7 +88,7 @@ class Checkpoints:
         training.generator.bit_generator.state = facts["generator"]
         training.current = None if facts["current"] is None else CurrentEpoch(**facts["current"])
         training.scaler.load_state_dict(facts["scaler"])
-        training.fitting.halver.limit = facts["limit"]
+        training.fitting.halver.too_large = [tuple(shape) for shape in facts["too_large"]]
         if not facts["ended"]:  # else there are only best weights, and no step is made
             restore_tensors(training, tensors)
         return True
@@ -193,7 +193,7 @@ def _facts(training: Training, *, ended: bool) -> dict[str, Any]:
         "generator": training.generator.bit_generator.state,
         "current": None if training.current is None else dataclasses.asdict(training.current),
         "scaler": training.scaler.state_dict(),
-        "limit": training.fitting.halver.limit,
+        "too_large": training.fitting.halver.too_large,
     }
 
 

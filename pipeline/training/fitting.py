@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from features.backbone.base import Inputs
 from features.errors import HeronryError
-from features.process.memory import DoesNotFitError, Halver
+from features.process.memory import DoesNotFitError, Halver, Shape
 from features.stream import Stream
 from pipeline.data.dialogues import UNSCORED
 from pipeline.model.batch import Batch
@@ -45,12 +45,14 @@ class Fitting:
     there already. So `attempt` gives up, and the caller undoes the step before it tries again.
 
     Args:
-        limit: Padded size from which batches are cut beforehand; None: all have fitted.
+        too_large: Padded shapes from which batches are cut beforehand.
         report: Called with a message about the first batch that does not fit.
     """
 
-    def __init__(self, limit: int | None = None, report: Callable[[str], None] = to_stderr) -> None:
-        self.halver = Halver(rows, padded_size, between, limit)
+    def __init__(
+        self, too_large: Sequence[Shape] = (), report: Callable[[str], None] = to_stderr
+    ) -> None:
+        self.halver = Halver(rows, padded_shape, between, list(too_large))
         self.report = report
 
     def attempt(
@@ -59,8 +61,8 @@ class Fitting:
         """Compute batches one after the other, in parts where they are too large.
 
         Returns:
-            A result for each part in order; or None if a part did not fit. The limit is lower
-            then: undo what was computed, and call it again.
+            A result for each part in order; or None if a part did not fit. Then undo what was
+            computed, and call it again: memory has been freed, or the part will be cut.
 
         Raises:
             TooLargeError: If a single row does not fit.
@@ -68,11 +70,12 @@ class Fitting:
         results = []
         for batch in batches:
             for part in self.halver.parts(batch):
-                first = self.halver.limit is None
+                first = not self.halver.too_large
                 try:
                     results.append(self.halver.attempt(part, compute))
                 except DoesNotFitError as error:
-                    self._report(part, str(error), first=first)
+                    if not error.again:
+                        self._report(part, str(error), first=first)
                     return None
         return results
 
@@ -93,8 +96,8 @@ class Fitting:
         if first:
             self.report(
                 f"a batch of {len(part.ids)} utterances does not fit the memory of the device "
-                f"({reason}): from now on batches of that size are computed in halves, and the "
-                "steps of the optimiser stay the same"
+                f"({reason}): from now on batches as large as it are computed in halves, and "
+                "the steps of the optimiser stay the same"
             )
 
 
@@ -105,11 +108,16 @@ def rows(batch: Batch) -> int:
     return len(batch.ids)
 
 
-def padded_size(batch: Batch) -> int:
-    """Number of elements, padding included, with which a batch's memory roughly grows."""
-    given = [tensor for inputs in batch.inputs.values() for tensor in inputs.tensors.values()]
-    given += [stream.values for stream in batch.streams.values()]
-    return sum(tensor.numel() for tensor in given)
+def padded_shape(batch: Batch) -> Shape:
+    """Dimensions of a batch's inputs and streams, padding included: what its memory grows with.
+
+    Not their product: attention over one long clip takes more than over many short ones.
+    """
+    given = [
+        tensor for _, inputs in sorted(batch.inputs.items()) for tensor in inputs.tensors.values()
+    ]
+    given += [stream.values for _, stream in sorted(batch.streams.items())]
+    return tuple(size for tensor in given for size in tensor.shape)
 
 
 def between(batch: Batch, start: int, stop: int) -> Batch:

@@ -30,9 +30,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from features.corpus.manifest import Label
 from features.errors import HeronryError, ParamsError
+from features.process.memory import Shape, smallest
 from pipeline.data.batching import batch_count, ordered_batches, shuffled_batches
 from pipeline.data.source import ExampleSource
 from pipeline.metrics import validation_scores
@@ -287,7 +289,7 @@ class Share(NamedTuple):
 
     losses: list[BatchLoss]
     ids: tuple[str, ...]
-    limit: int | None  # of its `Fitting`
+    too_large: list[Shape]  # of its `Fitting`
     fault: HeronryError | None  # that ends its training, if any
 
 
@@ -308,6 +310,13 @@ class Step:
         self._batches: list[Batch] = []
         self._losses: list[BatchLoss] = []
         self._fault: HeronryError | None = None
+        self._norms = [
+            buffer
+            for module in training.model.modules()
+            if isinstance(module, _BatchNorm) and module.training
+            for buffer in module.buffers()
+        ]
+        self._before: tuple[list[Tensor], list[Tensor]] = [], []
 
     def __bool__(self) -> bool:
         """Whether it has any batch."""
@@ -320,6 +329,11 @@ class Step:
             NotFiniteError: If a loss is not finite.
             TooLargeError: If a single row of the batch does not fit.
         """
+        if not self._batches:
+            self._before = (
+                generator_states(self._device),
+                [buffer.clone() for buffer in self._norms],
+            )
         self._batches.append(batch)
         try:
             self._add(batch)
@@ -333,9 +347,18 @@ class Step:
         while (losses := self.training.fitting.attempt(again, self._compute)) is None:
             # A batch that did not fit may have left some of its gradients, and they cannot be told
             # from those of earlier batches: the whole step is computed again.
-            self.training.optimizer.zero_grad(set_to_none=True)
+            self._undo()
             self._losses, again = [], self._batches
         self._losses += losses
+
+    def _undo(self) -> None:
+        """Go back to before the step's first batch, as if it had not been tried: same dropout."""
+        self.training.optimizer.zero_grad(set_to_none=True)
+        generators, buffers = self._before
+        set_generators(self._device, generators)
+        with torch.no_grad():
+            for buffer, value in zip(self._norms, buffers, strict=True):
+                buffer.copy_(value)
 
     def _compute(self, part: Batch) -> BatchLoss:
         return micro_step(self.training, part.to(self._device))
@@ -359,11 +382,10 @@ class Step:
         own = (batch.ids for batch in self._batches if not isinstance(batch, FillerBatch))
         fitting, ranks = self.training.fitting, self.training.ranks
         ids = tuple(chain.from_iterable(own))
-        shares = ranks.gather(Share(self._losses, ids, fitting.halver.limit, self._fault))
+        shares = ranks.gather(Share(self._losses, ids, fitting.halver.too_large, self._fault))
         ranks.check([share.fault for share in shares])
-        # One limit for all, so that a checkpoint has it whichever process writes it.
-        limits = [share.limit for share in shares if share.limit is not None]
-        fitting.halver.limit = min(limits, default=None)
+        # The same for all, so that a checkpoint has it whichever process writes it.
+        fitting.halver.too_large = smallest(shape for share in shares for shape in share.too_large)
         losses = [loss for share in shares for loss in share.losses]
         return losses, tuple(id for share in shares for id in share.ids)
 
@@ -429,6 +451,21 @@ def scored(batch: Batch, logits: Tensor) -> tuple[Tensor, Tensor]:
         return logits, batch.labels
     known = batch.labels >= 0
     return logits[known], batch.labels[known]
+
+
+def generator_states(device: torch.device) -> list[Tensor]:
+    """States of torch's generators: that of the CPU, and that of a CUDA device."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def set_generators(device: torch.device, states: Sequence[Tensor]) -> None:
+    """Set the generators to the states that `generator_states` returned."""
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
 
 
 def device_of(model: FusionModel) -> torch.device:

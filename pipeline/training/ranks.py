@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from features.errors import HeronryError, ParamsError
+from features.process.memory import out_of_memory
 
 Value = TypeVar("Value")
 BUCKET = 2**24  # numbers that are sent at once: 64 MiB of float32
@@ -176,6 +177,8 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
+            if out_of_memory(error):  # of this process: no other one has ended
+                raise
             raise LostProcessError(
                 f"process {self.number} of {self.count} waited for the others, and one of them has "
                 "ended or cannot be reached; expected all of them to run: its own message says "

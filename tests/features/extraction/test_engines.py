@@ -25,6 +25,7 @@ from features.extraction.extract import Options, extract
 from features.extraction.forecast import Forecast
 from features.stream import Stream
 from tests.conftest import ManifestMaker
+from tests.features.process.test_memory import SHORT_OF_MEMORY
 from tests.support.paths import contents_of
 
 TONE = BackboneEntry("tone", "tone")
@@ -121,8 +122,86 @@ def test_batches_are_halved_where_memory_runs_out(
     monkeypatch.setattr("features.backbones.tone.build", Small)
     options = Options(batch_seconds=1e6)
     extract(manifest, TONE, tmp_path / "out", store=tmp_path / "two", options=options)
-    assert Small.sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]  # what did not fit is not tried again
+    # What failed twice is not tried again within its shard.
+    assert Small.sizes == [8, 8, 4, 4, 2, 2, 2, 2] * 2
     assert contents_of(tmp_path / "out") == contents_of(tmp_path / "reference")
+
+
+class Attentive(Tone):
+    """Takes memory by the square of the length, and gives other bits in other batches.
+
+    Clips of different lengths take twice as much, for their mask.
+    The first attempt after `broken` calls fails in any case, as where memory is in pieces.
+    """
+
+    calls = 0
+    broken = -1
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        Attentive.calls += 1
+        rows, samples = inputs.tensors["samples"].shape
+        ragged = len(set(inputs.tensors["lengths"].tolist())) > 1
+        if rows * (samples / 16_000) ** 2 * (1 + ragged) > 4.5 or self.calls == self.broken:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate a lot")
+        stream = super().__call__(inputs)
+        return Stream(stream.values * (1 + rows / 64), stream.mask)
+
+
+def test_how_batches_are_cut_does_not_depend_on_what_ran_before(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed extraction gives the bytes of an uninterrupted one, shard by shard."""
+    monkeypatch.setattr("features.backbones.tone.build", Attentive)
+    # Eight of 0.75 s just fit; so do two of 1.5 s, which are half as many numbers, and four do not.
+    # Three of 1 s fit if they are equally long.
+    seconds = [1.5] * 4 + [0.75] * 8 + [1.0] * 5 + [0.5] * 2 + [1.0] * 6 + [0.25] * 20
+    manifest = make_manifest(seconds, shard_seconds=6.0)
+    options = Options(batch_seconds=6.0)
+    extract(manifest, TONE, tmp_path / "out", store=tmp_path / "whole", options=options)
+    sizes = [len(shard.ids) for shard in CacheReader(tmp_path / "out").shards]
+    assert sizes == [4, 8, 7, 6, 20]
+    for part in range(5):
+        alone = dataclasses.replace(options, part=(part, 5))
+        extract(manifest, TONE, tmp_path / "out", store=tmp_path / "parts", options=alone)
+    extract(manifest, TONE, tmp_path / "again", store=tmp_path / "parts", options=options)
+    assert contents_of(tmp_path / "again") == contents_of(tmp_path / "out")
+    for broken in range(1, 8):
+        monkeypatch.setattr(Attentive, "calls", 0)
+        monkeypatch.setattr(Attentive, "broken", broken)
+        store, out = tmp_path / f"store{broken}", tmp_path / f"out{broken}"
+        extract(manifest, TONE, out, store=store, options=options)
+        assert contents_of(out) == contents_of(tmp_path / "out")
+
+
+def test_batches_side_by_side_are_cut_as_they_would_be_alone(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit beside others is computed alone, and cut if it does not fit then."""
+    monkeypatch.setattr("features.backbones.tone.build", Crammed)
+    monkeypatch.setattr(Crammed, "cpu_batch_seconds", 1.2, raising=False)
+    manifest, threads = make_manifest(SECONDS), torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            store, out = tmp_path / f"store{count}", tmp_path / f"out{count}"
+            done = extract(manifest, TONE, out, store=store)
+            assert (done.computed, done.rejected) == (len(SECONDS), {})
+    finally:
+        torch.set_num_threads(threads)
+    assert contents_of(tmp_path / "out1") == contents_of(tmp_path / "out3")
+
+
+class Crammed(Attentive):
+    """Fits nothing in a lane, and up to two rows in the main thread."""
+
+    def __init__(self, *, dim: int = 8) -> None:
+        super().__init__(dim=dim)
+        self.network = torch.nn.Identity()
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        if threading.current_thread() is not threading.main_thread() or len(inputs.ids) > 2:
+            raise MemoryError
+        return super().__call__(inputs)
 
 
 class Full(Tone):
@@ -142,12 +221,7 @@ class Full(Tone):
         return super().__call__(inputs)
 
 
-NO_MEMORY = (
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate a lot"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
-    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-    MemoryError("Unable to allocate 12 GiB"),
-)
+NO_MEMORY = (SHORT_OF_MEMORY[0], SHORT_OF_MEMORY[2], SHORT_OF_MEMORY[5], SHORT_OF_MEMORY[-1])
 
 
 @pytest.mark.parametrize("error", NO_MEMORY)
@@ -266,6 +340,32 @@ def test_equal_audio_is_computed_once(
     reader = CacheReader(tmp_path / "out", verify=True)
     for utterance in first:
         assert (reader[utterance.id] == reader[f"{utterance.id} again"]).all()
+
+
+class Narrow(Tone):
+    """Float32 needs twice the memory of bfloat16, and the longest clip of a shard then too much."""
+
+    def __call__(self, inputs: Inputs) -> Stream:
+        if inputs.ids[0] in ("u1", "u3") and not torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED")
+        stream = super().__call__(inputs)
+        return Stream(stream.values * (1 + torch.is_autocast_enabled("cpu") / 64), stream.mask)
+
+
+def test_a_deviation_that_does_not_fit_is_measured_on_the_next_batch(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All utterances have features; a shard of which nothing can be measured is finished too."""
+    monkeypatch.setattr("features.backbones.tone.build", Narrow)
+    entry = BackboneEntry("tone", "tone", compute_dtype="bfloat16")
+    manifest = make_manifest([0.5, 1.0, 0.5, 1.0], shard_seconds=1.5)
+    done = extract(manifest, entry, tmp_path / "out", store=tmp_path / "store")
+    assert not done.rejected
+    for shard in CacheReader(tmp_path / "out", verify=True).shards:
+        if len(shard.ids) == 1:
+            assert DEVIATION not in shard.provenance
+        else:
+            assert shard.provenance[DEVIATION] == pytest.approx(1 / 64, rel=0.05)
 
 
 class Linear(Tone):

@@ -17,7 +17,7 @@ from pipeline.data.dialogues import UNSCORED
 from pipeline.e2e.source import LiveExamples
 from pipeline.model.batch import Batch
 from pipeline.params.training import TrainParams
-from pipeline.training.fitting import Fitting, TooLargeError, between, padded_size, rows
+from pipeline.training.fitting import Fitting, TooLargeError, between, padded_shape, rows
 from pipeline.training.loop import NotFiniteError, Step, begin, evaluate, train_epoch
 from pipeline.training.state import Training
 from tests.conftest import ManifestMaker
@@ -98,7 +98,8 @@ def test_steps_stay_and_later_batches_are_cut_beforehand(live: LiveExamples) -> 
     whole = evaluate(training.model, live, live.labels).loss
     tried = fails_above(training, 3)
     loss = train_epoch(training, live, live.labels, params)
-    assert tried == [7, 3, 4, 3, 2, 2]  # 7 failed; 4 failed, so all of the step again
+    # 7 failed twice; 4 did after 3, so all of the step again.
+    assert tried == [7, 7, 3, 4, 3, 4, 3, 2, 2]
     tried.clear()
     train_epoch(training, live, live.labels, params)
     assert tried == [3, 2, 2]
@@ -148,17 +149,21 @@ def test_dialogues_are_cut_between_dialogues() -> None:
         assert torch.equal(joined, batch.inputs["text"].tensors["ids"])
         joined = torch.cat([part.streams["prosody"].values for part in parts])
         assert torch.equal(joined, batch.streams["prosody"].values)
-        assert sum(padded_size(part) for part in parts) == padded_size(batch)
+        for part in parts:
+            own, whole = padded_shape(part), padded_shape(batch)
+            assert own == (len(part.ids), 2, rows(part), 3, 2)
+            assert whole == (6, 2, 3, 3, 2)
 
 
 def test_nothing_is_cut_below_the_limit() -> None:
     batch = dialogues()
-    size = padded_size(batch)
+    ids, width, *stream = padded_shape(batch)
     counts = {
-        limit: [rows(part) for part in Fitting(limit).halver.parts(batch)]
-        for limit in (None, size + 1, size, 1)
+        limit: [rows(part) for part in Fitting([limit]).halver.parts(batch)]
+        for limit in ((ids + 1, width, *stream), (ids, width, *stream), (1,) * 5, (1,) * 4)
     }
-    assert counts == {None: [3], size + 1: [3], size: [1, 2], 1: [1, 1, 1]}
+    assert list(counts.values()) == [[3], [1, 2], [1, 1, 1], [3]]
+    assert [rows(part) for part in Fitting().halver.parts(batch)] == [3]
 
 
 Spoil = Callable[[Training], None]
@@ -213,19 +218,42 @@ def test_steps_that_the_scaler_leaves_out_are_no_error_until_none_is_made(
         train_epoch(training, live, [*live.labels, *live.labels], many)
 
 
-def test_every_word_for_too_little_memory_is_understood() -> None:
-    """A CPU's allocator and cuBLAS have no exception of their own."""
-    inputs = Inputs(("a", "b"), {"x": torch.zeros(2, 3)})
-    batch = Batch({}, torch.tensor([0, 1]), ("a", "b"), {"text": inputs})
-    for error in (
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-        MemoryError("Unable to allocate 12 GiB"),
-    ):
-        said = list[str]()
-        fitting = Fitting(report=said.append)
-        assert fitting.attempt([batch], Mock(side_effect=error)) is None
-        assert [rows(part) for part in fitting.halver.parts(batch)] == [1, 1]
-        assert len(said) == 1
+@pytest.mark.parametrize("most", [7, 3])
+def test_what_was_tried_leaves_no_trace(live: LiveExamples, most: int) -> None:
+    """Dropout and weights are those of a training that knew beforehand, or never ran out."""
+    params = TrainParams(batch_size=7, epochs=1)
+    model, four = tuned_model(live), padded_shape(between(live.batch(live.labels), 0, 4))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = []
+    for known in (True, False):
+        model.load_state_dict(before)
+        training = begin(model, live, live.labels, params, seed=0)
+        if known:
+            training.fitting = Fitting([four] if most == 3 else [])
+        elif most == 3:
+            fails_above(training, most)
+        else:
+            once(training)
+        torch.manual_seed(5)
+        loss = train_epoch(training, live, live.labels, params)
+        found.append((loss, {name: value.clone() for name, value in model.state_dict().items()}))
+    assert found[0][0] == found[1][0]
+    for name, value in found[0][1].items():
+        assert torch.equal(value, found[1][1][name]), name
+
+
+def once(training: Training) -> None:
+    """The first backward pass runs out of memory, and the others do not."""
+    left = [True]
+
+    def fail_once(gradient: Tensor) -> Tensor:
+        return no_room() if left and left.pop() else gradient
+
+    parameter: Any = next(training.model.parameters())
+    parameter.register_hook(fail_once)
+
+
+def test_an_error_of_another_kind_is_raised(live: LiveExamples) -> None:
+    batch = live.batch(live.labels)
     with pytest.raises(RuntimeError, match="shapes differ"):
         Fitting().attempt([batch], Mock(side_effect=RuntimeError("shapes differ")))
