@@ -92,12 +92,14 @@ def test_what_fails_twice_is_cut_from_then_on(halver: Halver[Inputs], error: Exc
         return len(inputs.ids)
 
     def computed(inputs: Inputs) -> list[int]:
-        results = []
+        results: list[int] = []
         for part in halver.parts(inputs):
+            failed = len(said)
             try:
                 results.append(halver.attempt_twice(part, compute))
             except DoesNotFitError as caught:
                 said.append(caught)
+            if len(said) > failed:
                 results += computed(part)
         return results
 
