@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from features.corpus.utterance import Utterance
-from features.process.devices import moved
+from features.process.devices import moved, page_locked
 from features.stream import Stream, StreamSpec
 
 Reads = Literal["audio", "text", "asr", "nothing"]  # what a backbone reads of an utterance
@@ -55,8 +55,11 @@ class Inputs:
         return type(self)(self.ids[start:stop], tensors)
 
     def pin_memory(self) -> Self:
-        """A copy in page-locked memory, from which a device copies while it computes."""
-        return type(self)(self.ids, {name: t.pin_memory() for name, t in self.tensors.items()})
+        """A copy in page-locked memory, from which a device copies while it computes.
+
+        What there is no room for stays where it is.
+        """
+        return type(self)(self.ids, {name: page_locked(t) for name, t in self.tensors.items()})
 
     def to(self, device: torch.device | str) -> Self:
         """A copy on another device."""

@@ -32,10 +32,12 @@ class Result:
     arrived: torch.Event | None = None
 
     def wait(self) -> Stream | None:
-        """The stream, once it is copied."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        return self.stream
+        """The stream, once it is copied, in memory that may be kept."""
+        if self.stream is None or self.arrived is None:
+            return self.stream
+        self.arrived.synchronize()
+        # Out of page-locked memory, which is short: rows may be views that a shard keeps.
+        return Stream(self.stream.values.clone(), self.stream.mask.clone())
 
 
 class Runner:

@@ -8,6 +8,9 @@ which say nothing about the second one's copies.
 from __future__ import annotations
 
 import contextlib
+import threading
+import weakref
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -15,6 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from features.process.memory import out_of_memory
+
+PAGE_LOCKED_BYTES = 512 << 20  # most that a process locks for copies to devices, and for those back
 
 
 def entered(device: torch.device | str) -> AbstractContextManager[Any]:
@@ -60,17 +67,92 @@ def moved(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None 
     return tensor.to(device, dtype, non_blocking=queued)
 
 
+class PageLocked:
+    """Lends page-locked memory, from and to which a CUDA device copies while it computes.
+
+    No other program can use such memory, so there is a limit. torch rounds each block up to a power
+    of two, and keeps it for later ones of the same size; both count.
+
+    Args:
+        limit: Most bytes that are held at one time.
+    """
+
+    def __init__(self, limit: int = PAGE_LOCKED_BYTES) -> None:
+        self.limit = limit
+        self._used, self._held = Counter[int](), Counter[int]()  # blocks by size
+        self._returned: deque[int] = deque()
+        self._lock = threading.Lock()
+
+    def like(self, tensor: Tensor) -> Tensor | None:
+        """An uninitialised page-locked tensor on the host; None where there is no room for it.
+
+        It is lent until nothing refers to it: a view of it that lives longer is not counted.
+        """
+        if not tensor.nbytes:
+            return None
+        size = 1 << (tensor.nbytes - 1).bit_length()
+        with self._lock:
+            if not self._take(size):
+                return None
+        try:
+            found = _page_locked(tensor)
+        except RuntimeError as error:
+            self._returned.append(size)
+            if not out_of_memory(error):
+                raise
+            return None
+        weakref.finalize(found, self._returned.append, size)
+        return found
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        """A page-locked copy; the tensor itself where there is no room for one."""
+        locked = self.like(tensor)
+        return tensor if locked is None else locked.copy_(tensor)
+
+    def _take(self, size: int) -> bool:
+        # Returned here, not where a tensor dies: that may be in the midst of these lines.
+        while self._returned:
+            self._used[self._returned.popleft()] -= 1
+        if self._used[size] == self._held[size]:  # no block of this size to use again
+            if self._total() + size > self.limit and self._held != self._used:
+                _drop_unused()
+                self._held = self._used.copy()
+            if self._total() + size > self.limit:
+                return False
+            self._held[size] += 1
+        self._used[size] += 1
+        return True
+
+    def _total(self) -> int:
+        return sum(size * count for size, count in self._held.items())
+
+
+_FROM_HOST, _TO_HOST = PageLocked(), PageLocked()
+
+
+def page_locked(tensor: Tensor) -> Tensor:
+    """A copy in page-locked memory, for `moved`; the tensor itself if that is used up."""
+    return _FROM_HOST.copy(tensor)
+
+
 def fetched(
     tensors: Sequence[Tensor], device: torch.device
 ) -> tuple[list[Tensor], torch.Event | None]:
     """Copies in the host's memory, and the event to wait for before reading them; None: ready.
 
-    Copies from a CUDA device are queued behind its other work, into page-locked memory.
+    Copies from a CUDA device are queued behind its other work, into page-locked memory. Where that
+    is used up, they are in other memory, and this waits for the device.
     """
     if device.type != "cuda":
         return [moved(tensor, "cpu") for tensor in tensors], None
     module: Any = torch.get_device_module(device)
-    copies = [_page_locked(tensor).copy_(tensor, non_blocking=True) for tensor in tensors]
+    copies = []
+    for tensor in tensors:
+        locked = _TO_HOST.like(tensor)
+        if locked is None:
+            copies.append(moved(tensor, "cpu"))
+        else:
+            copies.append(locked.copy_(tensor, non_blocking=True))
     arrived: torch.Event = module.Event()
     arrived.record(module.current_stream(device))
     return copies, arrived
@@ -78,3 +160,9 @@ def fetched(
 
 def _page_locked(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device="cpu", pin_memory=True)
+
+
+def _drop_unused() -> None:
+    """Return the page-locked memory that torch keeps for later to the system."""
+    drop: Any = getattr(torch._C, "_host_emptyCache", None)  # of builds for CUDA; 2.13 has more
+    (drop or torch.accelerator.empty_host_cache)()

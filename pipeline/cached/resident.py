@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from features.cache.reader import CacheReader
-from features.process.devices import moved
-from features.process.memory import available_bytes
+from features.process.devices import moved, page_locked
+from features.process.memory import available_bytes, out_of_memory
 from features.stream import Stream
 from pipeline.data.examples import Examples
 
@@ -124,8 +124,14 @@ def _resident(examples: Examples, device: str, part: float) -> Examples | None:
     needed = sum(_bytes(reader, ids) for reader in missing.values())
     if needed > part * free_bytes(device):
         return None
-    for key, reader in missing.items():
-        _held[key] = ResidentFrames(reader, ids, torch.device(device))
+    try:
+        for key, reader in missing.items():
+            _held[key] = ResidentFrames(reader, ids, torch.device(device))
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        release()  # the free memory is in pieces, or another program's by now
+        return None
     return dataclasses.replace(examples, residents={slot: _held[keys[slot]] for slot in keys})
 
 
@@ -160,7 +166,9 @@ def _upload(reader: CacheReader, ids: Sequence[str], total: int, device: torch.d
     longest = max(reader.length(id) for id in ids)
     size = min(max(longest, STAGING_BYTES // max(frame.nbytes, 1), 1), total + 1)
     dtype = torch.from_numpy(frame.reshape(-1)[:1].copy()).dtype
-    buffer = torch.empty((size, *frame.shape), dtype=dtype, pin_memory=device.type == "cuda")
+    buffer = torch.empty((size, *frame.shape), dtype=dtype)
+    if device.type == "cuda":
+        buffer = page_locked(buffer)
     host, filled, done = buffer.numpy(), 0, 0
     frames = torch.zeros((total + 1, *frame.shape), dtype=dtype, device=device)
     for id in ids:

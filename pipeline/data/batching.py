@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from features.corpus.manifest import Label
-from features.process.devices import device_threads
+from features.process.devices import device_threads, page_locked
 from features.stream import Stream
 from pipeline.data.dialogues import places_by_dialogue
 from pipeline.data.source import ExampleSource, T
@@ -135,10 +135,13 @@ def read_ahead(make: Callable[[T], Batch], members: Sequence[T]) -> Iterator[Bat
 
 
 def pinned(batch: Batch) -> Batch:
-    """The batch in page-locked memory: `to(device)` then returns before the copy is done."""
+    """The batch in page-locked memory: `to(device)` then returns before the copy is done.
+
+    What there is no room for stays where it is.
+    """
     streams = {
-        slot: Stream(stream.values.pin_memory(), stream.mask.pin_memory())
+        slot: Stream(page_locked(stream.values), page_locked(stream.mask))
         for slot, stream in batch.streams.items()
     }
-    labels = None if batch.labels is None else batch.labels.pin_memory()
+    labels = None if batch.labels is None else page_locked(batch.labels)
     return dataclasses.replace(batch, streams=streams, labels=labels)

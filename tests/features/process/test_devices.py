@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ from features.extraction.extractor import Extractor, Recipe, Tally
 from features.extraction.plan import ShardPlan
 from features.extraction.runner import Runner
 from features.process import devices
-from features.process.devices import device_threads, entered, fetched, moved
+from features.process.devices import PageLocked, device_threads, entered, fetched, moved
 from features.stream import Stream
+from pipeline.data.batching import pinned
 from pipeline.model.batch import Batch
 from pipeline.runs.job import repeatable
 from tests.conftest import ManifestMaker
+from tests.features.process.test_memory import SHORT_OF_MEMORY
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -126,6 +129,8 @@ def test_results_of_the_second_device_are_read_after_their_copy(
     assert not result.stream.mask.any()  # still on its way
     stream = result.wait()
     assert stream is not None
+    # A copy, since rows may be kept for the whole of a shard: page-locked memory is short.
+    assert stream.values.data_ptr() != result.stream.values.data_ptr()
     assert torch.equal(stream.values, expected.values)
     assert torch.equal(stream.mask, expected.mask)
     assert seen == [1]
@@ -184,6 +189,92 @@ def test_training_has_no_tf32() -> None:
                 if error is not None:
                     raise error
             assert tf32() == (True, True)
+
+
+def test_without_page_locked_memory_a_result_is_complete_at_once(
+    gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_TO_HOST", PageLocked(limit=8))
+    device, numbers = torch.device("cuda:1"), torch.arange(2.0)
+    (locked,), arrived = fetched((numbers,), device)
+    with entered(device):
+        assert arrived is not None
+        assert not locked.any()
+        (other,), _ = fetched((numbers,), device)  # the first one is still lent
+        assert torch.equal(other, numbers)
+        arrived.synchronize()
+    assert torch.equal(locked, numbers)
+    assert not gpus.queues[1]
+
+
+@pytest.fixture
+def locked_memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of all blocks that were made, or -1 where unused ones were dropped."""
+    made: list[int] = []
+    monkeypatch.setattr(devices, "_drop_unused", lambda: made.append(-1))
+
+    def make(tensor: Tensor) -> Tensor:
+        made.append(tensor.nbytes)
+        return torch.empty_like(tensor)
+
+    monkeypatch.setattr(devices, "_page_locked", make)
+    return made
+
+
+def test_page_locked_memory_has_a_limit(locked_memory: list[int]) -> None:
+    """Blocks count as torch rounds them up, and as long as it keeps them for later."""
+    lender = PageLocked(limit=64)
+    tensor = torch.arange(20, dtype=torch.uint8)  # in blocks of 32
+    first, second = lender.like(tensor), lender.like(tensor)
+    assert first is not None
+    assert second is not None
+    assert lender.like(tensor) is None
+    assert lender.copy(tensor) is tensor
+    assert lender.like(torch.empty(0)) is None
+    del first
+    assert torch.equal(lender.copy(tensor), tensor)  # in the first one's block
+    assert locked_memory == [20, 20, 20]
+    small = tensor[:5].clone()  # 8: there is room only if unused blocks are dropped
+    kept = [lender.like(small) for _ in range(5)]
+    assert [each is not None for each in kept] == [True] * 4 + [False]
+    assert locked_memory == [20, 20, 20, -1, 5, 5, 5, 5]
+    kept.clear()
+    del second
+    whole = lender.like(torch.empty(64, dtype=torch.uint8))
+    assert whole is not None
+    assert locked_memory[-2:] == [-1, 64]
+    assert lender.like(torch.empty(65, dtype=torch.uint8)) is None
+
+
+def test_memory_that_the_system_does_not_lock_is_done_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = list(SHORT_OF_MEMORY[3:4])
+
+    def refuse(_: Tensor) -> Tensor:
+        raise said[0]
+
+    monkeypatch.setattr(devices, "_page_locked", refuse)
+    lender = PageLocked(limit=64)
+    for _ in range(5):
+        assert lender.copy(numbers := torch.arange(10)) is numbers
+    said[0] = RuntimeError("invalid argument")
+    with pytest.raises(RuntimeError, match="invalid argument"):
+        lender.copy(torch.arange(5))
+
+
+def test_batches_and_inputs_are_made_in_page_locked_memory(locked_memory: list[int]) -> None:
+    tensor = torch.arange(3)
+    batch = Batch({"text": Stream(tensor, tensor > 1)}, tensor, ("a",))
+    found = pinned(batch)
+    assert locked_memory == [24, 3, 24]
+    assert found.labels is not None
+    assert found.labels is not tensor
+    assert torch.equal(found.labels, tensor)
+    assert torch.equal(found.streams["text"].mask, tensor > 1)
+    inputs = Inputs(("a",), {"x": tensor}).pin_memory()
+    assert torch.equal(inputs.tensors["x"], tensor)
+    assert locked_memory == [24, 3, 24, 24]
 
 
 def test_users_of_a_device_have_entered_it(gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,6 +349,21 @@ def test_results_of_a_gpu_are_complete_when_they_are_read() -> None:
         assert bool((copies[0] == 1).all())
         assert copies[0].is_pinned()
         assert bool((moved(ones * 2, "cpu") == 2).all())
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_gpu_locks_no_more_pages_than_its_limit() -> None:
+    """Sizes that grow and shrink, some lent at the same time; those of other tests count too."""
+    before = torch.cuda.host_memory_stats().get("allocated_bytes.current", 0)
+    lender, place, lent = PageLocked(limit=1 << 24), torch.device("cuda"), deque[Tensor](maxlen=3)
+    for size in (1 << 20, 5 << 20, 9 << 20, 3 << 20, 1 << 10, 16 << 20, 17 << 20, 2 << 20) * 3:
+        tensor = torch.randint(255, (size,), dtype=torch.uint8)
+        lent.append(lender.copy(tensor))
+        assert torch.equal(moved(lent[-1], place).cpu(), tensor)
+        held = torch.cuda.host_memory_stats()["allocated_bytes.current"]
+        assert held <= before + 2 * lender.limit  # a block is free once its copy is complete
+    assert not lender.copy(torch.empty(17 << 20, dtype=torch.uint8)).is_pinned()
 
 
 @pytest.mark.gpu

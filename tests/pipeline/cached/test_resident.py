@@ -26,6 +26,7 @@ from pipeline.model.base import Unit
 from pipeline.model.batch import Batch
 from pipeline.params.training import TrainParams
 from pipeline.runs.job import Job
+from tests.features.process.test_memory import SHORT_OF_MEMORY
 from tests.pipeline.training.test_loop import (
     CLASSES,
     job_of,
@@ -174,6 +175,27 @@ def test_what_does_not_fit_is_streamed(tmp_path: Path, monkeypatch: pytest.Monke
         assert bool(placed(examples, "cpu", part=0.5).residents) is fits
     assert not placed(examples, "cpu", part=0.0).residents
     assert not resident._held
+
+
+@pytest.mark.parametrize("error", [SHORT_OF_MEMORY[0], RuntimeError("shapes differ")])
+def test_what_does_not_fit_after_all_is_streamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The free memory may be in pieces, or another program's by then."""
+    upload, examples = resident._upload, examples_of(tmp_path)
+
+    def uploaded(*args: Any) -> torch.Tensor:
+        if resident._held:
+            raise error
+        return upload(*args)
+
+    monkeypatch.setattr(resident, "_upload", uploaded)
+    if error is SHORT_OF_MEMORY[0]:
+        assert not placed(examples, "cpu", part=0.5).residents
+        assert not resident._held
+    else:
+        with pytest.raises(RuntimeError, match="shapes differ"):
+            placed(examples, "cpu", part=0.5)
 
 
 def test_a_copy_that_is_there_needs_no_more_room(
