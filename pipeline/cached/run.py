@@ -36,7 +36,8 @@ def train_model(
 ) -> Path:
     """Train `models.<fusion>` on `corpus`; returns the run folder.
 
-    A run that was killed resumes where it was, and ends with the same files.
+    A run that was killed resumes where it was, and on a CPU ends with the same files
+    (`pipeline.runtime.checkpoints` says when on a GPU).
 
     Args:
         params: params.yaml.

@@ -1,7 +1,7 @@
 """Training jobs, one (seed, fold) each: what a job is, how it reports, and the files it writes.
 
-A job on caches computes with one thread and its own seeded generators, so that it gives the same
-bytes alone and side by side with others.
+A job on caches computes with one thread and its own seeded generators, so that on a CPU it gives
+the same bytes alone and side by side with others.
 """
 
 from __future__ import annotations

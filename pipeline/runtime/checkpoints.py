@@ -1,4 +1,7 @@
-"""Saves a training between two steps, a few checkpoints at most, and resumes it to the same bytes.
+"""Saves a training between two steps, a few checkpoints at most, and resumes it.
+
+On a CPU it then ends with the same bytes as if it had not been interrupted; on a GPU where all
+operations of the model have a deterministic algorithm (torch warns of others).
 
 In the folder of a seed and fold (`pipeline.runtime.resume`), `step_<n>.safetensors` is a training
 after n steps, and `best_<e>.safetensors` the weights of the best epoch that such a file names.
