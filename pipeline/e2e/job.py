@@ -1,7 +1,7 @@
 """One end-to-end training: a seed and a fold, from backbones and fusion to the files of its folder.
 
-It uses all cores, or the device, by itself, so trainings follow one another. On a CPU, with the same
-number of threads (torch's own: that of the cores, or OMP_NUM_THREADS), it gives the same bytes
+It uses all cores, or the device, by itself, so trainings follow one another. On a CPU, with the
+same number of threads (torch's own: that of the cores, or OMP_NUM_THREADS), it gives the same bytes
 again; on a GPU where all operations of the model have a deterministic algorithm.
 """
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -364,6 +366,41 @@ def test_a_gpu_locks_no_more_pages_than_its_limit() -> None:
         held = torch.cuda.host_memory_stats()["allocated_bytes.current"]
         assert held <= before + 2 * lender.limit  # a block is free once its copy is complete
     assert not lender.copy(torch.empty(17 << 20, dtype=torch.uint8)).is_pinned()
+
+
+CONTEXTS = """
+import sys, torch
+from pathlib import Path
+from features.backbone.entry import BackboneEntry
+from features.corpus.manifest import Manifest
+from features.extraction.extract import Options, extract
+from features.settings.locations import device, devices
+
+found = devices(",".join(sys.argv[2:])) if sys.argv[2:] else (device(),)
+assert not any(map(torch._C._cuda_hasPrimaryContext, range(torch.cuda.device_count()))), "asking"
+folder, options = Path(sys.argv[1]), Options(devices=found, batch_seconds=1.0)
+manifest, entry = Manifest.read(folder), BackboneEntry("tone", "tone", store_dtype="float32")
+done = extract(manifest, entry, folder / "out", store=folder / "store", options=options)
+assert done.computed == 4 and not done.rejected
+print([n for n in range(torch.cuda.device_count()) if torch._C._cuda_hasPrimaryContext(n)])
+"""
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_process_has_a_context_where_it_computes_and_nowhere_else(
+    make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
+    """The last GPU; the first one by default; and of several none, as other processes compute."""
+    last = torch.cuda.device_count() - 1
+    cases = [([str(last)], [last]), ([], [0]), (["0", str(last)], [])]
+    for number, (arguments, expected) in enumerate(cases):
+        folder = tmp_path / str(number)
+        make_manifest([0.5] * 4, shard_seconds=1.0).write(folder)
+        words = [sys.executable, "-c", CONTEXTS, str(folder), *arguments]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.splitlines()[-1] == str(expected)
 
 
 @pytest.mark.gpu

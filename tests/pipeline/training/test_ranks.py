@@ -26,7 +26,7 @@ from pipeline.runtime.launch import LAUNCH, joined, relaunch
 from pipeline.training.fitting import FillerBatch
 from pipeline.training.loop import begin as beginning
 from pipeline.training.loop import micro_step
-from pipeline.training.ranks import ALONE, Ranks
+from pipeline.training.ranks import ALONE, LostProcessError, Ranks
 from tests.conftest import ManifestMaker
 from tests.support.launched import (
     ACCELERATE,
@@ -185,3 +185,18 @@ def test_what_params_decide_is_not_for_the_launcher(
     monkeypatch.setenv(f"ACCELERATE_{name}", value)
     with pytest.raises(ParamsError, match=remedy), joined("cpu"):
         pass
+
+
+def test_too_little_memory_is_not_a_lost_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The buckets in which gradients are sent need memory too."""
+    ranks, said = Ranks(2, 0), [RuntimeError("CUDA error: out of memory")]
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise said[0]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        ranks.gather(1)
+    said[0] = RuntimeError("Connection closed by peer")
+    with pytest.raises(LostProcessError, match="process 0 of 2 waited for the others"):
+        ranks.gather(1)
