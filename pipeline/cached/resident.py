@@ -89,7 +89,7 @@ _held: dict[_Key, ResidentFrames] = {}
 
 
 def resident_part(device: str, processes: int = 1) -> float:
-    """Share of the device's free memory that each of several processes may use for copies."""
+    """Share of the device's memory that each of several processes may use for copies."""
     return 0.0 if torch.device(device).type == "cpu" else FREE_PART / processes
 
 
@@ -99,7 +99,7 @@ def placed(examples: Examples, device: str, *, part: float) -> Examples:
     Args:
         examples: Result of `join`.
         device: Device of the job.
-        part: Share of its free memory that copies may use; 0: none are made.
+        part: Share of its memory that copies may use; 0: none are made.
     """
     if part > 0 and (copies := _resident(examples, device, part)) is not None:
         return copies
@@ -122,7 +122,7 @@ def _resident(examples: Examples, device: str, part: float) -> Examples | None:
     missing = {keys[slot]: examples.readers[slot] for slot in keys if keys[slot] not in _held}
     # All slots or none: a batch is gathered either on the device or on the host.
     needed = sum(_bytes(reader, ids) for reader in missing.values())
-    if needed > part * free_bytes(device):
+    if needed > room(device, part):
         return None
     try:
         for key, reader in missing.items():
@@ -140,13 +140,20 @@ def release() -> None:
     _held.clear()
 
 
-def free_bytes(device: str) -> int:
-    """Free memory of a device; 0 if it is unknown."""
+def room(device: str, part: float) -> float:
+    """Bytes that the copies of one of several processes may take."""
+    free, total = memory_bytes(device)
+    # A share of all memory: of what is free, the last process would get less than the first.
+    return min(part * total, FREE_PART * free)
+
+
+def memory_bytes(device: str) -> tuple[int, int]:
+    """Free and total memory of a device; zeros if they are unknown."""
     kind = torch.device(device)
     if kind.type == "cpu":
-        return available_bytes()
+        return available_bytes(), available_bytes()
     memory: Any = getattr(torch.get_device_module(kind), "mem_get_info", None)
-    return 0 if memory is None else int(memory(kind)[0])
+    return (0, 0) if memory is None else memory(kind)
 
 
 def _bytes(reader: CacheReader, ids: Sequence[str]) -> int:

@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_streamed(tmp_path: Path, monkeypatch: pytest.Monke
         for slot, reader in examples.readers.items()
     )
     for free, fits in ((2 * needed, True), (2 * needed - 1, False)):
-        monkeypatch.setattr(resident, "free_bytes", lambda _, value=free: value)
+        monkeypatch.setattr(resident, "memory_bytes", lambda _, value=free: (value, value))
         release()
         assert bool(placed(examples, "cpu", part=0.5).residents) is fits
     assert not placed(examples, "cpu", part=0.0).residents
@@ -203,7 +203,7 @@ def test_a_copy_that_is_there_needs_no_more_room(
 ) -> None:
     examples = examples_of(tmp_path)
     assert placed(examples, "cpu", part=0.5).residents
-    monkeypatch.setattr(resident, "free_bytes", lambda _: 0)
+    monkeypatch.setattr(resident, "memory_bytes", lambda _: (0, 0))
     assert placed(examples, "cpu", part=0.5).residents
 
 
@@ -217,7 +217,17 @@ def test_an_accelerator_without_a_copy_is_fed_ahead(tmp_path: Path) -> None:
 def test_a_cpu_maps_and_processes_divide_a_device() -> None:
     assert resident_part("cpu") == 0
     assert resident_part("cuda:1") == resident.FREE_PART == 2 * resident_part("cuda", 2)
-    assert resident.free_bytes("cpu") > 0
+    assert min(resident.memory_bytes("cpu")) > 0
+
+
+def test_processes_that_come_later_have_as_much_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    part, copy, free = resident.FREE_PART / 10, 5, 100
+    for _ in range(10):
+        monkeypatch.setattr(resident, "memory_bytes", lambda _, value=free: (value, 100))
+        assert copy <= resident.room("cuda", part)
+        free -= copy
+    monkeypatch.setattr(resident, "memory_bytes", lambda _: (8, 100))
+    assert resident.room("cuda", part) < copy  # another program holds the rest
 
 
 class Silent:
@@ -226,7 +236,7 @@ class Silent:
 
 def test_a_device_of_unknown_memory_gets_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_device_module", lambda _: Silent)
-    assert resident.free_bytes("mps") == 0
+    assert resident.memory_bytes("mps") == (0, 0)
 
 
 @pytest.mark.parametrize("train", [{}, {"mixup": 0.3, "seqaug": 0.5}])
