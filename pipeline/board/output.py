@@ -24,10 +24,13 @@ def as_text(found: Sequence[Group], shown: Shown, metric: str) -> str:
         lines += [f"{group.corpus}{f' ({settings})' if settings else ''}", *_table(group, metric)]
         lines += [*notes(group, metric), ""]
     if not found:
-        lines += ["no experiment has results; `dvc exp run -S fusion=...` makes one", ""]
+        lines += ["no experiment has results; `heronry run MODEL` makes one", ""]
     if ascends(metric):
         lines.append(f"Less {metric} is better.")
     lines += [f"no results: {line}" for line in shown.without]
+    lines += [*shown.same, *shown.unreported]
+    if shown.elsewhere:
+        lines.append(f"{shown.elsewhere} more below other commits: --all-commits")
     return "\n".join(lines).rstrip()
 
 
@@ -60,6 +63,9 @@ def as_json(found: Sequence[Group], shown: Shown, metric: str) -> str:
             for group in found
         ],
         "without_results": shown.without,
+        "same_results": shown.same,
+        "unreported": shown.unreported,
+        "below_other_commits": shown.elsewhere,
     }
     return json.dumps(content, indent=2, ensure_ascii=False)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from features.errors import ParamsError
@@ -20,6 +21,7 @@ from pipeline.evaluation.identity import RunIdentity
 from pipeline.evaluation.statistics import ConfidenceInterval
 from pipeline.metrics import MONITORS
 from pipeline.params.recipes import settings
+from pipeline.params.selection import REGIMES
 from pipeline.report.metrics_json import METRICS, is_whole
 
 METRICS_FILE, PARAMS_FILE = f"reports/{METRICS}", "params.yaml"
@@ -30,6 +32,7 @@ _NO_SCORE = ("shard_seconds", "shard_characters", "allow_rejected")
 _LOWER = ("nll", "brier", "ece", "train_seconds", "parameters", "rejected", "dropped")
 _LOWER_ENDS = ("_sd", "_gap_gender")
 _HASH = 40  # letters of a commit's hash
+_RUN = "run.json"  # in each run folder
 UNKNOWN = "?"
 _VALID = "valid_"
 
@@ -72,17 +75,29 @@ class Row:
 
 @dataclass(frozen=True)
 class Shown:
-    """Rows with results, each result once, and a line for each experiment without results."""
+    """Rows with results, each result once, and what has none here.
+
+    Attributes:
+        rows: Experiments, commits and the workspace.
+        without: A line for each experiment without results.
+        same: A line for each experiment whose results are those of another one.
+        unreported: A line for each trained model of runs/ that no row is about.
+        elsewhere: Number of experiments that started from other commits and are not read.
+    """
 
     rows: tuple[Row, ...]
     without: tuple[str, ...]
+    same: tuple[str, ...] = ()
+    unreported: tuple[str, ...] = ()
+    elsewhere: int = 0
 
 
 def read_shown(shown: Sequence[Mapping[str, Any]]) -> Shown:
     """Rows from the content of `dvc exp show --json`.
 
     Rows with the same numbers to the last digit, seconds of training among them, are one run: the
-    experiment is kept rather than the commit or workspace that it was applied to.
+    experiment is kept rather than the commit or workspace that it was applied to. An experiment
+    whose results DVC's run-cache had is such a copy too.
     """
     rows: list[Row] = []
     without: list[str] = []
@@ -100,7 +115,35 @@ def read_shown(shown: Sequence[Mapping[str, Any]]) -> Shown:
         if row := _row(name[:7] if len(name) == _HASH else name, commit, {}, ran=False):
             commits.append(row)
     # DVC lists the workspace first; reversed, so that it is the copy of any commit.
-    return Shown(tuple(_each_once([*rows, *reversed(commits)])), tuple(without))
+    kept, copies = _each_once([*rows, *reversed(commits)])
+    experiments = {row.name for row in rows}
+    same = [
+        f"{copy.name}: the same run as {of.name}" for copy, of in copies if copy.name in experiments
+    ]
+    return Shown(tuple(kept), tuple(without), tuple(same))
+
+
+def with_unreported(shown: Shown, folder: Path) -> Shown:
+    """The same rows, with a line for each trained model that none of them is about.
+
+    An experiment overwrites reports/ in the workspace, so that the report of a model that
+    `dvc repro` trained before, such as that of `make run`, is no longer there.
+
+    Args:
+        shown: The rows.
+        folder: Folder of run folders, `<regime>/<corpus>/<fusion>`.
+    """
+    reported = {(row.regime, row.corpus, row.fusion) for row in shown.rows}
+    lines = []
+    for path in sorted(folder.glob(f"*/*/*/{_RUN}")):
+        regime, corpus, fusion, _ = path.relative_to(folder).parts
+        if (regime, corpus, fusion) not in reported:
+            setting = "" if regime == REGIMES[0] else f" -S regime={regime}"
+            lines.append(
+                f"{fusion} on {corpus} ({regime}) is trained, and in no report here: "
+                f"`heronry run {fusion} --corpus {corpus}{setting}` makes one"
+            )
+    return replace(shown, unreported=tuple(lines))
 
 
 def with_details(shown: Shown, metric: str, read: Callable[[str], Mapping[str, Any]]) -> Shown:
@@ -217,12 +260,18 @@ def _missing(name: str, state: Mapping[str, Any]) -> str:
     return f"{name}: metrics not available ({why}); `dvc exp pull <git remote> {name}` fetches them"
 
 
-def _each_once(rows: Sequence[Row]) -> Iterator[Row]:
-    seen: set[Hashable] = set()
+def _each_once(rows: Sequence[Row]) -> tuple[list[Row], list[tuple[Row, Row]]]:
+    """Rows whose results no former row has, and the others, each with the row that has them."""
+    seen: dict[Hashable, Row] = {}
+    kept, copies = [], []
     for row in rows:
         numbers = tuple(sorted(row.metrics.items()))
         # A row of an unknown run is a copy if any run has its numbers.
         run = (row.fusion, row.regime, row.test, numbers)
-        if run not in seen and not (row.fusion == UNKNOWN and numbers in seen):
-            seen |= {run, numbers}
-            yield row
+        of = seen.get(run) or (seen.get(numbers) if row.fusion == UNKNOWN else None)
+        if of is not None:
+            copies.append((row, of))
+        else:
+            seen |= {run: row, numbers: row}
+            kept.append(row)
+    return kept, copies

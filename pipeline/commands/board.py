@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import typer
 
 from features.errors import ParamsError
 from pipeline.board.details import read_details
 from pipeline.board.output import as_json, as_text
-from pipeline.board.rows import read_shown, with_details
+from pipeline.board.rows import read_shown, with_details, with_unreported
 from pipeline.board.ties import groups
 from pipeline.evaluation.rows import UNITS
 from pipeline.storage.dvc_command import dvc_output
+from pipeline.storage.experiments import below_other_commits
 
 SORTS = ("metric", "name", "fusion", "regime", "seeds", "seconds")
 
@@ -26,6 +29,8 @@ def board(
     if unit not in (None, *UNITS):
         raise ParamsError(f"--unit {unit!r}; expected one of {list(UNITS)}")
     words = ["exp", "show", "--json", *(["--all-commits"] if all_commits else [])]
-    shown = with_details(read_shown(json.loads(dvc_output(words))), metric, read_details)
+    shown = with_unreported(read_shown(json.loads(dvc_output(words))), Path("runs"))
+    shown = with_details(shown, metric, read_details)
+    shown = replace(shown, elsewhere=0 if all_commits else below_other_commits())
     found = groups(shown, metric, sort=sort, tests=not quick, unit=unit)
     typer.echo(as_json(found, shown, metric) if as_object else as_text(found, shown, metric))

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from features.errors import ParamsError
 from pipeline.board.details import read_details
 from pipeline.board.output import as_json, as_text
-from pipeline.board.rows import Row, Shown, ascends, read_shown, with_details
+from pipeline.board.rows import Row, Shown, ascends, read_shown, with_details, with_unreported
 from pipeline.board.ties import Group, Verdict, groups
 from pipeline.command_line.app import app
 from pipeline.evaluation.identity import RunIdentity
@@ -313,3 +313,43 @@ def test_json_states_whether_lower_is_better() -> None:
     group = Group("tones", {}, rows.rows, [Verdict(best=True, tie=None, basis="none")])
     assert json.loads(as_json([group], rows, "nll"))["better"] == "lower"
     assert json.loads(as_json([group], rows, "uar"))["better"] == "higher"
+
+
+def test_a_run_that_the_run_cache_had_is_named_beside_the_first_one() -> None:
+    """DVC restores its results, to the last digit, for an experiment of another name."""
+    rows = shown(experiment("a", 0.5), experiment("b", 0.7), experiment("c", 0.5), workspace=0.7)
+    assert [row.name for row in rows.rows] == ["a", "b"]
+    assert rows.same == ("c: the same run as a",)  # the workspace is no experiment
+    found = groups(rows, "uar", tests=False)
+    assert "\nc: the same run as a" in as_text(found, rows, "uar")
+    assert json.loads(as_json(found, rows, "uar"))["same_results"] == ["c: the same run as a"]
+
+
+def test_trained_models_without_a_report_are_named(tmp_path: Path) -> None:
+    """`make run` trains speech; `dvc exp run -S fusion=both` then overwrites its report."""
+    for run in ("cached/tones/speech", "cached/tones/both", "e2e/tones/speech"):
+        (tmp_path / run).mkdir(parents=True)
+        (tmp_path / run / "run.json").touch()
+    (tmp_path / "cached/tones/unfinished").mkdir()
+    rows = shown(experiment("a", 0.7, fusion="both"))
+    assert [row.name for row in rows.rows] == ["a", "workspace"]  # the workspace is of speech
+    rows = with_unreported(Shown(rows.rows[:1], ()), tmp_path)
+    ended = "is trained, and in no report here: `heronry run speech --corpus tones"
+    assert rows.unreported == (
+        f"speech on tones (cached) {ended}` makes one",
+        f"speech on tones (e2e) {ended} -S regime=e2e` makes one",
+    )
+    assert rows.unreported[0] in as_text(groups(rows, "uar", tests=False), rows, "uar")
+
+
+def test_experiments_below_other_commits_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.commands.board.below_other_commits", lambda: 11)
+    monkeypatch.setattr("pipeline.commands.board.dvc_output", lambda _: "[]")
+    text = CliRunner().invoke(app, ["board"], catch_exceptions=False).output
+    assert "11 more below other commits: --all-commits" in text
+    found = json.loads(CliRunner().invoke(app, ["board", "--json"]).output)
+    assert found["below_other_commits"] == 11
+    assert "below" not in CliRunner().invoke(app, ["board", "--all-commits"]).output
