@@ -1,6 +1,6 @@
 """Imported features, which are read instead of computed.
 
-`python -m pipeline cache import` checks arrays of any origin and writes them as sealed shards
+`heronry cache import` checks arrays of any origin and writes them as sealed shards
 (docs/format.md) into a folder, which `checkpoint` names: by its path, or by its name below
 HERONRY_CHECKPOINTS. Extraction copies them like all features, through the work store into the
 shards of the corpus. Their licence is unknown to heronry, and they cannot be tuned.
@@ -53,7 +53,7 @@ class Imported:
         if first is None:
             raise CheckpointError(
                 f"imported features {checkpoint!r} are not here; expected a folder of shards\n"
-                "  import them: python -m pipeline cache import CORPUS BACKBONE FROM; or put the "
+                "  import them: heronry cache import CORPUS BACKBONE FROM; or put the "
                 "folder below the one that HERONRY_CHECKPOINTS names"
             )
         self.reader = CacheReader(first.parent, verify=True)

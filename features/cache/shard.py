@@ -32,7 +32,7 @@ VERSION = 1
 HDF5_VERSION = "v110"  # oldest and newest allowed, so that newer libraries write the same bytes
 DTYPES = ("float16", "float32", "int16")
 DEVIATION = "compute_deviation"  # the one key of provenance in which shards may differ
-ADVICE = "run `python -m pipeline doctor --repair`, which moves {name} aside, then `dvc repro`"
+ADVICE = "run `heronry doctor --repair`, which moves {name} aside, then `dvc repro`"
 Array = NDArray[Any]
 
 

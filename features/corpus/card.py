@@ -1,7 +1,7 @@
 """Make the corpus card, `card.json`: description, contents, splits and oddities of a corpus.
 
 Layout: docs/design.md. Training and the report read it (`features.corpus.labels_folder`), and
-`python -m pipeline corpora NAME` prints it.
+`heronry corpora NAME` prints it.
 """
 
 from __future__ import annotations

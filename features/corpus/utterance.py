@@ -26,7 +26,7 @@ class Utterance:
         start: Seconds into the file at which the utterance begins; None for its beginning.
         stop: Seconds into the file at which it ends; None for its end.
         seconds: Duration in seconds, or None without audio.
-        bytes: Size of the file, for `python -m pipeline check`.
+        bytes: Size of the file, for `heronry check`.
         asr: Words from a speech recogniser, beside the reference in `text`, or None.
     """
 

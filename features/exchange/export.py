@@ -1,4 +1,4 @@
-"""Exports a cache to files of other formats: `python -m pipeline cache export`.
+"""Exports a cache to files of other formats: `heronry cache export`.
 
 npy:          a file for each utterance, and index.csv (id, file).
 safetensors:  a file for each shard, with a tensor for each utterance under its id; index.csv (id,

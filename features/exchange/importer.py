@@ -1,4 +1,4 @@
-"""Imports features made elsewhere as sealed shards: `python -m pipeline cache import`.
+"""Imports features made elsewhere as sealed shards: `heronry cache import`.
 
 Arrays are matched to the utterances of a prepared corpus by their ids, checked one by one, and
 written in manifest order into a folder of shards. A backbone of the kind `imported` reads that

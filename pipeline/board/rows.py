@@ -42,7 +42,7 @@ class Row:
     """An experiment, commit or workspace with results.
 
     Attributes:
-        name: Name of the experiment, branch or commit, as `python -m pipeline compare` takes it.
+        name: Name of the experiment, branch or commit, as `heronry compare` takes it.
         rev: Git revision, or `workspace`.
         fusion: Entry of `models`.
         regime: cached or e2e.

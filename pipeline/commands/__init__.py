@@ -1,1 +1,1 @@
-"""Commands of `python -m pipeline`: a module for each."""
+"""Commands of `heronry`: a module for each."""

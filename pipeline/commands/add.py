@@ -1,4 +1,4 @@
-"""`python -m pipeline add model text`: copy an entry of the catalogue into params.yaml."""
+"""`heronry add model text`: copy an entry of the catalogue into params.yaml."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _slot(backbone: str) -> str:
 def listing(raw: Mapping[str, Any]) -> Iterator[str]:
     """A line for each entry of the catalogue; those in params.yaml have an asterisk."""
     for what, section in SECTIONS.items():
-        yield f"{section} (python -m pipeline add {what} NAME)"
+        yield f"{section} (heronry add {what} NAME)"
         for name in catalogued(section):
             entry = catalogue_entry(section, name)
             slots = (entry.get(slot, "none") for slot in SLOTS)

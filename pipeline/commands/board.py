@@ -1,4 +1,4 @@
-"""`python -m pipeline board`: rank the experiments, and mark those that tie with the best one."""
+"""`heronry board`: rank the experiments, and mark those that tie with the best one."""
 
 from __future__ import annotations
 

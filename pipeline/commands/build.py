@@ -1,4 +1,4 @@
-"""`python -m pipeline build heron lpgnet`: extract what models need, without training them.
+"""`heronry build heron lpgnet`: extract what models need, without training them.
 
 The outputs are those of the extract stages of `dvc exp run -S fusion=heron`, so that a team mate
 who pulls them trains without a corpus and without a GPU.

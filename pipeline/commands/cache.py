@@ -1,4 +1,4 @@
-"""`python -m pipeline cache`: list, verify, prune, export and import features (docs/sharing.md)."""
+"""`heronry cache`: list, verify, prune, export and import features (docs/sharing.md)."""
 
 from __future__ import annotations
 

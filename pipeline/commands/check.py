@@ -1,4 +1,4 @@
-"""`python -m pipeline check`: report all problems of an experiment at once, before it runs.
+"""`heronry check`: report all problems of an experiment at once, before it runs.
 
 Checked are params.yaml, the folders and locks of this machine, and, for the selected experiment,
 the corpus, the model with its slots, the checkpoints, and the run that training starts from.

@@ -1,4 +1,4 @@
-"""`python -m pipeline compare`: compare runs with paired tests, and print or write the result."""
+"""`heronry compare`: compare runs with paired tests, and print or write the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline corpora`: list the corpora of params.yaml, or describe one by its card."""
+"""`heronry corpora`: list the corpora of params.yaml, or describe one by its card."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _row(name: str, mapping: Any) -> list[str]:
     try:
         entry = corpus_entry(name, mapping)
     except HeronryError:
-        return [name, kind, "wrong entry: python -m pipeline check"]
+        return [name, kind, "wrong entry: heronry check"]
     path = _card_path(name)
     try:
         card = read_card(path) if path.exists() else {}

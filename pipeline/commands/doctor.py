@@ -1,4 +1,4 @@
-"""`python -m pipeline doctor`: check that caches are intact and match params.yaml; repair them.
+"""`heronry doctor`: check that caches are intact and match params.yaml; repair them.
 
 A cache is read completely and compared with its format, with data/<corpus>/utterances, and with its
 entry of `backbones`. A checkpoint that changed under its name is only found by --weights, which
@@ -95,7 +95,7 @@ class Diagnosis:
         if not self.listed:
             return ". Delete the folder, or extract it again where params.yaml has its backbone"
         if fault.remedy in MENDED:
-            repair = f"python -m pipeline doctor --repair {self.cache.folder}"
+            repair = f"heronry doctor --repair {self.cache.folder}"
             return f". Run `{repair}`, then `dvc repro {self.stage}`"
         return f". Run `dvc repro {self.stage}`, with `--force --single-item` if DVC sees no change"
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline join`: join runs of one fold each into one table, and score them together.
+"""`heronry join`: join runs of one fold each into one table, and score them together.
 
 Where every fold has its own backbone, such as an encoder that was tuned on its training split, each
 fold is an experiment of its own (docs/adding.md, One tuned encoder a fold).
@@ -24,7 +24,7 @@ from pipeline.runs.layout import PREDICTIONS
 def join(runs: list[str], *, out: Path) -> None:
     """Join the test predictions of single folds into one table, and score them together.
 
-    The fold of each run is its position in the list. `python -m pipeline compare` takes the table.
+    The fold of each run is its position in the list. `heronry compare` takes the table.
     """
     if len(runs) < 2:
         raise ParamsError(f"join: given only {runs[0]!r}; expected the runs of two or more folds")

@@ -1,4 +1,4 @@
-"""`python -m pipeline plan`: what extraction would compute, and why, before it runs."""
+"""`heronry plan`: what extraction would compute, and why, before it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline schema`: write the schema by which editors complete and check params.yaml."""
+"""`heronry schema`: write the schema by which editors complete and check params.yaml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline share setup URL`: set up the DVC remote of a team (docs/remotes.md)."""
+"""`heronry share setup URL`: set up the DVC remote of a team (docs/remotes.md)."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def _expected_f1(guess: Floats, of_class: Floats, items: Floats) -> float:
         of_class: `[F]` test items of the class.
         items: `[F]` test items of all classes.
     """
-    # Imported here, since they take a second and `python -m pipeline` imports this module.
+    # Imported here, since they take a second and `heronry show` imports this module.
     from scipy.signal import fftconvolve
     from scipy.stats import binom
 

@@ -123,7 +123,7 @@ def tune_problems(given: Mapping[str, Any], where: str = "e2e") -> list[str]:
         return [
             # `quoted` puts quotes around it.
             f"{where}.init: given {shown}; expected {{run: {shown[1:-1] or 'RUN'}, sha256: ...}}: "
-            "with `sha256: null` e2e and `python -m pipeline check` say the hash to write"
+            "with `sha256: null` e2e and `heronry check` say the hash to write"
         ]
     found = problems(TuneParams, given, where)
     for name, record in (("init", InitRun), ("lora", LoraParams)):

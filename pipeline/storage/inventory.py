@@ -161,7 +161,7 @@ def _cache_folder(folder: Path, params: Params, needed: dict[str, tuple[str, ...
             shard = read_shard(path)  # one at a time: ids of millions are not kept
             found.add(shard)
     except (HeronryError, OSError, KeyError, ValueError) as error:
-        found.problem = f"unreadable, see `python -m pipeline cache verify {folder}` ({error})"
+        found.problem = f"unreadable, see `heronry cache verify {folder}` ({error})"
     return found
 
 

@@ -1,6 +1,6 @@
 """Compare the inputs of training with the lock files in Git, where DVC did not verify a pull.
 
-DVC compares pulled objects with their MD5 only for remotes with `verify`, which `python -m pipeline
+DVC compares pulled objects with their MD5 only for remotes with `verify`, which `heronry
 share setup` sets. Shards carry a checksum of their own, which finds damage but not forgery, and
 labels carry none. So where a project has a remote without `verify`, training reads its inputs once
 more and compares them with dvc.lock, which came by Git.
@@ -47,7 +47,7 @@ def check_locked(folders: Iterable[Path]) -> None:
             f"{folder} is not what dvc.lock says: MD5 {found}, expected {expected}"
             f"{_changed(folder, expected)}. It was changed here, or by a remote that DVC does not "
             f"verify ({', '.join(remotes)}): remove the folder and these objects, set the remote "
-            "up by `python -m pipeline share setup`, and pull again"
+            "up by `heronry share setup`, and pull again"
         )
 
 

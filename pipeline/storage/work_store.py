@@ -183,7 +183,7 @@ def _entries(params: Params) -> Iterator[BackboneEntry]:
         try:
             yield params.backbone(name)
         except ParamsError:
-            continue  # `python -m pipeline check` reports it
+            continue  # `heronry check` reports it
 
 
 def _named(folder: Path) -> list[Path]:

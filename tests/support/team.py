@@ -126,7 +126,7 @@ class Team:
         return team
 
     def add_remote(self, config: Path) -> None:
-        """What `python -m pipeline share setup` writes for a folder, without its round trip."""
+        """What `heronry share setup` writes for a folder, without its round trip."""
         text = config.read_text().replace("[core]\n", "[core]\n    remote = team\n")
         config.write_text(
             f"{text}['remote \"team\"']\n    url = {self.remote}\n    verify = true\n"

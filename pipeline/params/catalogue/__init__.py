@@ -1,1 +1,1 @@
-"""Entries that `python -m pipeline add` copies into params.yaml, one YAML file each."""
+"""Entries that `heronry add` copies into params.yaml, one YAML file each."""

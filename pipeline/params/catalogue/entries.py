@@ -1,6 +1,6 @@
 """Catalogue of the corpora, backbones and models that heronry knows, one YAML file an entry.
 
-params.yaml holds the entries that a project uses; `python -m pipeline add` copies others into it.
+params.yaml holds the entries that a project uses; `heronry add` copies others into it.
 A file `models/text.yaml` holds the key `text` with its settings, as it stands below `models`.
 """
 
@@ -51,7 +51,7 @@ def expected_entry(section: str, given: object, present: Collection[str]) -> str
         present: Names of the entries that params.yaml has.
 
     >>> expected_entry("models", "text", ["heron"])
-    "one of ['heron'], or `python -m pipeline add model text`, which the catalogue has"
+    "one of ['heron'], or `heronry add model text`, which the catalogue has"
     """
     expected = one_of(given, present)
     known = [name for name in catalogued(section) if name not in present]
@@ -61,5 +61,5 @@ def expected_entry(section: str, given: object, present: Collection[str]) -> str
         near = difflib.get_close_matches(given, known, n=1)
     # One word at most, as `add` has one for each section.
     for word in (word for word, plural in SECTIONS.items() if near and plural == section):
-        expected += f", or `python -m pipeline add {word} {near[0]}`, which the catalogue has"
+        expected += f", or `heronry add {word} {near[0]}`, which the catalogue has"
     return expected

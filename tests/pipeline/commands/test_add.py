@@ -1,4 +1,4 @@
-"""`python -m pipeline add` copies entries of the catalogue and leaves all else as it is."""
+"""`heronry add` copies entries of the catalogue and leaves all else as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline board`: rows, ranks, groups by test set, notes and experiments left out."""
+"""`heronry board`: rows, ranks, groups by test set, notes and experiments left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline build`: the stages it names, and the DVC commands it runs."""
+"""`heronry build`: the stages it names, and the DVC commands it runs."""
 
 from __future__ import annotations
 

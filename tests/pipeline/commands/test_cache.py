@@ -1,4 +1,4 @@
-"""`python -m pipeline cache import` prints what fits, and an entry that works."""
+"""`heronry cache import` prints what fits, and an entry that works."""
 
 from __future__ import annotations
 

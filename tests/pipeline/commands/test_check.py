@@ -1,4 +1,4 @@
-"""`python -m pipeline check` names every problem before anything runs."""
+"""`heronry check` names every problem before anything runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline compare`: sources of runs, its text, JSON and HTML, and what it refuses."""
+"""`heronry compare`: sources of runs, its text, JSON and HTML, and what it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline corpora`: the list and the cards of corpora, prepared or not."""
+"""`heronry corpora`: the list and the cards of corpora, prepared or not."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_line_for_each_corpus(mine: SmallCorpus) -> None:
         ["mine", "manifest", "yes", "found", "4", "2", "0.00", "official"],
         ["ravdess", "ravdess", "no", "set HERONRY_RAVDESS_ROOT", "-", "-", "-", "speaker_split"],
         ["demo", "demo", "no", "generated", "-", "-", "-", "official"],
-        ["odd", "manifest", "wrong entry: python -m pipeline check"],
+        ["odd", "manifest", "wrong entry: heronry check"],
     ]
     # Columns stand below each other.
     assert len({line.rindex(f"  {row[2]}") for line, row in zip(lines, cells, strict=True)}) == 1

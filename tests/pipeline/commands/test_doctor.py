@@ -1,4 +1,4 @@
-"""`python -m pipeline doctor`: every kind of damage and staleness is found, with its remedy."""
+"""`heronry doctor`: every kind of damage and staleness is found, with its remedy."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_flipped_bit_is_reported_with_utterance_and_remedy() -> None:
     flip_frame(HERE / "shard-00000.h5")
     line = said()
     assert f"bad  {HERE}/shard-00000.h5: is damaged (frames of ['u1'])" in line
-    assert f"`python -m pipeline doctor --repair {HERE}`, then `dvc repro {STAGE}`" in line
+    assert f"`heronry doctor --repair {HERE}`, then `dvc repro {STAGE}`" in line
     assert line.count("\n") == 1  # and nothing about rows that are missing because of it
 
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline plan`: the forecast of an extraction, and its reason."""
+"""`heronry plan`: the forecast of an extraction, and its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline share setup`: the files it writes, the round trip, no secret in Git."""
+"""`heronry share setup`: the files it writes, the round trip, no secret in Git."""
 
 from __future__ import annotations
 

@@ -62,9 +62,9 @@ def test_backbones_of_models_are_in_the_catalogue() -> None:
 @pytest.mark.parametrize(
     ("section", "given", "told"),
     [
-        ("models", "text", "['heron'], or `python -m pipeline add model text`, which"),
-        ("corpora", "ravdes", "or `python -m pipeline add corpus ravdess`, which the"),
-        ("backbones", "hubert", "or `python -m pipeline add backbone hubert`, which"),
+        ("models", "text", "['heron'], or `heronry add model text`, which"),
+        ("corpora", "ravdes", "or `heronry add corpus ravdess`, which the"),
+        ("backbones", "hubert", "or `heronry add backbone hubert`, which"),
         ("models", "heroin", "['heron'] (did you mean 'heron'?)"),
         ("models", "nothing alike", "one of ['heron']"),
         ("models", None, "one of ['heron']"),
@@ -75,16 +75,16 @@ def test_backbones_of_models_are_in_the_catalogue() -> None:
 def test_what_is_expected_names_the_command(section: str, given: object, told: str) -> None:
     found = expected_entry(section, given, ["heron"])
     assert told in found
-    assert ("pipeline add" in found) == ("pipeline add" in told)
+    assert ("heronry add" in found) == ("heronry add" in told)
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"fusion": "spectral"}, "`python -m pipeline add model spectral`"),
-        ({"corpus": "meld"}, "`python -m pipeline add corpus meld`"),
-        ({"models": {"heron": {"speech": "hubert"}}}, "`python -m pipeline add backbone hubert`"),
-        ({"models": {"heron": {"asr": "minilm_asr"}}}, "`python -m pipeline add backbone minilm_a"),
+        ({"fusion": "spectral"}, "`heronry add model spectral`"),
+        ({"corpus": "meld"}, "`heronry add corpus meld`"),
+        ({"models": {"heron": {"speech": "hubert"}}}, "`heronry add backbone hubert`"),
+        ({"models": {"heron": {"asr": "minilm_asr"}}}, "`heronry add backbone minilm_a"),
     ],
 )
 def test_a_selection_from_the_catalogue_names_the_command(

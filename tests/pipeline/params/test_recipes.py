@@ -30,7 +30,7 @@ def test_recipe_fits_the_known_entries(name: str) -> None:
 def test_entries_that_params_lack_are_named() -> None:
     recipe = read_recipe("ravdess_folds", ROOT / "recipes")
     (found,) = lacking_entries(recipe, read_params_file(SHIPPED))
-    assert "`python -m pipeline add corpus ravdess`" in found
+    assert "`heronry add corpus ravdess`" in found
     assert lacking_entries(recipe, known_raw()) == []
 
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline cache list`: sizes, the models that need each cache, damaged folders."""
+"""`heronry cache list`: sizes, the models that need each cache, damaged folders."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_damaged_cache_does_not_hide_the_others() -> None:
     Path("cache/.quarantine/tones").mkdir(parents=True)
     lines = run("list").output.splitlines()
     assert lines[1].startswith("tones   old ")
-    assert "not in params.yaml; unreadable, see `python -m pipeline cache verify" in lines[1]
+    assert "not in params.yaml; unreadable, see `heronry cache verify" in lines[1]
     assert lines[2].startswith("tones   tone ")
     assert lines[3].startswith("total   2 caches")
     assert len(lines) == 6

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.dvc]
 TARGETS = ("stages/prepare/dvc.yaml:prepare@tones", EXTRACT.format("tone"))
 FOLDERS = ("data/tones/utterances", "data/tones/labels", "cache/tones/tone")
 SHARD = "cache/tones/tone/shard-00001.h5"
-# As `python -m pipeline share` does it, without what the other commands import.
+# As `heronry share` does it, without what the other commands import.
 SHARE = "import sys; from pipeline.commands.share import app; app(sys.argv[1:])"
 # `dvc push`, killed as upload number 4 begins.
 KILLED = """
