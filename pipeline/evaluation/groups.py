@@ -20,6 +20,7 @@ import numpy as np
 
 from pipeline.evaluation.rows import Flags, Ints, RunRows
 from pipeline.evaluation.statistics import (
+    LEAST_CLUSTERS,
     ConfidenceInterval,
     Intervals,
     Scores,
@@ -138,12 +139,15 @@ class Grouping:
             "text_probe", "lexical".
         groups: Groups in order of name, or of duration.
         gaps: Gaps by metric; empty with fewer than two groups that have intervals.
+        common: Classes that gaps are scored over, since all these groups hold them; empty if all
+            of them hold the same classes anyway.
         unknown: Number of test utterances whose group the corpus does not state.
     """
 
     field: str
     groups: tuple[UtteranceGroup, ...]
     gaps: Mapping[str, Gap]
+    common: tuple[str, ...]
     unknown: int
 
 
@@ -181,7 +185,7 @@ def measure(
         return Measured(group, {})
     found = {key: float(value.mean()) for key, value in scores(matrices.sum(1)).items()}
     group = replace(group, scores=found)
-    if min(speakers, clusters) < MINIMUM_SPEAKERS:
+    if speakers < MINIMUM_SPEAKERS or clusters < LEAST_CLUSTERS:
         return Measured(group, {})
     draws = resample(matrices, scores)
     intervals = {key: percentile_interval(of) for key, of in draws.items()}
@@ -208,10 +212,17 @@ def grouping(
     ordered = sorted(found) if order is None else [name for name in order if name in found]
     flags = {name: np.array([each == name for each in names], bool) for name in ordered}
     measured = [measure(rows, name, keep) for name, keep in flags.items()]
+    compared = [each for each in measured if each.draws]
+    common = _common_classes(rows, [flags[each.group.name] for each in compared])
+    if common:  # or a group would look worse for holding a class that is hard to predict
+        held = np.array([label.label in common for label in rows.utterances], bool)
+        again = [measure(rows, each.group.name, flags[each.group.name] & held) for each in compared]
+        compared = [each for each in again if each.draws]
     return Grouping(
         field=field,
         groups=tuple(each.group for each in measured),
-        gaps=_gaps([each for each in measured if each.draws]),
+        gaps=_gaps(compared),
+        common=common,
         unknown=sum(name is None for name in names),
     )
 
@@ -231,6 +242,18 @@ def _band(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return [name for name, start in BANDS.items() if seconds >= start][-1]
+
+
+def _common_classes(rows: RunRows, groups: Sequence[Flags]) -> tuple[str, ...]:
+    """Classes that all of several groups hold; empty if all of them hold the same classes."""
+    held = [
+        {label.label for label, keep in zip(rows.utterances, flags, strict=True) if keep}
+        for flags in groups
+    ]
+    if len(held) < 2 or all(each == held[0] for each in held):
+        return ()
+    common = set.intersection(*held)
+    return tuple(name for name in rows.classes if name in common)
 
 
 def _gaps(measured: Sequence[Measured]) -> dict[str, Gap]:

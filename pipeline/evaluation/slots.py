@@ -5,13 +5,23 @@ Both are read from the run folder (`pipeline.evaluation.run_folder`); a run with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from pipeline.evaluation.groups import Measured, UtteranceGroup, measure
 from pipeline.evaluation.rows import Flags, RunRows
 from pipeline.evaluation.statistics import ConfidenceInterval, percentile_interval
 from pipeline.metrics import MONITORS
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Difference of two scores on the same utterances, with its paired interval."""
+
+    value: float
+    interval: ConfidenceInterval | None
 
 
 @dataclass(frozen=True)
@@ -22,19 +32,13 @@ class Probe:
         slot: Slot whose features the probe reads.
         whole: Scores on all test utterances.
         neutral: Scores on the lexically neutral ones; None where these are unknown.
+        gains: The model's scores minus the probe's, by metric.
     """
 
     slot: str
     whole: UtteranceGroup
     neutral: UtteranceGroup | None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A condition's score minus that of the model itself, paired; below 0 is a loss."""
-
-    value: float
-    interval: ConfidenceInterval | None
+    gains: Mapping[str, Difference]
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,31 @@ def probes(rows: RunRows, neutral: Flags | None) -> tuple[Probe, ...]:
         rows: All test rows.
         neutral: `[U]` lexically neutral utterances; None where these are unknown.
     """
-    found = []
-    for slot in rows.jobs[0].probes:
+    slots = list(rows.jobs[0].probes)
+    if not slots:
+        return ()
+    model, found = measure(rows, "", least=1), []
+    for slot in slots:
         guesses = rows.probe_predictions(slot)
         part = None if neutral is None else measure(rows, slot, neutral, predictions=guesses).group
-        found.append(Probe(slot, measure(rows, slot, predictions=guesses, least=1).group, part))
+        whole = measure(rows, slot, predictions=guesses, least=1)
+        found.append(Probe(slot, whole.group, part, _differences(model, whole)))
     return tuple(found)
+
+
+def gains_over_majority(rows: RunRows, majority: Sequence[str]) -> Mapping[str, Difference]:
+    """The model's scores minus those of the most frequent class, by metric.
+
+    Args:
+        rows: All test rows.
+        majority: The most frequent class in the training split of each fold.
+    """
+    guess = [rows.classes.index(name) for name in majority]
+    guesses = np.concatenate([np.full(job.test.sum(), guess[job.fold]) for job in rows.jobs])
+    return _differences(
+        measure(rows, "", least=1),
+        measure(rows, "majority", predictions=guesses, least=1),
+    )
 
 
 def conditions(rows: RunRows, neutral: Flags | None) -> tuple[Condition, ...]:

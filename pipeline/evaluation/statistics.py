@@ -25,6 +25,9 @@ DRAWS = 2000
 LEVEL = 0.95
 FEW_CLUSTERS = 20
 """Below this number of clusters percentile intervals are known to be too narrow."""
+LEAST_CLUSTERS = 5
+"""Below this number a report gives no interval: two clusters have only 3 different draws, four 35,
+and the ends of the interval are then the scores of single clusters."""
 
 Statistic = Callable[[Matrices], Mapping[str, Floats]]
 """Function from `[..., K, K]` to named values `[...]`."""

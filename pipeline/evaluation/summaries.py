@@ -13,7 +13,13 @@ import numpy as np
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.evaluation.statistics import ConfidenceInterval, Intervals, Scores, bootstrap
+from pipeline.evaluation.statistics import (
+    LEAST_CLUSTERS,
+    ConfidenceInterval,
+    Intervals,
+    Scores,
+    bootstrap,
+)
 from pipeline.metrics import (
     MONITORS,
     Counts,
@@ -34,7 +40,7 @@ class Summary:
 
     Attributes:
         value: Mean over seeds, folds pooled.
-        interval: Interval of `value`; None for fewer than two clusters.
+        interval: Interval of `value`; None for fewer than `LEAST_CLUSTERS` clusters.
         sd: Standard deviation over seeds (of S - 1); None for one seed.
         fold_mean: Mean over seeds and folds of each fold's score; None for one fold.
         fold_sd: Standard deviation over folds (of F - 1) of the mean over seeds; None for one fold.
@@ -85,14 +91,41 @@ class JobScores:
     temperature: float | None
 
 
+@dataclass(frozen=True)
+class ClusterScores:
+    """Scores of one cluster (speaker or dialogue), means over seeds."""
+
+    name: str
+    utterances: int
+    scores: Scores
+
+
 def intervals_of(rows: RunRows) -> Intervals:
-    """Intervals by metric and by key of a class's F1; empty for one cluster."""
+    """Intervals by metric and by key of a class's F1; empty below `LEAST_CLUSTERS` clusters."""
+    if rows.clusters.number < LEAST_CLUSTERS:
+        return {}
     names = f1_names(rows.classes)
 
     def statistic(of: Matrices) -> dict[str, Floats]:
         return scores(of) | dict(zip(names, np.moveaxis(class_values(of)[1], -1, 0), strict=True))
 
     return bootstrap(rows.matrices(), statistic)
+
+
+def cluster_scores(rows: RunRows) -> tuple[ClusterScores, ...]:
+    """Scores of each cluster by itself, where they are too few for an interval; else none."""
+    if rows.clusters.number >= LEAST_CLUSTERS:
+        return ()
+    names = [str(getattr(label, rows.clusters.unit)) for label in rows.utterances]
+    matrices = rows.matrices()  # clusters in order of name
+    return tuple(
+        ClusterScores(
+            name=name,
+            utterances=names.count(name),
+            scores={key: float(value.mean()) for key, value in scores(matrices[:, c]).items()},
+        )
+        for c, name in enumerate(sorted(set(names)))
+    )
 
 
 def job_confusions(run: RunFolder) -> Counts:

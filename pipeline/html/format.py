@@ -57,6 +57,17 @@ def quantity(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """Seconds in the unit that a reader would use.
+
+    >>> duration(45), duration(109.4), duration(7200)
+    ('45 s', '1.8 min', '2.0 h')
+    """
+    if seconds < 60:
+        return f"{seconds:g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
 def shared_speakers_note(shared: int, unit: str, *, p: bool = False) -> str:
     """A warning where speakers occur in several resampled units; empty otherwise.
 

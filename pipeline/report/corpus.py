@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from features.corpus.leak_gate import read_leaks
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.html.format import dash, quantity
+from pipeline.html.format import dash, duration, quantity
 
 LISTED = 20
 """Entries of a list that are shown."""
@@ -66,9 +66,8 @@ def audio_facts(card: Mapping[str, Any]) -> dict[str, str]:
     facts = {}
     lengths = card.get("durations") or {}
     if lengths:
-        hours = f"{lengths['total'] / 3600:.2f} hours"
         seconds = " / ".join(f"{lengths[name]:.2f}" for name in ("min", "median", "max"))
-        facts["audio"] = f"{hours}; shortest, median, longest: {seconds} s"
+        facts["audio"] = f"{duration(lengths['total'])}; shortest, median, longest: {seconds} s"
     for name, key, unit in (
         ("sample rates", "sample_rates_hz", " Hz"),
         ("channels", "channels", ""),
@@ -87,10 +86,14 @@ def label_counts(card: Mapping[str, Any], fold: int) -> list[list[object]]:
         [name, *(f"{of.get(name, 0):,}" for of in by_split.values())] for name in card["classes"]
     ]
     rows.append(["all utterances", *(f"{sum(of.values()):,}" for of in by_split.values())])
-    for key in ("speakers", "hours"):
-        values = _of_fold(card.get(key), fold)
-        if values:
-            rows.append([key, *(dash(values.get(split)) for split in by_split)])
+    speakers, hours = (_of_fold(card.get(key), fold) for key in ("speakers", "hours"))
+    if speakers:
+        rows.append(["speakers", *(dash(speakers.get(split)) for split in by_split)])
+    if hours:
+        lengths = (hours.get(split) for split in by_split)
+        rows.append(
+            ["audio", *(dash(None if each is None else duration(3600 * each)) for each in lengths)]
+        )
     genders = _of_fold(card.get("genders"), fold)
     # a gender may occur in one split alone
     for name in dict.fromkeys(name for of in genders.values() for name in of):

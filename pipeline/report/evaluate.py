@@ -28,9 +28,10 @@ from pipeline.evaluation.lexical import lexical
 from pipeline.evaluation.predictions import write_csv_predictions, write_parquet_predictions
 from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.evaluation.slots import conditions, probes
+from pipeline.evaluation.slots import conditions, gains_over_majority, probes
 from pipeline.evaluation.summaries import (
     class_scores,
+    cluster_scores,
     intervals_of,
     job_confusions,
     job_scores,
@@ -97,7 +98,7 @@ def _report(run: RunFolder, card: Mapping[str, Any], labels: Sequence[Label]) ->
     confusions, by_job = rows.matrices().sum(1), job_confusions(run)
     intervals, calibration = intervals_of(rows), calibrate(run.jobs)
     train, test = (class_counts(run, known, split) for split in ("train", "test"))
-    words = lexical(rows, labels)
+    words, guesses = lexical(rows, labels), baselines(train, test, run.classes)
     return Report(
         run=run,
         card=card,
@@ -109,11 +110,13 @@ def _report(run: RunFolder, card: Mapping[str, Any], labels: Sequence[Label]) ->
         speakers=len({label.speaker for label in rows.utterances}),
         left_out=sum(label.id in run.dropped and "test" in label.splits for label in labels),
         clusters=rows.clusters,
+        cluster_scores=cluster_scores(rows),
         summaries=summaries(confusions, by_job, intervals),
         classes=class_scores(run, confusions, intervals),
         seeds=seed_scores(run, confusions, by_job),
         jobs=job_scores(run, by_job, calibration),
-        baselines=baselines(train, test, run.classes),
+        baselines=guesses,
+        gains=gains_over_majority(rows, guesses.majority_classes),
         calibration=calibration,
         groupings=(*known_groupings(rows), *words.groupings),
         speaker_spread=speaker_spread(rows),

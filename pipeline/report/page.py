@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from features.corpus import label_checks
 from pipeline.evaluation import calibration, groups, statistics
 from pipeline.evaluation.groups import UtteranceGroup
 from pipeline.html import plots
-from pipeline.html.format import number, shared_speakers_note
+from pipeline.html.format import duration, number
 from pipeline.html.pages import page_environment
-from pipeline.report import clips, corpus, figures, sources
+from pipeline.report import clips, corpus, figures, settings, sources, summary
 from pipeline.report.model_card import NAME as MODEL_CARD
 from pipeline.report.records import Report
 from pipeline.runs.head import read_head
 
 SECTIONS = {
+    "summary": "Summary",
     "scores": "Scores",
     "curves": "Training curves",
     "confusion": "Confusion",
@@ -44,6 +44,8 @@ SECTIONS = {
     "machine": "Machine and commit",
 }
 """Title by id of each section, in order."""
+FOLDED = ("seeds", "neutral", "slots", "data", "dropped", "machine")
+"""Sections that open on a click; the summary has what is wrong in them."""
 _NEUTRAL = {"lexical": "neutral", "words": "ambiguous", "text_probe": "neutral"}
 """Name of the lexically neutral group by field, in order of preference."""
 
@@ -56,7 +58,7 @@ def page(report: Report) -> str:
     """
     title = f"{report.run.fusion} on {report.run.corpus}"
     whole = _TEMPLATES.get_template("report.html")
-    return whole.render(title=title, sections=SECTIONS, **view_of(report))
+    return whole.render(title=title, sections=SECTIONS, folded=FOLDED, **view_of(report))
 
 
 def view_of(report: Report) -> dict[str, Any]:
@@ -100,11 +102,12 @@ _TEMPLATES = page_environment(
     corpus=corpus,
     figures=figures,
     groups=groups,
-    label_checks=label_checks,
     mean_sd=_mean_sd,
     neutral_group=_neutral_group,
     plots=plots,
-    shared_speakers_note=shared_speakers_note,
+    duration=duration,
+    settings=settings,
     sources=sources,
     statistics=statistics,
+    summary=summary,
 )

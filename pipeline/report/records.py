@@ -22,9 +22,15 @@ from pipeline.evaluation.errors import WorstErrors
 from pipeline.evaluation.groups import Grouping, SpeakerSpread
 from pipeline.evaluation.rows import Clusters
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.evaluation.slots import Condition, Probe
+from pipeline.evaluation.slots import Condition, Difference, Probe
 from pipeline.evaluation.statistics import Intervals
-from pipeline.evaluation.summaries import ClassScores, JobScores, SeedScores, Summary
+from pipeline.evaluation.summaries import (
+    ClassScores,
+    ClusterScores,
+    JobScores,
+    SeedScores,
+    Summary,
+)
 from pipeline.metrics import Counts, Floats
 
 
@@ -37,18 +43,20 @@ class Report:
         card: card.json of the corpus.
         labels: Labels of the whole corpus.
         metrics: Numbers of metrics.json and details.json (pipeline.report.metrics_json).
-        intervals: Intervals by key in `metrics`, F1 of classes included; empty for one cluster.
+        intervals: Intervals by key in `metrics`, F1 of classes included; empty for few clusters.
         confusions: `[S, K, K]` counts of the test rows of all folds, true classes in rows.
         shares: `[K, K]` share of each true class that each class was predicted for, all seeds.
         speakers: Number of speakers of the test rows.
         left_out: Number of test utterances without a prediction, as some slot has no features of
             them.
         clusters: Units that the bootstrap draws.
+        cluster_scores: Scores of each of them, where they are too few for intervals; else empty.
         summaries: Summaries by metric, in order of importance.
         classes: Scores in order of `run.classes`.
         seeds: Scores in order of `run.seeds`.
         jobs: Scores in order of `run.jobs`.
         baselines: Chance-level scores.
+        gains: The model's scores minus those of the majority class, by metric.
         calibration: Calibration of the test probabilities.
         groupings: Groups by gender, duration, ..., as far as the corpus has them.
         speaker_spread: Accuracy by speaker.
@@ -67,11 +75,13 @@ class Report:
     speakers: int
     left_out: int
     clusters: Clusters
+    cluster_scores: tuple[ClusterScores, ...]
     summaries: Mapping[str, Summary]
     classes: tuple[ClassScores, ...]
     seeds: tuple[SeedScores, ...]
     jobs: tuple[JobScores, ...]
     baselines: Baselines
+    gains: Mapping[str, Difference]
     calibration: Calibration
     groupings: tuple[Grouping, ...]
     speaker_spread: SpeakerSpread

@@ -150,7 +150,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_report_is_complete_and_right(project: Project) -> None:
     metrics = project.metrics()
     assert metrics["accuracy"] > 0.9
-    assert metrics["accuracy_low"] <= metrics["accuracy"] <= metrics["accuracy_high"]
+    assert "accuracy_low" not in metrics  # two speakers of the test split are too few
     assert metrics["seeds"] == 2
     with (project.root / "reports/predictions.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
@@ -205,14 +205,14 @@ def test_edits_train_again_what_they_can_change_and_nothing_else(project: Projec
 def test_dvc_shows_metrics_plots_and_experiments(project: Project) -> None:
     shown = json.loads(project.run("dvc", "metrics", "show", "--json").partition("\n")[0])
     found = shown[""]["data"]["reports/metrics.json"]["data"]
-    assert set(found) == {*KEYS, *HEADLINE}
+    assert set(found) == {*KEYS, *HEADLINE} - {"macro_f1_low", "macro_f1_high"}
     project.run(
         "dvc", "exp", "run", "--temp", "-n", "other", "-S", "seeds=1", "-S", "train.lr=2e-3"
     )
     header, *rows = project.run("dvc", "exp", "show", "--only-changed", "--csv").splitlines()
     assert {"train.lr", "train_seconds"} < set(header.split(","))
     assert len(header.split(",")) <= 40
-    assert any(",other," in row for row in rows)
+    assert any("other" in row.split(",")[:2] for row in rows)
     said = project.run("dvc", "plots", "diff", "HEAD", "other", "--json").partition("\n")[0]
     plots = json.loads(said)["data"]
     titles = ("Training loss", "Validation loss", "Validation weighted F1", "Confusion")
@@ -220,7 +220,10 @@ def test_dvc_shows_metrics_plots_and_experiments(project: Project) -> None:
     for title in titles[:3]:
         (curves,) = plots[title]
         assert set(curves["revisions"]) == {"HEAD", "other"}
-        assert '"color": {"field": "rev"' in curves["content"]
+        content = curves["content"]
+        content = content if isinstance(content, dict) else json.loads(content)
+        assert content["encoding"]["color"]["field"] == "rev"
+        assert {row["rev"] for row in content["data"]["values"]} == {"HEAD", "other"}
     ignored = project.run("dvc", "plots", "diff", "HEAD", "other")
     assert "dvc_plots" in ignored
     assert (

@@ -19,7 +19,7 @@ from tests.support.fake_run import FakeRun, rows_of
 
 @pytest.fixture
 def rows(tmp_path: Path) -> RunRows:
-    return rows_of(FakeRun(tmp_path, folds=3, each=20, facts=True).write())
+    return rows_of(FakeRun(tmp_path, folds=3, speakers=24, each=20, facts=True).write())
 
 
 def spoiled(rows: RunRows, women_right: float, men_right: float) -> RunRows:
@@ -70,6 +70,27 @@ def test_a_planted_gap_is_found_and_chance_is_not_called_one(rows: RunRows) -> N
     assert alike.gaps["accuracy"].difference.low < 0
     # highest minus lowest is above 0 by definition
     assert alike.gaps["accuracy"].interval.low >= 0
+
+
+def test_gaps_are_over_the_classes_that_both_groups_hold(rows: RunRows) -> None:
+    """Men never say "sad", which is always predicted wrongly: that is no gap between people."""
+    sad, other = rows.classes.index("sad"), rows.classes.index("angry")
+    gender = by_gender(rows)
+    names = [
+        None if label.label == "sad" and name == "male" else name
+        for label, name in zip(rows.utterances, gender, strict=True)
+    ]
+    predictions = np.where(rows.labels == sad, other, rows.labels)
+    found = grouping(replace(rows, predictions=predictions), "gender", names)
+    assert found is not None
+    assert found.common == ("angry", "happy", "neutral")
+    female, male = found.groups
+    assert female.scores["uar"] == pytest.approx(0.75, abs=1e-12)
+    assert male.scores["uar"] == 1
+    assert (found.gaps["uar"].value, found.gaps["accuracy"].value) == (0, 0)
+    whole = grouping(rows, "gender", gender)
+    assert whole is not None
+    assert whole.common == ()
 
 
 def test_the_whole_is_one_group_with_the_intervals_of_the_run(rows: RunRows) -> None:
@@ -141,7 +162,7 @@ def test_known_groupings_are_those_the_labels_speak_of(tmp_path: Path, rows: Run
 
 def test_speakers_are_ranked_by_accuracy(rows: RunRows) -> None:
     found = speaker_spread(rows)
-    assert (len(found.speakers), found.too_few) == (9, 0)
+    assert (len(found.speakers), found.too_few) == (24, 0)
     values = [speaker.accuracy for speaker in found.speakers]
     assert values == sorted(values)
     assert (found.lowest, found.highest) == (values[0], values[-1])

@@ -69,10 +69,16 @@ def test_the_corpus_section_says_what_differs_from_the_published(tmp_path: Path)
     found = words(section("data", card=card, leaks=leaks))
     for part in (
         *("four classes", "exc happy", "xxx left out", "5,531 utterances, Table 1", "a note"),
-        *("speaker 19: 1 of 2", "and 2 more", "5e" * 32, "2.00 hours", "0.50 / 2.00 / 30.00 s"),
+        *(
+            "speaker 19: 1 of 2",
+            "and 2 more",
+            "5e" * 32,
+            "2.0 h; shortest",
+            "0.50 / 2.00 / 30.00 s",
+        ),
         *(
             "16000 Hz (3 files), 44100 Hz (1 file)",
-            "hours 1.5 0.25 0.25",
+            "audio 1.5 h 15.0 min 15.0 min",
             "speakers, female 2 0 0",
         ),
         "the file is empty 4",

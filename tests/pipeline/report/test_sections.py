@@ -21,7 +21,7 @@ from tests.support.pages import section_words
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """Three folds, two seeds, and all that a corpus and a run may say."""
     root = tmp_path_factory.mktemp("whole")
-    fake = FakeRun(root, folds=3, each=20, facts=True, extras=True).write()
+    fake = FakeRun(root, folds=3, speakers=12, each=20, facts=True, extras=True).write()
     return evaluate(fake.run, fake.data)
 
 
@@ -49,7 +49,7 @@ def test_every_baseline_stands_beside_the_score(whole: Report) -> None:
 
 def test_without_probes_and_folds_it_says_so(bare: Report) -> None:
     found = section_words("scores", bare)
-    assert "this run holds none" in found
+    assert "this run has none" in found
     assert "Mean over folds" not in found
 
 
@@ -62,10 +62,12 @@ def test_one_vs_rest_accuracy_is_explained_by_what_is_shown(whole: Report) -> No
 
 
 def test_intervals_say_what_they_are_over(whole: Report, bare: Report) -> None:
-    assert "bootstrap over 5 dialogues" in section_words("scores", whole)
-    assert "Only 3 speakers: the true interval is likely wider" in section_words("scores", bare)
-    alone = replace(bare, intervals={})
-    assert "No intervals: all test utterances are of one speaker" in section_words("scores", alone)
+    assert "bootstrap over 6 dialogues" in section_words("scores", whole)
+    assert "Only 6 dialogues in the test split: the true intervals" in section_words(
+        "scores", whole
+    )
+    assert "Only 3 speakers in the test split: too few" in section_words("scores", bare)
+    assert "bootstrap" not in section_words("scores", bare)
     shared = replace(whole, clusters=replace(whole.clusters, shared_speakers=2))
     note = "Some dialogues share speakers (2 speakers in several)"
     assert note in section_words("scores", shared)
@@ -92,15 +94,18 @@ def test_classes(whole: Report) -> None:
     found = section_words("classes", whole)
     for of in whole.classes:
         assert f"{of.name} {of.precision:.3f} {of.recall:.3f} {of.f1:.3f}" in found
-        assert f"{of.ovr_accuracy:.3f} {of.support}" in found
+        assert of.f1_interval is not None
+        interval = f"{of.f1_interval.low:.3f} – {of.f1_interval.high:.3f}"
+        assert f"{of.f1:.3f} {interval} {of.support}" in found
+        assert f"{of.name} {of.ovr_accuracy:.3f}" in found
 
 
-def test_splits_that_lack_a_class_are_named_beside_its_score(bare: Report) -> None:
+def test_splits_that_lack_a_class_are_named_in_the_summary(bare: Report) -> None:
     (counts,) = bare.card["counts"]
     lacking = {**counts, "train": counts["train"] | {"sad": 0}}
-    found = section_words("classes", replace(bare, card={**bare.card, "counts": [lacking]}))
+    found = section_words("summary", replace(bare, card={**bare.card, "counts": [lacking]}))
     assert "train has no utterance of the class 'sad': a model cannot learn it" in found
-    assert "has no utterance" not in section_words("classes", bare)
+    assert "has no utterance" not in section_words("summary", bare)
 
 
 def test_curves_have_a_description(whole: Report) -> None:

@@ -83,7 +83,7 @@ def test_experiments_travel_with_their_metrics(team: Team, bob: Member) -> None:
     assert (row["name"], row["fusion"], row["corpus"]) == ("first", "speech", "tones")
     metrics = bob.metrics()
     assert row["uar"] == metrics["uar"]
-    assert row["interval"] == [metrics["uar_low"], metrics["uar_high"]]
+    assert row["interval"] is None  # two speakers of the test split are too few
     assert row["seconds"] == metrics["train_seconds"]
     assert row["differing"] == {}
 

@@ -1,0 +1,141 @@
+"""What the page says first: how the score compares, what the slots are worth, all warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from features.corpus.label_checks import lacking_classes, lacking_lines
+from pipeline.evaluation.calibration import Calibration
+from pipeline.evaluation.rows import Clusters
+from pipeline.evaluation.run_folder import RunFolder
+from pipeline.evaluation.slots import Condition, Difference, Probe
+from pipeline.evaluation.statistics import FEW_CLUSTERS, LEAST_CLUSTERS
+from pipeline.html.format import number, quantity, shared_speakers_note
+from pipeline.report.records import Report
+from pipeline.report.sources import noticed_by_reason, noticed_in
+
+MAIN = "uar"
+"""Metric that the summary compares by: it weighs all classes alike."""
+_WITHOUT = "without_"  # how the conditions that drop a slot begin
+
+
+@dataclass(frozen=True)
+class SlotWorth:
+    """A slot's features alone and the model without them; None where the run did not test it."""
+
+    slot: str
+    probe: Probe | None
+    without: Condition | None
+
+
+def best_probe(report: Report) -> Probe | None:
+    """The linear probe with the highest score; the first of equals; None without probes."""
+    return max(report.probes, key=lambda probe: probe.whole.scores[MAIN], default=None)
+
+
+def slot_title(run: RunFolder, slot: str) -> str:
+    """A slot with its backbone and layer, such as "nonverbal (whisper_tiny_en_mid, layer 2)"."""
+    entry = run.slots.get(slot)
+    if entry is None:
+        return slot
+    layer = (entry.get("provenance") or {}).get("layer")
+    of_layer = f", layer {layer}" if isinstance(layer, int) and layer >= 0 else ""
+    return f"{slot} ({entry['backbone']}{of_layer})"
+
+
+def verdict(found: Difference) -> str:
+    """What a paired difference shows.
+
+    >>> verdict(Difference(0.1, None))
+    'too few speakers or dialogues to tell'
+    """
+    if found.interval is None:
+        return "too few speakers or dialogues to tell"
+    if found.interval.low > 0:
+        return "a gain"
+    return "a loss" if found.interval.high < 0 else "no gain shown"
+
+
+def slots_worth(report: Report) -> list[SlotWorth]:
+    """What is known of each slot in use, in order of run.json; empty if nothing is."""
+    probes = {probe.slot: probe for probe in report.probes}
+    without = {condition.name: condition for condition in report.conditions}
+    return [
+        SlotWorth(slot, probes.get(slot), without.get(_WITHOUT + slot))
+        for slot in dict.fromkeys((*report.run.slots, *probes))
+        if slot in probes or _WITHOUT + slot in without
+    ]
+
+
+def warnings(report: Report, head: Mapping[str, Any]) -> list[str]:
+    """All that a reader should know before trusting the scores, but for leaks.
+
+    Args:
+        report: The report.
+        head: Content of run.json.
+    """
+    return list(_warnings(report, head))
+
+
+def _warnings(report: Report, head: Mapping[str, Any]) -> Iterator[str]:
+    run, card = report.run, report.card
+    yield from few_clusters(report.clusters)
+    absent = [of.name for of in report.classes if not of.support]
+    if absent:
+        yield f"Absent from the test labels: {', '.join(absent)}. UAR and macro F1 leave them out."
+    yield from lacking_lines(lacking_classes(card.get("counts") or []))
+    if run.dropped:
+        yield (
+            f"{len(run.dropped):,} of {quantity(run.utterances + len(run.dropped), 'utterance')} "
+            f"rejected for lack of features in some slot, {report.left_out:,} of them of the test "
+            "split: they are neither trained on nor scored."
+        )
+    if card.get("rejected"):
+        count = quantity(card["rejected"], "utterance")
+        yield f"{count} of the corpus rejected when it was prepared."
+    noticed = {id for id, _, _ in noticed_in(head)}
+    if noticed:
+        slot, notice, _ = noticed_by_reason(head)[0]
+        yield (
+            f"{quantity(len(noticed), 'utterance')} used in part, as the features leave out the "
+            f"rest, most often {slot}: {notice}."
+        )
+    yield from _calibration(report.calibration)
+    yield from head.get("warnings") or ()
+    yield from card.get("warnings") or ()
+    if card.get("differences"):
+        yield f"{quantity(len(card['differences']), 'count')} of the corpus not as published."
+    if (head.get("environment") or {}).get("dirty"):
+        yield "Trained with changes that were not committed: the commit does not identify the code."
+
+
+def few_clusters(clusters: Clusters) -> Iterator[str]:
+    """Warnings on few speakers or dialogues, and on speakers that several dialogues share."""
+    count = quantity(clusters.number, clusters.unit)
+    if clusters.number < LEAST_CLUSTERS:
+        yield (
+            f"Only {count} in the test split: too few for intervals (at least {LEAST_CLUSTERS}), "
+            "and for a statement about others."
+        )
+    elif clusters.number < FEW_CLUSTERS:
+        yield f"Only {count} in the test split: the true intervals are likely wider."
+    note = shared_speakers_note(clusters.shared_speakers, clusters.unit)
+    if note and clusters.number >= LEAST_CLUSTERS:
+        yield note
+
+
+def _calibration(found: Calibration) -> Iterator[str]:
+    if found.after is None:
+        return
+    worse = [
+        f"{title} {number(before)} becomes {number(after)}"
+        for title, before, after in (
+            ("log-likelihood loss", found.before.nll, found.after.nll),
+            ("ECE", found.before.ece, found.after.ece),
+        )
+        if after > before
+    ]
+    if worse:
+        yield f"Temperature scaling makes the test probabilities worse: {', '.join(worse)}."
