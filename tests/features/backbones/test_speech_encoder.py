@@ -157,6 +157,26 @@ def test_masked_group_norm_needs_little_more_than_its_result(
     assert peak_bytes(normed) > 4 * batch.nbytes  # for gradients
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_masked_group_norm_on_a_gpu_needs_little_more_than_its_result() -> None:
+    """And gives what it gives in one piece there, and on a CPU, to rounding."""
+    torch.manual_seed(0)
+    masked, lengths = MaskedGroupNorm.like(nn.GroupNorm(512, 512)).cuda(), [96_000, 60_000]
+    batch = torch.randn(2, 512, 96_000, device="cuda")
+    with masked.given(torch.tensor(lengths, device="cuda")):
+        whole = masked(batch).detach()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        with torch.inference_mode():
+            blocks = masked(batch)
+        assert torch.cuda.max_memory_allocated() - before < 2.5 * batch.nbytes
+    assert torch.allclose(blocks, whole, atol=1e-5)
+    with masked.cpu().given(torch.tensor(lengths)), torch.inference_mode():
+        assert torch.allclose(blocks.cpu(), masked(batch.cpu()), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("variant", "normalized"), [("hubert_group", True), ("wavlm_group", False)]
 )

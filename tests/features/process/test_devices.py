@@ -25,7 +25,14 @@ from features.extraction.extractor import Extractor, Recipe, Tally
 from features.extraction.plan import ShardPlan
 from features.extraction.runner import Runner
 from features.process import devices
-from features.process.devices import PageLocked, device_threads, entered, fetched, moved
+from features.process.devices import (
+    PageLocked,
+    device_threads,
+    entered,
+    fetched,
+    full_float32,
+    moved,
+)
 from features.stream import Stream
 from pipeline.data.batching import pinned
 from pipeline.model.batch import Batch
@@ -366,6 +373,29 @@ def test_a_gpu_locks_no_more_pages_than_its_limit() -> None:
         held = torch.cuda.host_memory_stats()["allocated_bytes.current"]
         assert held <= before + 2 * lender.limit  # a block is free once its copy is complete
     assert not lender.copy(torch.empty(17 << 20, dtype=torch.uint8)).is_pinned()
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_products_on_a_gpu_are_rounded_only_outside() -> None:
+    torch.manual_seed(0)
+    values = torch.randn(1, 256, 256, device="cuda")
+    kernel = torch.randn(256, 256, 3, device="cuda")
+    products: list[Callable[[Tensor, Tensor], Tensor]] = [
+        lambda x, k: x @ k[..., 0],
+        torch.nn.functional.conv1d,
+    ]
+    for product in products:
+        exact = product(values.double(), kernel.double())
+        errors = []
+        with tf32_on():
+            for context in (full_float32(), repeatable("cuda"), contextlib.nullcontext()):
+                with context:
+                    found = product(values, kernel)
+                errors.append(float((found - exact).norm() / exact.norm()))
+        assert max(errors[:2]) < 1e-6
+        if torch.cuda.get_device_capability() >= (8, 0):
+            assert errors[2] > 1e-5  # so the switch was worth it
 
 
 CONTEXTS = """
