@@ -91,7 +91,8 @@ def test_few_speakers_have_scores_of_their_own_and_no_interval(
         mean = sum(of_seeds) / len(of_seeds)
         assert cluster.scores["uar"] == pytest.approx(mean, abs=1e-12)
         assert f"{cluster.name} {cluster.utterances} {cluster.scores['accuracy']:.3f}" in found
-    assert "too few speakers or dialogues to tell" in found
+    assert "The test split has 3 speakers: too few to show a gain or a loss" in found
+    assert "95 % interval" not in found
     assert "Only 3 speakers in the test split: too few for intervals (at least 5)" in found
 
 
