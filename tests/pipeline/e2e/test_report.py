@@ -75,7 +75,9 @@ def test_a_run_that_trains_nothing_reports_what_the_cached_one_reports(
     reports = [evaluate(run, Path("data/mine/labels")) for run in (CACHED, RUN)]
     printed = [section_words("robustness", report) for report in reports]
     assert printed[0] == printed[1]
-    tuned = ["those of the tuned networks" in section_words("scores", report) for report in reports]
+    tuned = [
+        "those of the fine-tuned networks" in section_words("scores", report) for report in reports
+    ]
     assert tuned == [False, True]
     for name in ("without text", "without speech", "without prosody", "shuffled text", "(ASR)"):
         assert name in printed[0]
