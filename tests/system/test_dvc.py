@@ -24,6 +24,8 @@ from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]
 SOURCE = ROOT
+# Lock files are those of `make run` in the checkout under test.
+IGNORED = shutil.ignore_patterns("__pycache__", "dvc.lock")
 COPIED = ("docs", "features", "pipeline", "stages", "dvc.yaml", ".dvcignore", ".gitignore")
 PREPARE = "stages/prepare/dvc.yaml:prepare@tones"
 CLASSES = {"low": 150.0, "middle": 600.0, "high": 2400.0}
@@ -38,7 +40,7 @@ class Project:
             source, target = SOURCE / name, root / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, target, ignore=IGNORED)
             else:
                 shutil.copy(source, target)
         self.corpus = root.parent / "corpus"
@@ -74,6 +76,11 @@ class Project:
     def metrics(self) -> dict[str, Any]:
         """All numbers of the report in the workspace."""
         return read_all(self.root / "reports")
+
+    def restore(self) -> None:
+        """Settings and results as committed, whatever another test ran last."""
+        self.git("reset", "-q", "--hard")
+        self.run("dvc", "repro", "-q")
 
     def params(self, **changes: Any) -> None:
         path = self.root / "params.yaml"
@@ -148,6 +155,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_report_is_complete_and_right(project: Project) -> None:
+    project.restore()
     metrics = project.metrics()
     assert metrics["accuracy"] > 0.9
     assert "accuracy_low" not in metrics  # two speakers of the test split are too few
@@ -203,6 +211,7 @@ def test_edits_train_again_what_they_can_change_and_nothing_else(project: Projec
 
 
 def test_dvc_shows_metrics_plots_and_experiments(project: Project) -> None:
+    project.restore()
     shown = json.loads(project.run("dvc", "metrics", "show", "--json").partition("\n")[0])
     found = shown[""]["data"]["reports/metrics.json"]["data"]
     assert set(found) == {*KEYS, *HEADLINE} - {"macro_f1_low", "macro_f1_high"}
