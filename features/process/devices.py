@@ -11,7 +11,7 @@ import contextlib
 import threading
 import weakref
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from features.process.memory import out_of_memory
 
+GENERATORS = ("rng.cpu", "rng.cuda")  # names of torch's generators in steps and checkpoints
 PAGE_LOCKED_BYTES = 512 << 20  # most that a process locks for copies to devices, and for those back
 
 
@@ -166,3 +167,18 @@ def _drop_unused() -> None:
     """Return the page-locked memory that torch keeps for later to the system."""
     drop: Any = getattr(torch._C, "_host_emptyCache", None)  # of builds for CUDA; 2.13 has more
     (drop or torch.accelerator.empty_host_cache)()
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """States of torch's generators: `rng.cpu`, and on a CUDA device `rng.cuda`."""
+    states = {"rng.cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["rng.cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_generators(device: torch.device, states: Mapping[str, Tensor]) -> None:
+    """Set the generators to what `generator_states` returned; other names are ignored."""
+    torch.set_rng_state(states["rng.cpu"])
+    if "rng.cuda" in states:
+        torch.cuda.set_rng_state(states["rng.cuda"], device)

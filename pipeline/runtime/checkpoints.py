@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -32,6 +31,7 @@ from torch import Tensor
 from features.files.json_text import parse_json
 from features.files.reading import check_regular
 from features.files.writing import follow_umask, replacing
+from features.process.devices import GENERATORS, generator_states, set_generators
 from pipeline.runtime.resume import NAME
 from pipeline.training.loop import device_of
 from pipeline.training.state import CurrentEpoch, Epoch, Training, load_trainable, trainable_state
@@ -40,7 +40,6 @@ SAVE_SECONDS = 5.0  # between two checkpoints: a shorter training is repeated as
 SAVE_SHARE = 0.03  # largest share of the time of a training that saving may take
 UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError)  # what damage raises
 STEP, BEST = "step_*.safetensors", "best_*.safetensors"
-GENERATORS = ("rng.cpu", "rng.cuda")
 
 
 class Checkpoints:
@@ -242,9 +241,7 @@ def restore_tensors(training: Training, tensors: Mapping[str, Tensor]) -> None:
     # Groups hold the protocol, which a new optimiser has; the rate is set before each step.
     optimizer = training.optimizer
     optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-    torch.set_rng_state(own["rng.cpu"])
-    if "rng.cuda" in own:
-        torch.cuda.set_rng_state(own["rng.cuda"], device_of(training.model))
+    set_generators(device_of(training.model), own)
     if not known:
         ranks.seed_others(tensors["rng.cpu"].tolist())
 
@@ -253,10 +250,7 @@ def _own_tensors(training: Training) -> dict[str, Tensor]:
     tensors = {f"model.{name}": value for name, value in trainable_state(training.model).items()}
     for index, state in training.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-    tensors["rng.cpu"] = torch.get_rng_state()
-    if device_of(training.model).type == "cuda":
-        tensors["rng.cuda"] = torch.cuda.get_rng_state(device_of(training.model))
-    return tensors
+    return tensors | generator_states(device_of(training.model))
 
 
 def _numbered(name: str, number: int) -> str:

@@ -34,6 +34,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from features.corpus.manifest import Label
 from features.errors import HeronryError, ParamsError
+from features.process.devices import generator_states, set_generators
 from features.process.memory import Shape, smallest
 from pipeline.data.batching import batch_count, ordered_batches, shuffled_batches
 from pipeline.data.source import ExampleSource
@@ -316,7 +317,7 @@ class Step:
             if isinstance(module, _BatchNorm) and module.training
             for buffer in module.buffers()
         ]
-        self._before: tuple[list[Tensor], list[Tensor]] = [], []
+        self._before: tuple[dict[str, Tensor], list[Tensor]] = {}, []
 
     def __bool__(self) -> bool:
         """Whether it has any batch."""
@@ -451,21 +452,6 @@ def scored(batch: Batch, logits: Tensor) -> tuple[Tensor, Tensor]:
         return logits, batch.labels
     known = batch.labels >= 0
     return logits[known], batch.labels[known]
-
-
-def generator_states(device: torch.device) -> list[Tensor]:
-    """States of torch's generators: that of the CPU, and that of a CUDA device."""
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
-
-
-def set_generators(device: torch.device, states: Sequence[Tensor]) -> None:
-    """Set the generators to the states that `generator_states` returned."""
-    torch.set_rng_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)
 
 
 def device_of(model: FusionModel) -> torch.device:
