@@ -33,10 +33,10 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks._cache_costs import descriptors, verify_growth, write_rounds
-from benchmarks._contenders import PEERS, Contender, Gather, Heronry, Rows, Setup
-from benchmarks._page_cache import disk_bytes, evicted
-from benchmarks._rounds import interleave, ratio
+from benchmarks.shared.cache_costs import descriptors, verify_growth, write_rounds
+from benchmarks.shared.contenders import PEERS, Contender, Gather, Heronry, Rows, Setup
+from benchmarks.shared.page_cache import disk_bytes, evicted
+from benchmarks.shared.rounds import interleave, ratio
 from features.cache.reader import Access
 
 BATCH = 32

@@ -38,13 +38,13 @@ import typer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._clips import between, make_clips
-from benchmarks._flops import Matmul
-from benchmarks._networks import write_speech
-from benchmarks._our_tuning import TuneTask, first_loss, settings, train_ours
-from benchmarks._peer_tuning import peer_loss, train_peer
-from benchmarks._rounds import interleave, ratio
 from benchmarks.memory import alone, peak_mib
+from benchmarks.shared.clips import between, make_clips
+from benchmarks.shared.flops import Matmul
+from benchmarks.shared.networks import write_speech
+from benchmarks.shared.our_tuning import TuneTask, first_loss, settings, train_ours
+from benchmarks.shared.peer_tuning import peer_loss, train_peer
+from benchmarks.shared.rounds import interleave, ratio
 from features.backbone.entry import BackboneEntry
 
 GOALS = "goals: same batches >= 1.0, epoch >= 1.3, memory <= 1.0"

@@ -4,10 +4,11 @@
         [--dtype float32] [--clips 8] [--seconds 5] [--rounds 3]
 
 Both read the same WAV files and the same weights, random but of real architecture and size
-(benchmarks/_networks.py); what they make is compared first. Loading weights is not timed.
+(benchmarks/shared/networks.py); what they make is compared first. Loading weights is not timed.
 
-- `ratio_to_peer`: seconds of the loop of benchmarks/_peer_extraction.py over ours: above 1, ours is
-  faster. Ours hashes files and flushes the disk; the loop computes in float32, ours in `--dtype`.
+- `ratio_to_peer`: seconds of the loop of benchmarks/shared/peer_extraction.py over ours: above 1,
+  ours is faster. Ours hashes files and flushes the disk; the loop computes in float32, ours in
+  `--dtype`.
 - `fraction_of_peak`: floating-point operations that the clips need, each alone (Whisper: of its
   windows of 30 s), over those of a large matrix product in the same dtype in the same time. It is
   timed in each round, since machines are noisy.
@@ -36,13 +37,13 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks._clips import between, make_clips
-from benchmarks._flops import Matmul, flops_of_all
-from benchmarks._networks import NETWORKS
-from benchmarks._our_extraction import Ours, Task
-from benchmarks._peer_extraction import Peer, compare
-from benchmarks._rounds import interleave, ratio
 from benchmarks.memory import alone, peak_mib
+from benchmarks.shared.clips import between, make_clips
+from benchmarks.shared.flops import Matmul, flops_of_all
+from benchmarks.shared.networks import NETWORKS
+from benchmarks.shared.our_extraction import Ours, Task
+from benchmarks.shared.peer_extraction import Peer, compare
+from benchmarks.shared.rounds import interleave, ratio
 from features.backbone.entry import BackboneEntry
 
 DEFAULT = {"cpu": "hubert-base,whisper-tiny", "cuda": "hubert-base,whisper-tiny,whisper-large-v3"}
@@ -56,7 +57,7 @@ Row = dict[str, Any]
 
 def main(
     *,
-    backbones: Annotated[str, typer.Option(help="Some of benchmarks/_networks.py.")] = "",
+    backbones: Annotated[str, typer.Option(help="Some of benchmarks/shared/networks.py.")] = "",
     clips: Annotated[int, typer.Option(help="0: 8 on a CPU, 512 elsewhere.", min=0)] = 0,
     seconds: Annotated[str, typer.Option(help="Of a clip; `2-8` for ragged ones.")] = "5",
     rounds: Annotated[int, typer.Option(help="How often each runs.", min=3)] = 3,

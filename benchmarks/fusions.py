@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks._random_weights import SUFFIX, make_checkpoint, with_random_weights
+from benchmarks.shared.random_weights import SUFFIX, make_checkpoint, with_random_weights
 from features.corpus.manifest import Manifest
 from features.extraction.extract import extract
 from features.files.records import read_json, write_json

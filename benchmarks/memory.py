@@ -19,8 +19,8 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
-from benchmarks._clips import make_clips
-from benchmarks._networks import write_speech
+from benchmarks.shared.clips import make_clips
+from benchmarks.shared.networks import write_speech
 from features.backbone.entry import BackboneEntry
 from features.corpus.manifest import Manifest
 from features.extraction.extract import extract

@@ -3,8 +3,8 @@
     python -m benchmarks.scaling_costs [--json] [--hours 100]
 
 An hour is taken as 720 utterances of 5 s with 75 characters each. Bytes come from the arithmetic of
-features/extraction/forecast.py. Operations are those that benchmarks/_flops.py counted for a clip
-of 5 s (in benchmarks/results/*-extraction-cpu.json); of networks that are not there they are
+features/extraction/forecast.py. Operations are those that benchmarks/shared/flops.py counted for a
+clip of 5 s (in benchmarks/results/*-extraction-cpu.json); of networks that are not there they are
 counted here, without computing anything. Hours of two cores come from the rates in that file; of
 networks that are not there, by operations from the rate of their like. Hours of a GPU are an
 estimate and no
@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._networks import whisper_config
+from benchmarks.shared.networks import whisper_config
 from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
 from features.corpus.manifest import Manifest
 from features.extraction.forecast import cache_bytes

@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks._sharing_project import MIB, LargeProject, SmallProject, size_of
+from benchmarks.shared.sharing_project import MIB, LargeProject, SmallProject, size_of
 
 ROUNDS = 5  # of what takes seconds and changes nothing
 LINKS = ("reflink", "hardlink", "symlink", "copy")

@@ -15,7 +15,7 @@ turns, since machines are noisy.
 - `side_by_side`: the same jobs one after the other, over as many processes as cores; the start of
   the processes (importing torch) is part of it.
 - `accelerator`: on a host that has one (`HERONRY_DEVICE`, else cuda), ways to feed it and to share
-  it among seeds: `benchmarks._device_ways`.
+  it among seeds: `benchmarks.shared.device_ways`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks._device_ways import reading_ways, seeds_ways
-from benchmarks._rounds import interleave, ratio
-from benchmarks._training_inputs import (
+from benchmarks.shared.device_ways import reading_ways, seeds_ways
+from benchmarks.shared.rounds import interleave, ratio
+from benchmarks.shared.training_inputs import (
     CLASSES,
     epoch_seconds,
     make_caches,

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from benchmarks._clips import between, make_clips
 from benchmarks.gpu.part import Bench, Report, SkippedError
+from benchmarks.shared.clips import between, make_clips
 from features.backbone.base import Inputs, module_of
 from features.backbone.entry import BackboneEntry
 from features.cache.reader import CacheReader

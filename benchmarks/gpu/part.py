@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from benchmarks._networks import NETWORKS, SMALL_SPEECH, Network, small, write_speech
-from benchmarks._our_tuning import settings
-from benchmarks._rounds import interleave
+from benchmarks.shared.networks import NETWORKS, SMALL_SPEECH, Network, small, write_speech
+from benchmarks.shared.our_tuning import settings
+from benchmarks.shared.rounds import interleave
 from features.backbone.entry import BackboneEntry
 
 
@@ -60,8 +60,8 @@ class Bench:
         """Entry of a network with random weights, which are written by the first part that asks.
 
         Args:
-            name: One of benchmarks/_networks.py, or `hubert-still`: HuBERT-base (in a quick run a
-                small one) without dropout, to train.
+            name: One of benchmarks/shared/networks.py, or `hubert-still`: HuBERT-base (in a quick
+                run a small one) without dropout, to train.
             common: Settings of the entry, such as `compute_dtype`.
         """
         network = _still(quick=self.quick) if name == "hubert-still" else _network(self.quick, name)

@@ -1,7 +1,7 @@
 """Speed on a GPU, against the measured peak of its matrix products and against plain programs.
 
 Contenders take turns, and ratios are of the same round. The peak is that of square bfloat16
-products (benchmarks/_flops.py). All clips have 5 s.
+products (benchmarks/shared/flops.py). All clips have 5 s.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 
 import torch
 
-from benchmarks._clips import between, make_clips
-from benchmarks._contenders import Heronry, Setup
-from benchmarks._device_ways import reading_ways
-from benchmarks._flops import Matmul, flops_of_all
-from benchmarks._our_extraction import Ours, Task
-from benchmarks._our_tuning import TuneTask, first_loss, train_ours
-from benchmarks._peer_extraction import Peer
-from benchmarks._peer_tuning import peer_loss, train_peer
-from benchmarks._rounds import ratio
-from benchmarks._training_inputs import CLASSES, epoch_seconds, make_labels, started
 from benchmarks.gpu.features import TOLERANCE, relative_error
 from benchmarks.gpu.part import Bench, Report
+from benchmarks.shared.clips import between, make_clips
+from benchmarks.shared.contenders import Heronry, Setup
+from benchmarks.shared.device_ways import reading_ways
+from benchmarks.shared.flops import Matmul, flops_of_all
+from benchmarks.shared.our_extraction import Ours, Task
+from benchmarks.shared.our_tuning import TuneTask, first_loss, train_ours
+from benchmarks.shared.peer_extraction import Peer
+from benchmarks.shared.peer_tuning import peer_loss, train_peer
+from benchmarks.shared.rounds import ratio
+from benchmarks.shared.training_inputs import CLASSES, epoch_seconds, make_labels, started
 from features.cache.reader import CacheReader
 from features.corpus.manifest import Label, Manifest
 from pipeline.cached.resident import FREE_PART, release

@@ -18,9 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks._clips import between, make_clips
-from benchmarks._our_tuning import Stopwatch, TuneTask
-from benchmarks._training_inputs import CLASSES, make_caches, make_labels
 from benchmarks.gpu.features import (
     TOLERANCE,
     peak_bytes,
@@ -29,6 +26,9 @@ from benchmarks.gpu.features import (
     weight_bytes,
 )
 from benchmarks.gpu.part import Bench, Report, SkippedError
+from benchmarks.shared.clips import between, make_clips
+from benchmarks.shared.our_tuning import Stopwatch, TuneTask
+from benchmarks.shared.training_inputs import CLASSES, make_caches, make_labels
 from features.backbone.entry import BackboneEntry
 from pipeline.cached.resident import FREE_PART, release
 from pipeline.cached.run import run_job

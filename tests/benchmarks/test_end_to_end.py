@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from benchmarks import end_to_end
-from benchmarks._clips import between, make_clips
-from benchmarks._networks import write_speech
-from benchmarks._our_tuning import TuneTask, settings, train_ours
-from benchmarks._peer_tuning import train_peer
 from benchmarks.end_to_end import measure, padded_seconds, peak_of, table
+from benchmarks.shared.clips import between, make_clips
+from benchmarks.shared.networks import write_speech
+from benchmarks.shared.our_tuning import TuneTask, settings, train_ours
+from benchmarks.shared.peer_tuning import train_peer
 from features.backbone.entry import BackboneEntry
 
 TINY: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -21,7 +21,7 @@ TINY |= {"intermediate_size": 48, "conv_dim": (16,) * 7}
 
 @pytest.fixture
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TuneTask:
-    monkeypatch.setattr("benchmarks._rounds.TRIES", 1)
+    monkeypatch.setattr("benchmarks.shared.rounds.TRIES", 1)
     monkeypatch.setattr(end_to_end, "memory", lambda *_: {"memory": {}, "peak_mib": {"ours": 1}})
     sizes = settings("small") | TINY
     options = write_speech(tmp_path / "hubert", "Hubert", normalize=True, **sizes)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks._clips import between, make_clips
-from benchmarks._flops import Matmul, flops_of, flops_of_all
-from benchmarks._networks import NETWORKS, write_speech
-from benchmarks._our_extraction import Ours, Task
-from benchmarks._peer_extraction import Peer, compare
 from benchmarks.extraction import table
 from benchmarks.memory import peak_mib, small_network
+from benchmarks.shared.clips import between, make_clips
+from benchmarks.shared.flops import Matmul, flops_of, flops_of_all
+from benchmarks.shared.networks import NETWORKS, write_speech
+from benchmarks.shared.our_extraction import Ours, Task
+from benchmarks.shared.peer_extraction import Peer, compare
 from features.backbone.entry import BackboneEntry
 from features.backbones._audio import HOP, SAMPLE_RATE
 from features.networks import rmvpe

@@ -7,12 +7,12 @@ import math
 
 import pytest
 
-from benchmarks import _rounds
-from benchmarks._rounds import interleave, ratio, stolen_seconds
+from benchmarks.shared import rounds
+from benchmarks.shared.rounds import interleave, ratio, stolen_seconds
 
 
 def test_another_contender_begins_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_rounds, "stolen_seconds", lambda: 0.0)
+    monkeypatch.setattr(rounds, "stolen_seconds", lambda: 0.0)
     order: list[str] = []
 
     def turn(name: str) -> float:
@@ -35,15 +35,17 @@ def test_the_quietest_try_counts(
     """Up to five tries: the first quiet one ends them."""
     counter = list(itertools.chain.from_iterable((0.0, lost) for lost in stolen))
     numbers, readings = itertools.count(1), iter(counter)
-    monkeypatch.setattr(_rounds, "stolen_seconds", lambda: next(readings))
-    monkeypatch.setattr("benchmarks._rounds.time.perf_counter", itertools.count(0.0, 10.0).__next__)
+    monkeypatch.setattr(rounds, "stolen_seconds", lambda: next(readings))
+    monkeypatch.setattr(
+        "benchmarks.shared.rounds.time.perf_counter", itertools.count(0.0, 10.0).__next__
+    )
     assert interleave({"a": lambda: float(next(numbers))}, 1) == {"a": [counted]}
     assert next(readings, None) is None
 
 
 def test_any_loss_may_be_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     readings = itertools.count(0.0, 1e6)
-    monkeypatch.setattr(_rounds, "stolen_seconds", readings.__next__)
+    monkeypatch.setattr(rounds, "stolen_seconds", readings.__next__)
     numbers = itertools.count(1)
     assert interleave({"a": lambda: float(next(numbers))}, 3, quiet=math.inf) == {
         "a": [1.0, 2.0, 3.0]

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks._training_inputs import CLASSES, make_caches, make_jobs, make_labels
+from benchmarks.shared.training_inputs import CLASSES, make_caches, make_jobs, make_labels
 from benchmarks.training import accelerator, main
 from benchmarks.training import table as as_table
 from pipeline.data.examples import join

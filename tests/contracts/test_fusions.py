@@ -14,8 +14,16 @@ from features.settings.plugins import load
 from features.stream import Stream
 from pipeline.model.batch import Batch
 from pipeline.model.checkpoint import FUSIONS, load_model, make_model, save_model
-from tests.support.number_ranges import ends
-from tests.support.small_fusions import ALL, CLASSES, SMALL, batch_of, scored, small, specs_of
+from tests.support.models.number_ranges import ends
+from tests.support.models.small_fusions import (
+    ALL,
+    CLASSES,
+    SMALL,
+    batch_of,
+    scored,
+    small,
+    specs_of,
+)
 
 
 def alone(batch: Batch, row: int) -> Batch:

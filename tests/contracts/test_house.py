@@ -27,8 +27,13 @@ def folders() -> dict[str, list[str]]:
 
 
 def test_no_folder_is_a_shelf() -> None:
+    """Those of benchmarks and tests neither."""
     for folder, names in folders().items():
         assert len(names) <= MOST_MODULES, folder
+    for root in ("benchmarks", "tests"):
+        paths = [path for path in (ROOT / root).rglob("*.py") if path.name != "__init__.py"]
+        for place, count in Counter(path.parent for path in paths).items():
+            assert count <= MOST_MODULES, place
 
 
 def test_no_folder_holds_a_family_of_prefixes() -> None:

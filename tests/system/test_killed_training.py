@@ -22,7 +22,7 @@ from features.files.records import write_rows
 from pipeline.cached.run import train_model
 from tests.pipeline.runtime.test_checkpoints import ALL_ON, over_dialogues
 from tests.pipeline.training.test_loop import project, results, write_cache
-from tests.support.forked import ForkServer, group, serving, without_seconds
+from tests.support.machines.forked import ForkServer, group, serving, without_seconds
 from tests.system.test_dvc import Project, params, write_corpus
 
 EPOCHS = 1500  # some ten seconds: more than the five between two saves

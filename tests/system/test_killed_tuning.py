@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from pipeline.params.file import Params
-from tests.support.forked import ForkServer, group, serving, without_seconds
-from tests.support.tuned_tones import RUN, Tones, cached, params_of, results
+from tests.support.machines.forked import ForkServer, group, serving, without_seconds
+from tests.support.models.tuned_tones import RUN, Tones, cached, params_of, results
 
 IMPORTS = """
 from features.audio import torchaudio_cpu

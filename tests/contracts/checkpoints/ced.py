@@ -13,8 +13,8 @@ from torch import Tensor
 from features.backbone.base import Inputs
 from features.networks.ced import CHUNK, MELS
 from features.networks.ced import build as build_network
-from tests.support.golden import golden
-from tests.support.golden_fill import fill
+from tests.support.models.golden import golden
+from tests.support.models.golden_fill import fill
 
 SALT = "g1:"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from features.networks.emotion2vec import Sizes
 from features.networks.emotion2vec import build as build_network
-from tests.support.golden_fill import fill
+from tests.support.models.golden_fill import fill
 
 # Six heads, so that the slopes are not those of a power of two.
 SMALL = Sizes(

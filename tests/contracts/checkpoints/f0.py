@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.support.golden import golden
-from tests.support.golden_fill import fill
+from tests.support.models.golden import golden
+from tests.support.models.golden_fill import fill
 
 
 def golden_weights() -> dict[str, Tensor]:

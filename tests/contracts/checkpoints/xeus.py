@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from tests.support import espnet_stand_in
+from tests.support.models import espnet_stand_in
 
 
 def repository(folder: Path) -> dict[str, Any]:

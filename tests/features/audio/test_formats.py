@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from features.audio.container import find_fault
 from features.audio.read import inspect_audio, read_audio
 from features.errors import UtteranceError
-from tests.support.usable_audio import inspect_usable
+from tests.support.corpora.usable_audio import inspect_usable
 
 TONE_HZ = 440.0
 AMPLITUDE = 0.5

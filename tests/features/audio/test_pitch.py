@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from features.audio import pitch
-from tests.support.golden import golden
+from tests.support.models.golden import golden
 
 
 def test_bins_equal_the_reference() -> None:

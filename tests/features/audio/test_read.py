@@ -21,7 +21,7 @@ from features.audio import read as audio
 from features.audio.read import read_audio
 from features.corpus.inspection import FileFacts, inspect_files
 from features.errors import HeronryError, ManifestError, UtteranceError
-from tests.support.usable_audio import inspect_usable
+from tests.support.corpora.usable_audio import inspect_usable
 
 TONE_HZ = 440.0
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n"

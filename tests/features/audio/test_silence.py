@@ -23,7 +23,7 @@ from features.audio.silence import (
     judge_span,
 )
 from features.files.reasons import NOTICED, read_reasons
-from tests.support.small_corpus import SmallCorpus
+from tests.support.corpora.small_corpus import SmallCorpus
 
 RATE = 16_000
 Samples = NDArray[np.float32]

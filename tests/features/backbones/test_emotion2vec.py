@@ -18,7 +18,7 @@ from features.networks.emotion2vec import Attention, Sizes, alibi_slopes, build,
 from features.networks.emotion2vec import Emotion2vec as Network
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints.emotion2vec import SMALL, weights, wrapped
-from tests.support.golden import golden
+from tests.support.models.golden import golden
 
 LAYERS = SMALL.prenet_depth + SMALL.depth
 

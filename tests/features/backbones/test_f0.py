@@ -19,7 +19,7 @@ from features.networks import rmvpe
 from features.weights.checkpoint import Checkpoint
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints.f0 import golden_weights
-from tests.support.golden import golden
+from tests.support.models.golden import golden
 
 RAGGED = [0.5, 1.3, 0.11, 0.9, 0.62]  # seconds; 51, 131, 12, 91 and 63 frames: two share a length
 

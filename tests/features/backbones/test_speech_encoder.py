@@ -20,7 +20,7 @@ from features.weights.identity import weights_sha256
 from features.weights.tensors import read_tensors
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints import speech_encoder, whisper
-from tests.support.live_memory import peak_bytes
+from tests.support.machines.live_memory import peak_bytes
 
 
 @pytest.fixture(scope="module")

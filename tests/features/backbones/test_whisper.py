@@ -15,7 +15,7 @@ from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, ParamsError, UtteranceError
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints import text_encoder, whisper
-from tests.support.golden import golden
+from tests.support.models.golden import golden
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from features.backbones.xeus import Xeus, _check_parts
 from features.errors import CheckpointError, ParamsError, UtteranceError
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints.xeus import repository
-from tests.support import espnet_stand_in
+from tests.support.models import espnet_stand_in
 
 BLOCKS, WIDTH = 3, 16
 SECONDS = [0.5, 1.3, 0.11]

@@ -17,7 +17,7 @@ from features.corpus.entry import corpus_entry, corpus_problems
 from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import Prepared, prepare
 from features.errors import ManifestError
-from tests.support.small_corpus import set_root, write_level
+from tests.support.corpora.small_corpus import set_root, write_level
 
 HEAD = ["", "FileName", "VoiceVote", "VoiceLevel", "FaceVote", "FaceLevel", "MultiModalVote"]
 POINTER = f"{LFS_BEGIN}.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 60000\n"

@@ -34,8 +34,8 @@ from features.corpus.adapter import Item
 from features.corpus.entry import corpus_problems
 from features.errors import HeronryError, ParamsError
 from tests.conftest import tone
+from tests.support.corpora.usable_audio import inspect_usable
 from tests.support.paths import ROOT
-from tests.support.usable_audio import inspect_usable
 
 SIZES = st.integers(6, 150).map(lambda each: 8 * each)
 needs_espeak = pytest.mark.skipif(

@@ -15,7 +15,7 @@ from features.corpus.entry import corpus_entry
 from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import prepare
 from features.errors import ManifestError
-from tests.support.small_corpus import set_root, write_level
+from tests.support.corpora.small_corpus import set_root, write_level
 
 
 def tree(root: Path, *names: str) -> Path:

@@ -12,7 +12,7 @@ from features.corpora._tables.rows import COLUMNS
 from features.corpora.manifest import ManifestCorpus
 from features.corpus.adapter import Item
 from features.errors import ManifestError
-from tests.support.hub_tables import save_to_disk
+from tests.support.corpora.hub_tables import save_to_disk
 
 
 def miniature(root: Path) -> dict[str, Any]:

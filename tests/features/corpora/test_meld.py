@@ -18,8 +18,8 @@ from features.corpus.entry import corpus_entry
 from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import Prepared, prepare
 from features.errors import ManifestError, ParamsError
+from tests.support.corpora.small_corpus import set_root, write_level
 from tests.support.paths import SHARED
-from tests.support.small_corpus import set_root, write_level
 
 REAL = SHARED / "data" / "meld"
 HEADER = (

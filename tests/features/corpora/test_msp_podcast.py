@@ -13,7 +13,7 @@ from features.corpus.entry import corpus_entry, corpus_problems
 from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import Prepared, prepare
 from features.errors import ManifestError
-from tests.support.small_corpus import set_root, write_level
+from tests.support.corpora.small_corpus import set_root, write_level
 
 HEAD = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"
 CLASSES = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")

@@ -16,7 +16,7 @@ from features.corpus.entry import corpus_entry
 from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import prepare
 from features.errors import ManifestError, ParamsError
-from tests.support.hub_tables import Rows, audio, clip, write_parquet
+from tests.support.corpora.hub_tables import Rows, audio, clip, write_parquet
 
 LAUGH, BREATH, SELECTOR = "\U0001f923", "\U0001f32c", "\ufe0f"
 

@@ -22,7 +22,7 @@ from features.corpus.entry import corpus_entry
 from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import prepare
 from features.errors import ManifestError, ParamsError
-from tests.support.hub_tables import audio, clip, save_to_disk, write_parquet
+from tests.support.corpora.hub_tables import audio, clip, save_to_disk, write_parquet
 
 COLUMNS = {"label": "emotion", "text": "transcription", "speaker": "speaker_id"}
 NAMES = {"emotion": ["angry", "happy"]}

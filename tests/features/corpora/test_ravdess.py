@@ -15,9 +15,9 @@ from features.corpus.entry import corpus_entry
 from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import prepare
 from features.errors import ManifestError
+from tests.support.corpora.small_corpus import set_root, write_level
+from tests.support.corpora.usable_audio import inspect_usable
 from tests.support.paths import SHARED
-from tests.support.small_corpus import set_root, write_level
-from tests.support.usable_audio import inspect_usable
 
 REAL = SHARED / "data" / "ravdess"
 

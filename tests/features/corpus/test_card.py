@@ -17,8 +17,8 @@ from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import prepare
 from features.errors import ParamsError
 from features.files.reading import file_sha256
+from tests.support.corpora.small_corpus import SPLITS, SmallCorpus
 from tests.support.paths import SHARED
-from tests.support.small_corpus import SPLITS, SmallCorpus
 
 REAL = SHARED / "data" / "ravdess"
 

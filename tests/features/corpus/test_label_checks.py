@@ -32,7 +32,7 @@ from pipeline.report.corpus import Leaks
 from pipeline.report.page import section
 from pipeline.runs.record import report_labels
 from stages.prepare.__main__ import main as prepare_stage
-from tests.support.small_corpus import SmallCorpus
+from tests.support.corpora.small_corpus import SmallCorpus
 
 PARAMS = """
 fusion: none

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from features.corpus.adapter import Item
 from features.corpus.leaks import find_leaks
 from features.corpus.protocols import assign
-from tests.support.protocol_laws import check_folds, corpora, corpus, held
+from tests.support.corpora.protocol_laws import check_folds, corpora, corpus, held
 
 
 @given(corpora(), st.sampled_from(["speaker", "session"]))

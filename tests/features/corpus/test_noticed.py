@@ -22,8 +22,8 @@ from pipeline.report.evaluate import evaluate
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints import text_encoder
 from tests.pipeline.runs.test_recognised import BOTH, params_of, project  # noqa: F401  a fixture
-from tests.support.fake_run import FakeRun
-from tests.support.pages import section_words
+from tests.support.runs.fake_run import FakeRun
+from tests.support.runs.pages import section_words
 
 KNOWN = "this is utterance number"
 CUT = "the 14 tokens of its text are cut to the 8 that the encoder takes"

@@ -11,7 +11,7 @@ import pytest
 from features.audio.read import inspect_audio
 from features.corpus.manifest import Manifest, read_labels
 from features.errors import ManifestError, ParamsError
-from tests.support.small_corpus import SmallCorpus
+from tests.support.corpora.small_corpus import SmallCorpus
 
 
 def test_what_is_written(mine: SmallCorpus) -> None:

@@ -14,7 +14,7 @@ from features.corpus.adapter import Item
 from features.corpus.leaks import find_leaks
 from features.corpus.protocols import PROTOCOLS, assign
 from features.errors import ManifestError, ParamsError
-from tests.support.protocol_laws import SPLITS, check_folds, corpora, corpus, held
+from tests.support.corpora.protocol_laws import SPLITS, check_folds, corpora, corpus, held
 
 
 def count_groups(items: Sequence[Item]) -> int:

@@ -16,8 +16,8 @@ from features.corpus.prepare import rehearse
 from features.errors import HeronryError
 from pipeline.commands.check import find_problems
 from pipeline.params.file import Params
-from tests.support.hub_tables import audio, clip, write_parquet
-from tests.support.small_corpus import HEAD, SmallCorpus
+from tests.support.corpora.hub_tables import audio, clip, write_parquet
+from tests.support.corpora.small_corpus import HEAD, SmallCorpus
 
 
 def params(corpus: str = "mine", /, **settings: Any) -> Params:

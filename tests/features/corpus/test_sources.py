@@ -29,8 +29,8 @@ from pipeline.commands.plan import corpus_changes
 from stages.look.__main__ import main as look
 from stages.prepare.__main__ import main as prepare
 from tests.pipeline.commands.test_check import params
+from tests.support.corpora.small_corpus import SmallCorpus
 from tests.support.paths import ROOT
-from tests.support.small_corpus import SmallCorpus
 
 ENTRY = corpus_entry("mine", {"kind": "manifest"})
 

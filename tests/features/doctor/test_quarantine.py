@@ -16,8 +16,7 @@ from features.doctor.quarantine import quarantine
 from features.doctor.shards import ShardFacts, check_shard
 from pipeline.commands.doctor import examine
 from tests.conftest import ManifestMaker
-from tests.support.paths import contents_of
-from tests.support.tone_cache import (
+from tests.support.models.tone_cache import (
     HERE,
     STAGE,
     doctor,
@@ -26,6 +25,7 @@ from tests.support.tone_cache import (
     rewrite,
     said,
 )
+from tests.support.paths import contents_of
 from tests.system.test_dvc import SOURCE, Project, params, write_corpus
 
 

@@ -23,7 +23,7 @@ from features.errors import CacheError, CheckpointError, ParamsError
 from features.exchange.export import Form, export
 from features.extraction.extract import extract
 from tests.conftest import ManifestMaker
-from tests.support.foreign_features import (
+from tests.support.models.foreign_features import (
     OUT,
     SECONDS,
     Arrays,

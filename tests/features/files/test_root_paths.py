@@ -13,8 +13,8 @@ from features.corpora.ravdess import Ravdess
 from features.corpus.adapter import UNPACKED
 from features.errors import ManifestError
 from features.files.root_paths import RootPaths, held
-from tests.support.hub_tables import audio, clip, write_parquet
-from tests.support.small_corpus import SmallCorpus
+from tests.support.corpora.hub_tables import audio, clip, write_parquet
+from tests.support.corpora.small_corpus import SmallCorpus
 
 COMPOSED, APART = "Zo\u00eb.wav", "Zoe\u0308.wav"
 

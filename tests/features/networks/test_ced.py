@@ -28,7 +28,7 @@ from tests.contracts.checkpoints.ced import (
     tiny,
     tiny_weights,
 )
-from tests.support.golden import golden
+from tests.support.models.golden import golden
 
 FRONT_END = DecibelMel()
 

@@ -20,7 +20,7 @@ from features.backbones.f0 import F0
 from features.errors import CheckpointError, ParamsError
 from features.networks import rmvpe
 from tests.contracts.checkpoints.f0 import golden_weights
-from tests.support.golden import golden
+from tests.support.models.golden import golden
 
 Weights = dict[str, Tensor]
 

@@ -11,7 +11,7 @@ from torch import nn
 from features.networks import rmvpe
 from features.networks.rmvpe import as_product, normed
 from tests.contracts.checkpoints.f0 import golden_weights
-from tests.support.golden import golden
+from tests.support.models.golden import golden
 
 # (frames, bands) such that the norm goes into the weights, or into the result of a convolution or
 # of a matrix product.

@@ -14,7 +14,7 @@ from pipeline.compare.comparison import compare_runs
 from pipeline.compare.significance import holm
 from pipeline.compare.sources import PredictedRun, read_run
 from tests.pipeline.commands.test_board import numbers
-from tests.support.predicted_runs import FakePredictions
+from tests.support.runs.predicted_runs import FakePredictions
 
 
 def unreadable(_: str) -> PredictedRun:

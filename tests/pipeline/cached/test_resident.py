@@ -35,7 +35,7 @@ from tests.pipeline.training.test_loop import (
     results,
     write_cache,
 )
-from tests.support.forked import without_seconds
+from tests.support.machines.forked import without_seconds
 
 KINDS = {
     "float16": (StreamSpec(5), "float16"),

@@ -17,7 +17,7 @@ from pipeline.command_line.app import app
 from pipeline.commands.build import extract_targets
 from pipeline.params.file import Params, read_params
 from pipeline.storage.dvc_command import DvcError, dvc_output, obstacles, run_dvc
-from tests.support.team import small_params
+from tests.support.machines.team import small_params
 from tests.system.test_dvc import SOURCE
 
 PREFIX = "stages/extract/dvc.yaml:extract@tones-"

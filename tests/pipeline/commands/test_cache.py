@@ -15,7 +15,7 @@ from features.errors import ManifestError, ParamsError
 from features.extraction.extract import extract
 from pipeline.command_line.app import app
 from tests.conftest import ManifestMaker
-from tests.support.foreign_features import SECONDS, arrays, as_npy, prepare
+from tests.support.models.foreign_features import SECONDS, arrays, as_npy, prepare
 
 
 @pytest.fixture

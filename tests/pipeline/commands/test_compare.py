@@ -25,8 +25,8 @@ from pipeline.compare.sources import PredictedRun, read_run
 from pipeline.evaluation.predictions import read_predictions
 from pipeline.metrics import MONITORS
 from pipeline.report.evaluate import evaluate, write_report
-from tests.support.fake_run import FakeRun, edit_json
-from tests.support.predicted_runs import FakePredictions
+from tests.support.runs.fake_run import FakeRun, edit_json
+from tests.support.runs.predicted_runs import FakePredictions
 
 WEAK = FakePredictions(skill=0.4, draw=1)
 GOOD = FakePredictions(skill=0.7, draw=2)

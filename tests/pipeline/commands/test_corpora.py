@@ -14,7 +14,7 @@ from features.errors import ParamsError
 from pipeline.command_line.app import app
 from pipeline.commands.corpora import describe, overview
 from pipeline.params.file import Params
-from tests.support.small_corpus import SmallCorpus
+from tests.support.corpora.small_corpus import SmallCorpus
 
 
 @pytest.fixture

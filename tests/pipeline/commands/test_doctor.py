@@ -23,7 +23,7 @@ from features.files.reasons import REJECTED, write_reasons
 from features.files.writing import link_or_copy
 from features.stream import StreamSpec
 from tests.conftest import ManifestMaker
-from tests.support.tone_cache import (
+from tests.support.models.tone_cache import (
     HERE,
     PARAMS,
     SECONDS,

@@ -24,7 +24,7 @@ from pipeline.storage.dvc_command import DvcError
 from pipeline.storage.experiments import below_other_commits, finished, taken_names
 from pipeline.storage.set_params import params_with
 from tests.pipeline.commands.test_check import params as small
-from tests.support.small_corpus import SmallCorpus
+from tests.support.corpora.small_corpus import SmallCorpus
 from tests.system.test_dvc import SOURCE, Project, params, write_corpus
 
 # In place of DVC: notes its arguments, and does to params.yaml what DVC does; then `HOW` happens.

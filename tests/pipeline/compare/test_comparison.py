@@ -15,7 +15,7 @@ from pipeline.compare.rows import common_rows
 from pipeline.compare.sources import read_run
 from pipeline.evaluation.statistics import cluster_counts
 from pipeline.metrics import MONITORS
-from tests.support.predicted_runs import CLASSES, FakePredictions
+from tests.support.runs.predicted_runs import CLASSES, FakePredictions
 
 FAST = Settings(permutations=2000)
 WEAK = FakePredictions(skill=0.4, draw=1)

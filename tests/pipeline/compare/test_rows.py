@@ -10,7 +10,7 @@ import pytest
 from features.errors import ParamsError, RunError
 from pipeline.compare.rows import CommonRows, common_rows
 from pipeline.compare.sources import read_run
-from tests.support.predicted_runs import CLASSES, FakePredictions
+from tests.support.runs.predicted_runs import CLASSES, FakePredictions
 
 WEAK = FakePredictions(skill=0.4, draw=1)
 GOOD = FakePredictions(skill=0.7, draw=2)

@@ -25,7 +25,7 @@ from pipeline.params.training import TrainParams
 from pipeline.training.loop import begin, device_of, train_epoch
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints import ced
-from tests.support.small_live import FAMILIES, entry_of, live_of, slot_of, tuned_model
+from tests.support.models.small_live import FAMILIES, entry_of, live_of, slot_of, tuned_model
 
 SECONDS = [0.3, 0.9, 0.5]
 

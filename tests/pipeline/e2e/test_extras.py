@@ -16,7 +16,7 @@ from pipeline.training.loop import evaluate
 from tests.conftest import ManifestMaker
 from tests.pipeline.e2e.test_model import dialogues
 from tests.pipeline.runs.test_recognised import predictions
-from tests.support.small_live import CLASSES, cached_of, entry_of, live_of, tuned_model
+from tests.support.models.small_live import CLASSES, cached_of, entry_of, live_of, tuned_model
 
 SECONDS = [0.3, 0.5, 0.4, 0.35, 0.42]
 HEARD = {"u1": "quite another thing", "u3": "yes"}

@@ -23,7 +23,7 @@ from pipeline.params.training import TrainParams
 from pipeline.params.tuning import TuneParams
 from pipeline.training.loop import begin, evaluate, micro_step, train_epoch
 from tests.conftest import ManifestMaker
-from tests.support.small_live import (
+from tests.support.models.small_live import (
     FAMILIES,
     cached_of,
     entry_of,

@@ -19,8 +19,8 @@ from pipeline.e2e.run import finetune_model
 from pipeline.e2e.setup import fusions_sha256
 from pipeline.params.file import Params
 from pipeline.report.evaluate import evaluate
-from tests.support.pages import section_words
-from tests.support.tuned_tones import RUN, Tones, cached, params_of
+from tests.support.models.tuned_tones import RUN, Tones, cached, params_of
+from tests.support.runs.pages import section_words
 
 JOB = "seed_0/fold_0"
 CACHED = Path("runs/cached/mine/m")

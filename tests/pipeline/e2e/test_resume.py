@@ -32,7 +32,7 @@ from pipeline.runtime import checkpoints
 from pipeline.runtime.checkpoints import BEST, STEP, Checkpoints
 from pipeline.runtime.stopping import StoppedError
 from tests.conftest import ManifestMaker
-from tests.support.small_live import CLASSES, entry_of, labels_of, live_of
+from tests.support.models.small_live import CLASSES, entry_of, labels_of, live_of
 
 SECONDS = [0.3, 0.31, 0.32, 0.33, 0.3, 0.31, 0.32, 0.33, 0.34, 0.35]
 SPLITS = ("train", "train", "train", "valid", "test")

@@ -27,7 +27,7 @@ from pipeline.params.file import all_problems, read_params
 from pipeline.report.evaluate import evaluate
 from stages.e2e.__main__ import main
 from tests.conftest import tone
-from tests.support.tuned_tones import RUN, Tones, cached, params_of, results
+from tests.support.models.tuned_tones import RUN, Tones, cached, params_of, results
 
 FILES = {"history.csv", "predictions.csv", "model.safetensors", "model.json"}
 FILES |= {"conditions.csv", "probes.csv"}

@@ -25,7 +25,7 @@ from pipeline.data.examples import Examples
 from pipeline.e2e.source import LiveExamples
 from pipeline.model.batch import Batch
 from tests.conftest import ManifestMaker
-from tests.support.small_live import CLASSES, cached_of, entry_of, labels_of, live_of
+from tests.support.models.small_live import CLASSES, cached_of, entry_of, labels_of, live_of
 
 SECONDS = [0.3, 1.2, 0.5, 0.31, 0.7, 0.4, 0.9, 0.35]
 

@@ -17,7 +17,14 @@ from pipeline.params.training import TrainParams
 from pipeline.params.tuning import LoraParams, SlotTuning, TuneParams, tune_problems
 from pipeline.training.loop import begin, make_optimizer, train_epoch, update
 from tests.conftest import ManifestMaker
-from tests.support.small_live import FAMILIES, entry_of, live_of, logits, slot_of, tuned_model
+from tests.support.models.small_live import (
+    FAMILIES,
+    entry_of,
+    live_of,
+    logits,
+    slot_of,
+    tuned_model,
+)
 
 SECONDS = [0.3, 0.5, 0.4]
 

@@ -22,7 +22,7 @@ from pipeline.evaluation.calibration import (
     scale,
 )
 from pipeline.evaluation.run_folder import RunFolder
-from tests.support.fake_run import CLASSES, FakeRun
+from tests.support.runs.fake_run import CLASSES, FakeRun
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.evaluation.errors import worst_errors
 from pipeline.evaluation.rows import RunRows
-from tests.support.fake_run import FakeRun, rows_of
+from tests.support.runs.fake_run import FakeRun, rows_of
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.statistics import bootstrap
 from pipeline.evaluation.summaries import intervals_of
 from pipeline.metrics import MONITORS
-from tests.support.fake_run import FakeRun, rows_of
+from tests.support.runs.fake_run import FakeRun, rows_of
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from features.corpus.manifest import Label, read_labels
 from pipeline.evaluation.lexical import lexical
 from pipeline.evaluation.rows import RunRows
 from pipeline.runs.word_errors import normalised
-from tests.support.fake_run import FakeRun, rows_of
+from tests.support.runs.fake_run import FakeRun, rows_of
 
 
 @pytest.mark.parametrize(

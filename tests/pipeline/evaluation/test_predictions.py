@@ -18,7 +18,7 @@ from pipeline.evaluation.predictions import (
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.runs.layout import PREDICTIONS
 from pipeline.runs.tables import Table
-from tests.support.fake_run import CLASSES, FakeRun
+from tests.support.runs.fake_run import CLASSES, FakeRun
 
 
 def small(**changes: str) -> Table:

@@ -12,7 +12,7 @@ from pipeline.evaluation.rows import cluster_unit
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.metrics import confusion
 from pipeline.report.evaluate import evaluate
-from tests.support.fake_run import FakeRun, rows_of
+from tests.support.runs.fake_run import FakeRun, rows_of
 
 
 def said(*turns: tuple[str, str | None]) -> list[Label]:

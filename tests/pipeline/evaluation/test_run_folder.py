@@ -13,7 +13,7 @@ from features.errors import HeronryError
 from features.files.records import write_json, write_rows
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.report.evaluate import evaluate
-from tests.support.fake_run import CLASSES, FakeRun, edit_json, edit_lines
+from tests.support.runs.fake_run import CLASSES, FakeRun, edit_json, edit_lines
 
 
 def test_reads_what_is_there(tmp_path: Path) -> None:

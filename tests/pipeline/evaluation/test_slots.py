@@ -16,7 +16,7 @@ from pipeline.evaluation.slots import conditions, probes
 from pipeline.metrics import MONITORS
 from pipeline.report.evaluate import evaluate
 from pipeline.runs.layout import CONDITIONS
-from tests.support.fake_run import FakeRun, edit_lines, rows_of
+from tests.support.runs.fake_run import FakeRun, edit_lines, rows_of
 
 
 def fake_run(folder: Path) -> FakeRun:

@@ -9,8 +9,8 @@ import torch
 
 from pipeline.fusion.concat import from_public
 from pipeline.model.checkpoint import make_model
-from tests.support import fusion_golden
-from tests.support.fusion_golden import SPECS
+from tests.support.models import fusion_golden
+from tests.support.models.fusion_golden import SPECS
 
 SLOTS = ("speech", "text", "prosody")
 VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {

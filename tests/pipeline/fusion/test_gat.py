@@ -15,8 +15,8 @@ from features.stream import Stream, StreamSpec
 from pipeline.fusion.gat import Gat, from_public
 from pipeline.model.batch import Batch
 from pipeline.model.checkpoint import make_model
-from tests.support import fusion_golden
-from tests.support.fusion_golden import SPECS, outputs
+from tests.support.models import fusion_golden
+from tests.support.models.fusion_golden import SPECS, outputs
 
 TWO = ("speech", "text")
 THREE = (*TWO, "prosody")

@@ -11,7 +11,7 @@ from features.errors import ParamsError
 from features.stream import StreamSpec
 from pipeline.model.batch import Batch
 from pipeline.model.checkpoint import make_model
-from tests.support.small_fusions import SPECS, batch_of, count, small, specs_of
+from tests.support.models.small_fusions import SPECS, batch_of, count, small, specs_of
 
 
 def wide(dim: int, *slots: str) -> dict[str, StreamSpec]:

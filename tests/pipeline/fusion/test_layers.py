@@ -24,7 +24,7 @@ from pipeline.fusion._layers import (
     renamed,
 )
 from pipeline.fusion.gat import CoAttention, GraphAttention, Graphs
-from tests.support.golden import golden
+from tests.support.models.golden import golden
 
 LAYERS = {name: torch.from_numpy(array) for name, array in golden("fusion_layers.npz").items()}
 TOLERANCE = 1e-5

@@ -15,7 +15,7 @@ from features.errors import ParamsError
 from features.stream import Stream, StreamSpec
 from pipeline.fusion.lpgnet import LPGNet, MultimodalGate, sinusoids
 from pipeline.model.batch import Batch
-from tests.support.small_lpgnet import SPECS, close, count, dialogues, randomised, small
+from tests.support.models.small_lpgnet import SPECS, close, count, dialogues, randomised, small
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from features.stream import Stream
 from pipeline.fusion.lpgnet import MaskedAttention, MultimodalGate, UnimodalGate, distillation
 from pipeline.model.batch import Batch, Prediction
 from pipeline.model.losses import CrossEntropy
-from tests.support.golden import golden
-from tests.support.small_lpgnet import close, small
+from tests.support.models.golden import golden
+from tests.support.models.small_lpgnet import close, small
 
 GAMMAS = [(1.0, 1.0, 1.0), (1.0, 0.0, 1.0), (1.0, 1.0, 0.0), (1.5, 1.0, 0.0), (1.5, 1.0, 0.3)]
 

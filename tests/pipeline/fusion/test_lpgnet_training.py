@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from features.stream import Stream
 from pipeline.fusion.lpgnet import MultimodalGate
 from pipeline.model.batch import Batch
-from tests.support.small_lpgnet import CLASSES, SPECS, close, dialogues, randomised, small
+from tests.support.models.small_lpgnet import CLASSES, SPECS, close, dialogues, randomised, small
 
 
 def frames(text: list[int], speech: list[int]) -> Batch:

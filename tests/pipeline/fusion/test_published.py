@@ -20,8 +20,8 @@ from pipeline.fusion._layers import BiGRU, renamed
 from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch
 from pipeline.model.checkpoint import make_model
-from tests.support import fusion_golden
-from tests.support.fusion_golden import SPECS, outputs
+from tests.support.models import fusion_golden
+from tests.support.models.fusion_golden import SPECS, outputs
 
 PARAMETERS = {"transformer": 8_543_240, "bigru_cross": 22_193_160, "hcam": 34_796_552}
 # Modules of ours by the golden output that they must equal.

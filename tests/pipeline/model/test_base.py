@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.model.base import ModalityDropout
-from tests.support.small_fusions import batch_of, specs_of
+from tests.support.models.small_fusions import batch_of, specs_of
 
 
 @pytest.mark.parametrize("probability", [0.2, 0.9])

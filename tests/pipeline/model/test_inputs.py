@@ -20,7 +20,15 @@ from pipeline.model.checkpoint import load_model, make_model, save_model
 from pipeline.model.inputs import InputLayers, InputSettings, LayerMix, PreparedFusion, Slot
 from pipeline.model.losses import CrossEntropy
 from pipeline.params.selection import SLOTS
-from tests.support.small_fusions import ALL, CLASSES, SMALL, batch_of, count, scored, specs_of
+from tests.support.models.small_fusions import (
+    ALL,
+    CLASSES,
+    SMALL,
+    batch_of,
+    count,
+    scored,
+    specs_of,
+)
 
 LAYERS = 3
 MIXED = {"mix_layers": True}

@@ -12,7 +12,7 @@ import torch
 from pipeline.model.losses import BinaryCrossEntropy, CrossEntropy, Focal, class_weights
 from pipeline.params.training import TrainParams
 from pipeline.training.loop import make_criterion
-from tests.support.golden import golden
+from tests.support.models.golden import golden
 
 COUNTS = torch.tensor([10, 5, 1, 4])
 WEIGHTS = [2.0, 4.0, 20.0, 5.0]

@@ -18,7 +18,7 @@ from pipeline.report.clips import Clip, Clips, audio_root
 from pipeline.report.evaluate import evaluate
 from pipeline.report.page import section, view_of
 from pipeline.report.records import Report
-from tests.support.fake_run import FakeRun
+from tests.support.runs.fake_run import FakeRun
 
 RATE_HZ = 44_100
 LABEL = Label("u1", "sad", "s", text="hm", audio="audio/a.wav")

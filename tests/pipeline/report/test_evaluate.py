@@ -20,7 +20,7 @@ from pipeline.metrics import MONITORS, f1_names
 from pipeline.report.evaluate import evaluate
 from pipeline.report.metrics_json import headline
 from tests.pipeline.evaluation.test_predictions import write_predictions
-from tests.support.fake_run import CLASSES, FakeRun
+from tests.support.runs.fake_run import CLASSES, FakeRun
 
 SUMMARIES = (*MONITORS, "ovr_accuracy")
 FILES = (

@@ -14,8 +14,8 @@ from pipeline.evaluation.identity import KEYS
 from pipeline.report.evaluate import evaluate, write_report
 from pipeline.report.metrics_json import HEADLINE, headline, read_all
 from tests.pipeline.report.test_evaluate import FILES, pooled, rows_of
-from tests.support.fake_run import FakeRun, edit_json
 from tests.support.paths import ROOT
+from tests.support.runs.fake_run import FakeRun, edit_json
 
 
 @pytest.fixture

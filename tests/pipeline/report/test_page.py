@@ -17,8 +17,8 @@ from features.files.records import write_json
 from pipeline.report.evaluate import evaluate
 from pipeline.report.page import page
 from pipeline.report.records import Report
-from tests.support.fake_run import FakeRun, edit_json
-from tests.support.pages import section_words
+from tests.support.runs.fake_run import FakeRun, edit_json
+from tests.support.runs.pages import section_words
 
 EVIL = "<script>alert('x')</script>"
 

@@ -12,8 +12,8 @@ from pipeline.report.evaluate import evaluate
 from pipeline.report.page import section
 from pipeline.report.records import Report
 from pipeline.report.sources import cache_hash
-from tests.support.fake_run import FakeRun, edit_json
-from tests.support.pages import section_words, words
+from tests.support.runs.fake_run import FakeRun, edit_json
+from tests.support.runs.pages import section_words, words
 
 
 def report_of(fake: FakeRun) -> Report:

@@ -13,8 +13,8 @@ from pipeline.evaluation.calibration import calibrate
 from pipeline.report.evaluate import evaluate
 from pipeline.report.page import section, view_of
 from pipeline.report.records import Report
-from tests.support.fake_run import FakeRun
-from tests.support.pages import section_words
+from tests.support.runs.fake_run import FakeRun
+from tests.support.runs.pages import section_words
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from pipeline.report.page import section, view_of
 from pipeline.report.records import Report
 from pipeline.report.settings import training
 from pipeline.report.summary import best_probe, slot_title, slots_worth, verdict, warnings
-from tests.support.fake_run import FakeRun, rows_of
-from tests.support.pages import section_words
+from tests.support.runs.fake_run import FakeRun, rows_of
+from tests.support.runs.pages import section_words
 
 
 @pytest.fixture(scope="module")

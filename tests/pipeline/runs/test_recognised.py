@@ -34,8 +34,8 @@ from pipeline.runs.conditions import (
 )
 from pipeline.training import loop
 from tests.pipeline.training.test_loop import CLASSES, DIM, labels_of
-from tests.support.fake_run import FakeRun
-from tests.support.pages import section_words
+from tests.support.runs.fake_run import FakeRun
+from tests.support.runs.pages import section_words
 
 Frames = Mapping[str, NDArray[np.float32]]
 ENCODER = {"kind": "text_encoder", "weights_sha256": "ab", "options": {"layer": -1}}

@@ -20,7 +20,7 @@ from pipeline.evaluation.predictions import read_predictions
 from pipeline.runs.layout import PREDICTIONS
 from stages.train.__main__ import main
 from tests.features.corpus.test_leak_gate import Project, project
-from tests.support.small_corpus import SmallCorpus
+from tests.support.corpora.small_corpus import SmallCorpus
 
 __all__ = ["project"]
 

@@ -22,8 +22,8 @@ from pipeline.runtime import resume
 from pipeline.runtime.resume import code_of, forget, run_folder, shard_checksums
 from pipeline.training.state import Training
 from tests.pipeline.training.test_loop import CLASSES, labels_of, project, write_cache
+from tests.support.models.tuned_tones import Tones, cached, params_of
 from tests.support.paths import ROOT
-from tests.support.tuned_tones import Tones, cached, params_of
 
 
 def test_folder_is_named_by_all_that_decides_the_numbers(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pipeline.command_line.app import app
 from pipeline.params.file import Params, read_params
 from pipeline.storage.inventory import take_inventory, users
 from tests.conftest import ManifestMaker
-from tests.support.tone_cache import HERE, PARAMS, flip_frame, make_project
+from tests.support.models.tone_cache import HERE, PARAMS, flip_frame, make_project
 
 MODELS = {
     "m": {"kind": "concat", "speech": "tone", "nonverbal": "tone"},

@@ -19,7 +19,7 @@ from pipeline.command_line.app import app
 from pipeline.params.file import read_params
 from pipeline.storage.work_store import DAY, removable, remove
 from tests.conftest import ManifestMaker
-from tests.support.tone_cache import HERE, PARAMS, make_project
+from tests.support.models.tone_cache import HERE, PARAMS, make_project
 
 NOW = time.time()
 

@@ -21,7 +21,7 @@ from pipeline.training.fitting import Fitting, TooLargeError, between, padded_sh
 from pipeline.training.loop import NotFiniteError, Step, begin, evaluate, train_epoch
 from pipeline.training.state import Training
 from tests.conftest import ManifestMaker
-from tests.support.small_live import entry_of, live_of, tuned_model, without_dropout
+from tests.support.models.small_live import entry_of, live_of, tuned_model, without_dropout
 
 SECONDS = [0.3, 0.9, 0.5, 0.31, 0.7, 0.4, 0.6]
 

@@ -28,7 +28,7 @@ from pipeline.training.loop import begin as beginning
 from pipeline.training.loop import micro_step
 from pipeline.training.ranks import ALONE, LostProcessError, Ranks
 from tests.conftest import ManifestMaker
-from tests.support.launched import (
+from tests.support.machines.launched import (
     ACCELERATE,
     CLOSE,
     STAGE,
@@ -39,9 +39,9 @@ from tests.support.launched import (
     table,
     without_dropout,
 )
-from tests.support.small_live import entry_of, live_of, tuned_model
-from tests.support.small_live import without_dropout as dropout_off
-from tests.support.tuned_tones import RUN, results
+from tests.support.models.small_live import entry_of, live_of, tuned_model
+from tests.support.models.small_live import without_dropout as dropout_off
+from tests.support.models.tuned_tones import RUN, results
 
 SECONDS = [0.3, 0.5, 0.4, 0.35, 0.42]
 

@@ -13,7 +13,7 @@ import pytest
 
 from features.errors import CacheError
 from pipeline.storage.lock_check import check_locked
-from tests.support.team import EXTRACT, Member, Team, md5, names
+from tests.support.machines.team import EXTRACT, Member, Team, md5, names
 from tests.system.test_dvc import computed
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]

@@ -9,7 +9,7 @@ import pytest
 
 from features.errors import HeronryError
 from pipeline.commands.build import build
-from tests.support.team import EXTRACT, EXTRACT_LOCK, Member, Team
+from tests.support.machines.team import EXTRACT, EXTRACT_LOCK, Member, Team
 from tests.system.test_dvc import computed
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import HUSH, Server, s3_server, ssh_server
-from tests.support.team import EXTRACT, Member, Team, md5
+from tests.support.machines.servers import HUSH, Server, s3_server, ssh_server
+from tests.support.machines.team import EXTRACT, Member, Team, md5
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]
 TARGETS = ("stages/prepare/dvc.yaml:prepare@tones", EXTRACT.format("tone"))

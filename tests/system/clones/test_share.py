@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.team import EXTRACT, Member, Team, md5, small_params
+from tests.support.machines.team import EXTRACT, Member, Team, md5, small_params
 from tests.system.test_dvc import computed
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]

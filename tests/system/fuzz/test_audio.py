@@ -21,7 +21,7 @@ from features.audio.silence import NOTICES
 from features.corpus.inspection import FileFacts, inspect_files
 from features.errors import UtteranceError
 from features.files.reasons import NOTICED, REJECTED, read_reasons
-from tests.support.damaged_audio import DAMAGES, FORMATS, damaged
+from tests.support.corpora.damaged_audio import DAMAGES, FORMATS, damaged
 from tests.support.paths import ROOT
 
 FILES = 400

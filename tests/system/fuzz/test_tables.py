@@ -31,9 +31,9 @@ from features.corpus.manifest import Manifest, read_labels
 from features.corpus.prepare import prepare
 from features.errors import HeronryError
 from features.files.reasons import read_reasons
-from tests.support.hub_tables import clip
+from tests.support.corpora.hub_tables import clip
+from tests.support.corpora.small_corpus import SmallCorpus
 from tests.support.paths import ROOT
-from tests.support.small_corpus import SmallCorpus
 
 ALL, FAST = 500, 60  # tables, and those of the fast run
 SECONDS = 10

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from benchmarks._rounds import interleave, ratio
+from benchmarks.shared.rounds import interleave, ratio
 from pipeline.cached.resident import FREE_PART, placed, release
 from pipeline.cached.run import run_job
 from pipeline.data.examples import Examples

@@ -21,8 +21,8 @@ import yaml
 from pipeline.params.file import Params
 from tests.conftest import tone
 from tests.contracts.checkpoints import speech_encoder
+from tests.support.models.tuned_tones import RUN, Tones, cached, params_of
 from tests.support.paths import ROOT
-from tests.support.tuned_tones import RUN, Tones, cached, params_of
 
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
 ACCELERATE += ["--num_machines", "1", "--main_process_port", "0"]

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._contenders import Rows, shards, writer
-from benchmarks._rounds import interleave, ratio
+from benchmarks.shared.contenders import Rows, shards, writer
+from benchmarks.shared.rounds import interleave, ratio
 from features.cache.reader import CacheReader
 from features.cache.shard import Row
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks._networks import quiet
-from benchmarks._our_extraction import Task
+from benchmarks.shared.networks import quiet
+from benchmarks.shared.our_extraction import Task
 from features.backbone.base import module_of
 from features.backbone.entry import BackboneEntry
 from features.backbones._audio import HOP

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from benchmarks._clips import make_clips
+from benchmarks.shared.clips import make_clips
 
-SOURCE = Path(__file__).parent.parent
+SOURCE = Path(__file__).parents[2]
 COPIED = ("features", "pipeline", "stages", "dvc.yaml", ".dvcignore", ".gitignore")
 MIB = 2**20
 CLIP_SECONDS = 2.0

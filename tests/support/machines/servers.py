@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.team import names
+from tests.support.machines.team import names
 
 HUSH = "hunter2-and-more"  # the secret of both servers
 # Moto lets only the owner overwrite, and trusts any signature to be the owner's.

@@ -18,7 +18,7 @@ import transformers
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks._our_tuning import CLASSES, TuneTask
+from benchmarks.shared.our_tuning import CLASSES, TuneTask
 from features.corpus.manifest import Label
 from features.stream import Stream
 from pipeline.model.batch import Batch

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from features.stream import Stream, StreamSpec
 from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch
-from tests.support.golden import golden
-from tests.support.golden_fill import fill
+from tests.support.models.golden import golden
+from tests.support.models.golden_fill import fill
 
 SPECS = {
     "speech": StreamSpec(dim=1280, hop_seconds=0.02),

@@ -14,9 +14,8 @@ from features.corpus.utterance import Utterance
 from features.files.reading import file_sha256
 
 RATE = 16_000  # Hz
-WORDS = (
-    "so is it"  # few, since the tokenizer of benchmarks/_networks.py makes a token of each letter
-)
+# Few words, since the tokenizer of benchmarks/shared/networks.py makes a token of each letter.
+WORDS = "so is it"
 
 
 def between(shortest: float, longest: float, count: int) -> list[float]:

@@ -15,7 +15,7 @@ from pipeline.e2e.setup import read_manifest
 from pipeline.params.file import Params
 from tests.conftest import tone
 from tests.contracts.checkpoints import speech_encoder, text_encoder
-from tests.support.small_corpus import HEAD, SmallCorpus
+from tests.support.corpora.small_corpus import HEAD, SmallCorpus
 
 RUN = Path("runs/e2e/mine/m")
 LABELS = ("happy", "sad")

@@ -1,0 +1,1 @@
+"""Small corpora, tables and damaged audio."""

@@ -1,0 +1,1 @@
+"""Processes, servers and members of a team."""

@@ -1,0 +1,1 @@
+"""Small models, caches and golden vectors."""

@@ -1,0 +1,1 @@
+"""Small run folders, predictions and pages."""
