@@ -15,33 +15,19 @@ from features.corpus.manifest import Manifest
 from features.doctor.quarantine import quarantine
 from features.doctor.shards import ShardFacts, check_shard
 from pipeline.commands.doctor import examine
-from tests.conftest import ManifestMaker
 from tests.support.models.tone_cache import (
     HERE,
     STAGE,
     doctor,
     flip_frame,
-    make_project,
+    manifest,
     rewrite,
     said,
 )
 from tests.support.paths import contents_of
 from tests.system.test_dvc import SOURCE, Project, params, write_corpus
 
-
-@pytest.fixture
-def manifest(
-    make_manifest: ManifestMaker,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    private_store: Path,
-    request: pytest.FixtureRequest,
-) -> Manifest:
-    """A project with a sound cache; only slow tests open shards in another process first."""
-    if request.node.get_closest_marker("slow") is None:
-        monkeypatch.setattr("features.doctor.folder.unopenable", lambda _: set())
-    monkeypatch.chdir(tmp_path)
-    return make_project(make_manifest, private_store)
+__all__ = ["manifest"]  # the fixture that tests ask for
 
 
 @pytest.fixture

@@ -32,27 +32,14 @@ from tests.support.models.tone_cache import (
     change,
     doctor,
     flip_frame,
-    make_project,
+    manifest,
     prepared,
     rewrite,
     said,
     set_params,
 )
 
-
-@pytest.fixture
-def manifest(
-    make_manifest: ManifestMaker,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    private_store: Path,
-    request: pytest.FixtureRequest,
-) -> Manifest:
-    """A project with a sound cache; only slow tests open shards in another process first."""
-    if request.node.get_closest_marker("slow") is None:
-        monkeypatch.setattr("features.doctor.folder.unopenable", lambda _: set())
-    monkeypatch.chdir(tmp_path)
-    return make_project(make_manifest, private_store)
+__all__ = ["manifest"]  # the fixture that tests ask for
 
 
 @pytest.mark.usefixtures("manifest")

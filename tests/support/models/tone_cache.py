@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
+import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
@@ -35,6 +36,21 @@ PARAMS: dict[str, object] = {
     "backbones": {"tone": {}, "none": {}},
     "models": {},
 }
+
+
+@pytest.fixture
+def manifest(
+    make_manifest: ManifestMaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    private_store: Path,
+    request: pytest.FixtureRequest,
+) -> Manifest:
+    """A project with a sound cache; only slow tests open shards in another process first."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr("features.doctor.folder.unopenable", lambda _: set())
+    monkeypatch.chdir(tmp_path)
+    return make_project(make_manifest, private_store)
 
 
 def make_project(make_manifest: ManifestMaker, store: Path) -> Manifest:
