@@ -32,7 +32,7 @@ from features.files.yaml_text import read_params_file
 from features.settings.locations import device
 from pipeline.cached.run import train_model
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.metrics import confusion, uar
+from pipeline.metrics.classes import confusion, uar
 from pipeline.params.catalogue.entries import with_catalogue
 from pipeline.params.file import Params
 from pipeline.report.evaluate import evaluate

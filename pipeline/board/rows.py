@@ -19,7 +19,7 @@ from typing import Any
 from features.errors import ParamsError
 from pipeline.evaluation.identity import RunIdentity
 from pipeline.evaluation.statistics import ConfidenceInterval
-from pipeline.metrics import MONITORS
+from pipeline.metrics.classes import MONITORS
 from pipeline.params.recipes import settings
 from pipeline.params.selection import REGIMES
 from pipeline.report.metrics_json import METRICS, is_whole

@@ -23,7 +23,7 @@ from pipeline.compare.comparison import Settings, compare_rows
 from pipeline.compare.rows import common_rows
 from pipeline.compare.significance import holm
 from pipeline.compare.sources import PredictedRun, read_run
-from pipeline.metrics import MONITORS
+from pipeline.metrics.classes import MONITORS
 
 LEVEL = 0.05  # of significance
 _HASH = 7  # letters that are shown

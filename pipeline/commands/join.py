@@ -17,7 +17,7 @@ import typer
 from features.errors import ParamsError, RunError
 from features.files.csv_text import write_sheet
 from pipeline.compare.sources import PredictedRun, read_run
-from pipeline.metrics import confusion, scores
+from pipeline.metrics.classes import confusion, scores
 from pipeline.runs.layout import PREDICTIONS
 
 

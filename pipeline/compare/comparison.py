@@ -35,7 +35,14 @@ from pipeline.compare.significance import (
 )
 from pipeline.compare.sources import known_labels, read_run
 from pipeline.evaluation.statistics import ConfidenceInterval, percentile_interval, resample
-from pipeline.metrics import MONITORS, Floats, Matrices, class_values, grouped_confusion, scores
+from pipeline.metrics.classes import (
+    MONITORS,
+    Floats,
+    Matrices,
+    class_values,
+    grouped_confusion,
+    scores,
+)
 
 
 @dataclass(frozen=True)

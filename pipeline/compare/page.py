@@ -14,7 +14,7 @@ from pipeline.compare.significance import FEWEST
 from pipeline.evaluation.statistics import DRAWS, FEW_CLUSTERS, ConfidenceInterval
 from pipeline.html.format import quantity, shared_speakers_note
 from pipeline.html.pages import page_environment
-from pipeline.metrics import MONITORS
+from pipeline.metrics.classes import MONITORS
 
 NAMES = dict(zip(MONITORS, ("accuracy (WA)", "UAR", "macro F1", "weighted F1"), strict=True))
 _WIDTH = 100  # characters of a line of notes

@@ -22,7 +22,7 @@ from pipeline.compare.sources import Item, Key, PredictedRun
 from pipeline.evaluation.groups import MINIMUM_UTTERANCES
 from pipeline.evaluation.rows import UNITS, Ints, cluster_unit, shared_speakers
 from pipeline.evaluation.statistics import cluster_confusions
-from pipeline.metrics import Counts, Floats
+from pipeline.metrics.classes import Counts, Floats
 
 _EXAMPLES = 3  # ids that are quoted for each reason
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.statistics import Statistic
-from pipeline.metrics import Floats
+from pipeline.metrics.classes import Floats
 
 PERMUTATIONS = 9999
 LEAST_PERMUTATIONS = 2000  # p near 0.05 then varies by 0.01 (two standard errors)

@@ -34,7 +34,7 @@ from pipeline.evaluation.identity import RunIdentity
 from pipeline.evaluation.predictions import CSV, PARQUET, named_in, read_predictions
 from pipeline.evaluation.rows import Ints
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.metrics import Floats
+from pipeline.metrics.classes import Floats
 from pipeline.report.metrics_json import METRICS, read_metrics
 from pipeline.runs.layout import PREDICTIONS, SCORED
 from pipeline.runs.tables import no_distribution, not_likeliest

@@ -31,7 +31,7 @@ import numpy as np
 
 from features.errors import RunError
 from pipeline.evaluation.statistics import Scores
-from pipeline.metrics import Floats, scores
+from pipeline.metrics.classes import Floats, scores
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from pipeline.evaluation.run_folder import JobResult
-from pipeline.metrics import Floats
+from pipeline.metrics.classes import Floats
 
 BINS = 15
 FLOOR = float(np.finfo(np.float64).eps)

@@ -11,7 +11,7 @@ import numpy as np
 
 from features.corpus.manifest import Label
 from pipeline.evaluation.rows import RunRows
-from pipeline.metrics import Floats
+from pipeline.metrics.classes import Floats
 
 SHOWN = 20  # utterances listed in a report
 

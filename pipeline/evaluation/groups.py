@@ -6,7 +6,7 @@ A group of fewer than `MINIMUM_UTTERANCES` is listed and not scored; one of fewe
 Draws are those of the whole run (`pipeline.evaluation.statistics.resample`), so that groups are
 compared within each draw; a draw without any utterance of a group does not count for that group.
 Groups may lack classes: each is scored over the classes it has, as any subset
-(`pipeline.metrics`).
+(`pipeline.metrics.classes`).
 
 Shapes: U test utterances, R test rows, D draws.
 """
@@ -27,7 +27,7 @@ from pipeline.evaluation.statistics import (
     percentile_interval,
     resample,
 )
-from pipeline.metrics import MONITORS, Floats, scores
+from pipeline.metrics.classes import MONITORS, Floats, scores
 
 MINIMUM_UTTERANCES = 10  # the score on fewer is mostly luck
 MINIMUM_SPEAKERS = 2

@@ -12,7 +12,7 @@ import numpy as np
 from features.corpus.manifest import Label
 from features.errors import RunError
 from pipeline.evaluation.run_folder import JobResult, RunFolder
-from pipeline.metrics import Floats
+from pipeline.metrics.classes import Floats
 from pipeline.runs.layout import SCORED
 from pipeline.runs.tables import AGAIN
 

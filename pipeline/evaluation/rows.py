@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from features.corpus.manifest import Label
 from pipeline.evaluation.run_folder import JobResult, RunFolder
 from pipeline.evaluation.statistics import cluster_confusions
-from pipeline.metrics import Counts, Floats
+from pipeline.metrics.classes import Counts, Floats
 
 Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]

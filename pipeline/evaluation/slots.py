@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.evaluation.groups import Measured, UtteranceGroup, measure
 from pipeline.evaluation.rows import Flags, RunRows
 from pipeline.evaluation.statistics import ConfidenceInterval, percentile_interval
-from pipeline.metrics import MONITORS
+from pipeline.metrics.classes import MONITORS
 
 
 @dataclass(frozen=True)

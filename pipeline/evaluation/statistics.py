@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics import Counts, Floats, Matrices, grouped_confusion
+from pipeline.metrics.classes import Counts, Floats, Matrices, grouped_confusion
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -107,9 +107,9 @@ def resample(
     two results on the same clusters are paired, draw by draw: their difference is that of two
     models, or of two groups of utterances, among the same speakers.
 
-    Every draw is scored like any subset (`pipeline.metrics`): a class that no drawn cluster holds
-    is left out. Values are NaN where a draw does not define them: all of them where it holds no
-    item, those of a class where its labels lack the class.
+    Every draw is scored like any subset (`pipeline.metrics.classes`): a class that no drawn
+    cluster holds is left out. Values are NaN where a draw does not define them: all of them where
+    it holds no item, those of a class where its labels lack the class.
 
     Args:
         matrices: `[S, C, K, K]` of `cluster_confusions`.

@@ -20,7 +20,7 @@ from pipeline.evaluation.statistics import (
     Scores,
     bootstrap,
 )
-from pipeline.metrics import (
+from pipeline.metrics.classes import (
     MONITORS,
     Counts,
     Floats,

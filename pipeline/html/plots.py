@@ -27,7 +27,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from pipeline.evaluation.calibration import ReliabilityBin
-from pipeline.metrics import Floats
+from pipeline.metrics.classes import Floats
 
 SERIES = 8
 """Number of line colours, `--series-0` to `--series-7`."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from features.errors import ParamsError
 from features.stream import Stream, StreamSpec
 from pipeline.model.batch import Batch, Prediction
-from pipeline.model.losses import Criterion, CrossEntropy
+from pipeline.model.losses.classes import Criterion, CrossEntropy
 
 Unit = Literal["utterance", "dialogue"]
 # Highest probability of modality dropout: near 1 hardly any draw leaves a modality to learn from.

@@ -38,7 +38,7 @@ from pipeline.evaluation.summaries import (
     seed_scores,
     summaries,
 )
-from pipeline.metrics import row_shares
+from pipeline.metrics.classes import row_shares
 from pipeline.report.metrics_json import metrics_of, write_numbers
 from pipeline.report.page import page
 from pipeline.report.records import Report

@@ -11,7 +11,7 @@ from pipeline.evaluation.calibration import Calibration, ReliabilityBin
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.html.format import NAMES
 from pipeline.html.plots import Curve, curves_svg, matrix_svg, ranked_svg, reliability_svg
-from pipeline.metrics import MONITORS
+from pipeline.metrics.classes import MONITORS
 from pipeline.report.records import Report
 
 

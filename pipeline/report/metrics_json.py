@@ -43,7 +43,7 @@ from pipeline.evaluation.identity import KEYS, RunIdentity
 from pipeline.evaluation.statistics import ConfidenceInterval
 from pipeline.evaluation.summaries import Summary, validation_means
 from pipeline.html.format import shared_speakers_note
-from pipeline.metrics import MONITORS, f1_names, keys
+from pipeline.metrics.classes import MONITORS, f1_names, keys
 from pipeline.report.records import Report
 
 DECIMALS = 6

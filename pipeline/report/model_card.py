@@ -17,7 +17,7 @@ from typing import Any
 
 from features.files.reading import open_text
 from features.files.records import read_json
-from pipeline.metrics import MONITORS
+from pipeline.metrics.classes import MONITORS
 
 NAME = "model_card.md"
 UNKNOWN = "not stated"

@@ -31,7 +31,7 @@ from pipeline.evaluation.summaries import (
     SeedScores,
     Summary,
 )
-from pipeline.metrics import Counts, Floats
+from pipeline.metrics.classes import Counts, Floats
 
 
 @dataclass(frozen=True)

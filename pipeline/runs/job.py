@@ -20,7 +20,7 @@ from features.corpus.manifest import Label
 from features.files.csv_text import write_csv
 from features.process.devices import entered, full_float32
 from pipeline.data.source import ExampleSource
-from pipeline.metrics import MONITORS
+from pipeline.metrics.classes import MONITORS
 from pipeline.model.base import FusionModel
 from pipeline.params.training import TrainParams
 from pipeline.runs.layout import HISTORY, PREDICTIONS, SCORED

@@ -42,7 +42,7 @@ SHARED_CODE = (
     "pipeline/data",
     "pipeline/fusion/_front.py",
     "pipeline/fusion/_layers.py",
-    "pipeline/metrics.py",
+    "pipeline/metrics",
     "pipeline/model",
     "pipeline/params/training.py",
     "pipeline/runs",

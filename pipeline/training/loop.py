@@ -38,10 +38,16 @@ from features.process.devices import generator_states, set_generators
 from features.process.memory import Shape, smallest
 from pipeline.data.batching import batch_count, ordered_batches, shuffled_batches
 from pipeline.data.source import ExampleSource
-from pipeline.metrics import validation_scores
+from pipeline.metrics.classes import validation_scores
 from pipeline.model.base import FusionModel, Unit
 from pipeline.model.batch import Batch
-from pipeline.model.losses import BinaryCrossEntropy, Criterion, CrossEntropy, Focal, class_weights
+from pipeline.model.losses.classes import (
+    BinaryCrossEntropy,
+    Criterion,
+    CrossEntropy,
+    Focal,
+    class_weights,
+)
 from pipeline.params.training import TrainParams
 from pipeline.training.augment import mixup, seqaug
 from pipeline.training.fitting import FillerBatch, Fitting, TooLargeError

@@ -23,7 +23,7 @@ from pipeline.compare.comparison import Settings, compare_runs
 from pipeline.compare.page import as_html, as_text
 from pipeline.compare.sources import PredictedRun, read_run
 from pipeline.evaluation.predictions import read_predictions
-from pipeline.metrics import MONITORS
+from pipeline.metrics.classes import MONITORS
 from pipeline.report.evaluate import evaluate, write_report
 from tests.support.runs.fake_run import FakeRun, edit_json
 from tests.support.runs.predicted_runs import FakePredictions

@@ -14,7 +14,7 @@ from pipeline.compare.comparison import Change, Comparison, Settings, compare_ru
 from pipeline.compare.rows import common_rows
 from pipeline.compare.sources import read_run
 from pipeline.evaluation.statistics import cluster_counts
-from pipeline.metrics import MONITORS
+from pipeline.metrics.classes import MONITORS
 from tests.support.runs.predicted_runs import CLASSES, FakePredictions
 
 FAST = Settings(permutations=2000)

@@ -13,7 +13,7 @@ from scipy import stats
 from sklearn import metrics as oracle
 
 from pipeline.compare.significance import holm, mcnemar, permutation_test
-from pipeline.metrics import MONITORS, Floats, Matrices, grouped_confusion, scores
+from pipeline.metrics.classes import MONITORS, Floats, Matrices, grouped_confusion, scores
 
 Ints = NDArray[np.int64]
 CLASSES = 3

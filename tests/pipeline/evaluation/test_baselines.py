@@ -12,7 +12,7 @@ from sklearn.dummy import DummyClassifier
 
 from features.errors import RunError
 from pipeline.evaluation.baselines import baselines, expected_scores
-from pipeline.metrics import MONITORS, validation_scores
+from pipeline.metrics.classes import MONITORS, validation_scores
 
 Floats = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from pipeline.evaluation.groups import BANDS, grouping, known_groupings, measure
 from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.statistics import bootstrap
 from pipeline.evaluation.summaries import intervals_of
-from pipeline.metrics import MONITORS
+from pipeline.metrics.classes import MONITORS
 from tests.support.runs.fake_run import FakeRun, rows_of
 
 

@@ -10,7 +10,7 @@ import pytest
 from features.corpus.manifest import Label
 from pipeline.evaluation.rows import cluster_unit
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.metrics import confusion
+from pipeline.metrics.classes import confusion
 from pipeline.report.evaluate import evaluate
 from tests.support.runs.fake_run import FakeRun, rows_of
 

@@ -13,7 +13,7 @@ from features.errors import RunError
 from features.files.csv_text import write_csv
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.evaluation.slots import conditions, probes
-from pipeline.metrics import MONITORS
+from pipeline.metrics.classes import MONITORS
 from pipeline.report.evaluate import evaluate
 from pipeline.runs.layout import CONDITIONS
 from tests.support.runs.fake_run import FakeRun, edit_lines, rows_of

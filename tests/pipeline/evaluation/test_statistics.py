@@ -15,7 +15,7 @@ from pipeline.evaluation.statistics import (
     resample,
     seed_means,
 )
-from pipeline.metrics import Counts, confusion, scores
+from pipeline.metrics.classes import Counts, confusion, scores
 
 Ints = NDArray[np.int64]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from features.stream import Stream
 from pipeline.fusion.lpgnet import MaskedAttention, MultimodalGate, UnimodalGate, distillation
 from pipeline.model.batch import Batch, Prediction
-from pipeline.model.losses import CrossEntropy
+from pipeline.model.losses.classes import CrossEntropy
 from tests.support.models.golden import golden
 from tests.support.models.small_lpgnet import close, small
 

@@ -18,7 +18,7 @@ from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch
 from pipeline.model.checkpoint import load_model, make_model, save_model
 from pipeline.model.inputs import InputLayers, InputSettings, LayerMix, PreparedFusion, Slot
-from pipeline.model.losses import CrossEntropy
+from pipeline.model.losses.classes import CrossEntropy
 from pipeline.params.selection import SLOTS
 from tests.support.models.small_fusions import (
     ALL,

@@ -16,7 +16,7 @@ from sklearn.preprocessing import label_binarize
 
 from features.corpus.manifest import read_labels
 from pipeline.evaluation.predictions import read_predictions
-from pipeline.metrics import MONITORS, f1_names
+from pipeline.metrics.classes import MONITORS, f1_names
 from pipeline.report.evaluate import evaluate
 from pipeline.report.metrics_json import headline
 from tests.pipeline.evaluation.test_predictions import write_predictions

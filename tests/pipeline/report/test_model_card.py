@@ -17,7 +17,7 @@ from features.cache.writer import CacheWriter
 from features.files.records import read_json, write_json
 from features.stream import StreamSpec
 from pipeline.cached.run import train_model
-from pipeline.metrics import MONITORS
+from pipeline.metrics.classes import MONITORS
 from pipeline.model.base import FusionModel
 from pipeline.params.file import Params
 from pipeline.report.model_card import NAME, model_card, write_model_card

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.model.losses import BinaryCrossEntropy, CrossEntropy, Focal, class_weights
+from pipeline.model.losses.classes import BinaryCrossEntropy, CrossEntropy, Focal, class_weights
 from pipeline.params.training import TrainParams
 from pipeline.training.loop import make_criterion
 from tests.support.models.golden import golden

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
-from pipeline import metrics
+from pipeline.metrics import classes as metrics
 from tests.support.paths import DATA
 
 GOLDEN: dict[str, Any] = json.loads((DATA / "golden/metrics.json").read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""Scores of predictions: functions of sums that add up over clusters, seeds and folds."""
