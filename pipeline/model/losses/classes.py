@@ -2,13 +2,17 @@
 
 Sources: weights N/n_c, focal (alpha 0.5, gamma 2) and binary cross-entropy for mixup are those of
 arXiv 2506.02088 and its public code; focal loss: arXiv 1708.02002, equation 5; label smoothing:
-arXiv 1512.00567, section 7.
+arXiv 1512.00567, section 7; weights by effective number: arXiv 1901.05555, equation 3; logit
+adjustment: arXiv 2007.07314, equation 10.
 
 Shapes: N items, K classes.
 """
 
 from __future__ import annotations
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,6 +25,32 @@ def class_weights(counts: Tensor) -> Tensor:
     [1.3333333730697632, 4.0, 8.0]
     """
     return (counts.sum() / counts.clamp(min=1)).float()
+
+
+def balanced_weights(counts: Tensor, items: int, beta: float | None = None) -> Tensor:
+    """Weights (1 - beta) / (1 - beta^n_c) by class, scaled to sum K: `[K]` float64.
+
+    Args:
+        counts: `[K]` items n_c of each class: with votes, those whose share is above 1 / K.
+        items: Number of items N.
+        beta: None: (N - 1) / N.
+
+    Raises:
+        ValueError: If a class has no item: its weight would be infinite.
+
+    >>> balanced_weights(torch.tensor([6, 2]), 8).round(decimals=3).tolist()
+    [0.561, 1.439]
+    """
+    numbers = counts.double()
+    if (numbers < 1).any():
+        raise ValueError(f"counts of classes are {counts.tolist()}; expected at least 1 of each")
+    beta = (items - 1) / items if beta is None else beta
+    if beta == 0:
+        return torch.ones_like(numbers)
+    # 1 - beta^n loses its digits for beta near 1.
+    effective = -torch.expm1(numbers * math.log(beta))
+    weights = (1 - beta) / effective
+    return weights * (len(numbers) / weights.sum())
 
 
 class Criterion(nn.Module):
@@ -61,6 +91,43 @@ class CrossEntropy(Criterion):
         """The number of labels, or the sum of their weights."""
         # torch divides a weighted mean by this sum, with label smoothing as well.
         return float(len(labels) if self.weights is None else self.weights[labels].sum())
+
+
+class BalancedCrossEntropy(Criterion):
+    """Class-balanced cross-entropy: the mean over N of w_n (-log p_n).
+
+    Weights (`balanced_weights`) do not enter the divisor, other than in `CrossEntropy`.
+    """
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """A scalar."""
+        soft = self.shares(logits, labels)
+        terms = -(soft * logits.log_softmax(1)).sum(1)
+        own = soft if labels.ndim == 2 else F.one_hot(labels, logits.shape[1])
+        return (terms if self.weights is None else terms * (own * self.weights).sum(1)).mean()
+
+
+class LogitAdjustedCrossEntropy(Criterion):
+    """Cross-entropy of logits + tau log prior; nothing is added when the model predicts.
+
+    Args:
+        prior: `[K]` shares of the classes in the training split, all above 0.
+        tau: Factor of the log prior.
+        smoothing: Share of every label that is spread evenly over the classes.
+    """
+
+    adjustment: Tensor
+
+    def __init__(self, prior: Tensor, tau: float = 1.0, smoothing: float = 0.0) -> None:
+        super().__init__(None, smoothing)
+        if (prior <= 0).any():
+            raise ValueError(f"prior is {prior.tolist()}; expected shares above 0")
+        self.register_buffer("adjustment", tau * prior.log(), persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """A scalar."""
+        adjusted = (logits + self.adjustment.to(logits.dtype)).log_softmax(1)
+        return -(self.shares(logits, labels) * adjusted).sum(1).mean()
 
 
 class Focal(Criterion):
