@@ -64,10 +64,10 @@ def evaluate(run_folder: Path, labels_folder: Path) -> Report:
     return dataclasses.replace(report, metrics=metrics_of(report))
 
 
-def write_report(report: Report, folder: Path) -> Path:
+def write_report(report: Report, folder: Path, *, experiment: str | None = None) -> Path:
     """Write the numbers, the tables and index.html into `folder`; returns the page's path.
 
-    The same run and labels give the same bytes.
+    The same run and labels give the same bytes; only the page names the experiment.
     """
     folder.mkdir(parents=True, exist_ok=True)
     jobs = report.run.jobs
@@ -87,7 +87,7 @@ def write_report(report: Report, folder: Path) -> Path:
     )
     write_sheet(folder / "confusion.csv", ("label", "prediction"), pairs)
     path = folder / "index.html"
-    path.write_text(page(report), encoding="utf-8")
+    path.write_text(page(report, experiment=experiment), encoding="utf-8")
     return path
 
 

@@ -29,18 +29,17 @@ SECTIONS = {
     "summary": "Summary",
     "scores": "Scores",
     "curves": "Training curves",
-    "confusion": "Confusion",
-    "classes": "Classes",
-    "seeds": "Seeds and folds",
+    "classes": "Classes and confusion",
     "calibration": "Calibration",
     "groups": "Groups and gaps",
     "robustness": "Robustness",
-    "neutral": "Lexically neutral utterances",
     "errors": "Worst errors",
+    "settings": "Model and training",
+    "seeds": "Seeds and folds",
+    "neutral": "Lexically neutral utterances",
     "slots": "Slots",
     "data": "Data",
-    "dropped": "Dropped utterances",
-    "settings": "Model and training",
+    "dropped": "Utterances left out",
     "machine": "Machine and commit",
 }
 """Title by id of each section, in order."""
@@ -50,15 +49,20 @@ _NEUTRAL = {"lexical": "neutral", "words": "ambiguous", "text_probe": "neutral"}
 """Name of the lexically neutral group by field, in order of preference."""
 
 
-def page(report: Report) -> str:
+def page(report: Report, *, experiment: str | None = None) -> str:
     """The page; equal reports of equal run folders give equal bytes.
 
     Besides the report it reads the run folder's leaks.json and run.json, and the clips of the worst
     errors where the corpus is available.
+
+    Args:
+        report: The report.
+        experiment: Name of the DVC experiment that makes the page; None outside of one.
     """
     title = f"{report.run.fusion} on {report.run.corpus}"
     whole = _TEMPLATES.get_template("report.html")
-    return whole.render(title=title, sections=SECTIONS, folded=FOLDED, **view_of(report))
+    names = {"title": title, "sections": SECTIONS, "folded": FOLDED, "experiment": experiment}
+    return whole.render(names | view_of(report))
 
 
 def view_of(report: Report) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import typer
@@ -17,7 +18,8 @@ def main(regime: str, corpus: str, fusion: str) -> None:
     run, labels = Path("runs", regime, corpus, fusion), Path("data", corpus, "labels")
     report = evaluate(run, labels)
     check_named(report.run, regime=regime, corpus=corpus, fusion=fusion)
-    path = write_report(report, Path("reports"))
+    # DVC sets it for the stages of an experiment.
+    path = write_report(report, Path("reports"), experiment=os.environ.get("DVC_EXP_NAME"))
     typer.echo(f"{fusion} on {corpus} ({regime})")
     typer.echo(headline(report.metrics))
     typer.echo(str(path))

@@ -52,9 +52,9 @@ def test_a_browser_shows_the_page(tmp_path: Path) -> None:
     assert pixels.shape == (2600, 1100, 3)
     paper = np.all(pixels > 0.98, axis=-1)
     assert 0.5 < paper.mean() < 0.97
-    # --cell of the light theme, #5b97d9, fills the fullest cell of each matrix
-    cell = np.abs(pixels - np.array([0x5B, 0x97, 0xD9]) / 255).max(-1) < 0.01
-    assert cell.sum() > 500
+    # --accent of the light theme, #1f5fa8, fills the bars below the reliability plots
+    bars = np.abs(pixels - np.array([0x1F, 0x5F, 0xA8]) / 255).max(-1) < 0.01
+    assert bars.sum() > 500
     # something is drawn in every fifth of the page, and nothing in its margins
     assert all((~part).any() for part in np.array_split(paper, 5))
     assert paper[:, :40].all()

@@ -124,8 +124,8 @@ def test_numbers(tmp_path: Path) -> None:
 def test_a_gauge_is_drawn_to_scale(tmp_path: Path) -> None:
     source = "{{ ui.gauge(0.5, interval, tick) }}"
     found = render(tmp_path, source, interval=ConfidenceInterval(0.25, 1), tick=0)
-    assert 'cx="88.0"' in found  # the middle of 176
-    assert 'd="M46.0 11H172.0"' in found
+    assert 'cx="64.0"' in found  # the middle of 128
+    assert 'd="M34.0 11H124.0"' in found
     assert 'd="M4.0 4V18"' in found
     assert 'aria-label="0.500, interval 0.250 to 1.000, tick at 0.000, from 0 to 1"' in found
     assert "stroke-width" not in render(tmp_path, source, interval=None, tick=None)

@@ -120,7 +120,8 @@ def test_errors_have_text_speaker_and_a_player(report: Report) -> None:
     found = with_sound(report, missing=2)
     error = report.errors.shown[0]
     assert f"<b>{error.utterance.label}</b>, predicted <b>{error.predicted}</b>" in found
-    assert f"{error.probability:.2f}, wrong in {error.seeds_wrong} of 2 seeds" in found
+    assert f"(probability {error.probability:.2f})" in found
+    assert f"wrong in {error.seeds_wrong} of 2 seeds" in found
     assert found.count('<audio controls="" preload="none" src="data:audio/mpeg;base64,') == (
         len(report.errors.shown) - 2
     )

@@ -79,7 +79,7 @@ def _stage(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "stages.evaluate", *arguments],
         cwd=folder,
-        env={"PYTHONPATH": str(ROOT)},
+        env={"PYTHONPATH": str(ROOT), "DVC_EXP_NAME": "my-experiment"},
         capture_output=True,
         text=True,
         check=False,
@@ -94,6 +94,8 @@ def test_stage_writes_reports_and_prints_the_headline(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert headline(read_all(tmp_path / "reports")) in done.stdout
     assert "reports/index.html" in done.stdout
+    page = (tmp_path / "reports/index.html").read_text(encoding="utf-8")
+    assert "experiment <b>my-experiment</b>" in page
     assert {path.name for path in (tmp_path / "reports").iterdir()} == set(FILES)
 
 

@@ -99,6 +99,13 @@ def test_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
     assert "allowed by params.yaml" not in found.text
 
 
+def test_the_page_names_its_experiment_and_run_folder(report: Report, plain: str) -> None:
+    named = Document(page(report, experiment="a <b> name")).text
+    assert "First made by experiment a <b> name" in named
+    assert "run folder runs/cached/fake/blend" in named
+    assert "First made outside of an experiment" in Document(plain).text
+
+
 def test_leaks_stand_out(tmp_path: Path) -> None:
     leaks = ["speaker 3 in train and test"]
     found = document_of(FakeRun(tmp_path).write(), allow_leak=["speaker"], leaks=leaks)

@@ -114,6 +114,6 @@ def test_machine_and_commit_are_shown_where_recorded(tmp_path: Path) -> None:
         assert part in found
     edit_json(fake.run / "run.json", environment=facts | {"dirty": False})
     assert "not committed" not in section_words("machine", report)
-    assert 'speech {"pool": 2}' in section_words("settings", report)
+    assert "models.blend.inputs.speech.pool 2 none" in section_words("settings", report)
     (fake.run / "model_card.md").write_text("# x", encoding="utf-8")
     assert "model_card.md in the run folder" in section_words("settings", report)

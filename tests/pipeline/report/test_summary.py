@@ -13,7 +13,7 @@ from pipeline.evaluation.statistics import ConfidenceInterval
 from pipeline.report.evaluate import evaluate
 from pipeline.report.page import section, view_of
 from pipeline.report.records import Report
-from pipeline.report.settings import training
+from pipeline.report.settings import Settings, settings_of
 from pipeline.report.summary import best_probe, slot_title, slots_worth, verdict, warnings
 from tests.support.runs.fake_run import FakeRun, rows_of
 from tests.support.runs.pages import section_words
@@ -48,8 +48,8 @@ def test_the_score_is_compared_with_the_best_probe_and_the_majority(report: Repo
     assert over.interval.low > 0
     found = section_words("summary", report)
     assert f"UAR {own:.3f} ." in found
-    assert "The best single slot by a linear probe, speech, has 1.000: a loss" in found
-    assert "The majority class has 0.250: a gain." in found
+    assert "The best linear probe, on speech alone, reaches 1.000: a loss" in found
+    assert "Predicting the majority class reaches 0.250: a gain." in found
 
 
 def test_a_difference_shows_a_gain_only_where_its_interval_lies_above_zero() -> None:
@@ -121,10 +121,26 @@ def test_all_warnings_stand_in_one_place(report: Report) -> None:
     assert "Temperature" not in " ".join(warnings(replace(report, calibration=better), {}))
 
 
-def test_settings_stand_beside_their_defaults() -> None:
-    found = training({"epochs": 20, "lr": 1e-3, "betas": [0.9, 0.999], "mixup": 0.0, "new": None})
-    assert found.changed == (("lr", "0.001", "5e-05"), ("new", "null", "none"))
-    assert found.unchanged == (("epochs", "20"), ("betas", "[0.9, 0.999]"), ("mixup", "0.0"))
+def test_settings_stand_beside_their_defaults(report: Report) -> None:
+    train = {"epochs": 20, "lr": 1e-3, "betas": [0.9, 0.999], "new": None}
+    run = replace(report.run, train=train, args={"d_model": 8, "dropout": 0.5})
+    inputs, tuning = {"layer_norm": ["text"]}, {"keep": 3, "lora": {"rank": 8}, "slots": {}}
+    found = settings_of(run, {"inputs": inputs})
+    assert found.changed == (
+        ("models.blend.args.d_model", "8", "512"),
+        ("models.blend.inputs.layer_norm", '["text"]', "none"),
+        *(("train.lr", "0.001", "5e-05"), ("train.new", "null", "none")),
+    )
+    of_args, *of_train = found.unchanged
+    assert of_args == ("models.blend.args.dropout", "0.5")
+    assert of_train == [("train.epochs", "20"), ("train.betas", "[0.9, 0.999]")]
+    tuned = settings_of(replace(run, args={}, train={}, regime="e2e"), {"e2e": tuning})
+    assert tuned == Settings((("e2e.keep", "3", "2"),), (("e2e.lora.rank", "8"),))
+
+
+def test_a_model_whose_kind_is_gone_has_settings_without_defaults(report: Report) -> None:
+    run = replace(report.run, kind="gone", args={"width": 8}, train={})
+    assert settings_of(run, {}).changed == (("models.blend.args.width", "8", "none"),)
 
 
 def test_what_is_rarely_read_is_folded(report: Report) -> None:
