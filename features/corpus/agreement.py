@@ -117,7 +117,7 @@ def fleiss_kappa(judgements: Judgements) -> float:
     size = sizes[0] if len(sizes) else 0
     if size < 2 or (sizes != size).any():
         raise ValueError(
-            f"{sizes.min(initial=0):.0f} to {sizes.max(initial=0):.0f} ratings an utterance; "
+            f"{sizes.min(initial=size):.0f} to {sizes.max(initial=0):.0f} ratings an utterance; "
             "Fleiss' kappa needs the same number of each, at least 2; Krippendorff's alpha does not"
         )
     agreed, chance = 0.0, 0.0

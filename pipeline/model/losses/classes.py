@@ -39,7 +39,7 @@ def balanced_weights(counts: Tensor, items: int, beta: float | None = None) -> T
         ValueError: If a class has no item: its weight would be infinite.
 
     >>> balanced_weights(torch.tensor([6, 2]), 8).round(decimals=3).tolist()
-    [0.561, 1.439]
+    [0.597, 1.403]
     """
     numbers = counts.double()
     if (numbers < 1).any():
