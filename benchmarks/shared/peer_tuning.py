@@ -49,7 +49,7 @@ class Clips(Dataset[dict[str, Any]]):
 
     def __init__(self, task: TuneTask, labels: Sequence[Label]) -> None:
         paths = {clip.id: str(clip.audio) for clip in task.manifest}
-        self.rows = [(paths[label.id], CLASSES.index(label.label)) for label in labels]
+        self.rows = [(paths[label.id], CLASSES.index(label.class_name)) for label in labels]
 
     def __len__(self) -> int:
         return len(self.rows)

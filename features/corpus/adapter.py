@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from features.arguments import Record
+from features.corpus.frozen import frozen
 
 UNPACKED = "heronry_audio"  # folder below a corpus root for audio extracted from table cells
+Target = Literal["classes", "votes", "attributes"]
+"""What a corpus may offer to be learnt."""
+MAPPINGS = ("votes", "secondary", "values")  # fields of `Item` that are frozen
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Item:
 
     Attributes:
         id: Unique in the corpus.
-        label: Class; None for an utterance that cannot be trained or tested on.
+        label: Class; None for an utterance that has none.
         speaker: Unique in the corpus; empty where unknown.
         audio: Path of the audio file below the corpus root, with forward slashes.
         text: Transcript.
@@ -27,7 +31,8 @@ class Item:
         turn: Position in the dialogue, from 0.
         gender: Gender of the speaker.
         sentence: Identity of a scripted sentence.
-        split: The corpus's own split (train, valid, test, unused), for the protocol `official`.
+        split: The corpus's own split (train, valid, test, unused), for the protocol `official`;
+            `unlabelled` of an utterance that is predicted and never scored, under any protocol.
         session: Recording session, for the protocol `leave_one_session_out`.
         fault: Reason not to use it, if something is broken or missing. Counts against
             `allow_rejected`.
@@ -35,6 +40,11 @@ class Item:
             label outside the label map, a tie of votes.
         asr: Words from a speech recogniser, beside the reference in `text`.
         notices: Corrections, and what was ignored, in an utterance that is used; a line each.
+        votes: Number of raters by class that they chose, in the order of the classes; classes that
+            nobody chose are absent.
+        votes_outside: Number of raters whose choice is none of the classes.
+        secondary: Number of raters by class that they named beside their choice.
+        values: Number on the corpus's own scale by attribute; unknown ones are absent.
     """
 
     id: str
@@ -54,6 +64,17 @@ class Item:
     excluded: str | None = None
     asr: str | None = None
     notices: tuple[str, ...] = ()
+    votes: Mapping[str, float] | None = field(default=None, hash=False)
+    votes_outside: float | None = None
+    secondary: Mapping[str, float] | None = field(default=None, hash=False)
+    values: Mapping[str, float] | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        for name in MAPPINGS:
+            given = getattr(self, name)
+            if given is not None:
+                held = frozen(f"{name} of {self.id!r}", given, counts=name != "values")
+                object.__setattr__(self, name, held)
 
 
 @dataclass(frozen=True)
@@ -106,6 +127,12 @@ class Corpus(Protocol):
     - `preview() -> Iterator[Item]`: the same as `items` for `check`, where `items` makes or unpacks
       audio. It writes nothing; `audio` is None where the file would have to be made.
     - `warnings: Sequence[str]`: what was ignored in its tables as a whole, once items were read.
+    - `offers: tuple[Target, ...]`: what it can yield, of the class; without it classes alone.
+      Where it is more, the constructor takes the keyword `targets`, which of them are asked for,
+      by default `("classes",)`, and the adapter reads no table that these do not need.
+    - `scales: Mapping[str, tuple[float, float]]`: lowest and highest value by attribute.
+    - `policies: Mapping[str, str]`: what is done with utterances without agreement and the like.
+    - `ratings() -> Iterable[Rating]`: what each rater said, once items were read.
     - `tables() -> Iterable[Path]`: the files read besides audio. Their hashes decide whether
       `prepare` must run again.
     """

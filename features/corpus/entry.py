@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from features.arguments import refuse
-from features.corpus.adapter import Corpus
+from features.corpus.adapter import Corpus, Target
 from features.corpus.leaks import LeakKind
 from features.corpus.protocols import ProtocolName
-from features.ranges import Amount, Interval, Positive, Seed
+from features.ranges import Amount, Interval, MinLen, Positive, Seed
 from features.settings.plugins import entry_problems, load, split_entry
 
 PACKAGE = "features.corpora"
+SUPPLIED = ("root", "targets")  # keywords of a plug-in that are none of its own options
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class CorpusEntry:
         follow_links: Whether to read audio through links that lead out of the corpus root.
         shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
         shard_characters: A shard of a text backbone closes once it holds this many characters.
+        targets: What there is to learn of an utterance; one without any of these is left out.
         options: Keywords of the plug-in's constructor.
     """
 
@@ -48,6 +50,7 @@ class CorpusEntry:
     follow_links: bool = False
     shard_seconds: Positive = 3600.0
     shard_characters: Annotated[int, Interval(ge=1, le=1_000_000_000)] = 500_000
+    targets: Annotated[tuple[Target, ...], MinLen(1)] = ("classes",)
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -57,13 +60,31 @@ class CorpusEntry:
 
     def adapter(self, root: Path) -> Corpus:
         """Make the adapter of the corpus below a root."""
-        corpus: Corpus = load(PACKAGE, self.kind)(root, **self.options)
+        build = load(PACKAGE, self.kind)
+        more = {"targets": self.targets} if _offers(build) != ("classes",) else {}
+        corpus: Corpus = build(root, **self.options, **more)
         return corpus
 
 
 def corpus_problems(name: str, mapping: Any) -> list[str]:
     """Problems with an entry of `corpora`, one line each."""
-    return entry_problems(CorpusEntry, PACKAGE, "corpora", name, mapping, skip=("root",))
+    found = entry_problems(CorpusEntry, PACKAGE, "corpora", name, mapping, skip=SUPPLIED)
+    if found:
+        return found
+    kind, targets = mapping.get("kind", name), mapping.get("targets", ())
+    offers = _offers(load(PACKAGE, kind))
+    lacking = [target for target in targets if target not in offers]
+    if lacking:
+        return [
+            f"corpora.{name}.targets: given {lacking[0]!r}; expected some of {list(offers)}, which "
+            f"kind {kind!r} offers"
+        ]
+    return []
+
+
+def _offers(build: Any) -> tuple[Target, ...]:
+    """What a corpus can yield, as its adapter says."""
+    return getattr(build, "offers", ("classes",))
 
 
 def corpus_entry(name: str, mapping: Mapping[str, Any]) -> CorpusEntry:
@@ -75,4 +96,5 @@ def corpus_entry(name: str, mapping: Mapping[str, Any]) -> CorpusEntry:
     refuse(corpus_problems(name, mapping))
     common, options = split_entry(CorpusEntry, mapping)
     common["allow_leak"] = tuple(common.get("allow_leak", ()))
+    common["targets"] = tuple(dict.fromkeys(common.get("targets", ("classes",))))
     return CorpusEntry(name, kind=mapping.get("kind", name), options=options, **common)

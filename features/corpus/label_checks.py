@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import combinations
 
 from features.corpus.adapter import Item
-from features.corpus.protocols import USED
+from features.corpus.manifest import USED
 
 NAMED = 10  # classes, pairs or folds that a line names
 COMPARED = 1_000  # classes; more of them are not compared in pairs

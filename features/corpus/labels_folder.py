@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from features.arguments import Record
-from features.corpus.adapter import Published
+from features.corpus.adapter import Published, Target
 from features.corpus.leaks import Leak, LeakKind
 from features.corpus.manifest import SPLITS, Label, read_labels
 from features.corpus.split_counts import count_classes, splits_sha256
@@ -39,10 +39,60 @@ class Durations(Record):
 
 
 @dataclass(frozen=True)
+class AttributeCard(Record):
+    """An attribute of a corpus.
+
+    Attributes:
+        low: Lowest value of its scale.
+        high: Highest value of its scale.
+        known: For each fold, utterances by split of which the value is known.
+        mean: Mean of the known values of all utterances.
+        sd: Their standard deviation, of the population.
+        reversed: Whether the number falls as the attribute grows.
+    """
+
+    low: float
+    high: float
+    known: Sequence[Counts]
+    mean: float
+    sd: float
+    reversed: bool = False
+
+
+@dataclass(frozen=True)
+class VotesCard(Record):
+    """Votes of a corpus: raters of an utterance, and the share of votes outside the classes."""
+
+    raters_min: float
+    raters_mean: float
+    raters_max: float
+    outside: float
+
+
+@dataclass(frozen=True)
+class TargetsCard(Record):
+    """What there is to learn of a corpus that offers more than classes.
+
+    Attributes:
+        tasks: What the corpus entry asks for.
+        attributes: Attributes by name.
+        votes: Raters of the utterances with votes; None without votes.
+        policies: What was done with utterances without agreement and the like.
+        alpha: Krippendorff's alpha of the ratings, by what is rated; None where it is undefined.
+    """
+
+    tasks: Annotated[Sequence[Target], MinLen(1)]
+    attributes: Mapping[Name, AttributeCard] = field(default_factory=dict)
+    votes: VotesCard | None = None
+    policies: Mapping[str, str] = field(default_factory=dict)
+    alpha: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Card:
     """Fields of card.json, which `features.corpus.card` makes; older cards may lack some."""
 
-    classes: Annotated[Sequence[Name], MinLen(2)]
+    classes: Sequence[Name]
     folds: Count
     corpus: str | None = None
     kind: str | None = None
@@ -85,6 +135,7 @@ class Card:
     allow_leak: Sequence[LeakKind] = ()
     leaks: Sequence[str] = ()
     leak_verdict: Sequence[Leak] = ()
+    targets: TargetsCard | None = None  # of a corpus with more than classes
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -99,6 +150,9 @@ def read_card(path: Path) -> dict[str, Any]:
         raise ManifestError(f"{path}: {name}: given {card[name]!r}; expected {expected}: {AGAIN}")
 
     classes, folds = card["classes"], card["folds"]
+    tasks = (card.get("targets") or {"tasks": ["classes"]})["tasks"]
+    if len(classes) < 2 and tasks != ["attributes"]:
+        refuse("classes", "two or more")
     if len(set(classes)) < len(classes):
         refuse("classes", "each once")
     for name in ("counts", "speakers", "genders", "seconds", "hours", "lacking"):
@@ -122,7 +176,7 @@ def read_labelled(folder: Path) -> tuple[dict[str, Any], list[Label]]:
     card, labels = read_card(folder / CARD), read_labels(folder)
     path = folder / LABELS
     for number, label in enumerate(labels, 1):
-        if label.label not in card["classes"]:
+        if label.label is not None and label.label not in card["classes"]:
             raise ManifestError(
                 f"{path}, line {number}: label {label.label!r} of {label.id!r}; expected one of "
                 f"the classes of card.json, {card['classes']}: {AGAIN}"

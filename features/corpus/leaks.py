@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, get_args
 
 from features.arguments import Record
 from features.corpus.adapter import Item
-from features.corpus.manifest import Label
+from features.corpus.manifest import USED, Label
 from features.errors import ManifestError
 
 LeakKind = Literal["speaker", "dialogue", "recording", "checkpoint"]
@@ -90,7 +90,8 @@ def find_leaks(
 
     Args:
         items: Labelled utterances, or their labels.
-        splits: For each of them, one split per fold; utterances in `unused` leak nothing.
+        splits: For each of them, one split per fold; utterances in `unused` and `unlabelled`,
+            which no score rests on, leak nothing.
         contents: SHA-256 of audio files by path. Spans of one file, overlapping or not, share a
             recording, and so do files of equal content. Paths missing here differ from all others.
 
@@ -185,7 +186,7 @@ def _find(
         if name is None:
             continue
         for fold, split in enumerate(row):
-            if split != "unused":
+            if split in USED:
                 found = seen.setdefault((same.get(name, name), fold), _Seen())
                 # Keys of a dict are a set that keeps its order.
                 found.names[name] = found.splits[split] = None

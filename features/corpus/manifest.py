@@ -14,8 +14,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.arguments import problems
+from features.corpus.adapter import MAPPINGS
+from features.corpus.frozen import frozen
 from features.corpus.utterance import Utterance, check_id, check_time, leaves_root, path_under
 from features.errors import ManifestError
 from features.files.records import (
@@ -35,7 +37,9 @@ from features.files.records import (
     write_rows,
 )
 
-SPLITS = ("train", "valid", "test", "unused")
+USED = ("train", "valid", "test")
+UNLABELLED = "unlabelled"  # split that is predicted and never scored
+SPLITS = (*USED, "unused", UNLABELLED)
 UTTERANCES_FORMAT = "heronry-utterances"
 UTTERANCES_VERSION = 1
 _AGAIN = "Expected what `prepare` wrote: run `dvc repro` to prepare the corpus again."
@@ -51,11 +55,11 @@ class Label:
 
     Attributes:
         seconds: Duration of the utterance; None without audio.
-        splits: One of train, valid, test, unused per fold of the protocol.
+        splits: One of `SPLITS` per fold of the protocol.
     """
 
     id: str
-    label: str
+    label: str | None
     speaker: str
     dialogue: str | None = None
     turn: int | None = None
@@ -69,14 +73,32 @@ class Label:
     stop: float | None = None
     splits: tuple[str, ...] = ()
     asr: str | None = None
+    votes: Mapping[str, float] | None = field(default=None, hash=False)
+    votes_outside: float | None = None
+    secondary: Mapping[str, float] | None = field(default=None, hash=False)
+    values: Mapping[str, float] | None = field(default=None, hash=False)
+
+    @property
+    def class_name(self) -> str:
+        """Its class, for what is about classes alone.
+
+        Raises:
+            ManifestError: If it has none.
+        """
+        if self.label is None:
+            raise ManifestError(
+                f"utterance {self.id!r} has no class; expected one, as this is about classes: "
+                "leave such utterances out"
+            )
+        return self.label
 
     def __post_init__(self) -> None:
         check_id(self.id)
         for name in _TEXTS:
             value = getattr(self, name)
-            required = name in ("label", "speaker")
-            if not (isinstance(value, str) and (value or not required)) and (
-                value is not None or required
+            filled = name in ("label", "speaker")
+            if not (isinstance(value, str) and (value or not filled)) and (
+                value is not None or name == "speaker"
             ):
                 raise ManifestError(f"utterance {self.id!r}: {name} is {value!r}; expected text")
         for name in ("start", "stop", "seconds"):
@@ -89,6 +111,26 @@ class Label:
         if wrong:
             raise ManifestError(
                 f"utterance {self.id!r}: split {wrong[0]!r}; expected one of {SPLITS}"
+            )
+        self._check_targets()
+
+    def _check_targets(self) -> None:
+        """Freeze the mappings; refuse a row without any target, unless it is not to have one."""
+        for name in MAPPINGS:
+            given = getattr(self, name)
+            if given is not None:
+                held = frozen(f"utterance {self.id!r}: {name}", given, counts=name != "values")
+                object.__setattr__(self, name, held)
+        outside = self.votes_outside
+        if outside is not None and not (type(outside) in (float, int) and outside >= 0):
+            raise ManifestError(
+                f"utterance {self.id!r}: votes_outside is {outside!r}; expected a count of raters"
+            )
+        targets = (self.label, self.votes, self.values)
+        if all(target is None for target in targets) and set(self.splits) != {UNLABELLED}:
+            raise ManifestError(
+                f"utterance {self.id!r} has neither a class, votes nor values; expected one of "
+                f"them, or the split {UNLABELLED!r}"
             )
 
 

@@ -16,14 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from features.corpus.adapter import Item
-from features.corpus.manifest import SPLITS
+from features.corpus.manifest import SPLITS, UNLABELLED, USED
 from features.errors import ManifestError, ParamsError
 
 ProtocolName = Literal[
     "official", "speaker_split", "speaker_folds", "leave_one_speaker_out", "leave_one_session_out"
 ]
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
-USED = ("train", "valid", "test")
 SHARES = (0.6, 0.2, 0.2)  # of the utterances, by split, under `speaker_split`
 MIN_PARTS = 3  # at least one each for training, validation and test
 
@@ -53,6 +52,8 @@ def assign(
         ParamsError: If the protocol is unknown, or `folds` or `fold` does not fit the corpus.
         ManifestError: If the items lack what the protocol needs.
     """
+    if any(item.split == UNLABELLED for item in items):
+        return _beside_unlabelled(items, protocol=protocol, folds=folds, seed=seed, fold=fold)
     splits = _all_folds(items, protocol, folds, seed)
     if fold is None:
         return splits
@@ -63,6 +64,20 @@ def assign(
             f"number from 0 to {count - 1}: set `fold` of the corpus"
         )
     return [(row[fold],) for row in splits]
+
+
+def _beside_unlabelled(
+    items: Sequence[Item], *, protocol: str, folds: int, seed: int, fold: int | None
+) -> list[tuple[str, ...]]:
+    """Splits of the other items, and `unlabelled` in every fold for those that are never scored."""
+    others = [item for item in items if item.split != UNLABELLED]
+    if not others:
+        raise ManifestError(
+            f"all {len(items)} utterances are {UNLABELLED}; expected some to train and test on"
+        )
+    found = iter(splits := assign(others, protocol=protocol, folds=folds, seed=seed, fold=fold))
+    none = (UNLABELLED,) * len(splits[0])
+    return [none if item.split == UNLABELLED else next(found) for item in items]
 
 
 def _all_folds(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from features.corpus.adapter import Item
-from features.corpus.manifest import SPLITS, Label
+from features.corpus.manifest import SPLITS, USED, Label
 
 Row = TypeVar("Row", Item, Label, Item | Label)
 Counted = TypeVar("Counted")
@@ -21,7 +21,11 @@ def count_classes(
 ) -> list[dict[str, dict[str, int]]]:
     """Utterances by split and class, in each fold; every class is named, zeros included."""
     none = dict.fromkeys(classes, 0)
-    return _by_split(items, splits, lambda held: none | Counter(str(item.label) for item in held))
+    return _by_split(
+        items,
+        splits,
+        lambda held: none | Counter(item.label for item in held if item.label is not None),
+    )
 
 
 def count_speakers(items: Sequence[Item], splits: Sequence[Sequence[str]]) -> list[dict[str, int]]:
@@ -66,11 +70,11 @@ def splits_sha256(items: Sequence[Item | Label], splits: Sequence[Sequence[str]]
 def _by_split(
     items: Sequence[Row], splits: Sequence[Sequence[str]], count: Callable[[list[Row]], Counted]
 ) -> list[dict[str, Counted]]:
-    """Count the items of each split, in each fold; `unused` is listed only where it occurs."""
+    """Count the items of each split, in each fold; splits without a task only where they occur."""
     folds = []
     for column in zip(*splits, strict=True):
         held: dict[str, list[Row]] = {
-            split: [] for split in SPLITS if split != "unused" or split in column
+            split: [] for split in SPLITS if split in USED or split in column
         }
         for item, split in zip(items, column, strict=True):
             held[split].append(item)

@@ -175,7 +175,8 @@ def _groups(shard: Shard) -> Iterator[list[str]]:
 def _labels(folder: Path) -> dict[str, str]:
     if not (folder / "labels.jsonl").exists():
         return {}
-    return {label.id: label.label for label in read_labels(folder)}
+    known = ((label.id, label.label) for label in read_labels(folder))
+    return {id: name for id, name in known if name is not None}
 
 
 def _text(value: Any) -> str:

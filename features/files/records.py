@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from features.arguments import in_lines, problems, quoted
+from features.arguments import in_lines, parameter_types, problems, quoted
 from features.errors import HeronryError, ManifestError
 from features.files.json_text import Decoder, parse_json
 from features.files.reading import open_regular
@@ -47,7 +48,11 @@ def write_rows(path: Path, rows: Iterable[Any]) -> None:
     # Replaced at the end, since the rows may be read from the same file meanwhile.
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
-            fields = {key: value for key, value in vars(row).items() if value is not None}
+            fields = {
+                key: dict(value) if isinstance(value, Mapping) else value
+                for key, value in vars(row).items()
+                if value is not None
+            }
             file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -62,6 +67,12 @@ def read_rows(path: Path, record: type[Row]) -> Iterator[Row]:
 def row_parser(path: Path, record: type[Row]) -> Callable[[int, bytes], Row]:
     """Function that parses a line of `path`, given its number (from 1) and content, to a record."""
     names = {field.name for field in dataclasses.fields(record)}  # type: ignore[arg-type]
+    # `write_rows` leaves out what is None, of fields without a default as well.
+    absent = {
+        name: None
+        for name, hint in parameter_types(record).items()
+        if type(None) in typing.get_args(hint)
+    }
 
     def parse(number: int, line: bytes) -> Row:
         try:
@@ -77,7 +88,7 @@ def row_parser(path: Path, record: type[Row]) -> Callable[[int, bytes], Row]:
                         check_text(name, value)
             if "splits" in fields:
                 fields["splits"] = tuple(fields["splits"])
-            return record(**fields)
+            return record(**absent | fields)
         except (ValueError, TypeError, ManifestError) as error:
             raise ManifestError(f"{path}, line {number}: {error}") from error
 

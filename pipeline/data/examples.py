@@ -105,7 +105,7 @@ class Examples:
         """Batch of some utterances, padded."""
         ids = tuple(label.id for label in labels)
         streams = {slot: self._stream(slot, ids) for slot in self.readers}
-        numbers = [self.classes.index(label.label) for label in labels]
+        numbers = [self.classes.index(label.class_name) for label in labels]
         return self._ready(Batch(streams, torch.tensor(numbers), ids))
 
     def dialogue_batch(self, dialogues: Sequence[Sequence[Label]]) -> Batch:
@@ -124,7 +124,7 @@ class Examples:
         for slot, reader in self.readers.items():
             _check_pooled(slot, reader, ids)
         streams = {slot: self._turns(slot, ids, mask) for slot in self.readers}
-        numbers = [self.classes.index(label.label) for label in turns]
+        numbers = [self.classes.index(label.class_name) for label in turns]
         return self._ready(Batch(streams, stack_labels(numbers, mask), ids))
 
     def length(self, label: Label) -> int:

@@ -215,7 +215,7 @@ def grouping(
     compared = [each for each in measured if each.draws]
     common = _common_classes(rows, [flags[each.group.name] for each in compared])
     if common:  # or a group would look worse for holding a class that is hard to predict
-        held = np.array([label.label in common for label in rows.utterances], bool)
+        held = np.array([label.class_name in common for label in rows.utterances], bool)
         again = [measure(rows, each.group.name, flags[each.group.name] & held) for each in compared]
         compared = [each for each in again if each.draws]
     return Grouping(
@@ -247,7 +247,7 @@ def _band(seconds: float | None) -> str | None:
 def _common_classes(rows: RunRows, groups: Sequence[Flags]) -> tuple[str, ...]:
     """Classes that all of several groups hold; empty if all of them hold the same classes."""
     held = [
-        {label.label for label, keep in zip(rows.utterances, flags, strict=True) if keep}
+        {label.class_name for label, keep in zip(rows.utterances, flags, strict=True) if keep}
         for flags in groups
     ]
     if len(held) < 2 or all(each == held[0] for each in held):

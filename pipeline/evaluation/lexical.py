@@ -73,7 +73,7 @@ def _words(rows: RunRows, labels: Iterable[Label]) -> list[bool | None] | None:
     meanings: defaultdict[str, set[str]] = defaultdict(set)
     for label in labels:
         key = _key(label)
-        if key is not None:
+        if key is not None and label.label is not None:
             meanings[key].add(label.label)
     keys = [_key(label) for label in rows.utterances]
     if all(key is None for key in keys):

@@ -16,7 +16,7 @@ from features.arguments import parameter_types
 from features.backbone.entry import PACKAGE as BACKBONES
 from features.backbone.entry import BackboneEntry
 from features.corpus.entry import PACKAGE as CORPORA
-from features.corpus.entry import CorpusEntry
+from features.corpus.entry import SUPPLIED, CorpusEntry
 from features.settings.plugins import OWN, kinds, load
 from pipeline.model.checkpoint import FUSIONS
 from pipeline.model.inputs import InputSettings
@@ -40,7 +40,7 @@ def params_schema() -> Schema:
     }
     definitions: Schema = {}
     for section, record, package, skip in (
-        ("corpora", CorpusEntry, CORPORA, ("root",)),
+        ("corpora", CorpusEntry, CORPORA, SUPPLIED),
         ("backbones", BackboneEntry, BACKBONES, ()),
     ):
         params["properties"][section], entries = _section(section, record, package, skip)

@@ -141,7 +141,7 @@ def write_conditions(
         with _zeroed(fusion or model, condition.without):
             guesses = evaluate(model, examples, test).probabilities.argmax(1)
         for label, guess in zip(test, guesses.tolist(), strict=True):
-            rows.append([label.id, condition.name, label.label, examples.classes[guess]])
+            rows.append([label.id, condition.name, label.class_name, examples.classes[guess]])
     if writes:
         write_csv(path, CONDITIONS, rows)
 

@@ -186,7 +186,7 @@ def write_predictions(job: Job, model: FusionModel, examples: ExampleSource) -> 
         for label, row in zip(labels, evaluate(model, examples, labels).probabilities, strict=True):
             facts = [label.id, label.speaker, label.dialogue or "", split, job.fold, job.seed]
             prediction = job.classes[int(row.argmax())]
-            rows.append([*facts, label.label, prediction, *(f"{p:.9g}" for p in row)])
+            rows.append([*facts, label.class_name, prediction, *(f"{p:.9g}" for p in row)])
     if ranks_of(examples).is_first:
         header = [*PREDICTIONS, *(f"p_{name}" for name in job.classes)]
         write_csv(job.out / "predictions.csv", header, rows)

@@ -50,9 +50,9 @@ def write_probes(
         test: Test split.
         vectors: By slot: vectors `[M, D]` of the training split, and `[N, D]` of the test split.
     """
-    targets = [label.label for label in train]
+    targets = [label.class_name for label in train]
     rows = [
-        [label.id, slot, label.label, classes[int(row.argmax())], *(f"{p:.9g}" for p in row)]
+        [label.id, slot, label.class_name, classes[int(row.argmax())], *(f"{p:.9g}" for p in row)]
         for slot, (fitted, tested) in vectors.items()
         for label, row in zip(test, fit_probe(fitted, tested, targets, classes), strict=True)
     ]

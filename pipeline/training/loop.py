@@ -124,7 +124,7 @@ def fit(
         train_loss = train_epoch(training, examples, train, params)
         scored = evaluate(model, examples, valid, progress)
         predicted = scored.probabilities.argmax(1)
-        truth = np.array([examples.classes.index(label.label) for label in valid], np.int64)
+        truth = np.array([examples.classes.index(label.class_name) for label in valid], np.int64)
         scores = validation_scores(truth, predicted, len(examples.classes))
         number = len(training.history) + 1
         training.add(Epoch(number, rate, train_loss, scored.loss, scores), params.monitor)

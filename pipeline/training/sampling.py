@@ -20,7 +20,7 @@ Sampler = Literal["none", "balanced", "to_uniform", "to_distribution"]
 
 def class_counts(labels: Sequence[Label], classes: Sequence[str]) -> NDArray[np.int64]:
     """Number of labels of each class, `[K]`."""
-    numbers = [classes.index(label.label) for label in labels]
+    numbers = [classes.index(label.class_name) for label in labels]
     return np.bincount(numbers, minlength=len(classes)).astype(np.int64)
 
 
@@ -55,6 +55,6 @@ def draw(
 ) -> list[Label]:
     """Draw as many labels as given, with replacement, in proportion to the weights of classes."""
     # The same weight for all utterances of a class.
-    each = np.array([weights[classes.index(label.label)] for label in labels])
+    each = np.array([weights[classes.index(label.class_name)] for label in labels])
     chosen = generator.choice(len(labels), len(labels), p=each / each.sum())
     return [labels[i] for i in chosen]

@@ -26,7 +26,7 @@ def test_all_problems_of_an_entry_are_listed() -> None:
         "corpora.mine.protocol: given 'random'; expected one of 'official', 'speaker_split'",
         "corpora.mine.allow_leak: given ['age']; expected a list, each one of 'speaker'",
         "corpora.mine.foldss: given an unknown key; expected one of allow_leak, allow_rejected, ",
-        "shard_characters, shard_seconds, split_seed (did you mean 'folds'?)",
+        "shard_characters, shard_seconds, split_seed, targets (did you mean 'folds'?)",
         "corpora.mine.file: given 5; expected text",
     ):
         assert line in listed

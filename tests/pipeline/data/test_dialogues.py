@@ -116,7 +116,7 @@ def test_places_are_those_of_the_scored_turns(examples: Examples) -> None:
         assert batch.labels is not None
         scored = batch.labels.flatten()[batch.labels.flatten() >= 0]
         assert [examples.labels[place].id for place in places] == list(batch.ids)
-        names = [CLASSES.index(examples.labels[place].label) for place in places]
+        names = [CLASSES.index(examples.labels[place].class_name) for place in places]
         assert scored.tolist() == names
         found += places
         widths.append(batch.labels.shape[1])

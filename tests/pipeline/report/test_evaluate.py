@@ -87,8 +87,8 @@ def test_majority_is_that_of_each_folds_training_split(tmp_path: Path) -> None:
     truth: list[str] = []
     guess: list[str] = []
     for fold in range(3):
-        train = [label.label for label in labels if label.splits[fold] == "train"]
-        test = [label.label for label in labels if label.splits[fold] == "test"]
+        train = [label.class_name for label in labels if label.splits[fold] == "train"]
+        test = [label.class_name for label in labels if label.splits[fold] == "test"]
         truth += test
         guess += [max(CLASSES, key=train.count)] * len(test)
     found = metrics_of(fake)

@@ -43,7 +43,7 @@ def write(folder: Path, labels: list[Label], spec: StreamSpec, signal: float, se
     writer = CacheWriter(spec=spec, provenance={"kind": "test"}, dtype=dtype)
     rows = []
     for label in labels:
-        length, number = generator.integers(1, 9), CLASSES.index(label.label)
+        length, number = generator.integers(1, 9), CLASSES.index(label.class_name)
         if spec.bins is None:
             frames = generator.normal(size=(length, DIM)).astype(np.float32)
             frames[:, number] += signal
@@ -90,7 +90,7 @@ def test_a_probe_finds_what_its_slot_holds(examples: Examples, tmp_path: Path) -
 def probe(examples: Examples, train: list[Label], test: list[Label]) -> NDArray[np.float64]:
     """Probabilities by a probe on the text."""
     inputs = cached_vectors(examples, "text", train), cached_vectors(examples, "text", test)
-    return fit_probe(*inputs, [label.label for label in train], CLASSES)
+    return fit_probe(*inputs, [label.class_name for label in train], CLASSES)
 
 
 def test_a_probe_is_the_library_s_regression_on_time_averages(examples: Examples) -> None:
@@ -103,7 +103,7 @@ def test_a_probe_is_the_library_s_regression_on_time_averages(examples: Examples
 
     scaler = StandardScaler().fit(means(train))
     model = LogisticRegression(max_iter=200)
-    model.fit(scaler.transform(means(train)), [label.label for label in train])
+    model.fit(scaler.transform(means(train)), [label.class_name for label in train])
     order = [list(model.classes_).index(name) for name in CLASSES]
     expected = model.predict_proba(scaler.transform(means(test)))[:, order]
     np.testing.assert_allclose(probe(examples, train, test), expected, atol=1e-6)
@@ -118,8 +118,8 @@ def test_bins_become_shares_of_frames(examples: Examples) -> None:
 
 
 def test_a_class_without_training_rows_gets_nothing(examples: Examples) -> None:
-    train = [label for label in examples.split(0, "train") if label.label != "angry"]
-    one = [label for label in train if label.label == "sad"]
+    train = [label for label in examples.split(0, "train") if label.class_name != "angry"]
+    one = [label for label in train if label.class_name == "sad"]
     test = examples.split(0, "test")
     found = probe(examples, train, test)
     assert (found[:, 1] == 0).all()

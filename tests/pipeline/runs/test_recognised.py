@@ -47,7 +47,7 @@ def frames_of(labels: list[Label], seed: int, length: int | None = None) -> Fram
     found = {}
     for label in labels:
         values = generator.normal(size=(length or generator.integers(1, 9), DIM))
-        values[:, CLASSES.index(label.label)] += 3
+        values[:, CLASSES.index(label.class_name)] += 3
         found[label.id] = values.astype(np.float32)
     return found
 

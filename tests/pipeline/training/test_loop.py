@@ -61,7 +61,7 @@ def write_cache(
     rows = []
     for label in labels:
         values = generator.normal(size=(frames or generator.integers(1, 9), DIM))
-        values[:, CLASSES.index(label.label)] += signal
+        values[:, CLASSES.index(label.class_name)] += signal
         rows.append(writer.round(label.id, "c", values.astype(np.float32)))
     half = len(rows) // 2
     writer.write(folder / shard_name(0), rows[:half])
@@ -205,7 +205,7 @@ def dialogues(tmp_path: Path) -> Examples:
     rows = []
     for label in labels:
         frames = generator.normal(size=(1, DIM))
-        frames[:, CLASSES.index(label.label)] += 6
+        frames[:, CLASSES.index(label.class_name)] += 6
         rows.append(writer.round(label.id, "c", frames.astype(np.float32)))
     writer.write(tmp_path / "pooled" / shard_name(0), rows)
     return join({"speech": tmp_path / "pooled"}, labels, CLASSES)
@@ -229,7 +229,7 @@ def test_dialogues_are_scored_turn_by_turn(dialogues: Examples, loss: Any) -> No
     with torch.inference_mode():
         logits = model.linear(torch.from_numpy(frames))
     assert np.allclose(scored.probabilities, logits.double().softmax(1), atol=1e-6)
-    truth = torch.tensor([CLASSES.index(label.label) for label in labels])
+    truth = torch.tensor([CLASSES.index(label.class_name) for label in labels])
     assert scored.loss == pytest.approx(float(model.criterion(logits, truth)), rel=1e-5)
 
 
