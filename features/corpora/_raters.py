@@ -113,10 +113,10 @@ def expression(p: Planned) -> dict[str, float]:
 def vote_shares(p: Planned) -> dict[str, float]:
     """Probability of each class, in class order, to be what a rater votes for."""
     own, neutral, confusable = VOTES[p.text_cue + p.audio_cue]
-    shares: Counter[str] = Counter()
+    shares = dict.fromkeys(CLASSES, 0.0)
     for name, share in ((p.label, own), ("neutral", neutral), (CONFUSABLE[p.label], confusable)):
         shares[name] += share
-    return {name: shares[name] for name in CLASSES}
+    return shares
 
 
 def judged(p: Planned, raters: Sequence[Rater], seed: int) -> tuple[Judgement, ...]:
@@ -144,8 +144,7 @@ def votes(judgements: Iterable[Judgement]) -> dict[str, float]:
 def means(judgements: Sequence[Judgement]) -> dict[str, float]:
     """Mean rating by attribute."""
     return {
-        name: sum(each.values[name] for each in judgements) / len(judgements)
-        for name in ATTRIBUTES
+        name: sum(each.values[name] for each in judgements) / len(judgements) for name in ATTRIBUTES
     }
 
 

@@ -19,7 +19,7 @@ from pipeline.command_line import completion
 from pipeline.command_line.cache import app as cache
 from pipeline.commands.schema import schema
 from pipeline.commands.share import app as share
-from pipeline.params.recipes import command_line, lacking_entries, read_recipe
+from pipeline.params.recipes import arguments, command_line, lacking_entries, read_recipe
 from pipeline.params.selection import section_problems
 
 PREPARING, RUNNING, RESULTS, FEATURES = "Before a run", "Run", "Results", "Features"
@@ -143,24 +143,6 @@ def corpora(
     command(name)
 
 
-@app.command(rich_help_panel=PREPARING, epilog="Example: heronry recipe heron_no_level1")
-def recipe(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE", help="A file of recipes/.", autocompletion=completion.recipes
-        ),
-    ],
-) -> None:
-    """Print a recipe's settings for `dvc exp run $(heronry recipe NAME)`."""
-    overrides = read_recipe(name)
-    raw = read_params_file(Path("params.yaml"))
-    refuse(section_problems(raw))
-    for line in lacking_entries(overrides, raw):
-        typer.echo(f"note: {line}", err=True)
-    typer.echo(command_line(overrides))
-
-
 app.command(rich_help_panel=PREPARING, epilog="Example: heronry schema")(schema)
 
 
@@ -215,6 +197,42 @@ def run(
         from pipeline.commands.run import Asked
         from pipeline.commands.run import run as command
     command(Asked(fusion, corpus, seeds, tuple(settings or ())), name=name, queue=queue)
+
+
+@app.command(rich_help_panel=RUNNING, epilog="Example: heronry recipe demo_attributes --plan")
+def recipe(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A file of recipes/.", autocompletion=completion.recipes
+        ),
+    ],
+    *,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only list its experiments, and which are finished.")
+    ] = False,
+    settings: Annotated[
+        bool,
+        typer.Option(
+            "--settings", help="Only print `-S ...` for `dvc exp run`, a line an experiment."
+        ),
+    ] = False,
+) -> None:
+    """Run the experiments of a recipe that are not finished, and print the scores of all.
+
+    params.yaml is afterwards as it was before.
+    """
+    if settings:
+        raw, experiments = read_params_file(Path("params.yaml")), read_recipe(name).experiments
+        refuse(section_problems(raw))
+        for line in lacking_entries(experiments, raw):
+            typer.echo(f"note: {line}", err=True)
+        for overrides in experiments:
+            typer.echo(command_line(arguments(overrides, raw)))
+        return
+    with importing():
+        from pipeline.commands.recipe import recipe as command
+    command(name, plan=plan)
 
 
 @app.command(rich_help_panel=RUNNING, epilog="Example: heronry build heron lpgnet --push")

@@ -7,7 +7,7 @@ leaves its settings in params.yaml; here the file is afterwards as it was before
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,7 @@ def run(asked: Asked, *, name: str | None = None, queue: bool = False) -> None:
         raise ParamsError(
             f"-S: given settings for {len(variants)} experiments; expected one, or --queue too"
         )
-    _check(variants)
+    check_all(variants)
     chosen = _name(name, asked.name(variants[0]))
     words = ["--name", chosen, *(word for each in overrides for word in ("-S", each)), TARGET]
     if queue:
@@ -100,18 +100,27 @@ def run(asked: Asked, *, name: str | None = None, queue: bool = False) -> None:
     show()
 
 
-def _check(variants: list[Params]) -> None:
-    """Print notes; refuse what `check` finds, and what in Git stops an experiment."""
+def check_all(variants: Sequence[Params]) -> list[str]:
+    """Print notes; refuse what `check` finds, and what in Git stops an experiment.
+
+    Returns:
+        Changes of the corpora since `prepare` ran, a line each.
+
+    Raises:
+        ParamsError: If anything is wrong; all problems are named in one message.
+    """
     found = obstacles()
     notes: list[str] = []
+    changes: list[str] = []
     for params in variants:
         found += unwritten_slots(params.models)
-        found += find_problems(params, note=notes.append, changed=notes.append)
-    for line in dict.fromkeys(notes):
+        found += find_problems(params, note=notes.append, changed=changes.append)
+    for line in dict.fromkeys([*notes, *changes]):
         typer.echo(line.replace(_CHANGED, "It is prepared again"))
     if found:
         lines = in_lines([f"- {line}" for line in dict.fromkeys(found)])
         raise ParamsError(f"{len(set(found))} problems, nothing was run:\n{lines}")
+    return changes
 
 
 def _name(given: str | None, made: str) -> str:

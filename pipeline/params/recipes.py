@@ -1,9 +1,14 @@
-"""Reads recipes: named overrides of params.yaml with their source and cost, one YAML file each."""
+"""Reads recipes: named experiments with their source and cost, one YAML file each.
+
+A recipe changes settings of params.yaml: `overrides` those of all its experiments, `experiments` (a
+list) those of each. Without `experiments` it is one experiment.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +18,36 @@ from features.files.yaml_text import read_yaml_file
 from pipeline.params.catalogue.entries import SECTIONS, expected_entry
 
 FOLDER = Path("recipes")
-KEYS = {"source", "expected", "cost", "overrides"}
+ABOUT = ("source", "expected", "cost")
+OVERRIDES, EXPERIMENTS = "overrides", "experiments"
 
 
-def read_recipe(name: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """Read the overrides of a recipe.
+Overrides = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe.
+
+    Attributes:
+        name: Name of its file.
+        about: Its source, the expected scores and the cost.
+        experiments: Settings that each experiment changes, nested as in params.yaml.
+        several: Whether the file lists experiments.
+    """
+
+    name: str
+    about: Mapping[str, str]
+    experiments: tuple[Overrides, ...]
+    several: bool
+
+    def experiment_name(self, fusion: str) -> str:
+        """Name of the experiment with this entry of `models`."""
+        return f"{self.name}-{fusion}" if self.several else self.name
+
+
+def read_recipe(name: str, folder: Path = FOLDER) -> Recipe:
+    """Read a recipe.
 
     Raises:
         ParamsError: If there is no recipe of that name, or its keys are not those of a recipe.
@@ -26,29 +56,48 @@ def read_recipe(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     if not path.is_file():
         known = sorted(p.stem for p in folder.glob("*.yaml"))
         raise ParamsError(f"no recipe {name!r} in {folder}; expected one of {known}")
-    recipe = read_yaml_file(path)
-    if not isinstance(recipe, dict) or set(recipe) != KEYS:
-        given = list(recipe) if isinstance(recipe, dict) else recipe
-        raise ParamsError(f"{path} holds {quoted(given)}; expected the keys {sorted(KEYS)}")
-    overrides = recipe["overrides"]
-    if not isinstance(overrides, dict):
-        raise ParamsError(f"{path}: overrides: given {quoted(overrides)}; expected a mapping")
-    return overrides
+    content = read_yaml_file(path)
+    given = set(content) if isinstance(content, dict) else set()
+    rest = given - set(ABOUT)
+    if not given > set(ABOUT) or rest - {OVERRIDES, EXPERIMENTS}:
+        shown = list(content) if isinstance(content, dict) else content
+        raise ParamsError(
+            f"{path} holds {quoted(shown)}; expected the keys {list(ABOUT)} and {OVERRIDES}, "
+            f"{EXPERIMENTS} or both"
+        )
+    common = _mapping(path, OVERRIDES, content.get(OVERRIDES, {}))
+    listed = content.get(EXPERIMENTS, [{}])
+    if not isinstance(listed, list) or not listed:
+        raise ParamsError(f"{path}: {EXPERIMENTS}: given {quoted(listed)}; expected a list of some")
+    own = [_mapping(path, f"{EXPERIMENTS}[{i}]", each) for i, each in enumerate(listed)]
+    experiments = tuple(_merged(common, each) for each in own)
+    about = {key: str(content[key]) for key in ABOUT}
+    return Recipe(name, about, experiments, several=EXPERIMENTS in given)
 
 
-def lacking_entries(overrides: Mapping[str, Any], raw: Mapping[str, Any]) -> list[str]:
-    """Entries that a recipe sets and params.yaml lacks, a line each: DVC refuses such settings."""
+def lacking_entries(experiments: Iterable[Overrides], raw: Mapping[str, Any]) -> list[str]:
+    """Entries that experiments select or change and params.yaml lacks, a line each.
+
+    Args:
+        experiments: Settings of experiments.
+        raw: params.yaml as it was read.
+    """
+    places = [("fusion", "models"), ("corpus", "corpora"), *((s, s) for s in SECTIONS.values())]
+    wanted = [
+        (section, name)
+        for overrides in experiments
+        for word, section in places
+        for name in _names(overrides.get(word))
+    ]
     return [
-        f"{section}: no entry {name!r}; expected {expected_entry(section, name, present)}"
-        for section in SECTIONS.values()
-        for present in [raw[section]]
-        for name in overrides.get(section) or ()
-        if name not in present
+        f"{section}: no entry {name!r}; expected {expected_entry(section, name, raw[section])}"
+        for section, name in dict.fromkeys(wanted)
+        if name not in raw[section]
     ]
 
 
-def settings(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values, as `dvc exp run -S` takes them.
+def settings(overrides: Overrides, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values.
 
     >>> list(settings({"fusion": "heron", "train": {"lr": 0.1}}))
     [('fusion', 'heron'), ('train.lr', 0.1)]
@@ -60,9 +109,60 @@ def settings(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield f"{prefix}{key}", value
 
 
-def command_line(overrides: Mapping[str, Any]) -> str:
-    """Words for the shell: `-S name=value` for each setting."""
-    return " ".join(
-        f"-S {name}={value if isinstance(value, str) else json.dumps(value)}"
+def arguments(overrides: Overrides, raw: Mapping[str, Any]) -> list[str]:
+    """Settings as `dvc exp run -S` takes them: with a `+` where an entry lacks the key.
+
+    Args:
+        overrides: Settings.
+        raw: params.yaml as it was read.
+
+    >>> arguments({"corpora": {"demo": {"targets": ["votes"]}}}, {"corpora": {"demo": {}}})
+    ['+corpora.demo.targets=["votes"]']
+    """
+    return [
+        f"{_sign(name, raw)}{name}="
+        + (value if isinstance(value, str) else json.dumps(value, separators=(",", ":")))
         for name, value in settings(overrides)
-    )
+    ]
+
+
+def command_line(words: Iterable[str]) -> str:
+    """Words for the shell: `-S name=value` for each setting."""
+    return " ".join(f"-S {word}" for word in words)
+
+
+def _names(value: object) -> list[str]:
+    """Names of entries: the one that is selected, or those whose settings are changed."""
+    return [value] if isinstance(value, str) else list(value) if isinstance(value, Mapping) else []
+
+
+def _sign(name: str, raw: Mapping[str, Any]) -> str:
+    section, *rest = name.split(".")
+    place: Any = raw.get(section)
+    if section not in SECTIONS.values():
+        return ""  # DVC refuses a misspelt one
+    for key in rest:
+        if not isinstance(place, Mapping) or key not in place:
+            return "+"
+        place = place[key]
+    return ""
+
+
+def _mapping(path: Path, where: str, value: object) -> Overrides:
+    if not isinstance(value, dict):
+        raise ParamsError(f"{path}: {where}: given {quoted(value)}; expected a mapping")
+    return value
+
+
+def _merged(common: Overrides, own: Overrides) -> Overrides:
+    """The common settings under those of one experiment.
+
+    >>> _merged({"seeds": 1, "train": {"lr": 0.1}}, {"train": {"epochs": 2}})
+    {'seeds': 1, 'train': {'lr': 0.1, 'epochs': 2}}
+    """
+    both = {
+        key: _merged(common[key], value)
+        for key, value in own.items()
+        if isinstance(value, Mapping) and isinstance(common.get(key), Mapping)
+    }
+    return {**common, **own, **both}

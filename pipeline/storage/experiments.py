@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.runtime.environment import git
 
-# refs/exps/<2 letters of the baseline's hash>/<the other 38>/<name>
-_REFERENCE = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/([^/]+)")
+# <hash> refs/exps/<2 letters of the baseline's hash>/<the other 38>/<name>
+_REFERENCE = re.compile(r"([0-9a-f]+) refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/([^/]+)")
 # Reflog of the queue, one line an entry: commit: dvc-exp:<revision>:<baseline>:<name>
 _QUEUE = "refs/exps/celery/stash"
 _QUEUED = re.compile(r"(?:commit: )?dvc-exp:[0-9a-f]+:[0-9a-f]+:([^:]*)")
@@ -21,17 +21,19 @@ class Experiment:
     Attributes:
         name: Name as DVC's commands take it.
         baseline: Hash of the commit that it started from.
+        commit: Hash of its own commit.
     """
 
     name: str
     baseline: str
+    commit: str
 
 
 def finished() -> list[Experiment]:
     """Experiments of all commits; none outside of a Git repository."""
-    lines = (git("for-each-ref", "--format=%(refname)", "refs/exps") or "").splitlines()
-    matches = filter(None, map(_REFERENCE.fullmatch, lines))
-    return [Experiment(match[3], match[1] + match[2]) for match in matches]
+    shown = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps") or ""
+    matches = filter(None, map(_REFERENCE.fullmatch, shown.splitlines()))
+    return [Experiment(match[4], match[2] + match[3], match[1]) for match in matches]
 
 
 def taken_names() -> set[str]:

@@ -64,7 +64,7 @@ def test_help_version_and_recipe_import_nothing_slow(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     assert "board" in quick("--help", folder=tmp_path / "below")
     assert quick("--version") == f"heronry {PROJECT['version']}\n"
-    assert quick("recipe", "heron_no_level1").startswith("-S ")
+    assert quick("recipe", "heron_no_level1", "--settings").startswith("-S ")
     for words in ("board", "check", "cache import", "share setup"):
         assert "Example: heronry" in quick(*words.split(), "--help")
 

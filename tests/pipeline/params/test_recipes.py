@@ -1,42 +1,100 @@
-"""Every recipe changes existing settings to valid ones."""
+"""Every recipe changes existing settings to valid ones; what a recipe file may hold."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from features.errors import ParamsError
 from features.files.yaml_text import read_params_file
 from pipeline.params.file import Params, all_problems
-from pipeline.params.recipes import command_line, lacking_entries, read_recipe, settings
+from pipeline.params.recipes import (
+    arguments,
+    command_line,
+    lacking_entries,
+    read_recipe,
+    settings,
+)
 from tests.support.known_params import SHIPPED, known_raw
 from tests.support.paths import ROOT
 
 NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+ABOUT = "source: a paper\nexpected: not published\ncost: a minute\n"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_recipe_fits_the_known_entries(name: str) -> None:
-    raw = known_raw()
-    for path, value in settings(read_recipe(name, ROOT / "recipes")):
-        *folders, last = path.split(".")
-        place = raw
-        for folder in folders:
-            place = place[folder]
-        assert last in place, f"{path} is no setting of params.yaml"
-        place[last] = value
-    assert all_problems(Params(**raw)) == []
+    for overrides in read_recipe(name, ROOT / "recipes").experiments:
+        raw = known_raw()
+        for path, value in settings(overrides):
+            *folders, last = path.split(".")
+            place = raw
+            for folder in folders:
+                place = place[folder]
+            assert last in place, f"{path} is no setting of params.yaml"
+            place[last] = value
+        assert all_problems(Params(**raw)) == []
 
 
 def test_entries_that_params_lack_are_named() -> None:
-    recipe = read_recipe("ravdess_folds", ROOT / "recipes")
-    (found,) = lacking_entries(recipe, read_params_file(SHIPPED))
+    experiments = read_recipe("ravdess_folds", ROOT / "recipes").experiments
+    (found,) = lacking_entries(experiments, read_params_file(SHIPPED))
     assert "`heronry add corpus ravdess`" in found
-    assert lacking_entries(recipe, known_raw()) == []
+    assert lacking_entries(experiments, known_raw()) == []
+    (found,) = lacking_entries([{"fusion": "text"}, {"fusion": "heron"}], read_params_file(SHIPPED))
+    assert found.startswith("models: no entry 'text'")
+    assert "`heronry add model text`" in found
 
 
-def test_command_line() -> None:
-    overrides = {"seeds": None, "train": {"lr": 0.5}, "fusion": "heron"}
-    assert command_line(overrides) == "-S seeds=null -S train.lr=0.5 -S fusion=heron"
+def test_settings_are_words_of_one_shell_line() -> None:
+    overrides = {
+        "seeds": None,
+        "train": {"lr": 0.5, "targets": ["classes", "votes"]},
+        "fusion": "heron",
+        "corpora": {"demo": {"targets": ["votes"], "folds": 3}},
+    }
+    words = arguments(overrides, {"train": {}, "corpora": {"demo": {"folds": None}}})
+    assert command_line(words) == (
+        '-S seeds=null -S train.lr=0.5 -S train.targets=["classes","votes"] -S fusion=heron '
+        '-S +corpora.demo.targets=["votes"] -S corpora.demo.folds=3'
+    )
+
+
+def written(folder: Path, content: str) -> Path:
+    (folder / "r.yaml").write_text(ABOUT + content)
+    return folder
+
+
+def test_what_several_experiments_share_is_written_once(tmp_path: Path) -> None:
+    shared = "overrides: {seeds: 1, train: {epochs: 2}}\n"
+    found = read_recipe("r", written(tmp_path, shared))
+    assert found.experiments == ({"seeds": 1, "train": {"epochs": 2}},)
+    assert found.experiment_name("heron") == "r"
+    several = "experiments:\n- fusion: gat\n  train: {lr: 0.1}\n- fusion: heron\n"
+    found = read_recipe("r", written(tmp_path, shared + several))
+    assert found.experiments == (
+        {"seeds": 1, "train": {"epochs": 2, "lr": 0.1}, "fusion": "gat"},
+        {"seeds": 1, "train": {"epochs": 2}, "fusion": "heron"},
+    )
+    assert found.experiment_name("heron") == "r-heron"
+    assert read_recipe("r", written(tmp_path, several)).experiments[1] == {"fusion": "heron"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"holds \['source', 'expected', 'cost'\]; expected the keys .* and overrides, exper"),
+        ("overrides: {}\nnotes: x\n", r"holds .*'notes'\]; expected the keys"),
+        ("overrides: 3\n", r"overrides: given 3; expected a mapping"),
+        ("experiments: {a: 1}\n", r"experiments: given {'a': 1}; expected a list"),
+        ("experiments: []\n", r"experiments: given \[\]; expected a list"),
+        ("experiments: [heron]\n", r"experiments\[0\]: given 'heron'; expected a mapping"),
+    ],
+)
+def test_other_recipes_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
+        read_recipe("r", written(tmp_path, content))
 
 
 def test_unknown_recipe_lists_those_there_are() -> None:
