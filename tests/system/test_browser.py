@@ -46,10 +46,10 @@ def test_a_browser_shows_the_page(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path).write()
     reports = write_report(evaluate(fake.run, fake.data), tmp_path / "reports")
     picture = tmp_path / "page.png"
-    target = (f"--screenshot={picture}", "--window-size=1100,2600", reports.as_uri())
+    target = (f"--screenshot={picture}", "--window-size=1240,2600", reports.as_uri())
     assert browse(tmp_path, *target) == ""
     pixels = matplotlib.image.imread(picture)[..., :3]
-    assert pixels.shape == (2600, 1100, 3)
+    assert pixels.shape == (2600, 1240, 3)
     paper = np.all(pixels > 0.98, axis=-1)
     assert 0.5 < paper.mean() < 0.97
     # --accent of the light theme, #1f5fa8, fills the bars below the reliability plots
