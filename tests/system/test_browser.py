@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
+import json
 import re
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
 
+from pipeline.compare.comparison import Settings, compare_runs
+from pipeline.compare.page import as_html
 from pipeline.report.evaluate import evaluate, write_report
 from pipeline.report.page import page
 from tests.pipeline.report.test_page import whole_run
 from tests.support.runs.fake_run import FakeRun
+from tests.support.runs.predicted_runs import FakePredictions
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
@@ -25,6 +33,20 @@ OFFLINE = (
     "--disable-sync",
     *("--enable-logging=stderr", "--v=0"),
 )
+
+AXE = "axe-core@4.14.1"
+AXE_SHA512 = (
+    "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
+)
+# Rules of WCAG 2.2, levels A and AA. The page's own frame says what was found.
+CHECK = """<script src="axe.min.js"></script><script>
+const rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
+axe.run({runOnly: rules, resultTypes: ["violations"]}).then(found => console.log("axe " +
+  JSON.stringify([location.hash, found.passes.length, found.violations.map(each =>
+    each.id + ": " + each.nodes.map(node => node.html).slice(0, 3).join(" "))]) + " end"));
+</script></body>"""
+FAULTY = """<!DOCTYPE html><html><head><title>x</title><style></style></head><body>
+<p style="color:#999;background:#aaa">grey on grey</p><img src="x.png"></body></html>"""
 
 
 def browse(folder: Path, *arguments: str) -> str:
@@ -96,3 +118,66 @@ def test_the_dark_theme_is_dark(tmp_path: Path) -> None:
     pixels = matplotlib.image.imread(picture)[..., :3]
     ground = np.abs(pixels - np.array([0x14, 0x18, 0x1E]) / 255).max(-1) < 0.01
     assert 0.5 < ground.mean() < 0.97
+
+
+def axe(folder: Path) -> str:
+    """Source of axe-core, fetched by npm and checked."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm found: apt-get install npm")
+    command = [npm, "pack", "--silent", AXE]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        pytest.skip(f"npm cannot fetch {AXE}: {done.stderr.strip()[-300:]}")
+    packed = (folder / done.stdout.strip()).read_bytes()
+    assert base64.b64encode(hashlib.sha512(packed).digest()).decode() == AXE_SHA512
+    with tarfile.open(fileobj=io.BytesIO(packed)) as files:
+        source = files.extractfile("package/axe.min.js")
+        assert source is not None
+        return source.read().decode()
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@needs_browser
+def test_pages_have_no_fault_of_accessibility(tmp_path: Path) -> None:
+    """axe-core finds none in either theme, with all folds open, and finds those of a faulty page.
+
+    Frames have the theme of the element that holds them, so that one browser shows both.
+    """
+    (tmp_path / "axe.min.js").write_text(axe(tmp_path), encoding="utf-8")
+    whole = whole_run(tmp_path)
+    runs = [FakePredictions(skill=skill, draw=1) for skill in (0.4, 0.7)]
+    paths = [run.write(tmp_path / f"{run.skill}/predictions.csv") for run in runs]
+    pages = {
+        "report": page(evaluate(whole.run, whole.data), experiment="a-name"),
+        "compare": as_html(compare_runs(paths, Settings(permutations=200, flips=3))),
+        "faulty": FAULTY,
+    }
+    frames = []
+    for name, html in pages.items():
+        open_page = html.replace("<details", "<details open")
+        # The policy forbids scripts; axe-core gives no verdict on text above the shadows of tables.
+        checked = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", open_page)
+        checked = checked.replace("</style>", ".scroll { background: none !important }</style>")
+        (tmp_path / f"{name}.html").write_text(checked.replace("</body>", CHECK), encoding="utf-8")
+        frames += [
+            f"<iframe style='color-scheme:{theme};width:900px;height:700px' "
+            f"src='{name}.html#{name}-{theme}'></iframe>"
+            for theme in ("light", "dark")
+        ]
+    around = tmp_path / "around.html"
+    around.write_text(f"<!DOCTYPE html><body>{''.join(frames)}</body>", encoding="utf-8")
+    patience = "--virtual-time-budget=60000"
+    picture = f"--screenshot={tmp_path / 'page.png'}"
+    said = browse(tmp_path, patience, picture, "--window-size=1000,4400", around.as_uri())
+    results = [json.loads(found) for found in re.findall(r"axe (\[.*\]) end", said)]
+    violations = {frame[1:]: found for frame, passes, found in results if passes}
+    assert len(violations) == 6, said
+    for theme in ("light", "dark"):
+        assert violations[f"report-{theme}"] == violations[f"compare-{theme}"] == []
+        faults = {line.partition(":")[0] for line in violations[f"faulty-{theme}"]}
+        assert {"color-contrast", "image-alt", "html-has-lang"} <= faults
+    pixels = matplotlib.image.imread(tmp_path / "page.png")[..., :3]
+    assert np.allclose(pixels[20, 500], 1, atol=0.01)  # light, and below it dark
+    assert np.allclose(pixels[730, 500], np.array([0x14, 0x18, 0x1E]) / 255, atol=0.01)
