@@ -113,7 +113,7 @@ def run_job(job: Job, show: ShowLine | None = None) -> int:
         show: Shows its progress; None: nothing is shown.
     """
     progress = JobProgress(job, show)
-    with repeatable(job.device):
+    with progress.trackers, repeatable(job.device):
         torch.manual_seed(job.seed)
         # Not verified again: `train_model` has done it, and it takes a pass over all caches.
         examples = _placed(job, join(job.slots, job.labels, job.classes, verify=False))

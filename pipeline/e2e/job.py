@@ -139,15 +139,16 @@ def _fit(
     with stop_requests(launched=examples.ranks.count > 1) as request:
         progress = TuneProgress(job, examples, tuning.params, request, show, every=every)
         try:
-            return fit(
-                model,
-                examples,
-                train=examples.split(job.fold, "train"),
-                valid=examples.split(job.fold, "valid"),
-                params=job.params,
-                seed=job.seed,
-                progress=progress,
-            )
+            with progress.trackers:
+                return fit(
+                    model,
+                    examples,
+                    train=examples.split(job.fold, "train"),
+                    valid=examples.split(job.fold, "valid"),
+                    params=job.params,
+                    seed=job.seed,
+                    progress=progress,
+                )
         except (NotFiniteError, TooLargeError) as error:
             last = progress.checkpoints.last
             kept = "there is no checkpoint yet" if last is None else f"the last one is {last}"

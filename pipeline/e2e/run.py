@@ -40,7 +40,7 @@ from pipeline.training.ranks import ALONE, Ranks
 
 DECODERS = 4  # most threads that prepare batches beside an accelerator
 # Keys of `e2e` that decide no number; of `init` the weights count, and not where they are.
-FREE = ("save_seconds", "keep", "tensorboard", "init")
+FREE = ("save_seconds", "keep", "init")
 
 
 def finetune_model(

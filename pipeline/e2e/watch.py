@@ -6,62 +6,18 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 
 from features.corpus.utterance import Utterance
-from features.errors import ParamsError
 from pipeline.e2e.source import LiveExamples
 from pipeline.params.tuning import TuneParams
 from pipeline.runs.job import Job, JobProgress, ShowLine
 from pipeline.runtime.stopping import StoppedError, StopRequest
 from pipeline.training.fitting import to_stderr
-from pipeline.training.state import Progress, Training
+from pipeline.training.state import Training
 
-EVENTS = "events"  # folder below that of a seed and fold
 RSS_BYTES = 1 if sys.platform == "darwin" else 1024  # unit of the largest resident set
-
-
-class EventFiles(Progress):
-    """Writes TensorBoard event files with the content of history.csv: `e2e.tensorboard`.
-
-    Args:
-        folder: Folder of the event files.
-
-    Raises:
-        ParamsError: If TensorBoard, which is optional, is not installed.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ParamsError(
-                "e2e.tensorboard: given true, and the package tensorboard cannot be imported "
-                f"({error}); expected it: `pip install tensorboard`, or set it to false"
-            ) from error
-        self._writer: Any = SummaryWriter(str(folder))
-
-    def begin(self, training: Training) -> None:
-        """Write the epochs of an earlier process."""
-        for number in range(len(training.history)):
-            self._write(training, number)
-
-    def epoch_ended(self, training: Training, *, ended: bool) -> None:
-        """Write an epoch, so that it can be seen at once."""
-        self._write(training, len(training.history) - 1)
-        self._writer.flush()
-        if ended:
-            self._writer.close()
-
-    def _write(self, training: Training, number: int) -> None:
-        epoch = training.history[number]
-        values = {"lr": epoch.lr, "train/loss": epoch.train_loss, "valid/loss": epoch.valid_loss}
-        values |= {f"valid/{name}": score for name, score in epoch.scores.items()}
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, epoch.epoch)
 
 
 class Speed:
@@ -124,14 +80,11 @@ class TuneProgress(JobProgress):
         self.ranks, self.request, self.every = examples.ranks, request, every
         self._speed, self._checked = Speed(examples.utterances), 0
         self._training: Training | None = None
-        written = params.tensorboard and self.ranks.is_first
-        self._events: Progress = EventFiles(job.out / EVENTS) if written else Progress()
 
     def begin(self, training: Training) -> None:
         """Resume the training from its last checkpoint, and start the clock."""
         self._training = training
         super().begin(training)
-        self._events.begin(training)
         self._speed.restart()
 
     def advance(self, ids: tuple[str, ...], loss: float | None) -> None:
@@ -155,11 +108,6 @@ class TuneProgress(JobProgress):
             self._stop(training)
         elif any(dues):
             self.checkpoints.save(training)
-
-    def epoch_ended(self, training: Training, *, ended: bool) -> None:
-        """Show the epoch, and save a checkpoint if one is due, or the training has ended."""
-        super().epoch_ended(training, ended=ended)
-        self._events.epoch_ended(training, ended=ended)
 
     def message(self, text: str) -> None:
         """Show a line that stays; processes that show nothing else print it with their number."""

@@ -26,6 +26,7 @@ from pipeline.params.catalogue.entries import expected_entry
 from pipeline.params.selection import SLOTS, backbone_name_problems, choice_problems
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import TuneParams, tune_problems
+from pipeline.tracking import tracker_problems
 
 Seeds = Annotated[int, Interval(ge=1, le=1000)]
 # Settings besides options that the backbones of `asr` and of the text slot must have in common.
@@ -84,6 +85,7 @@ class Params:
     backbones: Mapping[str, Any]
     models: Mapping[str, Any]
     e2e: Mapping[str, Any] = field(default_factory=dict)
+    trackers: list[str] = field(default_factory=list)
 
     def backbone(self, name: str) -> BackboneEntry:
         """The backbone entry of that name, or a `ParamsError`."""
@@ -158,12 +160,13 @@ def all_problems(params: Params) -> list[str]:
 
 
 def own_problems(params: Params) -> list[str]:
-    """Problems with the values outside of entries: types, `seeds`, `train` and `e2e`."""
+    """Problems with the values outside of entries: types, `seeds`, `train`, `e2e`, `trackers`."""
     found = problems(Params, vars(params), "params.yaml")
     if found:
         return found
     globally = {key: value for key, value in params.train.items() if value is not None}
-    return found + problems(TrainParams, globally, "train") + tune_problems(params.e2e)
+    found += problems(TrainParams, globally, "train") + tune_problems(params.e2e)
+    return found + tracker_problems(params.trackers)
 
 
 def model_problems(params: Params, name: str, mapping: Any) -> list[str]:

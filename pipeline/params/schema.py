@@ -24,6 +24,7 @@ from pipeline.params.file import ModelEntry, Params
 from pipeline.params.selection import REGIMES, SLOTS
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import LIVE, InitRun, LoraParams, SlotTuning, TuneParams
+from pipeline.tracking import PACKAGE as TRACKERS
 
 Schema = dict[str, Any]
 _NULL: Schema = {"type": "null"}
@@ -34,6 +35,7 @@ def params_schema() -> Schema:
     params = _keywords(Params)
     params["properties"] |= {
         "regime": {"enum": list(REGIMES)},
+        "trackers": {"type": "array", "items": {"enum": list(kinds(TRACKERS))}},
         "train": _nullable(_keywords(TrainParams)),
         "e2e": _tuning(),
         "models": {"additionalProperties": _model()},

@@ -11,6 +11,7 @@ from typing import Any
 from features.arguments import one_of, quoted
 from features.settings.entry_names import all_name_problems
 from pipeline.params.catalogue.entries import expected_entry
+from pipeline.tracking import tracker_problems
 
 SLOTS = ("text", "speech", "nonverbal", "prosody", "spectral")
 REGIMES = ("cached", "e2e")
@@ -58,7 +59,7 @@ def unwritten_slots(models: Mapping[str, Any]) -> list[str]:
 
 
 def choice_problems(raw: Mapping[str, Any]) -> list[str]:
-    """Problems with `fusion`, `corpus` and `regime`, unless they are missing, one line each."""
+    """Problems with `fusion`, `corpus`, `regime` and `trackers`, unless missing, one line each."""
     found = []
     for key, section in (("fusion", "models"), ("corpus", "corpora")):
         if key in raw and isinstance(raw.get(section), Mapping):
@@ -66,7 +67,7 @@ def choice_problems(raw: Mapping[str, Any]) -> list[str]:
     regime = raw.get("regime", REGIMES[0])
     if not (isinstance(regime, str) and regime in REGIMES):
         found.append(f"regime: given {quoted(regime)}; expected {one_of(regime, REGIMES)}")
-    return found
+    return found + tracker_problems(raw.get("trackers", []))
 
 
 def backbone_name_problems(

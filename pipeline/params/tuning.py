@@ -78,7 +78,6 @@ class TuneParams:
             takes a third more time and keeps the input of each block alone.
         batch_seconds: Padded seconds at which a batch closes; None: at `train.batch_size`.
         specaugment: Share of the frames that are masked while training.
-        tensorboard: Whether event files are written.
         save_seconds: Seconds between two checkpoints of a training.
         keep: Number of checkpoints that are kept.
         init: Keys of `InitRun`; None: fresh fusions.
@@ -90,7 +89,6 @@ class TuneParams:
     gradient_checkpointing: bool = False
     batch_seconds: Positive | None = None
     specaugment: Share = 0.0
-    tensorboard: bool = False
     save_seconds: Positive = 600.0
     keep: Count = 2
     init: Mapping[str, Any] | None = None
@@ -125,6 +123,8 @@ def tune_problems(given: Mapping[str, Any], where: str = "e2e") -> list[str]:
             f"{where}.init: given {shown}; expected {{run: {shown[1:-1] or 'RUN'}, sha256: ...}}: "
             "with `sha256: null` e2e and `heronry check` say the hash to write"
         ]
+    if "tensorboard" in given:  # of an older release, where it was for this regime alone
+        return [f"{where}.tensorboard: now for both regimes; expected `trackers: [tensorboard]`"]
     found = problems(TuneParams, given, where)
     for name, record in (("init", InitRun), ("lora", LoraParams)):
         if isinstance(given.get(name), Mapping):  # otherwise it is among the problems already

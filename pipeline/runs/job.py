@@ -25,6 +25,7 @@ from pipeline.model.base import FusionModel
 from pipeline.params.training import TrainParams
 from pipeline.runs.layout import HISTORY, PREDICTIONS, SCORED
 from pipeline.runtime.checkpoints import Checkpoints
+from pipeline.tracking import Tracked, Trackers
 from pipeline.training.loop import Fitted, evaluate
 from pipeline.training.ranks import ranks_of
 from pipeline.training.state import Epoch, Progress, Training
@@ -58,6 +59,7 @@ class Job:
         resident: Share of the device's free memory for copies of caches
             (`pipeline.cached.resident`).
         asr: Cache folder of recognised words to test on (`pipeline.runs.recognised`); None: none.
+        tracked: What experiment trackers show of it; None: nothing.
     """
 
     title: str
@@ -75,6 +77,7 @@ class Job:
     inputs: Mapping[str, Any] | None = None
     resident: float = 0.0
     asr: Path | None = None
+    tracked: Tracked | None = None
 
 
 class JobProgress(Progress):
@@ -85,6 +88,9 @@ class JobProgress(Progress):
         show: Shows its lines; None: nothing is shown.
         seconds: Seconds between two checkpoints, as for `Checkpoints`.
         keep: Largest number of checkpoints.
+
+    Attributes:
+        trackers: Experiment trackers, which the caller opens around the training.
     """
 
     lasting = False  # whether lines of epochs stay in a terminal, where others are redrawn
@@ -95,6 +101,7 @@ class JobProgress(Progress):
         self.job, self._show = job, show
         folder = job.kept and job.kept / f"seed_{job.seed}_fold_{job.fold}"
         self.checkpoints = Checkpoints(folder, self.message, seconds=seconds, keep=keep)
+        self.trackers = Trackers(job.tracked, self.message)
 
     def begin(self, training: Training) -> None:
         """Resume the training from its last checkpoint."""
@@ -102,6 +109,8 @@ class JobProgress(Progress):
             done, current = len(training.history), training.current
             more = "" if current is None else f" and {current.batches} batches of the next"
             self.line(f"resumes after epoch {done}{more}", done=self.lasting)
+        for epoch in training.history:
+            self.trackers.log(epoch.epoch, _values(epoch))
 
     def epoch_ended(self, training: Training, *, ended: bool) -> None:
         """Show the epoch, and save a checkpoint if one is due, or the training has ended."""
@@ -111,6 +120,7 @@ class JobProgress(Progress):
             f"validation loss {epoch.valid_loss:.3f}, {self._score(epoch)}",
             done=self.lasting,
         )
+        self.trackers.log(epoch.epoch, _values(epoch))
         if training.ranks.broadcast(ended or self.checkpoints.due()):
             self.checkpoints.save(training, ended=ended)
 
@@ -132,6 +142,12 @@ class JobProgress(Progress):
     def _score(self, epoch: Epoch) -> str:
         monitor = self.job.params.monitor
         return f"{monitor} {epoch.scores[monitor]:.3f}"
+
+
+def _values(epoch: Epoch) -> dict[str, float]:
+    """Numbers of an epoch for trackers."""
+    losses = {"lr": epoch.lr, "train/loss": epoch.train_loss, "valid/loss": epoch.valid_loss}
+    return losses | {f"valid/{name}": score for name, score in epoch.scores.items()}
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from pipeline.params.slot_reads import warn_odd_slots
 from pipeline.runs.job import Job
 from pipeline.runs.layout import FORMAT, VERSION, digests
 from pipeline.runtime.environment import environment
+from pipeline.tracking import Tracked
 
 LISTED = 20  # warnings about labels that a log quotes
 
@@ -135,11 +136,33 @@ class Run:
                 out=self.out / f"seed_{seed}" / f"fold_{fold}",
                 device=device,
                 inputs=InputSettings.of(self.model.inputs).to_dict(),
+                tracked=self._tracked(f"seed_{seed}/fold_{fold}"),
                 **settings,
             )
             for seed in self.params.seeds_of(self.model)
             for fold in range(self.folds)
         ]
+
+    def _tracked(self, name: str) -> Tracked | None:
+        """What trackers show of a training; its settings are those that run.json will have."""
+        if not (self.writes and self.params.trackers):
+            return None
+        filled = filled_slots(self.params, self.model, self.corpus)
+        record = {
+            "regime": self.regime,
+            "corpus": self.corpus,
+            "fusion": self.model.name,
+            "kind": self.model.kind,
+            "args": dict(self.model.args),
+            "inputs": InputSettings.of(self.model.inputs).to_dict(),
+            "train": vars(self.params.training(self.model)),
+            "e2e": vars(self.params.tuning()) if self.regime == "e2e" else None,
+            "slots": {
+                slot: {"backbone": backbone} if slot in filled else None
+                for slot, backbone in self.model.slots.items()
+            },
+        }
+        return Tracked.of(self.params.trackers, record, name)
 
     def slots(
         self, specs: Mapping[str, StreamSpec], provenance: Mapping[str, Mapping[str, Any]]

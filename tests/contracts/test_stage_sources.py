@@ -29,6 +29,7 @@ CHECKS = {
     "features.files": "reads and writes bytes; what is read is a dependency itself",
     "features.process": "signals, workers, terminal",
     "features.settings": "finds plug-ins and places of the machine",
+    "pipeline.tracking": "shows what was computed elsewhere; nothing is read back",
     "stages": "starts the command",
 }
 TRAINS = CHECKS | {

@@ -336,5 +336,5 @@ def test_all_that_decides_the_numbers_names_the_folder(
     assert len(set(found)) == len(found)
     moved = replaced(params, e2e={"init": {"run": "moved", "sha256": "0"}})
     assert folder(moved) == folder(begun)
-    free = {"save_seconds": 1.0, "keep": 5, "tensorboard": True}
+    free = {"save_seconds": 1.0, "keep": 5}
     assert folder(replaced(params, e2e=free)) == folder()

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -164,35 +163,6 @@ def test_what_is_not_defined_here_is_refused(tmp_path: Path) -> None:
         finetune_model(dataclasses.replace(params, models=nothing), "m", "mine", device="cpu")
     wrong = dataclasses.replace(params, e2e={"keep": 0, "slots": {"text": {"tune": "no"}}})
     assert len([line for line in all_problems(wrong) if line.startswith("e2e.")]) == 2
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("corpus")
-def test_event_files_hold_the_history(tmp_path: Path, private_store: Path) -> None:
-    name = "tensorboard.backend.event_processing.event_accumulator"
-    accumulator = pytest.importorskip(name, reason="the extra tensorboard is not installed")
-    params = dataclasses.replace(params_of(tmp_path, tensorboard=True), train={"epochs": 2})
-    cached(params, private_store, "tone")
-    finetune_model(params, "m", "mine", device="cpu")
-    folder = RUN / "seed_0/fold_0"
-    events = accumulator.EventAccumulator(str(folder / "events")).Reload()
-    with (folder / "history.csv").open() as file:
-        history = list(csv.DictReader(file))
-    for name, column in (("train/loss", "train_loss"), ("valid/uar", "valid_uar")):
-        found = [event.value for event in events.Scalars(name)]
-        assert found == pytest.approx([float(row[column]) for row in history], rel=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("corpus")
-def test_event_files_without_tensorboard_say_what_to_install(
-    tmp_path: Path, private_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    params = dataclasses.replace(params_of(tmp_path, tensorboard=True), train={"epochs": 2})
-    cached(params, private_store, "tone")
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ParamsError, match=r"e2e.tensorboard: .*pip install"):
-        finetune_model(params, "m", "mine", device="cpu")
 
 
 def test_files_without_the_section_are_read(tmp_path: Path) -> None:

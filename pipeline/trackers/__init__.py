@@ -1,0 +1,1 @@
+"""Plug-ins, one file each: experiment trackers that `trackers` of params.yaml may name."""
