@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.corpora._demo.plan import CLASSES, Planned
+from features.corpus.ratings import Rating
 
 ATTRIBUTES = ("arousal", "valence", "dominance")
 LOW, MIDDLE, HIGH = 1.0, 4.0, 7.0
@@ -76,21 +77,6 @@ class Rater:
     shift: float
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What one rater says of one utterance.
-
-    Attributes:
-        rater: Who says it.
-        label: Class that the rater votes for.
-        values: Whole numbers from 1 to 7 by attribute.
-    """
-
-    rater: str
-    label: str
-    values: Mapping[str, float]
-
-
 def panel(seed: int) -> tuple[Rater, ...]:
     """The raters of a corpus with this seed."""
     rng = _generator("raters", seed)
@@ -119,33 +105,32 @@ def vote_shares(p: Planned) -> dict[str, float]:
     return shares
 
 
-def judged(p: Planned, raters: Sequence[Rater], seed: int) -> tuple[Judgement, ...]:
-    """Judgements of `EACH` of the raters on an utterance, in the order of the raters."""
+def rate(p: Planned, raters: Sequence[Rater], seed: int) -> list[Rating]:
+    """Ratings of an utterance by `EACH` of the raters, in their order."""
     rng = _generator(p.id, seed)
     chosen = sorted(rng.choice(len(raters), EACH, replace=False).tolist())
     votes = rng.choice(len(CLASSES), EACH, p=list(vote_shares(p).values()))
     noise = rng.normal(0.0, NOISE, (EACH, len(ATTRIBUTES)))
     expressed = np.array(list(expression(p).values())) - MIDDLE
-    judgements = []
+    ratings = []
     for index, vote, error in zip(chosen, votes, noise, strict=True):
         rater = raters[index]
         said = np.rint(MIDDLE + rater.gain * expressed + rater.shift + error).clip(LOW, HIGH)
         values = dict(zip(ATTRIBUTES, said.tolist(), strict=True))
-        judgements.append(Judgement(rater.id, CLASSES[vote], values))
-    return tuple(judgements)
+        ratings.append(Rating(p.id, rater.id, label=CLASSES[vote], values=values))
+    return ratings
 
 
-def votes(judgements: Iterable[Judgement]) -> dict[str, float]:
-    """Number of votes of each class that has some, in class order."""
-    counts = Counter(each.label for each in judgements)
+def votes(ratings: Iterable[Rating]) -> dict[str, float]:
+    """Number of raters by class that they chose, in class order; classes of nobody are absent."""
+    counts = Counter(rating.label for rating in ratings)
     return {name: float(counts[name]) for name in CLASSES if counts[name]}
 
 
-def means(judgements: Sequence[Judgement]) -> dict[str, float]:
+def means(ratings: Iterable[Rating]) -> dict[str, float]:
     """Mean rating by attribute."""
-    return {
-        name: sum(each.values[name] for each in judgements) / len(judgements) for name in ATTRIBUTES
-    }
+    values = [rating.values for rating in ratings if rating.values]
+    return {name: sum(each[name] for each in values) / len(values) for name in ATTRIBUTES}
 
 
 def _generator(name: str, seed: int) -> np.random.Generator:

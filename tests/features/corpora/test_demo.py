@@ -19,7 +19,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -376,6 +376,23 @@ def test_voices_separate_emotions_within_their_ceiling(corpus: tuple[Path, list[
     told = np.array([p.audio_cue for p in plan(416, 0) if p.split == "test"])
     assert right[told].mean() > 0.7, "chance is 1/8"
     assert right[~told].mean() < 0.5, "a voice without a cue says nothing, and most are not neutral"
+
+
+@pytest.mark.slow
+@needs_espeak
+def test_voices_tell_arousal_better_than_valence(corpus: tuple[Path, list[Item]]) -> None:
+    root, items = corpus
+    rows = np.stack([statistics(root / str(item.audio)) for item in items])
+    rated = Demo(root, targets=("attributes",)).preview()
+    values = np.array([list((item.values or {}).values()) for item in rated])
+    train, test = (np.array([item.split == name for item in items]) for name in ("train", "test"))
+    model = make_pipeline(StandardScaler(), Ridge(10.0)).fit(rows[train], values[train])
+    found, truth = model.predict(rows[test]).T, values[test].T
+    arousal, valence, dominance = (
+        2 * np.cov(x, y, ddof=0)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+        for x, y in zip(found, truth, strict=True)
+    )
+    assert min(arousal, dominance) > valence + 0.2
 
 
 def statistics(path: Path) -> Floats:
