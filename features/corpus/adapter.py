@@ -45,6 +45,8 @@ class Item:
         votes_outside: Number of raters whose choice is none of the classes.
         secondary: Number of raters by class that they named beside their choice.
         values: Number on the corpus's own scale by attribute; unknown ones are absent.
+        train_only: Whether it is left out of validation and test, such as an utterance without
+            agreement of its raters under `no_agreement: train`.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Item:
     votes_outside: float | None = None
     secondary: Mapping[str, float] | None = field(default=None, hash=False)
     values: Mapping[str, float] | None = field(default=None, hash=False)
+    train_only: bool = False
 
     def __post_init__(self) -> None:
         for name in MAPPINGS:

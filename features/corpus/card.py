@@ -22,6 +22,7 @@ from features.corpus.label_checks import (
     split_lines,
 )
 from features.corpus.leaks import Leak, leak_lines
+from features.corpus.ratings import Rating
 from features.corpus.split_counts import (
     count_classes,
     count_genders,
@@ -30,6 +31,7 @@ from features.corpus.split_counts import (
     sum_seconds,
 )
 from features.corpus.survey import Survey
+from features.corpus.targets import classes_of, targets_card
 from features.files.reasons import group_reasons
 
 IDS = 5  # utterances that the card names for each reason
@@ -42,6 +44,7 @@ def make_card(
     survey: Survey,
     splits: Sequence[tuple[str, ...]],
     leaks: Sequence[Leak],
+    ratings: Sequence[Rating] = (),
 ) -> dict[str, Any]:
     """Content of `card.json`.
 
@@ -51,13 +54,16 @@ def make_card(
         survey: Usable and unusable items.
         splits: Splits of each labelled utterance, one per fold.
         leaks: Leaks between the splits.
+        ratings: What each rater said of the labelled utterances.
     """
-    counts = count_classes(survey.labelled, splits, corpus.classes)
+    targets = targets_card(corpus, entry.targets, survey.labelled, splits, ratings)
+    classes = classes_of(corpus, entry.targets)
+    counts = count_classes(survey.labelled, splits, classes)
     return {
         "corpus": entry.name,
         "kind": entry.kind,
         **facts(corpus),
-        "classes": list(corpus.classes),
+        "classes": list(classes),
         "protocol": entry.protocol,
         "split_seed": entry.split_seed,
         "folds": len(splits[0]),
@@ -72,7 +78,7 @@ def make_card(
         **_by_reason(
             "noticed", ((id, each) for id, notices in survey.notices.items() for each in notices)
         ),
-        "similar_classes": [list(pair) for pair in similar_classes(corpus.classes)],
+        "similar_classes": [list(pair) for pair in similar_classes(classes)],
         "lacking": lacking_classes(counts),
         "contradictions": len(contradictions(survey.labelled, survey.spans)),
         "warnings": [
@@ -83,6 +89,7 @@ def make_card(
         "allow_leak": list(entry.allow_leak),
         "leaks": leak_lines(leaks, scripted=bool(getattr(corpus, "scripted", False))),
         "leak_verdict": [leak.to_dict() for leak in leaks],
+        **({} if targets is None else {"targets": targets}),
     }
 
 

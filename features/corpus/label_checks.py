@@ -150,7 +150,9 @@ def contradictions(
             same[contents[item.id]].append(item)
         elif item.audio is None and item.dialogue is not None and item.turn is not None:
             same[item.dialogue, item.turn, item.speaker, item.text].append(item)
-    return [tuple(held) for held in same.values() if len({item.label for item in held}) > 1]
+    return [
+        tuple(held) for held in same.values() if len({item.label for item in held} - {None}) > 1
+    ]
 
 
 def contradiction_lines(found: Sequence[Sequence[Item]]) -> list[str]:

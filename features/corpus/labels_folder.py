@@ -16,6 +16,7 @@ from features.corpus.adapter import Published, Target
 from features.corpus.leaks import Leak, LeakKind
 from features.corpus.manifest import SPLITS, Label, read_labels
 from features.corpus.split_counts import count_classes, splits_sha256
+from features.corpus.targets import row_faults
 from features.errors import ManifestError
 from features.files.reading import file_sha256
 from features.files.records import read_record
@@ -181,6 +182,7 @@ def read_labelled(folder: Path) -> tuple[dict[str, Any], list[Label]]:
                 f"{path}, line {number}: label {label.label!r} of {label.id!r}; expected one of "
                 f"the classes of card.json, {card['classes']}: {AGAIN}"
             )
+    _check_targets(path, card, labels)
     wrong = [label.id for label in labels if len(label.splits) != card["folds"]]
     if wrong:
         raise ManifestError(
@@ -189,6 +191,15 @@ def read_labelled(folder: Path) -> tuple[dict[str, Any], list[Label]]:
         )
     _check_fit(path, card, labels)
     return card, labels
+
+
+def _check_targets(path: Path, card: Mapping[str, Any], labels: Sequence[Label]) -> None:
+    """Refuse targets that the card does not have, or that are off its scales."""
+    targets = card.get("targets") or {}
+    scales = {name: (of["low"], of["high"]) for name, of in targets.get("attributes", {}).items()}
+    faults = list(row_faults(labels, card["classes"], scales))
+    if faults:
+        raise ManifestError(f"{path}: {faults[0]}, as in {CARD}: {AGAIN}")
 
 
 def _check_fit(path: Path, card: Mapping[str, Any], labels: Sequence[Label]) -> None:

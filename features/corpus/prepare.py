@@ -1,8 +1,9 @@
 """Prepare a corpus: from the items of its adapter to `data/<corpus>/utterances` and `labels`.
 
 `utterances` holds every item whose audio and text can be read, labelled or not, so that relabelling
-leaves it, and with it every cache, as it is. `labels` holds those with a label, their splits, the
-corpus card and the list of rejected items with reasons. Layout: docs/design.md.
+leaves it, and with it every cache, as it is. `labels` holds those with a target that the entry asks
+for, their splits, the corpus card and the list of rejected items with reasons; `ratings` what each
+rater said of these. Layout: docs/design.md.
 
 `rehearse` runs the same steps without opening, making or unpacking any audio, for `check`.
 """
@@ -23,9 +24,18 @@ from features.corpus.labels_folder import CARD, LABELS
 from features.corpus.leaks import find_leaks, gate
 from features.corpus.manifest import Label, Manifest
 from features.corpus.protocols import assign
+from features.corpus.ratings import Rating, write_ratings
 from features.corpus.sources import tables_sha256
 from features.corpus.split_counts import count_classes
 from features.corpus.survey import Survey, take_survey
+from features.corpus.targets import (
+    chosen,
+    classes_of,
+    offered_line,
+    row_faults,
+    scales_of,
+    split_faults,
+)
 from features.errors import HeronryError, ManifestError
 from features.files.reading import file_sha256
 from features.files.reasons import NOTICED, REJECTED, write_reasons
@@ -46,6 +56,7 @@ class Prepared:
         utterances: Number of rows there, labelled or not.
         rejected: Reasons by id.
         noticed: Notices by id, of utterances that are used.
+        ratings: Number of rows in `ratings`.
     """
 
     card: Mapping[str, Any]
@@ -53,6 +64,7 @@ class Prepared:
     utterances: int
     rejected: Mapping[str, str]
     noticed: Mapping[str, str]
+    ratings: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,39 +75,48 @@ class Rehearsal:
         classes: Class names in the order of the model's outputs; empty if they could not be read.
         problems: Reasons to refuse the corpus.
         warnings: Warnings that it would give.
+        targets: What the corpus offers to be learnt and what is asked for; None of classes alone.
     """
 
     classes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    targets: str | None = None
 
 
 def prepare(entry: CorpusEntry, out: Path) -> Prepared:
-    """Write `out/utterances` and `out/labels` of a corpus.
+    """Write `out/utterances`, `out/labels` and `out/ratings` of a corpus.
 
     Args:
         entry: The corpus; its name leads to its root.
-        out: `data/<corpus>`; both folders are replaced.
+        out: `data/<corpus>`; these folders are replaced.
 
     Raises:
         ParamsError: If the root is not set, missing or empty, or the protocol does not fit.
-        ManifestError: If the corpus is empty, ids repeat, a label is not among the classes, or the
-            splits leak. Also if more than `allow_rejected` utterances cannot be used: then
-            everything has been written, and the others are ready for use.
+        ManifestError: If the corpus is empty, ids repeat, a label is not among the classes, a
+            value is off its scale, or the splits leak or lack values of an attribute. Also if more
+            than `allow_rejected` utterances cannot be used: then everything has been written, and
+            the others are ready for use.
     """
     name, generated = entry.name, entry.generated
-    utterances, labels = out / "utterances", out / "labels"
+    utterances, labels, ratings = out / "utterances", out / "labels", out / "ratings"
     root = utterances if generated else corpus_root(name)
-    for folder in (utterances, labels):
+    for folder in (utterances, labels, ratings):
         # Never written over in place: DVC may have linked the files there to its own copies.
         empty_folder(folder)
     corpus = entry.adapter(root)
-    items = list(corpus.items())
+    items = [chosen(item, entry.targets) for item in corpus.items()]
     problems = _item_problems(entry, corpus, items, root)
     if problems:
         raise ManifestError("\n".join(problems))
     memory = None if generated else hashes_file(name, root)
-    survey = take_survey(items, root, memory=memory, follow_links=generated or entry.follow_links)
+    survey = take_survey(
+        items,
+        root,
+        memory=memory,
+        follow_links=generated or entry.follow_links,
+        targets=entry.targets,
+    )
     survey.warnings += getattr(corpus, "warnings", ())
     for same in contradictions(survey.labelled, survey.spans):
         for item in same:
@@ -116,7 +137,9 @@ def prepare(entry: CorpusEntry, out: Path) -> Prepared:
     splits = _splits(entry, survey)
     leaks = find_leaks(survey.labelled, splits, survey.contents)
     gate(leaks, entry.allow_leak, corpus=name)
-    card = make_card(entry, corpus, survey, splits, leaks)
+    rated = _ratings(corpus, survey)
+    write_ratings(ratings, rated)
+    card = make_card(entry, corpus, survey, splits, leaks, rated)
     card["tables"] = {} if generated else tables_sha256(name, corpus, root)
     write_rows(labels / LABELS, _labels(survey, splits))
     card["labels_sha256"] = file_sha256(labels / LABELS)
@@ -125,7 +148,14 @@ def prepare(entry: CorpusEntry, out: Path) -> Prepared:
     if len(survey.faulty) > entry.allow_rejected:
         raise ManifestError(_unusable(name, survey, len(items), labels / REJECTED))
     seconds = sum(utterance.seconds or 0.0 for utterance in survey.utterances)
-    return Prepared(card, seconds / 3600, len(survey.utterances), survey.rejected, survey.noticed)
+    return Prepared(
+        card=card,
+        hours=seconds / 3600,
+        utterances=len(survey.utterances),
+        rejected=survey.rejected,
+        noticed=survey.noticed,
+        ratings=len(rated),
+    )
 
 
 def rehearse(entry: CorpusEntry, root: Path) -> Rehearsal:
@@ -139,13 +169,20 @@ def rehearse(entry: CorpusEntry, root: Path) -> Rehearsal:
     """
     try:
         corpus = entry.adapter(root)
-        items = list(getattr(corpus, "preview", corpus.items)())
+        found = getattr(corpus, "preview", corpus.items)()
+        items = [chosen(item, entry.targets) for item in found]
     except HeronryError as error:
         return Rehearsal(problems=(str(error),))
     problems = _item_problems(entry, corpus, items, root)
     if not items:
         return Rehearsal(problems=tuple(problems))
-    survey = take_survey(items, root, follow_links=entry.follow_links, open_audio=False)
+    survey = take_survey(
+        items,
+        root,
+        follow_links=entry.follow_links,
+        open_audio=False,
+        targets=entry.targets,
+    )
     warnings = [*survey.warnings, *getattr(corpus, "warnings", ())]
     if len(survey.faulty) > entry.allow_rejected or not survey.labelled:
         problems.append(_unusable(entry.name, survey, len(items)))
@@ -153,13 +190,18 @@ def rehearse(entry: CorpusEntry, root: Path) -> Rehearsal:
         if survey.labelled:
             splits = _splits(entry, survey)
             warnings += split_lines(survey.labelled, entry.protocol)
-            counts = count_classes(survey.labelled, splits, corpus.classes)
+            counts = count_classes(survey.labelled, splits, classes_of(corpus, entry.targets))
             warnings += label_lines(survey.labelled, counts, survey.spans)
             leaks = find_leaks(survey.labelled, splits, survey.contents)
             gate(leaks, entry.allow_leak, corpus=entry.name)
     except HeronryError as error:
         problems.append(str(error))
-    return Rehearsal(tuple(corpus.classes), tuple(problems), tuple(warnings))
+    return Rehearsal(
+        classes_of(corpus, entry.targets),
+        tuple(problems),
+        tuple(warnings),
+        offered_line(corpus, entry.targets),
+    )
 
 
 def _item_problems(
@@ -173,7 +215,7 @@ def _item_problems(
         items: All of them.
         root: Where they were looked for.
     """
-    where, classes = f"corpus {entry.name!r}", tuple(corpus.classes)
+    where, classes = f"corpus {entry.name!r}", classes_of(corpus, entry.targets)
     if not items:
         return [
             f"{where} is empty: nothing of it was found in {root}; expected at least one "
@@ -184,7 +226,8 @@ def _item_problems(
         check_unique((item.id for item in items), where)
     except ManifestError as error:
         problems.append(str(error))
-    if len(classes) < 2 or len(set(classes)) < len(classes):
+    named = bool({"classes", "votes"} & set(entry.targets))
+    if (named and len(classes) < 2) or len(set(classes)) < len(classes):
         problems.append(f"{where} has the classes {list(classes)}; expected two or more, each once")
     labels = Counter(item.label for item in items if item.label is not None)
     listed = bool(entry.options.get("classes"))
@@ -196,17 +239,38 @@ def _item_problems(
             f"{where}: {len(outside)} labels are not among its classes, such as {quoted}; expected "
             f"one of {list(classes)}: correct them, or corpora.{entry.name}.classes"
         )
-    return problems
+    return problems + [
+        f"{where}: {fault}" for fault in row_faults(items, classes, scales_of(corpus))
+    ]
 
 
 def _splits(entry: CorpusEntry, survey: Survey) -> list[tuple[str, ...]]:
-    return assign(
+    splits = assign(
         survey.labelled,
         protocol=entry.protocol,
         folds=entry.folds,
         seed=entry.split_seed,
         fold=entry.fold,
     )
+    splits = [
+        tuple("unused" if split in ("valid", "test") else split for split in row)
+        if item.train_only
+        else row
+        for item, row in zip(survey.labelled, splits, strict=True)
+    ]
+    faults = list(split_faults(survey.labelled, splits, entry.targets))
+    if faults:
+        raise ManifestError("\n".join(f"corpus {entry.name!r}: {fault}" for fault in faults))
+    return splits
+
+
+def _ratings(corpus: Corpus, survey: Survey) -> list[Rating]:
+    """Ratings of the labelled utterances; a rater rates an utterance once."""
+    kept = {item.id for item in survey.labelled}
+    # `ratings` is optional; `tuple()` is empty.
+    found = [each for each in getattr(corpus, "ratings", tuple)() if each.id in kept]
+    check_unique((f"{each.id} by {each.rater}" for each in found), "ratings")
+    return found
 
 
 def _labels(survey: Survey, splits: Sequence[tuple[str, ...]]) -> Iterator[Label]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from features.audio.silence import judge_span
-from features.corpus.adapter import Item
+from features.corpus.adapter import Item, Target
 from features.corpus.inspection import MISSING, FileFacts, inspect_files, list_files
+from features.corpus.targets import CLASSES_ALONE, lacks_targets
 from features.corpus.utterance import Utterance
 from features.errors import ManifestError, UtteranceError
 from features.files.records import check_text
@@ -96,6 +97,7 @@ def take_survey(
     memory: Path | None = None,
     follow_links: bool = False,
     open_audio: bool = True,
+    targets: Sequence[Target] = CLASSES_ALONE,
 ) -> Survey:
     """Hash and decode the audio of all items, and sort the items by whether they can be used.
 
@@ -106,6 +108,7 @@ def take_survey(
         follow_links: Whether to read audio through links that lead out of that folder.
         open_audio: False only checks that the files exist: durations, damage and equal recordings
             under two names stay unknown.
+        targets: What there is to learn of an item; one without any of these cannot be used.
     """
     paths = RootPaths(root)
     named = list(dict.fromkeys(item.audio for item in items if item.audio is not None))
@@ -114,7 +117,7 @@ def take_survey(
     files |= inspect_files(root, sound, memory=memory) if open_audio else list_files(root, sound)
     survey = Survey()
     for item in items:
-        _sort(item, files, paths, survey)
+        _sort(item, files, paths, survey, targets)
     return survey
 
 
@@ -135,7 +138,11 @@ def _path_faults(
 
 
 def _sort(
-    item: Item, files: Mapping[str, FileFacts | str], paths: RootPaths, survey: Survey
+    item: Item,
+    files: Mapping[str, FileFacts | str],
+    paths: RootPaths,
+    survey: Survey,
+    targets: Sequence[Target],
 ) -> None:
     """Add one item to a survey.
 
@@ -156,8 +163,7 @@ def _sort(
     elif reason is None:
         survey.reject(item, "it has neither audio nor text", fault=True)
         return
-    if reason is None and item.label is None:
-        reason = "it has no label"
+    reason = reason or lacks_targets(item, targets)
     if reason is not None:
         survey.reject(item, reason, fault=item.fault is not None)
         return

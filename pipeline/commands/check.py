@@ -123,6 +123,8 @@ def corpus_problems(
     classes = found.classes or card.get("classes") or ()
     if classes:
         note(f"corpus {entry.name}: {len(classes)} classes, {named(classes)}")
+    if found.targets is not None:
+        note(f"corpus {entry.name}: {found.targets}")
     for line in dict.fromkeys([*found.warnings, *(card.get("warnings") or ())]):
         note(f"warning: corpus {entry.name}: {line}")
     if changed is None or not followed:

@@ -12,6 +12,7 @@ import typer
 from features.corpus.card import facts
 from features.corpus.entry import PACKAGE, CorpusEntry, corpus_entry
 from features.corpus.labels_folder import read_card
+from features.corpus.targets import target_facts
 from features.errors import HeronryError, ParamsError
 from features.process.terminal import aligned
 from features.settings.locations import corpus_root, root_variable
@@ -85,8 +86,8 @@ def _row(name: str, mapping: Any) -> list[str]:
 
 
 def _size(card: Mapping[str, Any]) -> int:
-    """Labelled utterances; each is in one split of the first fold."""
-    return sum(sum(counts.values()) for counts in (card.get("counts") or [{}])[0].values())
+    """Labelled utterances."""
+    return int(card.get("utterances", 0))
 
 
 def _root(entry: CorpusEntry) -> str:
@@ -135,6 +136,8 @@ def _label_facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "label map", ", ".join(pairs)
     if card.get("classes"):
         yield "classes", ", ".join(card["classes"])
+    if card.get("targets"):
+        yield from target_facts(card["targets"])
     if card.get("scripted"):
         yield "scripted", "yes: a model of the text alone must sit at chance"
     published = card.get("published")
@@ -185,7 +188,10 @@ def _fold(
     yield row("", splits)
     for name in card["classes"]:
         yield row(name, (counts[split].get(name, 0) for split in splits))
-    yield row("all", (sum(counts[split].values()) for split in splits))
+    if card["classes"]:
+        yield row("all", (sum(counts[split].values()) for split in splits))
+    for name, of in ((card.get("targets") or {}).get("attributes") or {}).items():
+        yield row(f"{name} known", (of["known"][fold].get(split, 0) for split in splits))
     yield row("speakers", (of_fold("speakers").get(split, _NONE) for split in splits))
     genders = of_fold("genders")
     for gender in dict.fromkeys(name for held in genders.values() for name in held):

@@ -11,6 +11,7 @@ from features.corpus.entry import corpus_entry
 from features.corpus.label_checks import named
 from features.corpus.prepare import prepare
 from features.corpus.sources import differences, record_path, take_record, write_record
+from features.corpus.targets import target_facts
 from features.errors import ManifestError, ParamsError
 from pipeline.params.catalogue.entries import expected_entry
 from pipeline.params.file import read_params
@@ -18,7 +19,7 @@ from stages._run import LISTED, list_utterances, run, warn_leaks
 
 
 def main(corpus: str) -> None:
-    """Write data/CORPUS/utterances and data/CORPUS/labels."""
+    """Write data/CORPUS/utterances, data/CORPUS/labels and data/CORPUS/ratings."""
     corpora = read_params(Path("params.yaml")).corpora
     if corpus not in corpora:
         expected = expected_entry("corpora", corpus, corpora)
@@ -44,7 +45,12 @@ def main(corpus: str) -> None:
         f"{len(done.card['classes'])} classes, speakers by fold: {speakers}; "
         f"{len(done.rejected)} rejected, {len(done.noticed)} noticed"
     )
-    typer.echo(f"classes: {named(done.card['classes'])}")
+    if done.card["classes"]:
+        typer.echo(f"classes: {named(done.card['classes'])}")
+    if "targets" in done.card:
+        for name, text in target_facts(done.card["targets"]):
+            typer.echo(f"{name}: {text}")
+        typer.echo(f"ratings: {done.ratings}")
     _list("warning", done.card["warnings"])
     _list("differs from the published counts", done.card["differences"])
     warn_leaks(done.card["leaks"])

@@ -22,9 +22,11 @@ def test_what_is_written(mine: SmallCorpus) -> None:
         "labels/labels.jsonl",
         "labels/noticed.csv",
         "labels/rejected.csv",
+        "ratings/ratings.jsonl",
         "utterances/corpus.json",
         "utterances/manifest.jsonl",
     ]
+    assert mine.written()["ratings/ratings.jsonl"] == b""
     manifest = Manifest.read(mine.out / "utterances")
     assert (manifest.corpus, manifest.kind, manifest.generated) == ("mine", "manifest", False)
     assert (manifest.shard_seconds, manifest.shard_characters) == (9, 500_000)
