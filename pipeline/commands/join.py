@@ -1,7 +1,7 @@
 """`heronry join`: join runs of one fold each into one table, and score them together.
 
 Where every fold has its own backbone, such as an encoder that was tuned on its training split, each
-fold is an experiment of its own (docs/adding.md, One tuned encoder a fold).
+fold is an experiment of its own (docs/finetuning.md, One tuned encoder a fold).
 
 Shapes: S seeds, I test rows, K classes.
 """

@@ -41,7 +41,7 @@ class BiGRUCross(RecurrentFusion):
 
 
 def from_public(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of `BiGRUCross` from the public code's (docs/adding.md)."""
+    """State dict of `BiGRUCross` from the public code's (docs/papers.md)."""
     names = {
         "audio_bi_lstm": "recurrent.speech.gru",
         "text_bi_lstm": "recurrent.text.gru",

@@ -84,7 +84,7 @@ class Concat(FusionModel):
 
 
 def from_public(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of `Concat` from one of the public code's "simple" models (docs/adding.md)."""
+    """State dict of `Concat` from one of the public code's "simple" models (docs/papers.md)."""
     names = {
         "audio_proj": "branches.speech",
         "text_proj": "branches.text",

@@ -301,7 +301,7 @@ class MultiheadExchange(nn.Module):
 
 
 def from_public(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of `Gat` from one of the public code's MDAT models (docs/adding.md).
+    """State dict of `Gat` from one of the public code's MDAT models (docs/papers.md).
 
     The CED network in models with a spectral branch is left out: here its vectors come from the
     cache, so fine-tuned CED weights belong into a backbone.

@@ -40,7 +40,7 @@ class HCAM(RecurrentFusion):
 
 
 def from_public(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of `HCAM` from the public code's (docs/adding.md)."""
+    """State dict of `HCAM` from the public code's (docs/papers.md)."""
     names = {
         "audio_context_gru": "recurrent.speech.gru",
         "text_context_gru": "recurrent.text.gru",

@@ -64,7 +64,7 @@ class Transformer(FusionModel):
 
 
 def from_public(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of `Transformer` from the public code's (docs/adding.md)."""
+    """State dict of `Transformer` from the public code's (docs/papers.md)."""
     names = {
         "audio_trans_enc": "encoders.speech.layer",
         "text_trans_enc": "encoders.text.layer",

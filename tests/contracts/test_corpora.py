@@ -18,7 +18,7 @@ from features.corpus.entry import PACKAGE, CorpusEntry, corpus_entry
 from features.corpus.sources import SOUNDS, take_record
 from features.errors import ManifestError
 from features.settings.plugins import kinds
-from tests.support.paths import ROOT
+from tests.support.markdown import blocks_of
 
 KINDS = [kind for kind in kinds(PACKAGE) if not CorpusEntry(kind, kind).generated]
 _opened: list[str] | None = None
@@ -77,9 +77,8 @@ def test_items_are_complete_and_the_same_each_time(entry: CorpusEntry, tmp_path:
 
 
 def test_the_corpus_of_the_guide_is_one(tmp_path: Path) -> None:
-    """docs/adding.md shows a complete adapter."""
-    guide = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8").partition("## A corpus")[2]
-    code = guide.partition("```python\n")[2].partition("```")[0]
+    """docs/adding/corpus.md shows a complete adapter."""
+    (code,) = (b.code for b in blocks_of("docs/adding/corpus.md") if b.language == "python")
     module: dict[str, Any] = {"__name__": "studio"}
     exec(compile(code, "studio.py", "exec", dont_inherit=True), module)
     with pytest.raises(ManifestError, match=r"no folder clips but \[\]; .*root of Studio"):

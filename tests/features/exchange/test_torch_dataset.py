@@ -16,7 +16,6 @@ from features.cache.writer import CacheWriter
 from features.errors import CacheError
 from features.exchange.torch_dataset import CacheDataset, CachedBatch, collate
 from features.stream import StreamSpec
-from tests.support.paths import ROOT
 
 IDS = [f"u{i}" for i in range(7)]
 
@@ -87,19 +86,3 @@ def test_a_dataset_can_be_sent_to_processes(folder: Path) -> None:
     there = pickle.loads(pickle.dumps(data))
     assert torch.equal(there[0].frames, data[0].frames)
     assert (there.spec, there[0].label) == (data.spec, 1)
-
-
-def test_the_lines_in_the_documentation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The examples of docs/sharing.md, From a notebook, run as they are written."""
-    place = Path("cache/demo/whisper_tiny_en")
-    text = ROOT.joinpath("docs/sharing.md").read_text(encoding="utf-8")
-    monkeypatch.chdir(folder)
-    place.parent.mkdir(parents=True)
-    place.symlink_to(folder)
-    _, _, notebook = text.partition("## From a notebook")
-    blocks = notebook.split("```python\n")[1:]
-    assert len(blocks) == 2
-    code = "\n".join(block.partition("```")[0] for block in blocks)
-    scope: dict[str, object] = {}
-    exec(compile(code.replace("demo-000", "u"), "docs/sharing.md", "exec"), scope)
-    assert isinstance(scope["batch"], CachedBatch)
