@@ -9,7 +9,7 @@ test fast: export OMP_NUM_THREADS := 1
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run test fast lint format lock clean install
+.PHONY: help run test fast lint docs format lock clean install
 
 help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -43,6 +43,10 @@ lint: $(INSTALLED)  ## Format, lint, types, layers, Dockerfile
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+
+docs: $(INSTALLED)  ## The documentation site, into build/site
+	$(BIN)/zensical build --clean --strict
+	@echo "open build/site/index.html"
 
 format: $(INSTALLED)  ## Put the code into its format
 	$(BIN)/ruff format .

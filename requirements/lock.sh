@@ -6,7 +6,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${1:-python3.11}" -m venv "$folder"
 torch=$(grep '^torch==' requirements/lock.txt)
-"$folder/bin/pip" install --quiet "$torch" ".[test]"
+"$folder/bin/pip" install --quiet "$torch" ".[docs,test]"
 {
     sed -n '/^#/p' requirements/lock.txt
     echo "$torch"

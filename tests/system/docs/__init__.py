@@ -1,0 +1,1 @@
+"""The documentation: every block, link, page and notebook of it."""
