@@ -24,12 +24,16 @@ _NONE = "-"
 
 @dataclass(frozen=True)
 class Section:
-    """A title, notes that explain the numbers, and a table, which may have no rows."""
+    """A title, notes that explain the numbers, and a table, which may have no rows.
+
+    `words` says whether the cells of the table are words rather than numbers.
+    """
 
     title: str
     notes: tuple[str, ...]
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    words: bool = False
 
 
 def sections(found: Comparison) -> list[Section]:
@@ -70,19 +74,20 @@ def _runs(found: Comparison) -> Section:
     ]
     if len({run.seeds for run in found.runs}) > 1:
         notes.append(
-            "Runs have different numbers of seeds: a mean of fewer seeds varies more, and the "
-            "permutation test holds approximately."
+            "Runs have different numbers of seeds: a mean of fewer seeds varies more, and p of the "
+            "permutation test is approximate."
         )
     rows = tuple(
         (run.tag, run.name, run.whose or "not stated", str(run.seeds)) for run in found.runs
     )
-    return Section("Runs", tuple(notes), ("", "run", "of", "seeds"), rows)
+    return Section("Runs", tuple(notes), ("", "run", "of", "seeds"), rows, words=True)
 
 
 def _scores(found: Comparison) -> Section:
     notes = [
         "Mean over seeds and its 95 % interval: percentile bootstrap over "
-        f"{found.clusters} {found.unit}s, {DRAWS} draws, the same for all runs; sd is over seeds.",
+        f"{found.clusters} {found.unit}s, {DRAWS} draws, the same for all runs. sd: standard "
+        "deviation over seeds.",
     ]
     if found.clusters < 2:
         notes.append(f"One {found.unit} has no variance to estimate, so there are no intervals.")
@@ -107,7 +112,7 @@ def _metrics(found: Comparison, pair: Pair) -> Section:
     return Section(
         f"{pair.second} minus {pair.first}: {names[pair.second]} against {names[pair.first]}",
         (
-            f"Above 0 favours {pair.second}. Interval: paired bootstrap, each draw of "
+            f"Above 0, {pair.second} is better. Interval: paired bootstrap, in which each draw of "
             f"{found.unit}s scores both runs.",
             *_of_test(found, pair),
             *_shared(found),
@@ -122,10 +127,10 @@ def _of_test(found: Comparison, pair: Pair) -> Iterator[str]:
     ways = "all" if test.exact else "random"
     yield (
         f"p: two-sided permutation test that swaps the two runs' predictions, {test.unit} by "
-        f"{test.unit} ({test.units}, of which {test.differing} tell the runs apart), with "
-        "seeds averaged; "
+        f"{test.unit} ({test.units}, of which {test.differing} differ between the runs), "
+        "with scores averaged over seeds; "
         f"{test.permutations} {ways} swaps, so p cannot be below {_p(test.smallest)}. Holm: "
-        "adjusted over the pairs compared, each metric by itself."
+        "adjusted for the number of pairs compared, each metric by itself."
     )
     if test.unit == "utterance":
         # 2^n swaps of n clusters; a swap and its complement give the same absolute difference.
@@ -171,7 +176,8 @@ def _flips(pair: Pair) -> Section:
     flips, test = pair.flips, pair.mcnemar
     counts = (
         f"{flips.right_to_wrong} right in {pair.first} and wrong in {pair.second}, "
-        f"{flips.wrong_to_right} the other way round, {flips.wrong_to_wrong} wrong in another way."
+        f"{flips.wrong_to_right} the other way round, {flips.wrong_to_wrong} wrong in both, but "
+        "differently."
     )
     rows = [_flip(kind, each) for kind in ("lost", "won") for each in getattr(flips, kind)]
     total = flips.right_to_wrong + flips.wrong_to_right
@@ -183,10 +189,11 @@ def _flips(pair: Pair) -> Section:
             + counts
             + shown,
             f"Exact McNemar test of these: p {_p(test.p)}, Holm {_p(pair.mcnemar_holm)}. It "
-            "assumes independent utterances, which those of a speaker are not.",
+            "assumes independent utterances; those of one speaker are not.",
         ),
         ("", "id", "speaker", "label", pair.first, pair.second, "p(label)", "text"),
         tuple(rows),
+        words=True,
     )
 
 

@@ -78,8 +78,9 @@ def shared_speakers_note(shared: int, unit: str, *, p: bool = False) -> str:
     """
     if not shared:
         return ""
-    tests = " and p too small" if p else ""
+    occur = "occurs" if shared == 1 else "occur"
+    tests = " and p values too small" if p else ""
     return (
-        f"Some {unit}s share speakers ({quantity(shared, 'speaker')} in several), so that "
-        f"intervals are too narrow{tests} for other people."
+        f"{quantity(shared, 'speaker')} {occur} in several {unit}s: intervals are too narrow"
+        f"{tests} for conclusions about new speakers."
     )

@@ -84,27 +84,28 @@ def _warnings(report: Report, head: Mapping[str, Any]) -> Iterator[str]:
     yield from lacking_lines(lacking_classes(card.get("counts") or []))
     if run.dropped:
         yield (
-            f"{len(run.dropped):,} of {quantity(run.utterances + len(run.dropped), 'utterance')} "
-            f"rejected for lack of features in some slot, {report.left_out:,} of them of the test "
-            "split: they are neither trained on nor scored."
+            f"{len(run.dropped):,} of {quantity(run.utterances + len(run.dropped), 'utterance')}, "
+            f"{report.left_out:,} of them in the test split, have no features in some slot: they "
+            "are left out of training and scores."
         )
     if card.get("rejected"):
         count = quantity(card["rejected"], "utterance")
-        yield f"{count} of the corpus rejected when it was prepared."
+        yield f"Rejected when the corpus was prepared: {count}."
     noticed = {id for id, _, _ in noticed_in(head)}
     if noticed:
         slot, notice, _ = noticed_by_reason(head)[0]
         yield (
-            f"{quantity(len(noticed), 'utterance')} used in part, as the features leave out the "
-            f"rest, most often {slot}: {notice}."
+            f"Of {quantity(len(noticed), 'utterance')} the features cover a part only. The most "
+            f"frequent reason is {slot}: {notice}."
         )
     yield from _calibration(report.calibration)
     yield from head.get("warnings") or ()
     yield from card.get("warnings") or ()
     if card.get("differences"):
-        yield f"{quantity(len(card['differences']), 'count')} of the corpus not as published."
+        count = quantity(len(card["differences"]), "count")
+        yield f"The corpus differs from what is published in {count}."
     if (head.get("environment") or {}).get("dirty"):
-        yield "Trained with changes that were not committed: the commit does not identify the code."
+        yield "The code had uncommitted changes during training: its commit does not identify it."
 
 
 def few_clusters(clusters: Clusters) -> Iterator[str]:
@@ -112,8 +113,8 @@ def few_clusters(clusters: Clusters) -> Iterator[str]:
     count = quantity(clusters.number, clusters.unit)
     if clusters.number < LEAST_CLUSTERS:
         yield (
-            f"Only {count} in the test split: too few for intervals (at least {LEAST_CLUSTERS}), "
-            "and for a statement about others."
+            f"Only {count} in the test split: too few for intervals (at least {LEAST_CLUSTERS}) "
+            "and for conclusions about new speakers."
         )
     elif clusters.number < FEW_CLUSTERS:
         yield f"Only {count} in the test split: the true intervals are likely wider."
@@ -126,9 +127,9 @@ def _calibration(found: Calibration) -> Iterator[str]:
     if found.after is None:
         return
     worse = [
-        f"{title} {number(before)} becomes {number(after)}"
+        f"{title} from {number(before)} to {number(after)}"
         for title, before, after in (
-            ("log-likelihood loss", found.before.nll, found.after.nll),
+            ("negative log-likelihood", found.before.nll, found.after.nll),
             ("ECE", found.before.ece, found.after.ece),
         )
         if after > before

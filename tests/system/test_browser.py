@@ -83,27 +83,42 @@ def test_a_browser_shows_the_page(tmp_path: Path) -> None:
     assert paper[:, -40:].all()
 
 
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Pages with long names, and all that may be folded open."""
+    root = tmp_path_factory.mktemp("pages")
+    whole = whole_run(root)
+    runs = [FakePredictions(skill=skill, draw=1) for skill in (0.4, 0.7)]
+    paths = [run.write(root / f"{'long' * 20}{run.skill}/predictions.csv") for run in runs]
+    report = page(evaluate(whole.run, whole.data), experiment="a-name")
+    return {
+        "report": report.replace("<details", "<details open"),
+        "compare": as_html(compare_runs(paths, Settings(permutations=200, flips=3))),
+    }
+
+
 @pytest.mark.browser
 @pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("width", [360, 1100])
-def test_only_tables_scroll_sideways(tmp_path: Path, width: int) -> None:
-    """Measured by a page around it, since the page itself forbids scripts."""
-    whole = whole_run(tmp_path)
-    html = page(evaluate(whole.run, whole.data)).replace("<details", "<details open")
-    (tmp_path / "index.html").write_text(html, encoding="utf-8")
-    ask = (
-        f"<iframe id=f style='width:{width}px;height:900px;border:0' src=index.html></iframe>"
-        "<script>f.onload = () => console.log('wide ' + "
-        "f.contentDocument.documentElement.scrollWidth)</script>"
-    )
+def test_only_tables_scroll_sideways(pages: dict[str, str], tmp_path: Path, width: int) -> None:
+    """Measured by a page around them, since the pages themselves forbid scripts."""
+    ask = ""
+    for name, html in pages.items():
+        (tmp_path / f"{name}.html").write_text(html, encoding="utf-8")
+        ask += (
+            f"<iframe id={name} style='width:{width}px;height:900px;border:0' src={name}.html>"
+            f"</iframe><script>{name}.onload = () => console.log('wide {name} ' + "
+            f"{name}.contentDocument.documentElement.scrollWidth)</script>"
+        )
     around = tmp_path / "around.html"
     around.write_text(ask, encoding="utf-8")
     picture = f"--screenshot={tmp_path / 'page.png'}"
     files = "--allow-file-access-from-files"
-    found = browse(tmp_path, files, picture, "--window-size=1300,1000", around.as_uri())
-    assert re.findall(r"wide (\d+)", found) == [str(width)]
-    assert found.count("CONSOLE") == 1
+    found = browse(tmp_path, files, picture, "--window-size=1300,2000", around.as_uri())
+    widths = dict(re.findall(r"wide (\w+) (\d+)", found))
+    assert widths == dict.fromkeys(pages, str(width))
+    assert found.count("CONSOLE") == 2
 
 
 @pytest.mark.browser
@@ -140,25 +155,16 @@ def axe(folder: Path) -> str:
 @pytest.mark.browser
 @pytest.mark.slow
 @needs_browser
-def test_pages_have_no_fault_of_accessibility(tmp_path: Path) -> None:
+def test_pages_have_no_fault_of_accessibility(pages: dict[str, str], tmp_path: Path) -> None:
     """axe-core finds none in either theme, with all folds open, and finds those of a faulty page.
 
     Frames have the theme of the element that holds them, so that one browser shows both.
     """
     (tmp_path / "axe.min.js").write_text(axe(tmp_path), encoding="utf-8")
-    whole = whole_run(tmp_path)
-    runs = [FakePredictions(skill=skill, draw=1) for skill in (0.4, 0.7)]
-    paths = [run.write(tmp_path / f"{run.skill}/predictions.csv") for run in runs]
-    pages = {
-        "report": page(evaluate(whole.run, whole.data), experiment="a-name"),
-        "compare": as_html(compare_runs(paths, Settings(permutations=200, flips=3))),
-        "faulty": FAULTY,
-    }
     frames = []
-    for name, html in pages.items():
-        open_page = html.replace("<details", "<details open")
+    for name, html in {**pages, "faulty": FAULTY}.items():
         # The policy forbids scripts; axe-core gives no verdict on text above the shadows of tables.
-        checked = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", open_page)
+        checked = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
         checked = checked.replace("</style>", ".scroll { background: none !important }</style>")
         (tmp_path / f"{name}.html").write_text(checked.replace("</body>", CHECK), encoding="utf-8")
         frames += [

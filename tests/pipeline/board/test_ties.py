@@ -83,7 +83,9 @@ def test_the_chosen_unit_is_swapped_and_shared_speakers_are_noted(
     found = judge(rows, "uar", read=lambda rev: read_run(paths[rev]))
     assert (found[1].swapped, found[1].shared, mark(found[1])) == ("12 dialogues", 3, "+")
     text = as_text([Group("tones", {}, rows, found)], Shown(tuple(rows), ()), "uar")
-    assert "too narrow and p too small for other people. `--unit speaker` tests with" in text
+    assert (
+        "p values too small for conclusions about new speakers. `--unit speaker` tests with" in text
+    )
     found = judge(rows, "uar", unit="speaker", read=lambda rev: read_run(paths[rev]))
     assert (found[1].swapped, found[1].shared, found[1].p) == ("3 speakers", 0, 0.25)
     assert found[1].tie is True

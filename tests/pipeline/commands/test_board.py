@@ -163,12 +163,12 @@ def test_validation_ranks_and_the_test_split_is_shown(monkeypatch: pytest.Monkey
     ]
     assert "Ranked by valid_macro_f1; marks and intervals are of macro_f1" in text
     assert "+ better than * on the test split, though it ranks lower" in text
-    assert "share speakers (3 speakers in several), so that intervals are too narrow for" in text
+    assert "3 speakers occur in several dialogues: intervals are too narrow for" in text
     found = json.loads(CliRunner().invoke(app, ["board", "--quick", "--json"]).output)["groups"][0]
     assert found["rows"][2]["against_best"]["ahead"] is True
     assert found["rows"][0]["valid_macro_f1"] == 0.8
     assert found["rows"][0]["interval"] == pytest.approx([0.45, 0.55])
-    assert any("share speakers" in note for note in found["notes"])
+    assert any("3 speakers occur" in note for note in found["notes"])
     text = CliRunner().invoke(app, ["board", "--quick", "--metric", "macro_f1"]).output
     assert text.splitlines()[2].split()[:2] == ["*", "b"]
     assert "Ranked by the test split, where the best of many is partly luck" in text

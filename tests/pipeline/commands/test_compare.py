@@ -107,8 +107,8 @@ def test_few_speakers_in_all_dialogues_are_noted(tmp_path: Path) -> None:
         rows = [[row[0], *by_id[row[0]], *row[3:]] for row in rows]
         names.append(run.write(tmp_path / f"{k}.csv", rows))
     note = (
-        "Some dialogues share speakers (4 speakers in several), so that intervals are too narrow "
-        "and p too small for other people."
+        "4 speakers occur in several dialogues: intervals are too narrow and p values too small "
+        "for conclusions about new speakers."
     )
     text = " ".join(said(*names, "--html", "page.html").split())
     assert "by 4 speakers in 12 dialogues, that every run predicted" in text

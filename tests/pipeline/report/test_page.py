@@ -92,7 +92,7 @@ def test_says_what_was_measured_and_on_what(tmp_path: Path) -> None:
     assert f"{metrics['uar_low']:.3f} – {metrics['uar_high']:.3f}" in found.text
     for words in (
         *("blend on fake", "regime cached", "Only a toy.", "is not accuracy", "Only 5 speakers"),
-        *("A corpus that never was", "CC0-1.0", "official", "none found", "12,345", "monitored"),
+        *("A corpus that never was", "CC0-1.0", "official", "none found", "12,345", "is kept"),
         *("tone", "8 wide, every 20 ms", "ab12ab12ab12", "tone: no frames", "u0001", "weighted_f1"),
     ):
         assert words in found.text
@@ -143,7 +143,7 @@ def test_a_model_without_epochs_has_no_curves(tmp_path: Path) -> None:
 def test_many_dropped_utterances_are_counted(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path, dropped=24).write()
     found = section_words("dropped", evaluate(fake.run, fake.data))
-    assert "24 of 108 utterances without features" in found
+    assert "24 of 108 utterances have no features in some slot" in found
     assert "u0019" in found
     assert "u0020" not in found
     assert "and 4 more" in found

@@ -108,12 +108,12 @@ def test_machine_and_commit_are_shown_where_recorded(tmp_path: Path) -> None:
     facts |= {"packages": {"torch": "2.13"}, "device": None, "odd": "kept"}
     edit_json(fake.run / "run.json", environment=facts, inputs={"speech": {"pool": 2}})
     found = section_words("machine", report)
-    for part in ("git commit abc", "changes that were not committed", "a <fast> one", "8.5 GiB"):
+    for part in ("git commit abc", "uncommitted changes", "a <fast> one", "8.5 GiB"):
         assert part in found
     for part in ("packages torch 2.13", "device unknown", "odd kept"):
         assert part in found
     edit_json(fake.run / "run.json", environment=facts | {"dirty": False})
-    assert "not committed" not in section_words("machine", report)
+    assert "uncommitted" not in section_words("machine", report)
     assert "models.blend.inputs.speech.pool 2 none" in section_words("settings", report)
     (fake.run / "model_card.md").write_text("# x", encoding="utf-8")
     assert "model_card.md in the run folder" in section_words("settings", report)

@@ -69,7 +69,7 @@ def test_intervals_say_what_they_are_over(whole: Report, bare: Report) -> None:
     assert "Only 3 speakers in the test split: too few" in section_words("scores", bare)
     assert "bootstrap" not in section_words("scores", bare)
     shared = replace(whole, clusters=replace(whole.clusters, shared_speakers=2))
-    note = "Some dialogues share speakers (2 speakers in several)"
+    note = "2 speakers occur in several dialogues: intervals are too narrow for conclusions"
     assert note in section_words("scores", shared)
 
 

@@ -109,12 +109,16 @@ def test_all_warnings_stand_in_one_place(report: Report) -> None:
     found = " | ".join(warnings(replace(report, card=card, calibration=worse), head))
     for part in (
         "Only 6 dialogues in the test split",
-        "2 of 240 utterances rejected for lack of features in some slot, 2 of them of the test",
-        "3 utterances of the corpus rejected when it was prepared",
-        "2 utterances used in part, as the features leave out the rest, most often text: cut at",
-        *("Temperature scaling makes the test probabilities worse: ", "ECE 0"),
-        *("text: holds no words", "an odd table", "1 count of the corpus not as published"),
-        "changes that were not committed",
+        "2 of 240 utterances, 2 of them in the test split, have no features in some slot",
+        "Rejected when the corpus was prepared: 3 utterances.",
+        "Of 2 utterances the features cover a part only. The most frequent reason is text: cut at",
+        *("Temperature scaling makes the test probabilities worse: ", "ECE from 0"),
+        *(
+            "text: holds no words",
+            "an odd table",
+            "The corpus differs from what is published in 1 count",
+        ),
+        "The code had uncommitted changes",
     ):
         assert part in found
     better = replace(report.calibration, after=report.calibration.before)
