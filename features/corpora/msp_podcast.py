@@ -14,7 +14,11 @@ Decisions: a turn with the SpkrID Unknown counts as a speaker of its own, `unkno
 leak of that speaker cannot be detected; `disclaimer` counts them. The podcast is the `session` and
 not the `dialogue`, since turns of one podcast are neither adjacent nor known to stay within one
 split. Test3 of the challenges has no labels: features can be extracted of its clips, and they are
-listed as rejected.
+listed as rejected, or predicted and never scored (`predict_unlabelled`).
+
+Targets beside the class, which is the release's own and never counted from the votes: `attributes`
+are the release's means of the raters, on 1 to 7; `votes` come from the raters' table,
+`labels_detailed.csv` or `.json` (`_votes/msp.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +34,20 @@ from features.corpora._tables.cells import identity, words
 from features.corpora._tables.layouts import wrong_root
 from features.corpora._tables.rows import SPLIT_NAMES
 from features.corpora._tables.text import published_rows
-from features.corpus.adapter import CorpusFactory, Item, Source
+from features.corpora._votes.msp import ATTRIBUTES, OTHER, SCALE, read_msp_ratings, scaled
+from features.corpora._votes.msp import TABLES as RATINGS
+from features.corpora._votes.policies import (
+    Fate,
+    NoAgreement,
+    Other,
+    check_policies,
+    outside_classes,
+    without_agreement,
+)
+from features.corpora._votes.tally import Tally, tally
+from features.corpus.adapter import CorpusFactory, Item, Source, Target
+from features.corpus.manifest import UNLABELLED as NEVER_SCORED
+from features.corpus.ratings import Rating
 from features.errors import ManifestError
 from features.files.reading import read_regular
 from features.files.root_paths import held
@@ -51,6 +68,7 @@ TEST_SETS = ("Test1", "Test2", "Test3")
 SPLITS = {"Train": "train", "Development": "valid", "Validation": "valid"}
 UNLABELLED = "no label published"
 TABLES = ("labels_consensus.csv", "labels_concensus.csv")
+UNMATCHED = 0.1  # share of clips in one table alone above which the tables are of two releases
 COLUMNS = ("FileName", "EmoClass", "SpkrID", "Gender", "Split_Set")
 # Groups: id, podcast.
 _NAME = re.compile(r"(MSP-PODCAST_([^\W_]+)_[\w-]+)(?:\.wav)?", re.ASCII)
@@ -63,6 +81,8 @@ class _Row:
     speaker: str
     gender: str
     split: str
+    values: Mapping[str, float] | None
+    fault: str | None
 
 
 class MspPodcast:
@@ -73,6 +93,13 @@ class MspPodcast:
         labels: `eight_class`: all but O (other) and X (no agreement). `four_class`: neutral, happy,
             sad and angry; the others are left out as well.
         test_sets: Official test sets that are tested on; the others are `unused`.
+        targets: What is asked for of classes, votes and attributes.
+        no_agreement: What is done with X: `drop`: left out. `train`: trained on for votes and
+            attributes, and not tested on. `keep`: tested on as well.
+        other: What is done with O, and with letters outside the label map: `drop`: left out.
+            `class`: O is a class of its own, `other`. `outside`: kept for votes and attributes.
+        predict_unlabelled: Whether clips of Test3 without a label are predicted and never scored,
+            as the split `unlabelled`.
     """
 
     source: ClassVar[Source] = Source(
@@ -81,6 +108,8 @@ class MspPodcast:
         citation="Lotfian and Busso 2019, doi 10.1109/TAFFC.2017.2736999",
         obtain="Request it at https://lab-msp.com/MSP/MSP-Podcast.html.",
     )
+    offers: ClassVar[tuple[Target, ...]] = ("classes", "votes", "attributes")
+    scales: ClassVar[Mapping[str, tuple[float, float]]] = dict.fromkeys(ATTRIBUTES, SCALE)
 
     def __init__(
         self,
@@ -88,20 +117,29 @@ class MspPodcast:
         *,
         labels: Literal["eight_class", "four_class"] = "eight_class",
         test_sets: Sequence[Literal["Test1", "Test2", "Test3"]] = ("Test1",),
+        targets: tuple[Target, ...] = ("classes",),
+        no_agreement: NoAgreement = "drop",
+        other: Other = "drop",
+        predict_unlabelled: bool = False,
     ) -> None:
-        self._root = root
+        self._root, self._targets, self._predicts = root, targets, predict_unlabelled
+        self._no_agreement, self._other = no_agreement, other
+        self.policies = check_policies(targets, no_agreement=no_agreement, other=other)
         self.variant: str = labels
-        self.label_map: Mapping[str, str | None] = {
+        self.label_map: dict[str, str | None] = {
             letter: EMOTIONS[letter] if letter in VARIANTS[labels] else None
             for letter in (*EMOTIONS, *NO_CLASS)
         }
+        if other == "class":
+            self.label_map |= {"O": OTHER}
         tests = {name: "test" if name in test_sets else "unused" for name in TEST_SETS}
         self._splits = {name.lower(): split for name, split in (SPLITS | tests).items()}
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the model's outputs."""
-        return tuple(EMOTIONS[letter] for letter in VARIANTS[self.variant])
+        ninth = (OTHER,) if self._other == "class" else ()
+        return (*(EMOTIONS[letter] for letter in VARIANTS[self.variant]), *ninth)
 
     @property
     def disclaimer(self) -> str | None:
@@ -117,8 +155,8 @@ class MspPodcast:
         )
 
     def tables(self) -> Iterator[Path]:
-        """Consensus labels and transcripts."""
-        for name in (*TABLES, "*.txt"):
+        """Consensus labels, transcripts, and raters' tables where these are asked for."""
+        for name in (*TABLES, "*.txt", *(RATINGS if self._rated else ())):
             yield from self._root.glob(f"*/{name}")
 
     def items(self) -> Iterator[Item]:
@@ -144,15 +182,94 @@ class MspPodcast:
                 yield Item(place, None, "", fault="the name is not MSP-PODCAST_0001_0008.wav")
             elif path.stem not in listed:
                 text, fault, _ = _read(texts.get(path.stem))
+                predicted = self._predicts and "test3" in path.stem.lower()
                 yield Item(
                     id=path.stem,
                     label=None,
-                    speaker="",
+                    speaker=f"unknown_{path.stem}" if predicted else "",
                     audio=place,
                     text=text,
+                    split=NEVER_SCORED if predicted else None,
                     fault=fault,
-                    excluded=UNLABELLED,
+                    excluded=None if predicted else UNLABELLED,
                 )
+
+    def ratings(self) -> Iterator[Rating]:
+        """What each rater said of a clip, if votes or attributes are asked for."""
+        yield from self._said
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Clips in one of the tables alone, and what else is odd in that of the raters."""
+        return self._oddities if self._rated else ()
+
+    @property
+    def _rated(self) -> bool:
+        return bool({"votes", "attributes"} & set(self._targets))
+
+    @functools.cached_property
+    def _oddities(self) -> list[str]:
+        if not self._said:
+            return []
+        rated = {rating.id for rating in self._said}
+        labelled = {row.name.removesuffix(".wav") for row in self._rows if row.letter}
+        lines = [
+            f"{len(alone)} clips are in the {one} table and not in the {other} one, such as "
+            f"{min(alone)}"
+            for one, other, alone in (
+                ("raters'", "consensus", rated - labelled),
+                ("consensus", "raters'", labelled - rated),
+            )
+            if alone
+        ]
+        apart = len(rated ^ labelled) / len(rated | labelled)
+        if apart > UNMATCHED:
+            raise ManifestError(
+                f"the consensus and the raters' table have {apart:.0%} of their clips alone: "
+                f"{'; '.join(lines)}; expected at most {UNMATCHED:.0%}, as tables of one release"
+            )
+        known = {*EMOTIONS.values(), OTHER}
+        strange = [r for r in self._said if r.label is not None and r.label not in known]
+        if strange:
+            lines.append(
+                f"{len(strange)} ratings name an emotion that is not one of the corpus, such as "
+                f"{strange[0].label!r} of {strange[0].id}: they count as outside the classes"
+            )
+        if self._doubled:
+            lines.append(
+                f"{len(self._doubled)} ratings are the second of a rater for a clip, such as "
+                f"{self._doubled[0]}: the first counts"
+            )
+        return lines
+
+    @functools.cached_property
+    def _doubled(self) -> list[str]:
+        return []
+
+    @functools.cached_property
+    def _said(self) -> tuple[Rating, ...]:
+        if not self._rated:
+            return ()
+        folder = self._folder("labels", "label")
+        path = next((folder / name for name in RATINGS if (folder / name).is_file()), None)
+        if path is None:
+            if "votes" not in self._targets:
+                return ()  # the means of the attributes are in the consensus table
+            raise ManifestError(
+                f"{folder} holds no {' or '.join(RATINGS)} but {held(folder, *RATINGS)}; expected "
+                "the raters' table, since votes are asked for: add it, or leave them out of targets"
+            )
+        found: dict[tuple[str, str], Rating] = {}
+        for place, rating in read_msp_ratings(path, self.source):
+            if found.setdefault((rating.id, rating.rater), rating) is not rating:
+                self._doubled.append(f"{rating.id} ({place})")
+        return tuple(found.values())
+
+    @functools.cached_property
+    def _tallies(self) -> Mapping[str, Tally]:
+        found = tally(self._said, self.classes) if "votes" in self._targets else {}
+        _ = self._oddities  # refuses tables of two releases
+        return found
 
     @functools.cached_property
     def _rows(self) -> tuple[_Row, ...]:
@@ -162,11 +279,17 @@ class MspPodcast:
             found = held(folder, *TABLES)
             raise ManifestError(f"{folder} holds no {' or '.join(TABLES)} but {found}; add it")
         rows = []
-        for place, row in published_rows(path, COLUMNS, self.source, skip_spaces=True):
+        valued = ATTRIBUTES if "attributes" in self._targets else {}
+        columns = (*COLUMNS, *valued.values())
+        for place, row in published_rows(path, columns, self.source, skip_spaces=True):
             try:
-                rows.append(_Row(*(identity(name, row[name]) or "" for name in COLUMNS)))
+                name, letter, speaker, gender, split = (
+                    identity(column, row[column]) or "" for column in COLUMNS
+                )
             except ManifestError as error:
                 raise ManifestError(f"{place}: {error}") from error
+            values, fault = _values(row, valued)
+            rows.append(_Row(name, letter, speaker, gender, split, values, fault))
         return tuple(rows)
 
     @property
@@ -188,6 +311,7 @@ class MspPodcast:
     def _item(self, row: _Row, match: re.Match[str], folder: str, transcript: Path | None) -> Item:
         id, podcast = match.groups()
         text, fault, notices = _read(transcript)
+        fault = fault or row.fault
         named = row.split.lower()
         split = self._splits.get(named) or {"train": "train", "valid": "valid"}.get(
             SPLIT_NAMES.get(named, "")
@@ -195,18 +319,25 @@ class MspPodcast:
         if split is None:
             names = ", ".join((*SPLITS, *TEST_SETS))
             fault = f"Split_Set {row.split!r}; expected one of {names}"
-        label, excluded = self.label_map.get(row.letter), None
+        label, fate = self.label_map.get(row.letter), Fate()
         known = EMOTIONS | NO_CLASS
-        if not row.letter:
-            excluded = UNLABELLED
+        if not row.letter and self._predicts and named == "test3":
+            split = NEVER_SCORED
+        elif not row.letter:
+            fate = Fate(UNLABELLED)
         elif row.letter not in known:
             fault = fault or f"EmoClass {row.letter!r}; expected one of {', '.join(known)}"
         elif label is None:
             kind = f"{row.letter} ({known[row.letter]})"
-            excluded = f"label {kind} is not among the classes of {self.variant}"
+            reason = f"label {kind} is not among the classes of {self.variant}"
+            if row.letter == "X":
+                fate = without_agreement(self._no_agreement, reason)
+            else:
+                fate = outside_classes(self._other, reason)
+        votes = self._tallies.get(id, Tally())
         return Item(
             id=id,
-            label=None if fault or excluded else label,
+            label=None if fault or fate.excluded else label,
             speaker=f"unknown_{id}" if _is_unknown(row.speaker) else row.speaker,
             audio=f"{folder}/{id}.wav",
             text=text,
@@ -214,9 +345,25 @@ class MspPodcast:
             split=split,
             session=f"MSP-PODCAST_{podcast}" if podcast.isdecimal() else None,
             fault=fault,
-            excluded=excluded,
+            excluded=fate.excluded,
             notices=notices,
+            votes=votes.votes,
+            votes_outside=votes.votes_outside,
+            secondary=votes.secondary,
+            values=row.values,
+            train_only=fate.train_only,
         )
+
+
+def _values(
+    row: Mapping[str, str], columns: Mapping[str, str]
+) -> tuple[Mapping[str, float] | None, str | None]:
+    """Known values of the attributes of a row, and a fault of them."""
+    try:
+        cells = {name: scaled(column, row[column]) for name, column in columns.items()}
+    except ManifestError as error:
+        return None, str(error)
+    return {name: value for name, value in cells.items() if value is not None} or None, None
 
 
 def _is_unknown(speaker: str) -> bool:

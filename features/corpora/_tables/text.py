@@ -116,6 +116,42 @@ def published_rows(
     Raises:
         ManifestError: If it cannot be read or lacks a column.
     """
+    # csv itself has to see the line ends, since cells may hold some.
+    file = io.StringIO(_published_text(path, source, decode), newline="")
+    reader = csv.DictReader(file, restval="", skipinitialspace=skip_spaces)
+    try:
+        names = {_column(name): name for name in reader.fieldnames or ()}
+        lacking = [name for name in columns if name not in names]
+        if lacking:
+            held = list(names.values())
+            raise ManifestError(
+                f"{path} has the columns {str(held)[:500]}, not {lacking}; expected the table as "
+                f"published{separator(held)}. {source.obtain}"
+            )
+        for row in reader:
+            yield f"{path}, line {reader.line_num}", {name: row[names[name]] for name in columns}
+    except csv.Error as error:
+        raise ManifestError(f"{path}, line {reader.reader.line_num}: not CSV ({error})") from error
+
+
+def published_header(path: Path, source: Source) -> list[str]:
+    """Names of the columns of a CSV table of a published corpus, as `published_rows` takes them.
+
+    Raises:
+        ManifestError: If it cannot be read.
+    """
+    text = _published_text(path, source, lambda content: content.decode("utf-8-sig"))
+    try:
+        return [_column(name) for name in next(csv.reader(io.StringIO(text, newline="")), [])]
+    except csv.Error as error:
+        raise ManifestError(f"{path}, line 1: not CSV ({error})") from error
+
+
+def _column(name: str) -> str:
+    return re.sub(r"\s+", "_", name.strip())
+
+
+def _published_text(path: Path, source: Source, decode: Callable[[bytes], str]) -> str:
     try:
         text = decode(read_regular(path))
     except (OSError, UnicodeDecodeError) as error:
@@ -128,22 +164,7 @@ def published_rows(
         raise ManifestError(
             f"{path} is a git-LFS pointer, not a table: run `git lfs pull` where it came from"
         )
-    # csv itself has to see the line ends, since cells may hold some.
-    file = io.StringIO(text, newline="")
-    reader = csv.DictReader(file, restval="", skipinitialspace=skip_spaces)
-    try:
-        names = {re.sub(r"\s+", "_", name.strip()): name for name in reader.fieldnames or ()}
-        lacking = [name for name in columns if name not in names]
-        if lacking:
-            held = list(names.values())
-            raise ManifestError(
-                f"{path} has the columns {str(held)[:500]}, not {lacking}; expected the table as "
-                f"published{separator(held)}. {source.obtain}"
-            )
-        for row in reader:
-            yield f"{path}, line {reader.line_num}", {name: row[names[name]] for name in columns}
-    except csv.Error as error:
-        raise ManifestError(f"{path}, line {reader.reader.line_num}: not CSV ({error})") from error
+    return text
 
 
 def separator(header: Sequence[str]) -> str:

@@ -1,0 +1,1 @@
+"""Raters of published corpora: their tables, their votes by class, policies where they disagree."""
