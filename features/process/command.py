@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 
-from features.errors import HeronryError
+from features.errors import HeronryError, MachineError
 from features.process import interrupts
 from features.process.machine_errors import machine_error
 from features.settings.locations import check_folder
@@ -20,8 +21,8 @@ def run_command(command: Callable[[], object]) -> None:
     """Run a command, and exit.
 
     Exit status 1 and a message for errors of users and of the machine
-    (`features.process.machine_errors`), 130 and one line for Ctrl-C, 143 and one line for SIGTERM.
-    Anything else is a bug and keeps its traceback.
+    (`features.process.machine_errors`) and for packages that are not installed, 130 and one line
+    for Ctrl-C, 143 and one line for SIGTERM. Anything else is a bug and keeps its traceback.
     """
     failure: HeronryError | None = None
     try:
@@ -37,7 +38,7 @@ def run_command(command: Callable[[], object]) -> None:
     except BaseException as error:
         # After a signal any exception is its result: libraries may raise their own instead.
         if not interrupts.asked():
-            failure = machine_error(error)
+            failure = _missing_package(error) or machine_error(error)
             if failure is None:
                 raise
     # Outside of the handler, where the exception no longer holds frames: workers have ended.
@@ -46,3 +47,17 @@ def run_command(command: Callable[[], object]) -> None:
     if failure is not None:
         sys.stderr.write(f"error: {failure}\n")
         sys.exit(failure.status)
+
+
+def _missing_package(error: BaseException) -> MachineError | None:
+    """The message for a package that is not installed; None for any other error.
+
+    A module that is missing from a package that is there is a bug.
+    """
+    package = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    if not package or find_spec(package) is not None:
+        return None
+    return MachineError(
+        f"the package {package} is not installed; expected all that this command needs: "
+        "`make install` in a checkout, or install heronry without --no-deps"
+    )
