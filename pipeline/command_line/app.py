@@ -179,6 +179,7 @@ def run(
     queue: Annotated[
         bool, typer.Option("--queue", help="Only queue it, for `dvc queue start`.")
     ] = False,
+    pull: Annotated[bool, typer.Option("--pull", help=_PULL)] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -196,7 +197,8 @@ def run(
     with importing():
         from pipeline.commands.run import Asked
         from pipeline.commands.run import run as command
-    command(Asked(fusion, corpus, seeds, tuple(settings or ())), name=name, queue=queue)
+    asked = Asked(fusion, corpus, seeds, tuple(settings or ()))
+    command(asked, name=name, queue=queue, pull=pull)
 
 
 @app.command(rich_help_panel=RUNNING, epilog="Example: heronry recipe demo_attributes --plan")
@@ -282,7 +284,10 @@ def board(
         bool, typer.Option("--all-commits", help="Experiments of all commits, not just the last.")
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Read no predictions: ties by intervals alone.")
+        bool,
+        typer.Option(
+            "--quick", help="Read no predictions: ties by intervals alone, no run folders."
+        ),
     ] = False,
     unit: Annotated[
         str | None, typer.Option(metavar="UNIT", help=f"{_UNIT} For the test of ties.")

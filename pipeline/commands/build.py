@@ -13,12 +13,12 @@ from pathlib import Path
 import typer
 
 from features.arguments import refuse
-from features.errors import HeronryError, ParamsError
+from features.errors import ParamsError
 from features.files.yaml_text import read_yaml_file
 from pipeline.params.catalogue.entries import expected_entry
 from pipeline.params.file import Params, read_params
 from pipeline.params.selection import REGIMES
-from pipeline.storage.dvc_command import EXTRACT, PREPARE, run_dvc, shown
+from pipeline.storage.dvc_command import EXTRACT, PREPARE, run_dvc, shown, torn_locks
 
 _STAGES = dict(zip(REGIMES, ("train", "e2e"), strict=True))
 _CACHE = re.compile(r"cache/\$\{corpus\}/\$\{item\.(\w+)\}")
@@ -43,7 +43,7 @@ def build(
         for target in targets:
             typer.echo(target)
         return
-    _check_locks()
+    refuse(torn_locks())
     # --keep-going: a missing checkpoint must not stop the extraction of other backbones.
     how = ["--pull", "--allow-missing"] if pull else []
     _run(["repro", "--keep-going", *how, *targets])
@@ -86,18 +86,3 @@ def _cached_slots(regime: str) -> list[str]:
 def _run(words: list[str]) -> None:
     typer.echo(f"> {shown(words)}")
     run_dvc(words)
-
-
-def _check_locks() -> None:
-    """Refuse lock files with conflict marks of Git, which DVC only reports as invalid YAML."""
-    torn = [
-        str(path)
-        for path in (Path("dvc.lock"), *sorted(Path("stages").glob("*/dvc.lock")))
-        if path.is_file() and "\n<<<<<<< " in "\n" + path.read_text(encoding="utf-8")
-    ]
-    if torn:
-        raise HeronryError(
-            f"{', '.join(torn)}: Git could not merge; take the other side's version whole (in a "
-            f"merge: `git checkout --theirs {' '.join(torn)}`, in a rebase: `--ours`), then run "
-            "this again: your own entries come back from DVC's run-cache without being computed"
-        )

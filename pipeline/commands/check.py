@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import inspect
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,21 @@ def check(*, deep: bool = False) -> None:
     found = unwritten_slots(params.models)
     found += find_problems(params, deep=deep, note=typer.echo)
     if found:
-        lines = in_lines([f"- {line}" for line in found])
-        raise ParamsError(f"{len(found)} problems:\n{lines}")
+        raise ParamsError(listed(found))
     typer.echo("check: params, slots, corpus and checkpoints are in order")
+
+
+def listed(found: Sequence[str], outcome: str = "") -> str:
+    """Problems as one message, each once.
+
+    Args:
+        found: Problems.
+        outcome: What follows from them.
+    """
+    lines = list(dict.fromkeys(found))
+    number = f"{len(lines)} problem{'' if len(lines) == 1 else 's'}"
+    head = ", ".join(filter(None, (number, outcome)))
+    return f"{head}:\n{in_lines([f'- {line}' for line in lines])}"
 
 
 def find_problems(
@@ -65,6 +77,7 @@ def find_problems(
     deep: bool = False,
     note: Callable[[str], object] = len,
     changed: Callable[[str], object] | None = None,
+    pull: bool = False,
 ) -> list[str]:
     """Problems with params.yaml and with what the selected experiment needs, one line each.
 
@@ -74,6 +87,7 @@ def find_problems(
         note: Called with each line that is no problem: the classes, and warnings.
         changed: Called with each change of the corpus since `prepare` ran, which a run of DVC
             follows; None: these are problems.
+        pull: Whether features may come from a remote, so that missing weights are only noted.
     """
     found = [*all_problems(params), *place_problems()]
     if all_name_problems(params.corpora, params.backbones, params.models):
@@ -87,9 +101,12 @@ def find_problems(
             found += slot_problems(params, model)
             for line in odd_slots(params, model, params.corpus):
                 note(f"warning: {line}")
-        for backbone in sorted({*model.slots.values(), model.asr}):
-            if f"backbones.{backbone}" not in wrong:
-                found += checkpoint_problems(params, params.backbone(backbone))
+        right = {n for n in (*model.slots.values(), model.asr) if f"backbones.{n}" not in wrong}
+        entries = map(params.backbone, sorted(right))
+        lacking = [line for entry in entries for line in checkpoint_problems(params, entry)]
+        for line in lacking if pull else ():
+            note(f"if its features are not on the remote: {line}")
+        found += [] if pull else lacking
     if params.regime == "e2e" and "e2e." not in wrong:
         found += beginning_problems(params)
     return found

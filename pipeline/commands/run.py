@@ -14,10 +14,9 @@ from pathlib import Path
 
 import typer
 
-from features.arguments import in_lines
 from features.errors import ParamsError
 from features.files.writing import replacing
-from pipeline.commands.check import find_problems
+from pipeline.commands.check import find_problems, listed
 from pipeline.commands.show import show
 from pipeline.params.file import Params
 from pipeline.params.selection import unwritten_slots
@@ -49,9 +48,20 @@ class Asked:
     settings: tuple[str, ...] = ()
 
     def overrides(self) -> list[str]:
-        """Arguments of `-S`."""
+        """Arguments of `-S`.
+
+        Raises:
+            ParamsError: If a setting is given twice, of which Hydra would take the last silently.
+        """
         chosen = {"fusion": self.fusion, "corpus": self.corpus, "seeds": self.seeds}
-        return [f"{k}={v}" for k, v in chosen.items() if v is not None] + list(self.settings)
+        found = [f"{k}={v}" for k, v in chosen.items() if v is not None] + list(self.settings)
+        keys: dict[str, str] = {}
+        for each in found:
+            key = each.partition("=")[0].lstrip("+~")
+            if key in keys:
+                raise ParamsError(f"{key}: given {keys[key]} and {each}; expected it once")
+            keys[key] = each
+        return found
 
     def name(self, params: Params) -> str:
         """Name of the experiment: model, corpus and the settings that were asked for.
@@ -71,8 +81,14 @@ class Asked:
         return re.sub(r"(\.lock|[-.])+$", "", text)
 
 
-def run(asked: Asked, *, name: str | None = None, queue: bool = False) -> None:
+def run(asked: Asked, *, name: str | None = None, queue: bool = False, pull: bool = False) -> None:
     """Check what is asked for, run it as an experiment, and print its scores.
+
+    Args:
+        asked: The experiment.
+        name: Its name; None: one that says what was asked for.
+        queue: Only queue it.
+        pull: Download what team mates have pushed, and compute only the rest.
 
     Raises:
         ParamsError: If anything is wrong with it; all problems are named in one message.
@@ -84,9 +100,11 @@ def run(asked: Asked, *, name: str | None = None, queue: bool = False) -> None:
         raise ParamsError(
             f"-S: given settings for {len(variants)} experiments; expected one, or --queue too"
         )
-    check_all(variants)
+    check_all(variants, pull=pull)
     chosen = _name(name, asked.name(variants[0]))
-    words = ["--name", chosen, *(word for each in overrides for word in ("-S", each)), TARGET]
+    # Without --allow-missing, under which DVC leaves out what it need not compute: reports/ too.
+    how = ["--pull"] if pull else []
+    words = [*how, "--name", chosen, *(word for each in overrides for word in ("-S", each)), TARGET]
     if queue:
         words = ["exp", "run", "--queue", *words]
         typer.echo(f"> {shown(words)}")
@@ -100,8 +118,12 @@ def run(asked: Asked, *, name: str | None = None, queue: bool = False) -> None:
     show()
 
 
-def check_all(variants: Sequence[Params]) -> list[str]:
+def check_all(variants: Sequence[Params], *, pull: bool = False) -> list[str]:
     """Print notes; refuse what `check` finds, and what in Git stops an experiment.
+
+    Args:
+        variants: params.yaml of each experiment.
+        pull: Whether features may come from a remote, so that missing weights are only noted.
 
     Returns:
         Changes of the corpora since `prepare` ran, a line each.
@@ -114,12 +136,11 @@ def check_all(variants: Sequence[Params]) -> list[str]:
     changes: list[str] = []
     for params in variants:
         found += unwritten_slots(params.models)
-        found += find_problems(params, note=notes.append, changed=changes.append)
+        found += find_problems(params, note=notes.append, changed=changes.append, pull=pull)
     for line in dict.fromkeys([*notes, *changes]):
         typer.echo(line.replace(_CHANGED, "It is prepared again"))
     if found:
-        lines = in_lines([f"- {line}" for line in dict.fromkeys(found)])
-        raise ParamsError(f"{len(set(found))} problems, nothing was run:\n{lines}")
+        raise ParamsError(listed(found, "nothing was run"))
     return changes
 
 

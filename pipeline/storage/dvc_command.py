@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def run_experiment(words: Sequence[str]) -> None:
     A signal ends this process only after DVC, which puts its own files in order.
 
     Raises:
-        DvcError: If it fails.
+        DvcError: If it fails. A stage or DVC has then written why.
     """
     command = ["exp", "run", *words]
     # Not `-m`, under which this package would handle the signals that DVC handles.
@@ -54,7 +55,10 @@ def run_experiment(words: Sequence[str]) -> None:
             _end(process)
             raise
     if process.returncode:
-        raise DvcError(_failed(command, process.returncode))
+        raise DvcError(
+            "the experiment failed; the message above says why. Finished work is kept: correct the "
+            "cause and run the same command again"
+        )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -89,8 +93,8 @@ def dvc_output(words: Sequence[str]) -> str:
     """
     done = _run(words, capture=True)
     if done.returncode:
-        said = done.stderr.strip() or done.stdout.strip() or "no message"
-        raise DvcError(f"`{shown(words)}` failed: {said.splitlines()[-1]}; run this in the project")
+        said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise DvcError(f"`{shown(words)}` failed: {said.removeprefix('ERROR: ')}")
     return done.stdout
 
 
@@ -104,10 +108,17 @@ def shown(words: Sequence[str]) -> str:
 
 
 def obstacles() -> list[str]:
-    """Problems with Git that would stop DVC here, one line each; `check` reports them early."""
+    """Problems with Git and with DVC's files that would stop DVC here, one line each."""
     if (found := _no_repository()) is not None:
         return [found]
-    lines = []
+    if shutil.which("git") is None:
+        return ["there is no program `git` on PATH, without which DVC does not run: install Git"]
+    lines = torn_locks()
+    if not Path(".dvc").is_dir():
+        lines.append(
+            "the folder .dvc is not there, without which DVC does not run: git checkout .dvc, or "
+            "dvc init where Git does not have it"
+        )
     if git("rev-parse", "HEAD") is None:
         lines.append(
             "the Git repository has no commit yet, from which `dvc exp run` starts: "
@@ -120,6 +131,22 @@ def obstacles() -> list[str]:
             + " && ".join(f"git config --global {key} ..." for key in lacking)
         )
     return lines
+
+
+def torn_locks() -> list[str]:
+    """A line if lock files have conflict marks of Git, which DVC only reports as invalid YAML."""
+    torn = [
+        str(path)
+        for path in (Path("dvc.lock"), *sorted(Path("stages").glob("*/dvc.lock")))
+        if path.is_file() and "\n<<<<<<< " in "\n" + path.read_text(encoding="utf-8")
+    ]
+    if not torn:
+        return []
+    return [
+        f"{', '.join(torn)}: Git could not merge; take the other side's version whole (in a merge: "
+        f"`git checkout --theirs {' '.join(torn)}`, in a rebase: `--ours`), then run this again: "
+        "your own entries come back from DVC's run-cache without being computed"
+    ]
 
 
 def _no_repository() -> str | None:

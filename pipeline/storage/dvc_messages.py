@@ -14,23 +14,30 @@ import sys
 
 LOGGERS = ("dvc", "dvc_data", "dvc_objects")
 _MISSING = "No file hash info found"
+# A stage has written its own error by then, which DVC's would move out of sight.
+_STAGE_FAILED = re.compile(r"failed to reproduce '.*': failed to run: .*, exited with -?\d+")
 _LINES = {
     re.compile(r"Running stage '(?:.*:)?(.+)':"): "== {} ...",
     re.compile(r"(?:Stage )?'(?:.*:)?(.+)' didn't change, skipping"): "== {}: unchanged",
     re.compile(
         r"Stage '(?:.*:)?(.+)' is cached - skipping run.*"
     ): "== {}: outputs of an earlier run with the same inputs",
+    re.compile(r"Pulling data for stage: '(?:.*:)?(.+)'"): "== {}: download of what was pushed ...",
+    re.compile(r"Unable to pull data for stage: '(?:.*:)?(.+)'"): "== {}: not on the remote",
 }
 
 
 class StageLines(logging.Filter):
-    """Passes warnings and errors, but for those on missing outputs, and a line for each stage."""
+    """Passes a line for each stage, and DVC's own warnings and errors.
+
+    Left out are warnings of missing outputs, and that a stage failed, which told why itself.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is printed; a stage's is rewritten."""
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
-            return not text.startswith(_MISSING)
+            return not (text.startswith(_MISSING) or _STAGE_FAILED.fullmatch(text))
         for pattern, line in _LINES.items():
             if match := pattern.fullmatch(text):
                 record.msg, record.args = line.format(match[1]), ()

@@ -6,6 +6,7 @@ they mean there. It imports Hydra and takes half a second.
 
 from __future__ import annotations
 
+import difflib
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from pathlib import Path
 
 from features.errors import ParamsError
 from pipeline.params.file import Params, read_unchecked
+from pipeline.params.recipes import settings as all_settings
+
+MOST_MEANT = 3  # settings that are proposed for a misspelt one
 
 
 def params_with(settings: Sequence[str], path: Path = Path("params.yaml")) -> list[Params]:
@@ -25,8 +29,9 @@ def params_with(settings: Sequence[str], path: Path = Path("params.yaml")) -> li
     Raises:
         ParamsError: If DVC would refuse a setting.
     """
+    params = read_unchecked(path)  # a faulty file is told of here, and no setting is blamed for it
     if not settings:
-        return [read_unchecked(path)]
+        return [params]
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.utils.cli_parse import to_path_overrides  # type: ignore[import-untyped]
     from dvc.utils.hydra import apply_overrides, get_hydra_sweeps  # type: ignore[import-untyped]
@@ -44,6 +49,17 @@ def params_with(settings: Sequence[str], path: Path = Path("params.yaml")) -> li
         why = str(error.__cause__ or error).strip().splitlines()[0]
         raise ParamsError(
             f"-S: given {', '.join(settings)}; expected settings of params.yaml as key=value, or "
-            f"+key=value for a key that is not written there ({why})"
+            f"+key=value for a key that is not written there ({why}){_meant(settings, params)}"
         ) from error
     return found
+
+
+def _meant(given: Sequence[str], params: Params) -> str:
+    """Settings that look like those given that params.yaml does not have."""
+    known = [name for name, _ in all_settings(vars(params))]
+    found = []
+    for key in (each.partition("=")[0] for each in given):
+        if key not in known and key[:1] not in ("+", "~"):
+            ends = [name for name in known if name.endswith(f".{key}")]
+            found += (ends or difflib.get_close_matches(key, known, n=1))[:MOST_MEANT]
+    return f"; did you mean {' or '.join(found)}?" if found else ""

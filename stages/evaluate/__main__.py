@@ -13,7 +13,7 @@ from features.files.records import read_json
 from features.files.yaml_text import read_params_file
 from pipeline.evaluation.labels import check_named
 from pipeline.report.evaluate import evaluate, write_report
-from pipeline.report.metrics_json import METRICS, headline, read_metrics
+from pipeline.report.metrics_json import METRICS, read_metrics
 from pipeline.tracking import REPORT, Tracked, Trackers, tracker_problems
 from stages._run import run
 
@@ -27,9 +27,7 @@ def main(regime: str, corpus: str, fusion: str) -> None:
     # DVC sets it for the stages of an experiment.
     path = write_report(report, Path("reports"), experiment=os.environ.get("DVC_EXP_NAME"))
     _track(trackers, run, path)
-    typer.echo(f"{fusion} on {corpus} ({regime})")
-    typer.echo(headline(report.metrics))
-    typer.echo(str(path))
+    typer.echo(f"{path}: {fusion} on {corpus} ({regime}); `heronry show` prints its scores")
 
 
 def _trackers() -> list[str]:

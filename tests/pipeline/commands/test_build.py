@@ -117,7 +117,7 @@ def test_a_failure_of_dvc_ends_it_before_the_push(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(DvcError, match=r"`dvc repro --keep-going .* exit status 255"):
         run("speech", "--push")
     assert [command[3] for command in ran] == ["repro"]
-    with pytest.raises(DvcError, match="ERROR: last; run this in the project"):
+    with pytest.raises(DvcError, match=r"`dvc exp show` failed: last$"):
         dvc_output(["exp", "show"])
 
 
@@ -139,12 +139,14 @@ def test_obstacles_in_git_are_listed(project: Path, monkeypatch: pytest.MonkeyPa
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, "/dev/null")
     subprocess.run(["git", "init", "-q"], check=True)
-    commit, identity = obstacles()
+    folder, commit, identity = obstacles()
+    assert "git checkout .dvc" in folder
     assert "no commit yet" in commit
     assert "Git knows no user.name and no user.email" in identity
     for key, value in (("user.name", "ann"), ("user.email", "ann@example.org")):
         subprocess.run(["git", "config", key, value], check=True)
     subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "Start"], check=True)
+    (project / ".dvc").mkdir()
     assert obstacles() == []
 
 

@@ -12,7 +12,7 @@ import pytest
 from features.errors import ManifestError
 from pipeline.evaluation.identity import KEYS
 from pipeline.report.evaluate import evaluate, write_report
-from pipeline.report.metrics_json import HEADLINE, headline, read_all
+from pipeline.report.metrics_json import HEADLINE, read_all
 from tests.pipeline.report.test_evaluate import FILES, pooled, rows_of
 from tests.support.paths import ROOT
 from tests.support.runs.fake_run import FakeRun, edit_json
@@ -88,12 +88,12 @@ def _stage(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_stage_writes_reports_and_prints_the_headline(tmp_path: Path) -> None:
+def test_stage_writes_reports_and_names_the_page(tmp_path: Path) -> None:
     FakeRun(tmp_path).write()
     done = _stage(tmp_path, "cached", "fake", "blend")
     assert (done.returncode, done.stderr) == (0, "")
-    assert headline(read_all(tmp_path / "reports")) in done.stdout
-    assert "reports/index.html" in done.stdout
+    said = "reports/index.html: blend on fake (cached); `heronry show` prints its scores\n"
+    assert done.stdout == said
     page = (tmp_path / "reports/index.html").read_text(encoding="utf-8")
     assert "experiment <b>my-experiment</b>" in page
     assert {path.name for path in (tmp_path / "reports").iterdir()} == set(FILES)
