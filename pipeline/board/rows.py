@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from features.errors import ParamsError
@@ -21,7 +20,6 @@ from pipeline.evaluation.identity import RunIdentity
 from pipeline.evaluation.statistics import ConfidenceInterval
 from pipeline.metrics.classes import MONITORS
 from pipeline.params.recipes import settings
-from pipeline.params.selection import REGIMES
 from pipeline.report.metrics_json import METRICS, is_whole
 
 METRICS_FILE, PARAMS_FILE = f"reports/{METRICS}", "params.yaml"
@@ -32,18 +30,17 @@ _NO_SCORE = ("shard_seconds", "shard_characters", "allow_rejected")
 _LOWER = ("nll", "brier", "ece", "train_seconds", "parameters", "rejected", "dropped")
 _LOWER_ENDS = ("_sd", "_gap_gender")
 _HASH = 40  # letters of a commit's hash
-_RUN = "run.json"  # in each run folder
 UNKNOWN = "?"
 _VALID = "valid_"
 
 
 @dataclass(frozen=True)
 class Row:
-    """An experiment, commit or workspace with results.
+    """An experiment, commit, workspace or run folder with results.
 
     Attributes:
-        name: Name of the experiment, branch or commit, as `heronry compare` takes it.
-        rev: Git revision, or `workspace`.
+        name: Name of the experiment, branch, commit or folder, as `heronry compare` takes it.
+        rev: Git revision, `workspace`, or path of a run folder.
         fusion: Entry of `models`.
         regime: cached or e2e.
         corpus: Entry of `corpora`.
@@ -81,7 +78,7 @@ class Shown:
         rows: Experiments, commits and the workspace.
         without: A line for each experiment without results.
         same: A line for each experiment whose results are those of another one.
-        unreported: A line for each trained model of runs/ that no row is about.
+        unreported: A line for each run folder that no row is about.
         elsewhere: Number of experiments that started from other commits and are not read.
     """
 
@@ -121,29 +118,6 @@ def read_shown(shown: Sequence[Mapping[str, Any]]) -> Shown:
         f"{copy.name}: the same run as {of.name}" for copy, of in copies if copy.name in experiments
     ]
     return Shown(tuple(kept), tuple(without), tuple(same))
-
-
-def with_unreported(shown: Shown, folder: Path) -> Shown:
-    """The same rows, with a line for each trained model that none of them is about.
-
-    An experiment overwrites reports/ in the workspace, so that the report of a model that
-    `dvc repro` trained before, such as that of `make run`, is no longer there.
-
-    Args:
-        shown: The rows.
-        folder: Folder of run folders, `<regime>/<corpus>/<fusion>`.
-    """
-    reported = {(row.regime, row.corpus, row.fusion) for row in shown.rows}
-    lines = []
-    for path in sorted(folder.glob(f"*/*/*/{_RUN}")):
-        regime, corpus, fusion, _ = path.relative_to(folder).parts
-        if (regime, corpus, fusion) not in reported:
-            setting = "" if regime == REGIMES[0] else f" -S regime={regime}"
-            lines.append(
-                f"{fusion} on {corpus} ({regime}) is trained, and in no report here: "
-                f"`heronry run {fusion} --corpus {corpus}{setting}` makes one"
-            )
-    return replace(shown, unreported=tuple(lines))
 
 
 def with_details(shown: Shown, metric: str, read: Callable[[str], Mapping[str, Any]]) -> Shown:

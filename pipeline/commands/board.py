@@ -9,9 +9,11 @@ from pathlib import Path
 import typer
 
 from features.errors import ParamsError
+from features.files.yaml_text import read_params_file
 from pipeline.board.details import read_details
 from pipeline.board.output import as_json, as_text
-from pipeline.board.rows import read_shown, with_details, with_unreported
+from pipeline.board.rows import read_shown, with_details
+from pipeline.board.run_folders import with_run_folders
 from pipeline.board.ties import groups
 from pipeline.evaluation.rows import UNITS
 from pipeline.storage.dvc_command import dvc_output
@@ -29,7 +31,9 @@ def board(
     if unit not in (None, *UNITS):
         raise ParamsError(f"--unit {unit!r}; expected one of {list(UNITS)}")
     words = ["exp", "show", "--json", *(["--all-commits"] if all_commits else [])]
-    shown = with_unreported(read_shown(json.loads(dvc_output(words))), Path("runs"))
+    read_params_file(Path("params.yaml"))  # DVC would show no workspace, and not say why
+    shown = read_shown(json.loads(dvc_output(words)))
+    shown = with_run_folders(shown, Path("runs"), score=not quick)
     shown = with_details(shown, metric, read_details)
     shown = replace(shown, elsewhere=0 if all_commits else below_other_commits())
     found = groups(shown, metric, sort=sort, tests=not quick, unit=unit)

@@ -14,10 +14,15 @@ from typer.testing import CliRunner
 from features.errors import ParamsError
 from pipeline.board.details import read_details
 from pipeline.board.output import as_json, as_text
-from pipeline.board.rows import Row, Shown, ascends, read_shown, with_details, with_unreported
+from pipeline.board.rows import Row, Shown, ascends, read_shown, with_details
+from pipeline.board.run_folders import with_run_folders
 from pipeline.board.ties import Group, Verdict, groups
 from pipeline.command_line.app import app
+from pipeline.compare.sources import read_run
 from pipeline.evaluation.identity import RunIdentity
+from pipeline.report.evaluate import evaluate, write_report
+from pipeline.report.metrics_json import read_metrics
+from tests.support.runs.fake_run import FakeRun
 
 PARAMS: dict[str, Any] = {
     "fusion": "speech",
@@ -325,27 +330,49 @@ def test_a_run_that_the_run_cache_had_is_named_beside_the_first_one() -> None:
     assert json.loads(as_json(found, rows, "uar"))["same_results"] == ["c: the same run as a"]
 
 
-def test_trained_models_without_a_report_are_named(tmp_path: Path) -> None:
-    """`make run` trains speech; `dvc exp run -S fusion=both` then overwrites its report."""
-    for run in ("cached/tones/speech", "cached/tones/both", "e2e/tones/speech"):
-        (tmp_path / run).mkdir(parents=True)
-        (tmp_path / run / "run.json").touch()
-    (tmp_path / "cached/tones/unfinished").mkdir()
-    rows = shown(experiment("a", 0.7, fusion="both"))
-    assert [row.name for row in rows.rows] == ["a", "workspace"]  # the workspace is of speech
-    rows = with_unreported(Shown(rows.rows[:1], ()), tmp_path)
-    ended = "is trained, and in no report here: `heronry run speech --corpus tones"
-    assert rows.unreported == (
-        f"speech on tones (cached) {ended}` makes one",
-        f"speech on tones (e2e) {ended} -S regime=e2e` makes one",
-    )
-    assert rows.unreported[0] in as_text(groups(rows, "uar", tests=False), rows, "uar")
+def test_a_run_folder_without_a_report_is_scored_as_its_report_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make run` trains `blend`; an experiment with another model then overwrites its report."""
+    monkeypatch.chdir(tmp_path)
+    fake = FakeRun(tmp_path)
+    folder = fake.write().run.relative_to(tmp_path)
+    (tmp_path / "runs/cached/fake/unfinished").mkdir()
+    report = evaluate(folder, Path("data/fake/labels"))
+    write_report(report, Path("reports"))
+    numbers, params = read_metrics(Path("reports/metrics.json")), changed(fusion="blend")
+    here = state("workspace", params, {"data": numbers})
+    other = experiment("a", 0.7, fusion="both")
+    base = state("0" * 40, PARAMS, {"error": {"msg": "no file", "type": "FileNotFound"}})
+    overwritten = read_shown([{**base, "experiments": [other]}])
+    reported = read_shown([here, {**base, "experiments": [other]}])
+    assert with_run_folders(reported, Path("runs"), score=True) == reported
+    found = with_run_folders(overwritten, Path("runs"), score=True)
+    row, before = found.rows[-1], next(row for row in reported.rows if row.name == "workspace")
+    assert row.name == "runs/cached/fake/blend"
+    assert (row.test, row.fusion, row.regime) == (before.test, before.fusion, before.regime)
+    assert {name: row.metrics[name] for name in before.metrics} == before.metrics
+    assert "no report any more; `heronry run blend --corpus fake` makes one" in row.note
+    assert read_run(row.rev).classes == report.run.classes
+    # Named only, where its scores are not asked for or cannot be had.
+    named = with_run_folders(overwritten, Path("runs"), score=False)
+    assert named.rows == overwritten.rows
+    (line,) = named.unreported
+    assert line.startswith("runs/cached/fake/blend is trained and has no report here; `heronry run")
+    assert line in as_text(groups(named, "uar", tests=False), named, "uar")
+    (tmp_path / "data/fake/labels/labels.jsonl").unlink()
+    (line,) = with_run_folders(overwritten, Path("runs"), score=True).unreported
+    assert "cannot be scored: " in line
 
 
 def test_experiments_below_other_commits_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("fusion: [m\n")
+    with pytest.raises(ParamsError, match=r"params\.yaml is no YAML"):
+        CliRunner().invoke(app, ["board"], catch_exceptions=False)
+    (tmp_path / "params.yaml").write_text("fusion: m\n")
     monkeypatch.setattr("pipeline.commands.board.below_other_commits", lambda: 11)
     monkeypatch.setattr("pipeline.commands.board.dvc_output", lambda _: "[]")
     text = CliRunner().invoke(app, ["board"], catch_exceptions=False).output
