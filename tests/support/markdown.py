@@ -73,3 +73,10 @@ def blocks_in(text: str, page: str) -> Iterator[Block]:
             language = token.info.partition(" ")[0]
             yield Block(page, token.map[0] + 1, language, token.content, mark, words)
         above = None
+
+
+def code_in_lines(page: str) -> list[str]:
+    """Code within the lines of a page, between backticks."""
+    tokens = MarkdownIt().enable("table").parse((ROOT / page).read_text(encoding="utf-8"))
+    inside = [child for token in tokens for child in token.children or ()]
+    return [child.content for child in inside if child.type == "code_inline"]

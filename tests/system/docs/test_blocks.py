@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import textwrap
@@ -15,7 +16,7 @@ from typer.core import TyperGroup
 from features.files.yaml_text import read_yaml
 from pipeline.command_line.app import app
 from tests.support.known_params import known_raw
-from tests.support.markdown import Block, blocks_in, blocks_of, pages
+from tests.support.markdown import Block, blocks_in, blocks_of, code_in_lines, pages
 from tests.support.paths import ROOT
 from tests.system.docs.test_pages import RUN
 
@@ -65,14 +66,17 @@ def calls(code: str) -> Iterator[list[str]]:
 
 
 def check_call(words: list[str]) -> None:
-    """Raise for a command, option or value that heronry does not take."""
+    """Raise for a command, option or value that heronry does not take; nothing is called."""
     command, rest = typer.main.get_command(app), words
     context = typer.Context(command, info_name="heronry")
-    while isinstance(command, TyperGroup) and not rest[0].startswith("-"):
+    while isinstance(command, TyperGroup) and rest and not rest[0].startswith("-"):
         name, *rest = rest
         assert name in command.commands, f"heronry has no command {name}"
         command = command.commands[name]
-    command.make_context("heronry", list(rest), parent=context)
+    if isinstance(command, TyperGroup):  # `--version` and such would act at once
+        assert set(rest) <= {name for option in command.params for name in option.opts}
+    else:
+        command.make_context("heronry", list(rest), parent=context)
 
 
 @pytest.mark.parametrize("block", **of("bash", "console"))
@@ -81,12 +85,23 @@ def test_commands_exist_with_their_options(block: Block) -> None:
         check_call(words)
 
 
+@pytest.mark.parametrize("page", pages())
+def test_commands_between_backticks_exist(page: str) -> None:
+    """Arguments may be missing, or placeholders."""
+    for code in code_in_lines(page):
+        for words in calls(code.replace("<command>", "check")):
+            with contextlib.suppress(typer.BadParameter):
+                check_call(words)
+        check_settings(code)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("heronry ran heron", "has no command ran"),
         ("heronry run heron --seed 1", "No such option: --seed"),
         ("$ heronry cache list --json x", "unexpected extra argument"),
+        ("heronry --verson", "--verson"),
         ("a && X=1 heronry run --seeds one", "valid integer"),
     ],
 )
@@ -96,14 +111,18 @@ def test_a_command_that_is_not_there_is_found(line: str, message: str) -> None:
         check_call(words)
 
 
-@pytest.mark.parametrize("block", **of("bash", "console"))
-def test_settings_exist(block: Block) -> None:
-    """Of `-S key=value`: in params.yaml or the catalogue; `+key` need not."""
-    for key in re.findall(r"-S '?([a-z][\w.]*)=", block.code):
+def check_settings(code: str) -> None:
+    """Raise for `-S key=value` without such a key; a new one is written `+key=value`."""
+    for key in re.findall(r"-S '?([a-z][\w.]*)=", code):
         level: Any = KNOWN
         for name in key.split("."):
             assert name in level, key
             level = level[name]
+
+
+@pytest.mark.parametrize("block", **of("bash", "console"))
+def test_settings_exist(block: Block) -> None:
+    check_settings(block.code)
 
 
 @pytest.mark.parametrize("block", **of("yaml"))
