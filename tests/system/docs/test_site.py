@@ -17,8 +17,26 @@ import pytest
 
 from tests.support.markdown import blocks_of, pages
 from tests.support.paths import ROOT
+from tests.system.test_browser import browse, needs_browser
 
 CONFIG = ROOT / "zensical.toml"
+# Opens the search, types a word, and logs how many results are shown.
+SEARCH = """<script>
+const until = (find, then) => {
+  const found = find()
+  found ? then(found) : setTimeout(until, 100, find, then)
+}
+const all = () => [...document.querySelectorAll("*")]
+const roots = () => [document, ...all().flatMap(each => each.shadowRoot ?? [])]
+const first = query => roots().map(root => root.querySelector(query)).find(found => found)
+until(() => first(".md-search button"), button => button.click())
+until(() => first("input[role=combobox]"), input => {
+  input.focus()
+  document.execCommand("insertText", false, "provenance")
+  const text = () => roots().map(root => (root.body ?? root).textContent).join(" ")
+  until(() => text().match(/[0-9]+ results/), found => console.log("found " + found[0]))
+})
+</script></body>"""
 WIDEST = 110  # characters of a line, but for rows of tables and output of programs
 
 
@@ -91,6 +109,18 @@ def test_links_lead_to_pages_files_and_anchors(site: Path) -> None:
             assert target.is_file() or (target / "index.html").is_file(), f"{path.name}: {link}"
             if target in found:
                 assert unquote(anchor) in found[target].ids, f"{path.name}: {link}"
+
+
+@pytest.mark.browser
+@needs_browser
+def test_the_search_works_without_a_server(site: Path, tmp_path: Path) -> None:
+    """Browsers start no workers for pages of the disk: docs/assets/iframe-worker.js stands in."""
+    page = site / "searched.html"
+    text = (site / "index.html").read_text(encoding="utf-8")
+    page.write_text(text.replace("</body>", SEARCH), encoding="utf-8")
+    said = browse(tmp_path, "--virtual-time-budget=20000", "--dump-dom", page.as_uri())
+    page.unlink()
+    assert re.search(r"found [1-9][0-9]* results", said), said
 
 
 def test_docstrings_become_a_reference(site: Path) -> None:
