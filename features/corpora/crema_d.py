@@ -10,7 +10,8 @@ Reference: Cao et al. 2014, doi 10.1109/TAFFC.2014.2336244.
 Licence: Open Database License 1.0.
 Layout: `AudioWAV/1001_DFA_ANG_XX.wav` (FLAC is taken as well): actor, sentence, emotion, level;
 `VideoDemographics.csv`, without which genders are unknown; `processedResults/summaryTable.csv`,
-which `voice_vote` needs. The table calls the clip 1040_ITH_SAD_X by the name 1040_ITH_SAD_XX.
+which `voice_vote` needs, and `processedResults/tabulatedVotes.csv`, which votes need. The tables
+call the clip 1040_ITH_SAD_X by the name 1040_ITH_SAD_XX.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from typing import ClassVar, Literal
 from features.corpora._tables.cells import identity
 from features.corpora._tables.layouts import clips_in, wrong_root
 from features.corpora._tables.text import published_rows
-from features.corpus.adapter import CorpusFactory, Item, Published, Source
-from features.errors import ManifestError
+from features.corpora._votes.crema_d import TABLE, Modality, read_crema_d_votes
+from features.corpora._votes.policies import Fate, NoAgreement, check_policies, without_agreement
+from features.corpus.adapter import CorpusFactory, Item, Published, Source, Target
+from features.errors import ManifestError, ParamsError
 from features.files.records import check_unique
 
 INTENDED = {
@@ -83,7 +86,12 @@ class CremaD:
     Args:
         root: Folder of the corpus.
         labels: `intended`: the emotion in the file's name. `voice_vote`: the one that most
-            listeners to the voice alone chose; clips on which they tie are left out.
+            listeners to the voice alone chose.
+        targets: What is asked for of classes and votes. The published levels are how strong the
+            chosen emotion was heard, and no arousal: they are not offered.
+        votes_on: What the listeners were given whose votes are counted.
+        no_agreement: What is done with clips on which the `voice_vote` ties: `drop`: left out.
+            `train`: trained on for their votes, and not tested on. `keep`: tested on as well.
     """
 
     source: ClassVar[Source] = Source(
@@ -93,21 +101,37 @@ class CremaD:
         obtain="Clone https://github.com/CheyneyComputerScience/CREMA-D and run `git lfs pull`.",
     )
     scripted: ClassVar[bool] = True
+    offers: ClassVar[tuple[Target, ...]] = ("classes", "votes")
     classes = tuple(INTENDED.values())
 
     def __init__(
-        self, root: Path, *, labels: Literal["intended", "voice_vote"] = "intended"
+        self,
+        root: Path,
+        *,
+        labels: Literal["intended", "voice_vote"] = "intended",
+        targets: tuple[Target, ...] = ("classes",),
+        votes_on: Modality = "voice",
+        no_agreement: NoAgreement = "drop",
     ) -> None:
-        self._root = root
+        if labels == "intended" and no_agreement != "drop":
+            raise ParamsError(
+                f"no_agreement: {no_agreement} with labels: intended; expected labels: voice_vote, "
+                "as what the actor was asked for is never a tie"
+            )
+        self._root, self._targets = root, targets
+        self._votes_on, self._no_agreement = votes_on, no_agreement
+        self.policies = check_policies(targets, no_agreement=no_agreement) | {"votes_on": votes_on}
         self.variant = labels
         self.label_map: Mapping[str, str | None] = INTENDED if labels == "intended" else VOTED
         # No counts by vote were published.
         self.published = _INTENDED_COUNTS if labels == "intended" else None
 
     def tables(self) -> Iterator[Path]:
-        """Demographics, and the summary of the votes."""
+        """Demographics, and the tables of the votes."""
         yield from self._root.glob("VideoDemographics.csv")
         yield from self._root.glob("processedResults/summaryTable.csv")
+        if "votes" in self._targets:
+            yield from self._root.glob(f"processedResults/{TABLE}")
 
     def items(self) -> Iterator[Item]:
         """All clips, those that cannot be used with a reason.
@@ -121,9 +145,13 @@ class CremaD:
                 self._root, "no folder AudioWAV", "AudioWAV", corpus="CREMA-D", source=self.source
             )
         genders = self._genders()
-        votes = None if self.variant == "intended" else self._votes()
+        winners = None if self.variant == "intended" else self._winners()
+        votes = None
+        if "votes" in self._targets:
+            table = self._root / "processedResults" / TABLE
+            votes = read_crema_d_votes(table, self._votes_on, VOTED, self.source)
         for path in clips_in(folder):
-            yield _item(path, genders, votes)
+            yield self._item(path, genders, winners, votes)
 
     def _genders(self) -> dict[str, str]:
         path = self._root / "VideoDemographics.csv"
@@ -132,46 +160,57 @@ class CremaD:
         rows = {actor: sex.lower() for actor, sex in _columns(path, "ActorID", "Sex")}
         return {actor: sex for actor, sex in rows.items() if sex in ("male", "female")}
 
-    def _votes(self) -> dict[str, str]:
+    def _winners(self) -> dict[str, str]:
         path = self._root / "processedResults" / "summaryTable.csv"
         rows = _columns(path, "FileName", "VoiceVote")
         check_unique((name for name, _ in rows), str(path))
         return dict(rows)
 
-
-def _item(path: Path, genders: Mapping[str, str], votes: Mapping[str, str] | None) -> Item:
-    place = f"{path.parent.name}/{path.name}"
-    match = _NAME.fullmatch(path.stem)
-    if match is None:
-        wrong = "the name is not actor_sentence_emotion_level, as in 1001_DFA_ANG_XX"
-        return Item(place, None, "", fault=wrong)
-    actor, sentence, emotion, level = match.groups()
-    fault = _fault(int(actor), sentence, emotion, level)
-    if fault is not None:
-        return Item(place, None, actor, fault=fault)
-    if path.stem == SILENT:
-        return Item(path.stem, None, actor, excluded="the published recording is silent")
-    label, tie = INTENDED.get(emotion), False
-    if votes is not None:
-        # The table writes XX where the one misspelt file has X.
+    def _item(
+        self,
+        path: Path,
+        genders: Mapping[str, str],
+        winners: Mapping[str, str] | None,
+        votes: Mapping[str, Mapping[str, float]] | None,
+    ) -> Item:
+        place = f"{path.parent.name}/{path.name}"
+        match = _NAME.fullmatch(path.stem)
+        if match is None:
+            wrong = "the name is not actor_sentence_emotion_level, as in 1001_DFA_ANG_XX"
+            return Item(place, None, "", fault=wrong)
+        actor, sentence, emotion, level = match.groups()
+        fault = _fault(int(actor), sentence, emotion, level)
+        if fault is not None:
+            return Item(place, None, actor, fault=fault)
+        if path.stem == SILENT:
+            return Item(path.stem, None, actor, excluded="the published recording is silent")
+        # The tables write XX where the one misspelt file has X.
         name = path.stem + "X" if level == "X" else path.stem
-        vote = votes.get(name, votes.get(path.stem))
-        label, tie = VOTED.get(vote or ""), ":" in (vote or "")
-        if vote is None:
-            fault = "summaryTable.csv has no row for it"
-        elif label is None and not tie:
-            fault = f"voice vote {vote!r}; expected one of {', '.join(VOTED)}"
-    return Item(
-        id=path.stem,
-        label=label,
-        speaker=actor,
-        audio=place,
-        text=SENTENCES[sentence],
-        gender=genders.get(actor),
-        sentence=sentence,
-        fault=fault,
-        excluded=TIE if tie else None,
-    )
+        label, tie = INTENDED.get(emotion), False
+        if winners is not None:
+            vote = winners.get(name, winners.get(path.stem))
+            label, tie = VOTED.get(vote or ""), ":" in (vote or "")
+            if vote is None:
+                fault = "summaryTable.csv has no row for it"
+            elif label is None and not tie:
+                fault = f"voice vote {vote!r}; expected one of {', '.join(VOTED)}"
+        given = None if votes is None else votes.get(name, votes.get(path.stem))
+        if votes is not None and given is None:
+            fault = fault or f"{TABLE} has no row of votes on {self._votes_on} for it"
+        fate = without_agreement(self._no_agreement, TIE) if tie else Fate()
+        return Item(
+            id=path.stem,
+            label=label,
+            speaker=actor,
+            audio=place,
+            text=SENTENCES[sentence],
+            gender=genders.get(actor),
+            sentence=sentence,
+            fault=fault,
+            excluded=fate.excluded,
+            votes=given,
+            train_only=fate.train_only,
+        )
 
 
 def _fault(actor: int, sentence: str, emotion: str, level: str) -> str | None:

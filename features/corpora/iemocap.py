@@ -11,11 +11,12 @@ Layout, below the root: `Session1` to `Session5`, each with
     dialog/transcriptions/<dialogue>.txt   <utterance> [start-end]: text
     sentences/wav/<dialogue>/<utterance>.wav
 
-Only lines of these shapes are read: not the raters' own lines below each utterance, the folders
-beside the label files, nor transcribed stretches that nobody rated. Times serve to order the turns.
-Transcripts are kept as they are, tags such as [LAUGHTER] included. An utterance is named by
-dialogue, speaker and number, as in `Ses01F_impro01_M003`: the letter after the session is who wore
-the markers, and who speaks is the letter of the last part, here the man.
+Only lines of these shapes are read, and where votes or attributes are asked for the raters' own
+lines below each utterance (`_votes/iemocap.py`): not the folders beside the label files, nor
+transcribed stretches that nobody rated. The label is the corpus's own and never counted from votes.
+Times serve to order the turns. Transcripts are kept as they are, tags such as [LAUGHTER] included.
+An utterance is named by dialogue, speaker and number, as in `Ses01F_impro01_M003`: the letter after
+the session is who wore the markers, and who speaks is the letter of the last part, here the man.
 
 Protocols: there is no official split. `leave_one_session_out` keeps speakers and dialogues apart.
 With `erc_split: true`, `official` is close to what most work on emotion in conversation does: test
@@ -26,20 +27,42 @@ lines of text cross any split: `sentence` names them, and the leak check reports
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from features.corpora._tables.cells import decoded, words
 from features.corpora._tables.layouts import wrong_root
-from features.corpus.adapter import CorpusFactory, Item, Published, Source
+from features.corpora._votes.iemocap import (
+    ATTRIBUTES,
+    CATEGORIES,
+    SCALE,
+    header_values,
+    means,
+    read_block,
+)
+from features.corpora._votes.policies import (
+    Fate,
+    NoAgreement,
+    SelfEvaluation,
+    check_policies,
+    outside_classes,
+    without_agreement,
+)
+from features.corpora._votes.tally import Tally, tally
+from features.corpus.adapter import CorpusFactory, Item, Published, Source, Target
+from features.corpus.ratings import Rating
 from features.errors import ManifestError
 from features.files.reading import read_regular
 
 Labels = Literal["four_class", "four_class_without_excited", "six_class"]
 CODES = ("ang", "dis", "exc", "fea", "fru", "hap", "neu", "oth", "sad", "sur", "xxx")
+NO_AGREEMENT = "xxx"
 _FOUR = {"hap": "happy", "sad": "sad", "neu": "neutral", "ang": "angry"}
 LABEL_MAPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -88,15 +111,27 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
         ),
     }
 )
-# Groups: start, end, utterance, label.
+# Groups: start, end, utterance, label, attributes.
 _LABEL_LINE = re.compile(
-    r"\[\s*(\d+\.?\d*)\s*-\s*(\d+\.?\d*)\s*\]\s+(\S+)\s+([a-z]{3})\s+\[.*\]", re.ASCII
+    r"\[\s*(\d+\.?\d*)\s*-\s*(\d+\.?\d*)\s*\]\s+(\S+)\s+([a-z]{3})\s+\[(.*)\]", re.ASCII
 )
 _TRANSCRIPT_LINE = re.compile(r"(\S+)\s+\[[^\]]*\]:(.*)")
 # Groups: dialogue, session, scene of a play (None if improvised), letter of the speaker.
 _ID = re.compile(r"((Ses0[1-5])[FM]_(?:impro|(script\d+_\d+))\w*)_([FM])\d+", re.ASCII)
 _TAG = re.compile(r"\[[^\]]*\]|[^\w\s]")  # such as [LAUGHTER], and punctuation
 _GENDERS = {"F": "female", "M": "male"}
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class _Turn:
+    """A rated utterance; in order of start and end."""
+
+    start: float
+    end: float
+    id: str
+    code: str
+    header: str
+    said: tuple[Rating, ...] = field(compare=False)
 
 
 class Iemocap:
@@ -111,6 +146,13 @@ class Iemocap:
         erc_split: Whether `protocol: official` trains on Sessions 1 to 3, validates on Session 4
             and tests on Session 5; else there is no official split.
         audio: False for a corpus of transcripts, without the recordings.
+        targets: What is asked for of classes, votes and attributes.
+        no_agreement: What is done with `xxx`: `drop`: left out. `train`: trained on for votes and
+            attributes, and not tested on. `keep`: tested on as well.
+        other: What is done with labels outside the label map: `drop`: left out. `outside`: kept
+            for votes and attributes.
+        self_evaluation: Whether the speakers' own views count as votes, and in the values, which
+            are else the means that the label files state, of external raters alone.
     """
 
     source: ClassVar[Source] = Source(
@@ -119,6 +161,8 @@ class Iemocap:
         citation="Busso et al. 2008, doi 10.1007/s10579-008-9076-6",
         obtain="Request it at https://sail.usc.edu/iemocap/ and unpack IEMOCAP_full_release.",
     )
+    offers: ClassVar[tuple[Target, ...]] = ("classes", "votes", "attributes")
+    scales: ClassVar[Mapping[str, tuple[float, float]]] = dict.fromkeys(ATTRIBUTES, SCALE)
 
     def __init__(
         self,
@@ -128,7 +172,17 @@ class Iemocap:
         improvised_only: bool = False,
         erc_split: bool = False,
         audio: bool = True,
+        targets: tuple[Target, ...] = ("classes",),
+        no_agreement: NoAgreement = "drop",
+        other: Literal["drop", "outside"] = "drop",
+        self_evaluation: SelfEvaluation = "exclude",
     ) -> None:
+        self._targets, self._no_agreement, self._other = targets, no_agreement, other
+        self._own = self_evaluation == "include"
+        self.policies = check_policies(
+            targets, no_agreement=no_agreement, other=other, self_evaluation=self_evaluation
+        )
+        self._said: list[Rating] = []
         self._root, self._labels, self._audio = root, labels, audio
         self._improvised_only, self._erc_split = improvised_only, erc_split
         self.variant = f"{labels}_improvised" if improvised_only else labels
@@ -156,6 +210,7 @@ class Iemocap:
         if not sessions:
             lacks = "no folder Session1 to Session5"
             raise wrong_root(self._root, lacks, "Session1", corpus="IEMOCAP", source=self.source)
+        self._said.clear()
         for session in sessions:
             # macOS leaves a `._` file beside each file that it copies.
             found = (session / "dialog" / "EmoEvaluation").glob("Ses*.txt")
@@ -168,39 +223,74 @@ class Iemocap:
             for file in files:
                 yield from self._dialogue(file)
 
+    def ratings(self) -> Iterator[Rating]:
+        """What each rater said, if votes or attributes are asked for; after `items`."""
+        yield from self._said
+
     def _dialogue(self, file: Path) -> Iterator[Item]:
         texts = _transcripts(file.parents[1] / "transcriptions" / file.name)
-        turns: list[tuple[float, float, str, str]] = []
+        place = file.relative_to(self._root).as_posix()
+        turns: list[_Turn] = []
         unread: list[Item] = []
-        for number, line in enumerate(_lines(file), 1):
+        lines = list(enumerate(_lines(file), 1))
+        for number, line in lines:
             if line.startswith("["):
                 match = _LABEL_LINE.fullmatch(line)
                 name = match and _ID.fullmatch(match[3])
                 if match and name and name[1] == file.stem:
-                    turns.append((float(match[1]), float(match[2]), match[3], match[4]))
+                    said, faults = self._raters(match[3], name[2], lines[number:])
+                    unread += [Item(f"{place}:{n}", None, "", fault=fault) for n, fault in faults]
+                    start, end, id, code, header = match.groups()
+                    turns.append(_Turn(float(start), float(end), id, code, header, said))
                 else:
-                    unread.append(_unread(file.relative_to(self._root), number, line))
-        # By start, then by end.
-        for turn, (_, _, id, code) in enumerate(sorted(turns)):
+                    unread.append(_unread(place, number, line))
+        for number, turn in enumerate(sorted(turns)):
+            self._said += turn.said
             try:
-                yield self._item(id, code, turn, texts.get(id, ""), folder=file.parents[2].name)
+                yield self._item(turn, number, texts.get(turn.id, ""), file.parents[2].name)
             except ManifestError as error:
-                yield Item(id, None, "", fault=str(error))
+                yield Item(turn.id, None, "", fault=str(error))
         yield from unread
 
-    def _item(self, id: str, code: str, turn: int, line: str, *, folder: str) -> Item:
+    def _raters(
+        self, id: str, session: str, lines: Sequence[tuple[int, str]]
+    ) -> tuple[tuple[Rating, ...], Sequence[tuple[int, str]]]:
+        """What raters said of an utterance below its header, and the faults of their lines."""
+        if not {"votes", "attributes"} & set(self._targets):
+            return (), ()
+        below = itertools.takewhile(lambda numbered: numbered[1], lines)
+        block = read_block(id, session, below, self._names)
+        return tuple(block.ratings.values()), block.faults
+
+    @functools.cached_property
+    def _names(self) -> dict[str, str]:
+        """Names of ratings by code: classes, and the raters' own word for what is none."""
+        words = {code: word for word, code in reversed(CATEGORIES.items())}
+        return {code: self.label_map[code] or word for code, word in words.items()}
+
+    def _item(self, turn: _Turn, number: int, line: str, folder: str) -> Item:
+        id, code = turn.id, turn.code
         match = _ID.fullmatch(id)
         assert match is not None, id
         dialogue, session, script, letter = match.groups()
         notes: list[str] = []
         text = words("text", line, notes)
-        label, fault, excluded = self.label_map.get(code), None, None
+        label, fault, fate = self.label_map.get(code), None, Fate()
         if code not in CODES:
             fault = f"label {code}; expected one of {', '.join(CODES)}"
         elif label is None:
-            excluded = f"label {code} is not among the classes of {self._labels}"
-        elif script and self._improvised_only:
-            label, excluded = None, f"it is from a play ({script}), and improvised_only is set"
+            reason = f"label {code} is not among the classes of {self._labels}"
+            if code == NO_AGREEMENT:
+                fate = without_agreement(self._no_agreement, reason)
+            else:
+                fate = outside_classes(self._other, reason)
+        if fault is None and fate.excluded is None and script and self._improvised_only:
+            label, fate = None, Fate(f"it is from a play ({script}), and improvised_only is set")
+        heard = [rating for rating in turn.said if self._own or not rating.self]
+        votes = tally(heard, self.classes, mentions=True).get(id, Tally())
+        values = None
+        if "attributes" in self._targets:
+            values = means(heard) if self._own else header_values(turn.header)
         return Item(
             id=id,
             label=label,
@@ -208,14 +298,18 @@ class Iemocap:
             audio=f"{folder}/sentences/wav/{dialogue}/{id}.wav" if self._audio else None,
             text=text,
             dialogue=dialogue,
-            turn=turn,
+            turn=number,
             gender=_GENDERS[letter],
             sentence=_sentence(script, text) if script and text else None,
             split=_erc_split(session) if self._erc_split else None,
             session=session,
             fault=fault,
-            excluded=excluded,
+            excluded=fate.excluded,
             notices=tuple(notes),
+            votes=votes.votes,
+            votes_outside=votes.votes_outside,
+            values=values,
+            train_only=fate.train_only,
         )
 
 
@@ -244,9 +338,9 @@ def _lines(file: Path) -> list[str]:
     return [line.strip(" \t") for line in re.split(r"\r\n|\r|\n", decoded(read_regular(file)))]
 
 
-def _unread(file: Path, number: int, line: str) -> Item:
+def _unread(place: str, number: int, line: str) -> Item:
     reason = f"{line!r} is not [start - end], an utterance of this dialogue, label, [val, act, dom]"
-    return Item(f"{file.as_posix()}:{number}", None, "", fault=reason)
+    return Item(f"{place}:{number}", None, "", fault=reason)
 
 
 build: CorpusFactory = Iemocap

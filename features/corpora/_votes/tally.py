@@ -33,8 +33,7 @@ def tally(
     for rating in ratings:
         if rating.label is None:
             continue
-        named = dict.fromkeys(rating.secondary or ())
-        named.pop(rating.label, None)
+        named = set(rating.secondary or ()) - {rating.label}
         first[rating.id][rating.label] += 1
         (first if mentions else beside)[rating.id].update(named)
     return {
