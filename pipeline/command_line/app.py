@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -33,16 +33,18 @@ _EPILOG = (
 # Of `pipeline.compare`, which is not imported to print a default.
 FLIPS, PERMUTATIONS, LEAST_PERMUTATIONS = 10, 9999, 2000
 _UNIT = (
-    "Drawn and swapped as a whole: speaker or dialogue. Default: dialogues of conversations, else "
-    "speakers. Where a few people speak in all dialogues, only `speaker` generalises to others."
+    "Drawn and swapped as a whole. Default: dialogues of conversations, else speakers. Where a few "
+    "people speak in all dialogues, only `speaker` generalises to others."
 )
+Unit = Literal["speaker", "dialogue"]
+Column = Literal["metric", "name", "fusion", "regime", "seeds", "seconds"]
 _METRIC = (
     "Number of reports/metrics.json or details.json that ranks, such as valid_uar. Scores of the "
     "test split rank too, but the best of many by them is partly luck."
 )
-_SORT = "Order of rows: metric, name, fusion, regime, seeds or seconds."
 _RUNS = "A run folder, predictions.csv or .parquet, a DVC experiment or revision, or `workspace`."
 _FOLD_RUNS = "A run of one fold: a run folder, predictions.csv, a DVC experiment or a revision."
+_CACHES = "Folders of features, such as cache/demo/minilm. Default: all of cache/."
 _PULL = "Download what team mates have pushed, and compute only the rest."
 _PUSH = "Afterwards push these features, and the prepared corpus, to the default remote."
 
@@ -114,7 +116,7 @@ def add(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME", help="Entry of the catalogue.", autocompletion=completion.catalogue
+            metavar="ENTRY", help="Entry of the catalogue.", autocompletion=completion.catalogue
         ),
     ] = None,
     *,
@@ -279,7 +281,7 @@ def board(
         str,
         typer.Option(metavar="METRIC", help=_METRIC, autocompletion=completion.metric_names),
     ] = "valid_macro_f1",
-    sort: Annotated[str, typer.Option(metavar="COLUMN", help=_SORT)] = "metric",
+    sort: Annotated[Column, typer.Option(help="Column that orders the rows.")] = "metric",
     all_commits: Annotated[
         bool, typer.Option("--all-commits", help="Experiments of all commits, not just the last.")
     ] = False,
@@ -289,9 +291,7 @@ def board(
             "--quick", help="Read no predictions: ties by intervals alone, no run folders."
         ),
     ] = False,
-    unit: Annotated[
-        str | None, typer.Option(metavar="UNIT", help=f"{_UNIT} For the test of ties.")
-    ] = None,
+    unit: Annotated[Unit | None, typer.Option(help=f"{_UNIT} For the test of ties.")] = None,
     as_object: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
     """List the experiments, best on validation first, marking those that test no worse."""
@@ -309,7 +309,9 @@ def board(
 
 @app.command(rich_help_panel=RESULTS, epilog="Example: heronry compare workspace main")
 def compare(  # noqa: PLR0913  each is an option
-    runs: Annotated[list[str], typer.Argument(metavar="RUN", help=_RUNS)],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN", help=_RUNS, autocompletion=completion.runs)
+    ],
     *,
     all_pairs: Annotated[
         bool, typer.Option("--all-pairs", help="Every run with every other, not just the first.")
@@ -326,7 +328,7 @@ def compare(  # noqa: PLR0913  each is an option
         int, typer.Option(metavar="N", min=0, help="Random seed of the permutations.")
     ] = 0,
     as_object: Annotated[bool, typer.Option("--json", help="Print JSON, not tables.")] = False,
-    unit: Annotated[str | None, typer.Option(metavar="UNIT", help=_UNIT)] = None,
+    unit: Annotated[Unit | None, typer.Option(help=_UNIT)] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write a page to this file.")
     ] = None,
@@ -343,7 +345,9 @@ def compare(  # noqa: PLR0913  each is an option
 
 @app.command(rich_help_panel=RESULTS, epilog="Example: heronry join fold-0 fold-1 fold-2")
 def join(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN", help=_FOLD_RUNS)],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN", help=_FOLD_RUNS, autocompletion=completion.runs)
+    ],
     *,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for predictions.csv.")] = Path(
         "joined"
@@ -361,7 +365,8 @@ def join(
 @app.command(rich_help_panel=FEATURES, epilog="Example: heronry doctor cache/demo/minilm --repair")
 def doctor(
     folders: Annotated[
-        list[Path] | None, typer.Argument(metavar="FOLDER", help="Default: all of cache/.")
+        list[Path] | None,
+        typer.Argument(metavar="FOLDER", help=_CACHES, autocompletion=completion.caches),
     ] = None,
     *,
     repair: Annotated[

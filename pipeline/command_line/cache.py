@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 from features.process.interrupts import importing
-from pipeline.command_line.completion import backbones, corpora
+from pipeline.command_line.completion import backbones, caches, corpora
 
 app = typer.Typer(no_args_is_help=True, help="List, verify, prune, export and import features.")
+_CACHES = "Folders of features, such as cache/demo/minilm. Default: all of cache/."
 _CORPUS = typer.Argument(
     metavar="CORPUS", help="Entry of `corpora`.", autocompletion=corpora, show_default=False
 )
@@ -29,7 +30,8 @@ def list_caches(
 @app.command(epilog="Example: heronry cache verify cache/demo/minilm")
 def verify(
     folders: Annotated[
-        list[Path] | None, typer.Argument(metavar="FOLDER", help="Default: all of cache/.")
+        list[Path] | None,
+        typer.Argument(metavar="FOLDER", help=_CACHES, autocompletion=caches),
     ] = None,
 ) -> None:
     """Read caches completely, as `doctor` does, without repair; exit status 1 if any is bad."""

@@ -1,7 +1,7 @@
-"""Shell completion of names: entries of params.yaml and of the catalogue, recipes, settings.
+"""Shell completion of names: entries of params.yaml and of the catalogue, recipes, settings, runs.
 
 Read as plain YAML and JSON, without torch, since a shell waits for the answer. Without a readable
-file there is nothing to complete.
+file there is nothing to complete. Bash completes paths itself where nothing here matches.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from features.errors import ParamsError
 from features.files.yaml_text import read_params_file
 from pipeline.params.catalogue.entries import SECTIONS, catalogued
 from pipeline.params.recipes import FOLDER, settings
+from pipeline.storage.experiments import finished
 
 NUMBERS = (Path("reports", "metrics.json"), Path("reports", "details.json"))
 
@@ -70,6 +71,22 @@ def metric_names(incomplete: str) -> list[str]:
             continue
         names |= content if isinstance(content, dict) else {}
     return _matching((k for k, v in names.items() if not isinstance(v, str)), incomplete)
+
+
+def runs(incomplete: str) -> list[str]:
+    """What `compare` takes: `workspace`, DVC's experiments, and run folders."""
+    folders = _folders("runs/*/*/*/run.json")
+    return _matching(["workspace", *(each.name for each in finished()), *folders], incomplete)
+
+
+def caches(incomplete: str) -> list[str]:
+    """Folders of features."""
+    return _matching(_folders("cache/*/*/*.h5"), incomplete)
+
+
+def _folders(pattern: str) -> list[str]:
+    """Folders, each once, of the files that a pattern matches."""
+    return sorted({path.parent.as_posix() for path in Path().glob(pattern)})
 
 
 def _entries(section: str, incomplete: str) -> list[str]:

@@ -63,7 +63,7 @@ def _slot(backbone: str) -> str:
 def listing(raw: Mapping[str, Any]) -> Iterator[str]:
     """A line for each entry of the catalogue; those in params.yaml have an asterisk."""
     for what, section in SECTIONS.items():
-        yield f"{section} (heronry add {what} NAME)"
+        yield f"{section} (heronry add {what} ENTRY)"
         for name in catalogued(section):
             entry = catalogue_entry(section, name)
             slots = (entry.get(slot, "none") for slot in SLOTS)

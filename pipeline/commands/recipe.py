@@ -1,4 +1,4 @@
-"""`heronry recipe NAME`: run the experiments of a recipe by DVC, but for those that are finished.
+"""`heronry recipe RECIPE`: run the experiments of a recipe by DVC, but for those that are finished.
 
 An experiment is finished if DVC has one with the same params.yaml, made by the same code, and the
 tables of its corpus are those that `prepare` read. Whatever else may differ is left to DVC, which

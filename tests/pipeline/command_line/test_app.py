@@ -86,6 +86,65 @@ def test_a_shell_completes_commands_and_entries(tmp_path: Path) -> None:
     assert complete("heronry build ", tmp_path) == []
 
 
+def test_a_shell_completes_what_has_been_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/cached/demo/heron/run.json", "cache/demo/minilm/shard-00000.h5"):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).touch()
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "Start"], check=True)
+    ref = f"refs/exps/{'ab'}/{'c' * 38}/heron-demo-2"
+    subprocess.run(["git", "update-ref", ref, "HEAD"], check=True)
+    made = ["workspace", "heron-demo-2", "runs/cached/demo/heron"]
+    assert complete("heronry compare ", tmp_path) == made
+    assert complete("heronry join heron-demo-2 run", tmp_path) == made[2:]
+    assert complete("heronry doctor ", tmp_path) == ["cache/demo/minilm"]
+    assert complete("heronry cache verify ca", tmp_path) == ["cache/demo/minilm"]
+    assert complete("heronry board --unit ", tmp_path) == ["speaker", "dialogue"]
+
+
+def test_bash_itself_completes_by_the_installed_script(tmp_path: Path) -> None:
+    program = "import sys; sys.argv[0] = 'heronry'; from pipeline.__main__ import main; main()"
+    words = (f"PYTHONPATH={ROOT}", sys.executable, "-c", program)
+    (tmp_path / "heronry").write_text(f'#!/bin/sh\nexec env {shlex.join(words)} "$@"\n')
+    (tmp_path / "heronry").chmod(0o755)
+    typed = """
+source <(_HERONRY_COMPLETE=source_bash heronry)
+for line in "heronry bui" "heronry run --corpus m" "heronry run -S train.clip"; do
+    COMP_WORDS=($line); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    _heronry_completion heronry
+    echo "${COMPREPLY[@]}"
+done
+"""
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", typed],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["build", "mine", "train.clip_norm="], done.stderr
+
+
+def test_zsh_is_offered_the_same() -> None:
+    """By the lines that zsh's completion evaluates; its script sets these variables."""
+    script = quick(_HERONRY_COMPLETE="source_zsh")
+    assert "#compdef heronry" in script
+    for typed, offered in (
+        ("heronry build hc", '(("hcam"))'),
+        ("heronry run --corpus m", '(("mine"))'),
+        ("heronry recipe heron_n", '(("heron_no_level1"))'),
+    ):
+        said = quick(_HERONRY_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS=typed)
+        assert offered in said
+
+
 def commands(app: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command, with the words that call it."""
     for name, command in getattr(app, "commands", {}).items():
@@ -110,6 +169,19 @@ def test_every_argument_has_a_metavar_and_a_help() -> None:
             assert not each.help.startswith(("The ", "A number of")), each.help
             if each.param_type_name == "argument":
                 assert each.metavar.isupper(), (names, each.name)
+
+
+def test_one_thing_has_one_spelling() -> None:
+    spelt = {"corpus": "CORPUS", "runs": "RUN", "seeds": "N", "settings": "KEY=VALUE"}
+    spelt |= {"fusion": "MODEL", "models": "MODEL", "folders": "FOLDER", "out": "FOLDER"}
+    spelt |= {"backbone": "BACKBONE", "backbones": "BACKBONE"}
+    found = set()
+    for names, command in commands(typer.main.get_command(app)):
+        for each in command.params:
+            if each.metavar is not None and each.name in spelt:
+                found.add(each.name)
+                assert each.metavar == spelt[each.name], (names, each.name)
+    assert found == set(spelt)
 
 
 def test_printed_defaults_are_those_of_a_comparison() -> None:
