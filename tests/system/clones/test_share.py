@@ -110,6 +110,31 @@ def test_without_the_lock_the_run_cache_leads_to_the_same(team: Team, ann: Membe
     assert "didn't change" in dora.run("dvc", "repro", EXTRACT.format("tone"))
 
 
+def test_a_clone_of_what_was_committed_ends_with_the_report(team: Team, ann: Member) -> None:
+    """Nothing is left to compute: plain `dvc repro` would end with "didn't change" and no report.
+
+    On a branch of its own, since the other tests begin with the commit without results.
+    """
+    assert ann.root.is_dir()
+    fay = team.member("fay", corpus=True)
+    fay.git("checkout", "-qb", "results")
+    fay.run("dvc", "repro", "--pull")
+    fay.run("dvc", "push")
+    fay.publish("Train")
+    gus = team.member("gus")
+    gus.git("checkout", "-q", "results")
+    gus.forbid_extraction()
+    said = gus.run("pipeline", "run", "--pull")
+    assert computed(said) == []
+    assert "> dvc exp run --pull --name both-tones evaluate" in said
+    assert "== evaluate: download of what was pushed" in said
+    assert "experiment both-tones" in said
+    assert gus.metrics() == fay.metrics()
+    assert (gus.root / "reports/index.html").read_bytes() == (
+        fay.root / "reports/index.html"
+    ).read_bytes()
+
+
 def contents(member: Member, folders: tuple[str, ...]) -> dict[Path, str]:
     paths = (path for folder in folders for path in (member.root / folder).rglob("*"))
     return {path.relative_to(member.root): md5(path) for path in paths if path.is_file()}
