@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from features.errors import ParamsError
-from features.ranges import Interval, MinLen, in_words, within
+from features.ranges import Interval, MinLen, Prefix, in_words, within
 
 Value = TypeVar("Value")
 _WORDS: dict[Any, str] = {
@@ -265,6 +265,8 @@ def _holds(value: Any, metadata: object) -> bool:
     """Whether a value of the right type meets a constraint of its annotation."""
     if isinstance(metadata, Interval):
         return within(value, metadata)
+    if isinstance(metadata, Prefix):
+        return bool(value.startswith(metadata.text)) and value != metadata.text
     return not isinstance(metadata, MinLen) or len(value) >= metadata.min_length
 
 
@@ -298,6 +300,9 @@ def _describe(hint: Any) -> str:
     if origin is Annotated:
         ranges = [f" {in_words(each)}" for each in arguments[1:] if isinstance(each, Interval)]
         ranges += [", not empty" for each in arguments[1:] if isinstance(each, MinLen)]
+        ranges += [
+            f" that begins with {each.text!r}" for each in arguments[1:] if isinstance(each, Prefix)
+        ]
         return "".join([_describe(arguments[0]), *ranges])
     if origin in (Union, types.UnionType):
         return " or ".join(_describe(choice) for choice in arguments)

@@ -44,6 +44,17 @@ class MinLen:
         return {**plain, "minItems" if plain["type"] == "array" else "minLength": self.min_length}
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """Beginning of a text, which must go on after it."""
+
+    text: str
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        """For pydantic, where it is there: the type's JSON schema with this beginning."""
+        return {**handler(schema), "pattern": f"^{self.text}."}
+
+
 Count = Annotated[int, Interval(ge=1, le=1_000_000)]  # epochs, utterances of a batch, shards
 Amount = Annotated[int, Interval(ge=0, le=1_000_000_000)]  # a count that may be 0
 Width = Annotated[int, Interval(ge=1, le=16_384)]  # features of a layer

@@ -17,15 +17,18 @@ from pipeline.runs.conditions import cached_conditions, write_conditions
 from pipeline.runs.job import (
     Job,
     JobProgress,
+    Outcome,
     ShowLine,
     parameter_count,
     repeatable,
+    training_split,
     write_history,
     write_predictions,
 )
 from pipeline.runs.probes import cached_vectors, write_probes
 from pipeline.runs.recognised import recognised
 from pipeline.runs.record import Run, filled_slots
+from pipeline.runs.rows import reader_of
 from pipeline.runtime.pool import run_jobs
 from pipeline.runtime.resume import forget, run_folder, shard_checksums
 from pipeline.training.loop import fit
@@ -53,7 +56,7 @@ def train_model(
     refuse(own_problems(params))
     run = Run.open(params, model, corpus, "cached")
     examples = join(filled_slots(params, model, corpus), run.labels, run.classes, verify=True)
-    examples = replace(examples, frames_max=_frames_max(model, examples))
+    examples = replace(examples, frames_max=_frames_max(run, model, examples), targets=run.targets)
     run.check(examples)
     heard = recognised(params, model, corpus, examples)
     started = time.monotonic()
@@ -64,7 +67,7 @@ def train_model(
         examples,
         regime="cached",
         device=device,
-        facts={"slots": shard_checksums(examples)},
+        facts={"slots": shard_checksums(examples), **run.facts},
     )
     # All labels of the corpus: each job reads the caches again, and drops what they lack by itself.
     jobs = run.jobs(
@@ -75,7 +78,7 @@ def train_model(
         resident=resident_part(device, workers or 1),
         asr=heard.folder if heard else None,
     )
-    sizes = set(run_jobs(run_job, jobs, workers=workers))
+    outcomes = list(run_jobs(run_job, jobs, workers=workers))
     release()
     for job in jobs[: run.folds]:  # a probe has no seed, so the first seed's folders hold them
         train, test = examples.split(job.fold, "train"), examples.split(job.fold, "test")
@@ -83,13 +86,13 @@ def train_model(
             slot: (cached_vectors(examples, slot, train), cached_vectors(examples, slot, test))
             for slot in examples.readers
         }
-        write_probes(job.out / "probes.csv", run.classes, train, test, vectors)
+        write_probes(job.out / "probes.csv", reader_of(examples), train, test, vectors)
     provenance = {slot: reader.provenance for slot, reader in examples.readers.items()}
     run.write(
         examples,
         slots=run.slots(examples.specs, provenance),
         asr=heard.record if heard else None,
-        parameters={"parameters": sizes.pop()},
+        outcomes=outcomes,
         seconds=time.monotonic() - started,
         device=device,
     )
@@ -97,16 +100,16 @@ def train_model(
     return run.out
 
 
-def _frames_max(model: ModelEntry, examples: Examples) -> int | None:
+def _frames_max(run: Run, model: ModelEntry, examples: Examples) -> int | None:
     """Number of frames of an utterance that the model uses; None: all."""
-    specs, classes = examples.specs, len(examples.classes)
+    specs, width = examples.specs, run.outputs.width
     with torch.device("meta"):  # weights without memory: only this attribute is needed
-        fusion = make_model(model.kind, model.args, specs, classes, inputs=model.inputs)
+        fusion = make_model(model.kind, model.args, specs, width, inputs=model.inputs)
     return fusion.frames_max
 
 
-def run_job(job: Job, show: ShowLine | None = None) -> int:
-    """Train, predict, and write the files of `job.out`; returns the number of trained parameters.
+def run_job(job: Job, show: ShowLine | None = None) -> Outcome:
+    """Train, predict, and write the files of `job.out`.
 
     Args:
         job: What to train.
@@ -116,14 +119,15 @@ def run_job(job: Job, show: ShowLine | None = None) -> int:
     with progress.trackers, repeatable(job.device):
         torch.manual_seed(job.seed)
         # Not verified again: `train_model` has done it, and it takes a pass over all caches.
-        examples = _placed(job, join(job.slots, job.labels, job.classes, verify=False))
-        specs, classes = examples.specs, job.classes
-        model = make_model(job.kind, job.args, specs, len(classes), inputs=job.inputs)
+        examples = join(job.slots, job.labels, job.classes, verify=False)
+        examples = _placed(job, replace(examples, targets=job.targets))
+        specs, classes, outputs = examples.specs, job.classes, job.outputs
+        model = make_model(job.kind, job.args, specs, outputs.width, inputs=job.inputs)
         model = model.to(job.device)
         fitted = fit(
             model,
             examples,
-            train=examples.split(job.fold, "train"),
+            train=training_split(job, examples),
             valid=examples.split(job.fold, "valid"),
             params=job.params,
             seed=job.seed,
@@ -137,14 +141,17 @@ def run_job(job: Job, show: ShowLine | None = None) -> int:
             specs=specs,
             classes=classes,
             inputs=job.inputs,
+            outputs=outputs.to_dict(),
         )
         write_history(job, fitted)
-        write_predictions(job, model, examples)
+        clipped = write_predictions(job, model, examples)
         test = examples.split(job.fold, "test")
         conditions = cached_conditions(examples, test, job.seed, job.asr)
-        write_conditions(job.out / "conditions.csv", model, conditions, test)
+        path, header = job.out / "conditions.csv", job.columns.conditions
+        write_conditions(path, model, conditions, test, header=header)
     progress.finish(fitted)
-    return parameter_count(model, trained=True)
+    parameters = {"parameters": parameter_count(model, trained=True)}
+    return Outcome(parameters, fitted.skipped, clipped)
 
 
 def _placed(job: Job, examples: Examples) -> Examples:

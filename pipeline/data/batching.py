@@ -71,7 +71,7 @@ def ordered_batches(
 ) -> Iterator[tuple[list[int], Batch]]:
     """All utterances once, by length, each batch with the places of its labels in `labels`.
 
-    With the unit `dialogue` these places are in the order of the batch's labels that are not -1.
+    With the unit `dialogue` these places are in the order of the batch's turns that exist.
     """
     batches = _by_length(examples, labels, _rows(examples, labels, unit), size)
     places = ([place for row in rows for place in row.places] for rows in batches)
@@ -144,4 +144,5 @@ def pinned(batch: Batch) -> Batch:
         for slot, stream in batch.streams.items()
     }
     labels = None if batch.labels is None else page_locked(batch.labels)
+    # Targets stay where they are: a few numbers a row.
     return dataclasses.replace(batch, streams=streams, labels=labels)

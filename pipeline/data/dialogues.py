@@ -16,8 +16,7 @@ from torch import Tensor
 
 from features.corpus.manifest import Label
 from features.stream import Stream
-
-UNSCORED = -1  # label of a turn that is padding
+from pipeline.model.batch import UNSCORED
 
 
 def places_by_dialogue(labels: Sequence[Label]) -> list[list[int]]:

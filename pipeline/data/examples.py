@@ -22,7 +22,9 @@ from features.stream import Stream, StreamSpec
 from pipeline.data.batching import pinned, read_ahead
 from pipeline.data.dialogues import stack_labels, stack_turns, turns_mask
 from pipeline.data.source import T, even_sizes
+from pipeline.data.targets import TargetReader, class_numbers
 from pipeline.model.batch import Batch
+from pipeline.model.outputs import Outputs
 
 
 class Resident(Protocol):
@@ -50,6 +52,7 @@ class Examples:
         ahead: Whether a thread makes batches before they are asked for: `pipeline.data.batching`.
         pinned: Whether batches are made in page-locked memory, from which a GPU copies by itself.
         frames_max: Frames of an utterance that the model uses, for `noticed`; None: all.
+        targets: What a model learns; None: one class an utterance.
     """
 
     readers: Mapping[str, CacheReader]
@@ -60,6 +63,7 @@ class Examples:
     ahead: bool = False
     pinned: bool = False
     frames_max: int | None = None
+    targets: TargetReader | None = None
 
     @property
     def specs(self) -> dict[str, StreamSpec]:
@@ -105,15 +109,17 @@ class Examples:
         """Batch of some utterances, padded."""
         ids = tuple(label.id for label in labels)
         streams = {slot: self._stream(slot, ids) for slot in self.readers}
-        numbers = [self.classes.index(label.class_name) for label in labels]
-        return self._ready(Batch(streams, torch.tensor(numbers), ids))
+        numbers = torch.from_numpy(class_numbers(labels, self.classes))
+        truth = self._reader(labels)
+        targets = None if truth is None else truth.read(labels)
+        return self._ready(Batch(streams, numbers, ids, targets=targets))
 
     def dialogue_batch(self, dialogues: Sequence[Sequence[Label]]) -> Batch:
         """Batch of some dialogues, padded, each given by the labels of its turns in order.
 
         Returns:
-            Streams `[B, N, D]`, labels `[B, N]` with -1 at padding, and the ids of all turns,
-            dialogue after dialogue.
+            Streams `[B, N, D]`, labels `[B, N]` with -1 at padding and at turns without a class,
+            and the ids of all turns, dialogue after dialogue.
 
         Raises:
             CacheError: If an utterance has not exactly one frame.
@@ -124,8 +130,10 @@ class Examples:
         for slot, reader in self.readers.items():
             _check_pooled(slot, reader, ids)
         streams = {slot: self._turns(slot, ids, mask) for slot in self.readers}
-        numbers = [self.classes.index(label.class_name) for label in turns]
-        return self._ready(Batch(streams, stack_labels(numbers, mask), ids))
+        numbers = class_numbers(turns, self.classes).tolist()
+        truth = self._reader(turns)
+        targets = None if truth is None else truth.read_dialogues(dialogues)
+        return self._ready(Batch(streams, stack_labels(numbers, mask), ids, targets=targets))
 
     def length(self, label: Label) -> int:
         """Frames of an utterance's longest stream."""
@@ -142,6 +150,12 @@ class Examples:
     def make_all(self, make: Callable[[T], Batch], members: Sequence[T]) -> Iterator[Batch]:
         """Batches in order, one ahead of the caller or each as it is asked for."""
         return read_ahead(make, members) if self.ahead else map(make, members)
+
+    def _reader(self, labels: Sequence[Label]) -> TargetReader | None:
+        if self.targets is None and any(label.label is None for label in labels):
+            # Without `Targets` a turn that has no class could not be told from padding.
+            return TargetReader(("classes",), Outputs(tuple(self.classes)))
+        return self.targets
 
     def _stream(self, slot: str, ids: Sequence[str]) -> Stream:
         source = self.residents if slot in self.residents else self.readers

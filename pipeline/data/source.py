@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from features.corpus.manifest import Label
 from features.stream import StreamSpec
+from pipeline.data.targets import TargetReader
 from pipeline.model.batch import Batch
 
 T = TypeVar("T")
@@ -28,6 +29,11 @@ class ExampleSource(Protocol):
     @property
     def classes(self) -> Sequence[str]:
         """Class names, in the order of the model's outputs."""
+        ...
+
+    @property
+    def targets(self) -> TargetReader | None:
+        """What a model learns; None: one class an utterance."""
         ...
 
     @property

@@ -32,8 +32,9 @@ from pipeline.params.file import ModelEntry, Params
 from pipeline.runs.conditions import Condition, conditions_of
 from pipeline.runs.probes import Vectors, time_averages, write_probes
 from pipeline.runs.recognised import count_words, test_labels
+from pipeline.runs.rows import reader_of
 from pipeline.runs.word_errors import TEXT
-from pipeline.training.loop import in_parts
+from pipeline.training.predict import in_parts
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def write_live_probes(path: Path, model: EndToEnd, examples: LiveExamples, fold:
     found, count = live_vectors(model, examples, [*train, *test]), len(train)
     if examples.ranks.is_first:
         vectors = {slot: (each[:count], each[count:]) for slot, each in found.items()}
-        write_probes(path, examples.classes, train, test, vectors)
+        write_probes(path, reader_of(examples), train, test, vectors)
 
 
 def live_vectors(

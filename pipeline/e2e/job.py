@@ -28,15 +28,17 @@ from pipeline.runs.conditions import write_conditions
 from pipeline.runs.job import (
     Job,
     JobProgress,
+    Outcome,
     ShowLine,
     parameter_count,
     repeatable,
+    training_split,
     write_history,
     write_predictions,
 )
 from pipeline.runtime.stopping import stop_requests
-from pipeline.training.fitting import TooLargeError
-from pipeline.training.loop import Fitted, NotFiniteError, fit
+from pipeline.training.fitting import NotFiniteError, TooLargeError
+from pipeline.training.loop import Fitted, fit
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,7 @@ class TuneJob:
     recognised: bool = False
 
 
-def run_tune_job(
-    tuning: TuneJob, show: ShowLine | None = None, *, every: float = 30.0
-) -> dict[str, int]:
+def run_tune_job(tuning: TuneJob, show: ShowLine | None = None, *, every: float = 30.0) -> Outcome:
     """Train, predict, export, and write the files of the job's folder.
 
     Of several processes all train and predict, and the first one writes.
@@ -73,7 +73,7 @@ def run_tune_job(
         every: Seconds between two lines within an epoch.
 
     Returns:
-        Numbers of parameters for run.json: `parameters` that are trained, with adapters, and
+        Facts for run.json; of parameters `parameters` that are trained, with adapters, and
         `parameters_total` without adapters, which are merged into the weights.
 
     Raises:
@@ -94,13 +94,15 @@ def run_tune_job(
             # exported backbones.
             save_model(job.out, model.fusion, **_construction(job, examples))
             write_history(job, fitted)
-        write_predictions(job, model, examples)
+        clipped = write_predictions(job, model, examples)
         _write_extras(tuning, model, examples)
         if ranks.is_first:
             _export(tuning, model, examples)
         ranks.wait()
     JobProgress(job, show).finish(fitted)
-    return {"parameters": trained, "parameters_total": parameter_count(model, trained=False)}
+    total = parameter_count(model, trained=False)
+    counts = {"parameters": trained, "parameters_total": total}
+    return Outcome(counts, fitted.skipped, clipped)
 
 
 def _make(tuning: TuneJob) -> tuple[EndToEnd, LiveExamples]:
@@ -109,7 +111,8 @@ def _make(tuning: TuneJob) -> tuple[EndToEnd, LiveExamples]:
     backbones = {slot: entry.build() for slot, entry in tuning.entries.items()}
     examples = dataclasses.replace(tuning.examples, backbones=backbones)
     torch.manual_seed(job.seed)
-    fusion = make_model(job.kind, job.args, examples.specs, len(job.classes), inputs=job.inputs)
+    width = job.outputs.width
+    fusion = make_model(job.kind, job.args, examples.specs, width, inputs=job.inputs)
     init = tuning.params.beginning
     if init is not None:
         warm_start(fusion, init_folder(init), job, describe_model(**_construction(job, examples)))
@@ -124,6 +127,7 @@ def _construction(job: Job, examples: LiveExamples) -> dict[str, Any]:
         "specs": examples.specs,
         "classes": job.classes,
         "inputs": job.inputs,
+        "outputs": job.outputs.to_dict(),
     }
 
 
@@ -143,7 +147,7 @@ def _fit(
                 return fit(
                     model,
                     examples,
-                    train=examples.split(job.fold, "train"),
+                    train=training_split(job, examples),
                     valid=examples.split(job.fold, "valid"),
                     params=job.params,
                     seed=job.seed,
@@ -161,7 +165,10 @@ def _write_extras(tuning: TuneJob, model: EndToEnd, examples: LiveExamples) -> N
     test = examples.split(job.fold, "test")
     conditions = live_conditions(examples, test, job.seed, recognised=tuning.recognised)
     path = job.out / "conditions.csv"
-    write_conditions(path, model, conditions, test, fusion=model.fusion, writes=first)
+    header = job.columns.conditions
+    write_conditions(
+        path, model, conditions, test, fusion=model.fusion, header=header, writes=first
+    )
     write_live_probes(job.out / "probes.csv", model, examples, job.fold)
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from features.backbone.base import Backbone, Pooled, module_of
 from features.errors import ParamsError
 from features.stream import Stream
-from pipeline.data.dialogues import UNSCORED, stack_turns
+from pipeline.data.dialogues import stack_turns
 from pipeline.e2e.tuning import Tuned, checkpoint_blocks, tune
 from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch, Prediction
@@ -143,8 +143,7 @@ class EndToEnd(FusionModel):
         """The fusion's prediction on the streams of all slots."""
         streams = self.streams(batch)
         if self.unit == "dialogue":
-            assert batch.labels is not None
-            turns = batch.labels != UNSCORED
+            turns = batch.present
             streams |= {slot: stack_turns(streams[slot], turns) for slot in self.backbones}
         prediction: Prediction = self.fusion(replace(batch, streams=streams, inputs={}))
         return prediction

@@ -85,17 +85,17 @@ def finetune_model(
     jobs = run.jobs(examples.labels, cached, device, kept=kept)  # one after the other
     recognised = asr is not None
     tuning = TuneJob(jobs[0], entries, examples, params.tuning(), corpus, recognised=recognised)
-    lines, parameters = LiveLines(), dict[str, int]()  # which are the same for all jobs
+    lines, outcomes = LiveLines(), []
     for number, job in enumerate(jobs):
         show = partial(lines.show, number) if ranks.is_first else None
-        parameters = run_tune_job(replace(tuning, job=job), show, every=lines.every)
+        outcomes.append(run_tune_job(replace(tuning, job=job), show, every=lines.every))
     if not ranks.is_first:
         return run.out
     run.write(
         examples,
         slots=slots,
         asr=asr,
-        parameters=parameters,
+        outcomes=outcomes,
         seconds=time.monotonic() - started,
         device=device,
         processes=ranks.count,
@@ -117,7 +117,7 @@ def _examples(
     if init is not None:
         check_same_splits(init_folder(init), corpus, run.labels, run.folds)
     folders = cached_slots(params, run.model, corpus)
-    cached = join(folders, run.labels, run.classes, verify=True)
+    cached = replace(join(folders, run.labels, run.classes, verify=True), targets=run.targets)
     examples = live_examples(params, run.model, cached, read_manifest(corpus), entries)
     if threads is None:
         threads = 1 if device == "cpu" else min(DECODERS, available_cores())
@@ -149,6 +149,7 @@ def tune_folder(run: Run, examples: LiveExamples, slots: Mapping[str, Any], devi
         "init": (tuning["init"] or {}).get("sha256"),
         "utterances": [(u.id, u.sha256, u.text, u.start, u.stop, u.seconds) for u in read],
         "caches": shard_checksums(examples.cached),
+        **run.facts,
         "slots": dict(slots),
         "libraries": [version(name) for name in ("transformers", "peft")],
     }

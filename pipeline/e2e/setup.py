@@ -124,7 +124,7 @@ def check_live_leaks(params: Params, model: ModelEntry, corpus: str) -> dict[str
     }
 
 
-KEYS = ("kind", "args", "specs", "classes", "inputs")  # of model.json
+KEYS = ("kind", "args", "specs", "classes", "inputs", "outputs")  # of model.json
 
 
 def warm_start(fusion: FusionModel, init: Path, job: Job, description: Mapping[str, Any]) -> None:
@@ -146,7 +146,9 @@ def warm_start(fusion: FusionModel, init: Path, job: Job, description: Mapping[s
             "expected a run with all seeds and folds of this one: train it, or set `e2e.init: null`"
         )
     found = read_description(folder)
-    for key in KEYS:  # `inputs` is left out of model.json where nothing is switched on
+    for (
+        key
+    ) in KEYS:  # `inputs` and `outputs` are left out of model.json where there is nothing to say
         before, now = found.get(key) or {}, description.get(key) or {}
         if before != now:
             raise ParamsError(

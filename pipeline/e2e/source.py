@@ -15,6 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
+from torch import Tensor
+
 from features.backbone.base import Backbone, Inputs, notices, padded_seconds
 from features.corpus.manifest import Label
 from features.corpus.utterance import Utterance
@@ -24,7 +27,8 @@ from features.process.terminal import progress
 from features.stream import StreamSpec
 from pipeline.data.examples import Examples
 from pipeline.data.source import T, even_sizes
-from pipeline.model.batch import Batch
+from pipeline.data.targets import TargetReader
+from pipeline.model.batch import UNSCORED, Batch, Targets
 from pipeline.training.fitting import FillerBatch
 from pipeline.training.ranks import ALONE, Ranks
 
@@ -65,6 +69,11 @@ class LiveExamples:
         return self.cached.classes
 
     @property
+    def targets(self) -> TargetReader | None:
+        """What a model learns; None: one class an utterance."""
+        return self.cached.targets
+
+    @property
     def dropped(self) -> Mapping[str, Mapping[str, str]]:
         """Reasons by id and slot, of utterances that a slot cannot use."""
         return self.cached.dropped
@@ -93,11 +102,13 @@ class LiveExamples:
 
     def batch(self, labels: Sequence[Label]) -> Batch:
         """This process's share of some utterances: inputs of backbones, and cached streams."""
-        return self._shared(self.cached.batch, labels)
+        whole = None if self.targets is None else self.targets.read(labels)
+        return self._shared(self.cached.batch, labels, whole)
 
     def dialogue_batch(self, dialogues: Sequence[Sequence[Label]]) -> Batch:
         """The same of some dialogues; backbones get their turns one after the other."""
-        return self._shared(self.cached.dialogue_batch, dialogues)
+        whole = None if self.targets is None else self.targets.read_dialogues(dialogues)
+        return self._shared(self.cached.dialogue_batch, dialogues, whole)
 
     def length(self, label: Label) -> float:
         """Seconds of an utterance, or of the window that it is padded to.
@@ -193,12 +204,27 @@ class LiveExamples:
                 reasons[slot] = error.reason
         return reasons
 
-    def _shared(self, make: Callable[[Sequence[T]], Batch], rows: Sequence[T]) -> Batch:
+    def _shared(
+        self, make: Callable[[Sequence[T]], Batch], rows: Sequence[T], whole: Targets | None
+    ) -> Batch:
         """This process's share of some rows; if it is empty, the first row as a filler."""
         own = self.ranks.share(rows)
         batch = self._live(make(own or rows[:1]))
+        if whole is not None and self.ranks.count > 1:
+            batch = dataclasses.replace(batch, targets=self._share_of(whole, batch.present, own))
         # Each process must take part in every step, also one without a row.
         return batch if own else FillerBatch(**vars(batch))
+
+    def _share_of(self, whole: Targets, present: Tensor, own: Sequence[object]) -> Targets:
+        """Targets of this process's rows, as a part of those of all; of a filler, none of them."""
+        ranks = self.ranks
+        share = whole[slice(ranks.number, None, ranks.count) if own else slice(1)]
+        # The longest dialogue may be another process's.
+        share = share if present.ndim == 1 else share[:, : present.shape[1]]
+        if own:
+            return share
+        assert share.whole is not None
+        return share.part_of(share.whole, torch.full(present.shape, UNSCORED))
 
     def _live(self, batch: Batch) -> Batch:
         inputs = {slot: self._inputs(slot, batch.ids) for slot in self.backbones}

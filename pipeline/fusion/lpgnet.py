@@ -153,26 +153,32 @@ class LPGNet(FusionModel):
     def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
         """gamma_1 L_task + gamma_2 sum L_CE + gamma_3 sum L_KL: equations 17-22.
 
-        Turns whose label is -1 (padding) are left out of every term. With `level: frame` labels may
-        also be shares `[B, K]` (mixup).
+        Turns that are padding are left out of every term.
         """
-        assert batch.labels is not None
-        labels = batch.labels.flatten() if self.unit == "dialogue" else batch.labels
-        # Labels that are shares belong to utterances, which are never padding.
-        scored = (
-            labels >= 0 if labels.ndim == 1 else torch.ones_like(labels[:, 0], dtype=torch.bool)
-        )
-        labels = labels[scored]
         task, ce, kl = self.gammas
-        # [B, N, K] or [B, K] to rows [R, K] that are scored.
-        fused = prediction.logits.flatten(0, -2)[scored]
+        fused, truth = batch.scored(prediction.logits)
         teacher = fused.detach() if self.detach_teacher else fused
-        total: Tensor = task * self.criterion(fused, labels)  # equation 17
+        total: Tensor = task * self.criterion(fused, truth)  # equation 17
         for logits in prediction.extras.values():
-            student = logits.flatten(0, -2)[scored]
-            total = total + ce * self.criterion(student, labels)  # equation 20
-            total = total + kl * distillation(teacher, student, self.tau)  # equation 21
+            student, _ = batch.scored(logits)
+            total = total + ce * self.criterion(student, truth)  # equation 20
+            total = total + kl * self._distilled(teacher, student)  # equation 21
         return total  # equation 22
+
+    def _distilled(self, teacher: Tensor, student: Tensor) -> Tensor:
+        """Equation 21, for classes; for attributes the mean squared difference (our own)."""
+        outputs = self.criterion.outputs
+        if outputs is None:
+            return distillation(teacher, student, self.tau)
+        terms = []
+        if outputs.classes:
+            of_classes = outputs.of_classes
+            terms.append(distillation(of_classes(teacher), of_classes(student), self.tau))
+        if outputs.attributes:
+            # A softmax over attributes would make each a share of the others.
+            of_attributes = outputs.of_attributes
+            terms.append(F.mse_loss(of_attributes(student.float()), of_attributes(teacher.float())))
+        return torch.stack(terms).sum()
 
     def encode(self, slot: str, stream: Stream) -> Stream:
         """H_m `[B, N, D]`: a convolution of kernel 1 without bias, equations 1 and 2."""

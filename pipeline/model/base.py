@@ -22,17 +22,17 @@ class FusionModel(nn.Module):
     """Base of the fusion models: `model(batch) -> Prediction` and `model.loss(prediction, batch)`.
 
     The loss belongs to the model, so that one with auxiliary losses needs no special case in the
-    training loop. Constructors take `specs` (streams by slot), `classes` (number of classes), and
-    keywords, which are the `args` of the model's entry in params.yaml.
+    training loop. Constructors take `specs` (streams by slot), `classes` (number of outputs: of
+    classes, and of attributes and genders if they are learnt), and keywords, which are the `args`
+    of the model's entry in params.yaml.
 
     Attributes:
         unit: Kind of the rows of a batch.
         frames_max: Frames of an utterance that are used, from the first; None: all.
         scales_loss: Whether the loss is scaled before the backward pass, because gradients would
             vanish in float16.
-        criterion: `criterion(logits [N, K], labels)`, a scalar mean; labels are `[N]` classes, or
-            `[N, K]` shares where mixup made them. Training sets it from its protocol; it holds
-            nothing that is saved.
+        criterion: `criterion(outputs [R, O], truth)`, a scalar mean; both are those of
+            `Batch.scored`. Training sets it from its protocol; it holds nothing that is saved.
     """
 
     unit: Unit = "utterance"
@@ -49,8 +49,7 @@ class FusionModel(nn.Module):
 
     def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
         """The criterion's mean over the batch."""
-        assert batch.labels is not None
-        loss: Tensor = self.criterion(prediction.logits, batch.labels)
+        loss: Tensor = self.criterion(*batch.scored(prediction.logits))
         return loss
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:  # noqa: ARG002  not needed here

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from features.arguments import in_lines, problems
+from features.arguments import Record, in_lines, problems
 from features.errors import CheckpointError
 from features.files.reading import check_regular
 from features.files.records import read_record, write_json
@@ -20,6 +20,7 @@ from features.settings.plugins import load
 from features.stream import StreamSpec
 from pipeline.model.base import FusionModel
 from pipeline.model.inputs import InputLayers, InputSettings, PreparedFusion
+from pipeline.model.outputs import Link, Outputs
 
 FORMAT = "heronry-model"
 VERSION = 1
@@ -40,7 +41,7 @@ def make_model(
         kind: Module of the model in `pipeline.fusion`.
         args: Keywords of its constructor.
         specs: Streams by slot, as the caches hold them.
-        classes: Number of classes K.
+        classes: Width of its last layer: number of classes K, or of all outputs O.
         inputs: Settings of the layers before the model (`pipeline.model.inputs`); None: no layers.
 
     Raises:
@@ -58,8 +59,9 @@ def describe_model(
     specs: Mapping[str, StreamSpec],
     classes: Sequence[str],
     inputs: Mapping[str, Any] | None = None,
+    outputs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Content of `model.json`: the arguments of `make_model`, and names of classes."""
+    """Content of `model.json`: arguments of `make_model`, names of classes, `Outputs.to_dict`."""
     description = {
         "format": FORMAT,
         "version": VERSION,
@@ -68,13 +70,15 @@ def describe_model(
         "specs": {slot: spec.to_dict() for slot, spec in specs.items()},
         "classes": list(classes),
     }
+    if outputs:
+        description["outputs"] = dict(outputs)
     switched_on = InputSettings.of(inputs).to_dict()
     if switched_on:
         description["inputs"] = switched_on
     return description
 
 
-def save_model(
+def save_model(  # noqa: PLR0913  they are the fields of a file
     folder: Path,
     model: FusionModel,
     *,
@@ -83,15 +87,28 @@ def save_model(
     specs: Mapping[str, StreamSpec],
     classes: Sequence[str],
     inputs: Mapping[str, Any] | None = None,
+    outputs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `model.safetensors` and `model.json`, given the arguments of `make_model`."""
+    """Write `model.safetensors` and `model.json`, given the arguments of `describe_model`."""
     folder.mkdir(parents=True, exist_ok=True)
     # safetensors refuses tensors that are not contiguous.
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
     follow_umask(folder / "model.safetensors")
-    description = describe_model(kind=kind, args=args, specs=specs, classes=classes, inputs=inputs)
+    description = describe_model(
+        kind=kind, args=args, specs=specs, classes=classes, inputs=inputs, outputs=outputs
+    )
     write_json(folder / "model.json", description)
+
+
+@dataclass(frozen=True)
+class OutputsDescription(Record):
+    """Field `outputs` of model.json: of `pipeline.model.outputs.Outputs` what is not classes."""
+
+    attributes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    genders: Sequence[str] = ()
+    link: Link = "identity"
+    binary: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +122,7 @@ class Description:
     specs: Mapping[str, Mapping[str, Any]]
     classes: Sequence[str]
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: OutputsDescription | None = None
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -117,8 +135,13 @@ def read_description(folder: Path) -> dict[str, Any]:
     return read_record(folder / "model.json", Description, "train again", CheckpointError)
 
 
+def outputs_of(description: Mapping[str, Any]) -> Outputs:
+    """Columns of the output of the model that model.json describes."""
+    return Outputs.of(description["classes"], description.get("outputs"))
+
+
 def load_model(folder: Path) -> tuple[FusionModel, list[str]]:
-    """Load a model in eval mode, and its class names.
+    """Load a model in eval mode, and its class names (`outputs_of` names all of its outputs).
 
     Raises:
         CheckpointError: If the files are missing, foreign or do not fit each other.
@@ -136,7 +159,7 @@ def load_model(folder: Path) -> tuple[FusionModel, list[str]]:
                 description["kind"],
                 args,
                 specs,
-                len(description["classes"]),
+                outputs_of(description).width,
                 inputs=description.get("inputs"),
             )
     except (TypeError, ValueError, RuntimeError) as error:  # of the model's own constructor

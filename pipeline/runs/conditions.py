@@ -31,8 +31,9 @@ from pipeline.data.source import ExampleSource
 from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch
 from pipeline.runs.layout import CONDITIONS
+from pipeline.runs.rows import named, reader_of, short_cells
 from pipeline.runs.word_errors import TEXT
-from pipeline.training.loop import evaluate
+from pipeline.training.predict import evaluate
 
 
 class Condition(NamedTuple):
@@ -124,26 +125,32 @@ def write_conditions(
     test: Sequence[Label],
     *,
     fusion: FusionModel | None = None,
+    header: Sequence[str] = CONDITIONS,
     writes: bool = True,
 ) -> None:
     """Predict the test split under conditions, and write conditions.csv.
 
     Args:
-        path: The file, with the columns `pipeline.runs.layout.CONDITIONS`.
+        path: The file, with the columns `pipeline.runs.layout.Columns.conditions`.
         model: The trained model.
         conditions: Conditions with their examples.
         test: Labels of the test split.
         fusion: The part of the model that gets the features of all slots; None: the model itself.
+        header: Columns of the file.
         writes: Whether this process writes; of several that share the rows, all predict.
     """
     rows: list[list[str]] = []
     for condition, examples in conditions:
         with _zeroed(fusion or model, condition.without):
-            guesses = evaluate(model, examples, test).probabilities.argmax(1)
-        for label, guess in zip(test, guesses.tolist(), strict=True):
-            rows.append([label.id, condition.name, label.class_name, examples.classes[guess]])
+            found = evaluate(model, examples, test)
+        reader = reader_of(examples)
+        classes = reader.outputs.classes
+        more = [[]] * len(test) if examples.targets is None else short_cells(reader, found)
+        for label, row, written in zip(test, found.probabilities, more, strict=True):
+            truth = (label.label or "") if classes else ""
+            rows.append([label.id, condition.name, truth, named(classes, row), *written])
     if writes:
-        write_csv(path, CONDITIONS, rows)
+        write_csv(path, header, rows)
 
 
 @contextlib.contextmanager

@@ -38,16 +38,45 @@ class AsrHead(Record):
 
 
 @dataclass(frozen=True)
+class TargetsHead(Record):
+    """What a run learns, in run.json, where that is more than classes.
+
+    Attributes:
+        tasks: Its targets: classes, votes, attributes, gender.
+        attributes: Lowest and highest value on the corpus's scale by attribute.
+        genders: Genders that are predicted.
+        losses: Name of the loss by target.
+        weights: Factor of the loss by target, if `weighting` is `fixed`.
+        weighting: Whether factors were fixed, or trained.
+        estimator: How training values were made of what each rater said.
+        lacking: Utterances of the corpus that have no target and were left out.
+        skipped_batches: Training batches, of all jobs, that had nothing to learn from.
+        clipped: Predictions by attribute, of all jobs, that were clipped to the scale.
+    """
+
+    tasks: Annotated[Sequence[str], MinLen(1)]
+    attributes: Mapping[str, tuple[float, float]]
+    genders: Sequence[str]
+    losses: Mapping[str, str]
+    weights: Mapping[str, float]
+    weighting: str = "fixed"
+    estimator: str = "mean"
+    lacking: Amount = 0
+    skipped_batches: Amount = 0
+    clipped: Mapping[str, Amount] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RunHead:
     """The fields of run.json; runs of older releases may lack those that have a default."""
 
     format: Literal["heronry-run"]
-    version: Literal[1]
+    version: Literal[1, 2]
     regime: Literal["cached", "e2e"]
     corpus: str
     fusion: str
     kind: str
-    classes: Annotated[Sequence[Name], MinLen(2)]
+    classes: Sequence[Name]
     slots: Mapping[str, SlotHead | None]
     seeds: Annotated[Sequence[int], MinLen(1)]
     folds: Count
@@ -66,6 +95,7 @@ class RunHead:
     parameters_total: int = 0
     processes: int = 1
     files: Mapping[str, str] = field(default_factory=dict)
+    targets: TargetsHead | None = None
 
 
 def read_head(run: Path) -> dict[str, Any]:
@@ -80,4 +110,16 @@ def read_head(run: Path) -> dict[str, Any]:
     for name in ("classes", "seeds"):
         if len(set(head[name])) < len(head[name]):
             raise RunError(f"{path}: {name}: given {head[name]}; expected each once: {AGAIN}")
+    targets = head.get("targets")
+    if (targets is None) != (head["version"] == 1):
+        raise RunError(
+            f"{path}: version {head['version']} with{'out' if targets is None else ''} targets; "
+            f"expected version 2 with them, or 1 without: {AGAIN}"
+        )
+    without = targets is not None and not {"classes", "votes"} & set(targets["tasks"])
+    if without != (not head["classes"]) or len(head["classes"]) == 1:
+        raise RunError(
+            f"{path}: classes: given {head['classes']}; expected two or more, or none of a run "
+            f"that learns no classes: {AGAIN}"
+        )
     return head

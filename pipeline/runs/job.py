@@ -7,27 +7,34 @@ the same bytes alone and side by side with others.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
-from features.corpus.manifest import Label
+from features.corpus.manifest import UNLABELLED, Label
 from features.files.csv_text import write_csv
 from features.process.devices import entered, full_float32
 from pipeline.data.source import ExampleSource
-from pipeline.metrics.classes import MONITORS
+from pipeline.data.targets import TargetReader
 from pipeline.model.base import FusionModel
-from pipeline.params.training import TrainParams
-from pipeline.runs.layout import HISTORY, PREDICTIONS, SCORED
+from pipeline.model.outputs import Outputs
+from pipeline.params.training import TrainParams, monitors_of
+from pipeline.runs.estimates import estimated
+from pipeline.runs.layout import SCORED, Columns
+from pipeline.runs.rows import cells, columns_of, named, predicted_cells, reader_of
 from pipeline.runtime.checkpoints import Checkpoints
 from pipeline.tracking import Tracked, Trackers
-from pipeline.training.loop import Fitted, evaluate
+from pipeline.training.loop import Fitted
+from pipeline.training.predict import evaluate, predict
 from pipeline.training.ranks import ranks_of
+from pipeline.training.scores import Scored, decoded
 from pipeline.training.state import Epoch, Progress, Training
 
 
@@ -60,6 +67,8 @@ class Job:
             (`pipeline.cached.resident`).
         asr: Cache folder of recognised words to test on (`pipeline.runs.recognised`); None: none.
         tracked: What experiment trackers show of it; None: nothing.
+        targets: What the model learns; None: one class an utterance.
+        ratings: Folder of what each rater said, where training values are estimated from it.
     """
 
     title: str
@@ -78,6 +87,35 @@ class Job:
     resident: float = 0.0
     asr: Path | None = None
     tracked: Tracked | None = None
+    targets: TargetReader | None = None
+    ratings: Path | None = None
+
+    @property
+    def outputs(self) -> Outputs:
+        """Columns of the model's output."""
+        return Outputs(tuple(self.classes)) if self.targets is None else self.targets.outputs
+
+    @property
+    def columns(self) -> Columns:
+        """Columns of its files."""
+        if self.targets is None:
+            return Columns(("classes",), tuple(self.classes))
+        return columns_of(self.targets)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job says of itself for run.json.
+
+    Attributes:
+        parameters: Numbers of the model's parameters, by key.
+        skipped: Batches that had nothing to learn from.
+        clipped: Predictions by attribute that were clipped to the scale.
+    """
+
+    parameters: Mapping[str, int]
+    skipped: int = 0
+    clipped: Mapping[str, int] = field(default_factory=dict)
 
 
 class JobProgress(Progress):
@@ -180,29 +218,69 @@ def parameter_count(model: nn.Module, *, trained: bool) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained)
 
 
+def training_split(job: Job, examples: ExampleSource) -> list[Label]:
+    """Labels that a job is trained on, their attributes estimated as the protocol says."""
+    train = examples.split(job.fold, "train")
+    if job.targets is None or job.ratings is None:
+        return train
+    return estimated(train, job.targets, job.params.estimator, job.ratings)
+
+
 def write_history(job: Job, fitted: Fitted) -> None:
     """Write `history.csv` of a job."""
-    rows = []
+    columns, rows = job.columns, []
+    metrics = monitors_of(columns.tasks, columns.attributes)
     for epoch in fitted.history:
-        losses = [f"{value:.9g}" for value in (epoch.lr, epoch.train_loss, epoch.valid_loss)]
-        scores = [f"{epoch.scores[name]:.9g}" for name in MONITORS]
+        losses = cells([epoch.lr, epoch.train_loss, epoch.valid_loss])
+        if not columns.classes_alone:
+            for task in columns.tasks:
+                held = (epoch.train_tasks, epoch.valid_tasks)
+                losses += cells(each.get(task, math.nan) for each in held)
+        scores = cells(epoch.scores[name] for name in metrics)
         kept = int(epoch.epoch == fitted.best)
         rows.append([job.seed, job.fold, epoch.epoch, *losses, *scores, kept])
-    write_csv(job.out / "history.csv", HISTORY, rows)
+    write_csv(job.out / "history.csv", columns.history, rows)
 
 
-def write_predictions(job: Job, model: FusionModel, examples: ExampleSource) -> None:
+def write_predictions(job: Job, model: FusionModel, examples: ExampleSource) -> dict[str, int]:
     """Write `predictions.csv` of a job: its validation and test split.
 
-    Of several processes all compute them, and the first one writes.
+    Utterances of the split `unlabelled`, if there are any, go to `unlabelled.csv`, in which all
+    truth is empty. Of several processes all compute them, and the first one writes.
+
+    Returns:
+        Number of predictions in predictions.csv by attribute that were clipped to the scale.
     """
+    reader = reader_of(examples)
     rows: list[list[object]] = []
+    clipped = np.zeros(len(reader.outputs.attributes), np.int64)
     for split in SCORED:
         labels = examples.split(job.fold, split)
-        for label, row in zip(labels, evaluate(model, examples, labels).probabilities, strict=True):
-            facts = [label.id, label.speaker, label.dialogue or "", split, job.fold, job.seed]
-            prediction = job.classes[int(row.argmax())]
-            rows.append([*facts, label.class_name, prediction, *(f"{p:.9g}" for p in row)])
+        found = evaluate(model, examples, labels)
+        clipped += found.clipped if len(clipped) else 0
+        rows += _rows(job, reader, split, labels, found)
+    unlabelled = [each for each in examples.labels if each.splits[job.fold] == UNLABELLED]
+    others: list[list[object]] = []
+    if unlabelled:
+        found = decoded(reader, predict(model, examples, unlabelled))
+        others = _rows(job, reader, UNLABELLED, unlabelled, found)
     if ranks_of(examples).is_first:
-        header = [*PREDICTIONS, *(f"p_{name}" for name in job.classes)]
+        header = columns_of(reader).predictions
         write_csv(job.out / "predictions.csv", header, rows)
+        if others:
+            write_csv(job.out / "unlabelled.csv", header, others)
+    return dict(zip(reader.outputs.attributes, clipped.tolist(), strict=True))
+
+
+def _rows(
+    job: Job, reader: TargetReader, split: str, labels: Sequence[Label], found: Scored
+) -> list[list[object]]:
+    classes = reader.outputs.classes
+    rows: list[list[object]] = []
+    for number, (label, more) in enumerate(
+        zip(labels, predicted_cells(reader, labels, found), strict=True)
+    ):
+        facts = [label.id, label.speaker, label.dialogue or "", split, job.fold, job.seed]
+        truth = (label.label or "") if classes else ""
+        rows.append([*facts, truth, named(classes, found.probabilities[number]), *more])
+    return rows

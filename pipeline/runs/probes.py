@@ -3,8 +3,11 @@
 A probe is a multinomial logistic regression on standardised vectors, one an utterance: the mean
 over time of real-valued streams, the share of frames in each bin of others. It is trained on the
 training split, and its strength of regularisation (C = 1, the library's default) is not tuned, so
-nothing is selected on any split. It has no seed: there is one for each fold. After end-to-end
-training it reads the features of the tuned backbones (`pipeline.e2e.extras`), which differ by seed.
+nothing is selected on any split. Of votes it is trained on each utterance once for every class that
+a rater chose, weighted by their share; of attributes it is a ridge regression (alpha 1, likewise
+not tuned), whose predictions shrink towards the mean. It has no seed: there is one for each fold.
+After end-to-end training it reads the features of the tuned backbones (`pipeline.e2e.extras`),
+which differ by seed.
 
 Shapes: N utterances, D width, K classes.
 """
@@ -19,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -27,7 +30,10 @@ from features.corpus.manifest import Label
 from features.files.csv_text import write_csv
 from features.stream import Stream, StreamSpec
 from pipeline.data.examples import Examples
-from pipeline.runs.layout import PROBES
+from pipeline.data.targets import TargetReader, known_values
+from pipeline.model.outputs import Outputs
+from pipeline.runs.rows import columns_of, named, short_cells
+from pipeline.training.scores import Scored
 
 ITERATIONS = 200  # of the fit; if it has not converged by then, the last iterate is taken
 _CHUNK = 64  # utterances read at once
@@ -36,7 +42,7 @@ Vectors = NDArray[np.float64]
 
 def write_probes(
     path: Path,
-    classes: Sequence[str],
+    reader: TargetReader,
     train: Sequence[Label],
     test: Sequence[Label],
     vectors: Mapping[str, tuple[Vectors, Vectors]],
@@ -44,27 +50,69 @@ def write_probes(
     """Fit a probe on each slot of a fold, and write its test predictions.
 
     Args:
-        path: probes.csv, with the columns `pipeline.runs.layout.PROBES` and `p_<class>`.
-        classes: Class names.
+        path: probes.csv, with the columns `pipeline.runs.layout.Columns.probes`.
+        reader: What a probe is to predict.
         train: Training split.
         test: Test split.
         vectors: By slot: vectors `[M, D]` of the training split, and `[N, D]` of the test split.
     """
-    targets = [label.class_name for label in train]
-    rows = [
-        [label.id, slot, label.class_name, classes[int(row.argmax())], *(f"{p:.9g}" for p in row)]
-        for slot, (fitted, tested) in vectors.items()
-        for label, row in zip(test, fit_probe(fitted, tested, targets, classes), strict=True)
-    ]
-    write_csv(path, [*PROBES, *(f"p_{name}" for name in classes)], rows)
+    classes = reader.outputs.classes
+    rows = []
+    for slot, (fitted, tested) in vectors.items():
+        found = Scored(
+            _probabilities(reader, train, fitted, tested),
+            values=_values(reader.outputs, train, fitted, tested),
+        )
+        for label, row, more in zip(
+            test, found.probabilities, short_cells(reader, found), strict=True
+        ):
+            truth = (label.label or "") if classes else ""
+            rows.append([label.id, slot, truth, named(classes, row), *more])
+    write_csv(path, columns_of(reader).probes, rows)
+
+
+def _probabilities(
+    reader: TargetReader, train: Sequence[Label], fitted: Vectors, tested: Vectors
+) -> Vectors:
+    """Probabilities `[N, K]` of a probe on classes, or else on votes."""
+    classes = reader.outputs.classes
+    if "classes" in reader.tasks:
+        known = [row for row, label in enumerate(train) if label.label is not None]
+        targets = [train[row].class_name for row in known]
+        return fit_probe(fitted[known], tested, targets, classes)
+    if "votes" not in reader.tasks:
+        return np.zeros((len(tested), 0))
+    shares = reader.votes(train)
+    voted = ~np.isnan(shares).any(1)
+    # Each row once for every class that has votes, weighted by their share.
+    rows, numbers = np.nonzero(shares[voted])
+    targets = [classes[number] for number in numbers.tolist()]
+    weights = shares[voted][rows, numbers]
+    return fit_probe(fitted[voted][rows], tested, targets, classes, weights)
+
+
+def _values(outputs: Outputs, train: Sequence[Label], fitted: Vectors, tested: Vectors) -> Vectors:
+    """Attributes `[N, A]` of ridge regressions, clipped to their scales."""
+    truth = known_values(train, outputs.attributes)
+    columns = [np.zeros((len(tested), 0))]
+    for number in range(truth.shape[1]):
+        known = ~np.isnan(truth[:, number])
+        model = make_pipeline(StandardScaler(), Ridge(alpha=1.0))
+        model.fit(fitted[known], truth[known, number])
+        columns.append(model.predict(tested)[:, None])
+    return np.clip(np.concatenate(columns, axis=1), outputs.low, outputs.high)
 
 
 def fit_probe(
-    train: Vectors, test: Vectors, targets: Sequence[str], classes: Sequence[str]
+    train: Vectors,
+    test: Vectors,
+    targets: Sequence[str],
+    classes: Sequence[str],
+    weights: Vectors | None = None,
 ) -> NDArray[np.float64]:
     """Fit a probe to vectors `[M, D]` and their labels; its probabilities `[N, K]` for others.
 
-    A class without training utterances gets 0.
+    A class without training utterances gets 0. `weights` `[M]` are those of the rows.
     """
     result = np.zeros((len(test), len(classes)))
     if len(set(targets)) == 1:  # a regression needs two classes
@@ -73,11 +121,18 @@ def fit_probe(
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(train, targets)
+        model.fit(train, targets, **_weighted(weights))
     # The classes of the training split alone, in sorted order.
     columns = [classes.index(name) for name in model.classes_]
     result[:, columns] = model.predict_proba(test)
     return result
+
+
+def _weighted(weights: Vectors | None) -> dict[str, Vectors]:
+    """Keywords that weight the rows of the regression, and of the scaler before it."""
+    if weights is None:
+        return {}
+    return {f"{step}__sample_weight": weights for step in ("standardscaler", "logisticregression")}
 
 
 @torch.inference_mode()

@@ -14,19 +14,24 @@ from typing import Any, Literal
 from features.corpus.label_checks import class_lines, lacking_classes, lacking_lines, named
 from features.corpus.labels_folder import read_labelled
 from features.corpus.manifest import Label
+from features.corpus.ratings import RATINGS
 from features.corpus.split_counts import count_classes
 from features.errors import CacheError
+from features.files.reading import file_sha256
 from features.files.reasons import reasons_line
 from features.files.records import write_json
 from features.files.writing import remove_folder
 from features.stream import StreamSpec
 from pipeline.data.left_out import encode, summary
 from pipeline.data.source import ExampleSource
+from pipeline.data.targets import TargetReader
 from pipeline.model.inputs import InputSettings
+from pipeline.model.outputs import Outputs
 from pipeline.params.file import ModelEntry, Params
 from pipeline.params.slot_reads import warn_odd_slots
-from pipeline.runs.job import Job
-from pipeline.runs.layout import FORMAT, VERSION, digests
+from pipeline.runs.job import Job, Outcome
+from pipeline.runs.layout import FORMAT, TARGETS_VERSION, VERSION, digests
+from pipeline.runs.targets import check_splits, reader_for, usable
 from pipeline.runtime.environment import environment
 from pipeline.tracking import Tracked
 
@@ -55,6 +60,8 @@ class Run:
         classes: Class names.
         folds: Number of folds of the corpus's protocol.
         warnings: Warnings for run.json.
+        targets: What the model learns; None: one class an utterance.
+        lacking: Number of the corpus's utterances that have none of it, and are left out.
         writes: Whether this process reports and writes; of several that train together, the first.
     """
 
@@ -67,6 +74,8 @@ class Run:
     folds: int
     warnings: Mapping[str, list[str]]
     writes: bool
+    targets: TargetReader | None = None
+    lacking: int = 0
 
     @classmethod
     def open(
@@ -84,13 +93,47 @@ class Run:
             # First of all, so that a run that fails leaves no results of an earlier one.
             remove_folder(Path("runs", regime, corpus, model.name))
         card, labels = read_labelled(Path("data", corpus, "labels"))
-        classes, folds = card["classes"], int(card["folds"])
-        return cls(params, model, corpus, regime, labels, classes, folds, warnings, writes)
+        targets = reader_for(params.training(model), card, labels, corpus)
+        used = usable(labels, targets)
+        return cls(
+            params,
+            model,
+            corpus,
+            regime,
+            used,
+            card["classes"] if targets is None else targets.outputs.classes,
+            int(card["folds"]),
+            warnings,
+            writes,
+            targets,
+            len(labels) - len(used),
+        )
 
     @property
     def out(self) -> Path:
         """The run folder."""
         return Path("runs", self.regime, self.corpus, self.model.name)
+
+    @property
+    def outputs(self) -> Outputs:
+        """Columns of the model's output."""
+        return Outputs(tuple(self.classes)) if self.targets is None else self.targets.outputs
+
+    @property
+    def ratings(self) -> Path | None:
+        """What each rater said, where training values are estimated from it."""
+        estimates = self.params.training(self.model).estimator != "mean"
+        learnt = self.targets is not None and self.targets.outputs.attributes
+        return Path("data", self.corpus, "ratings") if learnt and estimates else None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What of the targets decides numbers beside labels and protocol."""
+        scales = self.outputs.to_dict()
+        facts: dict[str, Any] = {"outputs": scales} if scales else {}
+        if self.ratings is not None:
+            facts["ratings"] = file_sha256(self.ratings / RATINGS)
+        return facts
 
     @property
     def title(self) -> str:
@@ -102,9 +145,13 @@ class Run:
 
         Raises:
             CacheError: If a training, validation or test split is empty.
+            ParamsError: If one holds too little of what is learnt.
         """
         title = f"{self.title} on {self.corpus}"
         if self.writes:
+            if self.lacking:
+                what = "class" if self.targets is None else f"of {list(self.targets.tasks)}"
+                sys.stderr.write(f"{title}: {self.lacking} utterances have no {what}, left out\n")
             report_dropped(title, examples, len(self.labels))
         if not examples.labels:
             raise CacheError(
@@ -115,6 +162,8 @@ class Run:
             for split in ("train", "valid", "test"):
                 # Called for its error.
                 examples.split(fold, split)
+        if self.targets is not None:
+            check_splits(self.targets, self.params.training(self.model), examples, self.folds)
         if self.writes:
             report_labels(title, examples)
 
@@ -137,6 +186,8 @@ class Run:
                 device=device,
                 inputs=InputSettings.of(self.model.inputs).to_dict(),
                 tracked=self._tracked(f"seed_{seed}/fold_{fold}"),
+                targets=self.targets,
+                ratings=self.ratings,
                 **settings,
             )
             for seed in self.params.seeds_of(self.model)
@@ -185,7 +236,7 @@ class Run:
         *,
         slots: Mapping[str, Any],
         asr: Mapping[str, Any] | None,
-        parameters: Mapping[str, int],
+        outcomes: Sequence[Outcome],
         seconds: float,
         device: str,
         processes: int = 1,
@@ -196,7 +247,7 @@ class Run:
             examples: Data that the models were trained and tested on.
             slots: Result of `slots`.
             asr: Facts about the test on recognised words; None: there was none.
-            parameters: Numbers of the model's parameters, by key.
+            outcomes: What each job says of itself.
             seconds: Time that all jobs took.
             device: Where they were computed.
             processes: Number of processes that trained each model together.
@@ -205,29 +256,61 @@ class Run:
         inputs = InputSettings.of(self.model.inputs).to_dict()
         record: dict[str, Any] = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": VERSION if self.targets is None else TARGETS_VERSION,
             "regime": self.regime,
             "fusion": self.model.name,
             "kind": self.model.kind,
-            "classes": self.classes,
+            "classes": list(self.classes),
             "seeds": self.params.seeds_of(self.model),
             "folds": self.folds,
             "args": dict(self.model.args),
-            "train": vars(self.params.training(self.model)),
+            "train": self.params.training(self.model).to_dict(),
             "utterances": len(examples.labels),
             "dropped": {id: encode(reasons) for id, reasons in examples.dropped.items()},
         }
         # Fields that would say nothing are left out, as releases before they existed did.
         record |= {"noticed": noticed} if noticed else {}
         record |= {"inputs": inputs} if inputs else {}
+        record |= {} if self.targets is None else {"targets": self._targets(outcomes)}
         record |= {"e2e": vars(self.params.tuning())} if self.regime == "e2e" else {}
         record |= {"corpus": self.corpus, "slots": slots}
         record |= {"asr": asr} if asr else {}
         record |= self.warnings
-        record |= {**parameters, "train_seconds": round(seconds, 1)}
+        # The same for all jobs.
+        record |= {**outcomes[0].parameters, "train_seconds": round(seconds, 1)}
         record |= {"processes": processes} if processes > 1 else {}
         record |= {"environment": environment(device), "files": digests(self.out)}
         write_json(self.out / "run.json", record)
+
+    def _targets(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """Field `targets` of run.json: `pipeline.runs.head.TargetsHead`."""
+        assert self.targets is not None
+        params, outputs, tasks = (
+            self.params.training(self.model),
+            self.targets.outputs,
+            self.targets.tasks,
+        )
+        losses = {
+            "classes": params.loss,
+            "votes": params.vote_loss,
+            "attributes": params.attribute_loss,
+            "gender": "ce",
+        }
+        clipped = {
+            name: sum(outcome.clipped[name] for outcome in outcomes) for name in outputs.attributes
+        }
+        return {
+            "tasks": list(tasks),
+            "attributes": {name: list(outputs.scales[name]) for name in outputs.attributes},
+            "genders": list(outputs.genders),
+            "losses": {task: losses[task] for task in tasks},
+            "weights": {task: params.weight(task) for task in tasks},
+            "weighting": params.weighting,
+            "estimator": params.estimator,
+            "lacking": self.lacking,
+            "skipped_batches": sum(outcome.skipped for outcome in outcomes),
+            "clipped": clipped,
+        }
 
 
 def report_dropped(title: str, examples: ExampleSource, utterances: int) -> None:
@@ -245,7 +328,14 @@ def report_labels(title: str, examples: ExampleSource) -> None:
 
     The labels are those that are used: without what was left out, a split may lack a class.
     """
-    labels = examples.labels
+    labels = [label for label in examples.labels if label.label is not None]
+    targets = examples.targets
+    if targets is not None:
+        names = [*targets.outputs.attributes]
+        about = f", attributes {named(names)}" if names else ""
+        sys.stderr.write(f"{title}: learns {' and '.join(targets.tasks)}{about}\n")
+    if not examples.classes:
+        return
     counts = count_classes(labels, [label.splits for label in labels], examples.classes)
     warnings = [*class_lines(counts), *lacking_lines(lacking_classes(counts))]
     lines = [f"{title}: {len(examples.classes)} classes, {named(examples.classes)}"]

@@ -33,7 +33,7 @@ from features.files.reading import check_regular
 from features.files.writing import follow_umask, replacing
 from features.process.devices import GENERATORS, generator_states, set_generators
 from pipeline.runtime.resume import NAME
-from pipeline.training.loop import device_of
+from pipeline.training.predict import device_of
 from pipeline.training.state import CurrentEpoch, Epoch, Training, load_trainable, trainable_state
 
 SAVE_SECONDS = 5.0  # between two checkpoints: a shorter training is repeated as fast as resumed

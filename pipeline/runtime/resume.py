@@ -36,6 +36,7 @@ PROJECT = Path(__file__).parents[2]
 # Sources that decide the numbers of every training: those of stages/*/dvc.yaml.
 SHARED_CODE = (
     "features/cache",
+    "features/corpus/agreement.py",
     "features/corpus/manifest.py",
     "features/process/devices.py",
     "features/stream.py",
@@ -93,7 +94,7 @@ def run_folder(
         "code": code_sha256(code_of(model.kind, regime), PROJECT),
         "format": FORMAT,
     }
-    text = json.dumps(facts, sort_keys=True)
+    text = json.dumps(facts, sort_keys=True, default=dict)  # votes and values are mappings
     return store_root() / NAME / hashlib.sha256(text.encode()).hexdigest()
 
 

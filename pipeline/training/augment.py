@@ -8,6 +8,7 @@ Shapes: B batch, T time, D width, K classes.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from features.stream import Stream
-from pipeline.model.batch import Batch
+from pipeline.model.batch import UNSCORED, Batch, Targets
 
 SEQAUG_SLOTS = ("speech", "text")
 SEQAUG_BETA = 0.5
@@ -62,26 +63,60 @@ def mixup(batch: Batch, alpha: float, classes: int, generator: np.random.Generat
     exists if it exists in either; labels become shares. Bins cannot be blended: those of i are
     kept. An utterance is not changed if the batch has no other class.
 
+    Other targets are blended by the same share where both have them, and unknown elsewhere. Without
+    a task about classes any other utterance may be drawn.
+
     The public code of arXiv 2506.02088 draws the other utterance from the whole split and mixes
     waveforms, only with probability alpha; cached features are mixed within the batch.
 
     Args:
-        batch: Utterances, with labels `[B]`; not changed.
+        batch: Utterances, with labels `[B]` or targets; not changed.
         alpha: Parameter of the Beta distribution, above 0.
         classes: Number of classes K.
         generator: Generator of all draws.
 
     Returns:
-        The batch with labels `[B, K]` float32.
+        The batch with labels `[B, K]` float32, of its targets if it has any.
     """
     assert batch.labels is not None
-    mates = torch.tensor(_mates(batch.labels.tolist(), generator))
+    kinds = batch.labels if batch.targets is None else _kinds(batch.targets)
+    mates = torch.tensor(_mates(kinds.tolist(), generator))
     drawn = generator.beta(alpha, alpha, len(mates))
     share = torch.from_numpy(drawn).float().masked_fill(mates == torch.arange(len(mates)), 1.0)
     streams = {slot: _blend(stream, mates, share) for slot, stream in batch.streams.items()}
+    if batch.targets is not None:
+        targets = _blended(batch.targets, mates, share[:, None], classes)
+        return dataclasses.replace(batch, streams=streams, targets=targets)
     hot = F.one_hot(batch.labels, classes).float()
     labels = share[:, None] * hot + (1 - share[:, None]) * hot[mates]
     return dataclasses.replace(batch, streams=streams, labels=labels)
+
+
+def _kinds(targets: Targets) -> Tensor:
+    """What must differ between an utterance and its mate, `[B]`: class, or else the utterance."""
+    labels = targets.labels
+    return labels if bool((labels != UNSCORED).any()) else torch.arange(len(labels))
+
+
+def _blended(targets: Targets, mates: Tensor, share: Tensor, classes: int) -> Targets:
+    def mixed(values: Tensor | None) -> Tensor | None:
+        # What is unknown of either is NaN, and so is the sum.
+        return None if values is None else share * values + (1 - share) * values[mates]
+
+    labels, known = targets.labels, targets.labels != UNSCORED
+    if bool(known.any()):
+        hot = F.one_hot(labels.clamp(min=0), classes).float()
+        hot[~known] = math.nan
+        labels = share * hot + (1 - share) * hot[mates]
+    return dataclasses.replace(
+        targets,
+        labels=labels,
+        shares=mixed(targets.shares),
+        values=mixed(targets.values),
+        genders=mixed(targets.genders),
+        whole=None,
+        places=None,
+    ).numbered()
 
 
 def _blend(stream: Stream, mates: Tensor, share: Tensor) -> Stream:

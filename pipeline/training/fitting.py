@@ -1,7 +1,8 @@
 """Computes a batch that does not fit a device's memory in parts that do.
 
 A mean over a batch is the mean of its parts, each weighted by its size, so that gradients and
-scores stay the same. The exception is batch norm, whose statistics are those of a part.
+scores stay the same. The exception is batch norm, whose statistics are those of a part. A loss that
+is no mean over rows (`Criterion.cuts`) has no parts: a batch that does not fit ends the training.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from features.backbone.base import Inputs
 from features.errors import HeronryError
 from features.process.memory import DoesNotFitError, Halver, Shape
 from features.stream import Stream
-from pipeline.data.dialogues import UNSCORED
 from pipeline.model.batch import Batch
 
 Result = TypeVar("Result")
@@ -23,6 +23,13 @@ Result = TypeVar("Result")
 
 class TooLargeError(HeronryError):
     """One utterance, or dialogue, does not fit the device's memory."""
+
+
+class NotFiniteError(HeronryError):
+    """A loss or a gradient is not finite; the weights are those before it."""
+
+
+FAULTS = (NotFiniteError, TooLargeError)  # errors that the rows of one process alone may cause
 
 
 def to_stderr(line: str) -> None:
@@ -47,13 +54,17 @@ class Fitting:
     Args:
         too_large: Padded shapes from which batches are cut beforehand.
         report: Called with a message about the first batch that does not fit.
+        whole: Why batches must not be cut; empty: they may be.
     """
 
     def __init__(
-        self, too_large: Sequence[Shape] = (), report: Callable[[str], None] = to_stderr
+        self,
+        too_large: Sequence[Shape] = (),
+        report: Callable[[str], None] = to_stderr,
+        whole: str = "",
     ) -> None:
         self.halver = Halver(rows, padded_shape, between, list(too_large))
-        self.report = report
+        self.report, self.whole = report, whole
 
     def attempt(
         self, batches: Sequence[Batch], compute: Callable[[Batch], Result]
@@ -65,15 +76,21 @@ class Fitting:
             computed, and call it again: memory has been freed, or the part will be cut.
 
         Raises:
-            TooLargeError: If a single row does not fit.
+            TooLargeError: If a single row does not fit, or a batch that must not be cut.
         """
         results = []
         for batch in batches:
-            for part in self.halver.parts(batch):
+            # Shapes that did not fit may be another loss's, in a checkpoint.
+            for part in [batch] if self.whole else self.halver.parts(batch):
                 first = not self.halver.too_large
                 try:
                     results.append(self.halver.attempt(part, compute))
                 except DoesNotFitError as error:
+                    if self.whole:
+                        raise TooLargeError(
+                            f"a batch of {len(part.ids)} utterances does not fit the memory of "
+                            f"the device ({error}), and must not be cut: {self.whole}"
+                        ) from error
                     if not error.again:
                         self._report(part, str(error), first=first)
                     return None
@@ -103,6 +120,8 @@ class Fitting:
 
 def rows(batch: Batch) -> int:
     """Number of utterances or dialogues."""
+    if batch.targets is not None:
+        return len(batch.targets)
     if batch.labels is not None:
         return len(batch.labels)
     return len(batch.ids)
@@ -133,13 +152,12 @@ def between(batch: Batch, start: int, stop: int) -> Batch:
         for slot, given in batch.inputs.items()
     }
     labels = None if batch.labels is None else batch.labels[start:stop]
-    return Batch(streams, labels, ids, inputs)
+    targets = None if batch.targets is None else batch.targets[start:stop]
+    return Batch(streams, labels, ids, inputs, targets)
 
 
 def _first_id(batch: Batch, row: int) -> int:
     """Place in `ids` of a row's first utterance: a dialogue has one id for each of its turns."""
-    labels = batch.labels
-    # Labels [B] are classes of utterances, float labels [B, K] their shares after mixup.
-    if labels is None or labels.ndim == 1 or labels.is_floating_point():
+    if batch.labels is None and batch.targets is None:
         return row
-    return int((labels[:row] != UNSCORED).sum())
+    return int(batch.present[:row].sum())

@@ -133,7 +133,7 @@ class Ranks:
                     value.copy_(own)
 
     @torch.no_grad()
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace each gradient by its sum over all processes.
 
         A parameter that no process has used keeps no gradient, as in one process.
@@ -207,7 +207,7 @@ def _refuse_batch_norm(model: nn.Module, count: int) -> None:
             )
 
 
-def _gradient(parameter: nn.Parameter) -> Tensor:
+def _gradient(parameter: Tensor) -> Tensor:
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad

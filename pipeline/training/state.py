@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.model.base import FusionModel
-from pipeline.params.training import TrainParams
+from pipeline.params.training import FALLING, TrainParams
 from pipeline.training.fitting import Fitting, to_stderr
 from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.schedules import Schedule
@@ -55,7 +55,9 @@ class Epoch:
         lr: Learning rate at the first step of that epoch.
         train_loss: Mean loss over the training split, with dropout and augmentation.
         valid_loss: Mean loss over the validation split.
-        scores: Metrics of the validation split by name.
+        scores: Metrics of the validation split by name; NaN where undefined.
+        train_tasks: Mean loss of each target over the training split; empty with classes alone.
+        valid_tasks: The same over the validation split.
     """
 
     epoch: int
@@ -63,6 +65,8 @@ class Epoch:
     train_loss: float
     valid_loss: float
     scores: dict[str, float]
+    train_tasks: dict[str, float] = field(default_factory=dict)
+    valid_tasks: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -76,6 +80,7 @@ class CurrentEpoch:
         batches: Number of finished batches.
         total: Sum of their losses, each weighted by its size.
         seen: Sum of their sizes.
+        tasks: Both sums by target; empty with classes alone.
     """
 
     lr: float
@@ -83,6 +88,19 @@ class CurrentEpoch:
     batches: int = 0
     total: float = 0.0
     seen: float = 0.0
+    tasks: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def add(self, loss: float, size: float, tasks: Mapping[str, tuple[float, float]]) -> None:
+        """Count the mean loss of a batch, and of each target in it, with their sizes."""
+        self.total += loss * size
+        self.seen += size
+        for name, (mean, count) in tasks.items():
+            total, seen = self.tasks.get(name, (0.0, 0.0))
+            self.tasks[name] = (total + mean * count, seen + count)
+
+    def task_means(self) -> dict[str, float]:
+        """Mean loss by target."""
+        return {name: total / seen for name, (total, seen) in self.tasks.items()}
 
 
 @dataclass
@@ -104,6 +122,7 @@ class Training:
         fitting: Largest batch that fits the device's memory.
         ranks: Processes that train the model together.
         progress: What steps, epochs and messages are reported to.
+        skipped: Batches that had nothing to learn from.
     """
 
     model: FusionModel
@@ -120,6 +139,7 @@ class Training:
     fitting: Fitting = field(default_factory=Fitting)
     ranks: Ranks = ALONE
     progress: Progress = SILENT
+    skipped: int = 0
 
     def ended(self, params: TrainParams) -> bool:
         """Whether all epochs are done, or the last `patience` of them were not better."""
@@ -128,10 +148,12 @@ class Training:
 
     def add(self, epoch: Epoch, monitor: str) -> None:
         """Append a finished epoch, and copy the weights if it is the best so far."""
-        best = self.history[self.best - 1].scores[monitor] if self.best else -math.inf
+        sign = -1.0 if monitor in FALLING else 1.0
+        best = sign * self.history[self.best - 1].scores[monitor] if self.best else -math.inf
         self.history.append(epoch)
         self.current = None
-        if epoch.scores[monitor] > best:  # of equal ones the first is kept
+        # Of equal ones the first is kept; what is undefined (NaN) is above nothing.
+        if sign * epoch.scores[monitor] > best:
             self.best = epoch.epoch
             # On the CPU: the device's memory is left to the computation.
             state = trainable_state(self.model)

@@ -11,10 +11,13 @@ Shapes: N items, K classes.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pipeline.model.outputs import Outputs
 
 
 def class_weights(counts: Tensor) -> Tensor:
@@ -59,9 +62,16 @@ class Criterion(nn.Module):
     Args:
         weights: `[K]` factor of each class; None: all 1.
         smoothing: Share of every label that is spread evenly over the classes.
+
+    Attributes:
+        cuts: Whether the loss of a batch is a mean of that of its parts, so that what does not fit
+            a device may be computed in parts.
+        outputs: Columns of the logits where they are not classes alone.
     """
 
     weights: Tensor | None
+    cuts: bool = True
+    outputs: Outputs | None = None
 
     def __init__(self, weights: Tensor | None = None, smoothing: float = 0.0) -> None:
         super().__init__()
@@ -69,7 +79,7 @@ class Criterion(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
         self.smoothing = smoothing
 
-    def size(self, labels: Tensor) -> float:
+    def size(self, labels: Any) -> float:
         """Divisor of the mean over these labels; means are added up weighted by it."""
         return float(len(labels))
 
@@ -87,7 +97,7 @@ class CrossEntropy(Criterion):
         """A scalar."""
         return F.cross_entropy(logits, labels, self.weights, label_smoothing=self.smoothing)
 
-    def size(self, labels: Tensor) -> float:
+    def size(self, labels: Any) -> float:
         """The number of labels, or the sum of their weights."""
         # torch divides a weighted mean by this sum, with label smoothing as well.
         return float(len(labels) if self.weights is None else self.weights[labels].sum())

@@ -22,7 +22,8 @@ from features.weights.identity import CONTENT
 from features.weights.tensors import WEIGHTS
 from pipeline.e2e.export import export, exportable
 from pipeline.params.training import TrainParams
-from pipeline.training.loop import begin, device_of, train_epoch
+from pipeline.training.loop import begin, train_epoch
+from pipeline.training.predict import device_of
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints import ced
 from tests.support.models.small_live import FAMILIES, entry_of, live_of, slot_of, tuned_model

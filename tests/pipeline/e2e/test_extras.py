@@ -12,7 +12,7 @@ from features.audio import torchaudio_cpu  # noqa: F401  transformers imports to
 from pipeline.e2e.extras import live_conditions, live_vectors
 from pipeline.e2e.source import LiveExamples
 from pipeline.runs.conditions import cached_conditions, conditions_of, write_conditions
-from pipeline.training.loop import evaluate
+from pipeline.training.predict import evaluate
 from tests.conftest import ManifestMaker
 from tests.pipeline.e2e.test_model import dialogues
 from tests.pipeline.runs.test_recognised import predictions

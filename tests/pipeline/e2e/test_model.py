@@ -21,7 +21,8 @@ from pipeline.model.batch import Batch, Prediction
 from pipeline.model.checkpoint import make_model
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import TuneParams
-from pipeline.training.loop import begin, evaluate, micro_step, train_epoch
+from pipeline.training.loop import begin, micro_step, train_epoch
+from pipeline.training.predict import evaluate
 from tests.conftest import ManifestMaker
 from tests.support.models.small_live import (
     FAMILIES,

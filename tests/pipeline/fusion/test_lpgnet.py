@@ -190,6 +190,7 @@ def test_no_speaker_is_among_the_inputs() -> None:
         "labels",
         "ids",
         "inputs",
+        "targets",
     }
     with pytest.raises(ParamsError, match="no place for the speaker slot"):
         small({**SPECS, "speaker": StreamSpec(2)})

@@ -32,7 +32,7 @@ def test_params_ship_the_demo_and_what_the_missions_models_need() -> None:
     assert raw["models"].keys() == MISSION
     assert raw["corpora"].keys() == {"demo", "mine"}
     assert raw["backbones"].keys() == slots | WITHOUT_WEIGHTS
-    assert len(SHIPPED.read_text(encoding="utf-8").splitlines()) < 400
+    assert len(SHIPPED.read_text(encoding="utf-8").splitlines()) < 420
 
 
 @pytest.mark.parametrize("path", FILES, ids=[f"{p.parent.name}-{p.stem}" for p in FILES])

@@ -18,7 +18,9 @@ from features.cache.writer import CacheWriter
 from features.corpus.manifest import Label
 from features.stream import StreamSpec
 from pipeline.data.examples import Examples, join
+from pipeline.data.targets import TargetReader
 from pipeline.model.checkpoint import make_model
+from pipeline.model.outputs import Outputs
 from pipeline.params.training import TrainParams
 from pipeline.runs.conditions import cached_conditions, write_conditions
 from pipeline.runs.probes import cached_vectors, fit_probe, write_probes
@@ -28,6 +30,7 @@ CLASSES = ["calm", "angry", "sad"]
 SPLITS = ["train"] * 6 + ["valid"] * 2 + ["test"] * 2
 DIM = 6
 BINS = 16
+CLASSES_ALONE = TargetReader(("classes",), Outputs(tuple(CLASSES)))
 
 
 def made_labels(count: int = 240) -> list[Label]:
@@ -80,7 +83,7 @@ def test_a_probe_finds_what_its_slot_holds(examples: Examples, tmp_path: Path) -
         slot: (cached_vectors(examples, slot, train), cached_vectors(examples, slot, test))
         for slot in examples.readers
     }
-    write_probes(tmp_path / "probes.csv", CLASSES, train, test, vectors)
+    write_probes(tmp_path / "probes.csv", CLASSES_ALONE, train, test, vectors)
     found = accuracies(tmp_path / "probes.csv", "slot")
     assert found["text"] > 0.85
     assert found["prosody"] > 0.5

@@ -32,7 +32,7 @@ from pipeline.runs.conditions import (
     cached_conditions,
     write_conditions,
 )
-from pipeline.training import loop
+from pipeline.training import predict
 from tests.pipeline.training.test_loop import CLASSES, DIM, labels_of
 from tests.support.runs.fake_run import FakeRun
 from tests.support.runs.pages import section_words
@@ -136,7 +136,7 @@ def test_turns_of_dialogues_are_replaced_too(tmp_path: Path) -> None:
 
 
 def _guesses(model: Any, examples: Examples, test: list[Label]) -> list[int]:
-    return [int(k) for k in loop.evaluate(model, examples, test).probabilities.argmax(1)]
+    return [int(k) for k in predict.evaluate(model, examples, test).probabilities.argmax(1)]
 
 
 def predictions(path: Path) -> dict[str, list[str]]:

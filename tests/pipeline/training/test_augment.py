@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from features.stream import Stream
-from pipeline.model.batch import Batch
+from pipeline.model.batch import UNSCORED, Batch, Targets
 from pipeline.training.augment import mixup, seqaug
 
 LENGTHS = [9, 4, 1, 7]
@@ -125,3 +127,30 @@ def test_mixup_shares_are_beta() -> None:
     own = mixed[torch.arange(2000), labels].double()
     assert float(own.mean()) == pytest.approx(0.5, abs=0.03)
     assert float(own.var()) == pytest.approx(1 / (4 * 1.8), abs=0.01)
+
+
+def test_mixup_blends_other_targets_where_both_have_them(batch: Batch) -> None:
+    """By the share that classes are blended by; without classes mates are drawn from all others."""
+    assert batch.labels is not None
+    rows = len(batch.labels)
+    values = torch.arange(float(rows))[:, None].repeat(1, 2)
+    values[0, 0] = torch.nan
+    present = torch.ones(rows, dtype=torch.bool)
+    targets = Targets(present, batch.labels, values=values).numbered()
+    given = dataclasses.replace(batch, targets=targets)
+    blended = mixup(given, 0.5, 3, np.random.default_rng(0)).targets
+    alone = mixup(batch, 0.5, 3, np.random.default_rng(0)).labels
+    assert blended is not None
+    assert alone is not None
+    assert torch.equal(blended.labels, alone)
+    assert blended.values is not None
+    assert not blended.values[:, 1].isnan().any()
+    assert blended.values[0, 0].isnan()
+    assert blended.whole is not None
+    assert torch.equal(blended.whole.labels, blended.labels)
+    unknown = dataclasses.replace(targets, labels=torch.full_like(batch.labels, UNSCORED))
+    found = mixup(dataclasses.replace(batch, targets=unknown), 0.5, 3, np.random.default_rng(0))
+    assert found.targets is not None
+    assert found.targets.values is not None
+    assert (found.targets.values[:, 1] != values[:, 1]).all()
+    assert torch.equal(found.targets.labels, unknown.labels)

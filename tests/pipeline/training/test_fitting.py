@@ -13,12 +13,19 @@ from torch import Tensor
 
 from features.backbone.base import Inputs
 from features.stream import Stream
-from pipeline.data.dialogues import UNSCORED
 from pipeline.e2e.source import LiveExamples
-from pipeline.model.batch import Batch
+from pipeline.model.batch import UNSCORED, Batch
 from pipeline.params.training import TrainParams
-from pipeline.training.fitting import Fitting, TooLargeError, between, padded_shape, rows
-from pipeline.training.loop import NotFiniteError, Step, begin, evaluate, train_epoch
+from pipeline.training.fitting import (
+    Fitting,
+    NotFiniteError,
+    TooLargeError,
+    between,
+    padded_shape,
+    rows,
+)
+from pipeline.training.loop import Step, begin, train_epoch
+from pipeline.training.predict import evaluate
 from pipeline.training.state import Training
 from tests.conftest import ManifestMaker
 from tests.support.models.small_live import entry_of, live_of, tuned_model, without_dropout

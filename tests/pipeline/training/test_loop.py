@@ -33,6 +33,7 @@ from pipeline.params.training import TrainParams
 from pipeline.runs.job import Job
 from pipeline.runtime.pool import run_jobs
 from pipeline.training import loop
+from pipeline.training.predict import evaluate
 from pipeline.training.sampling import sampler_weights
 
 CLASSES = ["calm", "angry", "sad"]
@@ -110,7 +111,7 @@ def test_saved_model_is_the_kept_epochs(slots: dict[str, Path], tmp_path: Path) 
     run_job(job_of(slots, tmp_path / "run"))
     model, classes = load_model(tmp_path / "run")
     examples = join(slots, labels_of(), classes)
-    scored = loop.evaluate(model, examples, examples.split(0, "valid"))
+    scored = evaluate(model, examples, examples.split(0, "valid"))
     with (tmp_path / "run" / "history.csv").open() as file:
         kept = next(row for row in csv.DictReader(file) if row["best"] == "1")
     assert scored.loss == pytest.approx(float(kept["valid_loss"]), rel=1e-6)
@@ -224,7 +225,7 @@ def test_dialogues_are_scored_turn_by_turn(dialogues: Examples, loss: Any) -> No
     loop.train_epoch(running, dialogues, labels, params)
     assert running.schedule.step == steps / 5
 
-    scored = loop.evaluate(model, dialogues, labels)
+    scored = evaluate(model, dialogues, labels)
     frames = np.stack([dialogues.readers["speech"][label.id][0] for label in labels])
     with torch.inference_mode():
         logits = model.linear(torch.from_numpy(frames))

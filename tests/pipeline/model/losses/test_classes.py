@@ -11,7 +11,7 @@ import torch
 
 from pipeline.model.losses.classes import BinaryCrossEntropy, CrossEntropy, Focal, class_weights
 from pipeline.params.training import TrainParams
-from pipeline.training.loop import make_criterion
+from pipeline.training.criteria import make_criterion
 from tests.support.models.golden import golden
 
 COUNTS = torch.tensor([10, 5, 1, 4])

@@ -1,0 +1,134 @@
+"""Predictions of a model on a split, in parts that fit the device, and their loss.
+
+Shapes: N utterances or turns, K classes, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from features.corpus.manifest import Label
+from pipeline.data.batching import ordered_batches
+from pipeline.data.source import ExampleSource
+from pipeline.data.targets import TargetReader
+from pipeline.model.base import FusionModel, Unit
+from pipeline.model.batch import Batch
+from pipeline.model.losses.tasks import TaskLosses
+from pipeline.training.fitting import FAULTS, FillerBatch, Fitting
+from pipeline.training.ranks import ranks_of
+from pipeline.training.scores import Scored, decoded
+from pipeline.training.state import SILENT, Progress
+
+Result = TypeVar("Result")
+EVALUATION_BATCH = 64  # utterances (dialogues); changes no number beyond float rounding
+
+
+def evaluate(
+    model: FusionModel,
+    examples: ExampleSource,
+    labels: Sequence[Label],
+    progress: Progress = SILENT,
+) -> Scored:
+    """Predictions and loss of some utterances, in eval mode.
+
+    With targets beyond one class the loss is that of all utterances as one batch, of the prediction
+    alone: a mean over batches would be another number for a loss that is no mean over rows.
+    """
+    if examples.targets is not None:
+        raw = predict(model, examples, labels, progress)
+        return _scored(model, examples.targets, labels, raw)
+
+    def score(part: Batch) -> tuple[NDArray[np.float64], float, float]:
+        prediction = model(part)
+        logits, truth = part.scored(prediction.logits)
+        loss = float(model.loss(prediction, part))
+        return logits.double().softmax(1).cpu().numpy(), loss, model.criterion.size(truth)
+
+    rows: list[NDArray[np.float64]] = [np.empty(0)] * len(labels)
+    total = size = 0.0
+    parts = in_parts(model, examples, labels, score, unit=model.unit, progress=progress)
+    for places, (probabilities, loss, count) in parts:
+        total, size = total + loss * count, size + count
+        for place, row in zip(places, probabilities, strict=True):
+            rows[place] = row
+    return Scored(np.stack(rows), total / size)
+
+
+def predict(
+    model: FusionModel,
+    examples: ExampleSource,
+    labels: Sequence[Label],
+    progress: Progress = SILENT,
+) -> NDArray[np.float64]:
+    """Outputs `[N, O]` of some utterances, in eval mode; they need no label."""
+
+    def compute(part: Batch) -> NDArray[np.float64]:
+        outputs, _ = part.scored(model(part).logits)
+        found: NDArray[np.float64] = outputs.double().cpu().numpy()
+        return found
+
+    rows: list[NDArray[np.float64]] = [np.empty(0)] * len(labels)
+    for places, found in in_parts(
+        model, examples, labels, compute, unit=model.unit, progress=progress
+    ):
+        for place, row in zip(places, found, strict=True):
+            rows[place] = row
+    return np.stack(rows)
+
+
+@torch.inference_mode()
+def _scored(
+    model: FusionModel, reader: TargetReader, labels: Sequence[Label], raw: NDArray[np.float64]
+) -> Scored:
+    criterion = model.criterion
+    assert isinstance(criterion, TaskLosses)
+    device = device_of(model)
+    criterion.calls.clear()
+    # In float32, as they were computed: float64 would give another loss.
+    outputs = torch.from_numpy(raw).float().to(device)
+    loss = float(criterion(outputs, reader.read(labels).to(device)))
+    return decoded(reader, raw, loss, {n: v.loss for n, v in criterion.calls[0].items()})
+
+
+def in_parts(
+    model: FusionModel,
+    examples: ExampleSource,
+    labels: Sequence[Label],
+    compute: Callable[[Batch], Result],
+    *,
+    unit: Unit = "utterance",
+    progress: Progress = SILENT,
+) -> Iterator[tuple[list[int], Result]]:
+    """Compute something of all utterances in eval mode, in parts that fit the device.
+
+    Yields the places in `labels` of a part's utterances, and its result. Processes that share the
+    rows of each batch all get the results of all.
+    """
+    model.eval()
+    device, ranks, fitting = device_of(model), ranks_of(examples), Fitting(report=progress.message)
+
+    def of_part(part: Batch) -> tuple[tuple[str, ...], Result]:
+        return part.ids, compute(part.to(device))
+
+    def of_batch(batch: Batch) -> list[tuple[tuple[str, ...], Result]]:
+        with torch.inference_mode():  # a filler is computed by the process whose row it is
+            return [] if isinstance(batch, FillerBatch) else fitting.all(batch, of_part)
+
+    for places, batch in ordered_batches(examples, labels, EVALUATION_BATCH, unit=unit):
+        where = {labels[place].id: place for place in places}
+        parts = list(chain.from_iterable(ranks.gather_from(partial(of_batch, batch), FAULTS)))
+        for ids, result in parts:
+            yield [where[id] for id in ids], result
+        progress.advance(tuple(id for ids, _ in parts for id in ids), None)
+
+
+def device_of(model: FusionModel) -> torch.device:
+    """The device of a model's parameters."""
+    return next(model.parameters()).device
