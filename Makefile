@@ -9,7 +9,7 @@ test fast: export OMP_NUM_THREADS := 1
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run test fast lint docs format lock clean install
+.PHONY: help run test fast lint docs pictures format lock clean install
 
 help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -47,6 +47,9 @@ lint: $(INSTALLED)  ## Format, lint, types, layers, Dockerfile
 docs: $(INSTALLED)  ## The documentation site, into build/site
 	$(BIN)/zensical build --clean --strict
 	@echo "open build/site/index.html"
+
+pictures: $(INSTALLED)  ## The pictures of README and docs, from the report in reports/ and the experiments
+	$(BIN)/python docs/images/draw.py
 
 format: $(INSTALLED)  ## Put the code into its format
 	$(BIN)/ruff format .
