@@ -43,7 +43,6 @@ from features.corpora._votes.iemocap import (
     CATEGORIES,
     SCALE,
     header_values,
-    means,
     read_block,
 )
 from features.corpora._votes.policies import (
@@ -54,7 +53,7 @@ from features.corpora._votes.policies import (
     outside_classes,
     without_agreement,
 )
-from features.corpora._votes.tally import Tally, tally
+from features.corpora._votes.tally import Tally, averaged, tally
 from features.corpus.adapter import CorpusFactory, Item, Published, Source, Target
 from features.corpus.ratings import Rating
 from features.errors import ManifestError
@@ -290,7 +289,7 @@ class Iemocap:
         votes = tally(heard, self.classes, mentions=True).get(id, Tally())
         values = None
         if "attributes" in self._targets:
-            values = means(heard) if self._own else header_values(turn.header)
+            values = averaged(heard).get(id) if self._own else header_values(turn.header)
         return Item(
             id=id,
             label=label,

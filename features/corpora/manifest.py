@@ -18,7 +18,9 @@ of `_tables/cells.py` are missing values):
     split     train, valid, test or unused, or one of `SPLIT_NAMES`: for `protocol: official`
     asr       words from a speech recogniser, beside the reference in `text`
 
-Required are `label`, `speaker`, and `audio` or `text`.
+Required are `label`, `speaker`, and `audio` or `text`. Where the entry asks for votes or attributes
+(`targets`), there are the columns of `_votes/own_tables.py` as well, `label` may be missing, and so
+may be its cell in a row with votes or values.
 
 Layouts, by what `file` names:
 
@@ -51,13 +53,22 @@ from features.corpora._tables.rows import (
     COLUMNS,
     DECODED,
     SPLIT_NAMES,
+    Beyond,
     Reading,
     check_relative,
     raise_faults,
 )
 from features.corpora._tables.text import TextTable
-from features.corpus.adapter import UNPACKED, CorpusFactory, Item, Source
-from features.corpus.manifest import SPLITS
+from features.corpora._votes.own_tables import (
+    Scales,
+    checked_scales,
+    read_ratings_table,
+    row_targets,
+    with_ratings,
+)
+from features.corpus.adapter import UNPACKED, CorpusFactory, Item, Source, Target
+from features.corpus.manifest import SPLITS, UNLABELLED
+from features.corpus.ratings import Rating
 from features.corpus.utterance import Utterance
 from features.errors import ManifestError, ParamsError
 from features.files.root_paths import RootPaths
@@ -72,6 +83,11 @@ class _Table:
     items: list[Item] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
 
+    @property
+    def columns(self) -> set[str]:
+        """Our names of the columns that it has."""
+        return {name for row in self.reading.rows[:1] for name in row.cells}
+
 
 class ManifestCorpus:
     """Adapter of a corpus that tables describe.
@@ -83,6 +99,12 @@ class ManifestCorpus:
         columns: Names of the columns above to the table's, such as
             `{label: emotion, text: transcription}`; to an empty name where the table's column of
             that name is something else. None: the table uses the names above.
+        targets: What is asked for of classes, votes and attributes.
+        attributes: Lowest and highest value of each attribute, such as `{arousal: [1, 5]}`; a scale
+            is never guessed from the numbers.
+        ratings: Table of what each rater said, relative to `root`. Votes, and attributes that the
+            other tables have no column of, are counted and averaged from it, without ratings of the
+            speakers themselves. None: there is none.
     """
 
     source: ClassVar[Source] = Source(
@@ -91,6 +113,7 @@ class ManifestCorpus:
         citation="as its owner says",
         obtain="It is the user's own.",
     )
+    offers: ClassVar[tuple[Target, ...]] = ("classes", "votes", "attributes")
 
     def __init__(
         self,
@@ -99,10 +122,25 @@ class ManifestCorpus:
         file: str = "manifest.csv",
         classes: list[str] | None = None,
         columns: dict[str, str] | None = None,
+        targets: tuple[Target, ...] = ("classes",),
+        attributes: dict[str, tuple[float, float]] | None = None,
+        ratings: str | None = None,
     ) -> None:
-        unknown = sorted(set(columns or ()) - set(COLUMNS))
+        self.scales = checked_scales(attributes or {}, targets)
+        if ratings is not None:
+            check_relative(ratings)
+            if tuple(targets) == ("classes",):
+                raise ParamsError(
+                    f"ratings: {ratings} with targets [classes]; expected votes or attributes "
+                    "among the targets, which ratings are of: add them, or leave it out"
+                )
+        self._targets, self._ratings_file = targets, ratings
+        self._said: tuple[Rating, ...] = ()
+        self._beyond = Beyond(tuple(self.scales), "votes" in targets)
+        unknown = sorted(n for n in set(columns or ()) - set(COLUMNS) if not self._beyond.holds(n))
         if unknown:
-            raise ParamsError(f"columns: given {unknown}; expected some of {list(COLUMNS)}")
+            expected = [*COLUMNS, *self._beyond.names]
+            raise ParamsError(f"columns: given {unknown}; expected some of {expected}")
         self._root, self._file, self._columns = root, file, columns
         self._given = None
         if classes is not None:
@@ -116,10 +154,17 @@ class ManifestCorpus:
         # Once the audio is unpacked, rows without any do not count.
         # `cached_property` keeps its value there: this does not unpack any audio.
         items = vars(self).get("_items") or self.preview()
-        return tuple(sorted({item.label for item in items if item.label is not None}))
+        names = {name for item in items for name in (item.label, *(item.votes or ())) if name}
+        return tuple(sorted(names))
+
+    def ratings(self) -> Iterator[Rating]:
+        """What each rater said, of the table of ratings."""
+        yield from self._said
 
     def tables(self) -> Iterator[Path]:
-        """Tables that `file` names, and the files that `save_to_disk` wrote beside them."""
+        """Tables that `file` and `ratings` name, and what `save_to_disk` wrote beside them."""
+        if self._ratings_file is not None:
+            yield self._root / self._ratings_file
         yield self._root / self._file / "dataset_dict.json"
         for table in find_tables(self._root, self._file):
             yield table.path
@@ -157,22 +202,34 @@ class ManifestCorpus:
         items = [item for table in tables for item in table.items]
         places = [place for table in tables for place in table.places]
         faults += _repeated(items, places) + _outside(items, places, self._given)
+        if self._ratings_file is not None:
+            given, ids = self._given or (), {item.id for item in items}
+            path, name = self._root / self._ratings_file, self._ratings_file
+            rated = read_ratings_table(path, name, ids, self.scales, given)
+            faults += rated.faults
+            self._said = tuple(rated.ratings)
         raise_faults(self._root / self._file, faults)
+        if self._said:
+            for table in tables:
+                table.items = with_ratings(
+                    *(table.items, self._said, table.columns),
+                    *(self._targets, self.scales, self._given),
+                )
         return tables
 
     def _read(self) -> tuple[list[_Table], list[str]]:
         tables, faults = [], []
         numbers: Counter[str] = Counter()
-        paths = RootPaths(self._root)
+        paths, given = RootPaths(self._root), self._given or ()
         for source in find_tables(self._root, self._file):
-            table = _Table(source, source.read(self._columns))
+            table = _Table(source, source.read(self._columns, self._beyond))
             faults += table.reading.faults
             for row in table.reading.rows:
                 cells = row.cells
                 if isinstance(source, Shard):  # tables that people do not edit
                     cells = _numbered(cells, numbers, embedded=bool(table.reading.embedded))
                 try:
-                    table.items.append(_item(cells, row.cells.get("id"), self._given or (), paths))
+                    table.items.append(_item(cells, row.cells.get("id"), given, paths, self.scales))
                     table.places.append(row.place)
                 except ManifestError as error:
                     id = row.cells.get("id")
@@ -200,11 +257,14 @@ def _numbered(cells: dict[str, Any], numbers: Counter[str], *, embedded: bool) -
     return cells | {"audio": UNPACKED} if embedded else cells
 
 
-def _item(row: Mapping[str, Any], given_id: Any, classes: Sequence[str], paths: RootPaths) -> Item:
+def _item(
+    row: Mapping[str, Any], given_id: Any, classes: Sequence[str], paths: RootPaths, scales: Scales
+) -> Item:
     notes: list[str] = []
     if is_missing(given_id) and _spelt(given_id):
         notes.append(f"id {given_id!r} is read as missing")
     label = identity("label", row.get("label"), notes, known=classes)
+    targets = row_targets(row, scales, classes)
     id, dialogue, gender, sentence = (
         identity(name, row.get(name), notes) for name in ("id", "dialogue", "gender", "sentence")
     )
@@ -217,6 +277,9 @@ def _item(row: Mapping[str, Any], given_id: Any, classes: Sequence[str], paths: 
         raise ManifestError("id and audio are empty; expected an id where there is no audio")
     # The checks of a written manifest, made here while the line is known.
     Utterance(id, audio=audio, text=text, start=start or 0.0, stop=stop, asr=asr)
+    split = _split(row.get("split"))
+    learnt = (label, targets.votes, targets.values)
+    lacks_all = split != UNLABELLED and all(target is None for target in learnt)
     if turn is not None and not turn.is_integer():
         raise ManifestError(f"turn {row.get('turn')!r}; expected an integer from 0")
     return Item(
@@ -231,10 +294,13 @@ def _item(row: Mapping[str, Any], given_id: Any, classes: Sequence[str], paths: 
         turn=None if turn is None else int(turn),
         gender=gender,
         sentence=sentence,
-        split=_split(row.get("split")),
-        excluded=_unlabelled(row.get("label")) if label is None else None,
+        split=split,
+        excluded=_unlabelled(row.get("label")) if lacks_all else None,
         asr=asr,
         notices=tuple(notes),
+        votes=targets.votes,
+        votes_outside=targets.votes_outside,
+        values=targets.values,
     )
 
 

@@ -148,6 +148,31 @@ def number(name: str, value: Any) -> float | None:
     return found
 
 
+def scaled(
+    name: str, value: Any, low: float, high: float, *, expected: str | None = None
+) -> float | None:
+    """Parse a number on a scale; None if the cell is missing.
+
+    Args:
+        name: Column, for messages.
+        value: Cell as stored in the table.
+        low: Lowest number.
+        high: Highest number.
+        expected: What a message says is expected, in place of the scale.
+
+    Raises:
+        ManifestError: If it is anything else.
+    """
+    text = _plain(name, value).strip()
+    if text.lower() in MISSING:
+        return None
+    found = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not low <= found <= high:
+        wanted = expected or f"a number from {low:g} to {high:g}"
+        raise ManifestError(f"{name} is {quoted(text)}; expected {wanted}")
+    return int(found) if found.is_integer() else found
+
+
 def _seconds_hint(text: str) -> str:
     """The time in seconds that a malformed cell may mean, for messages; empty if unclear."""
     if len(text) > LONGEST_TIME:

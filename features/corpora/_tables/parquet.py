@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from features.corpora._tables.rows import (
+    CLASSES_ALONE,
     DECODED,
+    Beyond,
     Reading,
     Row,
     choose_columns,
@@ -89,16 +91,17 @@ class Shard:
                     values = (column[number].as_py() for column in cells)
                     yield dict(zip(columns, values, strict=True))
 
-    def read(self, columns: Mapping[str, str] | None) -> Reading:
+    def read(self, columns: Mapping[str, str] | None, beyond: Beyond = CLASSES_ALONE) -> Reading:
         """Read all rows, without embedded audio.
 
         Args:
             columns: Our column names to the table's.
+            beyond: Columns that it may have beside ours.
         """
         reading = Reading()
         try:
-            chosen, faults = choose_columns(columns, self.names)
-            faults += lacking_columns(chosen, self.names)
+            chosen, faults = choose_columns(columns, self.names, beyond)
+            faults += lacking_columns(chosen, self.names, beyond)
             if faults:
                 reading.faults = [f"{self.name}: {fault}" for fault in faults]
                 return reading

@@ -18,6 +18,7 @@ COLUMNS = (
     "id", "audio", "text", "start", "stop", "label", "speaker", "dialogue", "turn", "gender",
     "sentence", "split", "asr",
 )  # fmt: skip
+VOTES, VOTES_OF, VOTES_OUTSIDE = "votes", "votes_", "votes_outside"  # columns of raters' votes
 FILE_NAME = "file_name"  # column of paths in the metadata file of an audiofolder
 DECODED = (
     "samples of decoded audio, not a file; expected the file's bytes or path: cast the column by "
@@ -35,6 +36,34 @@ SPLIT_NAMES = {
     )
     for name in names.split()
 }
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """Columns that a table may have beside `COLUMNS`, where more than classes are asked for.
+
+    Attributes:
+        attributes: Attributes, each a column of numbers.
+        votes: Whether there may be columns of votes.
+    """
+
+    attributes: tuple[str, ...] = ()
+    votes: bool = False
+
+    def holds(self, name: str) -> bool:
+        """Whether a column is one of them."""
+        return name in self.attributes or (
+            self.votes and (name == VOTES or name.startswith(VOTES_OF))
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names, as messages list them."""
+        votes = (VOTES, f"{VOTES_OF}<class>", VOTES_OUTSIDE) if self.votes else ()
+        return (*self.attributes, *votes)
+
+
+CLASSES_ALONE = Beyond()
 
 
 @dataclass(frozen=True)
@@ -66,7 +95,7 @@ class Reading:
 
 
 def choose_columns(
-    columns: Mapping[str, str] | None, names: Sequence[str]
+    columns: Mapping[str, str] | None, names: Sequence[str], beyond: Beyond = CLASSES_ALONE
 ) -> tuple[dict[str, str], list[str]]:
     """Map our column names to those of a table.
 
@@ -74,6 +103,7 @@ def choose_columns(
         columns: Chosen names: ours to the table's; an empty one says that the table has no such
             column. A column not named here goes by our own name, unless it is chosen for another.
         names: Names of the table's columns.
+        beyond: Columns that it may have beside ours.
 
     Returns:
         Our names to the table's, and problems.
@@ -89,7 +119,7 @@ def choose_columns(
     taken = {ours: theirs for ours, theirs in given.items() if theirs in names}
     own = {
         name: name
-        for name in COLUMNS
+        for name in (*COLUMNS, *filter(beyond.holds, names))
         if name in names and name not in given and name not in taken.values()
     }
     if FILE_NAME in names and "audio" not in own | dict(given):
@@ -97,9 +127,15 @@ def choose_columns(
     return taken | own, faults
 
 
-def lacking_columns(chosen: Mapping[str, str], names: Sequence[str]) -> list[str]:
-    """Required columns that a table lacks, in at most one line."""
-    lacking = [name for name in ("label", "speaker") if name not in chosen]
+def lacking_columns(
+    chosen: Mapping[str, str], names: Sequence[str], beyond: Beyond = CLASSES_ALONE
+) -> list[str]:
+    """Required columns that a table lacks, in at most one line.
+
+    A label is required where there is nothing else to learn.
+    """
+    required = ("label", "speaker") if beyond == CLASSES_ALONE else ("speaker",)
+    lacking = [name for name in required if name not in chosen]
     if not chosen.keys() & {"audio", "text"}:
         lacking.append("audio or text")
     if not lacking:

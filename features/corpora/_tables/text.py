@@ -12,7 +12,9 @@ from typing import Any
 
 from features.corpora._tables.cells import is_missing
 from features.corpora._tables.rows import (
+    CLASSES_ALONE,
     COLUMNS,
+    Beyond,
     Reading,
     Row,
     choose_columns,
@@ -48,11 +50,12 @@ class TextTable:
     folder: str | None = None
     split: str | None = None
 
-    def read(self, columns: Mapping[str, str] | None) -> Reading:
+    def read(self, columns: Mapping[str, str] | None, beyond: Beyond = CLASSES_ALONE) -> Reading:
         """Read all rows.
 
         Args:
             columns: Our column names to the table's.
+            beyond: Columns that it may have beside ours.
 
         Raises:
             ManifestError: If it is not UTF-8.
@@ -60,18 +63,19 @@ class TextTable:
         where = f"{self.name} " if self.name else ""
         reading = Reading()
         found: list[tuple[int, dict[str, Any]]] = []
-        for number, row in _lines(self.path):
+        for number, row in numbered_rows(self.path):
             if isinstance(row, str):
                 reading.faults.append(f"{where}line {number}: {row}")
             else:
                 found.append((number, row))
         names = list(dict.fromkeys(name for _, row in found for name in row))
-        chosen, faults = choose_columns(columns, names)
-        unknown = sorted(set(names) - set(COLUMNS))
+        chosen, faults = choose_columns(columns, names, beyond)
+        expected = [*COLUMNS, *beyond.names]
+        unknown = sorted(name for name in set(names) - set(COLUMNS) if not beyond.holds(name))
         if columns is None and self.folder is None and unknown:
-            faults = [f"unknown columns {unknown}; expected some of {list(COLUMNS)}", *faults]
+            faults = [f"unknown columns {unknown}; expected some of {expected}", *faults]
         if found:
-            lacking = lacking_columns(chosen, names)
+            lacking = lacking_columns(chosen, names, beyond)
             reading.faults = [where + fault for fault in faults] + reading.faults
             reading.faults += [where + fault for fault in lacking]
             if not lacking:
@@ -175,8 +179,12 @@ def separator(header: Sequence[str]) -> str:
     return ""
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Number and cells of each line, or its fault."""
+def numbered_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Number and cells of each line of a CSV or JSON Lines file, or its fault.
+
+    Raises:
+        ManifestError: If it is not UTF-8.
+    """
     try:
         with open_text(path, encoding="utf-8-sig") as file:
             yield from _jsonl(file) if path.suffix == ".jsonl" else _csv(file)

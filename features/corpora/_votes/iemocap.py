@@ -10,7 +10,7 @@ means of the external raters alone. Comments in brackets may be any text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from features.corpus.ratings import Rating
@@ -95,16 +95,6 @@ def header_values(numbers: str) -> dict[str, float] | None:
         raise ManifestError(f"[{numbers}]; expected three numbers: valence, activation, dominance")
     by_sign = dict(zip(("val", "act", "dom"), cells, strict=True))
     return _scaled(by_sign)
-
-
-def means(ratings: Sequence[Rating]) -> dict[str, float] | None:
-    """Mean of each attribute over the raters who gave it."""
-    found = {}
-    for name in ATTRIBUTES:
-        given = [r.values[name] for r in ratings if r.values is not None and name in r.values]
-        if given:
-            found[name] = sum(given) / len(given)
-    return found or None
 
 
 def _categories(said: str, names: Mapping[str, str]) -> list[str]:

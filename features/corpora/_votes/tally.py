@@ -1,4 +1,4 @@
-"""Count the votes of raters by class."""
+"""Count the votes of raters by class, and average their values of attributes."""
 
 from __future__ import annotations
 
@@ -43,6 +43,18 @@ def tally(
             secondary=_of(beside[id], classes),
         )
         for id, votes in first.items()
+    }
+
+
+def averaged(ratings: Iterable[Rating]) -> dict[str, dict[str, float]]:
+    """Mean of each attribute over the raters who gave it, by utterance."""
+    given: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for rating in ratings:
+        for name, value in (rating.values or {}).items():
+            given[rating.id][name].append(value)
+    return {
+        id: {name: sum(held) / len(held) for name, held in by_name.items()}
+        for id, by_name in given.items()
     }
 
 

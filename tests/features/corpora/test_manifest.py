@@ -163,7 +163,11 @@ def test_a_pattern_of_tables_that_are_named_for_their_splits(tmp_path: Path) -> 
         ("start", "inf", "start 'inf'; expected a number from 0"),
         ("stop", "0.5", "utterance 'u1': start 0.5 and stop 0.5; expected 0 <= start < stop"),
         ("turn", "1.5", "turn '1.5'; expected an integer from 0"),
-        ("split", "devel", "split 'devel'; expected one of ('train', 'valid', 'test', 'unused')"),
+        (
+            "split",
+            "devel",
+            "split 'devel'; expected one of ('train', 'valid', 'test', 'unused', 'unlabelled')",
+        ),
         ("speaker", "", "speaker is empty; expected who speaks"),
         ("audio", "../a.wav", "path '../a.wav'; expected a relative one"),
         ("audio", "/etc/a.wav", "path '/etc/a.wav'; expected a relative one"),

@@ -37,7 +37,7 @@ def table(rows: Rows, *, names: Mapping[str, Sequence[str]] | None = None) -> An
     for column in columns:
         cells = [row.get(column) for row in rows]
         held = [cell for cell in cells if cell is not None]
-        struct = held and isinstance(held[0], dict)
+        struct = held and isinstance(held[0], dict) and "bytes" in held[0]
         arrays[column] = pa.array(cells, type=AUDIO if struct else None)
     made = pa.table(arrays)
     if names is None:
