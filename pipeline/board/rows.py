@@ -11,6 +11,7 @@ one table and writes numbers as text, and its internals change between versions.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -155,9 +156,12 @@ def check_metric(rows: Sequence[Row], metric: str) -> None:
     """Raise `ParamsError` if no row has a metric."""
     if rows and not any(metric in row.metrics for row in rows):
         usual = [*(f"{_VALID}{name}" for name in MONITORS), *MONITORS]
-        known = sorted({name for row in rows for name in row.metrics} - set(usual))
+        known = {name for row in rows for name in row.metrics}
+        close = difflib.get_close_matches(metric, known)
+        meant = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise ParamsError(
-            f"--metric {metric!r}: no experiment has it; expected one of {usual}, or of {known}"
+            f"--metric {metric!r}: no experiment has it; expected one of {usual}, or another of "
+            f"the {len(known)} numbers of reports/metrics.json and details.json{meant}"
         )
 
 

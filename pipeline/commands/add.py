@@ -38,11 +38,14 @@ def add(what: str | None, name: str | None, *, list_all: bool = False) -> None:
             typer.echo(line)
         return
     if what not in SECTIONS:
-        raise ParamsError(f"add: given {what!r}; expected {one_of(what, SECTIONS)}, or --list")
+        given = "nothing" if what is None else repr(what)
+        raise ParamsError(f"add: given {given}; expected {one_of(what, SECTIONS)}, or --list")
     section = SECTIONS[what]
     if name not in catalogued(section):
-        expected = one_of(name, catalogued(section))
-        raise ParamsError(f"add {what}: given {name!r}; expected {expected}")
+        given = "nothing" if name is None else repr(name)
+        raise ParamsError(
+            f"add {what}: given {given}; expected {one_of(name, catalogued(section))}"
+        )
     # Decoded by hand: reading as text would turn each line's own end into \n.
     text, entries = PARAMS.read_bytes().decode(), needed(raw, section, name)
     added = with_entries(text, raw, entries)

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 import yaml
 
-from features.arguments import checked, counted
+from features.arguments import checked, counted, one_of
 from features.backbone.base import Reads
 from features.errors import ParamsError
 from features.exchange.arrays import ArrayReader
@@ -21,7 +21,7 @@ from features.ranges import Positive
 from features.settings.entry_names import name_problems
 from features.settings.locations import store_root
 from pipeline.params.file import read_params
-from pipeline.storage.inventory import take_inventory
+from pipeline.storage.inventory import cache_folders, take_inventory
 from pipeline.storage.work_store import TRAINING, removable, remove
 
 PARAMS = Path("params.yaml")
@@ -54,6 +54,11 @@ def prune(*, keep_days: float | None, not_in_params: bool, yes: bool) -> None:
 
 def export_cache(corpus: str, backbone: str, out: Path, *, to: Form) -> None:
     """Write the features of a corpus under a backbone for other programs."""
+    # What is in cache/ counts, not what params.yaml names: features outlive their entry.
+    pairs = [f"{folder.parent.name} {folder.name}" for folder in cache_folders()]
+    asked = f"{corpus} {backbone}"
+    if pairs and asked not in pairs:
+        raise ParamsError(f"export: given {asked!r}; expected {one_of(asked, pairs)}")
     count = export(corpus, backbone, to, out)
     typer.echo(f"{out}: {count} utterances of {corpus} under {backbone} as {to}")
 

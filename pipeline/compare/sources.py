@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from features.arguments import one_of
 from features.corpus.manifest import Label, read_labels
 from features.errors import HeronryError, ParamsError, RunError
 from features.files.reading import file_sha256
@@ -38,6 +39,7 @@ from pipeline.metrics.classes import Floats
 from pipeline.report.metrics_json import METRICS, read_metrics
 from pipeline.runs.layout import PREDICTIONS, SCORED
 from pipeline.runs.tables import no_distribution, not_likeliest
+from pipeline.storage.experiments import finished
 
 REPORT = "reports/predictions.csv"
 WORKSPACE = "workspace"
@@ -211,10 +213,11 @@ def _from_revision(rev: str) -> PredictedRun:
         ):
             content[METRICS] = file.read()
     except (RevError, SCMError) as error:
+        known = one_of(rev, [WORKSPACE, *(each.name for each in finished())])
         raise ParamsError(
             f"{rev}: neither a folder or file here nor an experiment or revision ({error}); "
-            "`dvc exp list --all-commits` lists those of this repository, "
-            f"`dvc exp pull <remote> {rev}` fetches a team mate's"
+            f"expected {known}, another revision, or a path; `dvc exp pull <remote> NAME` fetches "
+            "a team mate's experiment"
         ) from error
     except (DvcException, OSError) as error:
         raise RunError(

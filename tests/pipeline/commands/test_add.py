@@ -90,9 +90,9 @@ def test_the_list_marks_what_is_there() -> None:
     [
         (("model", "heron"), r"models\.heron: params\.yaml has this entry; edit it"),
         (("model", "txt"), r"add model: given 'txt'; expected one of .*did you mean 'text'"),
-        (("model", None), "add model: given None; expected one of"),
+        (("model", None), "add model: given nothing; expected one of"),
         (("fusion", "text"), r"add: given 'fusion'; expected one of \['backbone', 'corpus', 'mod"),
-        ((None, None), "add: given None; expected one of"),
+        ((None, None), "add: given nothing; expected one of"),
     ],
 )
 def test_refusals_leave_the_file(

@@ -274,7 +274,7 @@ def test_experiments_without_results_are_listed_with_the_reason() -> None:
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ParamsError, match=r"'uarr'.*'valid_weighted_f1'.*'nll'"):
+    with pytest.raises(ParamsError, match=r"'uarr'.*'valid_weighted_f1'.*did you mean uar"):
         groups(shown(experiment("a", 0.5)), "uarr")
     nothing = Shown((), ("b: queued",))
     assert "no experiment has results" in as_text(groups(nothing, "uar"), nothing, "uar")

@@ -74,3 +74,13 @@ def test_a_corpus_that_is_not_prepared() -> None:
     result = CliRunner().invoke(app, ["cache", "import", "other", "old", str(source)])
     assert isinstance(result.exception, ManifestError)
     assert "prepare@other" in str(result.exception)
+
+
+def test_a_misspelt_cache_is_answered_with_those_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cache/demo/minilm").mkdir(parents=True)
+    words = ["cache", "export", "demo", "minlm", "out"]
+    with pytest.raises(ParamsError, match=r"given 'demo minlm'; .*did you mean 'demo minilm'"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
