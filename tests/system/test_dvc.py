@@ -250,7 +250,9 @@ def test_dvc_shows_metrics_plots_and_experiments(project: Project) -> None:
 def test_switching_runs_what_is_missing_and_back_runs_nothing(project: Project) -> None:
     project.run("dvc", "repro", "-q")  # reports/ may hold what another test ran last
     before = project.metrics()
-    said = project.run("dvc", "exp", "run", "-S", "fusion=both")
+    said = project.run("dvc", "exp", "run", "--name", "switched", "-S", "fusion=both")
+    page = (project.root / "reports/index.html").read_text(encoding="utf-8")
+    assert "First made by experiment <b>switched</b>" in page
     assert "extract@tones-mel" in said
     assert "> python -m stages.extract tones tone" not in said
     assert "train@both" in said
