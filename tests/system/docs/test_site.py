@@ -82,7 +82,7 @@ def test_nothing_is_loaded_from_the_network(site: Path) -> None:
 
 
 class _Page(HTMLParser):
-    """Targets of the links of a page, and the ids in it."""
+    """Targets of the links and pictures of a page, and the ids in it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -93,8 +93,9 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         values = dict(attributes)
         self.ids.add(values.get("id") or "")
-        if tag == "a" and values.get("href"):
-            self.links.append(str(values["href"]))
+        link = values.get({"a": "href", "img": "src"}.get(tag, ""))
+        if link:
+            self.links.append(link)
 
 
 def test_links_lead_to_pages_files_and_anchors(site: Path) -> None:
@@ -140,6 +141,6 @@ def test_lines_are_short(page: str) -> None:
 
 def test_links_of_the_readme_lead_somewhere() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if ":" not in link]
+    links = [link for link in re.findall(r"\](?:\(|: )([^)#\s]+)", text) if ":" not in link]
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
