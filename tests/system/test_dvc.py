@@ -247,6 +247,17 @@ def test_dvc_shows_metrics_plots_and_experiments(project: Project) -> None:
     )
 
 
+def test_a_registered_model_is_the_selected_run(project: Project, tmp_path: Path) -> None:
+    """The command of docs/remotes.md."""
+    project.restore()
+    project.git("tag", "-a", "model@v1.0.0", "-m", "Register it")
+    out = tmp_path / "model"
+    project.run("dvc", "artifacts", "get", ".", "model", "--rev", "v1.0.0", "-o", str(out))
+    run = project.root / "runs/cached/tones/speech"
+    assert (out / "run.json").read_bytes() == (run / "run.json").read_bytes()
+    assert {path.name for path in out.glob("seed_*")} == {"seed_0", "seed_1"}
+
+
 def test_switching_runs_what_is_missing_and_back_runs_nothing(project: Project) -> None:
     project.run("dvc", "repro", "-q")  # reports/ may hold what another test ran last
     before = project.metrics()
