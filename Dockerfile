@@ -11,7 +11,7 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends git make build-essential \
-    && if ! command -v python3.11 && ! command -v python3.12; then \
+    && if ! command -v python3.11 && ! command -v python3.12 && ! command -v python3.13; then \
         apt-get install -y --no-install-recommends python3.12 python3.12-venv python3.12-dev; \
     fi \
     && rm -rf /var/lib/apt/lists/*

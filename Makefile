@@ -1,5 +1,5 @@
 # Two commands do everything: `make run` and `make test`. Both can be repeated.
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3.11)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3.11)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
@@ -17,8 +17,8 @@ help:  ## Show the targets
 install: $(INSTALLED)  ## Make the virtual environment
 
 $(INSTALLED): requirements/lock.txt requirements/embedded.txt pyproject.toml
-	@$(PYTHON) -c "import sys; (3, 11) <= sys.version_info[:2] <= (3, 12) or sys.exit( \
-		'error: this is Python ' + sys.version.split()[0] + '; expected 3.11 or 3.12: make run PYTHON=python3.12')"
+	@$(PYTHON) -c "import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit( \
+		'error: this is Python ' + sys.version.split()[0] + '; expected 3.11, 3.12 or 3.13: make run PYTHON=python3.12')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -qq --disable-pip-version-check -r requirements/lock.txt
 	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/embedded.txt

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-PYTHONS = ((3, 11), (3, 12))  # that the dependencies support
+PYTHONS = ((3, 11), (3, 12), (3, 13))  # that the dependencies support
 _NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
 
 
@@ -83,7 +83,8 @@ def _refuse_other_pythons() -> None:
     pip refuses by `requires-python`; this is for a checkout that another Python runs.
     """
     if sys.version_info[:2] not in PYTHONS:
-        expected = " or ".join(f"{major}.{minor}" for major, minor in PYTHONS)
+        *others, last = (f"{major}.{minor}" for major, minor in PYTHONS)
+        expected = f"{', '.join(others)} or {last}"
         sys.exit(
             f"error: this is Python {sys.version.split()[0]}; expected {expected}: "
             "make run PYTHON=python3.12, then source .venv/bin/activate"
