@@ -25,7 +25,7 @@ from features.extraction.extractor import Extractor, Recipe, Tally
 from features.extraction.forecast import Forecast, forecast
 from features.extraction.plan import ShardPlan, lacking
 from features.extraction.store import WorkStore
-from features.extraction.trained_on import find_seen, read_trained_on
+from features.extraction.trained_on import seen_by
 from features.files.reasons import NOTICED, REJECTED, SEEN, write_reasons
 from features.files.writing import empty_folder
 from features.process.terminal import progress
@@ -118,7 +118,7 @@ def extract_with(
     """As `extract`, with a backbone that is already loaded, into the empty folder `out`."""
     check_pinned(extractor.entry, extractor.provenance)
     # Before anything is computed: a malformed file should not cost hours.
-    known = read_trained_on(extractor.entry)
+    seen = seen_by(extractor.entry, manifest)
     plan = ShardPlan.of(manifest, extractor.backbone.reads)
     with extractor.store.locked(shared=options.part is not None):
         done = _compute(extractor, plan, options)
@@ -128,8 +128,8 @@ def extract_with(
     noticed = notices(extractor.backbone, manifest)  # also of copied and linked features
     done.noticed = {id: notice for id, notice in noticed if id not in done.rejected}
     write_reasons(out / NOTICED, done.noticed)
-    if known is not None:
-        done.seen = find_seen(manifest, known)
+    if seen is not None:
+        done.seen = seen
         write_reasons(out / SEEN, done.seen)
     return done
 

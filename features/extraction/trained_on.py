@@ -11,14 +11,17 @@ weights were fitted to (not those of the validation split), with
 
 Extraction compares it with the manifest and writes `seen.csv` (id, why) into the cache folder. An
 utterance counts as seen if corpus and id are equal, or the audio is. Equal texts do not count:
-different people say the same. Without `trained_on.jsonl` nothing is known, and nothing is written.
+different people say the same. Without `trained_on.jsonl` nothing is known, and nothing is written,
+but for checkpoints that are known by name to be trained on the labels of a corpus (`TRAINED_BY`):
+which of its utterances they saw is not published, so all of them count as seen.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from features.backbone.entry import PACKAGE, BackboneEntry
@@ -30,6 +33,15 @@ from features.settings.plugins import load
 from features.weights.checkpoint import Checkpoint
 
 TRAINED_ON = "trained_on.jsonl"
+TRAINED_BY: Mapping[str, tuple[str, ...]] = {
+    "msp_podcast": (
+        "audeering/*-msp-dim*",  # wav2vec 2.0 for arousal, dominance and valence
+        "3loi/*",  # baselines of the Odyssey 2024 and Interspeech 2025 challenges
+        "tiantiaf/*msp-podcast*",  # Vox-Profile
+        "*/emotion2vec_plus_*",  # fine-tuned on labelled speech, unlike emotion2vec_base
+    ),
+}
+"""Checkpoints whose training used the labels of a corpus: patterns of names, by kind of corpus."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,25 @@ def find_seen(manifest: Manifest, rows: Iterable[TrainedOn]) -> dict[str, str]:
         elif same is not None:
             seen[utterance.id] = f"its audio is that of {same.id} of the corpus {same.corpus}"
     return seen
+
+
+def seen_by(entry: BackboneEntry, manifest: Manifest) -> dict[str, str] | None:
+    """Reasons by id why utterances count as seen by a checkpoint; None if nothing is known of it.
+
+    Raises:
+        ManifestError: If its `trained_on.jsonl` is malformed, naming the line.
+    """
+    named, rows = _seen_by_name(entry, manifest), read_trained_on(entry)
+    return named | find_seen(manifest, rows or ()) if named or rows is not None else None
+
+
+def _seen_by_name(entry: BackboneEntry, manifest: Manifest) -> dict[str, str]:
+    """All utterances, if the checkpoint is known by name."""
+    name = str(entry.options.get("checkpoint") or "")
+    if not any(fnmatch(name.lower(), known) for known in TRAINED_BY.get(manifest.kind, ())):
+        return {}
+    why = f"{name} was trained on labels of this corpus; which of them it saw is not published"
+    return {utterance.id: why for utterance in manifest}
 
 
 def _row(corpus: str, utterance: Utterance) -> TrainedOn:

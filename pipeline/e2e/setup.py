@@ -17,7 +17,7 @@ from features.corpus.leak_gate import check_leaks
 from features.corpus.leaks import find_seen_leak, gate, leak_lines
 from features.corpus.manifest import Label, Manifest
 from features.errors import ManifestError, ParamsError
-from features.extraction.trained_on import find_seen, read_trained_on
+from features.extraction.trained_on import seen_by
 from features.files.reading import file_sha256
 from features.settings.locations import corpus_root, expanded, project_root
 from pipeline.data.examples import Examples
@@ -111,10 +111,10 @@ def check_live_leaks(params: Params, model: ModelEntry, corpus: str) -> dict[str
     card, labels = read_labelled(folder)
     leaks = []
     for slot, entry in live_entries(params, model).items():
-        rows = read_trained_on(entry)
-        if rows is not None:
+        seen = seen_by(entry, manifest)
+        if seen is not None:
             source = f"slot {slot}, backbone {entry.name}"
-            leak = find_seen_leak(labels, find_seen(manifest, rows), source)
+            leak = find_seen_leak(labels, seen, source)
             leaks += [] if leak is None else [leak]
     gate(leaks, found["allowed"], corpus=str(card.get("corpus", corpus)))
     return {

@@ -258,6 +258,7 @@ def test_a_release_with_test3_through_prepare(
     entry = corpus_entry("msp_podcast", settings | {"kind": "msp_podcast"})
     done = prepare(entry, tmp_path / "data" / "msp_podcast")
     card, labels = read_labelled(tmp_path / "data" / "msp_podcast" / "labels")
+    assert "Labels/labels_detailed.csv" in card["tables"]
     splits = [label.splits[0] for label in labels]
     assert splits == [*["train"] * 2, *["valid"] * 2, *["test"] * 2, "train", "unlabelled"]
     assert labels[-2].label is None

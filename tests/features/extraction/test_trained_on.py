@@ -22,6 +22,7 @@ from features.extraction.trained_on import (
     TrainedOn,
     find_seen,
     read_trained_on,
+    seen_by,
     write_trained_on,
 )
 from features.files.reasons import SEEN, read_reasons, write_reasons
@@ -58,6 +59,28 @@ def test_extraction_lists_what_the_checkpoint_has_seen(
     # It is no part of the features: none is computed again, and none changes.
     assert (folder / "shard-00000.h5").read_bytes() == plain
     assert list(CacheReader(folder)) == [utterance.id for utterance in manifest]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "kind", "seen"),
+    [
+        ("audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim", "msp_podcast", True),
+        ("3loi/SER-Odyssey-Baseline-WavLM-Multi-Attributes", "msp_podcast", True),
+        ("tiantiaf/whisper-large-v3-msp-podcast-emotion", "msp_podcast", True),
+        ("emotion2vec/emotion2vec_plus_large", "msp_podcast", True),
+        ("emotion2vec/emotion2vec_base", "msp_podcast", False),
+        ("audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim", "iemocap", False),
+        (None, "msp_podcast", False),
+    ],
+)
+def test_checkpoints_that_were_trained_on_the_labels_of_a_corpus_are_known_by_name(
+    make_manifest: ManifestMaker, checkpoint: str | None, kind: str, seen: bool
+) -> None:
+    manifest = dataclasses.replace(make_manifest(SECONDS), kind=kind)
+    entry = BackboneEntry("b", "speech_encoder", options={"checkpoint": checkpoint})
+    found = seen_by(entry, manifest) or {}
+    assert list(found) == ([utterance.id for utterance in manifest] if seen else [])
+    assert all(str(checkpoint) in why for why in found.values())
 
 
 def test_a_list_of_others_is_an_empty_table(make_manifest: ManifestMaker, tmp_path: Path) -> None:
