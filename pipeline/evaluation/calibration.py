@@ -13,7 +13,7 @@ Shapes: N rows, K classes, B bins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,12 +129,35 @@ def fit_temperature(probabilities: Floats, labels: _Ints) -> float:
     logits = np.log(np.maximum(probabilities, FLOOR))
     rows = np.arange(len(labels))
 
-    # searched on a logarithmic scale: halving and doubling T are steps of the same size
-    def loss(log_temperature: float) -> float:
-        return -float(log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels].mean())
+    def loss(temperature: float) -> float:
+        return -float(log_softmax(logits / temperature, axis=1)[rows, labels].mean())
 
+    return _lowest(loss)
+
+
+def fit_soft_temperature(probabilities: Floats, shares: Floats) -> float:
+    """The temperature that minimises the negative log-likelihood of votes, -sum t log q.
+
+    Args:
+        probabilities: `[N, K]`, N of 1 or more.
+        shares: `[N, K]` shares of the votes.
+    """
+    logits = np.log(np.maximum(probabilities, FLOOR))
+
+    def loss(temperature: float) -> float:
+        return -float((shares * log_softmax(logits / temperature, axis=1)).sum(1).mean())
+
+    return _lowest(loss)
+
+
+def _lowest(loss: Callable[[float], float]) -> float:
+    """Temperature within `BOUNDS` of the lowest loss, which has one minimum."""
     found = minimize_scalar(
-        loss, bounds=tuple(np.log(BOUNDS)), method="bounded", options={"xatol": 1e-8}
+        # on a logarithmic scale: halving and doubling T are steps of the same size
+        lambda log_temperature: loss(np.exp(log_temperature)),
+        bounds=tuple(np.log(BOUNDS)),
+        method="bounded",
+        options={"xatol": 1e-8},
     )
     return float(np.exp(found.x))
 

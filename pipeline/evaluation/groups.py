@@ -232,13 +232,14 @@ def known_groupings(rows: RunRows) -> list[Grouping]:
     labels = rows.utterances
     found = (
         grouping(rows, "gender", [label.gender for label in labels]),
-        grouping(rows, "duration", [_band(label.seconds) for label in labels], list(BANDS)),
+        grouping(rows, "duration", [duration_band(label.seconds) for label in labels], list(BANDS)),
         grouping(rows, "session", [label.session for label in labels]),
     )
     return [each for each in found if each is not None]
 
 
-def _band(seconds: float | None) -> str | None:
+def duration_band(seconds: float | None) -> str | None:
+    """Group of a duration, one of `BANDS`; None where it is unknown."""
     if seconds is None:
         return None
     return [name for name, start in BANDS.items() if seconds >= start][-1]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from pipeline.evaluation.run_folder import JobResult, RunFolder
 from pipeline.metrics.classes import Floats
 from pipeline.runs.layout import SCORED
 from pipeline.runs.tables import AGAIN
+
+_ROUNDING = 1e-6  # of truth written with nine significant digits
 
 
 def check_card(run: RunFolder, card: Mapping[str, Any], path: Path) -> None:
@@ -60,7 +63,8 @@ def check_labels(run: RunFolder, known: Mapping[str, Label]) -> None:
     for job in run.jobs:
         _check_rows(run, job, known)
         for split in SCORED:
-            missing = _split_ids(run, known.values(), job, split) - set(job.table.column("id"))
+            expected = _split_ids(run, _learnt(run, known.values()), job, split)
+            missing = expected - set(job.table.column("id"))
             if missing:
                 raise RunError(
                     f"{job.table.path}: {len(missing)} {split} utterances are neither predicted "
@@ -78,15 +82,50 @@ def check_labels(run: RunFolder, known: Mapping[str, Label]) -> None:
 
 def _check_rows(run: RunFolder, job: JobResult, known: Mapping[str, Label]) -> None:
     table, facts = job.table, ("id", "speaker", "dialogue", "split", "label")
+    with_class = bool(run.classes)
     for index, (id, *found) in enumerate(zip(*map(table.column, facts), strict=True)):
         if id not in known:
             table.refuse(index, f"id {id!r} is not in labels.jsonl of {run.corpus}")
         label = known[id]
         split = label.splits[job.fold : job.fold + 1]  # empty where labels have fewer folds
-        expected = [label.speaker, label.dialogue or "", *split, label.label]
+        own = (label.label or "") if with_class else ""
+        expected = [label.speaker, label.dialogue or "", *split, own]
         if found != expected:
             columns = "speaker, dialogue, split, label"
             table.refuse(index, f"{columns} of {id!r} are {found}; labels.jsonl: {expected}")
+        _check_targets(run, job, index, label)
+
+
+def _check_targets(run: RunFolder, job: JobResult, index: int, label: Label) -> None:
+    """Refuse a row whose votes or attributes are not those of its label."""
+    values = label.values or {}
+    given = [float(values.get(name, "nan")) for name in run.targets.scales]
+    pairs = [("attributes", job.truth[index], given)]
+    if "votes" in run.targets.tasks:
+        pairs.append(("shares of votes", job.shares[index], vote_shares(label, run.classes)))
+    for what, found, expected in pairs:
+        if not np.allclose(found, expected, rtol=0, atol=_ROUNDING, equal_nan=True):
+            job.table.refuse(
+                index,
+                f"{what} of {label.id!r} are {found.tolist()}; labels.jsonl: {list(expected)}",
+            )
+
+
+def vote_shares(label: Label, classes: Sequence[str]) -> list[float]:
+    """Shares of the votes for each class, `[K]`; NaN without votes."""
+    votes = label.votes or {}
+    total = sum(votes.get(name, 0.0) for name in classes)
+    return [votes.get(name, 0.0) / total if total else math.nan for name in classes]
+
+
+def _learnt(run: RunFolder, labels: Iterable[Label]) -> Iterator[Label]:
+    """Labels that hold any of the run's targets."""
+    tasks, scales = run.targets.tasks, run.targets.scales
+    for label in labels:
+        votes = "votes" in tasks and label.votes is not None
+        value = any(name in (label.values or {}) for name in scales)
+        if votes or value or ("classes" in tasks and label.label is not None):
+            yield label
 
 
 def class_counts(run: RunFolder, known: Mapping[str, Label], split: str) -> Floats:

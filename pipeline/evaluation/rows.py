@@ -124,11 +124,11 @@ class RunRows:
 
     def probe_predictions(self, slot: str) -> Ints:
         """`[R]` predictions of the linear probe on a slot."""
-        return np.concatenate([job.probes[slot] for job in self.jobs])
+        return np.concatenate([job.probes[slot].predictions for job in self.jobs])
 
     def condition_predictions(self, condition: str) -> Ints:
         """`[R]` predictions of the model under a condition."""
-        return np.concatenate([job.conditions[condition] for job in self.jobs])
+        return np.concatenate([job.conditions[condition].predictions for job in self.jobs])
 
 
 def cluster_unit(utterances: Sequence[Label]) -> str:

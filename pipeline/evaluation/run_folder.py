@@ -6,13 +6,16 @@ conditions.csv (columns `CONDITIONS`), the trained model's test predictions with
 (`without_<slot>`), with its texts exchanged among the utterances (`shuffled_text`) or with
 recognised words (`asr_text`). Layout: docs/files.md.
 
-Shapes: N rows of predictions, E epochs, K classes.
+A run that learns more than classes has columns of truth and of predictions for each of its targets
+(`pipeline.runs.layout.target_columns`). What is unknown, an empty cell, is NaN here, or class -1.
+
+Shapes: N rows of predictions, T of them of the test split, E epochs, K classes, A attributes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -22,11 +25,71 @@ from numpy.typing import NDArray
 
 from features.errors import RunError
 from pipeline.runs.head import read_head
-from pipeline.runs.layout import CONDITIONS, HISTORY, PREDICTIONS, PROBES, SCORED, digests
-from pipeline.runs.tables import AGAIN, Table, read_csv
+from pipeline.runs.layout import (
+    CONDITIONS,
+    HISTORY,
+    PREDICTIONS,
+    PROBES,
+    SCORED,
+    digests,
+    target_columns,
+)
+from pipeline.runs.tables import AGAIN, Table, no_distribution, read_csv
 
-Guesses = Mapping[str, NDArray[np.int64]]
-"""Predicted class of each test row of a job, by slot or condition."""
+Floats = NDArray[np.float64]
+_OF_EPOCHS = ("seed", "fold", "epoch", "lr", "train_loss", "valid_loss", "best")
+_MARGIN = 1e-6  # of values written with nine significant digits
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a probe, or the model under a condition, predicts for the test rows of a job.
+
+    Attributes:
+        predictions: `[T]` predicted classes; -1 without classes.
+        probabilities: `[T, K]`; None where the file has none.
+        values: `[T, A]` predicted attributes.
+    """
+
+    predictions: NDArray[np.int64]
+    probabilities: Floats | None
+    values: Floats
+
+
+Guesses = Mapping[str, Guess]
+"""Predictions by slot, or by condition."""
+
+
+@dataclass(frozen=True)
+class RunTargets:
+    """What a run learns.
+
+    Attributes:
+        tasks: "classes", "votes", "attributes" and "gender", those that were trained.
+        scales: Lowest and highest value by attribute.
+        genders: Genders that the model tells apart; empty without that task.
+    """
+
+    tasks: tuple[str, ...] = ("classes",)
+    scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    genders: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | None) -> Self:
+        """By the field `targets` of run.json; None for classes alone."""
+        if given is None:
+            return cls()
+        scales = {name: (float(of[0]), float(of[1])) for name, of in given["attributes"].items()}
+        return cls(tuple(given["tasks"]), scales, tuple(given.get("genders", ())))
+
+    def columns(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """Columns of predictions.csv after `PREDICTIONS`."""
+        return target_columns(classes, self.tasks, tuple(self.scales), self.genders)
+
+    def guess_columns(self, classes: Sequence[str], *, shares: bool) -> tuple[str, ...]:
+        """Columns of probes.csv and conditions.csv after their first four."""
+        shown = classes if shares else ()
+        return (*target_columns(shown), *(f"v_{name}" for name in self.scales))
 
 
 @dataclass(frozen=True)
@@ -36,9 +99,12 @@ class JobResult:
     Attributes:
         seed: Random seed of the training.
         fold: Fold, from 0.
-        labels: `[N]` true classes as indices.
-        predictions: `[N]` predicted classes as indices.
+        labels: `[N]` true classes as indices; -1 where a row has none.
+        predictions: `[N]` predicted classes as indices; -1 without classes.
         probabilities: `[N, K]` as written; by rounding a row may not sum to exactly 1.
+        shares: `[N, K]` shares of the votes, NaN where a row has none, and without that task.
+        truth: `[N, A]` true attributes on the corpus's scale, NaN where unknown.
+        values: `[N, A]` predicted ones.
         test: `[N]` bool, True for the rows of the test split (the others are of the valid split).
         table: predictions.csv, N rows.
         history: history.csv, E rows; none for a model that is not trained in epochs.
@@ -50,7 +116,10 @@ class JobResult:
     fold: int
     labels: NDArray[np.int64]
     predictions: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
+    probabilities: Floats
+    shares: Floats
+    truth: Floats
+    values: Floats
     test: NDArray[np.bool_]
     table: Table
     history: Table
@@ -77,6 +146,7 @@ class RunFolder:
     utterances: int
     dropped: Mapping[str, str]
     train_seconds: float
+    targets: RunTargets
     jobs: tuple[JobResult, ...]
 
     @classmethod
@@ -90,12 +160,18 @@ class RunFolder:
         head = read_head(path)
         classes, seeds = tuple(head["classes"]), tuple(sorted(head["seeds"]))
         _check_folders(path, seeds, head["folds"])
-        jobs = [_job(path, (s, f), seeds, classes) for s in seeds for f in range(head["folds"])]
+        targets = RunTargets.of(head.get("targets"))
+        jobs = [
+            _job(path, (seed, fold), seeds, classes, targets)
+            for seed in seeds
+            for fold in range(head["folds"])
+        ]
         _check_alike(path, "probes", (list(job.probes) for job in jobs))
         _check_alike(path, "conditions", (list(job.conditions) for job in jobs))
         _check_files(path, head.get("files", {}))
         given = {each.name: head[each.name] for each in fields(cls) if each.name in head}
         given |= {"path": path, "classes": classes, "seeds": seeds, "jobs": tuple(jobs)}
+        given |= {"targets": targets}
         return cls(**given)
 
 
@@ -136,20 +212,27 @@ def _check_files(run: Path, files: Mapping[str, str]) -> None:
 
 
 def _job(
-    run: Path, key: tuple[int, int], seeds: Sequence[int], classes: Sequence[str]
+    run: Path,
+    key: tuple[int, int],
+    seeds: Sequence[int],
+    classes: Sequence[str],
+    targets: RunTargets,
 ) -> JobResult:
     # `seeds` holds the job's own seed too: reading its folder twice finds the same file
     folder, *others = (run / f"seed_{seed}" / f"fold_{key[1]}" for seed in (key[0], *seeds))
-    table = read_csv(folder / "predictions.csv", (*PREDICTIONS, *(f"p_{k}" for k in classes)))
-    history = read_csv(folder / "history.csv", HISTORY)
+    alone = targets.tasks == ("classes",)
+    table = read_csv(folder / "predictions.csv", (*PREDICTIONS, *targets.columns(classes)))
+    # Of several targets history.csv has the losses and metrics of each.
+    history = read_csv(folder / "history.csv", HISTORY if alone else None)
+    lacking = [name for name in _OF_EPOCHS if name not in history.header]
+    if lacking:
+        raise RunError(f"{history.path}: columns {lacking} are missing; expected them: {AGAIN}")
     for each in (table, history):
         for name, number in zip(("seed", "fold"), key, strict=True):
             each.only(name, (str(number),))
     table.only("split", SCORED)
     _check_ids(table)
-    probabilities = table.probabilities(classes)
-    predictions = table.indices("prediction", classes)
-    table.likeliest(probabilities, predictions)
+    probabilities, predictions = _classes_of(table, classes)
     _check_history(history)
     test = np.array([split == "test" for split in table.column("split")], bool)
     if not test.any():
@@ -158,19 +241,62 @@ def _job(
     tested = {id: label for id, label, is_test in pairs if is_test}
     return JobResult(
         *key,
-        labels=table.indices("label", classes),
+        labels=table.indices("label", classes, unknown=not alone),
         predictions=predictions,
         probabilities=probabilities,
+        shares=_shares_of(table, classes, targets),
+        truth=_values_of(table, "y", targets, unknown=True),
+        values=_values_of(table, "v", targets),
         test=test,
         table=table,
         history=history,
-        probes=_read_probes((folder, *others), tested, classes),
-        conditions=_read_conditions(folder, tested, classes),
+        probes=_read_probes((folder, *others), tested, classes, targets),
+        conditions=_read_conditions(folder, tested, classes, targets),
     )
 
 
+def _classes_of(table: Table, classes: Sequence[str]) -> tuple[Floats, NDArray[np.int64]]:
+    """Probabilities `[N, K]` and predicted classes `[N]`; -1 for a run without classes."""
+    if not classes:
+        table.only("prediction", ("",))
+        return np.zeros((len(table.rows), 0)), np.full(len(table.rows), -1)
+    probabilities = table.probabilities(classes)
+    predictions = table.indices("prediction", classes)
+    table.likeliest(probabilities, predictions)
+    return probabilities, predictions
+
+
+def _shares_of(table: Table, classes: Sequence[str], targets: RunTargets) -> Floats:
+    """Shares of the votes `[N, K]`, NaN where a row has none."""
+    if "votes" not in targets.tasks:
+        return np.full((len(table.rows), len(classes)), np.nan)
+    shares = np.stack([table.numbers(f"t_{name}") for name in classes], axis=1)
+    without = np.isnan(shares).all(1, keepdims=True)
+    index = no_distribution(np.where(without, 1 / len(classes), shares))
+    if index is not None:
+        found = shares[index].tolist()
+        table.refuse(index, f"shares of votes {found}; expected a sum of 1, or empty cells")
+    return shares
+
+
+def _values_of(table: Table, prefix: str, targets: RunTargets, *, unknown: bool = False) -> Floats:
+    """Columns `<prefix>_<attribute>`, `[N, A]`, within their scales."""
+    columns: list[Floats] = []
+    for name, (low, high) in targets.scales.items():
+        values = table.numbers(f"{prefix}_{name}")
+        wrong = ~((values >= low - _MARGIN) & (values <= high + _MARGIN))
+        wrong &= ~(np.isnan(values) & unknown)
+        if wrong.any():
+            index = int(np.argmax(wrong))
+            cell = table.column(f"{prefix}_{name}")[index]
+            expected = f"a number from {low:g} to {high:g}{', or none' if unknown else ''}"
+            table.refuse(index, f"{prefix}_{name} is {cell!r}; expected {expected}")
+        columns.append(values)
+    return np.stack(columns, axis=1) if columns else np.zeros((len(table.rows), 0))
+
+
 def _read_probes(
-    folders: Iterable[Path], test: Mapping[str, str], classes: Sequence[str]
+    folders: Iterable[Path], test: Mapping[str, str], classes: Sequence[str], targets: RunTargets
 ) -> Guesses:
     """probes.csv of the first folder that has one; {} if none has.
 
@@ -179,27 +305,42 @@ def _read_probes(
             so that one file serves all seeds.
         test: Label by id of the job's test rows, in their order.
         classes: K class names.
+        targets: What the run learns.
     """
     for folder in folders:
         path = folder / "probes.csv"
         if path.exists():
-            table = read_csv(path, (*PROBES, *(f"p_{name}" for name in classes)))
-            table.likeliest(table.probabilities(classes), table.indices("prediction", classes))
-            return _guesses(table, "slot", test, classes)
+            table = read_csv(path, (*PROBES, *targets.guess_columns(classes, shares=True)))
+            return _guesses(table, "slot", test, classes, targets)
     return {}
 
 
-def _read_conditions(folder: Path, test: Mapping[str, str], classes: Sequence[str]) -> Guesses:
+def _read_conditions(
+    folder: Path, test: Mapping[str, str], classes: Sequence[str], targets: RunTargets
+) -> Guesses:
     """conditions.csv of a job; {} if it has none."""
     path = folder / "conditions.csv"
     if not path.exists():
         return {}
-    return _guesses(read_csv(path, CONDITIONS), "condition", test, classes)
+    shares = "votes" in targets.tasks
+    table = read_csv(path, (*CONDITIONS, *targets.guess_columns(classes, shares=shares)))
+    return _guesses(table, "condition", test, classes, targets)
 
 
-def _guesses(table: Table, key: str, test: Mapping[str, str], classes: Sequence[str]) -> Guesses:
+def _guesses(
+    table: Table,
+    key: str,
+    test: Mapping[str, str],
+    classes: Sequence[str],
+    targets: RunTargets,
+) -> Guesses:
     """Predictions by the column `key`, each for all test rows in their order."""
-    guesses = table.indices("prediction", classes)
+    probabilities = None
+    if all(f"p_{name}" in table.header for name in classes):
+        probabilities, predictions = _classes_of(table, classes)
+    else:
+        predictions = table.indices("prediction", classes)
+    values = _values_of(table, "v", targets)
     found: dict[str, dict[str, int]] = {}
     for index, (id, name, label, _) in enumerate(row[:4] for row in table.rows):
         if id not in test:
@@ -209,7 +350,7 @@ def _guesses(table: Table, key: str, test: Mapping[str, str], classes: Sequence[
         of = found.setdefault(name, {})
         if id in of:
             table.refuse(index, f"id {id!r} a second time for {key} {name!r}; expected each once")
-        of[id] = int(guesses[index])
+        of[id] = index
     for name, of in found.items():
         missing = [id for id in test if id not in of]
         if missing:
@@ -217,7 +358,12 @@ def _guesses(table: Table, key: str, test: Mapping[str, str], classes: Sequence[
                 f"{table.path}: {key} {name!r} lacks {len(missing)} test utterances, such as "
                 f"{missing[:5]}; expected all {len(test)}: {AGAIN}"
             )
-    return {name: np.array([of[id] for id in test], np.int64) for name, of in found.items()}
+    guesses = {}
+    for name, of in found.items():
+        rows = [of[id] for id in test]
+        shares = None if probabilities is None else probabilities[rows]
+        guesses[name] = Guess(predictions[rows], shares, values[rows])
+    return guesses
 
 
 def _check_ids(table: Table) -> None:

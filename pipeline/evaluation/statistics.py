@@ -5,16 +5,21 @@ narrow. Here whole clusters (speakers, or dialogues) are drawn with replacement:
 bootstrap of Efron & Tibshirani (An Introduction to the Bootstrap, 1993, section 13.3) over clusters
 (Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8, strategy 1).
 
-Every metric is a function of a confusion matrix, and the matrix of a draw is the sum of its
-clusters' matrices, weighted by how often each was drawn. So all draws are one matrix product.
+Every metric is a function of sums over utterances: of a confusion matrix, of moments of truth and
+prediction (`pipeline.metrics.attributes`), or of scores of single utterances. The sums of a draw
+are those of its clusters, weighted by how often each was drawn. So all draws are one matrix
+product.
 
-Shapes: S seeds, C clusters, D draws, K classes.
+Shapes: S seeds, C clusters, D draws, K classes; `...` the axes of an utterance's sums, such as
+`[K, K]` of a confusion matrix.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +34,8 @@ LEAST_CLUSTERS = 5
 """Below this number a report gives no interval: two clusters have only 3 different draws, four 35,
 and the ends of the interval are then the scores of single clusters."""
 
-Statistic = Callable[[Matrices], Mapping[str, Floats]]
-"""Function from `[..., K, K]` to named values `[...]`."""
+Statistic = Callable[[Any], Mapping[str, Floats]]
+"""Function from sums `[D, S, ...]` to named values `[D, S]`."""
 
 Scores = Mapping[str, float]
 """Value by name of a metric."""
@@ -76,12 +81,12 @@ def cluster_confusions(
 
 
 def bootstrap(
-    matrices: Counts, statistic: Statistic, *, draws: int = DRAWS, seed: int = 0
+    matrices: Matrices, statistic: Statistic, *, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, ConfidenceInterval]:
     """95 % percentile intervals of the seed-mean of each metric, over draws of clusters.
 
     Args:
-        matrices: `[S, C, K, K]` of `cluster_confusions`.
+        matrices: `[S, C, ...]`, such as those of `cluster_confusions`.
         statistic: Function that computes the metrics.
         draws: D.
         seed: Random seed of the draws; the same seed gives the same intervals.
@@ -98,7 +103,7 @@ def bootstrap(
 
 
 def resample(
-    matrices: Counts, statistic: Statistic, *, draws: int = DRAWS, seed: int = 0
+    matrices: Matrices, statistic: Statistic, *, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Floats]:
     """Seed-mean `[D]` of each metric in every draw of clusters.
 
@@ -112,7 +117,7 @@ def resample(
     it holds no item, those of a class where its labels lack the class.
 
     Args:
-        matrices: `[S, C, K, K]` of `cluster_confusions`.
+        matrices: `[S, C, ...]`, such as those of `cluster_confusions`.
         statistic: Function that computes the metrics.
         draws: D.
         seed: Random seed of the draws.
@@ -131,29 +136,29 @@ def percentile_interval(values: Floats) -> ConfidenceInterval:
 
 
 def cluster_counts(
-    matrices: Counts, draws: int, seed: int, *, chunk_bytes: int = _CHUNK_BYTES
+    matrices: Matrices, draws: int, seed: int, *, chunk_bytes: int = _CHUNK_BYTES
 ) -> Iterator[Counts]:
     """How often each cluster is drawn, in chunks `[d, C]` of D draws altogether.
 
     Drawing C clusters with replacement gives multinomial counts. A chunk is as large as its
-    confusion matrices stay below `chunk_bytes`; the numbers do not depend on it.
+    sums stay below `chunk_bytes`; the numbers do not depend on it.
     """
-    seeds, clusters, classes, _ = matrices.shape
+    seeds, clusters, *rest = matrices.shape
     rng = np.random.default_rng(seed)
-    # per draw: the confusion matrices, about four arrays of their size within the metrics, counts
-    each = 8 * (5 * seeds * classes * classes + 2 * clusters)
+    # per draw: the sums, about four arrays of their size within the metrics, counts
+    each = 8 * (5 * seeds * math.prod(rest) + 2 * clusters)
     size = max(1, chunk_bytes // each)
     for start in range(0, draws, size):
         amount = min(size, draws - start)
         yield rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=amount)
 
 
-def seed_means(matrices: Counts, counts: Counts, statistic: Statistic) -> dict[str, Floats]:
+def seed_means(matrices: Matrices, counts: Counts, statistic: Statistic) -> dict[str, Floats]:
     """Metrics `[D]` of draws given as cluster counts `[D, C]`, averaged over the S seeds."""
-    seeds, clusters, classes, _ = matrices.shape
-    flat = matrices.swapaxes(0, 1).reshape(clusters, seeds * classes * classes)
+    seeds, clusters, *rest = matrices.shape
+    flat = matrices.swapaxes(0, 1).reshape(clusters, seeds * math.prod(rest))
     # in floats, since BLAS does not multiply integers; the sums are exact below 2^53
     drawn = counts.astype(np.float64) @ flat.astype(np.float64)
-    values = statistic(drawn.reshape(len(counts), seeds, classes, classes))
-    empty = drawn.sum(1) == 0
+    values = statistic(drawn.reshape(len(counts), seeds, *rest))
+    empty = ~drawn.any(1)
     return {name: np.where(empty, np.nan, value.mean(-1)) for name, value in values.items()}

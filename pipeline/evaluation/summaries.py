@@ -6,7 +6,7 @@ Shapes: S seeds, F folds, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from pipeline.evaluation.statistics import (
     Intervals,
     Scores,
     bootstrap,
+    percentile_interval,
 )
 from pipeline.metrics.classes import (
     MONITORS,
@@ -143,20 +144,40 @@ def summaries(confusions: Counts, by_job: Counts, intervals: Intervals) -> dict[
         by_job: `[S * F, K, K]` confusion matrices of the jobs.
         intervals: Intervals by metric.
     """
-    seeds = len(confusions)
     each, folds = scores(confusions), scores(by_job)
-    found = {}
-    for name, of_seeds in each.items():
-        of_folds = folds[name].reshape(seeds, -1)  # jobs are in order of seed, then fold
-        several = of_folds.shape[1] > 1
-        found[name] = Summary(
-            value=float(of_seeds.mean()),
-            interval=intervals.get(name),
-            sd=float(of_seeds.std(ddof=1)) if seeds > 1 else None,
-            fold_mean=float(of_folds.mean()) if several else None,
-            fold_sd=float(of_folds.mean(0).std(ddof=1)) if several else None,
-        )
+    return {name: _summary(of, folds[name], intervals.get(name)) for name, of in each.items()}
+
+
+def summary_of(of_seeds: Floats, of_jobs: Floats, draws: Floats | None) -> Summary | None:
+    """Summary of a metric that may be undefined, which is NaN; None if it is so for some seed.
+
+    Args:
+        of_seeds: `[S]`, folds pooled.
+        of_jobs: `[S * F]`, in order of seed, then fold.
+        draws: `[D]` seed-means; None without intervals.
+    """
+    if np.isnan(of_seeds).any():
+        return None
+    interval = None
+    if draws is not None and not np.isnan(draws).all():
+        interval = percentile_interval(draws)
+    found = _summary(of_seeds, of_jobs, interval)
+    if found.fold_mean is not None and np.isnan(found.fold_mean):
+        return replace(found, fold_mean=None, fold_sd=None)
     return found
+
+
+def _summary(of_seeds: Floats, of_jobs: Floats, interval: ConfidenceInterval | None) -> Summary:
+    seeds = len(of_seeds)
+    of_folds = of_jobs.reshape(seeds, -1)  # jobs are in order of seed, then fold
+    several = of_folds.shape[1] > 1
+    return Summary(
+        value=float(of_seeds.mean()),
+        interval=interval,
+        sd=float(of_seeds.std(ddof=1)) if seeds > 1 else None,
+        fold_mean=float(of_folds.mean()) if several else None,
+        fold_sd=float(of_folds.mean(0).std(ddof=1)) if several else None,
+    )
 
 
 def class_scores(

@@ -58,14 +58,21 @@ class Table:
             if cell not in allowed:
                 self.refuse(index, f"{name} is {cell!r}; expected one of {list(allowed)}")
 
-    def indices(self, name: str, classes: Sequence[str]) -> NDArray[np.int64]:
+    def indices(
+        self, name: str, classes: Sequence[str], *, unknown: bool = False
+    ) -> NDArray[np.int64]:
         """A column of class names as indices `[N]`.
+
+        Args:
+            name: Name of the column.
+            classes: K names.
+            unknown: Whether a cell may be empty, which is -1.
 
         Raises:
             RunError: If a cell names no class.
         """
-        self.only(name, classes)
-        index = {cell: k for k, cell in enumerate(classes)}
+        self.only(name, (*classes, "") if unknown else classes)
+        index = {cell: k for k, cell in enumerate(classes)} | ({"": -1} if unknown else {})
         return np.array([index[cell] for cell in self.column(name)], np.int64)
 
     def probabilities(self, classes: Sequence[str]) -> NDArray[np.float64]:
@@ -103,8 +110,8 @@ def not_likeliest(probabilities: NDArray[np.float64], predictions: NDArray[np.in
     return None if right.all() else int(np.argmin(right))
 
 
-def read_csv(path: Path, header: Sequence[str]) -> Table:
-    """Read a CSV file that has exactly these columns.
+def read_csv(path: Path, header: Sequence[str] | None) -> Table:
+    """Read a CSV file that has exactly these columns; None: any.
 
     Raises:
         RunError: If it cannot be read, or has other columns or ragged rows.
@@ -119,7 +126,9 @@ def read_csv(path: Path, header: Sequence[str]) -> Table:
     except (csv.Error, UnicodeDecodeError) as error:
         raise RunError(f"{path} is no CSV file in UTF-8 ({error}); {AGAIN}") from error
     found = numbered[0][0] if numbered else ()
-    if found != tuple(header):
+    if header is None:
+        header = found
+    if found != tuple(header) or not found:
         missing = [name for name in header if name not in found]
         extra = [name for name in found if name not in header]
         raise RunError(

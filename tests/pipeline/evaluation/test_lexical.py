@@ -102,7 +102,9 @@ def replace_probe(rows: RunRows, guess: str) -> RunRows:
     """The same rows, with a text probe that always says `guess`."""
     k = rows.classes.index(guess)
     jobs = tuple(
-        replace(job, probes={"text": np.full(int(job.test.sum()), k)}) for job in rows.jobs
+        replace(job, probes={"text": replace(job.probes["text"], predictions=np.full(n, k))})
+        for job in rows.jobs
+        for n in [int(job.test.sum())]
     )
     return replace(rows, jobs=jobs)
 

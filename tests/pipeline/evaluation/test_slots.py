@@ -11,7 +11,7 @@ import pytest
 
 from features.errors import RunError
 from features.files.csv_text import write_csv
-from pipeline.evaluation.run_folder import RunFolder
+from pipeline.evaluation.run_folder import Guess, RunFolder
 from pipeline.evaluation.slots import conditions, probes
 from pipeline.metrics.classes import MONITORS
 from pipeline.report.evaluate import evaluate
@@ -59,7 +59,8 @@ def test_pairing_narrows_the_interval(tmp_path: Path) -> None:
         guesses = job.predictions[job.test].copy()
         few = rng.random(len(guesses)) < 0.05
         guesses[few] = (guesses[few] + 1) % 4
-        jobs.append(replace(job, conditions={"noisy": guesses}))
+        noisy = Guess(guesses, None, np.zeros((len(guesses), 0)))
+        jobs.append(replace(job, conditions={"noisy": noisy}))
     (found,) = conditions(replace(rows, jobs=tuple(jobs)), None)
     change, alone = found.differences["accuracy"].interval, found.whole.intervals["accuracy"]
     assert change is not None
@@ -119,7 +120,7 @@ def test_rows_may_come_in_any_order(tmp_path: Path) -> None:
     for one, other in ((before.probes, after.probes), (before.conditions, after.conditions)):
         assert one.keys() == other.keys()
         for name, guesses in one.items():
-            np.testing.assert_array_equal(guesses, other[name])
+            np.testing.assert_array_equal(guesses.predictions, other[name].predictions)
 
 
 def edit(name: str, change: Callable[[list[str]], list[str]]) -> Callable[[FakeRun], None]:

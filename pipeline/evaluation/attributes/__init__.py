@@ -1,0 +1,1 @@
+"""Scores of predicted attributes of a run: arousal, valence, ..."""

@@ -1,0 +1,1 @@
+"""Scores of predicted distributions of raters' votes of a run."""
