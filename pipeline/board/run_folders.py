@@ -14,7 +14,7 @@ from features.errors import HeronryError
 from pipeline.board.rows import Row, Shown
 from pipeline.evaluation.identity import RunIdentity
 from pipeline.params.selection import REGIMES
-from pipeline.report.evaluate import evaluate
+from pipeline.report.evaluate import evaluate_any
 from pipeline.report.metrics_json import DECIMALS
 from pipeline.runs.head import read_head
 
@@ -58,7 +58,7 @@ def _row(folder: Path, note: str) -> Row:
         HeronryError: If it is damaged, or was trained on other labels than those in data/.
     """
     labels = Path("data", folder.parent.name, "labels")
-    report = evaluate(folder, labels)
+    report = evaluate_any(folder, labels)
     whose = RunIdentity.of_run(report.run, report.labels, "")
     return Row(
         *(str(folder), str(folder), whose.run_fusion, whose.run_regime, whose.run_corpus),

@@ -5,13 +5,16 @@ and predictions.parquet. Keys, all text:
 
 - `run_regime`, `run_corpus`, `run_fusion`: as in run.json;
 - `test_sha256`: SHA-256 of the sorted lines `fold<TAB>id<TAB>label` of all test utterances (those
-  without features too): equal hashes mean scores on the same test set;
+  without features too): equal hashes mean scores on the same test set. Of a run that learns more
+  than classes a line goes on with the votes, and the values of its attributes, and there is a line
+  with the targets, so that runs with others are no table;
 - `predictions_sha256`: SHA-256 of predictions.csv beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
@@ -40,11 +43,14 @@ class RunIdentity:
             predictions_sha256: SHA-256 of the report's predictions.csv.
         """
         lines = sorted(
-            f"{fold}\t{label.id}\t{label.label}\n"
+            f"{fold}\t{label.id}\t{truth}\n"
             for label in labels
+            for truth in [_truth(run, label)]
             for fold, split in enumerate(label.splits)
-            if split == "test"
+            if split == "test" and truth is not None
         )
+        tasks = run.targets.tasks
+        lines += [] if tasks == ("classes",) else [f"targets\t{' '.join(tasks)}\n"]
         test = hashlib.sha256("".join(lines).encode()).hexdigest()
         return cls(run.regime, run.corpus, run.fusion, test, predictions_sha256)
 
@@ -62,6 +68,17 @@ class RunIdentity:
     def line(self) -> str:
         """Fusion, corpus and regime in one line."""
         return f"{self.run_fusion} on {self.run_corpus} ({self.run_regime})"
+
+
+def _truth(run: RunFolder, label: Label) -> str | None:
+    """What a test utterance is scored by; None if a run of classes alone does not score it."""
+    tasks, scales = run.targets.tasks, run.targets.scales
+    if tasks == ("classes",):
+        return label.label
+    found: list[Any] = [label.label if run.classes else None]
+    found += [label.votes and dict(label.votes)] if "votes" in tasks else []
+    found += [(label.values or {}).get(name) for name in scales]
+    return json.dumps(found, ensure_ascii=False)
 
 
 KEYS = tuple(field.name for field in fields(RunIdentity))

@@ -26,7 +26,8 @@ def check_card(run: RunFolder, card: Mapping[str, Any], path: Path) -> None:
     Raises:
         RunError: If they, or the order of classes, differ.
     """
-    own = {"classes": list(run.classes), "folds": run.folds, "corpus": run.corpus}
+    own = {"folds": run.folds, "corpus": run.corpus}
+    own |= {"classes": list(run.classes)} if run.classes else {}
     for name, expected in own.items():
         if name in card and card[name] != expected:
             raise RunError(

@@ -1,10 +1,12 @@
 """Writes and reads `reports/predictions.csv` and `reports/predictions.parquet`.
 
 Both hold the same rows, those of all seeds and folds: id, speaker, dialogue, split (valid or
-test), fold, seed, label, prediction, and p_<class>. The CSV file is the runs' own text, with an
-apostrophe before what a spreadsheet would compute (`features.files.csv_text`). Parquet has types
-(fold int32, seed int64, p_<class> float64, the rest text; a row without a dialogue is null there),
-and its schema's metadata names the run (`pipeline.evaluation.identity`).
+test), fold, seed, label, prediction, and p_<class>, with what `pipeline.runs.layout` names for
+other targets than classes. The CSV file is the runs' own text, with an apostrophe before what a
+spreadsheet would compute (`features.files.csv_text`). Parquet has types (fold int32, seed int64,
+p_<class> and the like float64, the rest text; what is unknown, a dialogue, a class, votes or an
+attribute, is null there), and its schema's metadata names the run
+(`pipeline.evaluation.identity`).
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ from pipeline.evaluation.identity import RunIdentity
 from pipeline.runs.layout import PREDICTIONS
 from pipeline.runs.tables import AGAIN, Table
 
+_PREFIXES = "p_t_y_v_g_m_"
+"""How columns after `PREDICTIONS` begin, in their order."""
+_VALUES = _PREFIXES.index("v_")
 CSV, PARQUET = "predictions.csv", "predictions.parquet"
 
 
@@ -75,10 +80,13 @@ def read_predictions(path: Path) -> pa.Table:
     except (OSError, ValueError) as error:  # Arrow's own errors are one or the other
         raise RunError(f"cannot read {path} ({error}): run `dvc repro`") from error
     names = found.column_names
-    shares = [name for name in names[len(PREDICTIONS) :] if name.startswith("p_")]
-    if names != [*PREDICTIONS, *shares] or len(shares) < 2:
+    more = names[len(PREDICTIONS) :]
+    order = [_PREFIXES.find(name[:2]) for name in more]
+    right = names[: len(PREDICTIONS)] == list(PREDICTIONS) and order == sorted(order)
+    if not right or -1 in order or order.count(0) == 1 or not {0, _VALUES} & set(order):
         raise RunError(
-            f"{path}: columns {names}; expected {list(PREDICTIONS)}, then p_<class>: {AGAIN}"
+            f"{path}: columns {names}; expected {list(PREDICTIONS)}, then p_<class>, then those "
+            f"of other targets: {AGAIN}"
         )
     return found
 
@@ -116,6 +124,8 @@ def _type(name: str) -> pa.DataType:
 def _parsed(name: str, cells: Sequence[str]) -> list[str | int | float | None]:
     if name in ("fold", "seed"):
         return [int(cell) for cell in cells]
-    if name == "dialogue":
+    if name in ("dialogue", "label", "prediction"):
         return [cell or None for cell in cells]
-    return list(cells) if name in PREDICTIONS else [float(cell) for cell in cells]
+    if name in PREDICTIONS:
+        return list(cells)
+    return [float(cell) if cell else None for cell in cells]

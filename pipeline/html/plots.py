@@ -166,6 +166,34 @@ def ranked_svg(values: Sequence[float], mean: float, ylabel: str, label: str) ->
     return _svg((5.2, 2.4), draw, label)
 
 
+def identity_svg(
+    title: str, limits: tuple[float, float], points: Floats, axes: tuple[str, str], label: str
+) -> Markup:
+    """Points that should lie on the diagonal, with a range of each.
+
+    Args:
+        title: Heading of the plot.
+        limits: Ends of both axes.
+        points: `[B, 4]`: x, y, and the lower and upper end of the range of y.
+        axes: Names of the two axes.
+        label: Description for screen readers.
+    """
+
+    def draw(figure: Figure) -> None:
+        plot = figure.subplots()
+        plot.plot(limits, limits, color=QUIET, linewidth=1, linestyle="--")
+        x, y, low, high = points.T
+        plot.vlines(x, low, high, color=ACCENT, linewidth=5, alpha=0.3)
+        plot.plot(x, y, "o-", color=LINES[0], markersize=4, linewidth=1.3)
+        margin = 0.02 * (limits[1] - limits[0])
+        ends = (limits[0] - margin, limits[1] + margin)
+        plot.set(xlim=ends, ylim=ends, xlabel=axes[0], ylabel=axes[1], aspect="equal")
+        plot.set_title(title, loc="left")
+        plot.grid(alpha=0.6)
+
+    return _svg((3.3, 3.3), draw, label)
+
+
 def _label_classes(axes: Axes, names: Sequence[str], font: float) -> None:
     size = len(names)
     axes.set_xlim(-0.5, size - 0.5)

@@ -29,13 +29,13 @@ in this order, absent where they do not apply:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from features.errors import ManifestError
-from features.files.records import read_record, write_json
+from features.files.records import read_json, read_record, write_json
 from pipeline.evaluation.baselines import Baselines
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.groups import Grouping
@@ -54,6 +54,9 @@ HEADLINE = (
     "shared_speakers",
 )
 """Keys of metrics.json after those that name the run."""
+OTHER_HEADLINES = ("ccc", "rows_attributes", "jsd")
+"""Keys one of which a metrics.json has that says nothing, or more than something, of classes."""
+_OF_VOTES = ("jsd", "kld", "multilabel_macro_f1")
 _OTHER = "folds"  # in each details.json, and in a metrics.json that holds all
 _AGAIN = "run `dvc repro`, or `python -m stages.evaluate`, again"
 Pairs = Iterator[tuple[str, float | None]]
@@ -114,17 +117,31 @@ def is_whole(metrics: Mapping[str, Any]) -> bool:
     return _OTHER in metrics
 
 
-def write_numbers(folder: Path, report: Report, identity: RunIdentity) -> None:
-    """Write metrics.json and details.json."""
-    named, numbers = identity.to_dict(), report.metrics
-    headline = {name: numbers[name] for name in HEADLINE if name in numbers}
+def write_numbers(
+    folder: Path,
+    numbers: Mapping[str, float],
+    identity: RunIdentity,
+    shown: Sequence[str] = HEADLINE,
+) -> None:
+    """Write metrics.json and details.json.
+
+    Args:
+        folder: Existing folder.
+        numbers: All numbers of the report.
+        identity: The run, named in both files.
+        shown: Keys of metrics.json, as far as the report has them.
+    """
+    named = identity.to_dict()
+    headline = {name: numbers[name] for name in shown if name in numbers}
     write_json(folder / METRICS, named | headline)
     rest = {name: value for name, value in numbers.items() if name not in headline}
     write_json(folder / DETAILS, named | rest)
 
 
 def _read(path: Path, schema: type) -> dict[str, float | str]:
-    content = read_record(path, schema, _AGAIN)
+    content = read_json(path)
+    if not any(name in content for name in OTHER_HEADLINES):
+        content = read_record(path, schema, _AGAIN)
     for name, value in content.items():
         right = str if name in KEYS else (int, float)
         if not isinstance(value, right) or isinstance(value, bool):
@@ -137,23 +154,39 @@ def headline(metrics: Mapping[str, Any]) -> str:
     """The main metrics as a plain-text table, without a final line break."""
     identity = RunIdentity.read(metrics)
     lines = [identity.line()] if identity else []
-    lines += [f"{'test split':<12} {'score':>6}  {'95 % interval':<14}  {'sd':>6}  {'majority':>8}"]
-    for name in MONITORS:
-        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
-        interval = "-" if low is None or high is None else f"{low:.3f} - {high:.3f}"
-        sd, majority = (metrics.get(key) for key in (f"{name}_sd", f"majority_{name}"))
-        lines.append(
-            f"{name:<12} {metrics[name]:>6.3f}  {interval:<14}  {_or_dash(sd):>6}  "
-            f"{_or_dash(majority):>8}"
-        )
+    lines += _table(metrics, [name for name in MONITORS if name in metrics], "majority")
+    attributes = [name.removeprefix("rows_") for name in metrics if name.startswith("rows_")]
+    of_attributes = [f"ccc_{name}" for name in attributes if f"ccc_{name}" in metrics]
+    lines += _table(metrics, [*(["ccc"] if "ccc" in metrics else []), *of_attributes], "train_mean")
+    lines += _table(metrics, [name for name in _OF_VOTES if name in metrics], "prior")
     shared = metrics.get("shared_speakers", 0)  # 0 where speakers are drawn
     lines += [shared_speakers_note(shared, "dialogue")] if shared else []
     return "\n".join(lines)
 
 
+def _table(metrics: Mapping[str, Any], names: Sequence[str], baseline: str) -> list[str]:
+    """Lines of a table of metrics and one of their baselines; none without metrics."""
+    if not names:
+        return []
+    width, title = max(12, *map(len, names)), baseline.replace("_", " ")
+    over = max(8, len(title))
+    lines = [
+        f"{'test split':<{width}} {'score':>6}  {'95 % interval':<14}  {'sd':>6}  {title:>{over}}"
+    ]
+    for name in names:
+        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+        interval = "-" if low is None or high is None else f"{low:.3f} - {high:.3f}"
+        sd, guess = (metrics.get(key) for key in (f"{name}_sd", f"{baseline}_{name}"))
+        lines.append(
+            f"{name:<{width}} {metrics[name]:>6.3f}  {interval:<14}  {_or_dash(sd):>6}  "
+            f"{_or_dash(guess):>{over}}"
+        )
+    return lines
+
+
 def _pairs(report: Report) -> Pairs:
     for name, summary in report.summaries.items():
-        yield from _summary(name, summary)
+        yield from summary_pairs(name, summary)
     for key, of_class in zip(f1_names(report.run.classes), report.classes, strict=True):
         yield key, of_class.f1
     for name, mean in validation_means(report.run).items():
@@ -180,7 +213,8 @@ def _pairs(report: Report) -> Pairs:
     }.items()
 
 
-def _summary(name: str, summary: Summary) -> Pairs:
+def summary_pairs(name: str, summary: Summary) -> Pairs:
+    """Keys and values of one metric."""
     yield name, summary.value
     yield from _interval(name, summary.interval)
     yield f"{name}_sd", summary.sd

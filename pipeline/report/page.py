@@ -97,21 +97,23 @@ def _neutral_group(report: Report) -> UtteranceGroup | None:
     return None
 
 
-_TEMPLATES = page_environment(
-    Path(__file__).parent / "templates",
-    MODEL_CARD=MODEL_CARD,
-    as_json=partial(json.dumps, ensure_ascii=False),
-    calibration=calibration,
-    clips=clips,
-    corpus=corpus,
-    figures=figures,
-    groups=groups,
-    mean_sd=_mean_sd,
-    neutral_group=_neutral_group,
-    plots=plots,
-    duration=duration,
-    settings=settings,
-    sources=sources,
-    statistics=statistics,
-    summary=summary,
-)
+TEMPLATES = Path(__file__).parent / "templates"
+HELPERS: dict[str, object] = {
+    "MODEL_CARD": MODEL_CARD,
+    "as_json": partial(json.dumps, ensure_ascii=False),
+    "calibration": calibration,
+    "clips": clips,
+    "corpus": corpus,
+    "figures": figures,
+    "groups": groups,
+    "mean_sd": _mean_sd,
+    "neutral_group": _neutral_group,
+    "plots": plots,
+    "duration": duration,
+    "settings": settings,
+    "sources": sources,
+    "statistics": statistics,
+    "summary": summary,
+}
+"""What the templates of sections call, by name."""
+_TEMPLATES = page_environment(TEMPLATES, **HELPERS)

@@ -12,7 +12,7 @@ from features.arguments import refuse
 from features.files.records import read_json
 from features.files.yaml_text import read_params_file
 from pipeline.evaluation.labels import check_named
-from pipeline.report.evaluate import evaluate, write_report
+from pipeline.report.evaluate import evaluate_any, write_report
 from pipeline.report.metrics_json import METRICS, read_metrics
 from pipeline.tracking import REPORT, Tracked, Trackers, tracker_problems
 from stages._run import run
@@ -22,7 +22,7 @@ def main(regime: str, corpus: str, fusion: str) -> None:
     """Score runs/REGIME/CORPUS/FUSION on its test split and write reports/."""
     run, labels = Path("runs", regime, corpus, fusion), Path("data", corpus, "labels")
     trackers = _trackers()
-    report = evaluate(run, labels)
+    report = evaluate_any(run, labels)
     check_named(report.run, regime=regime, corpus=corpus, fusion=fusion)
     # DVC sets it for the stages of an experiment.
     path = write_report(report, Path("reports"), experiment=os.environ.get("DVC_EXP_NAME"))
