@@ -49,8 +49,9 @@ class RunIdentity:
             for fold, split in enumerate(label.splits)
             if split == "test" and truth is not None
         )
-        tasks = run.targets.tasks
-        lines += [] if tasks == ("classes",) else [f"targets\t{' '.join(tasks)}\n"]
+        if not run.targets.classes_alone:
+            names = (*run.targets.tasks, *run.targets.scales)
+            lines.append(f"targets\t{' '.join(names)}\n")
         test = hashlib.sha256("".join(lines).encode()).hexdigest()
         return cls(run.regime, run.corpus, run.fusion, test, predictions_sha256)
 
@@ -73,7 +74,7 @@ class RunIdentity:
 def _truth(run: RunFolder, label: Label) -> str | None:
     """What a test utterance is scored by; None if a run of classes alone does not score it."""
     tasks, scales = run.targets.tasks, run.targets.scales
-    if tasks == ("classes",):
+    if run.targets.classes_alone:
         return label.label
     found: list[Any] = [label.label if run.classes else None]
     found += [label.votes and dict(label.votes)] if "votes" in tasks else []

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from features.corpus.manifest import Label
+from features.corpus.manifest import UNLABELLED, Label
 from features.errors import RunError
 from pipeline.evaluation.run_folder import JobResult, RunFolder
 from pipeline.metrics.classes import Floats
@@ -73,11 +73,14 @@ def check_labels(run: RunFolder, known: Mapping[str, Label]) -> None:
                     f"every one of them: {AGAIN}"
                 )
     strange = sorted(run.dropped.keys() - known.keys())
-    if strange or run.utterances != len(known) - len(run.dropped):
+    used = len(known) - run.targets.lacking
+    if run.targets.classes_alone:
+        used = sum(label.label is not None or _only_predicted(label) for label in known.values())
+    if strange or run.utterances != used - len(run.dropped):
         raise RunError(
             f"{run.path / 'run.json'}: {run.utterances} utterances and {len(run.dropped)} dropped"
             f"{f', such as {strange[0]!r}' if strange else ''}; expected together the "
-            f"{len(known)} of labels.jsonl: {AGAIN}"
+            f"{used} of labels.jsonl: {AGAIN}"
         )
 
 
@@ -117,6 +120,10 @@ def vote_shares(label: Label, classes: Sequence[str]) -> list[float]:
     votes = label.votes or {}
     total = sum(votes.get(name, 0.0) for name in classes)
     return [votes.get(name, 0.0) / total if total else math.nan for name in classes]
+
+
+def _only_predicted(label: Label) -> bool:
+    return set(label.splits) == {UNLABELLED}
 
 
 def _learnt(run: RunFolder, labels: Iterable[Label]) -> Iterator[Label]:

@@ -68,11 +68,13 @@ class RunTargets:
         tasks: "classes", "votes", "attributes" and "gender", those that were trained.
         scales: Lowest and highest value by attribute.
         genders: Genders that the model tells apart; empty without that task.
+        lacking: Utterances of the corpus that have none of the targets, and were left out.
     """
 
     tasks: tuple[str, ...] = ("classes",)
     scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     genders: tuple[str, ...] = ()
+    lacking: int = 0
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None) -> Self:
@@ -80,7 +82,13 @@ class RunTargets:
         if given is None:
             return cls()
         scales = {name: (float(of[0]), float(of[1])) for name, of in given["attributes"].items()}
-        return cls(tuple(given["tasks"]), scales, tuple(given.get("genders", ())))
+        genders = tuple(given.get("genders", ()))
+        return cls(tuple(given["tasks"]), scales, genders, given.get("lacking", 0))
+
+    @property
+    def classes_alone(self) -> bool:
+        """Whether that is one class an utterance and nothing else."""
+        return self.tasks == ("classes",)
 
     def columns(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Columns of predictions.csv after `PREDICTIONS`."""
@@ -220,7 +228,7 @@ def _job(
 ) -> JobResult:
     # `seeds` holds the job's own seed too: reading its folder twice finds the same file
     folder, *others = (run / f"seed_{seed}" / f"fold_{key[1]}" for seed in (key[0], *seeds))
-    alone = targets.tasks == ("classes",)
+    alone = targets.classes_alone
     table = read_csv(folder / "predictions.csv", (*PREDICTIONS, *targets.columns(classes)))
     # Of several targets history.csv has the losses and metrics of each.
     history = read_csv(folder / "history.csv", HISTORY if alone else None)

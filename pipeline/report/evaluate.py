@@ -81,7 +81,7 @@ def evaluate_any(run_folder: Path, labels_folder: Path) -> Report | TargetReport
     card, labels = read_labelled(labels_folder)
     check_card(run, card, labels_folder / CARD)
     check_labels(run, {label.id: label for label in labels})
-    if run.targets.tasks != ("classes",):
+    if not run.targets.classes_alone:
         return _target_report(run, card, labels, labels_folder.parent / "ratings")
     # Of a corpus with other targets too, rows without a class are no rows of this run.
     return _with_metrics(run, card, [label for label in labels if label.label is not None])
