@@ -103,7 +103,7 @@ def _flip(
         id=item.id,
         fold=item.fold,
         speaker=item.speaker,
-        label=item.label,
+        label=str(item.label),
         before=rows.classes[runs[0].votes[index]],
         after=rows.classes[runs[1].votes[index]],
         gain=gain,

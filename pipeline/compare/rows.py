@@ -16,7 +16,6 @@ from string import ascii_uppercase
 
 import numpy as np
 
-from features.corpus.manifest import Label
 from features.errors import ParamsError, RunError
 from pipeline.compare.sources import Item, Key, PredictedRun
 from pipeline.evaluation.groups import MINIMUM_UTTERANCES
@@ -126,18 +125,17 @@ def common_rows(
             f"Compare runs of the same corpus and protocol:{lines}"
         )
     items = tuple(first.items[key] for key in keys)
-    labels = [Label(item.id, item.label, item.speaker, item.dialogue) for item in items]
-    unit = cluster_unit(labels) if unit is None else _checked(unit, labels)
-    clusters = [str(getattr(label, unit)) for label in labels]
+    unit = unit_of(items, unit)
+    clusters = [str(getattr(item, unit)) for item in items]
     names, cluster = np.unique(clusters, return_inverse=True)
-    truth = np.array([first.classes.index(item.label) for item in items], np.int64)
+    truth = np.array([first.classes.index(str(item.label)) for item in items], np.int64)
     return CommonRows(
         classes=first.classes,
         items=items,
         unit=unit,
         clusters=len(names),
         speakers=len({item.speaker for item in items}),
-        shared_speakers=shared_speakers(labels, clusters),
+        shared_speakers=shared_speakers(items, clusters),
         labels=truth,
         runs=tuple(
             _compared(tag, run, keys, first.classes, truth, cluster) for tag, run in tagged.items()
@@ -146,10 +144,17 @@ def common_rows(
     )
 
 
-def _checked(unit: str, labels: Sequence[Label]) -> str:
+def unit_of(items: Sequence[Item], unit: str | None) -> str:
+    """What is drawn and swapped as a whole: the unit that was asked for, else as in a report.
+
+    Raises:
+        ParamsError: If it is no unit, or a row lacks it.
+    """
+    if unit is None:
+        return cluster_unit(items)
     if unit not in UNITS:
         raise ParamsError(f"--unit {unit!r}; expected one of {list(UNITS)}")
-    lacking = [label.id for label in labels if getattr(label, unit) is None]
+    lacking = [item.id for item in items if getattr(item, unit) is None]
     if lacking:
         raise ParamsError(
             f"--unit {unit}: {len(lacking)} test rows have no {unit}, such as {lacking[0]!r}; "

@@ -12,9 +12,11 @@ The seeds of a run are averaged: the statistic is the difference of a metric of 
 matrices averaged over seeds. For accuracy and UAR that is the difference of the means over seeds,
 as both are linear in the matrix where the labels are fixed; for F1 it is an approximation. Runs may
 have different numbers of seeds; then the test holds approximately, as a mean of few seeds varies
-more.
+more. The moments of attributes keep the axis of seeds instead, and scores are averaged after the
+swap (`pipeline.compare.targets`): moments averaged over seeds would give the CCC of all seeds'
+predictions together, which is another number.
 
-Shapes: P permutations, n units, K classes.
+Shapes: P permutations, n units, K classes; `...` the axes of a unit's sums, such as `[K, K]`.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class PermutationTest:
     Attributes:
         unit: Unit that was swapped as a whole: "speaker", "dialogue" or "utterance".
         units: Number of units.
-        differing: Number of units with unequal confusion matrices; the others have no effect.
+        differing: Number of units with unequal sums; the others have no effect.
         permutations: Number of permutations that were scored.
         exact: Whether these are all there are (up to exchanging the names of the runs).
         smallest: The smallest p that the test can give.
@@ -91,7 +93,8 @@ def permutation_test(
     so that p is never 0 (Phipson & Smyth 2010): p = (b + 1) / (P + 1).
 
     Args:
-        pair: Confusion matrices `[n, K, K]` of each unit, averaged over seeds, of either run.
+        pair: Sums `[n, ...]` of each unit of either run, such as confusion matrices, averaged over
+            seeds.
         statistic: Computes the metrics by name.
         unit: Name of the units, for the record.
         permutations: P.
@@ -99,7 +102,7 @@ def permutation_test(
     """
     first, second = (np.asarray(each, np.float64) for each in pair)
     change = second - first
-    changed = change[np.abs(change).max((1, 2)) > _TOLERANCE]
+    changed = change[np.abs(change).reshape(len(change), -1).max(1) > _TOLERANCE]
     differing = len(changed)
     # Swapping all units only turns the sign of the difference, so that one unit can stay fixed.
     exact = 2 ** max(0, differing - 1) <= permutations
@@ -168,9 +171,8 @@ def _differences(
 ) -> dict[str, Floats]:
     """Second minus first run, `[P]` by metric, after swapping the units flagged in `[P, n]`."""
     # Swapping a unit adds its change to the first run's total and takes it from the second's, so
-    # that all permutations are one matrix product: [P, n] x [n, K * K].
-    units, classes, _ = changed.shape if len(changed) else (0, *totals[0].shape)
-    moved = swaps.astype(np.float64) @ changed.reshape(units, classes * classes)
-    moved = moved.reshape(-1, classes, classes)
+    # that all permutations are one matrix product, of confusion matrices [P, n] x [n, K * K].
+    moved = swaps.astype(np.float64) @ changed.reshape(len(changed), totals[0].size)
+    moved = moved.reshape(-1, *totals[0].shape)
     first, second = statistic(totals[0] + moved), statistic(totals[1] - moved)
     return {name: second[name] - first[name] for name in second}

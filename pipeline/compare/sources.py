@@ -12,7 +12,8 @@ Fusion, corpus and regime are read from these files (run.json of a run folder, m
 the predictions of a report, the metadata of a Parquet file), never from what params.yaml selects
 now. Transcripts come from the labels of the corpus, where they are found (`known_labels`).
 
-Shapes: R rows of all splits, I test rows of one seed (utterance and fold), S seeds, K classes.
+Shapes: R rows of all splits, I test rows of one seed (utterance and fold), S seeds, K classes, A
+attributes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,9 +56,30 @@ class Item:
 
     fold: int
     id: str
-    label: str
+    label: str | None
     speaker: str
     dialogue: str | None
+
+
+@dataclass(frozen=True)
+class PredictedTargets:
+    """Truth and predictions of other targets than classes.
+
+    Attributes:
+        shares: `[I, K]` shares of the votes, NaN where a row has none; None where the run does not
+            learn votes.
+        attributes: Names of the A attributes.
+        truth: `[I, A]`, NaN where unknown.
+        values: `[S, I, A]` predicted ones.
+    """
+
+    shares: Floats | None
+    attributes: tuple[str, ...]
+    truth: Floats
+    values: Floats
+
+
+NO_TARGETS = PredictedTargets(None, (), np.zeros((0, 0)), np.zeros((0, 0, 0)))
 
 
 @dataclass(frozen=True)
@@ -77,6 +99,7 @@ class PredictedRun:
         labels: `data/<corpus>/labels` of a run folder, if it exists.
         whose: Fusion, corpus and regime, such as "spectral on mine (cached)"; None where the files
             do not name them.
+        targets: Truth and predictions of other targets than classes, of the same rows.
     """
 
     name: str
@@ -90,6 +113,7 @@ class PredictedRun:
     dropped: Mapping[str, str]
     labels: Path | None
     whose: str | None = None
+    targets: PredictedTargets = NO_TARGETS
 
 
 def read_run(name: str) -> PredictedRun:
@@ -129,12 +153,23 @@ def _from_folder(name: str, path: Path) -> PredictedRun:
     }
     for key in ("fold", "seed"):
         values[key] = [int(cell) for cell in values[key]]
-    values["dialogue"] = [cell or None for cell in values["dialogue"]]
+    for key in ("dialogue", "label", "prediction"):
+        values[key] = [cell or None for cell in values[key]]
     shares = np.concatenate([job.probabilities for job in run.jobs])
+    more = {
+        prefix: np.concatenate([getattr(job, name) for job in run.jobs])
+        for prefix, name in {"t": "shares", "y": "truth", "v": "values"}.items()
+    }
     parents = path.absolute().parents  # <project>/runs/<regime>/<corpus>/<fusion>
     labels = parents[min(3, len(parents) - 1)] / "data" / run.corpus / "labels"
     return _arranged(
         *(name, run.classes, values, shares),
+        targets=_Columns(
+            more["t"] if "votes" in run.targets.tasks else None,
+            tuple(run.targets.scales),
+            more["y"],
+            more["v"],
+        ),
         dropped=run.dropped,
         labels=labels if labels.is_dir() else None,
         whose=f"{run.fusion} on {run.corpus} ({run.regime})",
@@ -144,14 +179,47 @@ def _from_folder(name: str, path: Path) -> PredictedRun:
 def _from_file(name: str, path: Path) -> PredictedRun:
     table = read_predictions(path)
     whose = _identity(path)
-    shares = [name for name in table.column_names if name not in PREDICTIONS]
+    by_prefix: dict[str, list[str]] = {prefix: [] for prefix in "ptyvgm"}
+    for column in table.column_names[len(PREDICTIONS) :]:
+        by_prefix[column[0]].append(column)
     values = table.select(list(PREDICTIONS)).to_pydict()
+    classes = tuple(name.removeprefix("p_") for name in by_prefix["p"])
+    # Of several targets a row may lack its class; without classes all do.
+    others = bool(by_prefix["t"] or by_prefix["v"])
+    empty = {"dialogue", *(["label"] if others else []), *([] if classes else ["prediction"])}
     for key, cells in values.items():
-        if key != "dialogue" and None in cells:
+        if key not in empty and None in cells:
             raise RunError(f"{path}: row {cells.index(None) + 1} has no {key}; expected one")
-    probabilities = np.stack([np.asarray(table.column(name), np.float64) for name in shares], 1)
-    classes = tuple(name.removeprefix("p_") for name in shares)
+    found = {prefix: _columns(table, names) for prefix, names in by_prefix.items()}
+    probabilities = found["p"]
     _check_words(path, values, classes)
+    if classes:
+        _check_probabilities(path, values, probabilities, classes)
+    line = whose.line() if whose else None
+    names = tuple(name.removeprefix("v_") for name in by_prefix["v"])
+    shares = found["t"] if by_prefix["t"] else None
+    more = _Columns(shares, names, found["y"], found["v"])
+    return _arranged(name, classes, values, probabilities, targets=more, whose=line)
+
+
+class _Columns(NamedTuple):
+    """Columns of R rows of other targets: shares of votes, true and predicted attributes."""
+
+    shares: Floats | None
+    attributes: tuple[str, ...]
+    truth: Floats
+    values: Floats
+
+
+def _columns(table: Any, names: Sequence[str]) -> Floats:
+    """Columns of an Arrow table, `[R, names]`; NaN where a cell is empty."""
+    columns = [table.column(name).to_numpy() for name in names]
+    return np.stack(columns, 1).astype(np.float64) if columns else np.zeros((table.num_rows, 0))
+
+
+def _check_probabilities(
+    path: Path, values: Mapping[str, Any], probabilities: Floats, classes: Sequence[str]
+) -> None:
     row = no_distribution(probabilities)
     if row is not None:
         shares = probabilities[row].tolist()
@@ -163,8 +231,6 @@ def _from_file(name: str, path: Path) -> PredictedRun:
             f"{path}: row {row + 1}: the prediction {values['prediction'][row]!r} is not the class "
             "of the highest probability; expected the likeliest"
         )
-    line = whose.line() if whose else None
-    return _arranged(name, classes, values, probabilities, whose=line)
 
 
 def _identity(path: Path) -> RunIdentity | None:
@@ -192,7 +258,7 @@ def _identity(path: Path) -> RunIdentity | None:
 
 def _check_words(path: Path, values: Mapping[str, Any], classes: Sequence[str]) -> None:
     for name, allowed in {"split": SCORED, "label": classes, "prediction": classes}.items():
-        odd = sorted(set(values[name]) - set(allowed))
+        odd = sorted(set(values[name]) - {*allowed, None})
         if odd:
             raise RunError(f"{path}: {name} {odd[0]!r}; expected one of {list(allowed)}")
 
@@ -240,6 +306,7 @@ def _arranged(
     values: Mapping[str, Sequence[Any]],
     shares: Floats,
     *,
+    targets: _Columns,
     dropped: Mapping[str, str] | None = None,
     labels: Path | None = None,
     whose: str | None = None,
@@ -279,9 +346,20 @@ def _arranged(
     # Indices of seed and item of all kept rows, which fill the arrays at once.
     where = ([seeds.index(values["seed"][row]) for row in kept], [place[keys[row]] for row in kept])
     predictions = np.zeros((len(seeds), len(whole)), np.int64)
-    predictions[where] = [classes.index(values["prediction"][row]) for row in kept]
+    if classes:
+        predictions[where] = [classes.index(values["prediction"][row]) for row in kept]
     probabilities = np.zeros((*predictions.shape, len(classes)))
     probabilities[where] = shares[kept]
+
+    def by_seed(cells: Floats) -> Floats:
+        array = np.zeros((*predictions.shape, cells.shape[1]))
+        array[where] = cells[kept]
+        return array
+
+    # Truth is the same for all seeds.
+    votes = None if targets.shares is None else by_seed(targets.shares)[0]
+    truth, guessed = by_seed(targets.truth)[0], by_seed(targets.values)
+    found = PredictedTargets(votes, targets.attributes, truth, guessed)
     return PredictedRun(
         *(name, classes, seeds, whole, predictions, probabilities),
         incomplete=frozenset(items.keys() - whole.keys()),
@@ -291,6 +369,7 @@ def _arranged(
         dropped=dropped or {},
         labels=labels,
         whose=whose,
+        targets=found,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,7 +131,19 @@ class RunRows:
         return np.concatenate([job.conditions[condition].predictions for job in self.jobs])
 
 
-def cluster_unit(utterances: Sequence[Label]) -> str:
+class Spoken(Protocol):
+    """What is known of who said an utterance, and where."""
+
+    @property
+    def speaker(self) -> str:
+        """Speaker."""
+
+    @property
+    def dialogue(self) -> str | None:
+        """Dialogue; None outside of one."""
+
+
+def cluster_unit(utterances: Sequence[Spoken]) -> str:
     """Unit that is drawn as a whole: "dialogue" for conversations, else "speaker".
 
     A corpus is of conversations if all its test utterances lie in dialogues, most of them between
@@ -147,7 +159,7 @@ def cluster_unit(utterances: Sequence[Label]) -> str:
     return "dialogue" if 2 * several > len(voices) else "speaker"
 
 
-def shared_speakers(utterances: Sequence[Label], clusters: Sequence[str]) -> int:
+def shared_speakers(utterances: Sequence[Spoken], clusters: Sequence[str]) -> int:
     """Number of speakers with utterances in several clusters, given each utterance's cluster."""
     places: defaultdict[str, set[str]] = defaultdict(set)
     for label, cluster in zip(utterances, clusters, strict=True):

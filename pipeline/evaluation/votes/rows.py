@@ -68,7 +68,7 @@ class VoteRows:
         kept = self.known if keep is None else self.known & keep[rows.utterance]
         guesses = self.predicted if predicted is None else predicted
         group = rows.seed[kept] * clusters + rows.cluster[kept]
-        found = _sums(self.truth[kept], guesses[kept], group, rows.seeds * clusters)
+        found = vote_sums(self.truth[kept], guesses[kept], group, rows.seeds * clusters)
         return found.reshape(rows.seeds, clusters, -1)
 
 
@@ -78,7 +78,7 @@ def job_sums(jobs: Sequence[JobResult], *, test: bool = True) -> Floats:
     for job in jobs:
         keep = (job.test if test else ~job.test) & ~np.isnan(job.shares).any(1)
         group = np.zeros(int(keep.sum()), np.int64)
-        found.append(_sums(job.shares[keep], normalised(job.probabilities[keep]), group, 1))
+        found.append(vote_sums(job.shares[keep], normalised(job.probabilities[keep]), group, 1))
     return np.concatenate(found)
 
 
@@ -97,7 +97,8 @@ def normalised(probabilities: Floats) -> Floats:
     return np.asarray(probabilities / probabilities.sum(1, keepdims=True))
 
 
-def _sums(truth: Floats, predicted: Floats, groups: Ints, n_groups: int) -> Floats:
+def vote_sums(truth: Floats, predicted: Floats, groups: Ints, n_groups: int) -> Floats:
+    """Sums of groups of items, `[G, M]`, of shares and predictions `[N, K]`."""
     # A probability that was rounded to 0 would make the divergence infinite.
     scores = vote_scores(truth, np.maximum(predicted, LEAST))
     columns = np.stack([np.ones(len(truth)), *(scores[name] for name in VOTE_SCORES)], axis=1)

@@ -102,18 +102,20 @@ def _headlines(report: TargetReport) -> Iterator[Mapping[str, Any]]:
             "value": scores.value,
             "interval": scores.interval,
             "rows": report.classes.metrics["rows"],
-            "baseline": f"{number(guesses.majority[summary.MAIN])} (majority class)",
+            "baseline": number(guesses.majority[summary.MAIN]),
+            "guess": "majority class",
             "human": NONE_KNOWN,
         }
     if report.attributes is not None and report.attributes.mean is not None:
         ccc = list((human.ccc if human else {}).values())
         yield {
             "task": "Attributes",
-            "metric": "CCC, mean over attributes",
+            "metric": "CCC, mean of all",
             "value": report.attributes.mean.value,
             "interval": report.attributes.mean.interval,
             "rows": report.attributes.rows,
-            "baseline": f"{_constant(report)} (mean of the training split)",
+            "baseline": _constant(report),
+            "guess": "training mean",
             "human": number(sum(ccc) / len(ccc))
             if len(ccc) == len(report.run.targets.scales)
             else NONE_KNOWN,
@@ -122,11 +124,12 @@ def _headlines(report: TargetReport) -> Iterator[Mapping[str, Any]]:
         divergence = report.votes.scores[MAIN]
         yield {
             "task": "Votes",
-            "metric": "Jensen-Shannon divergence in bits, lower is better",
+            "metric": "JSD in bits, less is better",
             "value": divergence.value,
             "interval": divergence.interval,
             "rows": report.votes.rows,
-            "baseline": f"{number(report.votes.prior[MAIN])} (training distribution)",
+            "baseline": number(report.votes.prior[MAIN]),
+            "guess": "training distribution",
             "human": NONE_KNOWN,
         }
 
