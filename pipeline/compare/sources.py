@@ -163,8 +163,9 @@ def _from_folder(name: str, path: Path) -> PredictedRun:
     parents = path.absolute().parents  # <project>/runs/<regime>/<corpus>/<fusion>
     labels = parents[min(3, len(parents) - 1)] / "data" / run.corpus / "labels"
     return _arranged(
-        *(name, run.classes, values, shares),
-        targets=_Columns(
+        *(name, run.classes, values),
+        _Columns(
+            shares,
             more["t"] if "votes" in run.targets.tasks else None,
             tuple(run.targets.scales),
             more["y"],
@@ -198,13 +199,14 @@ def _from_file(name: str, path: Path) -> PredictedRun:
     line = whose.line() if whose else None
     names = tuple(name.removeprefix("v_") for name in by_prefix["v"])
     shares = found["t"] if by_prefix["t"] else None
-    more = _Columns(shares, names, found["y"], found["v"])
-    return _arranged(name, classes, values, probabilities, targets=more, whose=line)
+    cells = _Columns(probabilities, shares, names, found["y"], found["v"])
+    return _arranged(name, classes, values, cells, whose=line)
 
 
 class _Columns(NamedTuple):
-    """Columns of R rows of other targets: shares of votes, true and predicted attributes."""
+    """Numbers of R rows: probabilities, shares of votes, true and predicted attributes."""
 
+    probabilities: Floats
     shares: Floats | None
     attributes: tuple[str, ...]
     truth: Floats
@@ -304,17 +306,16 @@ def _arranged(
     name: str,
     classes: tuple[str, ...],
     values: Mapping[str, Sequence[Any]],
-    shares: Floats,
+    numbers: _Columns,
     *,
-    targets: _Columns,
     dropped: Mapping[str, str] | None = None,
     labels: Path | None = None,
     whose: str | None = None,
 ) -> PredictedRun:
     """The test rows as arrays by seed, without those that some seed lacks.
 
-    `values` are the columns of `PREDICTIONS` with R rows of all seeds, folds and splits, `shares`
-    their probabilities `[R, K]`.
+    `values` are the columns of `PREDICTIONS` with R rows of all seeds, folds and splits, `numbers`
+    the others.
     """
     test = [row for row, split in enumerate(values["split"]) if split == "test"]
     keys: list[Key] = list(zip(values["fold"], values["id"], strict=True))
@@ -349,7 +350,7 @@ def _arranged(
     if classes:
         predictions[where] = [classes.index(values["prediction"][row]) for row in kept]
     probabilities = np.zeros((*predictions.shape, len(classes)))
-    probabilities[where] = shares[kept]
+    probabilities[where] = numbers.probabilities[kept]
 
     def by_seed(cells: Floats) -> Floats:
         array = np.zeros((*predictions.shape, cells.shape[1]))
@@ -357,9 +358,9 @@ def _arranged(
         return array
 
     # Truth is the same for all seeds.
-    votes = None if targets.shares is None else by_seed(targets.shares)[0]
-    truth, guessed = by_seed(targets.truth)[0], by_seed(targets.values)
-    found = PredictedTargets(votes, targets.attributes, truth, guessed)
+    votes = None if numbers.shares is None else by_seed(numbers.shares)[0]
+    truth, guessed = by_seed(numbers.truth)[0], by_seed(numbers.values)
+    found = PredictedTargets(votes, numbers.attributes, truth, guessed)
     return PredictedRun(
         *(name, classes, seeds, whole, predictions, probabilities),
         incomplete=frozenset(items.keys() - whole.keys()),

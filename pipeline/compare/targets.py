@@ -31,6 +31,7 @@ from pipeline.evaluation.statistics import percentile_interval, resample
 from pipeline.evaluation.votes.rows import normalised, vote_statistic, vote_sums
 from pipeline.metrics.attributes import attribute_scores, attribute_sums
 from pipeline.metrics.classes import Floats
+from pipeline.metrics.votes import named
 
 OF_ATTRIBUTES = ("ccc", "pearson", "rmse", "mae")
 """Scores of each attribute that are compared."""
@@ -235,7 +236,9 @@ def _of_votes(tagged: Mapping[str, PredictedRun], keys: Sequence[Key]) -> _Famil
     known = np.flatnonzero(~np.isnan(truths[0]).any(1))
     truth = truths[0][known]
     sums = tuple(
-        np.stack([vote_sums(truth, normalised(q[known]), known, len(keys)) for q in of])
+        np.stack(
+            [vote_sums(truth, normalised(q[known]), named(q[known]), known, len(keys)) for q in of]
+        )
         for of in guesses
     )
     return _Family(sums, vote_statistic)

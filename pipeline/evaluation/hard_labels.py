@@ -83,6 +83,7 @@ def _labelled(job: JobResult, number: dict[str, int]) -> JobResult:
         labels=np.array([number[ids[row]] for row in rows], np.int64),
         predictions=job.predictions[keep],
         probabilities=job.probabilities[keep],
+        named=job.named[keep],
         shares=job.shares[keep],
         truth=job.truth[keep],
         values=job.values[keep],

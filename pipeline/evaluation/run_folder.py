@@ -7,7 +7,7 @@ conditions.csv (columns `CONDITIONS`), the trained model's test predictions with
 recognised words (`asr_text`). Layout: docs/files.md.
 
 A run that learns more than classes has columns of truth and of predictions for each of its targets
-(`pipeline.runs.layout.target_columns`). What is unknown, an empty cell, is NaN here, or class -1.
+(`pipeline.runs.layout.Columns`). What is unknown, an empty cell, is NaN here, or class -1.
 
 Shapes: N rows of predictions, T of them of the test split, E epochs, K classes, A attributes.
 """
@@ -15,7 +15,7 @@ Shapes: N rows of predictions, T of them of the test split, E epochs, K classes,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -24,20 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import RunError
+from pipeline.metrics.votes import named
 from pipeline.runs.head import read_head
-from pipeline.runs.layout import (
-    CONDITIONS,
-    HISTORY,
-    PREDICTIONS,
-    PROBES,
-    SCORED,
-    digests,
-    target_columns,
-)
+from pipeline.runs.layout import SCORED, Columns, digests
 from pipeline.runs.tables import AGAIN, Table, no_distribution, read_csv
 
 Floats = NDArray[np.float64]
-_OF_EPOCHS = ("seed", "fold", "epoch", "lr", "train_loss", "valid_loss", "best")
 _MARGIN = 1e-6  # of values written with nine significant digits
 
 
@@ -62,42 +54,36 @@ Guesses = Mapping[str, Guess]
 
 @dataclass(frozen=True)
 class RunTargets:
-    """What a run learns.
+    """What a run learns, by run.json.
 
     Attributes:
-        tasks: "classes", "votes", "attributes" and "gender", those that were trained.
+        columns: Columns of its files, which name the tasks.
         scales: Lowest and highest value by attribute.
-        genders: Genders that the model tells apart; empty without that task.
+        clipped: Predictions by attribute, of all jobs, that were clipped to the scale.
         lacking: Utterances of the corpus that have none of the targets, and were left out.
     """
 
-    tasks: tuple[str, ...] = ("classes",)
-    scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    genders: tuple[str, ...] = ()
-    lacking: int = 0
+    columns: Columns
+    scales: Mapping[str, tuple[float, float]]
+    clipped: Mapping[str, int]
+    lacking: int
 
     @classmethod
-    def of(cls, given: Mapping[str, Any] | None) -> Self:
-        """By the field `targets` of run.json; None for classes alone."""
-        if given is None:
-            return cls()
+    def of(cls, head: Mapping[str, Any]) -> Self:
+        """By run.json."""
+        given = head.get("targets") or {"attributes": {}}
         scales = {name: (float(of[0]), float(of[1])) for name, of in given["attributes"].items()}
-        genders = tuple(given.get("genders", ()))
-        return cls(tuple(given["tasks"]), scales, genders, given.get("lacking", 0))
+        return cls(Columns.of(head), scales, given.get("clipped", {}), given.get("lacking", 0))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Targets that were trained: "classes", "votes", "attributes", "gender"."""
+        return self.columns.tasks
 
     @property
     def classes_alone(self) -> bool:
         """Whether that is one class an utterance and nothing else."""
-        return self.tasks == ("classes",)
-
-    def columns(self, classes: Sequence[str]) -> tuple[str, ...]:
-        """Columns of predictions.csv after `PREDICTIONS`."""
-        return target_columns(classes, self.tasks, tuple(self.scales), self.genders)
-
-    def guess_columns(self, classes: Sequence[str], *, shares: bool) -> tuple[str, ...]:
-        """Columns of probes.csv and conditions.csv after their first four."""
-        shown = classes if shares else ()
-        return (*target_columns(shown), *(f"v_{name}" for name in self.scales))
+        return self.columns.classes_alone
 
 
 @dataclass(frozen=True)
@@ -110,6 +96,7 @@ class JobResult:
         labels: `[N]` true classes as indices; -1 where a row has none.
         predictions: `[N]` predicted classes as indices; -1 without classes.
         probabilities: `[N, K]` as written; by rounding a row may not sum to exactly 1.
+        named: `[N, K]`, the classes that are predicted of several at once.
         shares: `[N, K]` shares of the votes, NaN where a row has none, and without that task.
         truth: `[N, A]` true attributes on the corpus's scale, NaN where unknown.
         values: `[N, A]` predicted ones.
@@ -125,6 +112,7 @@ class JobResult:
     labels: NDArray[np.int64]
     predictions: NDArray[np.int64]
     probabilities: Floats
+    named: NDArray[np.bool_]
     shares: Floats
     truth: Floats
     values: Floats
@@ -168,7 +156,7 @@ class RunFolder:
         head = read_head(path)
         classes, seeds = tuple(head["classes"]), tuple(sorted(head["seeds"]))
         _check_folders(path, seeds, head["folds"])
-        targets = RunTargets.of(head.get("targets"))
+        targets = RunTargets.of(head)
         jobs = [
             _job(path, (seed, fold), seeds, classes, targets)
             for seed in seeds
@@ -229,12 +217,8 @@ def _job(
     # `seeds` holds the job's own seed too: reading its folder twice finds the same file
     folder, *others = (run / f"seed_{seed}" / f"fold_{key[1]}" for seed in (key[0], *seeds))
     alone = targets.classes_alone
-    table = read_csv(folder / "predictions.csv", (*PREDICTIONS, *targets.columns(classes)))
-    # Of several targets history.csv has the losses and metrics of each.
-    history = read_csv(folder / "history.csv", HISTORY if alone else None)
-    lacking = [name for name in _OF_EPOCHS if name not in history.header]
-    if lacking:
-        raise RunError(f"{history.path}: columns {lacking} are missing; expected them: {AGAIN}")
+    table = read_csv(folder / "predictions.csv", targets.columns.predictions)
+    history = read_csv(folder / "history.csv", targets.columns.history)
     for each in (table, history):
         for name, number in zip(("seed", "fold"), key, strict=True):
             each.only(name, (str(number),))
@@ -252,6 +236,7 @@ def _job(
         labels=table.indices("label", classes, unknown=not alone),
         predictions=predictions,
         probabilities=probabilities,
+        named=_named_of(table, classes, probabilities),
         shares=_shares_of(table, classes, targets),
         truth=_values_of(table, "y", targets, unknown=True),
         values=_values_of(table, "v", targets),
@@ -272,6 +257,13 @@ def _classes_of(table: Table, classes: Sequence[str]) -> tuple[Floats, NDArray[n
     predictions = table.indices("prediction", classes)
     table.likeliest(probabilities, predictions)
     return probabilities, predictions
+
+
+def _named_of(table: Table, classes: Sequence[str], probabilities: Floats) -> NDArray[np.bool_]:
+    """Classes that are predicted, `[N, K]`: by a model that decides class by class, from 0.5 on."""
+    if f"m_{classes[0] if classes else ''}" not in table.header:
+        return named(probabilities) if classes else np.zeros(probabilities.shape, bool)
+    return np.stack([table.numbers(f"m_{name}") > 0.5 for name in classes], axis=1)
 
 
 def _shares_of(table: Table, classes: Sequence[str], targets: RunTargets) -> Floats:
@@ -318,7 +310,7 @@ def _read_probes(
     for folder in folders:
         path = folder / "probes.csv"
         if path.exists():
-            table = read_csv(path, (*PROBES, *targets.guess_columns(classes, shares=True)))
+            table = read_csv(path, targets.columns.probes)
             return _guesses(table, "slot", test, classes, targets)
     return {}
 
@@ -330,8 +322,7 @@ def _read_conditions(
     path = folder / "conditions.csv"
     if not path.exists():
         return {}
-    shares = "votes" in targets.tasks
-    table = read_csv(path, (*CONDITIONS, *targets.guess_columns(classes, shares=shares)))
+    table = read_csv(path, targets.columns.conditions)
     return _guesses(table, "condition", test, classes, targets)
 
 

@@ -61,7 +61,8 @@ class Attribute:
         undefined: Draws of the bootstrap in which the CCC is undefined.
         train_mean: Scores of predicting the mean of each fold's training split.
         gain: RMSE of that minus the model's, so that above 0 is better.
-        at_ends: Predictions at an end of the scale, of all rows: those that were clipped, mostly.
+        clipped: Predictions of all trained models, on validation rows too, that were clipped to
+            the scale.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Attribute:
     undefined: int
     train_mean: Mapping[str, float]
     gain: Difference | None
-    at_ends: int
+    clipped: int
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,6 @@ def attribute_results(run: RunFolder, rows: RunRows, labels: Iterable[Label]) ->
     attributes = []
     for k, name in enumerate(data.names):
         truth = data.truth[first][known[first, k], k]
-        ends = np.isin(data.prediction[:, k], data.scales[k])
         own = {metric: summaries[f"{metric}_{name}"] for metric in SCORES}
         missing = draws.get(f"ccc_{name}")
         attributes.append(
@@ -166,7 +166,7 @@ def attribute_results(run: RunFolder, rows: RunRows, labels: Iterable[Label]) ->
                 undefined=0 if missing is None else int(np.isnan(missing).sum()),
                 train_mean=defined({m: base[f"{m}_{name}"] for m in SCORES}),
                 gain=_gain(f"rmse_{name}", base, values, base_draws, draws),
-                at_ends=int(ends.sum()),
+                clipped=run.targets.clipped.get(name, 0),
             )
         )
     terciles = {name: truth_terciles(data, k) for k, name in enumerate(data.names)}

@@ -21,6 +21,7 @@ from pipeline.metrics.classes import Floats
 from pipeline.metrics.votes import (
     LEAST,
     VOTE_SCORES,
+    Named,
     multilabel_counts,
     multilabel_macro_f1,
     named,
@@ -40,17 +41,20 @@ class VoteRows:
         rows: The rows, with their clusters.
         truth: `[R, K]` shares of the votes, NaN where a row has none.
         predicted: `[R, K]` probabilities, each row with sum 1.
+        named: `[R, K]`, the classes that the model names of several at once.
     """
 
     rows: RunRows
     truth: Floats
     predicted: Floats
+    named: Named
 
     @classmethod
     def of(cls, run: RunFolder, rows: RunRows) -> Self:
         """Collect the votes of the test rows of all jobs."""
         truth = np.concatenate([job.shares[job.test] for job in run.jobs])
-        return cls(rows, truth, normalised(rows.probabilities))
+        chosen = np.concatenate([job.named[job.test] for job in run.jobs])
+        return cls(rows, truth, normalised(rows.probabilities), chosen)
 
     @property
     def known(self) -> Flags:
@@ -66,9 +70,12 @@ class VoteRows:
         """
         rows, clusters = self.rows, self.rows.clusters.number
         kept = self.known if keep is None else self.known & keep[rows.utterance]
-        guesses = self.predicted if predicted is None else predicted
+        guesses, chosen = self.predicted, self.named
+        if predicted is not None:
+            guesses, chosen = predicted, named(predicted)
         group = rows.seed[kept] * clusters + rows.cluster[kept]
-        found = vote_sums(self.truth[kept], guesses[kept], group, rows.seeds * clusters)
+        scored = (self.truth[kept], guesses[kept], chosen[kept])
+        found = vote_sums(*scored, group, rows.seeds * clusters)
         return found.reshape(rows.seeds, clusters, -1)
 
 
@@ -78,7 +85,8 @@ def job_sums(jobs: Sequence[JobResult], *, test: bool = True) -> Floats:
     for job in jobs:
         keep = (job.test if test else ~job.test) & ~np.isnan(job.shares).any(1)
         group = np.zeros(int(keep.sum()), np.int64)
-        found.append(vote_sums(job.shares[keep], normalised(job.probabilities[keep]), group, 1))
+        scored = (job.shares[keep], normalised(job.probabilities[keep]), job.named[keep])
+        found.append(vote_sums(*scored, group, 1))
     return np.concatenate(found)
 
 
@@ -97,12 +105,14 @@ def normalised(probabilities: Floats) -> Floats:
     return np.asarray(probabilities / probabilities.sum(1, keepdims=True))
 
 
-def vote_sums(truth: Floats, predicted: Floats, groups: Ints, n_groups: int) -> Floats:
-    """Sums of groups of items, `[G, M]`, of shares and predictions `[N, K]`."""
+def vote_sums(
+    truth: Floats, predicted: Floats, chosen: Named, groups: Ints, n_groups: int
+) -> Floats:
+    """Sums of groups of items, `[G, M]`, of shares, predictions and named classes `[N, K]`."""
     # A probability that was rounded to 0 would make the divergence infinite.
     scores = vote_scores(truth, np.maximum(predicted, LEAST))
     columns = np.stack([np.ones(len(truth)), *(scores[name] for name in VOTE_SCORES)], axis=1)
     sums: Floats = np.zeros((n_groups, columns.shape[1]))
     np.add.at(sums, groups, columns)
-    counts = multilabel_counts(named(truth), named(predicted), groups, n_groups)
+    counts = multilabel_counts(named(truth), chosen, groups, n_groups)
     return np.concatenate([sums, counts.reshape(n_groups, -1)], axis=1)

@@ -8,7 +8,7 @@ absent where something is undefined, or does not apply:
   another quantity than the pooled score, which rewards knowing the level of a fold);
   `nrmse_<attribute>`, the RMSE as a share of the scale; `valid_ccc`, `valid_ccc_<attribute>`;
   `train_mean_<m>_<attribute>`, predicting the mean of the training split; `clipped_<attribute>`,
-  predictions at an end of the scale.
+  predictions of all trained models that were clipped to the scale.
 - `jsd` (bits), `kld` and `soft_nll` (nats), `total_variation`, `cosine`, `brier_soft` and
   `multilabel_macro_f1`, with the same endings; `valid_<m>`; `prior_<m>` and `uniform_<m>`, the mean
   distribution of the training split and an even one; `<m>_entropy_<stratum>`; `soft_temperature`
@@ -88,7 +88,7 @@ def _attributes(found: AttributeResults) -> Pairs:
             yield from summary_pairs(f"{metric}_{each.name}", summary)
         yield f"nrmse_{each.name}", each.scores["rmse"].value / (each.high - each.low)
         yield from ((f"train_mean_{m}_{each.name}", v) for m, v in each.train_mean.items())
-        yield f"clipped_{each.name}", each.at_ends
+        yield f"clipped_{each.name}", each.clipped
         yield f"rows_{each.name}", each.rows
     yield from ((f"valid_{name}", value) for name, value in found.valid.items())
     yield from _guesses("probe", "ccc", found.probes)

@@ -10,8 +10,8 @@ import numpy as np
 from features.corpus.manifest import Label
 from features.corpus.ratings import Rating, write_ratings
 from features.files.csv_text import write_csv
-from pipeline.evaluation.run_folder import RunTargets
-from pipeline.runs.layout import CONDITIONS, PREDICTIONS, PROBES
+from pipeline.params.training import monitors_of
+from pipeline.runs.layout import Columns
 from tests.support.runs.fake_run import FakeRun
 
 SCALES = {"arousal": (1.0, 7.0), "valence": (1.0, 7.0)}
@@ -35,9 +35,14 @@ class FakeTargets(FakeRun):
     pull: float = 0.7
 
     @property
-    def targets(self) -> RunTargets:
-        scales = SCALES if "attributes" in self.tasks else {}
-        return RunTargets(self.tasks, scales)
+    def scales(self) -> dict[str, tuple[float, float]]:
+        """Scales of the attributes that are learnt."""
+        return SCALES if "attributes" in self.tasks else {}
+
+    @property
+    def columns(self) -> Columns:
+        """Columns of the run's files."""
+        return Columns(self.tasks, self.shown, tuple(self.scales))
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -80,11 +85,22 @@ class FakeTargets(FakeRun):
         return self
 
     def head(self, dropped: dict[str, str]) -> dict[str, Any]:
-        scales = {name: list(scale) for name, scale in self.targets.scales.items()}
-        targets = {"tasks": list(self.tasks), "attributes": scales, "attribute_loss": "ccc"}
-        train = {"targets": list(self.tasks), "batch_size": 32, "epochs": self.epochs}
+        scales = {name: list(scale) for name, scale in self.scales.items()}
+        targets = {
+            "tasks": list(self.tasks),
+            "attributes": scales,
+            "genders": [],
+            "losses": {task: "ccc" if task == "attributes" else "soft_ce" for task in self.tasks},
+            "weights": dict.fromkeys(self.tasks, 1.0),
+            "clipped": dict.fromkeys(scales, 3),
+        }
+        train = {"targets": list(self.tasks), "batch_size": 32, "monitor": self._monitor}
         more = {"version": 2, "classes": list(self.shown), "targets": targets, "train": train}
         return super().head(dropped) | more
+
+    @property
+    def _monitor(self) -> str:
+        return monitors_of(self.tasks, tuple(self.scales))[-1]
 
     def card(self, labels: list[Label]) -> dict[str, Any]:
         known = [dict.fromkeys(("train", "valid", "test"), 1)] * self.folds
@@ -117,24 +133,18 @@ class FakeTargets(FakeRun):
             if split == "test":
                 own = [label.id, "speech", names[0]]
                 probes.append([*own, guess, *shares, *self._values(rng, label, 1.0, 0.0)])
-                shown = shares if "votes" in self.tasks else []
                 flat = [label.id, "without_speech", names[0]]
-                conditions.append([*flat, guess, *shown, *[4.0 for _ in self.targets.scales]])
+                conditions.append([*flat, guess, *shares, *[4.0 for _ in self.scales]])
         path = self.predictions(seed, fold)
         path.parent.mkdir(parents=True)
-        write_csv(path, [*PREDICTIONS, *self.targets.columns(self.shown)], rows)
-        names = ["seed", "fold", "epoch", "lr", "train_loss", "valid_loss", "valid_ccc", "best"]
-        write_csv(
-            path.with_name("history.csv"),
-            names,
-            [x[:7] + x[-1:] for x in self._history(rng, seed, fold)],
-        )
-        for name, first, found, shown_shares in (
-            ("probes.csv", PROBES, probes, True),
-            ("conditions.csv", CONDITIONS, conditions, "votes" in self.tasks),
-        ):
-            columns = self.targets.guess_columns(self.shown, shares=shown_shares)
-            write_csv(path.with_name(name), [*first, *columns], found)
+        write_csv(path, self.columns.predictions, rows)
+        losses = len(self.columns.history) - 7  # beside seed, fold, epoch, lr, two losses, best
+        history = [
+            [*row[:6], *([row[6]] * losses), row[-1]] for row in self._history(rng, seed, fold)
+        ]
+        write_csv(path.with_name("history.csv"), self.columns.history, history)
+        write_csv(path.with_name("probes.csv"), self.columns.probes, probes)
+        write_csv(path.with_name("conditions.csv"), self.columns.conditions, conditions)
 
     def _shares(self, rng: np.random.Generator, label: Label) -> tuple[list[str], str]:
         if not self.shown:
@@ -149,7 +159,7 @@ class FakeTargets(FakeRun):
         self, rng: np.random.Generator, label: Label, pull: float, noise: float
     ) -> list[str]:
         values = label.values or {}
-        found = [4 + pull * (values.get(name, 4.0) - 4) for name in self.targets.scales]
+        found = [4 + pull * (values.get(name, 4.0) - 4) for name in self.scales]
         return [
             f"{v:.9g}" for v in np.clip(np.array(found) + noise * rng.normal(size=len(found)), 1, 7)
         ]
@@ -163,4 +173,4 @@ class FakeTargets(FakeRun):
             if "votes" in self.tasks
         ]
         values = label.values or {}
-        return [*shares, *(f"{values[n]:.9g}" if n in values else "" for n in self.targets.scales)]
+        return [*shares, *(f"{values[n]:.9g}" if n in values else "" for n in self.scales)]
