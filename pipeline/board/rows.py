@@ -29,7 +29,11 @@ COLUMNS = ("fusion", "regime", "corpus")
 _NO_SCORE = ("shard_seconds", "shard_characters", "allow_rejected")
 # `dropped` is what older releases call `rejected`.
 _LOWER = ("nll", "brier", "ece", "train_seconds", "parameters", "rejected", "dropped")
-_LOWER_ENDS = ("_sd", "_gap_gender")
+# Scores of attributes and votes, each alone or before `_<attribute>` or the like.
+_ERRORS = (*("rmse", "mae", "nrmse", "jsd", "kld", "total_variation", "brier_soft", "soft_nll"),)
+_OF_GUESSES = ("train_mean_", "prior_", "uniform_")
+_NEITHER = ("bias_", "clipped_", "sd_ratio_", "rows_")
+_LOWER_ENDS = ("_sd", "_gap_gender", "_jsd")
 _HASH = 40  # letters of a commit's hash
 UNKNOWN = "?"
 _VALID = "valid_"
@@ -139,8 +143,16 @@ def with_details(shown: Shown, metric: str, read: Callable[[str], Mapping[str, A
 
 
 def ascends(metric: str) -> bool:
-    """Whether lower values of a metric are better."""
-    return metric.startswith(_LOWER) or metric.endswith(_LOWER_ENDS)
+    """Whether lower values of a metric are better.
+
+    >>> [ascends(name) for name in ("rmse_valence", "valid_jsd", "maelstrom", "ccc_valence_sd")]
+    [True, True, False, True]
+    """
+    score = reported(metric)
+    for kind in _OF_GUESSES:
+        score = score.removeprefix(kind)
+    of_target = any(score == name or score.startswith(f"{name}_") for name in _ERRORS)
+    return of_target or metric.startswith(_LOWER) or metric.endswith(_LOWER_ENDS)
 
 
 def reported(metric: str) -> str:
@@ -153,7 +165,12 @@ def reported(metric: str) -> str:
 
 
 def check_metric(rows: Sequence[Row], metric: str) -> None:
-    """Raise `ParamsError` if no row has a metric."""
+    """Raise `ParamsError` if no row has a metric, or if neither more nor less of it is better."""
+    if metric.startswith(_NEITHER):
+        raise ParamsError(
+            f"--metric {metric!r}: neither more nor less of it is better; expected a score, such "
+            "as mae_<attribute> in place of a bias"
+        )
     if rows and not any(metric in row.metrics for row in rows):
         usual = [*(f"{_VALID}{name}" for name in MONITORS), *MONITORS]
         known = {name for row in rows for name in row.metrics}

@@ -19,10 +19,11 @@ from typing import Any, Literal
 
 from features.errors import HeronryError, RunError
 from pipeline.board.rows import Row, Shown, ascends, check_metric, reported
-from pipeline.compare.comparison import Settings, compare_rows
-from pipeline.compare.rows import common_rows
-from pipeline.compare.significance import holm
+from pipeline.compare.comparison import Change, Settings
+from pipeline.compare.kinds import compare_read
+from pipeline.compare.significance import PermutationTest, holm
 from pipeline.compare.sources import PredictedRun, read_run
+from pipeline.compare.targets import is_of_target
 from pipeline.metrics.classes import MONITORS
 
 LEVEL = 0.05  # of significance
@@ -134,7 +135,7 @@ def judge(
     score = reported(metric)
     for row in rows[1:]:
         found: Verdict | str = "not asked for"
-        if score not in MONITORS:
+        if score not in MONITORS and not is_of_target(score):
             found = f"there is no paired test of {score}"
         elif tests:
             best = best or _read(rows[0], read)
@@ -178,18 +179,29 @@ def _test(
     if isinstance(other, HeronryError):
         return str(other)
     try:
-        rows = common_rows([best, other], unit=unit)
+        found = compare_read([best, other], Settings(flips=0, unit=unit))
     except HeronryError as error:
         return str(error)
-    pair = compare_rows(rows, Settings(flips=0, unit=unit), {}).pairs[0]
+    if found.classes is not None and score in MONITORS:
+        pair, shared = found.classes.pairs[0], found.classes.shared_speakers
+        return _verdict(pair.test, pair.test.p[score], pair.changes[score], score, shared)
+    if found.targets is not None and score in found.targets.pairs[0].p:
+        of_targets, shared = found.targets.pairs[0], found.targets.shared_speakers
+        # Both kinds swap the same units.
+        test = next(iter(of_targets.tests.values()))
+        return _verdict(test, of_targets.p[score], of_targets.changes[score], score, shared)
+    return f"there is no paired test of {score}"
+
+
+def _verdict(test: PermutationTest, p: float, change: Change, score: str, shared: int) -> Verdict:
     return Verdict(
         best=False,
         tie=None,
         basis="test",
-        p=pair.test.p[score],
-        swapped=f"{pair.test.units} {pair.test.unit}s",
-        ahead=pair.changes[score].value > 0,
-        shared=rows.shared_speakers,
+        p=p,
+        swapped=f"{test.units} {test.unit}s",
+        ahead=change.value < 0 if ascends(score) else change.value > 0,
+        shared=shared,
     )
 
 

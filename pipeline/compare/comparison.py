@@ -23,7 +23,7 @@ import numpy as np
 
 from features.corpus.manifest import Label
 from pipeline.compare.flips import SHOWN, Flips, flips
-from pipeline.compare.rows import CommonRows, Compared, LeftOut, common_rows
+from pipeline.compare.rows import CommonRows, Compared, LeftOut
 from pipeline.compare.significance import (
     FEWEST,
     PERMUTATIONS,
@@ -33,7 +33,6 @@ from pipeline.compare.significance import (
     mcnemar,
     permutation_test,
 )
-from pipeline.compare.sources import known_labels, read_run
 from pipeline.evaluation.statistics import ConfidenceInterval, percentile_interval, resample
 from pipeline.metrics.classes import (
     MONITORS,
@@ -160,22 +159,6 @@ class Settings:
     permutations: int = PERMUTATIONS
     seed: int = 0
     unit: str | None = None
-
-
-def compare_runs(names: Sequence[str], settings: Settings | None = None) -> Comparison:
-    """Read runs and compare them.
-
-    Args:
-        names: Two or more names, as `pipeline.compare.sources.read_run` takes them.
-        settings: Settings; None: the defaults.
-
-    Raises:
-        RunError: If a run cannot be read, or the runs have too few rows in common.
-        ParamsError: If a run is not known, or there are fewer than two.
-    """
-    settings = settings or Settings()
-    found = [read_run(name) for name in names]
-    return compare_rows(common_rows(found, unit=settings.unit), settings, known_labels(found))
 
 
 def compare_rows(rows: CommonRows, settings: Settings, labels: Mapping[str, Label]) -> Comparison:

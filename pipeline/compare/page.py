@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
@@ -44,10 +44,10 @@ def sections(found: Comparison) -> list[Section]:
     return parts
 
 
-def as_text(found: Comparison) -> str:
-    """The report as plain text, for a terminal or a file."""
+def as_text(parts: Sequence[Section]) -> str:
+    """Sections as plain text, for a terminal or a file."""
     lines: list[str] = []
-    for part in sections(found):
+    for part in parts:
         lines += ["", part.title]
         for note in part.notes:
             lines += wrap(_plain(note), _WIDTH, initial_indent="  ", subsequent_indent="  ")
@@ -58,11 +58,11 @@ def as_text(found: Comparison) -> str:
     return "\n".join(lines[1:])
 
 
-def as_html(found: Comparison) -> str:
-    """The sections as one HTML file."""
+def as_html(names: Sequence[str], parts: Sequence[Section]) -> str:
+    """Sections of a comparison of runs, by their names, as one HTML file."""
     pages = page_environment(Path(__file__).parent / "templates")
-    title = "Comparison: " + ", ".join(run.name for run in found.runs)
-    return pages.get_template("comparison.html").render(title=title, sections=sections(found))
+    title = "Comparison: " + ", ".join(names)
+    return pages.get_template("comparison.html").render(title=title, sections=parts)
 
 
 def _runs(found: Comparison) -> Section:
@@ -95,7 +95,13 @@ def _scores(found: Comparison) -> Section:
         notes.append(f"Intervals over fewer than {FEW_CLUSTERS} {found.unit}s are too narrow.")
     notes += _shared(found)
     rows = tuple(
-        (NAMES[name] if k == 0 else "", run.tag, f"{s.value:.3f}", _range(s.interval), _sd(s.sd))
+        (
+            NAMES[name] if k == 0 else "",
+            run.tag,
+            f"{s.value:.3f}",
+            interval_cell(s.interval),
+            sd_cell(s.sd),
+        )
         for name in MONITORS
         for k, run in enumerate(found.runs)
         for s in (run.scores[name],)
@@ -106,7 +112,7 @@ def _scores(found: Comparison) -> Section:
 def _metrics(found: Comparison, pair: Pair) -> Section:
     names = {run.tag: run.name for run in found.runs}
     rows = tuple(
-        (NAMES[name], *_change(change), _p(pair.test.p[name]), _p(pair.p_holm[name]))
+        (NAMES[name], *change_cells(change), p_cell(pair.test.p[name]), p_cell(pair.p_holm[name]))
         for name, change in pair.changes.items()
     )
     return Section(
@@ -129,7 +135,7 @@ def _of_test(found: Comparison, pair: Pair) -> Iterator[str]:
         f"p: two-sided permutation test that swaps the two runs' predictions, {test.unit} by "
         f"{test.unit} ({test.units}, of which {test.differing} differ between the runs), "
         "with scores averaged over seeds; "
-        f"{test.permutations} {ways} swaps, so p cannot be below {_p(test.smallest)}. Holm: "
+        f"{test.permutations} {ways} swaps, so p cannot be below {p_cell(test.smallest)}. Holm: "
         "adjusted for the number of pairs compared, each metric by itself."
     )
     if test.unit == "utterance":
@@ -137,7 +143,7 @@ def _of_test(found: Comparison, pair: Pair) -> Iterator[str]:
         least = 2.0 ** (1 - found.clusters)
         yield (
             f"Utterances are swapped, since {found.clusters} {found.unit}s are fewer than {FEWEST} "
-            f"and allow no p below {_p(min(least, 1.0))}. Utterances of a {found.unit} are not "
+            f"and allow no p below {p_cell(min(least, 1.0))}. Utterances of a {found.unit} are not "
             f"independent, so this p is too small: it does not hold for other {found.unit}s."
         )
 
@@ -155,7 +161,7 @@ def _shared(found: Comparison) -> Iterator[str]:
 
 def _classes(found: Comparison, pair: Pair) -> Section:
     rows = tuple(
-        (each.name, str(each.support), *_change(each.recall), *_change(each.f1))
+        (each.name, str(each.support), *change_cells(each.recall), *change_cells(each.f1))
         for each in pair.classes
     )
     header = _header(pair)
@@ -188,8 +194,8 @@ def _flips(pair: Pair) -> Section:
             "By the vote of each run's seeds (a tie goes to the higher mean probability): "
             + counts
             + shown,
-            f"Exact McNemar test of these: p {_p(test.p)}, Holm {_p(pair.mcnemar_holm)}. It "
-            "assumes independent utterances; those of one speaker are not.",
+            f"Exact McNemar test of these: p {p_cell(test.p)}, Holm {p_cell(pair.mcnemar_holm)}. "
+            "It assumes independent utterances; those of one speaker are not.",
         ),
         ("", "id", "speaker", "label", pair.first, pair.second, "p(label)", "text"),
         tuple(rows),
@@ -208,21 +214,30 @@ def _header(pair: Pair) -> tuple[str, ...]:
     return (pair.first, pair.second, f"{pair.second} - {pair.first}", "95 % interval")
 
 
-def _change(of: Change) -> tuple[str, ...]:
-    return (f"{of.first:.3f}", f"{of.second:.3f}", f"{of.value:+.3f}", _range(of.interval, "+"))
+def change_cells(of: Change) -> tuple[str, ...]:
+    """Both scores, their difference and its interval."""
+    return (
+        f"{of.first:.3f}",
+        f"{of.second:.3f}",
+        f"{of.value:+.3f}",
+        interval_cell(of.interval, "+"),
+    )
 
 
-def _range(interval: ConfidenceInterval | None, sign: str = "") -> str:
+def interval_cell(interval: ConfidenceInterval | None, sign: str = "") -> str:
+    """Both ends of an interval, or a dash."""
     if interval is None:
         return _NONE
     return f"{interval.low:{sign}.3f} to {interval.high:{sign}.3f}"
 
 
-def _sd(value: float | None) -> str:
+def sd_cell(value: float | None) -> str:
+    """A standard deviation, or a dash."""
     return _NONE if value is None else f"{value:.3f}"
 
 
-def _p(value: float) -> str:
+def p_cell(value: float) -> str:
+    """A p value."""
     return f"{value:.4f}" if value >= 0.0001 else f"{value:.1e}"
 
 

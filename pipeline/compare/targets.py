@@ -20,7 +20,7 @@ from itertools import combinations
 
 import numpy as np
 
-from features.errors import ParamsError, RunError
+from features.errors import RunError
 from pipeline.compare.comparison import Change, RunScore, RunScores, Settings
 from pipeline.compare.rows import unit_of
 from pipeline.compare.significance import FEWEST, PermutationTest, holm, permutation_test
@@ -28,7 +28,7 @@ from pipeline.compare.sources import Item, Key, PredictedRun
 from pipeline.evaluation.groups import MINIMUM_UTTERANCES
 from pipeline.evaluation.rows import Ints, shared_speakers
 from pipeline.evaluation.statistics import percentile_interval, resample
-from pipeline.evaluation.votes.rows import normalised, vote_statistic, vote_sums
+from pipeline.evaluation.votes.rows import OF_VOTES, normalised, vote_statistic, vote_sums
 from pipeline.metrics.attributes import attribute_scores, attribute_sums
 from pipeline.metrics.classes import Floats
 from pipeline.metrics.votes import named
@@ -103,6 +103,16 @@ def lower_is_better(name: str) -> bool:
     (True, False, False)
     """
     return any(name == lower or name.startswith(f"{lower}_") for lower in LOWER)
+
+
+def is_of_target(name: str) -> bool:
+    """Whether a score is one that attributes or votes are compared by.
+
+    >>> is_of_target("ccc_valence"), is_of_target("multilabel_macro_f1"), is_of_target("ece")
+    (True, True, False)
+    """
+    of_attribute = any(name.startswith(f"{score}_") for score in OF_ATTRIBUTES)
+    return name == "ccc" or name in OF_VOTES or of_attribute
 
 
 def compare_targets(
@@ -345,33 +355,4 @@ def _adjusted(pairs: Sequence[TargetPair]) -> tuple[TargetPair, ...]:
     return tuple(
         replace(pair, p_holm={name: values[k] for name, values in adjusted.items()})
         for k, pair in enumerate(pairs)
-    )
-
-
-def with_classes(run: PredictedRun) -> PredictedRun | None:
-    """A run without its rows that have no class; None if it has no classes, or no such row."""
-    keep = [index for index, item in enumerate(run.items.values()) if item.label is not None]
-    if not run.classes or not keep:
-        return None
-    if len(keep) == len(run.items):
-        return run
-    keys = list(run.items)
-    return replace(
-        run,
-        items={keys[index]: run.items[keys[index]] for index in keep},
-        predictions=run.predictions[:, keep],
-        probabilities=run.probabilities[:, keep],
-    )
-
-
-def nothing_shared(tagged: Mapping[str, PredictedRun]) -> ParamsError:
-    """The error about runs that learn nothing in common."""
-    learnt = "; ".join(
-        f"{tag} ({run.name}): "
-        + (", ".join([*(["classes"] if run.classes else []), *run.targets.attributes]) or "nothing")
-        for tag, run in tagged.items()
-    )
-    return ParamsError(
-        f"the runs have no target in common ({learnt}); expected runs that learn the same classes, "
-        "votes or attributes"
     )

@@ -16,13 +16,13 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from pipeline.compare.comparison import Settings, compare_runs
-from pipeline.compare.page import as_html
+from pipeline.compare.comparison import Settings
+from pipeline.compare.page import as_html, sections
 from pipeline.report.evaluate import evaluate, write_report
 from pipeline.report.page import page
 from tests.pipeline.report.test_page import whole_run
 from tests.support.runs.fake_run import FakeRun
-from tests.support.runs.predicted_runs import FakePredictions
+from tests.support.runs.predicted_runs import FakePredictions, compare_runs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
@@ -93,7 +93,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     report = page(evaluate(whole.run, whole.data), experiment="a-name")
     return {
         "report": report.replace("<details", "<details open"),
-        "compare": as_html(compare_runs(paths, Settings(permutations=200, flips=3))),
+        "compare": as_html(
+            paths, sections(compare_runs(paths, Settings(permutations=200, flips=3)))
+        ),
     }
 
 

@@ -10,11 +10,10 @@ from features.errors import RunError
 from pipeline.board.output import as_text, mark
 from pipeline.board.rows import Row, Shown
 from pipeline.board.ties import Group, judge
-from pipeline.compare.comparison import compare_runs
 from pipeline.compare.significance import holm
 from pipeline.compare.sources import PredictedRun, read_run
 from tests.pipeline.commands.test_board import numbers
-from tests.support.runs.predicted_runs import FakePredictions
+from tests.support.runs.predicted_runs import FakePredictions, compare_runs
 
 
 def unreadable(_: str) -> PredictedRun:

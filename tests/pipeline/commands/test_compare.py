@@ -19,14 +19,15 @@ from typer.testing import CliRunner
 from features.errors import HeronryError, ParamsError, RunError
 from pipeline.command_line.app import app
 from pipeline.commands.compare import as_json
-from pipeline.compare.comparison import Settings, compare_runs
-from pipeline.compare.page import as_html, as_text
-from pipeline.compare.sources import PredictedRun, read_run
+from pipeline.compare.comparison import Settings
+from pipeline.compare.kinds import Comparisons
+from pipeline.compare.page import as_html, as_text, sections
+from pipeline.compare.sources import NO_TARGETS, PredictedRun, read_run
 from pipeline.evaluation.predictions import read_predictions
 from pipeline.metrics.classes import MONITORS
 from pipeline.report.evaluate import evaluate, write_report
 from tests.support.runs.fake_run import FakeRun, edit_json
-from tests.support.runs.predicted_runs import FakePredictions
+from tests.support.runs.predicted_runs import FakePredictions, compare_runs
 
 WEAK = FakePredictions(skill=0.4, draw=1)
 GOOD = FakePredictions(skill=0.7, draw=2)
@@ -47,6 +48,7 @@ def said(*words: str) -> str:
 def same(one: PredictedRun, other: PredictedRun) -> bool:
     arrays = ("predictions", "probabilities")
     plain = dict.fromkeys(arrays) | {"name": "", "labels": None, "dropped": {}}
+    plain |= {"targets": NO_TARGETS}
     return replace(one, **plain) == replace(other, **plain) and all(  # type: ignore[arg-type]
         np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays
     )
@@ -209,10 +211,10 @@ def test_control_characters_of_files_do_not_reach_the_terminal(tmp_path: Path) -
     found = compare_runs(
         [WEAK.write(tmp_path / "a.csv", rows), GOOD.write(tmp_path / "b.csv")], FAST
     )
-    assert "\x1b" not in as_text(found)
-    assert "?[2Js0" in as_text(found)
-    assert as_html(found)
-    assert "\x1b" not in as_json(found)
+    assert "\x1b" not in as_text(sections(found))
+    assert "?[2Js0" in as_text(sections(found))
+    assert as_html([run.name for run in found.runs], sections(found))
+    assert "\x1b" not in as_json(Comparisons(found, None))
 
 
 def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
@@ -232,7 +234,7 @@ def _edited(row: int, column: int, value: Any) -> list[list[Any]]:
     [
         (WEAK.rows() + WEAK.rows()[:1], r"'u000' occurs 2 times in fold 0 of seed 0"),
         (_edited(0, 6, "bored"), r"label 'bored'; expected one of \['angry', 'happy', 'sad'\]"),
-        (_edited(0, 7, ""), "prediction ''; expected one of"),
+        (_edited(0, 7, ""), "row 1 has no prediction; expected one"),
         (_edited(0, 3, "tset"), "split 'tset'; expected one of"),
         (_edited(0, 1, "s77"), "expected one label, speaker and dialogue for all seeds"),
         (_edited(0, 8, "nan"), "row 1: probabilities .*expected a sum of 1"),

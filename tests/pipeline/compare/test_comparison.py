@@ -10,12 +10,12 @@ from sklearn import metrics as oracle
 
 from features.corpus.manifest import Label
 from features.files.records import write_rows
-from pipeline.compare.comparison import Change, Comparison, Settings, compare_runs
+from pipeline.compare.comparison import Change, Comparison, Settings
 from pipeline.compare.rows import common_rows
 from pipeline.compare.sources import read_run
 from pipeline.evaluation.statistics import cluster_counts
 from pipeline.metrics.classes import MONITORS
-from tests.support.runs.predicted_runs import CLASSES, FakePredictions
+from tests.support.runs.predicted_runs import CLASSES, FakePredictions, compare_runs
 
 FAST = Settings(permutations=2000)
 WEAK = FakePredictions(skill=0.4, draw=1)

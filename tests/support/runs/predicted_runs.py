@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from features.files.csv_text import write_csv
+from pipeline.compare.comparison import Comparison, Settings
+from pipeline.compare.kinds import compare_any
 from pipeline.runs.layout import PREDICTIONS
 
 CLASSES = ("angry", "happy", "sad")
@@ -57,3 +60,10 @@ class FakePredictions:
 
     def with_(self, **changes: Any) -> FakePredictions:
         return replace(self, **changes)
+
+
+def compare_runs(names: Sequence[str], settings: Settings | None = None) -> Comparison:
+    """Compare runs that learn classes."""
+    found = compare_any(names, settings).classes
+    assert found is not None
+    return found

@@ -1,0 +1,79 @@
+"""Sections of a comparison by attributes and votes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.compare.page import Section, change_cells, interval_cell, p_cell, sd_cell
+from pipeline.compare.targets import TargetComparison, TargetPair, lower_is_better
+from pipeline.evaluation.statistics import DRAWS
+from pipeline.html.format import quantity, shared_speakers_note
+
+
+def target_sections(found: TargetComparison) -> list[Section]:
+    """Scores of the runs, and a table for each pair."""
+    return [_runs(found), *(_pair(found, pair) for pair in found.pairs)]
+
+
+def _runs(found: TargetComparison) -> Section:
+    kinds = [*found.attributes, *(["votes"] if found.votes else [])]
+    notes = [
+        f"{found.utterances} test utterances that every run predicted, with the same truth of "
+        f"{', '.join(kinds)}. Mean over seeds and its 95 % interval: percentile bootstrap over "
+        f"{quantity(found.clusters, found.unit)}, {DRAWS} draws, the same for all runs.",
+        *_shared(found),
+    ]
+    names = [name for name in found.runs[0].scores if all(name in r.scores for r in found.runs)]
+    rows = tuple(
+        (
+            name if k == 0 else "",
+            *(run.tag, f"{score.value:.3f}", interval_cell(score.interval), sd_cell(score.sd)),
+        )
+        for name in names
+        for k, run in enumerate(found.runs)
+        for score in (run.scores[name],)
+    )
+    header = ("", "run", "score", "95 % interval", "sd")
+    return Section("Scores of attributes and votes", tuple(notes), header, rows)
+
+
+def _pair(found: TargetComparison, pair: TargetPair) -> Section:
+    rows = tuple(
+        (
+            f"{name} (less is better)" if lower_is_better(name) else name,
+            *change_cells(change),
+            p_cell(pair.p[name]),
+            p_cell(pair.p_holm[name]),
+        )
+        for name, change in pair.changes.items()
+    )
+    first, second = pair.first, pair.second
+    header = ("", first, second, f"{second} - {first}", "95 % interval")
+    return Section(
+        f"{second} minus {first}, by attributes and votes",
+        (*_tests(found, pair), *_shared(found)),
+        (*header, "p", f"p, Holm of {len(found.pairs)}"),
+        rows,
+    )
+
+
+def _tests(found: TargetComparison, pair: TargetPair) -> Iterator[str]:
+    test = next(iter(pair.tests.values()))
+    ways = "all" if test.exact else "random"
+    yield (
+        f"p: two-sided permutation test that swaps the two runs' predictions, {test.unit} by "
+        f"{test.unit} ({test.units}), seed by seed; {test.permutations} {ways} swaps, so p cannot "
+        f"be below {p_cell(test.smallest)}. Holm: adjusted for the number of pairs compared, each "
+        "score by itself. There is no McNemar test, as a number is not right or wrong."
+    )
+    if test.unit == "utterance":
+        yield (
+            f"Utterances are swapped, since there are only {quantity(found.clusters, found.unit)}; "
+            "they are not independent, so this p is too small."
+        )
+
+
+def _shared(found: TargetComparison) -> Iterator[str]:
+    note = shared_speakers_note(found.shared_speakers, found.unit, p=True)
+    if note:
+        yield f"{note} --unit speaker draws and swaps whole people."
