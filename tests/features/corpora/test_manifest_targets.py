@@ -11,11 +11,14 @@ import pytest
 
 from features.corpora.manifest import ManifestCorpus
 from features.corpus.adapter import Item, Target
+from features.corpus.entry import corpus_entry
 from features.corpus.labels_folder import read_labelled
 from features.corpus.ratings import Rating, read_ratings
 from features.errors import ManifestError, ParamsError
+from features.files.yaml_text import read_yaml
 from tests.support.corpora.hub_tables import write_parquet
 from tests.support.corpora.small_corpus import SmallCorpus
+from tests.support.markdown import blocks_of
 
 ALL: tuple[Target, ...] = ("classes", "votes", "attributes")
 SCALES = {"arousal": [1, 5], "valence": [-1, 1]}
@@ -251,3 +254,17 @@ def test_the_whole_of_it_through_prepare(mine: SmallCorpus, targets: Sequence[st
     assert done.card["targets"]["alpha"].keys() >= {"classes"}
     assert len(read_ratings(mine.out / "ratings")) == done.ratings == 14
     assert "ratings.csv" in card["tables"]
+
+
+def test_the_tables_of_the_guide_are_read_as_it_says(tmp_path: Path) -> None:
+    manifest, ratings = (b.code for b in blocks_of("docs/own-data.md") if b.language == "text")
+    entries = [b.code for b in blocks_of("docs/own-data.md") if b.language == "yaml"]
+    (entry,) = (e["corpora"]["mine"] for e in map(read_yaml, entries) if "targets" in str(e))
+    (tmp_path / "ratings.csv").write_text(ratings)
+    (tmp_path / "manifest.csv").write_text(manifest)
+    made = corpus_entry("mine", entry).adapter(tmp_path)
+    first, second = made.items()
+    assert (first.label, first.votes, first.votes_outside) == ("sad", {"sad": 4}, 1)
+    assert (second.label, second.votes) == (None, {"happy": 2, "sad": 2})
+    assert (first.values, second.values) == ({"arousal": 2.5, "valence": -0.5}, {"arousal": 3})
+    assert [rating.self for rating in made.ratings()] == [None, None, True]  # type: ignore[attr-defined]
