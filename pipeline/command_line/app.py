@@ -362,6 +362,39 @@ def join(
     command(runs, out=out)
 
 
+@app.command(
+    rich_help_panel=RESULTS,
+    epilog="Example: heronry challenge runs/cached/msp_podcast/heron --task 2 --out task2.csv",
+)
+def challenge(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A run folder with unlabelled utterances.",
+            autocompletion=completion.run_folders,
+        ),
+    ],
+    *,
+    task: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, max=2, help="1: classes; 2: arousal, valence and dominance."
+        ),
+    ],
+    file: Annotated[Path, typer.Option("--out", metavar="FILE", help="CSV file to write.")] = Path(
+        "challenge.csv"
+    ),
+) -> None:
+    """Write predictions of unlabelled utterances as the MSP-Podcast challenge takes them.
+
+    Those of all seeds and folds are averaged.
+    """
+    with importing():
+        from pipeline.commands.challenge import challenge as command
+    command(run, task=task, out=file)
+
+
 @app.command(rich_help_panel=FEATURES, epilog="Example: heronry doctor cache/demo/minilm --repair")
 def doctor(
     folders: Annotated[

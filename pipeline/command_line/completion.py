@@ -75,8 +75,13 @@ def metric_names(incomplete: str) -> list[str]:
 
 def runs(incomplete: str) -> list[str]:
     """What `compare` takes: `workspace`, DVC's experiments, and run folders."""
-    folders = _folders("runs/*/*/*/run.json")
-    return _matching(["workspace", *(each.name for each in finished()), *folders], incomplete)
+    names = ["workspace", *(each.name for each in finished())]
+    return _matching(names, incomplete) + run_folders(incomplete)
+
+
+def run_folders(incomplete: str) -> list[str]:
+    """Run folders."""
+    return _matching(_folders("runs/*/*/*/run.json"), incomplete)
 
 
 def caches(incomplete: str) -> list[str]:

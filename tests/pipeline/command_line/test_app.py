@@ -70,7 +70,7 @@ def test_help_version_and_recipe_import_nothing_slow(tmp_path: Path) -> None:
 
 
 def test_a_shell_completes_commands_and_entries(tmp_path: Path) -> None:
-    assert complete("heronry ch") == ["check"]
+    assert complete("heronry che") == ["check"]
     assert complete("heronry build hc") == ["hcam"]
     assert complete("heronry build --corpus m") == ["mine"]
     assert complete("heronry cache export demo minilm_") == ["minilm_mean"]
