@@ -68,6 +68,7 @@ def listen(package: str, kept: Mapping[str, str], script: str = "") -> None:
             name = sys.orig_argv[sys.orig_argv.index("-m") + 1]
             program, _, module = name.partition(".")
     elif program.rpartition(os.sep)[2] == script and script:
+        _refuse_other_pythons()
         program = package
     if program != package:
         return

@@ -27,19 +27,11 @@ class MlflowRun:
 
     def __init__(self, tracked: Tracked) -> None:
         from mlflow.entities import Metric, Param
-        from mlflow.tracking import MlflowClient
 
         self._metric: Any = Metric
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
-        if not uri:
-            # Without a server there is only this store that needs no database driver. MLflow wants
-            # to be told that it is meant.
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-            uri = (tracked.folder / "mlflow").as_uri()
-        self._client: Any = MlflowClient(tracking_uri=uri)
+        self._client, experiment = _connect(tracked.folder)
         tags = {"heronry.group": tracked.group}
         tags |= {"heronry.experiment": tracked.experiment} if tracked.experiment else {}
-        experiment = _experiment(self._client, tracked.folder)
         run = self._client.create_run(experiment, run_name=tracked.title, tags=tags)
         self._id = run.info.run_id
         params = [Param(key, value) for key, value in tracked.flat().items()]
@@ -61,14 +53,23 @@ class MlflowRun:
         self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
 
 
-def _experiment(client: Any, folder: Path) -> str:
-    """Id of the experiment, which the first of several processes makes."""
+def _connect(folder: Path) -> tuple[Any, str]:
+    """A client, and the id of the experiment; the first of several processes makes it."""
+    from mlflow.tracking import MlflowClient
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        # Without a server there is only this store that needs no database driver. MLflow wants to
+        # be told that it is meant.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        uri = (folder / "mlflow").as_uri()
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     make_folder(folder)
     with open_lock(folder / "mlflow.lock") as file:
         lock(file, fcntl.LOCK_EX)
+        client: Any = MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(name)
-        return str(found.experiment_id if found else client.create_experiment(name))
+        return client, str(found.experiment_id if found else client.create_experiment(name))
 
 
 build = MlflowRun

@@ -205,10 +205,11 @@ def test_another_python_is_refused_before_anything_is_imported(
     )
     assert lowest == interrupts.PYTHONS[0]
     assert beyond == (3, interrupts.PYTHONS[-1][1] + 1)
-    monkeypatch.setattr(sys, "argv", ["-m"])
     monkeypatch.setattr(interrupts, "PYTHONS", ((3, 98), (3, 99)))
-    with pytest.raises(SystemExit, match=r"this is Python 3.*; expected 3\.98 or 3\.99: make run"):
-        interrupts.listen("pipeline", {"": "nothing"})
+    for program in ("-m", "/somewhere/bin/heronry"):
+        monkeypatch.setattr(sys, "argv", [program])
+        with pytest.raises(SystemExit, match=r"this is Python 3.*; expected 3\.98 or 3\.99: make"):
+            interrupts.listen("pipeline", {"": "nothing"}, script="heronry")
 
 
 def test_a_signal_while_a_command_imports_ends_at_once_and_later_raises() -> None:
