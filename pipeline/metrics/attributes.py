@@ -22,9 +22,6 @@ SUMS = ("n", "x", "y", "xx", "yy", "xy", "absolute")
 """What is summed over the items of a group, the last axis of `attribute_sums`: 1, x, y, x^2, y^2,
 x y and |x - y|, of values from which the middle of the scale is subtracted."""
 
-OF_PREDICTION = (1, 3, 5, 6)
-"""Places in `SUMS` of what changes if another model predicts the same items."""
-
 SCORES = ("ccc", "pearson", "rmse", "mae", "bias", "sd_ratio")
 """Names of `attribute_scores`."""
 

@@ -6,7 +6,6 @@ gradients by complex steps (`tests/data/golden/targets.json`).
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +25,8 @@ from features.corpus.agreement import (
     rater_weights,
     weighted_means,
 )
-from pipeline.metrics.attributes import OF_PREDICTION, attribute_scores, attribute_sums
+from pipeline.compare.significance import permutation_test
+from pipeline.metrics.attributes import attribute_scores, attribute_sums
 from pipeline.metrics.votes import (
     multilabel_counts,
     multilabel_f1,
@@ -340,22 +340,19 @@ def permutation(inputs: Inputs) -> dict[str, Any]:
         for name in ("first", "second")
     )
 
-    def difference(swapped: tuple[bool, ...]) -> float:
-        one, other = first.copy(), second.copy()
-        for place in OF_PREDICTION:
-            one[:, 0, place] = np.where(swapped, second[:, 0, place], first[:, 0, place])
-            other[:, 0, place] = np.where(swapped, first[:, 0, place], second[:, 0, place])
-        sides = [float(attribute_scores(side.sum(0))["ccc"][0]) for side in (one, other)]
-        return sides[1] - sides[0]
-
-    ways = [(False, *rest) for rest in itertools.product((False, True), repeat=4)]
-    found = difference((False,) * 5)
-    extreme = sum(abs(difference(way)) >= abs(found) - 1e-12 for way in ways)
+    # One seed: units are [n, 1, A, 7].
+    found = permutation_test(
+        (first[:, None], second[:, None]),
+        lambda sums: {"ccc": attribute_scores(sums)["ccc"][..., 0].mean(-1)},
+        "speaker",
+    )
+    sides = [float(attribute_scores(side.sum(0))["ccc"][0]) for side in (first, second)]
+    ways = found.permutations
     return {
-        "difference": found,
-        "extreme": extreme,
-        "ways": len(ways),
-        "p": extreme / len(ways),
+        "difference": sides[1] - sides[0],
+        "extreme": round(found.p["ccc"] * ways),
+        "ways": ways,
+        "p": found.p["ccc"],
     }
 
 

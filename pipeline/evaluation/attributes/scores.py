@@ -45,6 +45,9 @@ from pipeline.evaluation.summaries import Summary, summary_of
 from pipeline.metrics.attributes import SCORES
 from pipeline.metrics.classes import Floats
 
+OF_CONSTANT = ("ccc", "rmse", "mae", "bias")
+"""Scores that say something of a constant prediction."""
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -164,7 +167,7 @@ def attribute_results(run: RunFolder, rows: RunRows, labels: Iterable[Label]) ->
                 truth_sd=float(truth.std()),
                 scores={metric: each for metric, each in own.items() if each is not None},
                 undefined=0 if missing is None else int(np.isnan(missing).sum()),
-                train_mean=defined({m: base[f"{m}_{name}"] for m in SCORES}),
+                train_mean=defined({m: base[f"{m}_{name}"] for m in OF_CONSTANT}),
                 gain=_gain(f"rmse_{name}", base, values, base_draws, draws),
                 clipped=run.targets.clipped.get(name, 0),
             )
