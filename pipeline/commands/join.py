@@ -40,11 +40,16 @@ def check_folds(runs: Sequence[PredictedRun]) -> None:
     """Refuse runs that cannot be the folds of one experiment.
 
     Raises:
-        RunError: If classes or seeds differ, a run has several folds, or lacks rows, or an
-            utterance is tested in two of them.
+        RunError: If a run learns more than classes, classes or seeds differ, a run has several
+            folds, or lacks rows, or an utterance is tested in two of them.
     """
     tested: dict[str, str] = {}
     for run in runs:
+        if run.targets.attributes or run.targets.shares is not None:
+            raise RunError(
+                f"{run.name} learns votes or attributes; expected runs that learn classes alone: "
+                "train all folds in one run, whose report pools them"
+            )
         same = (run.classes, run.seeds) == (runs[0].classes, runs[0].seeds)
         if not same:
             raise RunError(

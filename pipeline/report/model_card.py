@@ -67,8 +67,7 @@ def model_card(
     sections = [
         f"# {run['fusion']} on {_line(title)}",
         f"A `{run['kind']}` model (regime `{run['regime']}`, entry `{run['fusion']}` of `models`) "
-        f"with {run['parameters']:,} trainable parameters that tells "
-        f"{len(run['classes'])} emotions apart: {', '.join(map(_line, run['classes']))}. "
+        f"with {run['parameters']:,} trainable parameters that {_purpose(run)}. "
         f"Trainings: {len(run['seeds']) * run['folds']} (seeds: "
         f"{', '.join(map(str, run['seeds']))}; folds: {run['folds']}).",
         "## Data",
@@ -98,6 +97,25 @@ def loading(out: Path, run: Mapping[str, Any]) -> str:
         f"model, classes = load_model(Path({json.dumps(folder)}))\n"
         "```\n"
     )
+
+
+def _purpose(run: Mapping[str, Any]) -> str:
+    """What the model does, by its targets."""
+    targets = run.get("targets") or {"tasks": ["classes"], "attributes": {}}
+    names = ", ".join(map(_line, run["classes"]))
+    found = []
+    if "classes" in targets["tasks"]:
+        found.append(f"tells {len(run['classes'])} emotions apart: {names}")
+    if "votes" in targets["tasks"]:
+        found.append(f"predicts how raters' votes divide among {names}")
+    scales = [
+        f"{_line(a)} ({low:g} to {high:g})" for a, (low, high) in targets["attributes"].items()
+    ]
+    if scales:
+        found.append(f"predicts {', '.join(scales)}")
+    if "gender" in targets["tasks"]:
+        found.append("predicts the speaker's gender")
+    return ", and ".join(found)
 
 
 def _data(run: Mapping[str, Any], card: Mapping[str, Any]) -> str:
@@ -142,14 +160,21 @@ def _settings(run: Mapping[str, Any]) -> str:
 
 def _scores(run: Mapping[str, Any], kept: Sequence[Sequence[Mapping[str, str]]]) -> str:
     rows = []
+    columns = [name for folds in kept for row in folds for name in row]
+    metrics = list(MONITORS)
+    if run.get("targets"):
+        shown = dict.fromkeys(name for name in columns if name.startswith("valid_"))
+        metrics = [name.removeprefix("valid_") for name in shown if not name.endswith("_loss")]
     for seed, folds in zip(run["seeds"], kept, strict=True):
         epochs = sorted(int(row["epoch"]) for row in folds)
         span = f"{epochs[0]}" if epochs[0] == epochs[-1] else f"{epochs[0]} to {epochs[-1]}"
+        # A metric that is undefined in an epoch has an empty cell.
         means = [
-            statistics.fmean(float(row[f"valid_{name}"]) for row in folds) for name in MONITORS
+            statistics.fmean(float(row[f"valid_{name}"] or "nan") for row in folds)
+            for name in metrics
         ]
         rows.append([seed, span, *(f"{mean:.4f}" for mean in means)])
-    return _table(["seed", "epoch", *MONITORS], rows)
+    return _table(["seed", "epoch", *metrics], rows)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -12,6 +12,7 @@ import pytest
 from features.corpus.manifest import read_labels
 from features.errors import ParamsError, RunError
 from pipeline.commands.compare import as_json, write_page
+from pipeline.commands.join import check_folds
 from pipeline.compare.comparison import Settings
 from pipeline.compare.kinds import Comparisons, compare_any
 from pipeline.compare.page import as_text
@@ -143,3 +144,8 @@ def test_few_clusters_swap_utterances(tmp_path: Path) -> None:
     by_speaker = compare_any(names, replace(FAST, unit="speaker")).targets
     assert by_speaker is not None
     assert by_speaker.pairs[0].tests["attributes"].unit == "speaker"
+
+
+def test_runs_with_other_targets_are_not_joined(fakes: list[FakeTargets]) -> None:
+    with pytest.raises(RunError, match="learns votes or attributes; expected runs that learn cl"):
+        check_folds([read_run(str(fake.run)) for fake in fakes[:2]])

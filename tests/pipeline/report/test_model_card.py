@@ -22,6 +22,7 @@ from pipeline.model.base import FusionModel
 from pipeline.params.file import Params
 from pipeline.report.model_card import NAME, model_card, write_model_card
 from tests.pipeline.training.test_loop import CLASSES, labels_of, project
+from tests.support.runs.fake_targets import FakeTargets
 
 SAID = {"train": 18, "valid": 6, "test": 6}  # of each class, by `project`
 FACTS = {
@@ -152,3 +153,12 @@ def test_a_mix_of_layers_from_params_to_card(
     assert [read_json(path)["inputs"] for path in files] == [expected] * 2
     assert f"Before the model: `{json.dumps(expected)}`" in text
     assert read_json(files[0])["parameters"] == size - 4 * 8 + 3 + 1
+
+
+def test_a_card_says_what_else_a_model_predicts(tmp_path: Path) -> None:
+    fake = FakeTargets(tmp_path, tasks=("votes", "attributes"), speakers=6).write()
+    write_model_card(fake.run, read_json(fake.data / "card.json"))
+    text = (fake.run / NAME).read_text(encoding="utf-8")
+    assert "predicts how raters' votes divide among angry, happy, neutral, sad, and " in text
+    assert "predicts arousal (1 to 7), valence (1 to 7)." in text
+    assert "| seed | epoch | accuracy | uar | macro_f1 | weighted_f1 | jsd |" in text
