@@ -12,7 +12,7 @@ from features.arguments import refuse
 from pipeline.cached.resident import placed, release, resident_part
 from pipeline.data.examples import Examples, join
 from pipeline.model.checkpoint import make_model, save_model
-from pipeline.params.file import ModelEntry, Params, own_problems
+from pipeline.params.file import Params, own_problems
 from pipeline.runs.conditions import cached_conditions, write_conditions
 from pipeline.runs.job import (
     Job,
@@ -56,7 +56,7 @@ def train_model(
     refuse(own_problems(params))
     run = Run.open(params, model, corpus, "cached")
     examples = join(filled_slots(params, model, corpus), run.labels, run.classes, verify=True)
-    examples = replace(examples, frames_max=_frames_max(run, model, examples), targets=run.targets)
+    examples = replace(examples, frames_max=run.sketch(examples).frames_max, targets=run.targets)
     run.check(examples)
     heard = recognised(params, model, corpus, examples)
     started = time.monotonic()
@@ -98,14 +98,6 @@ def train_model(
     )
     forget(kept)
     return run.out
-
-
-def _frames_max(run: Run, model: ModelEntry, examples: Examples) -> int | None:
-    """Number of frames of an utterance that the model uses; None: all."""
-    specs, width = examples.specs, run.outputs.width
-    with torch.device("meta"):  # weights without memory: only this attribute is needed
-        fusion = make_model(model.kind, model.args, specs, width, inputs=model.inputs)
-    return fusion.frames_max
 
 
 def run_job(job: Job, show: ShowLine | None = None) -> Outcome:

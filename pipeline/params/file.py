@@ -156,7 +156,18 @@ def all_problems(params: Params) -> list[str]:
         found += backbone_problems(name, mapping)
     for name, mapping in params.models.items():
         found += model_problems(params, name, mapping)
+    if not found:
+        found += _contradictions(params)
     return list(dict.fromkeys(found))  # names are checked by themselves and with their entries
+
+
+def _contradictions(params: Params) -> list[str]:
+    """Settings of the selected model's training that contradict each other."""
+    try:
+        params.training(params.model(params.fusion))
+    except ParamsError as error:
+        return str(error).splitlines()
+    return []
 
 
 def own_problems(params: Params) -> list[str]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from features.corpus.label_checks import class_lines, lacking_classes, lacking_lines, named
 from features.corpus.labels_folder import read_labelled
 from features.corpus.manifest import Label
@@ -22,9 +24,12 @@ from features.files.reasons import reasons_line
 from features.files.records import write_json
 from features.files.writing import remove_folder
 from features.stream import StreamSpec
+from pipeline.data.batching import batch_count
 from pipeline.data.left_out import encode, summary
 from pipeline.data.source import ExampleSource
 from pipeline.data.targets import TargetReader
+from pipeline.model.base import FusionModel
+from pipeline.model.checkpoint import make_model
 from pipeline.model.inputs import InputSettings
 from pipeline.model.outputs import Outputs
 from pipeline.params.file import ModelEntry, Params
@@ -34,6 +39,7 @@ from pipeline.runs.layout import FORMAT, TARGETS_VERSION, VERSION, digests
 from pipeline.runs.targets import check_splits, reader_for, usable
 from pipeline.runtime.environment import environment
 from pipeline.tracking import Tracked
+from pipeline.training.criteria import few_rows
 
 LISTED = 20  # warnings about labels that a log quotes
 
@@ -164,8 +170,25 @@ class Run:
                 examples.split(fold, split)
         if self.targets is not None:
             check_splits(self.targets, self.params.training(self.model), examples, self.folds)
+        warning = self._few_rows(examples)
         if self.writes:
             report_labels(title, examples)
+            if warning:
+                sys.stderr.write(f"  warning: {warning}\n")
+
+    def sketch(self, examples: ExampleSource) -> FusionModel:
+        """The model without weights, for what its settings say of it."""
+        model, width = self.model, self.outputs.width
+        with torch.device("meta"):
+            return make_model(model.kind, model.args, examples.specs, width, inputs=model.inputs)
+
+    def _few_rows(self, examples: ExampleSource) -> str:
+        """Refuse or warn of batches that are too small for a loss."""
+        params, unit = self.params.training(self.model), self.sketch(examples).unit
+        train = examples.split(0, "train")
+        return few_rows(
+            params, len(train) / batch_count(examples, train, params.batch_size, unit=unit)
+        )
 
     def jobs(
         self, labels: Sequence[Label], slots: Mapping[str, Path], device: str, **settings: Any

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -33,6 +34,7 @@ from features.files.reading import check_regular
 from features.files.writing import follow_umask, replacing
 from features.process.devices import GENERATORS, generator_states, set_generators
 from pipeline.runtime.resume import NAME
+from pipeline.training.loop import trained_of_loss
 from pipeline.training.predict import device_of
 from pipeline.training.state import CurrentEpoch, Epoch, Training, load_trainable, trainable_state
 
@@ -91,6 +93,7 @@ class Checkpoints:
         training.current = None if facts["current"] is None else CurrentEpoch(**facts["current"])
         training.scaler.load_state_dict(facts["scaler"])
         training.fitting.halver.too_large = [tuple(shape) for shape in facts["too_large"]]
+        training.skipped = facts["skipped"]
         if not facts["ended"]:  # else there are only best weights, and no step is made
             restore_tensors(training, tensors)
         return True
@@ -196,6 +199,7 @@ def _facts(training: Training, *, ended: bool) -> dict[str, Any]:
         "current": None if training.current is None else dataclasses.asdict(training.current),
         "scaler": training.scaler.state_dict(),
         "too_large": training.fitting.halver.too_large,
+        "skipped": training.skipped,
     }
 
 
@@ -234,6 +238,10 @@ def restore_tensors(training: Training, tensors: Mapping[str, Tensor]) -> None:
         if known and name in own:
             own[name] = own[_numbered(name, ranks.number)]
     load_trainable(training.model, _below("model.", own))
+    factors = _below("loss.", own)
+    for number, trained in enumerate(trained_of_loss(training.model)):
+        with torch.no_grad():
+            trained.copy_(factors[str(number)])
     states: dict[int, dict[str, Tensor]] = {}
     for name, value in _below("optimizer.", own).items():
         index, _, key = name.partition(".")
@@ -248,6 +256,8 @@ def restore_tensors(training: Training, tensors: Mapping[str, Tensor]) -> None:
 
 def _own_tensors(training: Training) -> dict[str, Tensor]:
     tensors = {f"model.{name}": value for name, value in trainable_state(training.model).items()}
+    factors = enumerate(trained_of_loss(training.model))
+    tensors |= {f"loss.{number}": factor.detach() for number, factor in factors}
     for index, state in training.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
     return tensors | generator_states(device_of(training.model))

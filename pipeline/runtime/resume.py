@@ -29,7 +29,7 @@ from pipeline.model.inputs import InputSettings
 from pipeline.params.file import ModelEntry
 from pipeline.params.training import TrainParams
 
-FORMAT = "3"  # of the files in these folders
+FORMAT = "4"  # of the files in these folders
 KEPT_SECONDS = 30 * 24 * 3600.0  # until an abandoned training is removed
 NAME = "training"
 PROJECT = Path(__file__).parents[2]

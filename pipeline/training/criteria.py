@@ -45,8 +45,10 @@ from pipeline.model.losses.votes import (
     soft_ce,
     weighted,
 )
-from pipeline.params.training import TrainParams
+from pipeline.params.training import FEWEST_ROWS, UNCUT, TrainParams
 from pipeline.training.sampling import class_counts
+
+FEW_ROWS = 32  # of a batch with a loss that is no mean over rows
 
 
 def make_criterion(params: TrainParams, counts: Tensor, classes: Sequence[str] = ()) -> Criterion:
@@ -102,6 +104,40 @@ def criterion_of(
         return make_criterion(params, counts, classes)
     tasks = [_task(each, params, reader, train) for each in reader.tasks]
     return TaskLosses(tasks, {task.name: params.weight(task.name) for task in tasks}, gather)
+
+
+def few_rows(params: TrainParams, rows: float) -> str:
+    """Refuse batches with too few rows for a loss that is no mean over them.
+
+    Over batches of n rows the mean of the CCC of a model whose own is .67 is .32 at n = 2, .59 at
+    8, .65 at 32, with standard deviations of .48, .22 and .10.
+
+    Args:
+        params: The protocol.
+        rows: Rows of a batch on average.
+
+    Returns:
+        A warning about few rows; empty: there are enough.
+
+    Raises:
+        ParamsError: If there are fewer than 8.
+    """
+    if "attributes" not in params.targets or params.attribute_loss not in UNCUT:
+        return ""
+    given = f"train.batch_size: {params.batch_size} gives about {rows:.1f} rows a batch"
+    # The last batch of an epoch has fewer rows, so that their mean may be just below.
+    if params.batch_size < FEWEST_ROWS and rows < FEWEST_ROWS:
+        raise ParamsError(
+            f"{given} with `attribute_loss: {params.attribute_loss}`, whose gradient would be "
+            f"mostly noise; expected at least {FEWEST_ROWS} (better {FEW_ROWS}): raise it, or set "
+            "`attribute_loss: mse`"
+        )
+    if rows > FEW_ROWS - 1 or params.batch_size >= FEW_ROWS:
+        return ""
+    return (
+        f"{given}; the loss {params.attribute_loss!r} of so few is noisy, and not to be compared "
+        f"with that of {FEW_ROWS} or more"
+    )
 
 
 def uncut_reason(params: TrainParams, criterion: Criterion) -> str:

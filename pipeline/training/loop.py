@@ -40,9 +40,9 @@ from pipeline.metrics.classes import validation_scores
 from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch, Prediction
 from pipeline.model.losses.tasks import TaskLosses, TaskValue, zeros_of
-from pipeline.params.training import FEWEST_ROWS, UNCUT, TrainParams
+from pipeline.params.training import TrainParams
 from pipeline.training.augment import mixup, seqaug
-from pipeline.training.criteria import criterion_of, uncut_reason
+from pipeline.training.criteria import criterion_of, few_rows, uncut_reason
 from pipeline.training.fitting import FAULTS, FillerBatch, Fitting, NotFiniteError
 from pipeline.training.predict import device_of, evaluate
 from pipeline.training.ranks import ranks_of
@@ -58,7 +58,6 @@ from pipeline.training.state import (
     load_trainable,
 )
 
-FEW_ROWS = 32  # of a batch with a loss that is no mean over rows
 SMALLEST_SCALE = 2.0**-14  # of a float16 loss: reached when 30 steps in a row had to be left out
 
 
@@ -156,7 +155,7 @@ def begin(
     _check_unit(model, params)
     device, ranks, reader = device_of(model), ranks_of(examples), examples.targets
     batches = batch_count(examples, train, params.batch_size, unit=model.unit)
-    _check_rows(params, len(train) / batches, progress)
+    few_rows(params, len(train) / batches)  # for its error
     criterion = criterion_of(params, train, examples.classes, reader, ranks.gather).to(device)
     if isinstance(criterion, TaskLosses) and params.weighting == "uncertainty":
         criterion.log_variances = zeros_of(criterion, device)
@@ -190,29 +189,6 @@ def _check_unit(model: FusionModel, params: TrainParams) -> None:
                 f"train.{name}: given {given} for a model over dialogues, whose turns have their "
                 f"order and all classes; set `{name}: {off}`"
             )
-
-
-def _check_rows(params: TrainParams, rows: float, progress: Progress) -> None:
-    """Refuse batches with too few rows for a loss that is no mean over them.
-
-    Over batches of n rows the mean of the CCC of a model whose own is .67 is .32 at n = 2, .59 at
-    8, .65 at 32, with standard deviations of .48, .22 and .10.
-    """
-    if "attributes" not in params.targets or params.attribute_loss not in UNCUT:
-        return
-    given = f"train.batch_size: {params.batch_size} gives about {rows:.1f} rows a batch"
-    # The last batch of an epoch has fewer rows, so that their mean may be just below.
-    if params.batch_size < FEWEST_ROWS and rows < FEWEST_ROWS:
-        raise ParamsError(
-            f"{given} with `attribute_loss: {params.attribute_loss}`, whose gradient would be "
-            f"mostly noise; expected at least {FEWEST_ROWS} (better 32): raise it, or set "
-            "`attribute_loss: mse`"
-        )
-    if rows < FEW_ROWS:
-        progress.message(
-            f"warning: {given}; the loss {params.attribute_loss!r} of so few is noisy, and not "
-            f"to be compared with that of {FEW_ROWS} or more"
-        )
 
 
 def train_epoch(

@@ -21,6 +21,7 @@ from pipeline.runtime.checkpoints import Checkpoints
 from pipeline.training import loop
 from pipeline.training.state import Training
 from tests.pipeline.training.test_loop import CLASSES, labels_of, results, write_cache
+from tests.pipeline.training.test_targets import ALL, RATED, reader_of
 
 ALL_ON = {
     "epochs": 40,
@@ -85,6 +86,14 @@ def over_dialogues(folder: Path, out: str, **train: Any) -> Job:
     )
 
 
+def over_targets(folder: Path, out: str, **train: Any) -> Job:
+    """Classes, votes, attributes and gender, whose losses have trained factors."""
+    made = job(folder, out, **train)
+    reader = reader_of(made.params.targets)
+    used = [label for label in RATED if reader.learns_from(label)]
+    return dataclasses.replace(made, labels=used, targets=reader)
+
+
 class KilledError(Exception):
     pass
 
@@ -98,8 +107,9 @@ class KilledError(Exception):
         (job, {"epochs": 9, "lr": 5e-2, "optimizer": "adam", "patience": 3}),
         (job, ALL_ON | {"epochs": 9}),
         (over_dialogues, {"epochs": 9, "lr": 1e-2, "schedule": "cosine", "accumulate": 2}),
+        (over_targets, ALL | {"epochs": 9, "lr": 1e-2, "batch_size": 16}),
     ],
-    ids=["plateau", "stops early", "all on", "dialogues"],
+    ids=["plateau", "stops early", "all on", "dialogues", "targets"],
 )
 def test_resumes_after_any_epoch_with_the_same_result(
     folder: Path, monkeypatch: pytest.MonkeyPatch, make: Any, train: dict[str, Any], done: int

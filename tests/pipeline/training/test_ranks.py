@@ -28,6 +28,7 @@ from pipeline.training.loop import begin as beginning
 from pipeline.training.loop import micro_step
 from pipeline.training.ranks import ALONE, LostProcessError, Ranks
 from tests.conftest import ManifestMaker
+from tests.support.corpora.rated import rate
 from tests.support.machines.launched import (
     ACCELERATE,
     CLOSE,
@@ -73,6 +74,30 @@ def test_two_processes_show_the_loss_curve_of_one(
     assert results().keys() == files | {"leaks.json", "model_card.md"}
     speech = load_file(RUN / "seed_0/fold_0/backbones/speech/model.safetensors")
     assert all(bool(value.isfinite().all()) for value in speech.values())
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_loss_that_is_no_mean_over_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private_store: Path
+) -> None:
+    """1 - CCC of all rows of a batch, although each has some of them, and some lack values."""
+    params = without_dropout(small_params(tmp_path, monkeypatch, private_store), tmp_path)
+    rate(Path("data/mine"), gaps=4)
+    params.models["m"]["train"] |= {
+        "batch_size": 8,
+        "targets": ["classes", "votes", "attributes", "gender"],
+        "monitor": "joint",
+        "weighting": "uncertainty",
+    }
+    finetune_model(params, "m", "mine", device="cpu")
+    tables = {name: table(name) for name in ("history.csv", "predictions.csv", "conditions.csv")}
+    targets = json.loads((RUN / "run.json").read_text())["targets"]
+    launcher = {LAUNCH: shlex.join([*ACCELERATE, "--multi_gpu"])}
+    status, said = ended(begin([sys.executable, *STAGE], params, **launcher))
+    assert status == 0, said
+    for name, expected in tables.items():
+        assert difference(table(name), expected) < CLOSE, name
+    assert json.loads((RUN / "run.json").read_text())["targets"] == targets
 
 
 @given(st.lists(st.integers()), st.integers(1, 9))
