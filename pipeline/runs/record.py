@@ -156,8 +156,8 @@ class Run:
         title = f"{self.title} on {self.corpus}"
         if self.writes:
             if self.lacking:
-                what = "class" if self.targets is None else f"of {list(self.targets.tasks)}"
-                sys.stderr.write(f"{title}: {self.lacking} utterances have no {what}, left out\n")
+                what = "no class" if self.targets is None else f"none of {list(self.targets.tasks)}"
+                sys.stderr.write(f"{title}: {self.lacking} utterances have {what}, left out\n")
             report_dropped(title, examples, len(self.labels))
         if not examples.labels:
             raise CacheError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from features.stream import Stream
 from pipeline.fusion.lpgnet import MaskedAttention, MultimodalGate, UnimodalGate, distillation
-from pipeline.model.batch import Batch, Prediction
+from pipeline.model.batch import Batch, Prediction, Targets
+from pipeline.model.losses.attributes import attribute_loss
 from pipeline.model.losses.classes import CrossEntropy
+from pipeline.model.losses.tasks import AttributeTask, ClassTask, TaskLosses
+from pipeline.model.outputs import Outputs
 from tests.support.models.golden import golden
 from tests.support.models.small_lpgnet import close, small
 
@@ -91,6 +95,39 @@ def test_loss_is_composed_of_the_public_ones(
     name = "total_" + "_".join(f"{gamma:g}" for gamma in gammas) + "_t1"
     if name in public:
         assert close(found, public[name].double())
+
+
+@pytest.mark.parametrize("classes", [(), ("a", "b")])
+def test_students_follow_classes_by_divergence_and_attributes_by_distance(
+    classes: tuple[str, ...],
+) -> None:
+    """Every head has the composite loss; a softmax over attributes would have no meaning."""
+    torch.manual_seed(0)
+    outputs = Outputs(classes, ("x", "y"), (), {"x": (0.0, 1.0), "y": (0.0, 1.0)})
+    tasks: list[Any] = [AttributeTask(outputs, partial(attribute_loss, "mse"), cuts=True)]
+    tasks += [ClassTask(outputs, CrossEntropy())] if classes else []
+    criterion = TaskLosses(tasks, {"classes": 1.0, "attributes": 0.5})
+    present = torch.tensor([[True, True, True], [True, False, False]])
+    labels = torch.tensor([[0, 1, -1], [1, -1, -1]])
+    values = torch.rand(2, 3, 2)
+    values[0, 0, 0] = torch.nan
+    targets = Targets(present, labels, values=values).numbered()
+    heads = [torch.randn(2, 3, outputs.width) for _ in range(3)]
+    model = small(gamma_task=1.5, gamma_ce=1.0, gamma_kl=0.3, tau=2.0)
+    model.criterion = criterion
+    prediction = Prediction(heads[0], {"text": heads[1], "speech": heads[2]})
+    found = model.loss(prediction, Batch({}, labels, targets=targets))
+    fused, *students = [head[present] for head in heads]
+    truth = targets.scored()
+    expected = 1.5 * criterion(fused, truth)
+    for student in students:
+        expected = expected + criterion(student, truth)
+        squares = (outputs.of_attributes(student) - outputs.of_attributes(fused)) ** 2
+        expected = expected + 0.3 * squares.mean()
+        if classes:
+            kl = distillation(outputs.of_classes(fused), outputs.of_classes(student), 2.0)
+            expected = expected + 0.3 * kl
+    assert close(found, expected)
 
 
 def test_loss_takes_the_protocols_criterion_for_all_heads(public: dict[str, Tensor]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from torch import Tensor
 
 from features.backbone.base import Inputs
 from features.stream import Stream
+from pipeline.data.targets import TargetReader
 from pipeline.e2e.source import LiveExamples
 from pipeline.model.batch import UNSCORED, Batch
+from pipeline.model.outputs import Outputs
 from pipeline.params.training import TrainParams
 from pipeline.training.fitting import (
     Fitting,
@@ -124,6 +128,32 @@ def test_evaluation_is_cut_as_well(live: LiveExamples) -> None:
     parts = evaluate(training.model, live, live.labels)
     assert parts.probabilities == pytest.approx(whole.probabilities, abs=1e-6)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+
+
+def test_a_loss_that_is_no_mean_over_rows_is_not_cut(live: LiveExamples) -> None:
+    """Parts would have another loss: the message names it, and what to set."""
+    outputs = Outputs((), ("arousal",), (), {"arousal": (0.0, 9.0)})
+    rated = [
+        dataclasses.replace(label, values={"arousal": float(number)})
+        for number, label in enumerate(live.labels)
+    ]
+    reader = TargetReader(("attributes",), outputs)
+    cached = dataclasses.replace(live.cached, labels=rated, targets=reader)
+    live = dataclasses.replace(live, cached=cached)
+    settings: dict[str, Any] = {"targets": ("attributes",), "monitor": "ccc", "batch_size": 8}
+    training = training_of(live, **settings)
+    fails_above(training, 3)
+    said = r"batch of 7 .* must not be cut: `attribute_loss: ccc` .*smaller `batch_size`"
+    with pytest.raises(TooLargeError, match=said):
+        train_epoch(training, live, live.labels, TrainParams(**settings))
+    # It may be cut where it is not trained by, and by a loss that is a mean.
+    assert math.isfinite(evaluate(training.model, live, live.labels).loss)
+    settings |= {"attribute_loss": "mse"}
+    training = training_of(live, **settings)
+    expected = evaluate(training.model, live, live.labels).loss
+    fails_above(training, 3)
+    found = train_epoch(training, live, live.labels, TrainParams(**settings))
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_single_utterance_that_does_not_fit_is_named(live: LiveExamples) -> None:
