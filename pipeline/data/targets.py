@@ -38,6 +38,7 @@ class TargetReader:
         secondary_weight: Weight of a rater who names a class beside another choice.
         votes_missing: Whether an utterance without votes has no vote target, or its class as if all
             raters had chosen it.
+        with_self: Whether the speakers' own ratings count where training values are estimated.
     """
 
     tasks: tuple[Task, ...]
@@ -45,6 +46,7 @@ class TargetReader:
     vote_shares: Literal["classes", "raters"] = "classes"
     secondary_weight: float = 0.0
     votes_missing: Literal["drop", "label"] = "drop"
+    with_self: bool = False
 
     def learns_from(self, label: Label) -> bool:
         """Whether an utterance has any of the targets; a gender alone is no reason to use it."""

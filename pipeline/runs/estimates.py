@@ -28,8 +28,6 @@ def estimated(
     reader: TargetReader,
     estimator: str,
     ratings: Path,
-    *,
-    with_self: bool = False,
 ) -> list[Label]:
     """Training labels with attributes estimated from what each rater said.
 
@@ -42,7 +40,6 @@ def estimated(
         reader: What is learnt.
         estimator: `median`, or `ewe`: raters weighted by their correlation with the others.
         ratings: Folder `data/<corpus>/ratings`.
-        with_self: Whether the speakers' ratings of themselves count.
 
     Raises:
         ParamsError: If there are no ratings of an attribute.
@@ -51,7 +48,7 @@ def estimated(
     found = [
         rating
         for rating in read_ratings(ratings)
-        if rating.id in number and (with_self or not rating.self)
+        if rating.id in number and (reader.with_self or not rating.self)
     ]
     values = known_values(labels, reader.outputs.attributes)
     for column, name in enumerate(reader.outputs.attributes):

@@ -57,6 +57,7 @@ def reader_for(
         params.vote_shares,
         params.secondary_weight,
         params.votes_missing,
+        with_self=(targets.get("policies") or {}).get("self_evaluation") == "include",
     )
 
 

@@ -181,6 +181,19 @@ def test_ratings_of_other_splits_change_no_estimate(tmp_path: Path) -> None:
     assert estimated(TRAIN, READER, "ewe", ratings(tmp_path / "b", **others)) == alone
 
 
+def test_speakers_own_ratings_count_where_the_corpus_says_so(tmp_path: Path) -> None:
+    own = [Rating(id, "me", self=True, values={"arousal": 7.0}) for id in RATED]
+    others = [Rating(id, "r", self=False, values={"arousal": 1.0}) for id in RATED]
+    write_ratings(tmp_path, [*own, *others])
+    included = dataclasses.replace(READER, with_self=True)
+    assert set(arousals(estimated(TRAIN, READER, "median", tmp_path))) == {1.0}
+    assert set(arousals(estimated(TRAIN, included, "median", tmp_path))) == {4.0}
+    card = {**CARD, "targets": {**CARD["targets"], "policies": {"self_evaluation": "include"}}}
+    found = reader_for(TrainParams(**ATTRIBUTES), card, PLAIN, "c")
+    assert found is not None
+    assert found.with_self
+
+
 def test_utterances_without_ratings_keep_the_corpus_value_and_none_at_all_is_refused(
     tmp_path: Path,
 ) -> None:
