@@ -25,6 +25,7 @@ from features.corpus.label_checks import named
 from features.corpus.manifest import Manifest
 from features.corpus.prepare import Rehearsal, rehearse
 from features.corpus.sources import changes_since
+from features.corpus.targets import CLASSES_ALONE
 from features.errors import HeronryError, ParamsError
 from features.files.reading import file_sha256
 from features.files.records import read_json
@@ -40,8 +41,10 @@ from pipeline.model.checkpoint import make_model
 from pipeline.params.file import ModelEntry, Params, all_problems, read_unchecked
 from pipeline.params.selection import unwritten_slots
 from pipeline.params.slot_reads import odd_slots
+from pipeline.runtime.environment import git
 from pipeline.storage.dvc_command import PREPARE, obstacles
 
+TABLES = (".csv", ".json", ".jsonl", ".txt")  # files that may hold what raters said
 OUTPUTS = ("cache", "data", "reports", "runs")  # of the stages; each may be a link to another disk
 SOME_BYTES = 4096  # a full disk may still take fewer, which it stores beside the file's metadata
 
@@ -144,11 +147,33 @@ def corpus_problems(
         note(f"corpus {entry.name}: {found.targets}")
     for line in dict.fromkeys([*found.warnings, *(card.get("warnings") or ())]):
         note(f"warning: corpus {entry.name}: {line}")
+    problems = [*found.problems, *_tracked_ratings(entry, root)]
     if changed is None or not followed:
-        return [*found.problems, *changes]
+        return [*problems, *changes]
     for line in changes:
         changed(line)
-    return list(found.problems)
+    return problems
+
+
+def _tracked_ratings(entry: CorpusEntry, root: Path | None) -> list[str]:
+    """Ratings of a published corpus that the project's Git would hand on, in at most one line.
+
+    A user's own table is the user's to share.
+    """
+    if entry.generated or entry.kind == "manifest" or entry.targets == CLASSES_ALONE:
+        return []
+    places = [f"data/{entry.name}/ratings"]
+    if root is not None and root.resolve().is_relative_to(Path.cwd().resolve()):
+        places.append(str(root.resolve()))
+    tracked = (git("ls-files", "--", *places) or "").splitlines()
+    tables = [name for name in tracked if name.endswith(TABLES)]
+    if not tables:
+        return []
+    return [
+        f"corpus {entry.name!r}: Git tracks {len(tables)} tables of it, such as {tables[0]}; "
+        "expected none, since its licence does not let them be passed on: git rm --cached them, "
+        "and keep the corpus out of the project"
+    ]
 
 
 def _changes(entry: CorpusEntry, root: Path, *, deep: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from features.corpus.labels_folder import read_labelled
 from features.corpus.prepare import prepare
 from features.corpus.ratings import Rating, read_ratings
 from features.errors import ManifestError, ParamsError
+from pipeline.commands.check import find_problems
+from pipeline.params.file import Params
 from tests.support.corpora.small_corpus import set_root, write_level
 
 ALL: tuple[Target, ...] = ("classes", "votes", "attributes")
@@ -271,3 +274,25 @@ def test_a_release_with_test3_through_prepare(
         {"train": 3, "valid": 2, "test": 2}
     ]
     assert len(read_ratings(tmp_path / "data" / "msp_podcast" / "ratings")) == done.ratings == 3
+
+
+def test_tables_of_the_corpus_in_the_projects_git_are_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = release(tmp_path / "msp", dict(enumerate("HSHSHS", 1)), None)
+    set_root(monkeypatch, "msp_podcast", root)
+    models = {"m": {"kind": "concat", "speech": "tone"}}
+
+    def problems(**settings: Any) -> list[str]:
+        corpora = {"msp_podcast": settings}
+        backbones: dict[str, Any] = {"tone": {}, "none": {}}
+        params = Params("m", "cached", "msp_podcast", None, {}, corpora, backbones, models)
+        return [line for line in find_problems(params) if "Git" in line]
+
+    rated = {"targets": ["classes", "attributes"]}
+    subprocess.run(["git", "init", "-q"], check=True)
+    assert problems(**rated) == []
+    subprocess.run(["git", "add", "msp/Labels"], check=True)
+    (line,) = problems(**rated)
+    assert "Git tracks 1 tables of it, such as msp/Labels/labels_consensus.csv" in line
+    assert problems() == []  # classes alone were always so

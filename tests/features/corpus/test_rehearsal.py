@@ -150,6 +150,7 @@ def test_check_warns_of_what_prepare_warns_of(mine: SmallCorpus, settings: dict[
     assert any("under more than one label: 1, in 2" in line for line in warnings)
     assert told == [
         "corpus mine: 3 classes, 'Sad', 'happy', 'sad'",
+        "corpus mine: offers classes, votes, attributes; asked for: classes",
         *(f"warning: corpus mine: {line}" for line in warnings),
     ]
     assert checked(**settings) == (problems, told)  # prepared by now
