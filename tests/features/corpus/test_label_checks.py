@@ -271,6 +271,7 @@ class Examples:
     """Of an `ExampleSource` what the log's first lines read."""
 
     classes = ("happy", "sad", "Sad")
+    targets = None
 
     def __init__(self, *labels: str) -> None:
         self.labels = [

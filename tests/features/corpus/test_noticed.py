@@ -119,8 +119,8 @@ def test_the_report_counts_them(tmp_path: Path) -> None:
         noticed={"text": told}, asr={"noticed": {"u0000": CUT}}
     )
     found = section_words("dropped", evaluate(fake.run, fake.data))
-    assert "None: every labelled utterance has features in all slots." in found
-    assert "24 used in part" in found
+    assert "No utterance is left out: every labelled utterance has features in all slots." in found
+    assert "24 utterances are used in part" in found
     assert "text the … tokens of its text are cut to the … that the encoder takes 24" in found
     assert f"asr {CUT} 1" in found
     assert "and 5 more, in run.json" in found
