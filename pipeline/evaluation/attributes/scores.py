@@ -41,7 +41,7 @@ from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.evaluation.slots import Difference
 from pipeline.evaluation.statistics import percentile_interval
-from pipeline.evaluation.summaries import Summary, summary_of
+from pipeline.evaluation.summaries import JobScores, Summary, summary_of
 from pipeline.metrics.attributes import SCORES
 from pipeline.metrics.classes import Floats
 
@@ -100,6 +100,7 @@ class AttributeResults:
         rows: Test utterances with any known value.
         mean: Summary of `ccc`, the mean over attributes; None if one of them is undefined.
         attributes: Scores by attribute.
+        jobs: CCC of each trained model, `ccc` and `ccc_<attribute>`, those that are defined.
         valid: `ccc` and `ccc_<attribute>` of the validation rows, means over trained models.
         groups: Groups by gender, duration and session, as far as the corpus states them.
         speakers: Bias and MAE by speaker, the largest mean absolute bias first.
@@ -114,6 +115,7 @@ class AttributeResults:
     rows: int
     mean: Summary | None
     attributes: tuple[Attribute, ...]
+    jobs: tuple[JobScores, ...]
     valid: Mapping[str, float]
     groups: tuple[AttributeGroups, ...]
     speakers: tuple[SpeakerBias, ...]
@@ -177,6 +179,16 @@ def attribute_results(run: RunFolder, rows: RunRows, labels: Iterable[Label]) ->
         rows=int(known[first].any(1).sum()),
         mean=summaries["ccc"],
         attributes=tuple(attributes),
+        jobs=tuple(
+            JobScores(
+                job.seed,
+                job.fold,
+                int((~np.isnan(job.truth[job.test])).any(1).sum()),
+                defined({name: float(folds[name][k]) for name in _concordances(data)}),
+                None,
+            )
+            for k, job in enumerate(run.jobs)
+        ),
         valid=_validation(data, run),
         groups=tuple(attribute_groups(data)),
         speakers=speaker_biases(data),
@@ -221,8 +233,11 @@ def _train_means(run: RunFolder, labels: Iterable[Label], data: AttributeRows) -
 def _validation(data: AttributeRows, run: RunFolder) -> dict[str, float]:
     """CCC of the validation rows, means over trained models; what is undefined is left out."""
     scores = data.statistic(data.job_sums(run.jobs, test=False))
-    names = ["ccc", *(f"ccc_{name}" for name in data.names)]
-    return defined({name: seed_mean(scores[name]) for name in names})
+    return defined({name: seed_mean(scores[name]) for name in _concordances(data)})
+
+
+def _concordances(data: AttributeRows) -> tuple[str, ...]:
+    return ("ccc", *(f"ccc_{name}" for name in data.names))
 
 
 def _guesses(

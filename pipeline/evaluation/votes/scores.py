@@ -22,7 +22,7 @@ from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.run_folder import JobResult, RunFolder
 from pipeline.evaluation.slots import Difference
 from pipeline.evaluation.statistics import LEAST_CLUSTERS, percentile_interval, resample
-from pipeline.evaluation.summaries import Summary, summary_of
+from pipeline.evaluation.summaries import JobScores, Summary, summary_of
 from pipeline.evaluation.votes.rows import (
     OF_VOTES,
     VoteRows,
@@ -74,11 +74,13 @@ class SoftTemperature:
     """Temperature scaling by the soft negative log-likelihood of validation rows.
 
     Attributes:
-        mean: Mean temperature of the trained models.
+        each: Temperature of each trained model.
+        mean: Their mean.
         before: Soft negative log-likelihood of the test rows as predicted.
         after: The same after scaling.
     """
 
+    each: tuple[float, ...]
     mean: float
     before: float
     after: float
@@ -113,6 +115,7 @@ class VoteResults:
         prior: Scores of predicting the mean distribution of each fold's training split.
         uniform: Scores of predicting the same share for all classes.
         gain: `MAIN` of the prior minus the model's, so that above 0 is better.
+        jobs: Scores and temperature of each trained model.
         valid: Scores of the validation rows, means over trained models.
         entropy: Strata by how much raters disagree.
         raters: Groups by number of raters.
@@ -129,6 +132,7 @@ class VoteResults:
     prior: Mapping[str, float]
     uniform: Mapping[str, float]
     gain: Difference
+    jobs: tuple[JobScores, ...]
     valid: Mapping[str, float]
     entropy: tuple[VoteStratum, ...]
     raters: tuple[VoteStratum, ...]
@@ -163,17 +167,28 @@ def vote_results(run: RunFolder, rows: RunRows, labels: Iterable[Label]) -> Vote
     found = {name: summary_of(values[name], folds[name], draws.get(name)) for name in OF_VOTES}
     prior = data.sums(predicted=_priors(run, labels))
     even = np.full(data.predicted.shape, 1 / len(run.classes))
+    temperature = _temperature(run.jobs, _means(sums.sum(1))["soft_nll"])
     return VoteResults(
         rows=len(set(rows.utterance[data.known])),
         scores={name: each for name, each in found.items() if each is not None},
         prior=_means(prior.sum(1)),
         uniform=_means(data.sums(predicted=even).sum(1)),
         gain=_change(data, prior, sums, draws),
+        jobs=tuple(
+            JobScores(
+                job.seed,
+                job.fold,
+                int((~np.isnan(job.shares[job.test]).any(1)).sum()),
+                {name: float(folds[name][k]) for name in OF_VOTES if not np.isnan(folds[name][k])},
+                temperature.each[k] if temperature else None,
+            )
+            for k, job in enumerate(run.jobs)
+        ),
         valid=_validation(run),
         entropy=_entropy(data),
         raters=_raters(data),
         reliability=_reliability(run, data),
-        temperature=_temperature(run.jobs, _means(sums.sum(1))["soft_nll"]),
+        temperature=temperature,
         clipped=int(((data.truth > 0) & (rows.probabilities <= 0)).any(1).sum()),
         errors=_errors(run, data),
         probes=_guesses(data, sums, draws, "probes"),
@@ -288,7 +303,8 @@ def _temperature(jobs: Sequence[JobResult], before: float) -> SoftTemperature | 
         sizes.append(int(test.sum()))
         temperatures.append(temperature)
     # Seeds have the same rows, so that this is the mean over seeds too.
-    return SoftTemperature(float(np.mean(temperatures)), before, float(sum(losses) / sum(sizes)))
+    after = float(sum(losses) / sum(sizes))
+    return SoftTemperature(tuple(temperatures), float(np.mean(temperatures)), before, after)
 
 
 def _errors(run: RunFolder, data: VoteRows) -> tuple[VoteError, ...]:

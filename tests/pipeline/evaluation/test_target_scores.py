@@ -86,6 +86,8 @@ def test_attributes_are_means_over_seeds_with_folds_pooled_and_by_fold(scored: S
         both = [pairs(scored.run, seed, k) for seed in scored.run.seeds]
         biases = [np.mean(x - y) for x, y in both]
         assert found.scores["bias"].value == pytest.approx(np.mean(biases))
+        by_job = [job.scores[f"ccc_{found.name}"] for job in scored.attributes.jobs]
+        assert by_job == pytest.approx(folds)
     mean = scored.attributes.mean
     assert mean is not None
     assert mean.value == pytest.approx(
