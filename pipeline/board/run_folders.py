@@ -14,7 +14,6 @@ from features.errors import HeronryError
 from pipeline.board.rows import Row, Shown
 from pipeline.evaluation.identity import RunIdentity
 from pipeline.params.selection import REGIMES
-from pipeline.report.evaluate import evaluate_any
 from pipeline.report.metrics_json import DECIMALS
 from pipeline.runs.head import read_head
 
@@ -57,6 +56,9 @@ def _row(folder: Path, note: str) -> Row:
     Raises:
         HeronryError: If it is damaged, or was trained on other labels than those in data/.
     """
+    # It imports matplotlib, and most boards have a report of each run.
+    from pipeline.report.evaluate import evaluate_any
+
     labels = Path("data", folder.parent.name, "labels")
     report = evaluate_any(folder, labels)
     whose = RunIdentity.of_run(report.run, report.labels, "")

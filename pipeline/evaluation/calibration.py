@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from pipeline.evaluation.run_folder import JobResult
@@ -152,6 +151,9 @@ def fit_soft_temperature(probabilities: Floats, shares: Floats) -> float:
 
 def _lowest(loss: Callable[[float], float]) -> float:
     """Temperature within `BOUNDS` of the lowest loss, which has one minimum."""
+    # It takes a third of a second, which readers of finished reports should not wait for.
+    from scipy.optimize import minimize_scalar
+
     found = minimize_scalar(
         # on a logarithmic scale: halving and doubling T are steps of the same size
         lambda log_temperature: loss(np.exp(log_temperature)),
