@@ -14,7 +14,8 @@ Decisions: a turn with the SpkrID Unknown counts as a speaker of its own, `unkno
 leak of that speaker cannot be detected; `disclaimer` counts them. The podcast is the `session` and
 not the `dialogue`, since turns of one podcast are neither adjacent nor known to stay within one
 split. Test3 of the challenges has no labels: features can be extracted of its clips, and they are
-listed as rejected, or predicted and never scored (`predict_unlabelled`).
+listed as rejected, or predicted and never scored (`predict_unlabelled`). Release 2.0 is said to
+lack the audio of MSP-PODCAST_1909_1017, which its table lists: `allow_rejected: 1` goes on.
 
 Targets beside the class, which is the release's own and never counted from the votes: `attributes`
 are the release's means of the raters, on 1 to 7; `votes` come from the raters' table,

@@ -69,7 +69,10 @@ def make_card(
         "folds": len(splits[0]),
         **({} if entry.fold is None else {"fold": entry.fold}),  # the only fold
         "splits_sha256": splits_sha256(survey.labelled, splits),
-        "differences": count_differences(survey.labelled, getattr(corpus, "published", None)),
+        "differences": count_differences(
+            [item for item in survey.labelled if item.label is not None],
+            getattr(corpus, "published", None) if classes else None,
+        ),
         "counts": counts,
         **_contents(survey, splits),
         "rejected": len(survey.rejected),

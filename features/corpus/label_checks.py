@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import combinations
 
 from features.corpus.adapter import Item
-from features.corpus.manifest import USED
+from features.corpus.manifest import UNLABELLED, USED
 
 NAMED = 10  # classes, pairs or folds that a line names
 COMPARED = 1_000  # classes; more of them are not compared in pairs
@@ -171,7 +171,7 @@ def contradiction_lines(found: Sequence[Sequence[Item]]) -> list[str]:
 
 def split_lines(items: Sequence[Item], protocol: str) -> list[str]:
     """Warning that the corpus's own splits are not used, in at most one line."""
-    counts = Counter(item.split for item in items if item.split is not None)
+    counts = Counter(item.split for item in items if item.split not in (None, UNLABELLED))
     if protocol == "official" or not counts:
         return []
     each = ", ".join(f"{split} {count}" for split, count in counts.items())

@@ -49,7 +49,6 @@ class AttributeCard(Record):
         known: For each fold, utterances by split of which the value is known.
         mean: Mean of the known values of all utterances.
         sd: Their standard deviation, of the population.
-        reversed: Whether the number falls as the attribute grows.
     """
 
     low: float
@@ -57,7 +56,6 @@ class AttributeCard(Record):
     known: Sequence[Counts]
     mean: float
     sd: float
-    reversed: bool = False
 
 
 @dataclass(frozen=True)

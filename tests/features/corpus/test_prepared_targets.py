@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from features.corpus.adapter import Item, Source, Target
+from features.corpus.adapter import Item, Published, Source, Target
 from features.corpus.entry import CorpusEntry, corpus_entry, corpus_problems
 from features.corpus.labels_folder import read_labelled
 from features.corpus.manifest import read_labels
@@ -90,6 +90,28 @@ def test_a_row_without_a_class_stays_for_its_other_targets(rated: SmallCorpus) -
     ]
     made(rated, "classes", rows=rows)
     assert rated.rejected() == {"u6": "it has no label", "u7": "it has no label"}
+
+
+def test_counts_are_compared_with_the_published_ones_by_class(
+    rated: SmallCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that a policy keeps without a class are not among those that were published."""
+    monkeypatch.setattr(Rated, "published", Published(6), raising=False)
+    rows = [*Rated.rows, item(6, label=None), Item("u9", None, "s9", text="", split="unlabelled")]
+    assert made(rated, "classes", "attributes", rows=rows).card["differences"] == []
+    assert made(rated, "attributes", rows=rows).card["differences"] == []
+    # Nor is a split that every protocol keeps one that it ignores.
+    found = prepared_by_folds(rated, rows)
+    assert not any("unlabelled" in line for line in found.card["warnings"])
+
+
+def prepared_by_folds(rated: SmallCorpus, rows: Sequence[Item]) -> Prepared:
+    kept, Rated.rows = Rated.rows, rows
+    try:
+        entry = CorpusEntry("mine", "rated", protocol="speaker_folds", folds=3)
+        return prepare(entry, rated.out)
+    finally:
+        Rated.rows = kept
 
 
 def test_the_card_describes_the_targets(
