@@ -56,10 +56,12 @@ def rated(mine: SmallCorpus, monkeypatch: pytest.MonkeyPatch) -> SmallCorpus:
     return mine
 
 
-def made(corpus: SmallCorpus, *targets: Target, rows: Sequence[Item] | None = None) -> Prepared:
+def made(
+    corpus: SmallCorpus, *targets: Target, rows: Sequence[Item] | None = None, **settings: Any
+) -> Prepared:
     kept, Rated.rows = Rated.rows, Rated.rows if rows is None else rows
     try:
-        return prepare(CorpusEntry("mine", "rated", targets=targets), corpus.out)
+        return prepare(CorpusEntry("mine", "rated", targets=targets, **settings), corpus.out)
     finally:
         Rated.rows = kept
 
@@ -101,17 +103,8 @@ def test_counts_are_compared_with_the_published_ones_by_class(
     assert made(rated, "classes", "attributes", rows=rows).card["differences"] == []
     assert made(rated, "attributes", rows=rows).card["differences"] == []
     # Nor is a split that every protocol keeps one that it ignores.
-    found = prepared_by_folds(rated, rows)
-    assert not any("unlabelled" in line for line in found.card["warnings"])
-
-
-def prepared_by_folds(rated: SmallCorpus, rows: Sequence[Item]) -> Prepared:
-    kept, Rated.rows = Rated.rows, rows
-    try:
-        entry = CorpusEntry("mine", "rated", protocol="speaker_folds", folds=3)
-        return prepare(entry, rated.out)
-    finally:
-        Rated.rows = kept
+    card = made(rated, "classes", rows=rows, protocol="speaker_folds", folds=3).card
+    assert not any("unlabelled" in line for line in card["warnings"])
 
 
 def test_the_card_describes_the_targets(
@@ -164,9 +157,7 @@ def test_what_only_training_may_use_is_neither_validated_nor_tested(rated: Small
 def test_what_is_never_scored_is_unlabelled_under_any_protocol(rated: SmallCorpus) -> None:
     rows = [*Rated.rows, Item("u9", None, "s9", text="hm", split="unlabelled")]
     for settings in ({}, {"protocol": "speaker_folds", "folds": 3}):
-        Rated.rows, kept = rows, Rated.rows
-        prepare(CorpusEntry("mine", "rated", **settings), rated.out)  # type: ignore[arg-type]
-        Rated.rows = kept
+        made(rated, "classes", rows=rows, **settings)
         card, labels = read_labelled(rated.out / "labels")
         assert set(labels[-1].splits) == {"unlabelled"}
         assert all("unlabelled" not in label.splits for label in labels[:-1])
