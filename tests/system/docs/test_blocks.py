@@ -74,7 +74,7 @@ def check_call(words: list[str]) -> None:
         assert name in command.commands, f"heronry has no command {name}"
         command = command.commands[name]
     if isinstance(command, TyperGroup):  # `--version` and such would act at once
-        assert set(rest) <= {name for option in command.params for name in option.opts}
+        assert {*rest} <= {"--help", *(name for option in command.params for name in option.opts)}
     else:
         command.make_context("heronry", list(rest), parent=context)
 
