@@ -24,13 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import RunError
-from pipeline.metrics.votes import named
+from pipeline.evaluation.targets import RunTargets, named_of, shares_of, values_of
+from pipeline.metrics.classes import Floats
 from pipeline.runs.head import read_head
-from pipeline.runs.layout import SCORED, Columns, digests
-from pipeline.runs.tables import AGAIN, Table, no_distribution, read_csv
-
-Floats = NDArray[np.float64]
-_MARGIN = 1e-6  # of values written with nine significant digits
+from pipeline.runs.layout import SCORED, digests
+from pipeline.runs.tables import AGAIN, Table, read_csv
 
 
 @dataclass(frozen=True)
@@ -50,40 +48,6 @@ class Guess:
 
 Guesses = Mapping[str, Guess]
 """Predictions by slot, or by condition."""
-
-
-@dataclass(frozen=True)
-class RunTargets:
-    """What a run learns, by run.json.
-
-    Attributes:
-        columns: Columns of its files, which name the tasks.
-        scales: Lowest and highest value by attribute.
-        clipped: Predictions by attribute, of all jobs, that were clipped to the scale.
-        lacking: Utterances of the corpus that have none of the targets, and were left out.
-    """
-
-    columns: Columns
-    scales: Mapping[str, tuple[float, float]]
-    clipped: Mapping[str, int]
-    lacking: int
-
-    @classmethod
-    def of(cls, head: Mapping[str, Any]) -> Self:
-        """By run.json."""
-        given = head.get("targets") or {"attributes": {}}
-        scales = {name: (float(of[0]), float(of[1])) for name, of in given["attributes"].items()}
-        return cls(Columns.of(head), scales, given.get("clipped", {}), given.get("lacking", 0))
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Targets that were trained: "classes", "votes", "attributes", "gender"."""
-        return self.columns.tasks
-
-    @property
-    def classes_alone(self) -> bool:
-        """Whether that is one class an utterance and nothing else."""
-        return self.columns.classes_alone
 
 
 @dataclass(frozen=True)
@@ -156,7 +120,7 @@ class RunFolder:
         head = read_head(path)
         classes, seeds = tuple(head["classes"]), tuple(sorted(head["seeds"]))
         _check_folders(path, seeds, head["folds"])
-        targets = RunTargets.of(head)
+        targets = RunTargets.of(head, path / "run.json")
         jobs = [
             _job(path, (seed, fold), seeds, classes, targets)
             for seed in seeds
@@ -236,10 +200,10 @@ def _job(
         labels=table.indices("label", classes, unknown=not alone),
         predictions=predictions,
         probabilities=probabilities,
-        named=_named_of(table, classes, probabilities),
-        shares=_shares_of(table, classes, targets),
-        truth=_values_of(table, "y", targets, unknown=True),
-        values=_values_of(table, "v", targets),
+        named=named_of(table, classes, probabilities),
+        shares=shares_of(table, classes, targets),
+        truth=values_of(table, "y", targets, unknown=True),
+        values=values_of(table, "v", targets),
         test=test,
         table=table,
         history=history,
@@ -257,42 +221,6 @@ def _classes_of(table: Table, classes: Sequence[str]) -> tuple[Floats, NDArray[n
     predictions = table.indices("prediction", classes)
     table.likeliest(probabilities, predictions)
     return probabilities, predictions
-
-
-def _named_of(table: Table, classes: Sequence[str], probabilities: Floats) -> NDArray[np.bool_]:
-    """Classes that are predicted, `[N, K]`: by a model that decides class by class, from 0.5 on."""
-    if f"m_{classes[0] if classes else ''}" not in table.header:
-        return named(probabilities) if classes else np.zeros(probabilities.shape, bool)
-    return np.stack([table.numbers(f"m_{name}") > 0.5 for name in classes], axis=1)
-
-
-def _shares_of(table: Table, classes: Sequence[str], targets: RunTargets) -> Floats:
-    """Shares of the votes `[N, K]`, NaN where a row has none."""
-    if "votes" not in targets.tasks:
-        return np.full((len(table.rows), len(classes)), np.nan)
-    shares = np.stack([table.numbers(f"t_{name}") for name in classes], axis=1)
-    without = np.isnan(shares).all(1, keepdims=True)
-    index = no_distribution(np.where(without, 1 / len(classes), shares))
-    if index is not None:
-        found = shares[index].tolist()
-        table.refuse(index, f"shares of votes {found}; expected a sum of 1, or empty cells")
-    return shares
-
-
-def _values_of(table: Table, prefix: str, targets: RunTargets, *, unknown: bool = False) -> Floats:
-    """Columns `<prefix>_<attribute>`, `[N, A]`, within their scales."""
-    columns: list[Floats] = []
-    for name, (low, high) in targets.scales.items():
-        values = table.numbers(f"{prefix}_{name}")
-        wrong = ~((values >= low - _MARGIN) & (values <= high + _MARGIN))
-        wrong &= ~(np.isnan(values) & unknown)
-        if wrong.any():
-            index = int(np.argmax(wrong))
-            cell = table.column(f"{prefix}_{name}")[index]
-            expected = f"a number from {low:g} to {high:g}{', or none' if unknown else ''}"
-            table.refuse(index, f"{prefix}_{name} is {cell!r}; expected {expected}")
-        columns.append(values)
-    return np.stack(columns, axis=1) if columns else np.zeros((len(table.rows), 0))
 
 
 def _read_probes(
@@ -339,7 +267,7 @@ def _guesses(
         probabilities, predictions = _classes_of(table, classes)
     else:
         predictions = table.indices("prediction", classes)
-    values = _values_of(table, "v", targets)
+    values = values_of(table, "v", targets)
     found: dict[str, dict[str, int]] = {}
     for index, (id, name, label, _) in enumerate(row[:4] for row in table.rows):
         if id not in test:

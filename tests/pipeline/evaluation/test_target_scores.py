@@ -228,12 +228,21 @@ def test_wrong_cells_are_named(tmp_path: Path, column: str, value: str, message:
         check_labels(RunFolder.read(fake.run), {x.id: x for x in read_labels(fake.data)})
 
 
+def targets(**changes: object) -> dict[str, object]:
+    """Field `targets` of run.json."""
+    usual = {"tasks": ["classes", "attributes"], "attributes": {"arousal": [1, 7]}}
+    return usual | {"genders": [], "losses": {}, "weights": {}} | changes
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"version": 1}, "version 1 with"),
         ({"classes": []}, "run.json: classes: given"),
         ({"targets": None}, "version 2 without"),
+        ({"targets": targets(attributes={})}, "with attributes if and only if they are a task"),
+        ({"targets": targets(tasks=["votes", "moods"])}, "expected some of"),
+        ({"targets": targets(attributes={"arousal": [7, 1]})}, "arousal: given 7 to 1"),
     ],
 )
 def test_a_head_that_contradicts_itself_is_refused(
