@@ -193,10 +193,9 @@ def target_facts(targets: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"  {name}", f"{of['low']:g} to {of['high']:g}, {statistics}, known of {known}{fold}"
     votes = targets.get("votes")
     if votes:
-        raters = (
-            f"{votes['raters_min']:g} to {votes['raters_max']:g}, mean {votes['raters_mean']:.3g}"
-        )
-        yield "  votes", f"raters an utterance {raters}; {votes['outside']:.1%} outside the classes"
+        raters = "{raters_min:g} to {raters_max:g} raters an utterance, mean {raters_mean:.3g}"
+        outside = f"{100 * votes['outside']:.1f} % of the votes outside the classes"
+        yield "  votes", f"{raters.format(**votes)}; {outside}"
     if targets.get("policies"):
         yield "  policies", ", ".join(f"{key}: {of}" for key, of in targets["policies"].items())
     for name, alpha in targets.get("alpha", {}).items():
