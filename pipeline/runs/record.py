@@ -229,7 +229,7 @@ class Run:
             "kind": self.model.kind,
             "args": dict(self.model.args),
             "inputs": InputSettings.of(self.model.inputs).to_dict(),
-            "train": vars(self.params.training(self.model)),
+            "train": self.params.training(self.model).to_dict(),
             "e2e": vars(self.params.tuning()) if self.regime == "e2e" else None,
             "slots": {
                 slot: {"backbone": backbone} if slot in filled else None

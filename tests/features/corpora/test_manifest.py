@@ -236,7 +236,8 @@ def test_no_table(tmp_path: Path) -> None:
         list(ManifestCorpus(tmp_path).items())
     with pytest.raises(ManifestError, match="expected a relative one below the corpus root"):
         list(ManifestCorpus(tmp_path, file="../labels.csv").items())
-    with pytest.raises(ManifestError, match=r"file: the pattern 'x\*\*' is none"):
+    # From Python 3.13 on it is a pattern, equal to x*.
+    with pytest.raises(ManifestError, match=r"(file: the pattern|there is no table) 'x\*\*'"):
         list(ManifestCorpus(tmp_path, file="x**").items())
 
 
