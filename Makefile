@@ -55,8 +55,8 @@ format: $(INSTALLED)  ## Put the code into its format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock:  ## Write requirements/lock.txt from pyproject.toml
-	requirements/lock.sh $(PYTHON)
+lock:  ## Pin what pyproject.toml asks for and lock.txt lacks; with UPGRADE=1 the newest of everything
+	UPGRADE=$(UPGRADE) requirements/lock.sh $(PYTHON)
 
 clean:  ## Remove the environment (caches and results stay)
 	rm -rf $(VENV)

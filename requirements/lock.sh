@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Resolve pyproject.toml in a fresh environment and write what it got to lock.txt.
+# Resolve pyproject.toml in a fresh environment and write what it got to lock.txt. Pins that are there stay;
+# `make lock UPGRADE=1` takes the newest of everything but torch.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${1:-python3.11}" -m venv "$folder"
 torch=$(grep '^torch==' requirements/lock.txt)
-"$folder/bin/pip" install --quiet "$torch" ".[docs,test]"
+pins=requirements/lock.txt
+test -z "${UPGRADE:-}" || pins=/dev/null
+"$folder/bin/pip" install --quiet --constraint "$pins" "$torch" ".[docs,test]"
 {
     sed -n '/^#/p' requirements/lock.txt
     echo "$torch"
