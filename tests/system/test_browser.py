@@ -18,10 +18,13 @@ import pytest
 
 from pipeline.compare.comparison import Settings
 from pipeline.compare.page import as_html, sections
-from pipeline.report.evaluate import evaluate, write_report
+from pipeline.report.evaluate import evaluate, evaluate_any, write_report
 from pipeline.report.page import page
+from pipeline.report.targets.page import target_page
+from pipeline.report.targets.record import TargetReport
 from tests.pipeline.report.test_page import whole_run
 from tests.support.runs.fake_run import FakeRun
+from tests.support.runs.fake_targets import FakeTargets
 from tests.support.runs.predicted_runs import FakePredictions, compare_runs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -91,8 +94,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     runs = [FakePredictions(skill=skill, draw=1) for skill in (0.4, 0.7)]
     paths = [run.write(root / f"{'long' * 20}{run.skill}/predictions.csv") for run in runs]
     report = page(evaluate(whole.run, whole.data), experiment="a-name")
+    learns = FakeTargets(root / "targets", folds=3, facts=True, speaker_name="speaker" * 9 + "{}")
+    targets = evaluate_any(learns.write().run, learns.data)
+    assert isinstance(targets, TargetReport)
     return {
         "report": report.replace("<details", "<details open"),
+        "targets": target_page(targets).replace("<details>", "<details open>"),
         "compare": as_html(
             paths, sections(compare_runs(paths, Settings(permutations=200, flips=3)))
         ),
@@ -120,7 +127,7 @@ def test_only_tables_scroll_sideways(pages: dict[str, str], tmp_path: Path, widt
     found = browse(tmp_path, files, picture, "--window-size=1300,2000", around.as_uri())
     widths = dict(re.findall(r"wide (\w+) (\d+)", found))
     assert widths == dict.fromkeys(pages, str(width))
-    assert found.count("CONSOLE") == 2
+    assert found.count("CONSOLE") == len(pages)
 
 
 @pytest.mark.browser
@@ -178,12 +185,12 @@ def test_pages_have_no_fault_of_accessibility(pages: dict[str, str], tmp_path: P
     around.write_text(f"<!DOCTYPE html><body>{''.join(frames)}</body>", encoding="utf-8")
     patience = "--virtual-time-budget=60000"
     picture = f"--screenshot={tmp_path / 'page.png'}"
-    said = browse(tmp_path, patience, picture, "--window-size=1000,4400", around.as_uri())
+    said = browse(tmp_path, patience, picture, "--window-size=1000,5800", around.as_uri())
     results = [json.loads(found) for found in re.findall(r"axe (\[.*\]) end", said)]
     violations = {frame[1:]: found for frame, passes, found in results if passes}
-    assert len(violations) == 6, said
+    assert len(violations) == 2 * len(pages) + 2, said
     for theme in ("light", "dark"):
-        assert violations[f"report-{theme}"] == violations[f"compare-{theme}"] == []
+        assert all(violations[f"{name}-{theme}"] == [] for name in pages)
         faults = {line.partition(":")[0] for line in violations[f"faulty-{theme}"]}
         assert {"color-contrast", "image-alt", "html-has-lang"} <= faults
     pixels = matplotlib.image.imread(tmp_path / "page.png")[..., :3]

@@ -18,6 +18,7 @@ from pipeline.report.evaluate import evaluate, evaluate_any, write_report
 from pipeline.report.metrics_json import headline, read_all, read_metrics
 from pipeline.report.targets.page import target_section
 from pipeline.report.targets.record import TargetReport
+from tests.pipeline.report.test_page import Document
 from tests.support.runs.fake_run import FakeRun, edit_json
 from tests.support.runs.fake_targets import FakeTargets
 from tests.support.runs.pages import words
@@ -55,6 +56,7 @@ def test_files_of_a_report_are_read_back(tmp_path: Path, tasks: tuple[str, ...])
     assert (reports / "history.csv").read_text(encoding="utf-8").startswith("seed,fold,epoch,")
     assert (reports / "confusion.csv").read_text(encoding="utf-8").startswith("label,prediction")
     html = (reports / "index.html").read_text(encoding="utf-8")
+    assert Document(html).tags["table"] > 3  # and all elements are closed in order
     ids = re.findall(r'<section id="(\w+)">', html)
     assert ("attributes" in ids) == ("attributes" in tasks)
     assert ("votes" in ids) == ("votes" in tasks)
