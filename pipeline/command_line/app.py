@@ -1,7 +1,8 @@
 """All commands of `heronry`: their arguments, help and examples.
 
 Each imports the module that does its work when it is called: torch, pyarrow and matplotlib take
-seconds, which neither `--help` nor a shell that completes a word should wait for.
+seconds, which neither `--help` nor a shell that completes a word should wait for. It is one file,
+in which each command is a page of its help, in the order in which `--help` lists them.
 """
 
 from __future__ import annotations
