@@ -183,13 +183,19 @@ def check_metric(rows: Sequence[Row], metric: str) -> None:
 
 
 def _experiments(commit: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]] | str]:
-    """Name and state of each experiment, or a line about one that has not finished."""
-    for each in commit.get("experiments") or ():
+    """Name and state of each experiment, oldest first, or a line about an unfinished one."""
+    # DVC lists the newest first; of two with the same results the older one made them.
+    for each in sorted(commit.get("experiments") or (), key=_made):
         state = each["revs"][0]
         name = state.get("name") or each.get("name") or state["rev"][:7]
         # DVC shows a queued experiment with the metrics of the commit that it starts from.
         doing = ((each.get("executor") or {}).get("state") or "success").lower()
         yield (name, state) if doing == "success" else f"{name}: {doing}"
+
+
+def _made(experiment: Mapping[str, Any]) -> str:
+    """When an experiment was made, as DVC says it; empty where it does not."""
+    return (experiment["revs"][0].get("data") or {}).get("timestamp") or ""
 
 
 def _row(name: str, state: Mapping[str, Any], base: Mapping[str, Any], *, ran: bool) -> Row | None:

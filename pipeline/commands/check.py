@@ -196,10 +196,10 @@ def _changes(entry: CorpusEntry, root: Path, *, deep: bool) -> list[str]:
             remedy = f"`dvc repro --force --single-item {PREPARE.format(corpus=entry.name)}`"
     if not changed:
         return []
+    places = "1 place" if len(changed) == 1 else f"{len(changed)} places"
     return [
-        f"corpus {entry.name!r}: its root differs in {len(changed)} places from what "
-        f"data/{entry.name} was prepared from, such as: {'; '.join(changed[:3])}. "
-        f"Run {remedy}"
+        f"corpus {entry.name!r}: its root differs in {places} from what data/{entry.name} was "
+        f"prepared from, such as: {'; '.join(changed[:3])}. Run {remedy}"
     ]
 
 

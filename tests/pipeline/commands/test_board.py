@@ -321,7 +321,10 @@ def test_json_states_whether_lower_is_better() -> None:
 
 def test_a_run_that_the_run_cache_had_is_named_beside_the_first_one() -> None:
     """DVC restores its results, to the last digit, for an experiment of another name."""
-    rows = shown(experiment("a", 0.5), experiment("b", 0.7), experiment("c", 0.5), workspace=0.7)
+    newest_first = [experiment("c", 0.5), experiment("b", 0.7), experiment("a", 0.5)]
+    for day, each in enumerate(reversed(newest_first)):
+        each["revs"][0]["data"]["timestamp"] = f"2026-11-0{day + 1}T00:00:00"
+    rows = shown(*newest_first, workspace=0.7)
     assert [row.name for row in rows.rows] == ["a", "b"]
     assert rows.same == ("c: the same run as a",)  # the workspace is no experiment
     found = groups(rows, "uar", tests=False)
