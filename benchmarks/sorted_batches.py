@@ -5,9 +5,9 @@
 Run it in a project whose corpus offers attributes (`corpora.demo.targets: [classes, attributes]`),
 prepared and extracted. Rows of a batch that are alike in length may be alike in what correlates
 with it: their spread is smaller, and with it the CCC that the batch can show. `concat` on all
-slots given is trained by 1 - CCC, with batches from pools sorted by length as heronry makes them,
-and with the same rows in a random order; by squared errors too, which are a mean over rows, so that
-sorting can change the order of steps alone.
+slots given is trained by 1 - CCC with batches from pools sorted by length, as heronry makes them
+for losses that are a mean over rows, and with the same rows in a random order; then by squared
+errors, which are such a mean.
 
 Printed as JSON: mean CCC of the test split over seeds for each, the mean of the paired difference
 (sorted minus shuffled), and its standard error.
@@ -19,15 +19,18 @@ import dataclasses
 import json
 import math
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import torch
 import typer
 
 from features.corpus.labels_folder import read_labelled
-from features.corpus.manifest import Label
-from pipeline.data.examples import Examples, join
+from pipeline.data.batching import shuffled_batches
+from pipeline.data.examples import join
+from pipeline.model.batch import Batch
 from pipeline.model.checkpoint import make_model
 from pipeline.params.training import TrainParams
 from pipeline.runs.job import repeatable
@@ -35,14 +38,6 @@ from pipeline.runs.targets import reader_for, usable
 from pipeline.training.loop import fit
 from pipeline.training.predict import evaluate
 from pipeline.training.scores import target_scores
-
-
-class Unsorted(Examples):
-    """Examples that all seem to have the same length, so that no pool is sorted."""
-
-    def length(self, label: Label) -> int:  # noqa: ARG002  the same for all
-        """One."""
-        return 1
 
 
 def main(
@@ -76,8 +71,8 @@ def main(
             )
             pairs = [
                 [
-                    score(corpus, folders, params, seed, kind, small=small)
-                    for kind in (Examples, Unsorted)
+                    score(corpus, folders, params, seed, by_length=by_length, small=small)
+                    for by_length in (True, False)
                 ]
                 for seed in range(seeds)
             ]
@@ -101,8 +96,8 @@ def score(
     folders: dict[str, Path],
     params: TrainParams,
     seed: int,
-    kind: type[Examples],
     *,
+    by_length: bool,
     small: bool,
 ) -> float:
     """CCC of the test split, of a training."""
@@ -110,9 +105,13 @@ def score(
     reader = reader_for(params, card, labels, corpus)
     assert reader is not None
     joined = join(folders, usable(labels, reader), [], verify=False)
-    fields = {each.name: getattr(joined, each.name) for each in dataclasses.fields(joined)}
-    examples = kind(**fields | {"targets": reader})
-    with repeatable("cpu"):
+    examples = dataclasses.replace(joined, targets=reader)
+
+    def batches(*given: Any, **options: Any) -> Iterator[Batch]:
+        return shuffled_batches(*given, **options | {"by_length": by_length})
+
+    # heronry itself sorts for losses that are a mean over rows, and not for others.
+    with repeatable("cpu"), patch("pipeline.training.loop.shuffled_batches", batches):
         torch.manual_seed(seed)
         args = {"d_model": 16 if small else 128}
         model = make_model("concat", args, examples.specs, reader.outputs.width)

@@ -39,6 +39,7 @@ def shuffled_batches(
     *,
     unit: Unit = "utterance",
     skip: int = 0,
+    by_length: bool = True,
 ) -> Iterator[Batch]:
     """All utterances once, in random batches of about equal length.
 
@@ -52,13 +53,16 @@ def shuffled_batches(
         generator: Random generator of the order.
         unit: Kind of the rows of a batch.
         skip: Batches that are already done, which are left out without being read.
+        by_length: Whether pools are sorted. A loss that compares the rows of a batch with each
+            other, as 1 - CCC, is worse on rows that are alike (docs/training.md).
     """
     rows = _rows(examples, labels, unit)
     order = generator.permutation(len(rows))
     step = POOL * examples.typical_rows(size)
     for start in range(0, len(order), step):
         pool = [rows[i] for i in order[start : start + step]]
-        batches = _by_length(examples, labels, pool, size)
+        ordered = _sorted(pool) if by_length else pool
+        batches = _cut(examples, labels, ordered, size)
         # Read ahead within a pool alone: augmentation draws from the same generator between pools.
         batches = [batches[i] for i in generator.permutation(len(batches))]
         # The generator draws for skipped batches too, so that the order of the rest is the same.
@@ -73,7 +77,7 @@ def ordered_batches(
 
     With the unit `dialogue` these places are in the order of the batch's turns that exist.
     """
-    batches = _by_length(examples, labels, _rows(examples, labels, unit), size)
+    batches = _cut(examples, labels, _sorted(_rows(examples, labels, unit)), size)
     places = ([place for row in rows for place in row.places] for rows in batches)
     yield from zip(places, _made(examples, labels, batches, unit), strict=True)
 
@@ -82,7 +86,14 @@ def batch_count(
     examples: ExampleSource, labels: Sequence[Label], size: int, *, unit: Unit = "utterance"
 ) -> int:
     """Batches of an epoch; about as many where batches close at a number of seconds."""
-    return len(_by_length(examples, labels, _rows(examples, labels, unit), size))
+    return len(_cut(examples, labels, _sorted(_rows(examples, labels, unit)), size))
+
+
+def typical_scored(
+    examples: ExampleSource, labels: Sequence[Label], size: int, *, unit: Unit = "utterance"
+) -> float:
+    """Utterances, or turns, of a usual batch."""
+    return examples.typical_rows(size) * len(labels) / len(_rows(examples, labels, unit))
 
 
 def _rows(examples: ExampleSource, labels: Sequence[Label], unit: Unit) -> list[BatchRow]:
@@ -92,11 +103,15 @@ def _rows(examples: ExampleSource, labels: Sequence[Label], unit: Unit) -> list[
     return [BatchRow([place], examples.length(label)) for place, label in enumerate(labels)]
 
 
-def _by_length(
+def _sorted(rows: Sequence[BatchRow]) -> list[BatchRow]:
+    """Rows in order of length."""
+    return sorted(rows, key=lambda row: row.length)
+
+
+def _cut(
     examples: ExampleSource, labels: Sequence[Label], rows: Sequence[BatchRow], size: int
 ) -> list[Sequence[BatchRow]]:
-    """Rows in order of length, as batches of `size` or of what the source can compute at once."""
-    rows = sorted(rows, key=lambda row: row.length)
+    """Rows in order as batches of `size` or of what the source can compute at once."""
     sizes = examples.batch_sizes([[labels[place] for place in row.places] for row in rows], size)
     ends = np.cumsum(sizes).tolist()
     return [rows[end - count : end] for end, count in zip(ends, sizes, strict=True)]

@@ -24,7 +24,7 @@ from features.files.reasons import reasons_line
 from features.files.records import write_json
 from features.files.writing import remove_folder
 from features.stream import StreamSpec
-from pipeline.data.batching import batch_count
+from pipeline.data.batching import typical_scored
 from pipeline.data.left_out import encode, summary
 from pipeline.data.source import ExampleSource
 from pipeline.data.targets import TargetReader
@@ -186,9 +186,7 @@ class Run:
         """Refuse or warn of batches that are too small for a loss."""
         params, unit = self.params.training(self.model), self.sketch(examples).unit
         train = examples.split(0, "train")
-        return few_rows(
-            params, len(train) / batch_count(examples, train, params.batch_size, unit=unit)
-        )
+        return few_rows(params, typical_scored(examples, train, params.batch_size, unit=unit))
 
     def jobs(
         self, labels: Sequence[Label], slots: Mapping[str, Path], device: str, **settings: Any

@@ -125,14 +125,13 @@ def few_rows(params: TrainParams, rows: float) -> str:
     if "attributes" not in params.targets or params.attribute_loss not in UNCUT:
         return ""
     given = f"train.batch_size: {params.batch_size} gives about {rows:.1f} rows a batch"
-    # The last batch of an epoch has fewer rows, so that their mean may be just below.
-    if params.batch_size < FEWEST_ROWS and rows < FEWEST_ROWS:
+    if rows < FEWEST_ROWS:
         raise ParamsError(
             f"{given} with `attribute_loss: {params.attribute_loss}`, whose gradient would be "
             f"mostly noise; expected at least {FEWEST_ROWS} (better {FEW_ROWS}): raise it, or set "
             "`attribute_loss: mse`"
         )
-    if rows > FEW_ROWS - 1 or params.batch_size >= FEW_ROWS:
+    if rows >= FEW_ROWS:
         return ""
     return (
         f"{given}; the loss {params.attribute_loss!r} of so few is noisy, and not to be compared "

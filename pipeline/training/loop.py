@@ -34,7 +34,7 @@ from features.corpus.manifest import Label
 from features.errors import HeronryError, ParamsError
 from features.process.devices import generator_states, set_generators
 from features.process.memory import Shape, smallest
-from pipeline.data.batching import batch_count, shuffled_batches
+from pipeline.data.batching import batch_count, shuffled_batches, typical_scored
 from pipeline.data.source import ExampleSource
 from pipeline.metrics.classes import validation_scores
 from pipeline.model.base import FusionModel
@@ -155,7 +155,8 @@ def begin(
     _check_unit(model, params)
     device, ranks, reader = device_of(model), ranks_of(examples), examples.targets
     batches = batch_count(examples, train, params.batch_size, unit=model.unit)
-    few_rows(params, len(train) / batches)  # for its error
+    rows = typical_scored(examples, train, params.batch_size, unit=model.unit)
+    few_rows(params, rows)  # for its error
     criterion = criterion_of(params, train, examples.classes, reader, ranks.gather).to(device)
     if isinstance(criterion, TaskLosses) and params.weighting == "uncertainty":
         criterion.log_variances = zeros_of(criterion, device)
@@ -207,7 +208,10 @@ def train_epoch(
         labels = draw(labels, examples.classes, weights, generator)
     step = Step(training, params.clip_norm)
     batches = shuffled_batches(
-        examples, labels, params.batch_size, generator, unit=model.unit, skip=current.batches
+        *(examples, labels, params.batch_size, generator),
+        unit=model.unit,
+        skip=current.batches,
+        by_length=model.criterion.cuts,
     )
     for number, batch in enumerate(batches, current.batches + 1):
         step.add(_augmented(batch, params, len(examples.classes), generator))

@@ -26,7 +26,7 @@ from pipeline.params.training import TrainParams
 from pipeline.runs.job import Job, Outcome
 from pipeline.training.loop import NothingToKeepError, begin, fit, train_epoch
 from pipeline.training.predict import evaluate
-from pipeline.training.state import Epoch, Training
+from pipeline.training.state import Epoch, Progress, Training
 from tests.pipeline.training.test_loop import CLASSES, labels_of, write_cache
 
 SCALES = {"arousal": (1.0, 7.0), "valence": (-1.0, 1.0)}
@@ -328,3 +328,27 @@ def test_small_batches_of_an_uncut_loss_are_refused(slots: dict[str, Path]) -> N
         TrainParams(**ATTRIBUTES, batch_size=4, attribute_loss="mse"),
         seed=0,
     )
+
+
+class Lengths(Progress):
+    """Notices how much the lengths of a batch's rows differ."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.lengths = {label.id: examples.length(label) for label in examples.labels}
+        self.spreads: list[float] = []
+
+    def advance(self, ids: tuple[str, ...], loss: float | None) -> None:  # noqa: ARG002
+        self.spreads.append(float(np.std([self.lengths[id] for id in ids])))
+
+
+def test_batches_of_an_uncut_loss_are_not_sorted_by_length(slots: dict[str, Path]) -> None:
+    """Rows of a length are alike, and a batch of them shows less of a correlation."""
+    examples = examples_of(slots, ["attributes"], RATED)
+    train, found = examples.split(0, "train"), []
+    for loss in ("ccc", "mse"):
+        noticed = Lengths(examples)
+        params = TrainParams(**ATTRIBUTES, attribute_loss=loss, batch_size=16)
+        training = begin(model_of(examples), examples, train, params, seed=0, progress=noticed)
+        train_epoch(training, examples, train, params)
+        found.append(np.mean(noticed.spreads))
+    assert found[0] > 1.5 * found[1]
