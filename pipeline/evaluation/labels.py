@@ -63,6 +63,7 @@ def check_labels(run: RunFolder, known: Mapping[str, Label]) -> None:
     """
     for job in run.jobs:
         _check_rows(run, job, known)
+        _check_targets(run, job, known)
         for split in SCORED:
             expected = _split_ids(run, _learnt(run, known.values()), job, split)
             missing = expected - set(job.table.column("id"))
@@ -97,21 +98,26 @@ def _check_rows(run: RunFolder, job: JobResult, known: Mapping[str, Label]) -> N
         if found != expected:
             columns = "speaker, dialogue, split, label"
             table.refuse(index, f"{columns} of {id!r} are {found}; labels.jsonl: {expected}")
-        _check_targets(run, job, index, label)
 
 
-def _check_targets(run: RunFolder, job: JobResult, index: int, label: Label) -> None:
-    """Refuse a row whose votes or attributes are not those of its label."""
-    values = label.values or {}
-    given = [float(values.get(name, "nan")) for name in run.targets.scales]
-    pairs = [("attributes", job.truth[index], given)]
+def _check_targets(run: RunFolder, job: JobResult, known: Mapping[str, Label]) -> None:
+    """Refuse rows whose votes or attributes are not those of their labels."""
+    labels = [known[id] for id in job.table.column("id")]
+    names = list(run.targets.scales)
+    values = [[(label.values or {}).get(name, math.nan) for name in names] for label in labels]
+    pairs = [("attributes", job.truth, values)]
     if "votes" in run.targets.tasks:
-        pairs.append(("shares of votes", job.shares[index], vote_shares(label, run.classes)))
+        shares = [vote_shares(label, run.classes) for label in labels]
+        pairs.append(("shares of votes", job.shares, shares))
     for what, found, expected in pairs:
-        if not np.allclose(found, expected, rtol=0, atol=_ROUNDING, equal_nan=True):
+        given = np.array(expected, np.float64).reshape(found.shape)
+        wrong = ~np.isclose(found, given, rtol=0, atol=_ROUNDING, equal_nan=True).all(1)
+        if wrong.any():
+            row = int(np.argmax(wrong))
             job.table.refuse(
-                index,
-                f"{what} of {label.id!r} are {found.tolist()}; labels.jsonl: {list(expected)}",
+                row,
+                f"{what} of {labels[row].id!r} are {found[row].tolist()}; labels.jsonl: "
+                f"{expected[row]}",
             )
 
 
