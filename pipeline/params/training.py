@@ -177,6 +177,8 @@ def _contradictions(params: TrainParams) -> Iterator[str]:
         )
         return
     yield from _monitor_problems(params)
+    if len(set(params.attributes)) < len(params.attributes):
+        yield f"attributes: given {list(params.attributes)}; expected each once"
     if "attributes" in targets and params.attribute_loss in UNCUT and params.mixup > 0:
         yield (
             f"mixup: given {params.mixup} with the loss {params.attribute_loss} of attributes, "

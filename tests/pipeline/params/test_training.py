@@ -25,6 +25,7 @@ BOTH: dict[str, Any] = {"targets": ["classes", "attributes"]}
         ({"monitor": "joint"}, "monitor: given 'joint'"),
         (VOTES | {"monitor": "ccc_valence"}, "monitor: given 'ccc_valence'"),
         (ATTRIBUTES | {"attributes": ["a"], "monitor": "ccc_b"}, r"one of \['ccc', 'ccc_a'\]$"),
+        (ATTRIBUTES | {"attributes": ["a", "a"]}, r"attributes: given \['a', 'a'\]; expected each"),
         ({"monitor": "ccc_"}, r"train.monitor: .*begins with 'ccc_'"),
         (ATTRIBUTES | {"mixup": 0.1}, "mixup: given 0.1 with the loss ccc .*attribute_loss: mse"),
         (ATTRIBUTES | {"sampler": "balanced"}, "sampler: given 'balanced' .*set `sampler: none`"),

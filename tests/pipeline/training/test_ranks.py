@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from features.errors import HeronryError, ParamsError
+from pipeline.data.targets import TargetReader
 from pipeline.e2e.run import finetune_model
 from pipeline.e2e.source import LiveExamples
+from pipeline.model.outputs import Outputs
 from pipeline.params.training import TrainParams
 from pipeline.runs.layout import HISTORY
 from pipeline.runtime import launch
@@ -156,6 +158,39 @@ def test_dialogues_are_not_cut(live: LiveExamples) -> None:
     ]
     assert [batch.ids for batch in batches] == [("u0", "u1", "u3", "u4"), ("u2",)]
     assert [batch.inputs["text"].ids for batch in batches] == [b.ids for b in batches]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_shares_know_their_places_in_the_targets_of_the_batch(
+    live: LiveExamples, count: int
+) -> None:
+    """Of utterances and of dialogues, of which the longest may be another process's."""
+    outputs = Outputs((), ("arousal",), (), {"arousal": (0.0, 9.0)})
+    rated = [
+        dataclasses.replace(label, values={"arousal": float(number)})
+        for number, label in enumerate(live.labels)
+    ]
+    reader = TargetReader(("attributes",), outputs)
+    cached = dataclasses.replace(live.cached, labels=rated, targets=reader)
+    dialogues = [rated[:1], rated[1:4], rated[4:]]
+    for number in range(2):
+        counted: list[int] = []
+        for rank in range(count):
+            own = dataclasses.replace(live, cached=cached, ranks=Ranks(count, rank))
+            batch = own.dialogue_batch(dialogues) if number else own.batch(rated)
+            targets = batch.targets
+            assert targets is not None
+            assert targets.present.shape == batch.present.shape
+            part, whole = targets.scored(), targets.whole
+            assert part.places is not None
+            assert whole is not None
+            mine = part.places >= 0
+            assert bool(mine.all()) != isinstance(batch, FillerBatch)
+            assert part.values is not None
+            assert whole.values is not None
+            assert torch.equal(whole.values[part.places[mine]], part.values[mine])
+            counted += part.places[mine].tolist()
+        assert sorted(counted) == list(range(len(rated)))
 
 
 def test_batch_norm_is_refused_with_several_processes(live: LiveExamples) -> None:

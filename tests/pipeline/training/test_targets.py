@@ -330,6 +330,29 @@ def test_small_batches_of_an_uncut_loss_are_refused(slots: dict[str, Path]) -> N
     )
 
 
+@pytest.mark.parametrize(
+    "train",
+    [
+        {"targets": ("classes", "attributes"), "loss": "balanced_ce"},
+        {"targets": ("classes", "attributes"), "loss": "logit_adjusted_ce"},
+        VOTES | {"vote_loss": "balanced_soft_ce"},
+        VOTES | {"vote_loss": "weighted"},
+        VOTES | {"vote_loss": "logit_adjusted"},
+    ],
+)
+def test_weights_of_a_class_that_is_not_there_are_refused(
+    slots: dict[str, Path], train: dict[str, Any]
+) -> None:
+    examples = examples_of(slots, train["targets"], RATED)
+    without = [
+        dataclasses.replace(label, label="calm", votes={"calm": 1.0, "sad": 1.0})
+        for label in examples.split(0, "train")
+    ]
+    params = TrainParams(**train, batch_size=16)
+    with pytest.raises(ParamsError, match=r"which has nothing of \[.*'angry'.*\]; expected"):
+        begin(model_of(examples), examples, without, params, seed=0)
+
+
 class Lengths(Progress):
     """Notices how much the lengths of a batch's rows differ."""
 
