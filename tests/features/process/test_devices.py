@@ -61,6 +61,10 @@ class FakeGpus:
     def current_stream(self, place: torch.device) -> int:
         return place.index
 
+    def is_available(self) -> bool:
+        """Asked by torch's loader if torch was built for GPUs; without one it pins no memory."""
+        return False
+
     def Event(self) -> FakeEvent:  # noqa: N802  as in torch.cuda
         return FakeEvent(self)
 
