@@ -100,7 +100,7 @@ class Tracker(Protocol):
         """Show numbers of an epoch (from 1), or of a report (0)."""
 
     def attach(self, page: Path) -> None:
-        """Keep a copy of the report's page, or its path where only that is possible."""
+        """Keep a copy of the report's page."""
 
     def close(self, *, failed: bool) -> None:
         """Finish; `failed`: the training ended by an error or a signal."""

@@ -22,10 +22,10 @@ class EventFiles:
     def __init__(self, tracked: Tracked) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        folder = tracked.folder / "tensorboard" / tracked.group / tracked.name
+        self._folder = tracked.folder / "tensorboard" / tracked.group / tracked.name
         # All event files of a folder are drawn as one curve: an earlier training would be in it.
-        shutil.rmtree(folder, ignore_errors=True)
-        self._writer: Any = SummaryWriter(str(folder))
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._writer: Any = SummaryWriter(str(self._folder))
         rows = "".join(f"|{key}|{value}|\n" for key, value in tracked.flat().items())
         self._writer.add_text("settings", f"|setting|value|\n|---|---|\n{rows}")
 
@@ -36,8 +36,9 @@ class EventFiles:
         self._writer.flush()
 
     def attach(self, page: Path) -> None:
-        """Write the page's path: TensorBoard shows no pages."""
-        self._writer.add_text("page", str(page.resolve()))
+        """Copy the page beside the event file, and write its path: TensorBoard shows no pages."""
+        copy = shutil.copyfile(page, self._folder / page.name)
+        self._writer.add_text("page", str(copy))
 
     def close(self, *, failed: bool) -> None:  # noqa: ARG002  event files have no such state
         """Close the file."""

@@ -223,6 +223,8 @@ def test_event_files_hold_the_history_and_change_no_output(
         values = [float(row[column]) for row in history]
         assert [event.value for event in found] == pytest.approx(values, rel=1e-6)
     report = accumulator.EventAccumulator(str(group / REPORT)).Reload()
+    page = (tmp_path / "reports/index.html").read_bytes()
+    assert (group / REPORT / "index.html").read_bytes() == page
     metrics = json.loads((tmp_path / "reports/metrics.json").read_text())
     assert report.Scalars("uar")[0].value == pytest.approx(metrics["uar"])
 
