@@ -164,11 +164,16 @@ def _published_text(path: Path, source: Source, decode: Callable[[bytes], str]) 
         raise ManifestError(
             f"cannot read {path} ({error}){hint}; expected the table as published: {source.obtain}"
         ) from error
+    refuse_pointer(path, text)
+    return text
+
+
+def refuse_pointer(path: Path, text: str) -> None:
+    """Raise `ManifestError` if a table begins like a file that git-lfs has not fetched."""
     if text.startswith(LFS_BEGIN):
         raise ManifestError(
             f"{path} is a git-LFS pointer, not a table: run `git lfs pull` where it came from"
         )
-    return text
 
 
 def separator(header: Sequence[str]) -> str:

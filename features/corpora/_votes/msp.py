@@ -18,11 +18,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from features.corpora._tables.text import published_header, published_rows
+from features.corpora._tables.text import (
+    LFS_BEGIN,
+    published_header,
+    published_rows,
+    refuse_pointer,
+)
 from features.corpus.adapter import Source
 from features.corpus.ratings import Rating
 from features.errors import ManifestError
-from features.files.records import read_json
+from features.files.records import opened, read_json
 
 ATTRIBUTES = {"arousal": "EmoAct", "valence": "EmoVal", "dominance": "EmoDom"}
 SCALE = (1.0, 7.0)
@@ -102,15 +107,21 @@ def _from_csv(path: Path, source: Source) -> Iterator[tuple[str, Mapping[str, An
 
 
 def _from_json(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    with opened(path) as file:
+        refuse_pointer(path, file.read(len(LFS_BEGIN)).decode(errors="replace"))
     for name, held in read_json(path).items():
         place = f"{path}, {name!r}"
-        workers = held
+        rows: list[Any] = [None]
         if isinstance(held, dict) and isinstance(held.get("Workers"), list):
-            workers = {each.get("Name"): each for each in held["Workers"] if isinstance(each, dict)}
-        if not isinstance(workers, dict) or not all(isinstance(o, dict) for o in workers.values()):
+            rows = [
+                isinstance(o, dict) and o | {"WorkerID": o.get("Name")} for o in held["Workers"]
+            ]
+        elif isinstance(held, dict):
+            rows = [isinstance(o, dict) and o | {"WorkerID": worker} for worker, o in held.items()]
+        if not all(rows):
             raise ManifestError(f"{place}: expected an object with one object for each worker")
-        for worker, row in workers.items():
-            yield place, row | {"FileName": name, "WorkerID": worker}
+        for row in rows:
+            yield place, row | {"FileName": name}
 
 
 def _rating(row: Mapping[str, Any]) -> Rating:
@@ -120,7 +131,8 @@ def _rating(row: Mapping[str, Any]) -> Rating:
     primary = str(row.get("EmoClass_Major") or "").strip()
     second = str(row.get("EmoClass_Second") or "").strip()
     # It usually begins with the primary again, whose free text may hold commas.
-    tags = map(emotion, filter(str.strip, second.removeprefix(primary).split(",")))
+    beside = f"{second},".removeprefix(f"{primary},")
+    tags = map(emotion, filter(str.strip, beside.split(",")))
     label = emotion(primary) if primary else None
     values = {
         attribute: value

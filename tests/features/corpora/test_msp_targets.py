@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from features.corpora._tables.text import LFS_BEGIN
 from features.corpora._votes.msp import split_detail
 from features.corpora.msp_podcast import MspPodcast
 from features.corpus.adapter import Item, Target
@@ -166,6 +167,51 @@ def test_a_cell_that_is_no_rating_is_refused_with_its_line(tmp_path: Path, cell:
     root = release(tmp_path, {1: "H"}, f"FileName,EmoDetail\n{CLIP}1.wav,{cell}\n")
     with pytest.raises(ManifestError, match=r"labels_detailed.csv, line 2: .* is no rating"):
         list(MspPodcast(root, targets=ALL).items())
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        (f"{LFS_BEGIN}.github.com/spec/v1\n", "is a git-LFS pointer, not a table"),
+        (json.dumps({CLIP: [1]}), f"'{CLIP}': expected an object with one object for each worker"),
+        (json.dumps({CLIP: {"Workers": [1]}}), "expected an object with one object for each"),
+        (json.dumps({CLIP: {"Workers": [{"EmoAct": 1}]}}), "worker ''; expected both"),
+    ],
+)
+def test_another_shape_of_the_json_is_refused(tmp_path: Path, table: str, reason: str) -> None:
+    root = release(tmp_path, {1: "H"}, table, "json")
+    with pytest.raises(ManifestError, match=rf"labels_detailed.json.*{reason}"):
+        list(MspPodcast(root, targets=ALL).items())
+
+
+def test_a_rater_who_is_listed_twice_for_a_clip_is_counted_once(tmp_path: Path) -> None:
+    said = [{"Name": "WORKER1", "EmoClass_Major": name} for name in ("Sad", "Happy")]
+    table = json.dumps({f"{CLIP}1.wav": {"Workers": said}})
+    corpus = MspPodcast(release(tmp_path, {1: "H"}, table, "json"), targets=ALL)
+    (item,) = corpus.items()
+    assert item.votes == {"sad": 1}
+    assert [line.split(",")[0] for line in corpus.warnings] == [
+        "1 ratings are the second of a rater for a clip"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("primary", "second", "tags"),
+    [
+        ("Happy", "Happy,Amused", ("amused",)),
+        ("Happy", "Happy", None),
+        ("Other", "Other-well,Sad", ("sad",)),
+        ("Other-well, sad", "Other-well, sad,Angry", ("angry",)),
+        ("Sad", "Amused,Sad,Dissapointed,Amused", ("amused", "disappointed")),
+    ],
+)
+def test_a_secondary_emotion_is_not_the_primary_again(
+    tmp_path: Path, primary: str, second: str, tags: tuple[str, ...] | None
+) -> None:
+    cell = quoted(detail("1", primary, second, "4", "4", "4"))
+    root = release(tmp_path, {1: "H"}, f"FileName,EmoDetail\n{CLIP}1.wav,{cell}\n")
+    (rating,) = MspPodcast(root, targets=ALL).ratings()
+    assert rating.secondary == tags
 
 
 def fates(tmp_path: Path, **options: Any) -> dict[str, Item]:
