@@ -99,9 +99,8 @@ def header_values(numbers: str) -> dict[str, float] | None:
 
 def _categories(said: str, names: Mapping[str, str]) -> list[str]:
     """Names of what a rater said, before the comment in brackets."""
-    before = said.split("\t")[0] if "\t" in said else said.rpartition("(")[0] or said
     found = []
-    for part in before.split(";"):
+    for part in _before_comment(said).split(";"):
         category = " ".join(part.lower().split())
         if not category:
             continue
@@ -112,12 +111,16 @@ def _categories(said: str, names: Mapping[str, str]) -> list[str]:
 
 
 def _values(said: str) -> dict[str, float] | None:
-    before = said.split("\t")[0] if "\t" in said else said.rpartition("(")[0] or said
-    parts = [_PART.fullmatch(part) for part in before.strip().rstrip(";").split(";")]
+    parts = [_PART.fullmatch(part) for part in _before_comment(said).strip().rstrip(";").split(";")]
     by_sign = {match[1]: match[2] for match in parts if match}
     if None in parts or len(by_sign) != len(ATTRIBUTES) or len(parts) != len(ATTRIBUTES):
         raise ManifestError("expected `val 3; act 2; dom 2;`")
     return _scaled(by_sign)
+
+
+def _before_comment(said: str) -> str:
+    """What is before the tab or the bracket: a comment may hold both and whatever else."""
+    return re.split(r"[\t(]", said, maxsplit=1)[0]
 
 
 def _scaled(by_sign: Mapping[str, str]) -> dict[str, float] | None:

@@ -24,10 +24,10 @@ F000 = (
     ("F000", "neu", "2.5000, 2.5000, 2.5000"),
     "C-E2:\tNeutral;\t()",
     "C-E3:\tneutral state; Anger;\t(not (sure): val; act)",
-    "C-E4:\tFrustration;\t()",
+    "C-E4: Frustration; (no (really); why: so)",  # spaces in place of the tabs
     "C-F1:\tNeutral; Anger;\t(curious)",
     "A-E3:\tval 3; act 2; dom  2;\t()",
-    "A-E4:\tval 2; act 3; dom 3;\t()",
+    "A-E4: val 2; act 3; dom 3; (not (sure); act 1)",
     "A-F1:\tval 3; act 2; dom  1;\t()",
 )
 F019 = (
