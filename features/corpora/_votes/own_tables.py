@@ -20,13 +20,13 @@ from typing import Any
 
 from features.arguments import quoted
 from features.corpora._tables.cells import identity, is_missing, scaled
-from features.corpora._tables.rows import COLUMNS, VOTES, VOTES_OF, VOTES_OUTSIDE
+from features.corpora._tables.rows import COLUMNS, VOTES, VOTES_OF, VOTES_OUTSIDE, repeated
 from features.corpora._tables.text import numbered_rows
 from features.corpora._votes.tally import Tally, averaged, tally
 from features.corpus.adapter import Item, Target
 from features.corpus.ratings import Rating
 from features.errors import ManifestError, ParamsError
-from features.files.json_text import parse_json
+from features.files.json_text import Decoder
 
 OTHER = "other"
 Scales = Mapping[str, tuple[float, float]]
@@ -107,7 +107,7 @@ def _counts(cells: Mapping[str, Any], classes: Sequence[str]) -> dict[str, int] 
         held = given
     if isinstance(held, str):
         try:
-            held = parse_json(held)
+            held = _DECODER.decode(held)
         except ValueError as error:
             raise ManifestError(
                 f"votes {quoted(given)} is not JSON ({error}); expected an object such as "
@@ -123,6 +123,16 @@ def _counts(cells: Mapping[str, Any], classes: Sequence[str]) -> dict[str, int] 
         if number is not None:  # a struct of Parquet has all names in each row
             found[name] = number
     return found or None
+
+
+def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    twice = repeated([name for name, _ in pairs])
+    if twice:
+        raise ValueError(f"{twice} occur twice")
+    return dict(pairs)
+
+
+_DECODER = Decoder(object_pairs_hook=_each_once)
 
 
 def count(name: str, cell: Any) -> int | None:
@@ -205,7 +215,7 @@ def with_ratings(
     columns: Collection[str],
     targets: Sequence[Target],
     scales: Scales,
-    classes: Sequence[str] | None,
+    classes: Sequence[str],
 ) -> list[Item]:
     """Items with what is counted and averaged of ratings where their table has no column for it.
 
@@ -215,11 +225,10 @@ def with_ratings(
         columns: Our names of the columns of the table.
         targets: What is asked for.
         scales: Lowest and highest value of each attribute.
-        classes: Class names where the corpus entry lists them; None: those that are chosen.
+        classes: Class names; other labels of ratings are outside.
     """
     heard = [rating for rating in ratings if not rating.self]
-    named = {rating.label for rating in heard if rating.label not in (None, OTHER)}
-    votes = tally(heard, classes or sorted(filter(None, named)))
+    votes = tally(heard, classes)
     counts = "votes" in targets and not any(map(_is_votes, columns))
     means, filled = averaged(heard), []
     for item in items:

@@ -22,6 +22,7 @@ from tests.support.markdown import blocks_of
 
 ALL: tuple[Target, ...] = ("classes", "votes", "attributes")
 SCALES = {"arousal": [1, 5], "valence": [-1, 1]}
+AROUSAL = {"arousal": [1, 5]}
 HEAD = "id,text,speaker,label"
 
 
@@ -93,7 +94,7 @@ def test_columns_under_other_names(tmp_path: Path) -> None:
         "arousal": "act",
         "votes_anger": "wut",
     }
-    (item,) = items(tmp_path, table, columns=names)
+    (item,) = items(tmp_path, table, columns=names, attributes=AROUSAL)
     assert (item.values, item.votes) == ({"arousal": 3}, {"anger": 2})
     with pytest.raises(ParamsError, match=r"columns: given \['dominance'\]; expected some of"):
         items(tmp_path, table, columns=names | {"dominance": "x"})
@@ -112,6 +113,7 @@ def test_columns_under_other_names(tmp_path: Path) -> None:
         ("votes_calm", "1", "votes for 'calm'; expected one of ['sad', 'happy']"),
         ("votes", "sad", "votes 'sad' is not JSON"),
         ("votes", "3", "votes is 3; expected an object such as"),
+        ("votes", '"{""sad"": 1, ""sad"": 2}"', 'votes \'{"sad": 1, "sad": 2}\' is not JSON'),
         ("votes", '"{""calm"": 1}"', "votes for 'calm'; expected one of ['sad', 'happy']"),
         ("votes,votes_sad", '"{""sad"": 1}",1', "votes and votes_sad are both given"),
     ],
@@ -120,6 +122,15 @@ def test_a_wrong_cell_names_its_line(tmp_path: Path, head: str, cells: str, faul
     (found,) = faults(tmp_path, row_of(cells, head), classes=["sad", "happy"])
     assert found.startswith(f"line 2: {fault}")
     assert found.endswith("(id 'u1')")
+
+
+def test_an_attribute_that_no_table_has_is_refused(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, row_of("2,1", "arousal,votes_sad"))
+    assert fault.startswith("attributes.valence: no table has a column 'valence'; expected one")
+    # Ratings are a table as well.
+    said = rate(tmp_path, "u1,a,1", head="id,rater,valence")
+    (item,) = items(tmp_path, row_of("2,1", "arousal,votes_sad"), ratings=said)
+    assert item.values == {"arousal": 2, "valence": 1}
 
 
 def test_columns_that_nobody_asks_for_are_unknown(tmp_path: Path) -> None:
@@ -174,7 +185,7 @@ def test_a_table_of_ratings_gives_votes_and_means(tmp_path: Path) -> None:
         "u1,s1,happy,,1,true",  # the speaker's own view does not count
         "u2,a,,,4,",
     )
-    found = corpus(tmp_path, RATED, ratings=said, classes=["sad", "happy"])
+    found = corpus(tmp_path, RATED, ratings=said, classes=["sad", "happy"], attributes=AROUSAL)
     first, second = found.items()
     assert (first.votes, first.votes_outside) == ({"sad": 1, "happy": 1}, 1)
     assert first.secondary == {"happy": 1}
@@ -185,10 +196,22 @@ def test_a_table_of_ratings_gives_votes_and_means(tmp_path: Path) -> None:
     assert tmp_path / "ratings.csv" in set(found.tables())
 
 
+def test_other_counts_as_a_class_where_an_utterance_has_it(tmp_path: Path) -> None:
+    said = rate(tmp_path, "u1,a,other", "u1,b,sad", "u2,a,other", head="id,rater,label")
+    asked: dict[str, Any] = {"ratings": said, "targets": ("classes", "votes"), "attributes": None}
+    found = corpus(tmp_path, f"{HEAD}\nu1,hm,s1,other\nu2,hm,s2,sad\n", **asked)
+    first, second = found.items()
+    assert found.classes == ("other", "sad")
+    assert (first.votes, first.votes_outside) == ({"other": 1, "sad": 1}, 0)
+    assert (second.votes, second.votes_outside) == ({"other": 1}, 0)
+    first, _ = items(tmp_path, f"{HEAD}\nu1,hm,s1,sad\nu2,hm,s2,happy\n", **asked)
+    assert (first.votes, first.votes_outside) == ({"sad": 1}, 1)
+
+
 def test_what_the_manifest_states_is_not_counted_again(tmp_path: Path) -> None:
     said = rate(tmp_path, "u1,a,happy,,5,", "u2,a,happy,,5,")
     table = f"{HEAD},arousal,votes_sad\nu1,hm,s1,sad,2,4\nu2,hm,s2,sad,,\n"
-    first, second = items(tmp_path, table, ratings=said)
+    first, second = items(tmp_path, table, ratings=said, attributes=AROUSAL)
     assert (first.votes, first.values) == ({"sad": 4}, {"arousal": 2})
     assert (second.votes, second.values) == (None, None)  # unknown there stays unknown
 
