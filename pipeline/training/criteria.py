@@ -42,6 +42,7 @@ from pipeline.model.losses.votes import (
     kl,
     logit_adjusted,
     multilabel_bce,
+    named,
     soft_ce,
     weighted,
 )
@@ -178,7 +179,7 @@ def _vote_loss(params: TrainParams, shares: Tensor, classes: Sequence[str]) -> L
         _check_mass(params.vote_loss, prior, classes)
         return _OnDevice(logit_adjusted, prior.float())
     # Items that name a class, as many raters' choices would hide how few they are.
-    counts = (shares > 1 / shares.shape[1]).sum(0)
+    counts = named(shares).sum(0)
     _check_mass(params.vote_loss, counts, classes)
     weights = balanced_weights(counts, len(shares)).float()
     chosen = balanced_soft_ce if params.vote_loss == "balanced_soft_ce" else weighted

@@ -26,6 +26,10 @@ VoteLoss = Literal[
     "multilabel_bce",
 ]
 
+_EVEN = 1e-6
+"""Distance up to which a share is 1 / K, which smoothing in float32 leaves by a last digit. With R
+raters other shares are at least 1 / (K R) away."""
+
 
 def soft_ce(logits: Tensor, shares: Tensor) -> Tensor:
     """Soft cross-entropy, -sum t log q: the entropy of t more than `kl`."""
@@ -79,8 +83,7 @@ def multilabel_bce(logits: Tensor, shares: Tensor) -> Tensor:
 
 def named(shares: Tensor) -> Tensor:
     """Which classes shares name, `[N, K]`: those above 1 / K, strictly; an even vote names none."""
-    # 1 / K as the shares have it: in another precision an even vote would be above or below.
-    return shares > shares.new_tensor(1.0) / shares.shape[1]
+    return shares > 1 / shares.shape[1] + _EVEN
 
 
 def smoothed(shares: Tensor, smoothing: float) -> Tensor:

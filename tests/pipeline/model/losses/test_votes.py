@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.model.losses import votes
@@ -76,11 +76,15 @@ def test_a_class_without_items_has_no_weight() -> None:
 
 
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=12).filter(any), st.booleans())
+@example([1] * 9, half=True)
 def test_counts_decide_exactly_which_classes_are_named(counts: list[int], half: bool) -> None:
     exact = [len(counts) * count > sum(counts) for count in counts]
     dtype = torch.float32 if half else torch.float64
-    shares = torch.from_numpy(np.array(counts) / sum(counts)).to(dtype)
-    assert votes.named(shares[None])[0].tolist() == exact
+    shares = torch.from_numpy(np.array(counts) / sum(counts)).to(dtype)[None]
+    assert votes.named(shares)[0].tolist() == exact
+    # Smoothing leaves each share on its side of 1 / K, and 1 / K itself but for the last digit.
+    for smoothing in (0.05, 0.1, 0.3):
+        assert votes.named(votes.smoothed(shares, smoothing))[0].tolist() == exact
 
 
 def test_half_precision_is_computed_in_float32() -> None:
