@@ -76,7 +76,7 @@ def test_a_class_without_items_has_no_weight() -> None:
 
 
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=12).filter(any), st.booleans())
-@example([1] * 9, half=True)
+@example([1] * 9, True)
 def test_counts_decide_exactly_which_classes_are_named(counts: list[int], half: bool) -> None:
     exact = [len(counts) * count > sum(counts) for count in counts]
     dtype = torch.float32 if half else torch.float64
