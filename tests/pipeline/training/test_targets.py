@@ -19,7 +19,8 @@ from pipeline.cached.run import run_job
 from pipeline.data.examples import Examples, join
 from pipeline.data.targets import TargetReader
 from pipeline.model.base import FusionModel
-from pipeline.model.checkpoint import make_model
+from pipeline.model.checkpoint import load_model, make_model
+from pipeline.model.losses.classes import CrossEntropy
 from pipeline.model.losses.tasks import TaskLosses
 from pipeline.model.outputs import GENDERS, Outputs
 from pipeline.params.training import TrainParams
@@ -315,6 +316,41 @@ def test_unlabelled_rows_are_predicted_and_never_scored(
         one, other = (tmp_path / each / name for each in ("with", "without"))
         assert one.read_bytes() == other.read_bytes(), name
     assert not (tmp_path / "without" / "unlabelled.csv").exists()
+
+
+@pytest.mark.parametrize("kind", ["concat", "lpgnet"])
+def test_models_of_classes_alone_predict_unlabelled_rows_too(tmp_path: Path, kind: str) -> None:
+    """Of dialogues as well, where a turn without a class is no padding."""
+    labels = [
+        dataclasses.replace(
+            label,
+            dialogue=f"d{number // 5}",
+            turn=number,
+            splits=(("train", "train", "valid", "test", UNLABELLED)[number // 5 % 5],),
+        )
+        for number, label in enumerate(labels_of())
+    ]
+    for number, slot in enumerate(("text", "speech")):
+        write_cache(tmp_path / slot, labels, 3.0, number, frames=1)
+    hidden = [
+        dataclasses.replace(label, label=None) if UNLABELLED in label.splits else label
+        for label in labels
+    ]
+    params, folders = TrainParams(epochs=2), {slot: tmp_path / slot for slot in ("text", "speech")}
+    args = {"d_model": 8}
+    job = Job("t", kind, args, folders, hidden, CLASSES, params, 0, 0, tmp_path / "run", "cpu")
+    run_job(job)
+    rows = table(tmp_path / "run" / "unlabelled.csv")
+    assert {row["id"] for row in rows} == {label.id for label in hidden if label.label is None}
+    assert {row["label"] for row in rows} == {""}
+    # The same model on rows that have a class, in dialogues of the same turns.
+    model, classes = load_model(tmp_path / "run")
+    model.criterion = CrossEntropy()
+    known = join(folders, labels, classes)
+    found = evaluate(model, known, known.split(0, UNLABELLED)).probabilities
+    by_id = {row["id"]: [float(row[f"p_{name}"]) for name in CLASSES] for row in rows}
+    for label, expected in zip(known.split(0, UNLABELLED), found, strict=True):
+        assert by_id[label.id] == pytest.approx(expected, abs=1e-6)
 
 
 def test_small_batches_of_an_uncut_loss_are_refused(slots: dict[str, Path]) -> None:
