@@ -139,7 +139,7 @@ def test_a_loss_that_is_no_mean_over_rows_is_not_cut(live: LiveExamples) -> None
     ]
     reader = TargetReader(("attributes",), outputs)
     cached = dataclasses.replace(live.cached, labels=rated, targets=reader)
-    live = dataclasses.replace(live, cached=cached)
+    live = dataclasses.replace(live, cached=cached, batch_size=8)
     settings: dict[str, Any] = {"targets": ("attributes",), "monitor": "ccc", "batch_size": 8}
     training = training_of(live, **settings)
     fails_above(training, 3)
