@@ -14,8 +14,9 @@ import sys
 
 LOGGERS = ("dvc", "dvc_data", "dvc_objects")
 _MISSING = "No file hash info found"
-# A stage has written its own error by then, which DVC's would move out of sight.
-_STAGE_FAILED = re.compile(r"failed to reproduce '.*': failed to run: .*, exited with -?\d+")
+# A stage that ends so has written its own error, which DVC's would move out of sight: it failed, or
+# had Ctrl-C or SIGTERM. One that was killed has written nothing.
+_STAGE_FAILED = re.compile(r"failed to run: .*, exited with (1|130|143)", re.DOTALL)
 _LINES = {
     re.compile(r"Running stage '(?:.*:)?(.+)':"): "== {} ...",
     re.compile(r"(?:Stage )?'(?:.*:)?(.+)' didn't change, skipping"): "== {}: unchanged",
@@ -37,12 +38,20 @@ class StageLines(logging.Filter):
         """Whether the record is printed; a stage's is rewritten."""
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
-            return not (text.startswith(_MISSING) or _STAGE_FAILED.fullmatch(text))
+            return not (text.startswith(_MISSING) or _of_stage(record))
         for pattern, line in _LINES.items():
             if match := pattern.fullmatch(text):
                 record.msg, record.args = line.format(match[1]), ()
                 return True
         return text.startswith("== ")  # rewritten by the filter of another handler
+
+
+def _of_stage(record: logging.LogRecord) -> bool:
+    """Whether a record is about an exception that a stage's exit status caused."""
+    error = record.exc_info[1] if record.exc_info else None
+    while error is not None and not _STAGE_FAILED.fullmatch(str(error)):
+        error = error.__cause__
+    return error is not None
 
 
 def main() -> None:

@@ -372,3 +372,16 @@ def test_the_printed_command_alone_gives_the_same_results(tones: Project) -> Non
     assert "> python -m stages.train tones both" in plain
     assert {**tones.metrics(), "train_seconds": 0} == {**first, "train_seconds": 0}
     assert (tones.root / "params.yaml").read_bytes() != before  # as DVC leaves it
+
+
+@pytest.mark.slow
+@pytest.mark.dvc
+def test_a_stage_that_fails_has_the_word(tones: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tones.environment, "HERONRY_DEVICE", "cuda:99")
+    before = (tones.root / "params.yaml").read_bytes()
+    said = tones.run("pipeline", "run", "speech", "--name", "fails", fails=True)
+    assert "error: HERONRY_DEVICE is 'cuda:99'" in said
+    assert "exited with" not in said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("error: the experiment failed; the message above says")
+    assert (tones.root / "params.yaml").read_bytes() == before
