@@ -1,7 +1,8 @@
-"""The rows of a run that have one class: the corpus's label, else the unique plurality of votes.
+"""The rows of a run that have one class: the corpus's label, or the unique plurality of votes.
 
 A run that learns several targets, or votes alone, is scored on its rows with a class as a run that
-learns classes is. Rows without agreement are left out of that; no class is invented for them.
+learns classes is. Rows without agreement are left out of that; no class is invented for them:
+votes stand in only where the corpus names no class of any utterance.
 
 Shapes: N rows of a job, T of them of the test split, K classes.
 """
@@ -44,7 +45,8 @@ def labelled_rows(run: RunFolder, labels: Sequence[Label]) -> Labelled | None:
     """
     if not run.classes:
         return None
-    votes = "votes" in run.targets.tasks
+    # Where the corpus names classes, a row without one is one that its raters did not agree on.
+    votes = "votes" in run.targets.tasks and not any(label.label for label in labels)
     found = [_with_class(label, run.classes) if votes else label for label in labels]
     kept = tuple(label for label in found if label.label is not None)
     if len(kept) == len(labels) and all(label.label for label in labels):
@@ -60,11 +62,12 @@ def labelled_rows(run: RunFolder, labels: Sequence[Label]) -> Labelled | None:
 
 
 def _with_class(label: Label, classes: Sequence[str]) -> Label:
-    if label.label is not None:
-        return label
     shares = np.array(vote_shares(label, classes))
     top = -1 if np.isnan(shares).any() else int(plurality(shares))
-    return label if top < 0 else replace(label, label=classes[top])
+    # Those who chose none of the classes may all have chosen the same.
+    if top < 0 or (label.votes or {})[classes[top]] <= (label.votes_outside or 0):
+        return label
+    return replace(label, label=classes[top])
 
 
 def _labelled(job: JobResult, number: dict[str, int]) -> JobResult:

@@ -175,13 +175,27 @@ def test_rows_without_agreement_are_left_out_of_classes_alone(scored: Scored) ->
     assert all((job.labels >= 0).all() for job in found.run.jobs)
     sizes = [len(job.labels) for job in found.run.jobs]
     assert sizes == [len(job.table.rows) for job in found.run.jobs]
-    # Without a label of the corpus the plurality of the votes stands in, if it is unique.
-    bare = [replace(label, label=None) if label.votes else label for label in scored.labels]
+    # Where the corpus names no class at all, the plurality of the votes stands in, if it is unique.
+    bare = [replace(label, label=None) for label in scored.labels if label.votes]
     again = labelled_rows(scored.run, bare)
     assert again is not None
-    assert again.pluralities > 0
+    assert again.pluralities == len(again.labels) > 0
     own = {label.id: label.label for label in scored.labels if label.label}
     assert all(label.label == own[label.id] for label in again.labels)
+    # As many may have chosen one emotion that is no class.
+    outside = [replace(label, votes_outside=9) for label in bare]
+    assert labelled_rows(scored.run, outside) is None
+
+
+def test_a_corpus_that_names_classes_gets_none_from_votes(scored: Scored) -> None:
+    found = labelled_rows(scored.run, scored.labels)
+    assert found is not None
+    assert found.pluralities == 0
+    some = next(label for label in found.labels if label.votes)
+    without = [replace(each, label=None) if each is some else each for each in found.labels]
+    again = labelled_rows(found.run, without)
+    assert again is not None
+    assert some.id not in {label.id for label in again.labels}
 
 
 def test_ceilings_leave_raters_of_themselves_out(scored: Scored) -> None:
