@@ -122,7 +122,9 @@ class Label:
                 held = frozen(f"utterance {self.id!r}: {name}", given, counts=name != "values")
                 object.__setattr__(self, name, held)
         outside = self.votes_outside
-        if outside is not None and not (type(outside) in (float, int) and outside >= 0):
+        if outside is not None and not (
+            type(outside) in (float, int) and outside >= 0 and float(outside).is_integer()
+        ):
             raise ManifestError(
                 f"utterance {self.id!r}: votes_outside is {outside!r}; expected a count of raters"
             )

@@ -76,6 +76,8 @@ def test_only_a_row_that_is_never_scored_needs_no_target() -> None:
         ("values", {"arousal": True}, "arousal is True; expected a finite number"),
         ("values", {"arousal": "2"}, "arousal is '2'; expected a finite number"),
         ("votes_outside", -1, "votes_outside is -1; expected a count"),
+        ("votes_outside", 0.5, "votes_outside is 0.5; expected a count"),
+        ("votes_outside", float("inf"), "votes_outside is inf; expected a count"),
     ],
 )
 def test_a_target_that_is_no_number_is_refused(
