@@ -124,7 +124,10 @@ def tune_problems(given: Mapping[str, Any], where: str = "e2e") -> list[str]:
             "with `sha256: null` e2e and `heronry check` say the hash to write"
         ]
     if "tensorboard" in given:  # of an older release, where it was for this regime alone
-        return [f"{where}.tensorboard: now for both regimes; expected `trackers: [tensorboard]`"]
+        return [
+            f"{where}.tensorboard: given, expected nothing: take it out; where it was true, set "
+            "`trackers: [tensorboard]`, which is for both regimes"
+        ]
     found = problems(TuneParams, given, where)
     for name, record in (("init", InitRun), ("lora", LoraParams)):
         if isinstance(given.get(name), Mapping):  # otherwise it is among the problems already
