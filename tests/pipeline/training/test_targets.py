@@ -19,14 +19,23 @@ from pipeline.cached.run import run_job
 from pipeline.data.examples import Examples, join
 from pipeline.data.targets import TargetReader
 from pipeline.model.base import FusionModel
+from pipeline.model.batch import Batch, Prediction
 from pipeline.model.checkpoint import load_model, make_model
 from pipeline.model.losses.classes import CrossEntropy
 from pipeline.model.losses.tasks import TaskLosses
 from pipeline.model.outputs import GENDERS, Outputs
 from pipeline.params.training import TrainParams
 from pipeline.runs.job import Job, Outcome
-from pipeline.training.loop import NothingToKeepError, begin, fit, train_epoch
+from pipeline.training.loop import (
+    BatchLoss,
+    NothingToKeepError,
+    begin,
+    fit,
+    micro_step,
+    train_epoch,
+)
 from pipeline.training.predict import evaluate
+from pipeline.training.ranks import Ranks
 from pipeline.training.state import Epoch, Progress, Training
 from tests.pipeline.training.test_loop import CLASSES, labels_of, write_cache
 
@@ -411,3 +420,35 @@ def test_batches_of_an_uncut_loss_are_not_sorted_by_length(slots: dict[str, Path
         train_epoch(training, examples, train, params)
         found.append(np.mean(noticed.spreads))
     assert found[0] > 1.5 * found[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Two(Ranks):
+    """One of two processes; what it tells the other one is noted, and the other has failed."""
+
+    told: list[Any] = dataclasses.field(default_factory=list)
+
+    def gather(self, value: Any) -> list[Any]:
+        self.told.append(value)
+        return [value, False]
+
+
+def test_no_process_waits_for_the_outputs_of_one_that_has_failed(
+    slots: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They agree after the model and before the loss, for which all must send something."""
+    examples = examples_of(slots, ["attributes"], RATED)
+    model, train = model_of(examples), examples.split(0, "train")
+    training = begin(model, examples, train, TrainParams(**ATTRIBUTES, batch_size=16), seed=0)
+    training.ranks = ranks = Two(2)
+    batch = examples.batch(train[:16])
+    assert micro_step(training, batch) == BatchLoss(0.0, 0.0)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+    def fail(_: Batch) -> Prediction:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(model, "forward", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        micro_step(training, batch)
+    assert ranks.told == [True, False]
