@@ -166,7 +166,7 @@ def reported(metric: str) -> str:
 
 def check_metric(rows: Sequence[Row], metric: str) -> None:
     """Raise `ParamsError` if no row has a metric, or if neither more nor less of it is better."""
-    if metric.startswith(_NEITHER):
+    if reported(metric).removeprefix("train_mean_").startswith(_NEITHER):
         raise ParamsError(
             f"--metric {metric!r}: neither more nor less of it is better; expected a score, such "
             "as mae_<attribute> in place of a bias"

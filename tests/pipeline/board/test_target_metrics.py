@@ -27,7 +27,9 @@ def test_less_of_an_error_is_better(metric: str, lower: bool) -> None:
     assert ascends(metric) == lower
 
 
-@pytest.mark.parametrize("metric", ["bias_arousal", "clipped_valence", "rows_votes"])
+@pytest.mark.parametrize(
+    "metric", ["bias_arousal", "train_mean_bias_arousal", "clipped_valence", "rows_votes"]
+)
 def test_what_has_no_better_is_no_rank(metric: str) -> None:
     with pytest.raises(ParamsError, match=f"{metric}'.*neither more nor less of it is better"):
         check_metric([], metric)
