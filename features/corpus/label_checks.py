@@ -85,6 +85,8 @@ def lacking_classes(
 ) -> list[dict[str, list[str]]]:
     """Classes without an utterance, by split, in each fold; splits with all classes are omitted.
 
+    Of a corpus whose utterances have votes alone there is nothing to say.
+
     Args:
         counts: For each fold, utterances by split and class, as from `count_classes`.
     """
@@ -93,6 +95,7 @@ def lacking_classes(
             split: absent
             for split in USED
             if (absent := [name for name, count in fold.get(split, {}).items() if not count])
+            and any(any(of.values()) for of in fold.values())
         }
         for fold in counts
     ]
@@ -105,11 +108,11 @@ def lacking_lines(lacking: Sequence[Mapping[str, Sequence[str]]]) -> list[str]:
         for split, names in by_split.items():
             for name in names:
                 folds_of[split, name].append(fold)
-    everywhere = {
+    everywhere = [
         name
-        for _, name in folds_of
+        for name in dict.fromkeys(name for _, name in folds_of)
         if all(len(folds_of.get((split, name), ())) == len(lacking) for split in USED)
-    }
+    ]
     lines = [f"no utterance has the class {named(everywhere)}"] if everywhere else []
     together: dict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
     for (split, name), folds in folds_of.items():

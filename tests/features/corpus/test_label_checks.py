@@ -146,6 +146,10 @@ def test_splits_that_lack_a_class() -> None:
     assert valid.startswith("valid has no utterance of the class 'c' in 2 of 3 folds (0, 2): the")
     (line,) = lacking_lines(lacking_classes(counted(["ab", "ab", "ab"])))
     assert line == "no utterance has the class 'c'"
+    (line,) = lacking_lines(lacking_classes(counted(["b", "b", "b"])))
+    assert line == "no utterance has the class 'a', 'c'"  # in the order of the classes
+    # All utterances have votes in place of a class.
+    assert lacking_classes(counted(["", "", ""])) == [{}]
     (line,) = lacking_lines(lacking_classes(counted(["abc", "abc", "a"])))
     assert line == "test has no utterance of the class 'b', 'c': it is not tested"
     many = lacking_lines(lacking_classes(counted(*[["abc", "abc", "ab"]] * 24)))
