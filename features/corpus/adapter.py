@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 from features.arguments import Record
-from features.corpus.frozen import frozen
+from features.corpus.frozen import check_outside, frozen
 
 UNPACKED = "heronry_audio"  # folder below a corpus root for audio extracted from table cells
 Target = Literal["classes", "votes", "attributes"]
@@ -78,6 +78,7 @@ class Item:
             if given is not None:
                 held = frozen(f"{name} of {self.id!r}", given, counts=name != "values")
                 object.__setattr__(self, name, held)
+        check_outside(f"votes_outside of {self.id!r}", self.votes_outside)
 
 
 @dataclass(frozen=True)

@@ -61,3 +61,11 @@ def frozen(what: str, given: Any, *, counts: bool = False) -> Numbers | None:
                 f"{what}: {name} is {quoted(value)}; expected a count of raters, 1 or more"
             )
     return Numbers(given)
+
+
+def check_outside(what: str, given: Any) -> None:
+    """Raise `ManifestError` unless a number of votes outside the classes is whole, or None."""
+    if given is not None and not (
+        type(given) in (float, int) and given >= 0 and float(given).is_integer()
+    ):
+        raise ManifestError(f"{what} is {quoted(given)}; expected a count of raters")

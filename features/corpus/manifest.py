@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from features.arguments import problems
 from features.corpus.adapter import MAPPINGS
-from features.corpus.frozen import frozen
+from features.corpus.frozen import check_outside, frozen
 from features.corpus.utterance import Utterance, check_id, check_time, leaves_root, path_under
 from features.errors import ManifestError
 from features.files.records import (
@@ -121,13 +121,7 @@ class Label:
             if given is not None:
                 held = frozen(f"utterance {self.id!r}: {name}", given, counts=name != "values")
                 object.__setattr__(self, name, held)
-        outside = self.votes_outside
-        if outside is not None and not (
-            type(outside) in (float, int) and outside >= 0 and float(outside).is_integer()
-        ):
-            raise ManifestError(
-                f"utterance {self.id!r}: votes_outside is {outside!r}; expected a count of raters"
-            )
+        check_outside(f"utterance {self.id!r}: votes_outside", self.votes_outside)
         targets = (self.label, self.votes, self.values)
         if all(target is None for target in targets) and set(self.splits) != {UNLABELLED}:
             raise ManifestError(

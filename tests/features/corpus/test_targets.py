@@ -86,6 +86,8 @@ def test_a_target_that_is_no_number_is_refused(
     with pytest.raises(ManifestError) as error:
         Label("a", "sad", "s", **{field: given_value})  # type: ignore[arg-type]
     assert message in str(error.value)
+    with pytest.raises(ManifestError, match=rf"{field} .*'a'"):
+        Item("a", "sad", "s", **{field: given_value})  # type: ignore[arg-type]
 
 
 def test_ratings_are_read_as_they_were_written(tmp_path: Path) -> None:
