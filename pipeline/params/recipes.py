@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from features.arguments import quoted
+from features.arguments import one_of, quoted
 from features.errors import ParamsError
 from features.files.yaml_text import read_yaml_file
 from pipeline.params.catalogue.entries import SECTIONS, expected_entry
@@ -54,8 +54,9 @@ def read_recipe(name: str, folder: Path = FOLDER) -> Recipe:
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(p.stem for p in folder.glob("*.yaml"))
-        raise ParamsError(f"no recipe {name!r} in {folder}; expected one of {known}")
+        known = [p.stem for p in folder.glob("*.yaml")]
+        expected = one_of(name, known) if known else f"some in {folder.absolute()}, which has none"
+        raise ParamsError(f"no recipe {name!r} in {folder}; expected {expected}")
     content = read_yaml_file(path)
     given = set(content) if isinstance(content, dict) else set()
     rest = given - set(ABOUT)
