@@ -29,7 +29,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.dvc]
 FIRST, OWN = "docs/first-experiment.md", "docs/own-data.md"
 FUSION, BACKBONE, CORPUS = (f"docs/adding/{kind}.md" for kind in ("fusion", "backbone", "corpus"))
 NOTEBOOK, SHARING, FORMAT = "docs/notebooks.md", "docs/sharing.md", "docs/format.md"
-RUN = (FIRST, OWN, FUSION, BACKBONE, CORPUS, NOTEBOOK, SHARING, FORMAT)
+TARGETS = "docs/targets.md"
+RUN = (FIRST, OWN, FUSION, BACKBONE, CORPUS, NOTEBOOK, SHARING, FORMAT, TARGETS)
 CLASSES = {"angry": 600.0, "neutral": 150.0, "sad": 2400.0}
 SPEAKERS = 9
 
@@ -52,6 +53,35 @@ def write_corpus(folder: Path) -> None:
                 writer.writerow(facts)
 
 
+def write_rated_corpus(folder: Path) -> None:
+    """The same with raters, in the columns of the page on targets; one turn of each is unrated."""
+    manifest, ratings = (
+        next(csv.reader(io.StringIO(block.code)))
+        for block in blocks_of(TARGETS)
+        if block.language == "csv"
+    )
+    folder.mkdir()
+    values = {"angry": (6, 2, 6), "neutral": (4, 4, 4), "sad": (2, 2, 3)}
+    rng = np.random.default_rng(0)
+    utterances, rated = [], []
+    for speaker in range(SPEAKERS):
+        for label, hz in {**CLASSES, "": 300.0}.items():
+            id = f"s{speaker}_{label or 'unrated'}"
+            write_tone(folder / f"{id}.wav", hz * (1 + 0.02 * speaker))
+            row = {"id": id, "audio": f"{id}.wav", "text": "words", "speaker": f"s{speaker}"}
+            if label:
+                said = np.clip(values[label] + rng.integers(-1, 2, (3, 3)), 1, 7)
+                rated += [[id, f"r{n}", label, *each.tolist()] for n, each in enumerate(said)]
+                row |= {"label": label, **dict(zip(manifest[-3:], said.mean(0), strict=True))}
+            utterances.append(row if label else row | {"split": "unlabelled"})
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, manifest)
+        writer.writeheader()
+        writer.writerows(utterances)
+    with (folder / "ratings.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([ratings, *rated])
+
+
 def write_tone(path: Path, hz: float) -> None:
     soundfile.write(path, tone(hz, 0.4).astype(np.float32), RATE)
 
@@ -69,7 +99,7 @@ def small_params() -> dict[str, Any]:
         "regime": "cached",
         "corpus": "demo",
         "seeds": None,
-        "train": {"epochs": None},
+        "train": {"epochs": None, "targets": None, "monitor": None},
         "corpora": {"demo": corpus, "mine": corpus},
         "backbones": {
             "minilm": {"kind": "tone", "dim": 6, "version": 1},
@@ -178,6 +208,19 @@ def test_a_corpus_is_prepared(project: Project, tmp_path: Path) -> None:
 def test_own_recordings_become_an_experiment(project: Project) -> None:
     said = run_shell(project, OWN, {"/path/to/folder": project.corpus})
     assert "heron on mine (cached)" in said
+
+
+def test_ratings_become_an_experiment_and_a_file_of_the_challenge(
+    project: Project, tmp_path: Path
+) -> None:
+    write_rated_corpus(tmp_path / "rated")
+    said = run_shell(project, TARGETS, {"/path/to/rated": tmp_path / "rated"})
+    assert "heron on rated (cached)" in said
+    lines = (project.root / "task2.csv").read_text().splitlines()
+    assert lines[0] == "FileName,EmoAct,EmoVal,EmoDom"
+    assert [line.split(",")[0] for line in lines[1:]] == [
+        f"s{speaker}_unrated.wav" for speaker in range(SPEAKERS)
+    ]
 
 
 def test_caches_are_read_in_python(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
