@@ -73,7 +73,11 @@ class TextTable:
         expected = [*COLUMNS, *beyond.names]
         unknown = sorted(name for name in set(names) - set(COLUMNS) if not beyond.holds(name))
         if columns is None and self.folder is None and unknown:
-            faults = [f"unknown columns {unknown}; expected some of {expected}", *faults]
+            remedy = (
+                "name those in use by `columns`, or ask for what they hold by `targets` and "
+                "`attributes`"
+            )
+            faults = [f"unknown columns {unknown}; expected some of {expected}: {remedy}", *faults]
         if found:
             lacking = lacking_columns(chosen, names, beyond)
             reading.faults = [where + fault for fault in faults] + reading.faults

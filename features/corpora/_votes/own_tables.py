@@ -205,7 +205,11 @@ def read_ratings_table(
             table.ratings.append(rating)
     if unknown:
         expected = [*_RATING, *scales]
-        table.faults.insert(0, f"{name}: unknown columns {sorted(unknown)}; expected {expected}")
+        table.faults.insert(
+            0,
+            f"{name}: unknown columns {sorted(unknown)}; expected {expected}: take them out, or "
+            "ask for what they hold by `targets` and `attributes`",
+        )
     return table
 
 
