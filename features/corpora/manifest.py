@@ -60,12 +60,13 @@ from features.corpora._tables.rows import (
 )
 from features.corpora._tables.text import TextTable
 from features.corpora._votes.own_tables import (
-    OTHER,
     Scales,
     checked_scales,
+    classes_that_occur,
     read_ratings_table,
     row_targets,
     with_ratings,
+    without_column,
 )
 from features.corpus.adapter import UNPACKED, CorpusFactory, Item, Source, Target
 from features.corpus.manifest import SPLITS, UNLABELLED
@@ -210,25 +211,16 @@ class ManifestCorpus:
             faults += rated.faults
             self._said = tuple(rated.ratings)
         raise_faults(self._root / self._file, faults)
-        raise_faults(self._root / self._file, self._without_column(tables))
+        held = {name for table in tables for name in table.columns}
+        raise_faults(self._root / self._file, without_column(self.scales, held, self._said))
         if self._said:
-            classes = self._given or _chosen(items, self._said)
+            classes = self._given or classes_that_occur(items, self._said)
             for table in tables:
                 table.items = with_ratings(
                     *(table.items, self._said, table.columns),
                     *(self._targets, self.scales, classes),
                 )
         return tables
-
-    def _without_column(self, tables: Sequence[_Table]) -> list[str]:
-        held = {name for table in tables for name in table.columns}
-        held |= {name for rating in self._said for name in rating.values or ()}
-        return [
-            f"attributes.{name}: no table has a column {name!r}; expected one of numbers: add it, "
-            "map it by `columns`, or leave the attribute out"
-            for name in self.scales
-            if name not in held
-        ]
 
     def _read(self) -> tuple[list[_Table], list[str]]:
         tables, faults = [], []
@@ -375,13 +367,6 @@ def _repeated(items: Sequence[Item], places: Sequence[str]) -> list[str]:
         f"id {id!r} occurs in {_first(at)}; expected each id once: give the rows `id`s"
         for id, at in repeated.items()
     ]
-
-
-def _chosen(items: Sequence[Item], ratings: Sequence[Rating]) -> list[str]:
-    """Classes that occur: `other` is one where an utterance has it, and none for raters alone."""
-    labels = {item.label for item in items}
-    rated = {rating.label for rating in ratings if not rating.self} - {OTHER}
-    return sorted(filter(None, labels | rated))
 
 
 def _outside(

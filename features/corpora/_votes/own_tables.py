@@ -213,6 +213,26 @@ def read_ratings_table(
     return table
 
 
+def without_column(
+    scales: Scales, columns: Collection[str], ratings: Iterable[Rating]
+) -> list[str]:
+    """Faults of attributes that no table has a column of, a line each."""
+    rated = {name for rating in ratings for name in rating.values or ()}
+    return [
+        f"attributes.{name}: no table has a column {name!r}; expected one of numbers: add it, map "
+        "it by `columns`, or leave the attribute out"
+        for name in scales
+        if name not in columns and name not in rated
+    ]
+
+
+def classes_that_occur(items: Iterable[Item], ratings: Iterable[Rating]) -> list[str]:
+    """Classes, sorted: `other` is one where an utterance has it, and none for raters alone."""
+    labels = {item.label for item in items}
+    rated = {rating.label for rating in ratings if not rating.self} - {OTHER}
+    return sorted(filter(None, labels | rated))
+
+
 def with_ratings(
     items: Sequence[Item],
     ratings: Sequence[Rating],
