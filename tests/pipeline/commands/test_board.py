@@ -375,6 +375,10 @@ def test_experiments_below_other_commits_are_counted(
     with pytest.raises(ParamsError, match=r"params\.yaml is no YAML"):
         CliRunner().invoke(app, ["board"], catch_exceptions=False)
     (tmp_path / "params.yaml").write_text("fusion: m\n")
+    (tmp_path / "dvc.lock").write_text("<<<<<<< HEAD\n")
+    with pytest.raises(ParamsError, match=r"dvc\.lock: Git could not merge"):
+        CliRunner().invoke(app, ["board"], catch_exceptions=False)
+    (tmp_path / "dvc.lock").unlink()
     monkeypatch.setattr("pipeline.commands.board.below_other_commits", lambda: 11)
     monkeypatch.setattr("pipeline.commands.board.dvc_output", lambda _: "[]")
     text = CliRunner().invoke(app, ["board"], catch_exceptions=False).output
