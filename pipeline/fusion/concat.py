@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from features.ranges import Share, Width
 from features.stream import Stream, StreamSpec
-from pipeline.fusion._layers import (
+from pipeline.fusion._parts.layers import (
     CLASSIFIER_NAMES,
     ClassifierKind,
     PitchBranch,

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from features.stream import Stream
-from pipeline.fusion._front import PUBLIC_NAMES, RecurrentFusion
-from pipeline.fusion._layers import AttentionStage, renamed
+from pipeline.fusion._parts.front import PUBLIC_NAMES, RecurrentFusion
+from pipeline.fusion._parts.layers import AttentionStage, renamed
 from pipeline.model.base import FusionFactory
 
 

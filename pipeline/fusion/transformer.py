@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from features.ranges import Heads, Share, Width
 from features.stream import StreamSpec
-from pipeline.fusion._front import PUBLIC_NAMES, Front, check
-from pipeline.fusion._layers import ClassifierKind, Encoder, make_classifier, renamed
+from pipeline.fusion._parts.front import PUBLIC_NAMES, Front, check
+from pipeline.fusion._parts.layers import ClassifierKind, Encoder, make_classifier, renamed
 from pipeline.model.base import FusionFactory, FusionModel
 from pipeline.model.batch import Batch, Prediction
 

@@ -204,7 +204,7 @@ def test_edits_train_again_what_they_can_change_and_nothing_else(project: Projec
     for name in (
         "pipeline/training/loop.py",
         "pipeline/fusion/concat.py",
-        "pipeline/fusion/_layers.py",
+        "pipeline/fusion/_parts/layers.py",
         "features/cache/reader.py",
     ):
         assert "train" in stale(name), name

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from features.errors import ParamsError
 from features.stream import Stream
-from pipeline.fusion._layers import (
+from pipeline.fusion._parts.layers import (
     MLP,
     AttentionStage,
     AttentivePool,

@@ -15,8 +15,8 @@ from torch import nn
 
 from features.errors import ParamsError
 from features.stream import Stream, StreamSpec
-from pipeline.fusion._front import PUBLIC_NAMES, Front
-from pipeline.fusion._layers import BiGRU, renamed
+from pipeline.fusion._parts.front import PUBLIC_NAMES, Front
+from pipeline.fusion._parts.layers import BiGRU, renamed
 from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch
 from pipeline.model.checkpoint import make_model

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from features.errors import ParamsError
 from features.ranges import Heads, Share, Width
 from features.stream import Stream, StreamSpec
-from pipeline.fusion._layers import (
+from pipeline.fusion._parts.layers import (
     CLASSIFIER_NAMES,
     AttentivePool,
     BiGRU,

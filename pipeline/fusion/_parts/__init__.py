@@ -1,0 +1,1 @@
+"""Parts that several papers share: layers, and the front that one published code base has."""
