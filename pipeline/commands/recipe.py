@@ -35,7 +35,7 @@ class Step:
     """An experiment of a recipe.
 
     Attributes:
-        name: Name that it gets when it is run.
+        name: Name that it has, or gets when it is run.
         settings: Arguments of `-S`.
         params: params.yaml under these.
         done: The finished experiment, if there is one.
@@ -64,7 +64,7 @@ def recipe(name: str, *, plan: bool) -> None:
     for key, value in found.about.items():
         typer.echo(f"{key}: {value}")
     for step in steps:
-        state = "to run" if step.done is None else f"finished: {step.done.name}"
+        state = "to run" if step.done is None else "finished"
         typer.echo(f"{step.name}: {state}\n  {command_line(step.settings)}")
     if plan:
         return
@@ -87,11 +87,12 @@ def _steps(found: Recipe) -> list[Step]:
     taken = taken_names()
     steps = []
     for words, params in zip(asked, variants, strict=True):
-        name = free_name(found.experiment_name(params.fusion), taken)
-        taken.add(name)
         # A key that the experiment's params.yaml lacks is one that has a default.
         same = [each for each, held in earlier if {**vars(params), **held} == vars(params)]
-        steps.append(Step(name, words, params, same[-1] if same else None))
+        done = same[-1] if same else None
+        name = done.name if done else free_name(found.experiment_name(params.fusion), taken)
+        taken.add(name)
+        steps.append(Step(name, words, params, done))
     return steps
 
 
@@ -121,8 +122,8 @@ def _table(steps: Sequence[Step]) -> str:
     made = {each.name: each for each in finished()}
     rows = []
     for step in steps:
-        name = step.name if step.done is None else step.done.name
-        rows.append((name, read_details((step.done or made[name]).commit, METRICS)))
+        done = step.done or made[step.name]
+        rows.append((step.name, read_details(done.commit, METRICS)))
     shown = [score for score in SCORES if any(score in numbers for _, numbers in rows)]
     cells = [["experiment", *shown]]
     cells += [[name, *(_score(numbers, score) for score in shown)] for name, numbers in rows]
