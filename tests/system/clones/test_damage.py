@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.dvc]
 PREPARE = "stages/prepare/dvc.yaml:prepare@tones"
 TARGETS = (PREPARE, EXTRACT.format("none"), EXTRACT.format("tone"))
 TRAIN = "stages/train/dvc.yaml:train@speech"
-FOLDERS = ("data/tones/utterances", "data/tones/labels", "cache/tones/none", "cache/tones/tone")
+DATA = ("data/tones/utterances", "data/tones/labels", "data/tones/ratings")
+FOLDERS = (*DATA, "cache/tones/none", "cache/tones/tone")
 SHARD, LABELS = "cache/tones/tone/shard-00001.h5", "data/tones/labels/labels.jsonl"
 # DVC, killed when it has written half of object number LIMIT (from 0).
 KILLED = """

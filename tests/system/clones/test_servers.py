@@ -19,7 +19,8 @@ from tests.support.machines.team import EXTRACT, Member, Team, md5
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]
 TARGETS = ("stages/prepare/dvc.yaml:prepare@tones", EXTRACT.format("tone"))
-FOLDERS = ("data/tones/utterances", "data/tones/labels", "cache/tones/tone")
+DATA = ("data/tones/utterances", "data/tones/labels", "data/tones/ratings")
+FOLDERS = (*DATA, "cache/tones/tone")
 SHARD = "cache/tones/tone/shard-00001.h5"
 # As `heronry share` does it, without what the other commands import.
 SHARE = "import sys; from pipeline.commands.share import app; app(sys.argv[1:])"

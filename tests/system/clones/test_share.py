@@ -13,7 +13,8 @@ from tests.system.test_dvc import computed
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]
 UTTERANCES = "data/tones/utterances"
-SPEECH = ("data/tones/labels", "cache/tones/none", "cache/tones/tone")  # what training reads
+READ = ("data/tones/labels", "data/tones/ratings")
+SPEECH = (*READ, "cache/tones/none", "cache/tones/tone")  # what training reads
 BOTH = (*SPEECH, "cache/tones/mel", UTTERANCES)
 
 
