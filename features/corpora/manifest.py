@@ -61,6 +61,7 @@ from features.corpora._tables.rows import (
 from features.corpora._tables.text import TextTable
 from features.corpora._votes.own_tables import (
     Scales,
+    Value,
     checked_scales,
     classes_that_occur,
     read_ratings_table,
@@ -125,7 +126,7 @@ class ManifestCorpus:
         classes: list[str] | None = None,
         columns: dict[str, str] | None = None,
         targets: tuple[Target, ...] = ("classes",),
-        attributes: dict[str, tuple[float, float]] | None = None,
+        attributes: dict[str, tuple[Value, Value]] | None = None,
         ratings: str | None = None,
     ) -> None:
         self.scales = checked_scales(attributes or {}, targets)

@@ -83,9 +83,9 @@ def split_detail(cell: str) -> dict[str, str]:
     worker, *between = parts
     primary, secondary = (between[:-1], between[-1]) if len(between) > 1 else (between, "")
     return found | {
-        "WorkerID": worker,
-        "EmoClass_Major": ";".join(primary),
-        "EmoClass_Second": secondary,
+        "WorkerID": worker.strip(),
+        "EmoClass_Major": ";".join(primary).strip(),
+        "EmoClass_Second": secondary.strip(),
     }
 
 

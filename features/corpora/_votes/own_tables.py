@@ -16,7 +16,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from features.arguments import quoted
 from features.corpora._tables.cells import identity, is_missing, scaled
@@ -27,9 +27,11 @@ from features.corpus.adapter import Item, Target
 from features.corpus.ratings import Rating
 from features.errors import ManifestError, ParamsError
 from features.files.json_text import Decoder
+from features.ranges import Interval
 
 OTHER = "other"
 Scales = Mapping[str, tuple[float, float]]
+Value = Annotated[float, Interval(ge=-1_000_000_000, le=1_000_000_000)]  # of an attribute
 _RATING = ("id", "rater", "label", "secondary", "self")
 _TRUE = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 

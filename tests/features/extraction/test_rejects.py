@@ -304,7 +304,7 @@ def test_training_reports_utterances_left_out_of_all_slots(
     shown = page(report)
     assert f"({report.left_out} left out)" in shown
     assert "models.m.text: backbone" in shown
-    assert f"{len(LEFT_OUT)} of {total} utterances without features in some slot" in shown
+    assert f"{len(LEFT_OUT)} of {total} utterances have no features in some slot" in shown
     assert '<th scope="row">text</th><td>no words</td><td>2</td>' in shown
 
 
