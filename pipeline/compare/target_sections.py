@@ -40,7 +40,7 @@ def _runs(found: TargetComparison) -> Section:
 def _pair(found: TargetComparison, pair: TargetPair) -> Section:
     rows = tuple(
         (
-            f"{name} (less is better)" if lower_is_better(name) else name,
+            f"{name} (lower is better)" if lower_is_better(name) else name,
             *change_cells(change),
             p_cell(pair.p[name]),
             p_cell(pair.p_holm[name]),

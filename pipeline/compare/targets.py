@@ -36,7 +36,7 @@ from pipeline.metrics.votes import named
 OF_ATTRIBUTES = ("ccc", "pearson", "rmse", "mae")
 """Scores of each attribute that are compared."""
 LOWER = ("rmse", "mae", "jsd", "kld", "total_variation", "brier_soft", "soft_nll")
-"""Beginnings of the names of scores of which less is better."""
+"""Beginnings of the names of scores of which lower is better."""
 _TOLERANCE = 1e-6  # of truth written with nine significant digits
 
 _Statistic = Callable[[Floats], Mapping[str, Floats]]

@@ -14,7 +14,7 @@ OF_CLASSES = ("accuracy", "uar", "macro_f1", "weighted_f1")
 OF_VOTES = ("jsd", "kld", "multilabel_f1")
 OF_ATTRIBUTES = ("ccc",)  # and `ccc_<attribute>`
 JOINT = "joint"
-FALLING = ("jsd", "kld")  # metrics of which less is better
+FALLING = ("jsd", "kld")  # metrics of which lower is better
 Monitor = (
     Literal["accuracy", "uar", "macro_f1", "weighted_f1", "ccc"]
     | Literal["jsd", "kld", "multilabel_f1", "joint"]

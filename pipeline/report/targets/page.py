@@ -124,7 +124,7 @@ def _headlines(report: TargetReport) -> Iterator[Mapping[str, Any]]:
         divergence = report.votes.scores[MAIN]
         yield {
             "task": "Votes",
-            "metric": "JSD in bits, less is better",
+            "metric": "JSD in bits, lower is better",
             "value": divergence.value,
             "interval": divergence.interval,
             "rows": report.votes.rows,

@@ -36,7 +36,7 @@ def test_what_has_no_better_is_no_rank(metric: str) -> None:
 
 
 def test_ties_are_judged_by_the_paired_test_of_the_score(tmp_path: Path) -> None:
-    """A run that ranks lower and is better, by an error of which less is better."""
+    """A run that ranks lower and is better, by an error of which lower is better."""
     noises = {"a": 1.5, "b": 0.3}
     paths = {
         name: FakeTargets(

@@ -69,7 +69,7 @@ def test_a_worse_model_is_worse_by_paired_tests(both: Comparisons) -> None:
     assert pair.changes["rmse_arousal"].value > 0
     assert pair.p["jsd"] > 0.01
     text = as_text(target_sections(both.targets))
-    assert "rmse_arousal (less is better)" in text
+    assert "rmse_arousal (lower is better)" in text
     assert "There is no McNemar test" in text
 
 
