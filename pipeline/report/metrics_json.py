@@ -40,6 +40,8 @@ from pipeline.evaluation.baselines import Baselines
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.groups import Grouping
 from pipeline.evaluation.identity import KEYS, RunIdentity
+from pipeline.evaluation.rows import Clusters
+from pipeline.evaluation.run_folder import RunFolder
 from pipeline.evaluation.statistics import ConfidenceInterval
 from pipeline.evaluation.summaries import Summary, validation_means
 from pipeline.html.format import shared_speakers_note
@@ -199,13 +201,19 @@ def _pairs(report: Report) -> Pairs:
     for end, value in (("min", spread.lowest), ("median", spread.median), ("max", spread.highest)):
         yield f"speaker_accuracy_{end}", value
     yield from _slots(report)
-    run = report.run
+    yield from run_pairs(
+        report.run, report.clusters, rows=int(report.confusions[0].sum()), speakers=report.speakers
+    )
+
+
+def run_pairs(run: RunFolder, clusters: Clusters, *, rows: int, speakers: int) -> Pairs:
+    """Keys and values of the run as a whole; `rows` and `speakers` are those of its test split."""
     yield from {
         "parameters": run.parameters,
-        "rows": int(report.confusions[0].sum()),
-        "speakers": report.speakers,
-        "clusters": report.clusters.number,
-        "shared_speakers": report.clusters.shared_speakers,
+        "rows": rows,
+        "speakers": speakers,
+        "clusters": clusters.number,
+        "shared_speakers": clusters.shared_speakers,
         "rejected": len(run.dropped),
         "seeds": len(run.seeds),
         "folds": run.folds,

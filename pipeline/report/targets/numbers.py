@@ -26,7 +26,7 @@ from pipeline.evaluation.attributes.scores import AttributeGuess, AttributeResul
 from pipeline.evaluation.ceilings import Ceilings
 from pipeline.evaluation.votes.scores import MAIN, VoteGuess, VoteResults
 from pipeline.metrics.classes import keys
-from pipeline.report.metrics_json import DECIMALS, HEADLINE, summary_pairs
+from pipeline.report.metrics_json import DECIMALS, HEADLINE, run_pairs, summary_pairs
 from pipeline.report.targets.record import TargetReport
 
 Pairs = Iterator[tuple[str, float | None]]
@@ -57,7 +57,6 @@ def target_headline(report: TargetReport) -> tuple[str, ...]:
 
 
 def _pairs(report: TargetReport) -> Pairs:
-    run = report.run
     if report.classes is not None:
         yield from report.classes.metrics.items()
         yield "rows_classes", report.classes.metrics["rows"]
@@ -67,17 +66,7 @@ def _pairs(report: TargetReport) -> Pairs:
         yield from _votes(report.votes)
     if report.ceilings is not None:
         yield from _ceilings(report.ceilings)
-    yield from {
-        "parameters": run.parameters,
-        "rows": report.rows,
-        "speakers": report.speakers,
-        "clusters": report.clusters.number,
-        "shared_speakers": report.clusters.shared_speakers,
-        "rejected": len(run.dropped),
-        "seeds": len(run.seeds),
-        "folds": run.folds,
-        "train_seconds": run.train_seconds,
-    }.items()
+    yield from run_pairs(report.run, report.clusters, rows=report.rows, speakers=report.speakers)
 
 
 def _attributes(found: AttributeResults) -> Pairs:
