@@ -141,6 +141,23 @@ def read_audio(
             that are not finite. For a span the container is not checked, since that would read all
             of a long recording for each of its utterances.
     """
+    return _joined(
+        audio_blocks(
+            path, id=id, sample_rate_hz=sample_rate_hz, start=start, stop=stop, sha256=sha256
+        )
+    )
+
+
+def audio_blocks(
+    path: Path | str,
+    *,
+    id: str | None = None,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+    start: float | None = None,
+    stop: float | None = None,
+    sha256: str | None = None,
+) -> Iterator[Samples]:
+    """Decode as `read_audio`, in consecutive blocks of bounded size."""
     path, id = Path(path), id or Path(path).name
     whole = start is None and stop is None
     with (
@@ -152,7 +169,18 @@ def read_audio(
         blocks: Iterable[Samples] = _mono(decoder, id, first, last)
         if decoder.samplerate != sample_rate_hz:
             blocks = resampled(blocks, decoder.samplerate, sample_rate_hz)
-        return _joined(blocks)
+        yield from blocks
+
+
+def audio_seconds(path: Path | str) -> float:
+    """Duration of an audio file by its header, of which nothing is decoded.
+
+    Raises:
+        ManifestError: If it is missing.
+        UtteranceError: If it is no audio, holds no samples, or is truncated.
+    """
+    with _open(Path(path)) as file, _decoder(file, Path(path).name, whole=True) as decoder:
+        return float(decoder.frames / decoder.samplerate)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from features.arguments import Record
+from features.audio.recordings import SOUNDS
 from features.corpus.adapter import UNPACKED, Corpus
 from features.corpus.entry import CorpusEntry
 from features.corpus.labels_folder import AGAIN, read_card
@@ -33,10 +34,6 @@ READING = 1  # to be raised when `prepare` makes other rows or labels of the sam
 FORMAT = {"format": "heronry-sources", "version": 1, "reading": READING}
 FEW = 20  # tables of one folder and suffix; more are one entry of the record
 REMEMBERED_BYTES = 2**24  # size from which the hash of a table is remembered
-SOUNDS = (
-    ".aac", ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mp3", ".mp4", ".oga",
-    ".ogg", ".opus", ".raw", ".rf64", ".sph", ".w64", ".wav", ".webm", ".wma",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

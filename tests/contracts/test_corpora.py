@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from features.audio.recordings import SOUNDS
 from features.corpus.adapter import Corpus
 from features.corpus.entry import PACKAGE, CorpusEntry, corpus_entry
-from features.corpus.sources import SOUNDS, take_record
+from features.corpus.sources import take_record
 from features.errors import ManifestError
 from features.settings.plugins import kinds
 from tests.support.markdown import blocks_of

@@ -18,7 +18,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from features.audio import read as audio
-from features.audio.read import read_audio
+from features.audio.read import audio_blocks, audio_seconds, read_audio
 from features.corpus.inspection import FileFacts, inspect_files
 from features.errors import HeronryError, ManifestError, UtteranceError
 from tests.support.corpora.usable_audio import inspect_usable
@@ -46,6 +46,19 @@ def test_a_tone_is_the_same_tone_at_every_rate(tmp_path: Path, rate_hz: int) -> 
     assert len(samples) == len(expected)
     inner = slice(200, -200)  # the filter sees silence beyond the ends
     assert np.abs(samples[inner] - expected[inner]).max() < 2e-3
+
+
+def test_blocks_are_the_whole_in_parts_and_the_header_says_how_long(
+    tmp_path: Path,
+) -> None:
+    soundfile.write(tmp_path / "tone.wav", tone(44_100, 60.0), 44_100)
+    blocks = list(audio_blocks(tmp_path / "tone.wav"))
+    assert 60 * 16_000 / 3 < max(map(len, blocks)) <= 2**20
+    assert np.array_equal(np.concatenate(blocks), read_audio(tmp_path / "tone.wav"))
+    assert audio_seconds(tmp_path / "tone.wav") == 60.0
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "tone.wav").read_bytes()[:50_000])
+    with pytest.raises(UtteranceError, match="truncated"):
+        audio_seconds(tmp_path / "cut.wav")
 
 
 def test_frequencies_above_the_lower_rate_are_filtered_out(tmp_path: Path) -> None:
