@@ -9,6 +9,7 @@ zero.
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +68,7 @@ def read_ctranslate2(path: Path) -> Arrays:
 
 
 def convert_whisper(source: Path, target: Path) -> None:
-    """Write the transformers folder of a CTranslate2 Whisper folder: config, weights, front end.
+    """Write the transformers folder of a CTranslate2 Whisper folder: network and tokenizer.
 
     Raises:
         CheckpointError: If a variable is missing or unexpected.
@@ -96,6 +97,20 @@ def convert_whisper(source: Path, target: Path) -> None:
         "chunk_length": 30,
     }
     (target / "preprocessor_config.json").write_text(json.dumps(front_end, indent=2) + "\n")
+    _convert_decoding(source, target)
+
+
+def _convert_decoding(source: Path, target: Path) -> None:
+    """Write the tokenizer, and the tokens that the decoder must not choose."""
+    shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
+    tokenizer = {"tokenizer_class": "WhisperTokenizer"}
+    (target / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=2) + "\n")
+    known = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    generation = {
+        "suppress_tokens": known["suppress_ids"],
+        "begin_suppress_tokens": known["suppress_ids_begin"],
+    }
+    (target / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
 
 
 def _count_layers(weights: Arrays, side: str) -> int:

@@ -24,6 +24,7 @@ from features.settings.locations import cache_root
 from features.weights.ctranslate2 import convert_whisper
 
 FOLDER = "model"
+CONVERSION = 2  # number that is raised when conversions write other files
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def _check(name: str, package: Package, folder: Path) -> None:
 
 
 def _converted(name: str, package: Package, source: Path) -> Path:
-    target = cache_root() / "converted" / f"{name}-{package.version}-{package.sha256[:12]}"
+    folder = f"{name}-{package.version}-{package.sha256[:12]}-{CONVERSION}"
+    target = cache_root() / "converted" / folder
     if target.exists():
         return target
     assert package.convert is not None
