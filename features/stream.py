@@ -88,6 +88,18 @@ class Stream:
         # Without a frame the sum is 0, and so is 0 / 1.
         return (self.values * weights).sum(1) / weights.sum(1).clamp(min=1)
 
+    def std(self) -> Tensor:
+        """Population standard deviation of the frames that exist, `[B, D]` in float32 at least.
+
+        Zeros where there is one frame, or none.
+        """
+        import torch
+
+        # Squares of half precision would lose digits, or overflow above 256.
+        values = self.values.to(torch.promote_types(self.values.dtype, torch.float32))
+        weights = self.mask.unsqueeze(-1).to(values.dtype)
+        return weighted_statistics(values, weights / weights.sum(1, keepdim=True).clamp(min=1))[1]
+
     def first(self) -> Tensor:
         """The first frame, `[B, D]` (the [CLS] or <s> of a text encoder)."""
         return self.values[:, 0]
@@ -99,3 +111,22 @@ class Stream:
         # Bins are indices of an embedding, and stay integers.
         kind = dtype if self.values.is_floating_point() else None
         return type(self)(moved(self.values, device, kind), moved(self.mask, device))
+
+
+def weighted_statistics(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean over time, and standard deviation around it, `[B, D]` each.
+
+    Args:
+        values: `[B, T, D]`.
+        weights: `[B, T, 1]`, or `[B, T, D]` for weights of each feature; they sum to 1 over T, and
+            are 0 at padding.
+
+    Returns:
+        mean = sum_t w_t x_t, and sqrt(sum_t w_t (x_t - mean)^2).
+    """
+    mean = (weights * values).sum(1)
+    variance = (weights * (values - mean[:, None]).square()).sum(1)
+    varies = variance > 0
+    # A deviation of 0 has no derivative, and that of sqrt is infinite there, so that training would
+    # meet NaN: its gradient is set to 0. Above 0 the gradient of x_t is at most sqrt(w_t).
+    return mean, variance.where(varies, 1).sqrt().where(varies, 0)

@@ -16,6 +16,8 @@ from features.process.devices import moved, page_locked
 from features.stream import Stream, StreamSpec
 
 Reads = Literal["audio", "text", "asr", "nothing"]  # what a backbone reads of an utterance
+Statistic = Literal["mean", "first", "std", "mean_std"]  # of its frames, over time
+Pooling = Literal["frames", Statistic]
 CHARACTERS_A_SECOND = 15.0  # of spoken English
 NOTICED_AT_ONCE = 1000  # utterances in one call of a backbone's `noticed`
 
@@ -122,19 +124,31 @@ class BackboneFactory(Protocol):
 
 @dataclass
 class Pooled:
-    """A backbone whose frames are reduced to one vector: `mean` over time, or the `first`.
+    """A backbone whose frames are reduced to one vector over time.
+
+    `mean`; the `first` frame; `std`, the population standard deviation; or `mean_std`, mean and
+    deviation side by side (statistics pooling of x-vectors, Snyder et al. 2018). Of several layers
+    side by side `mean_std` keeps each one's two statistics together, so that a mix of layers mixes
+    means with means: a vector of L layers of width 2 D.
 
     A method `pooled(inputs) -> Tensor [B, D]` of the backbone replaces `mean`, for a published mean
-    that is not the mean of the frames, since it includes padding.
+    that is not the mean of the frames, since it includes padding. `mean_std` is of the frames even
+    there.
+
+    Attributes:
+        backbone: Backbone that gives the frames.
+        how: Statistic.
+        spec: One vector an utterance, 2 D wide if `mean_std`.
     """
 
     backbone: Backbone
-    how: str
+    how: Statistic
     spec: StreamSpec = field(init=False)
 
     def __post_init__(self) -> None:
         inner = self.backbone.spec
-        self.spec = StreamSpec(dim=inner.dim, layers=inner.layers)
+        width = 2 * inner.dim if self.how == "mean_std" else inner.dim
+        self.spec = StreamSpec(dim=width, layers=inner.layers)
         self.reads = self.backbone.reads
         self.trainable = self.backbone.trainable
 
@@ -143,15 +157,22 @@ class Pooled:
         return self.backbone.prepare(utterances)
 
     def __call__(self, inputs: Inputs) -> Stream:
-        """One vector an utterance: values `[B, 1, D]`."""
+        """One vector an utterance: values `[B, 1, D]`, or `[B, 1, 2 D]`."""
         own_mean = getattr(self.backbone, "pooled", None)
         if self.how == "mean" and own_mean is not None:
             vector = own_mean(inputs)
             return Stream(vector[:, None], vector.new_ones(len(vector), 1, dtype=torch.bool))
         stream = self.backbone(inputs)
-        vector = stream.mean() if self.how == "mean" else stream.first()
         # Without any frame there is no vector either.
-        return Stream(vector[:, None], stream.mask.any(1, keepdim=True))
+        return Stream(self._vector(stream)[:, None], stream.mask.any(1, keepdim=True))
+
+    def _vector(self, stream: Stream) -> Tensor:
+        """`[B, D]`, or `[B, 2 D]`."""
+        if self.how == "mean_std":
+            shape = len(stream.mask), self.spec.layers, -1
+            both = stream.mean().reshape(shape), stream.std().reshape(shape)
+            return torch.cat(both, dim=-1).flatten(1)
+        return {"mean": stream.mean, "first": stream.first, "std": stream.std}[self.how]()
 
     def provenance(self) -> dict[str, Any]:
         """Provenance of the backbone; `BackboneEntry.provenance` adds the pooling."""

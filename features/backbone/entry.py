@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from features.arguments import completed, refuse
 from features.audio.resampling import IDENTITY as RESAMPLING
-from features.backbone.base import Backbone, Pooled, Reads
+from features.backbone.base import Backbone, Pooled, Pooling, Reads
 from features.backbone.layers import DEPTH, choose_layers
 from features.cache.shard import DEVIATION
 from features.errors import CheckpointError, ParamsError
@@ -39,7 +39,8 @@ class BackboneEntry:
     Attributes:
         name: Key in params.yaml.
         kind: Name of the plug-in.
-        pooling: `frames` keeps all frames, `mean` and `first` reduce an utterance to one vector.
+        pooling: `frames` keeps all frames; `mean`, `first`, `std` and `mean_std` reduce an
+            utterance to one vector (`Pooled`).
         compute_dtype: Precision of the network on the device.
         store_dtype: Precision in the cache; bins are always int16.
         version: Number that is raised when the backbone's code computes other numbers.
@@ -48,7 +49,7 @@ class BackboneEntry:
 
     name: str
     kind: str
-    pooling: Literal["frames", "mean", "first"] = "frames"
+    pooling: Pooling = "frames"
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     store_dtype: Literal["float16", "float32"] = "float16"
     version: Amount = 1

@@ -220,5 +220,5 @@ def _check_pooled(slot: str, reader: CacheReader, ids: Sequence[str]) -> None:
             raise CacheError(
                 f"the {slot} slot: {reader.folder} holds {length} frames of utterance {id!r}, and "
                 "a model over dialogues takes one vector a turn; fill the slot with an entry of "
-                "`backbones` that has `pooling: mean` (or `first`)"
+                "`backbones` that has `pooling: mean` (or `first`, `std`, `mean_std`)"
             )

@@ -131,7 +131,7 @@ class EndToEnd(FusionModel):
                 raise ParamsError(
                     f"the {slot} slot: its backbone gives frames, and a model over dialogues takes "
                     "one vector a turn; fill the slot with an entry of `backbones` that has "
-                    "`pooling: mean` (or `first`)"
+                    "`pooling: mean` (or `first`, `std`, `mean_std`)"
                 )
             network = module_of(backbone)
             if network is not None:

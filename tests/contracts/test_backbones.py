@@ -123,10 +123,10 @@ def ragged(backbone: Backbone, make_manifest: ManifestMaker) -> list[Utterance]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pooling", ["frames", "mean", "first"])
+@pytest.mark.parametrize("pooling", ["frames", "mean", "first", "mean_std"])
 @pytest.mark.parametrize(("kind", "variant"), cases())
 def test_batched_equals_single(
-    kind: str, variant: str, pooling: str, bench: Bench, make_manifest: ManifestMaker
+    kind: str, variant: str, pooling: Any, bench: Bench, make_manifest: ManifestMaker
 ) -> None:
     """With any other utterances in the batch, in any order."""
     backbone = bench.get(kind, variant)

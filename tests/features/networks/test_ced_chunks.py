@@ -10,6 +10,7 @@ import soundfile
 import torch
 from torch import nn
 
+from features.backbone.base import Pooled
 from features.backbone.entry import backbone_entry
 from features.backbones.ced import CED, PASS
 from features.errors import ParamsError, UtteranceError
@@ -162,6 +163,18 @@ def test_too_short_audio_is_rejected(backbone: CED, make_manifest: ManifestMaker
     assert inputs.tensors["frames"].tolist() == [16] == [frame_count(2400)]
     with torch.inference_mode():
         assert len(backbone(inputs).unpad()[0]) == 1
+
+
+def test_mean_and_deviation_are_those_of_the_frames(backbone: CED) -> None:
+    """Of the same frames, where the mean alone counts the padded tail too."""
+    inputs = inputs_of(random_mel(CHUNK + 100))
+    with torch.inference_mode():
+        (frames,) = backbone(inputs).unpad()
+        found = Pooled(backbone, "mean_std")(inputs).values[0, 0]
+        public = Pooled(backbone, "mean")(inputs).values[0, 0]
+    expected = torch.cat([frames.mean(0), frames.std(0, correction=0)])
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(found[: len(public)], public, atol=1e-3)
 
 
 @pytest.mark.parametrize("pooling", ["frames", "mean", "first"])
