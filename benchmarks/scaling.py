@@ -32,7 +32,7 @@ import typer
 
 from benchmarks.memory import alone, peak_mib
 from features.backbone.entry import BackboneEntry
-from features.cache.shard import write_shard
+from features.cache.writer import write_shard
 from features.corpus.manifest import Manifest
 from features.extraction.extract import Extraction, deliver
 from features.extraction.forecast import forecast

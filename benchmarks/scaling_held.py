@@ -29,7 +29,8 @@ import typer
 
 from benchmarks.memory import alone
 from features.cache.reader import CacheReader
-from features.cache.shard import Row, shard_name, write_shard
+from features.cache.shard import Row, shard_name
+from features.cache.writer import write_shard
 from features.corpus.manifest import Label, Manifest, read_labels
 from features.corpus.utterance import Utterance
 from features.extraction.store import WorkStore

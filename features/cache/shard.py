@@ -1,7 +1,4 @@
-"""Writes, reads and verifies one shard of a cache: a contiguous HDF5 file (docs/format.md).
-
-Equal rows give equal bytes: one session, canonical order, no timestamps, a fixed HDF5 file version,
-and nothing in the attributes about the host, the date or library versions.
+"""Reads and verifies one shard of a cache: a contiguous HDF5 file (docs/format.md).
 
 Shapes: N utterances, T frames of each, D width.
 """
@@ -9,10 +6,9 @@ Shapes: N utterances, T frames of each, D width.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +25,6 @@ from features.stream import StreamSpec
 
 FORMAT = "heronry-cache"
 VERSION = 1
-HDF5_VERSION = "v110"  # oldest and newest allowed, so that newer libraries write the same bytes
 DTYPES = ("float16", "float32", "int16")
 DEVIATION = "compute_deviation"  # the one key of provenance in which shards may differ
 ADVICE = "run `heronry doctor --repair`, which moves {name} aside, then `dvc repro`"
@@ -56,6 +51,25 @@ class Row:
     content: str
     frames: Array
     rounding: float = 0.0
+
+    def blocks(self, dtype: str) -> Iterator[memoryview]:
+        """Bytes of the frames in a dtype, in order."""
+        yield raw(np.ascontiguousarray(self.frames, dtype=dtype))
+
+
+@dataclass(frozen=True)
+class SpooledRow:
+    """A `Row` whose frames lie in a temporary file (`features.cache.writer.Spool`)."""
+
+    id: str
+    content: str
+    frames: StoredFrames
+    rounding: float = 0.0
+
+    def blocks(self, dtype: str) -> Iterator[memoryview]:
+        """Bytes of the frames, which have the stored dtype already."""
+        assert self.frames.dtype == dtype
+        return self.frames.blocks()
 
 
 @dataclass(frozen=True)
@@ -105,7 +119,7 @@ class Shard:
             CacheError: If anything was altered, naming the damaged utterances where possible.
         """
         try:
-            found = _checksum(self, self.stored.blocks())
+            found = checksum_of(self, self.stored.blocks())
         except ValueError as error:  # a flipped byte can make an attribute that JSON cannot hold
             raise DamagedShardError(f"{self.path} is damaged ({error})") from error
         if found == self.checksum:
@@ -120,58 +134,6 @@ class Shard:
             f"{self.path} is damaged ({where}): SHA-256 {found}, expected {self.checksum}; "
             + ADVICE.format(name=self.path.name)
         )
-
-
-def write_shard(
-    path: Path,
-    rows: Sequence[Row],
-    *,
-    spec: StreamSpec,
-    provenance: Mapping[str, Any],
-    dtype: str,
-    rejected: Mapping[str, str] | None = None,
-) -> None:
-    """Write rows as one shard to the temporary file `path` (`features.files.writing.replacing`)."""
-    width = () if spec.bins is not None else (spec.dim,)
-    parts = [np.ascontiguousarray(row.frames, dtype=dtype) for row in rows]
-    offsets = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
-    shape = (int(offsets[-1]), *width)
-    shard = Shard(
-        path=path,
-        ids=tuple(row.id for row in rows),
-        contents=tuple(row.content for row in rows),
-        offsets=offsets,
-        crc32=np.array([zlib.crc32(raw(part)) for part in parts], np.uint32),
-        # Type and shape for the checksum; the place in the file is not known yet.
-        stored=StoredFrames(path, 0, np.dtype(dtype), shape, (0, 0, 0)),
-        spec=spec,
-        provenance=provenance,
-        rounding=np.array([row.rounding for row in rows], np.float64),
-        rejected=dict(rejected or {}),
-        checksum="",
-    )
-    # In memory first: HDF5 may crash when a disk runs full, and a plain write does not.
-    image = io.BytesIO()
-    with h5py.File(image, "w", libver=(HDF5_VERSION, HDF5_VERSION)) as file:
-        # A time of creation would make equal rows differ in their bytes.
-        frames = file.create_dataset("frames", shape, dtype, track_times=False)
-        for part, start in zip(parts, offsets, strict=False):
-            if len(part):
-                frames[start : start + len(part)] = part
-        _write(file, "offsets", shard.offsets)
-        _write(file, "crc32", shard.crc32)
-        _write(file, "rounding", shard.rounding)
-        _write(file, "ids", _strings(shard.ids))
-        _write(file, "contents", _strings(shard.contents))
-        file.attrs["version"] = VERSION
-        # Strings of fixed length: HDF5 keeps others in a heap without a checksum, where one damaged
-        # byte can make its reader loop for ever.
-        file.attrs["format"] = np.bytes_(FORMAT)
-        file.attrs["spec"] = _json(spec.to_dict())
-        file.attrs["provenance"] = _json(provenance)
-        file.attrs["rejected"] = _json(shard.rejected)
-        file.attrs["checksum"] = np.bytes_(_checksum(shard, map(raw, parts)))
-    path.write_bytes(image.getbuffer())
 
 
 def read_shard(path: Path) -> Shard:
@@ -249,23 +211,8 @@ def _stored(path: Path, dataset: Any) -> StoredFrames:
     return StoredFrames(path, offset, dataset.dtype, dataset.shape, identity(status))
 
 
-def _write(file: Any, name: str, values: Array) -> None:
-    file.create_dataset(name, data=values, track_times=False)
-
-
-def _strings(values: Sequence[str]) -> Array:
-    encoded = [value.encode() for value in values]
-    # HDF5 has no texts of length 0, hence 1 where there are none.
-    return np.array(encoded, dtype=f"S{max(map(len, encoded), default=1)}")
-
-
-def _json(value: Mapping[str, Any]) -> np.bytes_:
-    return np.bytes_(
-        json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
-    )
-
-
-def _checksum(shard: Shard, frames: Iterable[memoryview]) -> str:
+def checksum_of(shard: Shard, frames: Iterable[memoryview]) -> str:
+    """SHA-256 over a shard's head and the blocks of its frames."""
     head = [shard.ids, shard.contents, shard.spec.to_dict(), shard.provenance, shard.rejected]
     digest = hashlib.sha256(json.dumps(head, ensure_ascii=False, sort_keys=True).encode())
     for array in (shard.offsets, shard.crc32, shard.rounding):

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from features.backbone.entry import BackboneEntry, backbone_entry
-from features.cache.shard import write_shard
+from features.cache.writer import write_shard
 from features.corpus.manifest import Manifest
 from features.errors import MachineError
 from features.extraction.extract import Extraction, extract

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -12,8 +14,8 @@ import torch
 from hypothesis import given
 
 from features.cache.reader import Access, CacheReader
-from features.cache.shard import Row, read_shard, shard_name
-from features.cache.writer import CacheWriter
+from features.cache.shard import Row, SpooledRow, read_shard, shard_name
+from features.cache.writer import HDF5_VERSION, CacheWriter, Spool
 from features.errors import CacheError
 from features.process.memory import available_bytes
 from features.stream import Stream, StreamSpec
@@ -33,7 +35,9 @@ def rows_of(lengths: dict[str, int], dim: int = 3, dtype: str = "float16") -> li
     ]
 
 
-def write(folder: Path, rows: list[Row], number: int = 0, dtype: str = "float16") -> Path:
+def write(
+    folder: Path, rows: Sequence[Row | SpooledRow], number: int = 0, dtype: str = "float16"
+) -> Path:
     writer = CacheWriter(spec=StreamSpec(3), provenance=PROVENANCE, dtype=dtype)
     path = folder / shard_name(number)
     path.unlink(missing_ok=True)
@@ -79,6 +83,42 @@ def test_reading_copies_nothing(tmp_path: Path) -> None:
 def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
     first = write(tmp_path, rows_of({"a": 5, "b": 0, "ö": 1})).read_bytes()
     assert write(tmp_path, rows_of({"a": 5, "b": 0, "ö": 1})).read_bytes() == first
+
+
+@pytest.mark.parametrize("lengths", [[], [0], [0, 1, 0], [3, 0, 9000], [1] * 700])
+def test_bytes_are_those_that_hdf5_writes_by_itself(tmp_path: Path, lengths: list[int]) -> None:
+    """Though it never sees the frames, which are written block by block."""
+    rows = rows_of({f"u{number}": length for number, length in enumerate(lengths)})
+    path = write(tmp_path, rows)
+    expected, image = read_shard(path), io.BytesIO()
+    with (
+        h5py.File(path, "r") as made,
+        h5py.File(image, "w", libver=(HDF5_VERSION, HDF5_VERSION)) as file,
+    ):
+        frames = file.create_dataset("frames", made["frames"].shape, "f2", track_times=False)
+        for row, start in zip(rows, expected.offsets, strict=False):
+            if len(row.frames):
+                frames[start : start + len(row.frames)] = row.frames
+        for name in ("offsets", "crc32", "rounding", "ids", "contents"):
+            file.create_dataset(name, data=made[name][:], track_times=False)
+        for name in ("version", "format", "spec", "provenance", "rejected", "checksum"):
+            value = made.attrs[name]
+            file.attrs[name] = value if name == "version" else np.bytes_(value)
+    assert path.read_bytes() == image.getvalue()
+
+
+def test_spooled_rows_are_stored_as_others(tmp_path: Path) -> None:
+    rows = rows_of({"a": 5, "long": 400_000, "empty": 0, "b": 2})
+    expected = write(tmp_path, rows).read_bytes()
+    spool, mixed = Spool(tmp_path), list[Row | SpooledRow](rows)
+    for place in (1, 2):
+        row, begin = rows[place], spool.bytes
+        for part in np.array_split(row.frames, 7):
+            spool.append(part)
+        stored = spool.since(begin, "float16", (3,))
+        mixed[place] = SpooledRow(row.id, row.content, stored, row.rounding)
+    assert write(tmp_path, mixed).read_bytes() == expected
+    assert [path.name for path in tmp_path.iterdir()] == [shard_name(0)]
 
 
 def test_rounding_error_is_bounded_as_recorded(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from features.backbone.base import Inputs
 from features.backbone.entry import BackboneEntry, backbone_entry
 from features.backbones.tone import Tone
 from features.cache.reader import CacheReader
-from features.cache.shard import write_shard
+from features.cache.writer import write_shard
 from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
 from features.errors import CacheError, MachineError, ManifestError

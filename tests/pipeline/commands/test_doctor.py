@@ -13,7 +13,8 @@ import yaml
 
 from features.backbones.tone import Tone
 from features.cache.reader import CacheReader
-from features.cache.shard import DEVIATION, Row, read_shard, shard_name, write_shard
+from features.cache.shard import DEVIATION, Row, read_shard, shard_name
+from features.cache.writer import write_shard
 from features.corpus.manifest import Manifest
 from features.doctor import shards
 from features.doctor.folder import check_cache

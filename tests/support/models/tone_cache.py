@@ -12,8 +12,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from features.backbone.entry import backbone_entry, fingerprint
-from features.cache.shard import Row, read_shard, shard_name, write_shard
-from features.cache.writer import CacheWriter
+from features.cache.shard import Row, read_shard, shard_name
+from features.cache.writer import CacheWriter, write_shard
 from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
 from features.extraction.plan import plan_shards
