@@ -74,8 +74,15 @@ class BackboneEntry:
         return Pooled(backbone, self.pooling)
 
     def keywords(self) -> dict[str, Any]:
-        """Options with defaults filled in, so that equal settings compare equal."""
-        return completed(load(PACKAGE, self.kind), self.options)
+        """Options with defaults filled in, so that equal settings compare equal.
+
+        A kind's attribute `added` holds options that older releases lacked, each with the value
+        that computes what they did. Those are left out, so that older caches keep their keys.
+        """
+        kind = load(PACKAGE, self.kind)
+        added = getattr(kind, "added", {})
+        options = completed(kind, self.options)
+        return {k: v for k, v in options.items() if k not in added or v != added[k]}
 
     def settings(self) -> dict[str, Any]:
         """Settings other than options and weights that decide the numbers, and the resampling."""

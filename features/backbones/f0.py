@@ -1,4 +1,4 @@
-"""Fundamental frequency in mel bins, one each 20 ms, by one of three estimators.
+"""Fundamental frequency in mel bins, or in Hz, one each 20 ms, by one of three estimators.
 
 `harvest` (more robust) and `dio` (refined by StoneMask; faster) are those of the WORLD vocoder:
 about 8 and 60 times faster than real time on one core. Morise et al. 2016 (WORLD), 2017 (Harvest);
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -34,20 +35,28 @@ MIN_SAMPLES = 1600  # 100 ms: WORLD needs a few periods of the pitch
 FILES = ("rmvpe.pt", "model.pt", "model.safetensors", "rmvpe.safetensors")
 MOST_BINS = 32_767  # of int16
 Pitch = Annotated[float, Interval(ge=20, le=SAMPLE_RATE // 2)]  # Hz; Harvest takes hours below
-SCALE = "1127 ln(1 + f / 700)"
+SCALES = {
+    "bins": "1127 ln(1 + f / 700)",
+    "hz": "Hz",
+    "log_hz": "ln(f / 1 Hz), and 1 where voiced",
+}
 
 
 class F0(Networked):
-    """Bins of the fundamental frequency.
+    """Bins of the fundamental frequency, or its values.
 
     Args:
         method: Estimator.
+        values: Frames: `bins`; `hz`, 1 wide, the "raw F0" that the MDAT paper compares them with;
+            or `log_hz`, 2 wide, its natural logarithm beside 1 for voiced frames and 0 for others.
+            A frame of 0 Hz is 0 in both.
         bins: Number of bins; bin 0 is reserved for unvoiced frames.
         f_min: Lowest frequency in Hz. WORLD does not search below it; what RMVPE finds below it
-            falls into bin 1.
+            falls into bin 1, or is kept in Hz.
         f_max: Highest frequency in Hz; above it, the same holds for the last bin.
         unvoiced: `interpolate` fills gaps from their neighbours, as the MDAT code does; `bin0`
-            keeps voicing visible. Fully unvoiced audio gives bin 1 throughout, or bin 0.
+            keeps voicing visible, as bin 0 or 0 Hz. Fully unvoiced audio gives bin 1 throughout,
+            or bin 0; in Hz it gives 0 with both.
         checkpoint: Hub id, folder or file of RMVPE's weights; only `rmvpe` needs one.
         revision: Commit of the hub repository.
         threshold: Salience above which a frame is voiced for RMVPE. RVC uses 0.03, the MDAT code
@@ -56,11 +65,13 @@ class F0(Networked):
 
     reads: Reads = "audio"
     files = FILES
+    added = MappingProxyType({"values": "bins"})
 
     def __init__(
         self,
         *,
         method: Literal["harvest", "dio", "rmvpe"] = "harvest",
+        values: Literal["bins", "hz", "log_hz"] = "bins",
         bins: Annotated[int, Interval(ge=4, le=MOST_BINS)] = 256,
         f_min: Pitch = 50.0,
         f_max: Pitch = 1100.0,
@@ -76,9 +87,14 @@ class F0(Networked):
             )
         if not 0 <= threshold < 1:
             raise ParamsError(f"f0: threshold {threshold}; expected 0 <= threshold < 1")
-        self.spec = StreamSpec(dim=1, bins=bins, hop_seconds=HOP / SAMPLE_RATE)
-        self.trainable = False  # bins have no gradient
-        self.method, self.f_min, self.f_max, self.unvoiced = method, f_min, f_max, unvoiced
+        self.spec = StreamSpec(
+            dim=2 if values == "log_hz" else 1,
+            bins=bins if values == "bins" else None,
+            hop_seconds=HOP / SAMPLE_RATE,
+        )
+        self.trainable = False  # no estimator has a gradient
+        self.method, self.values = method, values
+        self.f_min, self.f_max, self.unvoiced = f_min, f_max, unvoiced
         self.threshold = threshold
         if method == "rmvpe":
             self.cpu_batch_seconds = 20.0  # its inner stages and its GRU wait for their weights
@@ -88,14 +104,14 @@ class F0(Networked):
             freeze(self.network)
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
-        """WORLD: bins `[B, T]`, T = floor(L / 320); all the work is done here, on the CPU.
+        """WORLD: frames of `__call__`; all the work is done here, on the CPU.
 
         RMVPE: log-mel `[B, 128, F]` padded with zeros, the number of frames of each clip
         (`mel_frames`) and of its 20 ms frames (`frames`).
         """
         clips = [waveform(u, min_samples=MIN_SAMPLES) for u in utterances]
         if self.method != "rmvpe":
-            stream = Stream.pad([self._bins(self._world(clip)) for clip in clips])
+            stream = Stream.pad([self._frames(self._world(clip)) for clip in clips])
             return Inputs.of(utterances, values=stream.values, mask=stream.mask)
         mels = [rmvpe.log_mel(clip) for clip in clips]
         mel_frames = torch.tensor([mel.shape[1] for mel in mels])
@@ -107,7 +123,7 @@ class F0(Networked):
         return Inputs.of(utterances, mel=together, mel_frames=mel_frames, frames=frames)
 
     def __call__(self, inputs: Inputs) -> Stream:
-        """Bins `[B, T]`, T = floor(L / 320)."""
+        """Bins `[B, T]`, or values `[B, T, D]`; T = floor(L / 320)."""
         tensors = inputs.tensors
         if self.method != "rmvpe":
             return Stream(tensors["values"], tensors["mask"])
@@ -115,19 +131,19 @@ class F0(Networked):
         tracks: list[Tensor] = [torch.empty(0)] * len(frames)
         for index, salience in self._saliences(inputs):
             hz = rmvpe.salience_to_hz(salience, threshold=self.threshold)
-            tracks[index] = self._bins(resize_nearest(hz, frames[index]))
+            tracks[index] = self._frames(resize_nearest(hz, frames[index]))
         return Stream.pad(tracks).to(tensors["mel"].device)
 
     def provenance(self) -> dict[str, Any]:
         """The estimator; of RMVPE also checkpoint, threshold and hash of the weights."""
         if self.method != "rmvpe":
-            return {"estimator": f"WORLD {self.method}", "scale": SCALE}
+            return {"estimator": f"WORLD {self.method}", "scale": SCALES[self.values]}
         return {
             "estimator": "RMVPE",
             **self.source.provenance(FILES),
             "mel": f"{rmvpe.N_MELS} bands, each {rmvpe.HOP} samples",
             "threshold": self.threshold,
-            "scale": SCALE,
+            "scale": SCALES[self.values],
             "weights_sha256": weights_sha256(self.network),
         }
 
@@ -150,10 +166,14 @@ class F0(Networked):
                     )
                 yield index, salience[: mel_frames[index]]
 
-    def _bins(self, hz: Floats) -> Tensor:
-        """Bins `[T]` of a track in Hz, 0 where unvoiced."""
+    def _frames(self, hz: Floats) -> Tensor:
+        """Bins `[T]`, or values `[T, D]`, of a track in Hz, 0 where unvoiced."""
         filled = interpolate_unvoiced(hz) if self.unvoiced == "interpolate" else hz
-        assert self.spec.bins is not None
+        if self.spec.bins is None:
+            columns = [filled]
+            if self.values == "log_hz":
+                columns = [np.log(np.where(filled > 0, filled, 1.0)), (hz > 0).astype(np.float64)]
+            return torch.from_numpy(np.stack(columns, 1).astype(np.float32))
         index = hz_to_bin(filled, bins=self.spec.bins, f_min=self.f_min, f_max=self.f_max)
         if self.unvoiced == "bin0":
             index[hz == 0] = 0

@@ -2,11 +2,12 @@
 
 Each frame sequence is projected, passes a graph attention of its own, and attends to the other one
 (co-attention); an encoder layer and a feature-wise attentive pooling turn it into a vector, and a
-classifier takes the vectors side by side. F0 bins have a learnable embedding and are averaged, or
-take part in the attention; a spectral vector (CED) goes straight to the classifier. The public code
-(alefiury/InterSpeech-SER-2025) is the specification, Zaidi et al. (arXiv 2306.13804) the origin of
-"dual attention". Golden vectors of six variants match; 10,119,176 parameters for speech 1280 and
-text 1024 wide with the plain classifier, 11,822,600 with F0 and SwiGLU (8 classes).
+classifier takes the vectors side by side. F0 bins have a learnable embedding, F0 in Hz ("raw F0") a
+convolution; either is averaged, or takes part in the attention. A spectral vector (CED) goes
+straight to the classifier. The public code (alefiury/InterSpeech-SER-2025) is the specification,
+Zaidi et al. (arXiv 2306.13804) the origin of "dual attention". Golden vectors of six variants
+match; 10,119,176 parameters for speech 1280 and text 1024 wide with the plain classifier,
+11,822,600 with F0 and SwiGLU (8 classes).
 
 What the paper leaves open (number of graph layers, heads, with or without co-attention) are
 arguments, whose defaults are the public code. docs/papers.md lists the differences.
@@ -35,6 +36,7 @@ from pipeline.fusion._parts.layers import (
     ClassifierKind,
     ClipBranch,
     Encoder,
+    Projection,
     make_classifier,
     make_projection,
     present,
@@ -68,6 +70,8 @@ class Gat(FusionModel):
             is cross-attention with `encoder_heads` heads.
         encoder_heads: Heads of the encoder layer.
         f0_embedding: Width of the embedding of F0 bins: 512 in the public configurations.
+        f0_channels: Channels of a convolution over real-valued prosody ahead of its projection, 256
+            for the paper's "raw F0"; None: it is projected as it is.
         f0_attention: Whether prosody has graph attention, co-attention with speech and text, and an
             encoder, or is averaged after its projection.
         classifier: `plain` (one hidden layer) or `swiglu`.
@@ -89,6 +93,7 @@ class Gat(FusionModel):
         attention: Literal["co", "multihead"] = "co",
         encoder_heads: Heads = 8,
         f0_embedding: Width = 512,
+        f0_channels: Width | None = None,
         f0_attention: bool = False,
         classifier: ClassifierKind = "plain",
         hidden: Width | None = None,
@@ -108,9 +113,13 @@ class Gat(FusionModel):
         frames = [slot for slot in ORDER if slot in specs and slot != "spectral"]
         attending = [slot for slot in frames if slot != "prosody" or f0_attention]
         partners = [slot for slot in attending if slot in PARTNERS] if co_attention else []
+        if f0_channels is not None:
+            _check_values(specs, f0_channels)
         self.fronts = nn.ModuleDict(
             {
-                slot: make_projection(specs[slot], d_model, dropout, embed_width=f0_embedding)
+                slot: ContourBranch(specs[slot].dim, f0_channels, d_model, dropout)
+                if slot == "prosody" and f0_channels is not None
+                else make_projection(specs[slot], d_model, dropout, embed_width=f0_embedding)
                 for slot in frames
             }
         )
@@ -164,6 +173,42 @@ class Gat(FusionModel):
 
     def _masked(self, stream: Stream) -> Stream:
         return stream if self.mask_padding else unmasked(stream)
+
+
+class ContourBranch(nn.Module):
+    """Convolution over time and `Projection` of an F0 contour: `[B, T, width]` to `[B, T, D]`.
+
+    The MDAT paper says of its "raw F0" that a 1-D CNN of kernel 3, stride 1 and 256 channels reads
+    it. One layer, zero padding by one frame, ReLU, and the projection that embeddings of bins pass
+    are assumed.
+
+    Args:
+        width: Width of a frame: 1 in Hz, 2 with voicing.
+        channels: Channels of the convolution.
+        d_model: Width D of the result.
+        dropout: Dropout rate after the projection.
+    """
+
+    def __init__(self, width: int, channels: int, d_model: int, dropout: float) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(width, channels, kernel_size=3, padding=1)
+        self.projection = Projection(channels, d_model, dropout)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`[B, T, D]`; padding must hold zeros, as that of a stream does."""
+        channels = self.convolution(values.transpose(1, 2)).relu()
+        projected: Tensor = self.projection(channels.transpose(1, 2))
+        return projected
+
+
+def _check_values(specs: Mapping[str, StreamSpec], channels: int) -> None:
+    spec = specs.get("prosody")
+    if spec is None or spec.bins is not None:
+        given = "no prosody slot" if spec is None else f"{spec.bins} bins in the prosody slot"
+        raise ParamsError(
+            f"gat: f0_channels {channels} with {given}; expected real values there: an entry of "
+            "kind f0 with `values: hz` or `log_hz`, or `f0_channels: null`"
+        )
 
 
 class Graphs(nn.ModuleList):

@@ -37,6 +37,7 @@ def _rmvpe(folder: Path) -> dict[str, Any]:
 VARIANTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "harvest": lambda _: {"method": "harvest"},
     "dio": lambda _: {"method": "dio", "bins": 512, "unvoiced": "bin0"},
+    "log_hz": lambda _: {"method": "dio", "values": "log_hz"},
     "rmvpe": _rmvpe,
 }
 

@@ -28,7 +28,13 @@ SPELLED: dict[str, dict[str, list[Any]]] = {
         "compute_dtype": ["float32"],
         "version": [1],
     },
-    "f0": {"method": ["harvest"], "bins": [256], "f_min": [50, 50.0], "checkpoint": [None]},
+    "f0": {
+        "method": ["harvest"],
+        "values": ["bins"],
+        "bins": [256],
+        "f_min": [50, 50.0],
+        "checkpoint": [None],
+    },
     "tone": {"dim": [8], "store_dtype": ["float16"]},
 }
 
@@ -53,6 +59,16 @@ def test_defaults_spelled_out_or_not_are_one_key(kind: str, data: st.DataObject)
 def test_defaults_stand_in_the_record() -> None:
     held = recorded("logmel", {})["options"]
     assert held == {"f_max": 8000.0, "f_min": 0.0, "hop": 160, "n_fft": 512, "n_mels": 64}
+
+
+def test_an_option_of_a_later_release_is_recorded_where_it_changes_the_numbers() -> None:
+    """At its default, caches of older releases keep their keys."""
+    assert sorted(recorded("f0", {})["options"]) == [
+        *("bins", "f_max", "f_min", "method", "threshold", "unvoiced"),
+    ]
+    entry = backbone_entry("x", {"kind": "f0", "values": "hz"})
+    assert recorded("f0", {"values": "hz"})["options"]["values"] == "hz"
+    assert entry.differences(recorded("f0", {})) == {"values": (None, "hz")}
 
 
 NETWORKS: dict[str, tuple[Any, list[dict[str, Any]], list[dict[str, Any]]]] = {

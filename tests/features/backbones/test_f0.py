@@ -122,6 +122,42 @@ def test_fully_unvoiced_audio_has_features(
     assert bins.dtype == torch.int64
 
 
+@pytest.mark.parametrize("unvoiced", ["interpolate", "bin0"])
+def test_values_in_hz_are_those_that_bins_are_made_of(
+    unvoiced: Any, make_manifest: ManifestMaker
+) -> None:
+    utterances = list(make_manifest([1.0]))
+
+    def frames(**options: Any) -> Tensor:
+        own = F0(method="dio", unvoiced=unvoiced, **options)
+        (found,) = own(own.prepare(utterances)).unpad()
+        assert found.shape[1:] == (() if own.spec.bins else (own.spec.dim,))
+        return found
+
+    hz, log_hz = frames(values="hz")[:, 0], frames(values="log_hz")
+    bins, voiced = frames(), F0(method="dio", unvoiced="bin0")
+    silent = voiced(voiced.prepare(utterances)).unpad()[0] == 0
+    quantised = torch.from_numpy(pitch.hz_to_bin(hz.double().numpy()))
+    assert torch.equal(torch.where(hz > 0, quantised, bins), bins)
+    assert torch.equal(log_hz[:, 1] == 0, silent)
+    assert torch.allclose(log_hz[:, 0].exp().where(hz > 0, torch.zeros(())), hz, rtol=1e-6)
+    assert 0 < int(silent.sum()) < len(silent)
+    assert bool((hz > 0).all()) is (unvoiced == "interpolate")
+
+
+@pytest.mark.parametrize("values", ["hz", "log_hz"])
+def test_silence_in_hz_is_zeros(
+    values: Any, make_manifest: ManifestMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "features.backbones.f0.waveform", lambda *_, **__: np.zeros(16000, np.float32)
+    )
+    own = F0(values=values)
+    (found,) = own(own.prepare(list(make_manifest([1.0])))).unpad()
+    assert found.shape == (50, own.spec.dim)
+    assert not found.any()
+
+
 def test_salience_that_is_not_finite_is_an_error(
     make_manifest: ManifestMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

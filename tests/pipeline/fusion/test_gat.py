@@ -197,6 +197,47 @@ def test_real_valued_prosody_is_projected() -> None:
     assert model(Batch({"prosody": Stream.pad([torch.randn(4, 3)])})).logits.shape == (1, 4)
 
 
+HERTZ = {"prosody": StreamSpec(dim=1, hop_seconds=0.02)}
+
+
+def test_raw_f0_has_the_size_of_the_papers_convolution() -> None:
+    """One channel, kernel 3, 256 channels; then what embeddings of 256 bins 256 wide pass."""
+    with torch.device("meta"):
+        specs = {slot: SPECS[slot] for slot in TWO} | HERTZ
+        model = make_model("gat", {"f0_channels": 256}, specs, 8)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    bins = parameters(*THREE, f0_embedding=256)
+    assert count == bins - 257 * 256 + (3 * 256 + 256) == 11_567_112
+
+
+@torch.inference_mode()
+def test_raw_f0_of_a_batch_is_that_of_each_clip_and_its_order_in_time_counts() -> None:
+    torch.manual_seed(0)
+    model = Gat(HERTZ, 4, d_model=8, encoder_heads=2, f0_channels=6).eval()
+    tracks = [torch.rand(length, 1) * 300 for length in (1, 7, 4)]
+    together = model(Batch({"prosody": Stream.pad(tracks)})).logits
+    for track, logits in zip(tracks, together, strict=True):
+        alone = model(Batch({"prosody": Stream.pad([track])})).logits
+        assert torch.allclose(alone[0], logits, atol=1e-5)
+    backwards = model(Batch({"prosody": Stream.pad([tracks[1].flip(0)])})).logits
+    assert not torch.allclose(backwards[0], together[1], atol=1e-3)
+
+
+def test_raw_f0_takes_part_in_the_attention() -> None:
+    specs = {"speech": SPECS["speech"], **HERTZ}
+    model = Gat(specs, 4, d_model=8, encoder_heads=2, f0_channels=6, f0_attention=True)
+    speech = fusion_golden.inputs("speech").streams["speech"]
+    prosody = Stream(torch.rand(*speech.mask.shape, 1), speech.mask)
+    model(Batch({"speech": speech, "prosody": prosody})).logits.square().sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("slots", [TWO, THREE])
+def test_raw_f0_needs_real_values(slots: tuple[str, ...]) -> None:
+    with pytest.raises(ParamsError, match=r"f0_channels 256 with (no prosody slot|256 bins)"):
+        small(*slots, f0_channels=256)
+
+
 @pytest.mark.parametrize("attention", ["co", "multihead"])
 def test_utterance_without_frames_is_finite_and_so_are_all_gradients(attention: str) -> None:
     slots = (*THREE, "spectral")
