@@ -23,6 +23,7 @@ Monitor = (
 UNCUT = ("ccc", "ccc_mse")  # losses of attributes that are no mean over rows
 FEWEST_ROWS = 8  # of a batch with one of them: below, its gradient is mostly noise
 GENDER_WEIGHT = 0.1
+ADDED = ("plateau_factor", "plateau_patience")
 LearningRate = Annotated[float, Interval(gt=0, le=1000)]
 
 
@@ -39,8 +40,10 @@ class TrainParams:
         eps: Term added to the optimiser's denominator.
         lr: Learning rate at the start, or at the end of the warm-up.
         weight_decay: Weight decay, decoupled for AdamW.
-        schedule: `plateau` halves the rate at the third epoch without a lower validation loss;
-            `cosine` lowers it step by step to `lr_end` at the last one of `epochs`.
+        schedule: `plateau` lowers the rate when the validation loss has stopped falling; `cosine`
+            lowers it step by step to `lr_end` at the last one of `epochs`.
+        plateau_factor: Factor of the rate at a plateau.
+        plateau_patience: Epochs without a lower validation loss that leave the rate as it is.
         warmup_steps: Optimiser steps of a linear warm-up, with any schedule.
         lr_start: Rate at the first step of the warm-up.
         lr_end: Rate at the end of a cosine.
@@ -83,6 +86,8 @@ class TrainParams:
     lr: LearningRate = 5e-5
     weight_decay: Rate = 0.01
     schedule: Literal["plateau", "constant", "cosine"] = "plateau"
+    plateau_factor: Annotated[float, Interval(gt=0, lt=1)] = 0.5
+    plateau_patience: Amount = 2
     warmup_steps: Amount = 0
     lr_start: Rate = 0.0
     lr_end: Rate = 0.0
@@ -137,9 +142,12 @@ class TrainParams:
     def to_dict(self) -> dict[str, Any]:
         """Field `train` of run.json: with classes alone, what is about other targets is left out.
 
-        Runs of older releases have the same keys then.
+        So are defaults of settings that were constants once. Runs of older releases have the same
+        keys then.
         """
-        values = dict(vars(self))
+        defaults = {each.name: each.default for each in fields(self) if each.name in ADDED}
+        held = vars(self).items()
+        values = {k: v for k, v in held if k not in defaults or v != defaults[k]}
         if self.classes_alone:
             later = [each.name for each in fields(self)]
             for name in later[later.index("targets") :]:

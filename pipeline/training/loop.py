@@ -168,6 +168,7 @@ def begin(
         steps=params.epochs * math.ceil(batches / params.accumulate),
         warmup=params.warmup_steps,
         ends=(params.lr_start, params.lr_end),
+        plateau=(params.plateau_factor, params.plateau_patience),
     )
     return Training(
         model,

@@ -6,8 +6,6 @@ import math
 from typing import Any, Literal
 
 Kind = Literal["plateau", "constant", "cosine"]
-PLATEAU_FACTOR = 0.5
-PLATEAU_PATIENCE = 2  # epochs
 PLATEAU_THRESHOLD = 1e-4  # relative: a loss counts as lower if it is this much below the best
 PLATEAU_EPS = 1e-8  # the rate is not changed by less
 
@@ -18,8 +16,8 @@ class Schedule:
     Step s (from 0) of `warmup` steps has start + (peak - start) s / warmup. Afterwards `constant`
     stays at the peak; `cosine` has end + (peak - end) (1 + cos(pi u)) / 2, where u rises from 0 at
     the end of the warm-up to 1 at the last step (arXiv 2506.02088: 500 steps from 1e-5 to 5e-5,
-    and back to 1e-5); `plateau` halves the rate at the third epoch without a lower validation
-    loss, by the rules of torch's ReduceLROnPlateau.
+    and back to 1e-5); `plateau` multiplies the rate by a factor after more than `patience` epochs
+    without a lower validation loss, by the rules of torch's ReduceLROnPlateau.
 
     Args:
         kind: Schedule after the warm-up.
@@ -27,6 +25,7 @@ class Schedule:
         steps: Optimiser steps of all epochs.
         warmup: Optimiser steps of the warm-up.
         ends: Rates at the first step of the warm-up and at the last step of a cosine.
+        plateau: Factor and patience of a plateau.
     """
 
     def __init__(
@@ -37,8 +36,10 @@ class Schedule:
         steps: int,
         warmup: int = 0,
         ends: tuple[float, float] = (0.0, 0.0),
+        plateau: tuple[float, int] = (0.5, 2),
     ) -> None:
         self.kind, self.peak, self.steps, self.warmup, self.ends = kind, peak, steps, warmup, ends
+        self.factor, self.patience = plateau
         self.step = 0  # number of the next optimiser step
         self._best, self._waited = math.inf, 0
 
@@ -63,10 +64,11 @@ class Schedule:
             self._best, self._waited = valid_loss, 0
         else:
             self._waited += 1
-        if self._waited > PLATEAU_PATIENCE:
+        if self._waited > self.patience:
             self._waited = 0
-            if self.peak * (1 - PLATEAU_FACTOR) > PLATEAU_EPS:
-                self.peak *= PLATEAU_FACTOR
+            lower = self.peak * self.factor
+            if self.peak - lower > PLATEAU_EPS:
+                self.peak = lower
 
     def state(self) -> dict[str, Any]:
         """State of the schedule, for JSON."""

@@ -41,6 +41,8 @@ BOTH: dict[str, Any] = {"targets": ["classes", "attributes"]}
         ({"targets": ["classes", "votes"], "mixup": 0.2}, "mixup: .*share their outputs"),
         (BOTH | {"task_weights": {"votes": 1}}, "task_weights: given 'votes'; expected some of"),
         (BOTH | {"task_weights": {"classes": -1}}, "train.task_weights: given"),
+        ({"plateau_factor": 1.0}, "train.plateau_factor: given 1.0"),
+        ({"plateau_patience": -1}, "train.plateau_patience: given -1"),
         ({"weighting": "uncertainty"}, "weighting: .*two targets or more"),
         (
             BOTH | {"weighting": "uncertainty", "task_weights": {"classes": 2}},
@@ -91,3 +93,10 @@ def test_what_is_said_of_classes_alone_is_what_was_said_before() -> None:
 def test_metrics_are_in_the_order_of_history() -> None:
     assert monitors_of(["votes"], [])[-3:] == ["jsd", "kld", "multilabel_f1"]
     assert monitors_of(["attributes", "classes"], ["a"])[-3:] == ["ccc", "ccc_a", "joint"]
+
+
+def test_settings_that_were_constants_are_recorded_where_they_differ_from_them() -> None:
+    assert not {"plateau_factor", "plateau_patience"} & TrainParams().to_dict().keys()
+    changed = TrainParams(plateau_factor=0.1, plateau_patience=5).to_dict()
+    assert (changed["plateau_factor"], changed["plateau_patience"]) == (0.1, 5)
+    assert TrainParams(**changed).to_dict() == changed

@@ -281,6 +281,20 @@ def test_history_has_the_rate_of_each_epochs_first_step(
     assert rates == pytest.approx([1e-4, *cosine])
 
 
+def test_history_shows_the_plateau_that_was_set(slots: dict[str, Path], tmp_path: Path) -> None:
+    """Each epoch without a lower validation loss is followed by a tenth of its rate."""
+    settings: dict[str, Any] = {"plateau_factor": 0.1, "plateau_patience": 0, "lr": 0.3}
+    run_job(job_of(slots, tmp_path / "run", epochs=6, patience=6, **settings))
+    with (tmp_path / "run" / "history.csv").open() as file:
+        rows = [(float(row["lr"]), float(row["valid_loss"])) for row in csv.DictReader(file)]
+    expected, best = [0.3], np.inf
+    for _, loss in rows[:-1]:
+        expected.append(expected[-1] * (1.0 if loss < best * (1 - 1e-4) else 0.1))
+        best = min(best, loss)
+    assert [rate for rate, _ in rows] == pytest.approx(expected)
+    assert len(set(expected)) > 1
+
+
 def test_samplers_get_how_many_epochs_are_done(
     slots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

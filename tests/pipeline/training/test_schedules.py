@@ -59,10 +59,14 @@ LOSSES = {
 
 @pytest.mark.parametrize("losses", LOSSES.values(), ids=LOSSES.keys())
 @pytest.mark.parametrize("rate", [1e-2, 3e-8])
-def test_plateau_is_torchs(losses: Sequence[float], rate: float) -> None:
-    schedule = Schedule("plateau", rate, steps=100)
+@pytest.mark.parametrize("plateau", [(0.5, 2), (0.1, 0), (0.9, 4)])
+def test_plateau_is_torchs(
+    losses: Sequence[float], rate: float, plateau: tuple[float, int]
+) -> None:
+    schedule = Schedule("plateau", rate, steps=100, plateau=plateau)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
-    oracle = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=2)
+    factor, patience = plateau
+    oracle = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
     for loss in losses:
         schedule.epoch_ended(loss)
         oracle.step(loss)
