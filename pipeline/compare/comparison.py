@@ -2,8 +2,8 @@
 
 A score is the mean over seeds, all folds pooled, on the rows that all runs predicted
 (`pipeline.compare.rows`), as in the report. A difference is the second run's score minus the
-first's, so that one above 0 favours the second. Intervals are 95 % percentile bootstraps over
-clusters (`pipeline.evaluation.statistics`), with the same draws for all runs. p values are those of
+first's, so that one above 0 favours the second. Intervals are those of the report, over clusters
+(`pipeline.evaluation.statistics`), with the same draws for all runs. p values are those of
 `pipeline.compare.significance`, adjusted by Holm's method over the pairs that are compared, each
 metric by itself.
 
@@ -33,7 +33,7 @@ from pipeline.compare.significance import (
     mcnemar,
     permutation_test,
 )
-from pipeline.evaluation.statistics import ConfidenceInterval, percentile_interval, resample
+from pipeline.evaluation.statistics import ConfidenceInterval, Draws, cluster_draws
 from pipeline.metrics.classes import (
     MONITORS,
     Floats,
@@ -66,7 +66,7 @@ class RunScores:
 
 @dataclass(frozen=True)
 class Change:
-    """A difference of scores, second minus first run; no interval for fewer than two clusters."""
+    """A difference of scores, second minus first run; no interval for too few clusters."""
 
     first: float
     second: float
@@ -169,7 +169,7 @@ def compare_rows(rows: CommonRows, settings: Settings, labels: Mapping[str, Labe
         settings: Settings.
         labels: Labels by id, for the transcripts; may be empty.
     """
-    draws = [_draws(run) for run in rows.runs]
+    draws = [cluster_draws(run.matrices, _statistic) for run in rows.runs]
     order = range(len(rows.runs))
     chosen = list(combinations(order, 2)) if settings.all_pairs else [(0, k) for k in order[1:]]
     pairs = [
@@ -203,25 +203,19 @@ def _headline(matrices: Matrices) -> dict[str, Floats]:
     return {name: found[name] for name in MONITORS}
 
 
-def _draws(run: Compared) -> dict[str, Floats]:
-    """Seed-mean `[D]` of all metrics; empty for one cluster, which has no variance to estimate."""
-    return resample(run.matrices, _statistic) if run.matrices.shape[1] > 1 else {}
-
-
-def _scores(run: Compared, draws: Mapping[str, Floats]) -> RunScores:
+def _scores(run: Compared, draws: Draws) -> RunScores:
     found = {}
     # [S, C, K, K] summed over clusters: one confusion matrix for each seed.
     for name, of_seeds in _headline(run.matrices.sum(1)).items():
         sd = float(of_seeds.std(ddof=1)) if run.seeds > 1 else None
-        interval = percentile_interval(draws[name]) if draws else None
-        found[name] = RunScore(float(of_seeds.mean()), interval, sd)
+        found[name] = RunScore(float(of_seeds.mean()), draws.interval(name), sd)
     return RunScores(run.tag, run.name, run.whose, run.seeds, found)
 
 
 def _pair(
     rows: CommonRows,
     runs: tuple[Compared, Compared],
-    draws: tuple[Mapping[str, Floats], Mapping[str, Floats]],
+    draws: tuple[Draws, Draws],
     settings: Settings,
     labels: Mapping[str, Label],
 ) -> Pair:
@@ -229,9 +223,7 @@ def _pair(
 
     def change(name: str) -> Change:
         first, second = (float(of[name]) for of in totals)
-        # Draw k takes the same clusters in both runs, so that the difference is paired.
-        interval = percentile_interval(draws[1][name] - draws[0][name]) if draws[0] else None
-        return Change(first, second, second - first, interval)
+        return Change(first, second, second - first, draws[1].change(name, draws[0]))
 
     support = np.bincount(rows.labels, minlength=len(rows.classes))
     classes = (

@@ -11,8 +11,8 @@ from features.process.terminal import aligned
 from pipeline.compare.comparison import Change, Comparison, Pair
 from pipeline.compare.flips import Flip
 from pipeline.compare.significance import FEWEST
-from pipeline.evaluation.statistics import DRAWS, FEW_CLUSTERS, ConfidenceInterval
-from pipeline.html.format import quantity, shared_speakers_note
+from pipeline.evaluation.statistics import DRAWS, ConfidenceInterval
+from pipeline.html.format import few_clusters_note, quantity, shared_speakers_note
 from pipeline.html.pages import page_environment
 from pipeline.metrics.classes import MONITORS
 
@@ -85,14 +85,11 @@ def _runs(found: Comparison) -> Section:
 
 def _scores(found: Comparison) -> Section:
     notes = [
-        "Mean over seeds and its 95 % interval: percentile bootstrap over "
-        f"{found.clusters} {found.unit}s, {DRAWS} draws, the same for all runs. sd: standard "
-        "deviation over seeds.",
+        f"Mean over seeds and its 95 % interval: bootstrap over "
+        f"{quantity(found.clusters, found.unit)}, {DRAWS} draws, the same for all runs, widened "
+        "for that number. sd: standard deviation over seeds.",
     ]
-    if found.clusters < 2:
-        notes.append(f"One {found.unit} has no variance to estimate, so there are no intervals.")
-    elif found.clusters < FEW_CLUSTERS:
-        notes.append(f"Intervals over fewer than {FEW_CLUSTERS} {found.unit}s are too narrow.")
+    notes += filter(None, [few_clusters_note(found.clusters, found.unit)])
     notes += _shared(found)
     rows = tuple(
         (

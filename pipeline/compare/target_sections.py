@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pipeline.compare.page import Section, change_cells, interval_cell, p_cell, sd_cell
 from pipeline.compare.targets import TargetComparison, TargetPair, lower_is_better
 from pipeline.evaluation.statistics import DRAWS
-from pipeline.html.format import quantity, shared_speakers_note
+from pipeline.html.format import few_clusters_note, quantity, shared_speakers_note
 
 
 def target_sections(found: TargetComparison) -> list[Section]:
@@ -19,8 +19,10 @@ def _runs(found: TargetComparison) -> Section:
     kinds = [*found.attributes, *(["votes"] if found.votes else [])]
     notes = [
         f"{found.utterances} test utterances that every run predicted, with the same truth of "
-        f"{', '.join(kinds)}. Mean over seeds and its 95 % interval: percentile bootstrap over "
-        f"{quantity(found.clusters, found.unit)}, {DRAWS} draws, the same for all runs.",
+        f"{', '.join(kinds)}. Mean over seeds and its 95 % interval: bootstrap over "
+        f"{quantity(found.clusters, found.unit)}, {DRAWS} draws, the same for all runs, widened "
+        "for that number.",
+        *filter(None, [few_clusters_note(found.clusters, found.unit)]),
         *_shared(found),
     ]
     names = [name for name in found.runs[0].scores if all(name in r.scores for r in found.runs)]

@@ -27,7 +27,7 @@ from pipeline.compare.significance import FEWEST, PermutationTest, holm, permuta
 from pipeline.compare.sources import Item, Key, PredictedRun
 from pipeline.evaluation.groups import MINIMUM_UTTERANCES
 from pipeline.evaluation.rows import Ints, shared_speakers
-from pipeline.evaluation.statistics import percentile_interval, resample
+from pipeline.evaluation.statistics import Draws, cluster_draws
 from pipeline.evaluation.votes.rows import OF_VOTES, normalised, vote_statistic, vote_sums
 from pipeline.metrics.attributes import attribute_scores, attribute_sums
 from pipeline.metrics.classes import Floats
@@ -155,7 +155,7 @@ def compare_targets(
     if votes:
         families["votes"] = _of_votes(tagged, keys)
     clusters = len(distinct)
-    draws = [_draws(families, k, cluster, clusters) for k in range(len(runs))]
+    draws = [_draws(families, k, cluster) for k in range(len(runs))]
     order = range(len(runs))
     chosen = list(combinations(order, 2)) if settings.all_pairs else [(0, k) for k in order[1:]]
     swapped = unit if settings.unit or clusters >= FEWEST else "utterance"
@@ -267,14 +267,14 @@ def _utterances(items: Sequence[Item]) -> Ints:
     return group.astype(np.int64)
 
 
-def _draws(
-    families: Mapping[str, _Family], run: int, cluster: Ints, clusters: int
-) -> dict[str, Floats]:
-    """Seed-mean `[D]` of all scores; empty for one cluster, which has no variance to estimate."""
-    found: dict[str, Floats] = {}
-    for family in families.values() if clusters > 1 else ():
-        found |= resample(_grouped(family.sums[run], cluster), family.statistic)
-    return found
+def _draws(families: Mapping[str, _Family], run: int, cluster: Ints) -> Draws:
+    """All scores in each draw, of the kind of target that the fewest clusters hold."""
+    found = [
+        cluster_draws(_grouped(family.sums[run], cluster), family.statistic)
+        for family in families.values()
+    ]
+    values = {name: of for each in found for name, of in each.values.items()}
+    return Draws(values, min((each.clusters for each in found if each.values), default=0))
 
 
 def _totals(families: Mapping[str, _Family], run: int) -> dict[str, Floats]:
@@ -290,20 +290,19 @@ def _scores(
     run: PredictedRun,
     families: Mapping[str, _Family],
     place: int,
-    draws: Mapping[str, Floats],
+    draws: Draws,
 ) -> RunScores:
     found = {}
     for name, of_seeds in _totals(families, place).items():
         sd = float(of_seeds.std(ddof=1)) if len(of_seeds) > 1 else None
-        interval = percentile_interval(draws[name]) if draws else None
-        found[name] = RunScore(float(of_seeds.mean()), interval, sd)
+        found[name] = RunScore(float(of_seeds.mean()), draws.interval(name), sd)
     return RunScores(tag, run.name, run.whose, len(run.seeds), found)
 
 
 def _pair(
     families: Mapping[str, _Family],
     runs: tuple[int, int],
-    draws: tuple[Mapping[str, Floats], Mapping[str, Floats]],
+    draws: tuple[Draws, Draws],
     units: Ints,
     unit: str,
     settings: Settings,
@@ -312,8 +311,7 @@ def _pair(
     changes, tests = {}, {}
     for name in totals[0].keys() & totals[1].keys():
         first, second = totals[0][name], totals[1][name]
-        interval = percentile_interval(draws[1][name] - draws[0][name]) if draws[0] else None
-        changes[name] = Change(first, second, second - first, interval)
+        changes[name] = Change(first, second, second - first, draws[1].change(name, draws[0]))
     for kind, family in families.items():
         pair = _alike(*(np.swapaxes(_grouped(family.sums[run], units), 0, 1) for run in runs))
         tests[kind] = permutation_test(

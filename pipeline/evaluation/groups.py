@@ -20,14 +20,14 @@ import numpy as np
 
 from pipeline.evaluation.rows import Flags, Ints, RunRows
 from pipeline.evaluation.statistics import (
-    LEAST_CLUSTERS,
     ConfidenceInterval,
+    Draws,
     Intervals,
     Scores,
-    percentile_interval,
-    resample,
+    cluster_draws,
+    expanded_interval,
 )
-from pipeline.metrics.classes import MONITORS, Floats, scores
+from pipeline.metrics.classes import MONITORS, scores
 
 MINIMUM_UTTERANCES = 10  # the score on fewer is mostly luck
 MINIMUM_SPEAKERS = 2
@@ -153,10 +153,10 @@ class Grouping:
 
 @dataclass(frozen=True)
 class Measured:
-    """A group and its scores `[D]` in each draw by metric; no draws without intervals."""
+    """A group and its scores in each draw; no draws without intervals."""
 
     group: UtteranceGroup
-    draws: Mapping[str, Floats]
+    draws: Draws
 
 
 def measure(
@@ -178,17 +178,17 @@ def measure(
     """
     keep = np.ones(len(rows.utterances), bool) if keep is None else keep
     matrices = rows.matrices(keep, predictions)
-    clusters = int((matrices.sum((0, 2, 3)) > 0).sum())
     speakers = len({rows.utterances[u].speaker for u in np.flatnonzero(keep)})
     group = UtteranceGroup(name, int(keep.sum()), speakers, {}, {})
+    none = Draws({}, 0)
     if group.utterances < least:
-        return Measured(group, {})
+        return Measured(group, none)
     found = {key: float(value.mean()) for key, value in scores(matrices.sum(1)).items()}
     group = replace(group, scores=found)
-    if speakers < MINIMUM_SPEAKERS or clusters < LEAST_CLUSTERS:
-        return Measured(group, {})
-    draws = resample(matrices, scores)
-    intervals = {key: percentile_interval(of) for key, of in draws.items()}
+    if speakers < MINIMUM_SPEAKERS:
+        return Measured(group, none)
+    draws = cluster_draws(matrices, scores)
+    intervals = {key: each for key in draws.values if (each := draws.interval(key))}
     return Measured(replace(group, intervals=intervals), draws)
 
 
@@ -212,12 +212,12 @@ def grouping(
     ordered = sorted(found) if order is None else [name for name in order if name in found]
     flags = {name: np.array([each == name for each in names], bool) for name in ordered}
     measured = [measure(rows, name, keep) for name, keep in flags.items()]
-    compared = [each for each in measured if each.draws]
+    compared = [each for each in measured if each.draws.values]
     common = _common_classes(rows, [flags[each.group.name] for each in compared])
     if common:  # or a group would look worse for holding a class that is hard to predict
         held = np.array([label.class_name in common for label in rows.utterances], bool)
         again = [measure(rows, each.group.name, flags[each.group.name] & held) for each in compared]
-        compared = [each for each in again if each.draws]
+        compared = [each for each in again if each.draws.values]
     return Grouping(
         field=field,
         groups=tuple(each.group for each in measured),
@@ -260,17 +260,19 @@ def _common_classes(rows: RunRows, groups: Sequence[Flags]) -> tuple[str, ...]:
 def _gaps(measured: Sequence[Measured]) -> dict[str, Gap]:
     if len(measured) < 2:
         return {}
-    gaps = {}
+    gaps, clusters = {}, min(each.draws.clusters for each in measured)
     for metric in MONITORS:
         ranked = sorted(measured, key=lambda each: each.group.scores[metric])
         worst, best = ranked[0], ranked[-1]
-        draws = np.stack([each.draws[metric] for each in measured])
+        draws = np.stack([each.draws.values[metric] for each in measured])
         gaps[metric] = Gap(
             best=best.group.name,
             worst=worst.group.name,
             value=best.group.scores[metric] - worst.group.scores[metric],
             # the groups that are highest and lowest may change from draw to draw
-            interval=percentile_interval(draws.max(0) - draws.min(0)),
-            difference=percentile_interval(best.draws[metric] - worst.draws[metric]),
+            interval=expanded_interval(draws.max(0) - draws.min(0), clusters, (0, 1)),
+            difference=expanded_interval(
+                best.draws.values[metric] - worst.draws.values[metric], clusters, (-1, 1)
+            ),
         )
     return gaps

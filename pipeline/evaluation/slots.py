@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.evaluation.groups import Measured, UtteranceGroup, measure
 from pipeline.evaluation.rows import Flags, RunRows
-from pipeline.evaluation.statistics import ConfidenceInterval, percentile_interval
+from pipeline.evaluation.statistics import ConfidenceInterval
 from pipeline.metrics.classes import MONITORS
 
 
@@ -129,8 +129,5 @@ def _differences(one: Measured, other: Measured) -> dict[str, Difference]:
     found = {}
     for metric in MONITORS if one.group.scores else ():
         value = one.group.scores[metric] - other.group.scores[metric]
-        interval = None
-        if one.draws:
-            interval = percentile_interval(one.draws[metric] - other.draws[metric])
-        found[metric] = Difference(value, interval)
+        found[metric] = Difference(value, one.draws.change(metric, other.draws))
     return found

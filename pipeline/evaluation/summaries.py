@@ -19,7 +19,6 @@ from pipeline.evaluation.statistics import (
     Intervals,
     Scores,
     bootstrap,
-    percentile_interval,
 )
 from pipeline.metrics.classes import (
     MONITORS,
@@ -103,8 +102,6 @@ class ClusterScores:
 
 def intervals_of(rows: RunRows) -> Intervals:
     """Intervals by metric and by key of a class's F1; empty below `LEAST_CLUSTERS` clusters."""
-    if rows.clusters.number < LEAST_CLUSTERS:
-        return {}
     names = f1_names(rows.classes)
 
     def statistic(of: Matrices) -> dict[str, Floats]:
@@ -148,19 +145,18 @@ def summaries(confusions: Counts, by_job: Counts, intervals: Intervals) -> dict[
     return {name: _summary(of, folds[name], intervals.get(name)) for name, of in each.items()}
 
 
-def summary_of(of_seeds: Floats, of_jobs: Floats, draws: Floats | None) -> Summary | None:
+def summary_of(
+    of_seeds: Floats, of_jobs: Floats, interval: ConfidenceInterval | None
+) -> Summary | None:
     """Summary of a metric that may be undefined, which is NaN; None if it is so for some seed.
 
     Args:
         of_seeds: `[S]`, folds pooled.
         of_jobs: `[S * F]`, in order of seed, then fold.
-        draws: `[D]` seed-means; None without intervals.
+        interval: Interval of the mean over seeds, if there is one.
     """
     if np.isnan(of_seeds).any():
         return None
-    interval = None
-    if draws is not None and not np.isnan(draws).all():
-        interval = percentile_interval(draws)
     found = _summary(of_seeds, of_jobs, interval)
     if found.fold_mean is not None and np.isnan(found.fold_mean):
         return replace(found, fold_mean=None, fold_sd=None)

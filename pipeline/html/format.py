@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.evaluation.statistics import ConfidenceInterval
+from pipeline.evaluation.statistics import FEW_CLUSTERS, LEAST_CLUSTERS, ConfidenceInterval
 
 NAMES = {
     "accuracy": "Accuracy (WA)",
@@ -66,6 +66,23 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:g} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def few_clusters_note(clusters: int, unit: str) -> str:
+    """A warning where clusters are too few for intervals, or for exact ones; empty otherwise.
+
+    >>> few_clusters_note(4, "speaker"), few_clusters_note(10, "speaker")  # doctest: +ELLIPSIS
+    ('Only 4 speakers in the test split: too few for ... new speakers.', '')
+    """
+    only = f"Only {quantity(clusters, unit)} in the test split:"
+    if clusters < LEAST_CLUSTERS:
+        return (
+            f"{only} too few for intervals (at least {LEAST_CLUSTERS}) and for conclusions about "
+            "new speakers."
+        )
+    if clusters < FEW_CLUSTERS:
+        return f"{only} intervals, though widened for that, hold the truth in 90 to 95 % of cases."
+    return ""
 
 
 def shared_speakers_note(shared: int, unit: str, *, p: bool = False) -> str:

@@ -11,8 +11,8 @@ from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.rows import Clusters
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.evaluation.slots import Condition, Difference, Probe
-from pipeline.evaluation.statistics import FEW_CLUSTERS, LEAST_CLUSTERS
-from pipeline.html.format import number, quantity, shared_speakers_note
+from pipeline.evaluation.statistics import LEAST_CLUSTERS
+from pipeline.html.format import few_clusters_note, number, quantity, shared_speakers_note
 from pipeline.report.records import Report
 from pipeline.report.sources import noticed_by_reason, noticed_in
 
@@ -110,14 +110,9 @@ def _warnings(report: Report, head: Mapping[str, Any]) -> Iterator[str]:
 
 def few_clusters(clusters: Clusters) -> Iterator[str]:
     """Warnings on few speakers or dialogues, and on speakers that several dialogues share."""
-    count = quantity(clusters.number, clusters.unit)
-    if clusters.number < LEAST_CLUSTERS:
-        yield (
-            f"Only {count} in the test split: too few for intervals (at least {LEAST_CLUSTERS}) "
-            "and for conclusions about new speakers."
-        )
-    elif clusters.number < FEW_CLUSTERS:
-        yield f"Only {count} in the test split: the true intervals are likely wider."
+    few = few_clusters_note(clusters.number, clusters.unit)
+    if few:
+        yield few
     note = shared_speakers_note(clusters.shared_speakers, clusters.unit)
     if note and clusters.number >= LEAST_CLUSTERS:
         yield note

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.evaluation.rows import Flags, RunRows
 from pipeline.evaluation.run_folder import JobResult, RunFolder
-from pipeline.evaluation.statistics import LEAST_CLUSTERS, resample
+from pipeline.evaluation.statistics import Draws, cluster_draws
 from pipeline.metrics.attributes import SCORES, SUMS, attribute_scores, attribute_sums
 from pipeline.metrics.classes import Floats
 
@@ -86,11 +86,9 @@ class AttributeRows:
         return found
 
 
-def draws_of(data: AttributeRows, sums: Floats) -> Mapping[str, Floats]:
-    """Seed-means of all scores in each draw; empty where clusters are too few for intervals."""
-    if data.rows.clusters.number < LEAST_CLUSTERS:
-        return {}
-    return resample(sums, data.statistic)
+def draws_of(data: AttributeRows, sums: Floats) -> Draws:
+    """All scores in each draw."""
+    return cluster_draws(sums, data.statistic)
 
 
 def first_rows(rows: RunRows) -> np.ndarray:

@@ -40,7 +40,7 @@ from pipeline.evaluation.attributes.rows import (
 from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.evaluation.slots import Difference
-from pipeline.evaluation.statistics import percentile_interval
+from pipeline.evaluation.statistics import Draws
 from pipeline.evaluation.summaries import JobScores, Summary, summary_of
 from pipeline.metrics.attributes import SCORES
 from pipeline.metrics.classes import Floats
@@ -148,7 +148,9 @@ def attribute_results(run: RunFolder, rows: RunRows, labels: Iterable[Label]) ->
             )
     draws = draws_of(data, sums)
     values, folds = data.statistic(sums.sum(1)), data.statistic(data.job_sums(run.jobs))
-    summaries = {name: summary_of(of, folds[name], draws.get(name)) for name, of in values.items()}
+    summaries = {
+        name: summary_of(of, folds[name], draws.interval(name)) for name, of in values.items()
+    }
     constant = _train_means(run, labels, data)
     of_constant = data.sums(prediction=constant)
     base = {name: seed_mean(of) for name, of in data.statistic(of_constant.sum(1)).items()}
@@ -158,7 +160,7 @@ def attribute_results(run: RunFolder, rows: RunRows, labels: Iterable[Label]) ->
     for k, name in enumerate(data.names):
         truth = data.truth[first][known[first, k], k]
         own = {metric: summaries[f"{metric}_{name}"] for metric in SCORES}
-        missing = draws.get(f"ccc_{name}")
+        missing = draws.values.get(f"ccc_{name}")
         attributes.append(
             Attribute(
                 name=name,
@@ -204,17 +206,14 @@ def _gain(
     name: str,
     base: Mapping[str, float],
     own: Mapping[str, Floats],
-    base_draws: Mapping[str, Floats],
-    draws: Mapping[str, Floats],
+    base_draws: Draws,
+    draws: Draws,
 ) -> Difference | None:
     """How much lower the model's error is, paired; None where it is undefined."""
     value = base[name] - seed_mean(own[name])
     if np.isnan(value):
         return None
-    interval = None
-    if draws:
-        interval = percentile_interval(base_draws[name] - draws[name])
-    return Difference(value, interval)
+    return Difference(value, base_draws.change(name, draws))
 
 
 def _train_means(run: RunFolder, labels: Iterable[Label], data: AttributeRows) -> Floats:
@@ -243,7 +242,7 @@ def _concordances(data: AttributeRows) -> tuple[str, ...]:
 def _guesses(
     data: AttributeRows,
     own: Mapping[str, Floats],
-    draws: Mapping[str, Floats],
+    draws: Draws,
     kind: str,
 ) -> tuple[AttributeGuess, ...]:
     """Scores of probes (the model minus them) or conditions (them minus the model)."""
@@ -255,10 +254,7 @@ def _guesses(
         scores = {key: seed_mean(of) for key, of in data.statistic(sums.sum(1)).items()}
         change, value = None, scores["ccc"] - seed_mean(own["ccc"])
         if not np.isnan(value):
-            interval = None
-            if draws:
-                interval = percentile_interval(draws_of(data, sums)["ccc"] - draws["ccc"])
-            change = Difference(value, interval)
+            change = Difference(value, draws_of(data, sums).change("ccc", draws))
         ccc, pearson = (
             defined({a: scores[f"{metric}_{a}"] for a in data.names})
             for metric in ("ccc", "pearson")

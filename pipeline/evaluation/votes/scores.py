@@ -21,7 +21,7 @@ from pipeline.evaluation.labels import vote_shares
 from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.run_folder import JobResult, RunFolder
 from pipeline.evaluation.slots import Difference
-from pipeline.evaluation.statistics import LEAST_CLUSTERS, percentile_interval, resample
+from pipeline.evaluation.statistics import Draws, cluster_draws
 from pipeline.evaluation.summaries import JobScores, Summary, summary_of
 from pipeline.evaluation.votes.rows import (
     OF_VOTES,
@@ -162,9 +162,9 @@ def vote_results(run: RunFolder, rows: RunRows, labels: Iterable[Label]) -> Vote
             "`train.targets`, or another protocol"
         )
     sums = data.sums()
-    draws = _draws(data, sums)
+    draws = cluster_draws(sums, vote_statistic)
     values, folds = vote_statistic(sums.sum(1)), vote_statistic(job_sums(run.jobs))
-    found = {name: summary_of(values[name], folds[name], draws.get(name)) for name in OF_VOTES}
+    found = {name: summary_of(values[name], folds[name], draws.interval(name)) for name in OF_VOTES}
     prior = data.sums(predicted=_priors(run, labels))
     even = np.full(data.predicted.shape, 1 / len(run.classes))
     temperature = _temperature(run.jobs, _means(sums.sum(1))["soft_nll"])
@@ -173,7 +173,7 @@ def vote_results(run: RunFolder, rows: RunRows, labels: Iterable[Label]) -> Vote
         scores={name: each for name, each in found.items() if each is not None},
         prior=_means(prior.sum(1)),
         uniform=_means(data.sums(predicted=even).sum(1)),
-        gain=_change(data, prior, sums, draws),
+        gain=_change(prior, sums, draws),
         jobs=tuple(
             JobScores(
                 job.seed,
@@ -196,24 +196,16 @@ def vote_results(run: RunFolder, rows: RunRows, labels: Iterable[Label]) -> Vote
     )
 
 
-def _draws(data: VoteRows, sums: Floats) -> Mapping[str, Floats]:
-    """Seed-means of all scores in each draw; empty where clusters are too few for intervals."""
-    if data.rows.clusters.number < LEAST_CLUSTERS:
-        return {}
-    return resample(sums, vote_statistic)
-
-
 def _means(of_seeds: Floats) -> dict[str, float]:
     """Scores of sums `[S, M]`, means over seeds; those that are defined."""
     found = {name: float(values.mean()) for name, values in vote_statistic(of_seeds).items()}
     return {name: value for name, value in found.items() if not np.isnan(value)}
 
 
-def _change(data: VoteRows, one: Floats, other: Floats, draws: Mapping[str, Floats]) -> Difference:
+def _change(one: Floats, other: Floats, draws: Draws) -> Difference:
     """`MAIN` of the sums of one minus that of the other, which `draws` belong to."""
     value = _means(one.sum(1))[MAIN] - _means(other.sum(1))[MAIN]
-    interval = percentile_interval(_draws(data, one)[MAIN] - draws[MAIN]) if draws else None
-    return Difference(value, interval)
+    return Difference(value, cluster_draws(one, vote_statistic).change(MAIN, draws))
 
 
 def _priors(run: RunFolder, labels: Iterable[Label]) -> Floats:
@@ -335,14 +327,12 @@ def _ranked(classes: Sequence[str], shares: Floats) -> dict[str, float]:
     return {classes[k]: float(shares[k]) for k in order if shares[k] > 0}
 
 
-def _guesses(
-    data: VoteRows, own: Floats, draws: Mapping[str, Floats], kind: str
-) -> tuple[VoteGuess, ...]:
+def _guesses(data: VoteRows, own: Floats, draws: Draws, kind: str) -> tuple[VoteGuess, ...]:
     jobs, found = data.rows.jobs, []
     for name in getattr(jobs[0], kind):
         parts = [getattr(job, kind)[name].probabilities for job in jobs]
         if all(part is not None for part in parts):
             sums = data.sums(predicted=normalised(np.concatenate(parts)))
-            change = _change(data, sums, own, draws)
+            change = _change(sums, own, draws)
             found.append(VoteGuess(name, _means(sums.sum(1)), change))
     return tuple(found)

@@ -141,8 +141,7 @@ def test_text_explains_each_number(tmp_path: Path) -> None:
     text = said(*names, "--flips", "2", "--permutations", "2500")
     for line in (
         "60 test utterances, by 12 speakers, that every run predicted; 3 classes.",
-        "percentile bootstrap over 12 speakers, 2000 draws",
-        "Intervals over fewer than 20 speakers are too narrow.",
+        "bootstrap over 12 speakers, 2000 draws, the same for all runs, widened for that number",
         f"B minus A: {names[1]} against {names[0]}",
         "two-sided permutation test that swaps the two runs' predictions, speaker by speaker (12,",
         "Exact McNemar test of these: p ",

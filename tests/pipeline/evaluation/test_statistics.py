@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import stats
 
 from pipeline.evaluation.statistics import (
     ConfidenceInterval,
     bootstrap,
     cluster_confusions,
     cluster_counts,
-    percentile_interval,
+    cluster_draws,
+    expanded_interval,
+    limits,
     resample,
     seed_means,
 )
@@ -99,10 +104,11 @@ def test_interval_surrounds_the_score() -> None:
         assert 0 <= interval.low < whole[name] < interval.high <= 1
 
 
-def test_one_cluster_gives_no_interval() -> None:
-    problem = Problem()
-    problem.clusters[:] = "alone"
-    assert bootstrap(problem.matrices(), scores) == {}
+def test_too_few_clusters_give_no_interval() -> None:
+    """Those without an item do not count: they say nothing of how scores vary."""
+    matrices = np.concatenate([Problem().matrices()[:, :4], np.zeros((2, 9, 4, 4), np.int64)], 1)
+    assert bootstrap(matrices, scores) == {}
+    assert cluster_draws(matrices, scores).interval("uar") is None
 
 
 def test_alike_clusters_give_no_width() -> None:
@@ -120,7 +126,42 @@ def test_draws_without_any_item_are_left_out() -> None:
     # the chance that three draws of three miss one
     assert empty.mean() == pytest.approx((2 / 3) ** 3, abs=0.04)
     assert set(found[~empty]) == {1.0}
-    assert percentile_interval(found) == ConfidenceInterval(1.0, 1.0)
+    assert expanded_interval(found, 3) == ConfidenceInterval(1.0, 1.0)
+
+
+@given(st.integers(2, 40), st.floats(0.1, 2), st.floats(-3, 3))
+def test_intervals_of_normal_draws_are_those_of_student(n: int, width: float, mean: float) -> None:
+    """Of C normal values the draws of the mean have the variance s^2 (C - 1) / C^2."""
+    spread = width * np.sqrt((n - 1) / n)
+    draws = stats.norm(mean, spread).ppf((np.arange(8000) + 0.5) / 8000)
+    found = expanded_interval(draws, n)
+    expected = stats.t(n - 1, loc=mean, scale=width).interval(0.95)
+    assert (found.low, found.high) == pytest.approx(expected, rel=2e-3, abs=2e-3)
+
+
+@given(st.integers(2, 60), st.integers(0, 2**32))
+def test_intervals_hold_the_percentiles_within_the_limits(n: int, seed: int) -> None:
+    draws = np.random.default_rng(seed).beta(2, 0.5, 200)
+    found = expanded_interval(draws, n, (0, 1))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    assert 0 <= found.low <= low < high <= found.high <= 1
+    wider = expanded_interval(draws, n)
+    assert (found.low, found.high) == (max(wider.low, 0), min(wider.high, 1))
+
+
+def test_differences_are_cut_at_what_they_can_be() -> None:
+    """One model is right about four of five speakers, the other one about the fifth."""
+    right, wrong = [[5, 0], [0, 5]], [[0, 5], [5, 0]]
+    one, other = (
+        cluster_draws(np.array([[first] * 4 + [last]]), scores)
+        for first, last in ((right, wrong), (wrong, right))
+    )
+    found, change = one.interval("uar"), one.change("uar", other)
+    assert found is not None
+    assert change is not None
+    assert (found.high, change.high) == (1, 1)
+    assert change.low == pytest.approx(2 * found.low - 1)
+    assert limits("bias_arousal") == (-np.inf, np.inf)
 
 
 def test_results_on_the_same_clusters_are_paired() -> None:

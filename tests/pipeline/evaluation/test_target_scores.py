@@ -20,7 +20,7 @@ from pipeline.evaluation.hard_labels import labelled_rows
 from pipeline.evaluation.labels import check_labels
 from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.evaluation.statistics import cluster_counts
+from pipeline.evaluation.statistics import cluster_counts, resample
 from pipeline.evaluation.votes.scores import VoteResults, vote_results
 from pipeline.metrics.votes import vote_scores
 from tests.support.runs.fake_run import edit_json, edit_lines
@@ -98,7 +98,7 @@ def test_attributes_are_means_over_seeds_with_folds_pooled_and_by_fold(scored: S
 def test_draws_are_those_of_classes_and_undefined_ones_are_left_out(scored: Scored) -> None:
     """The same clusters are drawn, so that differences between kinds of targets are paired."""
     data = AttributeRows.of(scored.run, scored.rows)
-    draws = draws_of(data, data.sums())
+    draws = draws_of(data, data.sums()).values
     matrices = np.zeros((scored.rows.seeds, scored.rows.clusters.number, 4, 4), np.int64)
     counts = np.concatenate(list(cluster_counts(matrices, 2000, 0)))
     first = np.repeat(np.arange(len(scored.rows.utterance)), counts[0][scored.rows.cluster])
@@ -109,7 +109,7 @@ def test_draws_are_those_of_classes_and_undefined_ones_are_left_out(scored: Scor
         values.append(ccc(data.prediction[known, 0], data.truth[known, 0]))
     assert draws["ccc_arousal"][0] == pytest.approx(np.mean(values))
     lonely = replace(data, truth=np.where(scored.rows.cluster[:, None] == 0, data.truth, np.nan))
-    partly = draws_of(lonely, lonely.sums())["ccc_arousal"]
+    partly = resample(lonely.sums(), lonely.statistic)["ccc_arousal"]
     assert np.isnan(partly).sum() == (counts[:, 0] == 0).sum()
 
 
