@@ -14,6 +14,9 @@ expectation, taking one item of class k after the other,
 where g without item i is a sum of independent binomials, one per fold, since q is constant within
 a fold.
 
+In the same way for "any other class than k", which is guessed with probability 1 - q_i: its F1 and
+that of k, weighted by their items, are the F1 of one one-vs-rest decision.
+
 Macro F1 is the mean over the classes that the labels or the guesses hold. A class that the labels
 lack counts where some item guesses it, with probability 1 - prod_i (1 - q_i); the sum of the F1 is
 divided by the expected number of classes. That is the expectation where every class is in the
@@ -85,13 +88,16 @@ def expected_scores(guess: Floats, test: Floats) -> dict[str, float]:
     present = support > 0
     guessed = 1 - ((1 - guess) ** test.sum(1, keepdims=True)).prod(0)
     accuracy = hits.sum() / total
-    f1 = np.array([_expected_f1(guess[:, k], test[:, k], test.sum(1)) for k in range(size)])
+    items = test.sum(1)
+    f1 = np.array([_expected_f1(guess[:, k], test[:, k], items) for k in range(size)])
+    rest = np.array([_expected_f1(1 - guess[:, k], items - test[:, k], items) for k in range(size)])
     return {
         "accuracy": float(accuracy),
         "uar": float((hits[present] / support[present]).mean()),
         "macro_f1": float(f1.sum() / np.where(present, 1, guessed).sum()),
         "weighted_f1": float((f1 * support).sum() / total),
         "ovr_accuracy": float(1 - 2 * (1 - accuracy) / size),
+        "ovr_weighted_f1": float(((f1 * support + rest * (total - support)) / total).mean()),
     }
 
 

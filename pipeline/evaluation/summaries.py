@@ -29,6 +29,7 @@ from pipeline.metrics.classes import (
     confusion,
     f1_names,
     ovr_accuracies,
+    ovr_weighted_f1s,
     per_class,
     scores,
 )
@@ -67,6 +68,7 @@ class ClassScores:
     f1: float | None
     f1_interval: ConfidenceInterval | None
     ovr_accuracy: float
+    ovr_weighted_f1: float
     support: int
 
 
@@ -181,6 +183,7 @@ def class_scores(
 ) -> tuple[ClassScores, ...]:
     """Scores of each class; arguments as for `summaries`."""
     found, decisions = per_class(confusions), ovr_accuracies(confusions)
+    decided_f1 = ovr_weighted_f1s(confusions)
     recall, f1 = class_values(confusions)
     return tuple(
         ClassScores(
@@ -190,6 +193,7 @@ def class_scores(
             f1=_known(f1[:, k]),
             f1_interval=intervals.get(key),
             ovr_accuracy=float(decisions[:, k].mean()),
+            ovr_weighted_f1=float(decided_f1[:, k].mean()),
             support=int(found.support[0, k]),
         )
         for k, (name, key) in enumerate(zip(run.classes, f1_names(run.classes), strict=True))

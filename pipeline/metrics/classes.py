@@ -154,6 +154,33 @@ def ovr_accuracies(matrices: Matrices) -> Floats:
     return _ratio(total - wrong, np.broadcast_to(total, wrong.shape))
 
 
+def ovr_weighted_f1(matrices: Matrices) -> Floats:
+    """Mean support-weighted F1 of the K one-vs-rest decisions, `[...]`.
+
+    The "F1" of older multimodal work (MulT's evaluation of IEMOCAP), and so perhaps of LPGNet,
+    whose F1 lies as close to its accuracy. As `ovr_accuracy` it counts the rest as a class, and is
+    high for every model; it is neither `weighted_f1` nor, as the mean of the F1 of the classes
+    themselves is, `macro_f1`.
+    """
+    return np.asarray(ovr_weighted_f1s(matrices).mean(-1))
+
+
+def ovr_weighted_f1s(matrices: Matrices) -> Floats:
+    """F1 of each one-vs-rest decision, weighted by the support of the class and of the rest.
+
+    `[..., K]`; scikit-learn's `f1_score(labels == k, predictions == k, average="weighted")`.
+    """
+    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
+    true, guessed = matrices.sum(-1), matrices.sum(-2)
+    total = matrices.sum((-2, -1))[..., None]
+    # The rest is a class as well: its hits are the true negatives.
+    others, guessed_others = total - true, total - guessed
+    rejected = total - true - guessed + hits
+    own = _ratio(2 * hits, true + guessed) * true
+    rest = _ratio(2 * rejected, others + guessed_others) * others
+    return _ratio(own + rest, np.broadcast_to(total, own.shape))
+
+
 def scores(matrices: Matrices) -> dict[str, Floats]:
     """All summary metrics by their name in metrics.json, each `[...]`, from `[..., K, K]`."""
     return {
@@ -162,6 +189,7 @@ def scores(matrices: Matrices) -> dict[str, Floats]:
         "macro_f1": macro_f1(matrices),
         "weighted_f1": weighted_f1(matrices),
         "ovr_accuracy": ovr_accuracy(matrices),
+        "ovr_weighted_f1": ovr_weighted_f1(matrices),
     }
 
 

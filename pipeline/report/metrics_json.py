@@ -9,8 +9,10 @@ or weighted_f1. Scores are fractions, means over seeds with the test rows of all
 in this order, absent where they do not apply:
 
 - `<metric>`, and `ovr_accuracy`, the mean accuracy of the K one-vs-rest decisions (never the
-  accuracy: it is 1 - 2 (1 - accuracy) / K). Each with `_low` and `_high` (95 % interval), `_sd`
-  (over seeds), `_fold_mean` and `_fold_sd` (mean and standard deviation over folds, for several).
+  accuracy: it is 1 - 2 (1 - accuracy) / K), and `ovr_weighted_f1`, the mean of their
+  support-weighted F1 (neither weighted_f1 nor macro_f1). Each with `_low` and `_high` (95 %
+  interval), `_sd` (over seeds), `_fold_mean` and `_fold_sd` (mean and standard deviation over
+  folds, for several).
 - `f1_<class>`.
 - `valid_<metric>`: validation split, mean over trained models. Select settings by these.
 - `majority_<metric>`, `chance_<metric>`, `prior_<metric>`: chance level (`evaluation.baselines`).

@@ -1,10 +1,10 @@
 """The report of a run as a record, from which metrics.json and the page are made.
 
-`Scores` maps a metric's name (accuracy, which is WA; uar; macro_f1; weighted_f1; ovr_accuracy) to
-a fraction in [0, 1], never rounded. Unless stated otherwise a score is the mean over seeds of the
-score on the test rows of all folds, pooled; a `ConfidenceInterval` is that mean's 95 % cluster
-bootstrap (pipeline.evaluation.statistics); and a number of utterances counts each test utterance
-once, whatever the number of seeds.
+`Scores` maps a metric's name (accuracy, which is WA; uar; macro_f1; weighted_f1; ovr_accuracy;
+ovr_weighted_f1) to a fraction in [0, 1], never rounded. Unless stated otherwise a score is the mean
+over seeds of the score on the test rows of all folds, pooled; a `ConfidenceInterval` is that mean's
+95 % cluster bootstrap (pipeline.evaluation.statistics); and a number of utterances counts each test
+utterance once, whatever the number of seeds.
 
 Shapes: S seeds, K classes.
 """

@@ -12,7 +12,7 @@ from sklearn.dummy import DummyClassifier
 
 from features.errors import RunError
 from pipeline.evaluation.baselines import baselines, expected_scores
-from pipeline.metrics.classes import MONITORS, validation_scores
+from pipeline.metrics.classes import MONITORS, confusion, scores, validation_scores
 
 Floats = NDArray[np.float64]
 
@@ -24,11 +24,11 @@ def enumerated(guess: Floats, test: Floats) -> dict[str, float]:
     for fold, row in enumerate(test.astype(int)):
         labels += [k for k in range(size) for _ in range(row[k])]
         folds += [fold] * row.sum()
-    found = dict.fromkeys(MONITORS, 0.0)
+    found: dict[str, float] = {}
     for guesses in itertools.product(range(size), repeat=len(labels)):
         chance = np.prod([guess[f, k] for f, k in zip(folds, guesses, strict=True)])
-        for name, value in validation_scores(labels, list(guesses), size).items():
-            found[name] += chance * value
+        for name, value in scores(confusion(labels, list(guesses), size)).items():
+            found[name] = found.get(name, 0.0) + float(chance * value)
     return found
 
 

@@ -22,6 +22,8 @@ SUMMARIES = {
     "weighted_f1": metrics.weighted_f1,
     "avg_binary_accuracy": metrics.ovr_accuracy,
     "binary_accuracy_per_class": metrics.ovr_accuracies,
+    "avg_binary_weighted_f1": metrics.ovr_weighted_f1,
+    "binary_weighted_f1_per_class": metrics.ovr_weighted_f1s,
 }
 
 
@@ -106,6 +108,21 @@ def test_one_vs_rest_accuracy_is_accuracy_rescaled(
     values = metrics.scores(metrics.confusion(*problem))
     rescaled = 1 - 2 * (1 - values["accuracy"]) / problem[2]
     assert values["ovr_accuracy"] == pytest.approx(rescaled, abs=1e-12)
+
+
+@given(problems())
+def test_one_vs_rest_f1_is_scikit_learns_weighted_one(
+    problem: tuple[list[int], list[int], int],
+) -> None:
+    labels, predictions, classes = problem
+    found = metrics.scores(metrics.confusion(*problem))["ovr_weighted_f1"]
+    expected = [
+        oracle.f1_score(
+            np.equal(labels, k), np.equal(predictions, k), average="weighted", zero_division=0
+        )
+        for k in range(classes)
+    ]
+    assert found == pytest.approx(np.mean(expected), abs=1e-12)
 
 
 @given(problems(), st.randoms())

@@ -22,7 +22,7 @@ from pipeline.report.metrics_json import headline
 from tests.pipeline.evaluation.test_predictions import write_predictions
 from tests.support.runs.fake_run import CLASSES, FakeRun
 
-SUMMARIES = (*MONITORS, "ovr_accuracy")
+SUMMARIES = (*MONITORS, "ovr_accuracy", "ovr_weighted_f1")
 FILES = (
     *("metrics.json", "details.json", "predictions.csv", "predictions.parquet"),
     *("history.csv", "confusion.csv", "index.html"),

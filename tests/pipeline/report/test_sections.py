@@ -58,7 +58,9 @@ def test_one_vs_rest_accuracy_is_explained_by_what_is_shown(whole: Report) -> No
     accuracy, ovr = (whole.summaries[name].value for name in ("accuracy", "ovr_accuracy"))
     assert ovr == pytest.approx(1 - 2 * (1 - accuracy) / 4, abs=1e-12)
     assert f"here 1 − 2 (1 − {accuracy:.3f}) / 4 = {ovr:.3f}" in found
-    assert f"This model {ovr:.3f} {accuracy:.3f}" in found
+    f1 = [whole.summaries[name].value for name in ("ovr_weighted_f1", "weighted_f1")]
+    shown = " ".join(f"{value:.3f}" for value in (ovr, accuracy, *f1))
+    assert f"This model {shown}" in found
 
 
 def test_intervals_say_what_they_are_over(whole: Report, bare: Report) -> None:
@@ -95,7 +97,7 @@ def test_classes(whole: Report) -> None:
         assert of.f1_interval is not None
         interval = f"{of.f1_interval.low:.3f} – {of.f1_interval.high:.3f}"
         assert f"{of.f1:.3f} {interval} {of.support}" in found
-        assert f"{of.name} {of.ovr_accuracy:.3f}" in found
+        assert f"{of.name} {of.ovr_accuracy:.3f} {of.ovr_weighted_f1:.3f}" in found
 
 
 def test_splits_that_lack_a_class_are_named_in_the_summary(bare: Report) -> None:
