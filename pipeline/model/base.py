@@ -47,6 +47,10 @@ class FusionModel(nn.Module):
         """Class scores of a batch."""
         raise NotImplementedError
 
+    def streams(self, batch: Batch) -> dict[str, Stream]:
+        """Streams of all slots; a model with live backbones computes them."""
+        return dict(batch.streams)
+
     def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
         """The criterion's mean over the batch."""
         loss: Tensor = self.criterion(*batch.scored(prediction.logits))

@@ -1,8 +1,9 @@
 """Layers before any fusion: learned mixes of hidden states, and norms (`models.<name>.inputs`).
 
 `mix_layers` turns a stack of hidden states into one by learned weights, instead of one wide vector;
-`layer_norm` normalises the frames of some slots. The fusion is then built for the streams that come
-out, so that it needs no code for either. These layers draw no random numbers: a fusion behind them
+`standardize` and then `layer_norm` normalise the frames of some slots: per dimension by the
+training frames, and each frame by itself. The fusion is then built for the streams that come out,
+so that it needs no code for any of these. These layers draw no random numbers: a fusion behind them
 begins with the weights that it would have without.
 
 Sources: ELMo (arXiv 1802.05365), equation 1, with its scale; SUPERB (arXiv 2105.01051) mixes the
@@ -26,6 +27,7 @@ from features.errors import ParamsError
 from features.stream import Stream, StreamSpec
 from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch, Prediction
+from pipeline.model.standardize import Moments, Standardize
 
 Slot = Literal["text", "speech", "nonverbal", "prosody", "spectral"]
 
@@ -37,13 +39,17 @@ class InputSettings:
     Attributes:
         mix_layers: Whether stacks of layers are mixed to the width of one; False: one wide vector.
         layer_norm: Slots whose frames are normalised, after mixing; they may be `none`.
+        standardize: Slots whose frames are standardised, after mixing (`fit_inputs` says by what)
+            and before `layer_norm`; they may be `none`.
     """
 
     mix_layers: bool = False
     layer_norm: tuple[Slot, ...] = ()
+    standardize: tuple[Slot, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layer_norm", tuple(self.layer_norm))  # a list in YAML
+        for name in ("layer_norm", "standardize"):  # lists in YAML
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None) -> Self:
@@ -57,7 +63,11 @@ class InputSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Mapping for JSON; empty if all is off, as files of older releases have it."""
-        return {} if self == type(self)() else asdict(self) | {"layer_norm": list(self.layer_norm)}
+        if self == type(self)():
+            return {}
+        given = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        # Releases that knew it not wrote the other two alone.
+        return {name: v for name, v in given.items() if v or name in ("mix_layers", "layer_norm")}
 
 
 class LayerMix(nn.Module):
@@ -102,23 +112,37 @@ class InputLayers(nn.Module):
         super().__init__()
         self.specs = dict(specs)
         self.mixes, self.norms = nn.ModuleDict(), nn.ModuleDict()
+        self.scales = nn.ModuleDict()
         for slot, spec in specs.items():
             if settings.mix_layers and spec.layers > 1:
                 self.mixes[slot] = LayerMix(spec.layers)
-                # `spec` too: the norm below has the width of the mixed stream.
+                # `spec` too: the norms below have the width of the mixed stream.
                 self.specs[slot] = spec = _one_layer(slot, spec)
+            if slot in settings.standardize:
+                self.scales[slot] = Standardize(_width("standardize", slot, spec))
             if slot in settings.layer_norm:
-                if spec.bins is not None:
-                    raise ParamsError(
-                        f"inputs.layer_norm: the {slot} slot holds {spec.bins} integer bins; "
-                        f"expected slots of real-valued frames: take {slot!r} out of the list"
-                    )
-                self.norms[slot] = nn.LayerNorm(spec.dim)
+                self.norms[slot] = nn.LayerNorm(_width("layer_norm", slot, spec))
 
     @property
     def changed(self) -> list[str]:
         """Slots that have a mix or a norm."""
-        return [slot for slot in self.specs if slot in self.mixes or slot in self.norms]
+        layers = (self.mixes, self.scales, self.norms)
+        return [slot for slot in self.specs if any(slot in each for each in layers)]
+
+    @property
+    def open(self) -> dict[str, Standardize]:
+        """Standardisations that have no statistics yet, by slot."""
+        scales = {slot: each for slot, each in self.scales.items() if isinstance(each, Standardize)}
+        return {slot: each for slot, each in scales.items() if not each.fitted}
+
+    def moments(self, streams: Mapping[str, Stream]) -> dict[str, list[Moments]]:
+        """Moments of each utterance's frames by slot of `open`, mixed if they are a stack."""
+        found = {}
+        for slot in self.open:
+            values = streams[slot].values
+            mixed = self.mixes[slot](values) if slot in self.mixes else values
+            found[slot] = [Moments.of(x) for x in Stream(mixed, streams[slot].mask).unpad()]
+        return found
 
     def forward(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
         """Streams of all slots, of which `changed` are new."""
@@ -126,7 +150,7 @@ class InputLayers(nn.Module):
 
     def _prepared(self, slot: str, stream: Stream) -> Stream:
         values = stream.values
-        for modules in (self.mixes, self.norms):
+        for modules in (self.mixes, self.scales, self.norms):
             values = modules[slot](values) if slot in modules else values
         # The bias of a norm is added to padding too.
         return Stream(values.masked_fill(~stream.mask[..., None], 0), stream.mask)
@@ -155,6 +179,16 @@ class PreparedFusion(FusionModel):
         # Training sets the criterion of the outer model alone.
         self.fusion.criterion = self.criterion
         return self.fusion.loss(prediction, batch)
+
+
+def _width(setting: str, slot: str, spec: StreamSpec) -> int:
+    """Width of a slot's frames, which must be real-valued."""
+    if spec.bins is not None:
+        raise ParamsError(
+            f"inputs.{setting}: the {slot} slot holds {spec.bins} integer bins; "
+            f"expected slots of real-valued frames: take {slot!r} out of the list"
+        )
+    return spec.dim
 
 
 def _one_layer(slot: str, spec: StreamSpec) -> StreamSpec:

@@ -44,7 +44,7 @@ from pipeline.params.training import TrainParams
 from pipeline.training.augment import mixup, seqaug
 from pipeline.training.criteria import criterion_of, few_rows, uncut_reason
 from pipeline.training.fitting import FAULTS, FillerBatch, Fitting, NotFiniteError
-from pipeline.training.predict import device_of, evaluate
+from pipeline.training.predict import device_of, evaluate, fit_inputs
 from pipeline.training.ranks import ranks_of
 from pipeline.training.sampling import class_counts, draw, sampler_weights
 from pipeline.training.schedules import Schedule
@@ -110,6 +110,7 @@ def fit(
     """
     training = begin(model, examples, train, params, seed, progress)
     progress.begin(training)
+    fit_inputs(model, examples, train, progress)
     while not training.ended(params):
         # Attached to the training while it runs, so that a checkpoint within the epoch has it.
         training.current = training.start_epoch()

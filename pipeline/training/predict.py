@@ -1,4 +1,4 @@
-"""Predictions of a model on a split, in parts that fit the device, and their loss.
+"""Passes over a split in eval mode, in parts that fit the device: predictions, loss, statistics.
 
 Shapes: N utterances or turns, K classes, O outputs.
 """
@@ -20,7 +20,9 @@ from pipeline.data.source import ExampleSource
 from pipeline.data.targets import TargetReader
 from pipeline.model.base import FusionModel, Unit
 from pipeline.model.batch import Batch
+from pipeline.model.inputs import InputLayers
 from pipeline.model.losses.tasks import TaskLosses
+from pipeline.model.standardize import Moments
 from pipeline.training.fitting import FAULTS, FillerBatch, Fitting
 from pipeline.training.ranks import ranks_of
 from pipeline.training.scores import Scored, decoded
@@ -95,6 +97,37 @@ def _scored(
     outputs = torch.from_numpy(raw).float().to(device)
     loss = float(criterion(outputs, reader.read(labels).to(device)))
     return decoded(reader, raw, loss, {n: v.loss for n, v in criterion.calls[0].items()})
+
+
+def fit_inputs(
+    model: FusionModel,
+    examples: ExampleSource,
+    train: Sequence[Label],
+    progress: Progress = SILENT,
+) -> None:
+    """Give the model's standardisations the statistics of the training split's frames.
+
+    Those that have some keep them: of a training that is resumed, or that begins with an earlier
+    run's fusion. So they are computed once, before the first step, and stay: learned mixes are
+    measured as the mean of their layers, backbones that are trained with the model as pretrained.
+
+    Utterances are added one by one in order of length, in float64, so that neither batches nor the
+    device change a bit of what is read from caches.
+    """
+    layers = next((each for each in model.modules() if isinstance(each, InputLayers)), None)
+    if layers is None or not layers.open:
+        return
+
+    def measure(part: Batch) -> dict[str, list[Moments]]:
+        return layers.moments(model.streams(part))
+
+    totals: dict[str, Moments] = {}
+    for _, found in in_parts(model, examples, train, measure, progress=progress):
+        for slot, several in found.items():
+            for each in several:
+                totals[slot] = totals[slot] + each if slot in totals else each
+    for slot, scale in layers.open.items():
+        scale.fit(totals[slot])
 
 
 def in_parts(

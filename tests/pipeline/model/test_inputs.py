@@ -50,7 +50,8 @@ def real(specs: Mapping[str, StreamSpec]) -> list[str]:
 
 def all_on(kind: str) -> dict[str, Any]:
     """Settings with everything switched on."""
-    return {"mix_layers": True, "layer_norm": real(stacked(kind))}
+    slots = real(stacked(kind))
+    return {"mix_layers": True, "layer_norm": slots, "standardize": slots}
 
 
 def made(
@@ -259,7 +260,9 @@ def test_the_criterion_is_the_one_that_training_sets() -> None:
         ({"mixlayers": True}, r"inputs.mixlayers: .*expected one of layer_norm, mix_layers"),
         ({"mix_layers": "yes"}, "inputs.mix_layers: given 'yes'; expected true or false"),
         ({"layer_norm": ["speach"]}, r"inputs.layer_norm: given \['speach'\].*'speech'"),
-        ({"layer_norm": ["prosody"]}, "the prosody slot holds 16 integer bins.*real-valued"),
+        ({"layer_norm": ["prosody"]}, "layer_norm: the prosody slot holds 16 integer bins.*real"),
+        ({"standardize": ["prosody"]}, "standardize: the prosody slot holds 16 integer bins.*real"),
+        ({"standardize": "text"}, "inputs.standardize: given 'text'"),
     ],
 )
 def test_mistakes_are_named(inputs: dict[str, Any], message: str) -> None:
@@ -275,5 +278,15 @@ def test_a_stack_must_divide_into_its_layers() -> None:
 def test_slots_that_are_none_are_no_fault() -> None:
     """So that `-S models.x.speech=none` needs no other change."""
     specs = {"text": StreamSpec(12)}
-    model = made("concat", specs, {"mix_layers": True, "layer_norm": ["speech"]})
-    assert not isinstance(model, PreparedFusion)
+    off = {"mix_layers": True, "layer_norm": ["speech"], "standardize": ["speech"]}
+    assert not isinstance(made("concat", specs, off), PreparedFusion)
+
+
+def test_files_name_what_is_switched_on_as_their_releases_did() -> None:
+    of = InputSettings.of
+    assert of({"mix_layers": True}).to_dict() == {"mix_layers": True, "layer_norm": []}
+    assert of({"standardize": ["text"]}).to_dict() == {
+        "mix_layers": False,
+        "layer_norm": [],
+        "standardize": ["text"],
+    }
