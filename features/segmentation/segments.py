@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 from features.arguments import quoted
 from features.errors import ManifestError
+from features.files.records import check_text
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _LARGEST = 1e7  # seconds, 115 days: larger ones are other units
@@ -108,11 +110,23 @@ def time(what: str, text: str) -> float:
 
 
 def name(text: str) -> str:
-    """A speaker's name in one spelling of white space; empty if it means none."""
+    """A speaker's name in one spelling of white space; empty if it means none.
+
+    Raises:
+        ManifestError: If it holds control characters.
+    """
     plain = " ".join(text.split())
+    if any(unicodedata.category(char) == "Cc" for char in plain):
+        raise ManifestError(f"speaker is {quoted(plain)}; expected no control characters in it")
     return "" if plain.lower() in MISSING else plain
 
 
 def words(text: str | None) -> str | None:
-    """Words on one line; None if there are none."""
-    return None if text is None else " ".join(text.split()) or None
+    """Words on one line; None if there are none.
+
+    Raises:
+        ManifestError: If they hold NUL, which no table may.
+    """
+    plain = " ".join((text or "").split())
+    check_text("the text", plain)
+    return plain or None

@@ -20,12 +20,13 @@ from features.files.reading import read_regular
 from features.segmentation.segments import Segment, name, time, words
 
 SUFFIXES = (".textgrid",)
+MOST_DIGITS = 9  # of a number of tiers or intervals
 INTERVALS, POINTS = "IntervalTier", "TextTier"
 _BINARY = b"ooBinaryFile"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # A text, a comment, or a word; `=` ends a word, since some programs leave out the spaces around it.
 _TOKEN = re.compile(r'"((?:[^"]|"")*)"|!.*|([^\s"=!]+)')
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?%?")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FLAG = re.compile(r"<\w+>")
 
 
@@ -167,8 +168,8 @@ class _Reader:
     def count(self, what: str) -> int:
         """Read a number of things."""
         found = self._next(what, text=False)
-        if not found.isdecimal():
-            raise ManifestError(f"{what} is {quoted(found)}; expected an integer from 0")
+        if not found.isdecimal() or len(found) > MOST_DIGITS:
+            raise ManifestError(f"{what} is {quoted(found)}; expected a number of things")
         return int(found)
 
     def text(self, what: str) -> str:

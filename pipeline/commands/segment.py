@@ -22,6 +22,7 @@ from features.arguments import in_lines, refuse
 from features.audio.read import audio_seconds
 from features.audio.recordings import find_recordings
 from features.errors import ManifestError, UtteranceError
+from features.files.records import check_text
 from features.networks.silero import SileroVAD
 from features.process.terminal import LiveLines
 from features.segmentation import voice_activity
@@ -144,6 +145,7 @@ def _check(asked: Asked, out: Path) -> None:
         problems.append("--threshold is of voice activity; expected none with annotations")
     if asked.textgrid is None and asked.choice != Choice():
         problems.append("--tier, --labels and --ignore are of TextGrids; expected --textgrid")
+    check_text("--out", str(out))
     if out.suffix.lower() != ".csv":
         problems.append(f"--out {out}; expected a name that ends in .csv")
     if any(path.exists() and out.exists() and path.samefile(out) for path in named):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from features.errors import ManifestError
 from features.segmentation.rttm import SUFFIXES, read_rttm
 from features.segmentation.segments import Fault, Segment, read_files
 from features.segmentation.table import read_table
+from features.segmentation.textgrid import Choice, read_textgrid
 
 
 def shown(found: list[Segment | Fault]) -> list[tuple[object, ...]]:
@@ -98,6 +102,32 @@ def test_an_open_quotation_mark_ends_a_table(tmp_path: Path) -> None:
     segment, fault = read_table(tmp_path / "a.csv")
     assert isinstance(segment, Segment)
     assert "the rest was not read" in fault.reason if isinstance(fault, Fault) else False
+
+
+GRID = b'"ooTextFile" "TextGrid" 0 4 <exists> 1 "IntervalTier" "a" 0 4 1 0 1 "so"'
+VALID = (GRID, b"SPEAKER a 1 0.5 1.0 <NA> <NA> S1", b"audio,start,stop\na,0,1\n")
+
+
+@given(
+    valid=st.sampled_from(VALID),
+    at=st.integers(0, 99),
+    removed=st.integers(0, 99),
+    put=st.binary(max_size=9) | st.text('",\n\t 0e-1<>!\0\x07é').map(str.encode),
+)
+def test_any_bytes_are_segments_or_faults(
+    tmp_path: Path, valid: bytes, at: int, removed: int, put: bytes
+) -> None:
+    path = tmp_path / "any"
+    path.write_bytes(valid[:at] + put + valid[at + removed :])
+    for read in (read_rttm, read_table, lambda path: read_textgrid(path, "a", Choice())):
+        found = read_files(path, (), read)
+        for segment in found.segments:
+            assert np.isfinite([segment.start, segment.stop]).all()
+            assert "\x07" not in segment.speaker
+            assert "\0" not in (segment.text or "")
+        for fault in found.faults:
+            assert fault.place.startswith(str(path))
+            assert fault.reason
 
 
 def test_files_of_a_folder_are_read_in_order(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib.util
+import tracemalloc
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,6 +112,22 @@ def test_blocks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     parts = hear(tmp_path / "a.wav", SpeechDetector(load()), ticks.append)
     assert np.allclose(parts.levels, whole.levels, atol=1e-8)
     assert np.allclose(parts.speech, whole.speech, atol=1e-5)
+
+
+def test_two_hours_take_no_more_memory_than_their_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = np.zeros(2**20, np.float32)
+    blocks = 2 * 3600 * RATE // len(block)
+    monkeypatch.setattr(
+        "features.segmentation.hearing.audio_blocks", lambda _: (block for _ in range(blocks))
+    )
+    tracemalloc.start()
+    try:
+        heard = hear(Path("long.wav"), None, lambda _: None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(heard.levels) * silero.WINDOW == blocks * len(block)
+    assert peak < 4 * block.nbytes + 8 * heard.levels.nbytes < 30e6
 
 
 def talk(clips: Sequence[Samples], path: Path) -> list[tuple[float, float]]:
