@@ -116,13 +116,17 @@ def test_learns_a_separable_problem(kind: str) -> None:
     # About as many labels either way.
     batch = batch_of(specs, size=8 if model.unit == "dialogue" else 32, unit=model.unit)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(150):
-        optimizer.zero_grad()
-        model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
     assert batch.labels is not None
-    found = scored(model(batch).logits, batch).argmax(1)
-    assert found.tolist() == batch.labels[batch.labels >= 0].tolist()
+    truth, found = batch.labels[batch.labels >= 0].tolist(), list[int]()
+    for _ in range(1500):  # a linear model takes that long, any other one a tenth of it
+        optimizer.zero_grad()
+        prediction = model(batch)
+        found = scored(prediction.logits, batch).argmax(1).tolist()
+        if found == truth:
+            break
+        model.loss(prediction, batch).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert found == truth
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -167,4 +171,4 @@ def test_both_ends_of_each_range_train_or_are_refused(kind: str) -> None:
             loss = model.loss(model(batch), batch)
             loss.backward()  # type: ignore[no-untyped-call]
             assert loss.isfinite(), (setting, value)
-    assert made > len(dict(ends(loads)))
+    assert made >= len(dict(ends(loads)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
@@ -30,12 +30,12 @@ SIZES: dict[Any, int] = {Width: 16, Heads: 2, Multiple: 2}
 
 
 def small_sizes(kind: str) -> dict[str, Any]:
-    """Arguments of a small model: all widths, heads and multiples in its signature."""
+    """Arguments of a small model: all widths, heads and multiples that are no option to be None."""
     return {
         name: size
         for name, hint in parameter_types(load(FUSIONS, kind)).items()
         for annotation, size in SIZES.items()
-        if annotation in (hint, *get_args(hint))
+        if annotation == hint
     }
 
 
