@@ -115,6 +115,14 @@ def test_what_is_left_out_is_listed_and_the_rest_is_written(corpus: Path) -> Non
     assert not (corpus / "manifest.rejected.csv").exists()
 
 
+def test_paths_that_no_table_holds_are_left_out(corpus: Path) -> None:
+    for name in (" a.wav", "\udcff.wav", "a\n.wav"):
+        (corpus / name).write_bytes((corpus / "x/a.wav").read_bytes())
+    with pytest.raises(ManifestError, match=r"its path '\\udcff.wav' fits no table: rename it"):
+        call(".", "--rttm", "all.rttm", "--out", "m.csv")
+    assert len(rows(corpus / "m.csv")) == len(rows(corpus / "m.rejected.csv")) == 3
+
+
 @pytest.mark.parametrize(
     ("who", "names"),
     [
