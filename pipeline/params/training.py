@@ -14,10 +14,11 @@ OF_CLASSES = ("accuracy", "uar", "macro_f1", "weighted_f1")
 OF_VOTES = ("jsd", "kld", "multilabel_f1")
 OF_ATTRIBUTES = ("ccc",)  # and `ccc_<attribute>`
 JOINT = "joint"
-FALLING = ("jsd", "kld")  # metrics of which lower is better
+LOSS = "loss"  # the loss of the validation split, which any targets have
+FALLING = ("jsd", "kld", LOSS)  # of which lower is better
 Monitor = (
     Literal["accuracy", "uar", "macro_f1", "weighted_f1", "ccc"]
-    | Literal["jsd", "kld", "multilabel_f1", "joint"]
+    | Literal["jsd", "kld", "multilabel_f1", "joint", "loss"]
     | Annotated[str, Prefix("ccc_")]
 )
 UNCUT = ("ccc", "ccc_mse")  # losses of attributes that are no mean over rows
@@ -58,7 +59,7 @@ class TrainParams:
         seqaug: Probability of SeqAug for the speech and the text of an utterance.
         mixup: Alpha of mixup; 0: none. With mixup the loss is a binary one for each class.
         clip_norm: Largest norm of the gradient.
-        monitor: Metric of the validation split by which the kept epoch is chosen.
+        monitor: Metric of the validation split by which the kept epoch is chosen, or its loss.
         patience: Epochs without a better `monitor` before training stops.
         targets: What a model learns: classes, shares of raters' votes, attributes, the speaker's
             gender.
@@ -235,7 +236,7 @@ def _vote_problems(params: TrainParams) -> Iterator[str]:
 def _monitor_problems(params: TrainParams) -> Iterator[str]:
     """Refuse a metric of another target; which attributes there are may not be known yet."""
     named = params.attributes
-    known = monitors_of(params.targets, named)
+    known = [*monitors_of(params.targets, named), LOSS]
     of_any = params.monitor.startswith("ccc_") and "ccc" in known and not named
     if params.monitor not in known and not of_any:
         yield (

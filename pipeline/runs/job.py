@@ -179,7 +179,7 @@ class JobProgress(Progress):
 
     def _score(self, epoch: Epoch) -> str:
         monitor = self.job.params.monitor
-        return f"{monitor} {epoch.scores[monitor]:.3f}"
+        return f"{monitor} {epoch.score(monitor):.3f}"
 
 
 def _values(epoch: Epoch) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.model.base import FusionModel
-from pipeline.params.training import FALLING, TrainParams
+from pipeline.params.training import FALLING, LOSS, TrainParams
 from pipeline.training.fitting import Fitting, to_stderr
 from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.schedules import Schedule
@@ -67,6 +67,10 @@ class Epoch:
     scores: dict[str, float]
     train_tasks: dict[str, float] = field(default_factory=dict)
     valid_tasks: dict[str, float] = field(default_factory=dict)
+
+    def score(self, monitor: str) -> float:
+        """The metric that `train.monitor` names, or the validation loss."""
+        return self.valid_loss if monitor == LOSS else self.scores[monitor]
 
 
 @dataclass
@@ -149,11 +153,11 @@ class Training:
     def add(self, epoch: Epoch, monitor: str) -> None:
         """Append a finished epoch, and copy the weights if it is the best so far."""
         sign = -1.0 if monitor in FALLING else 1.0
-        best = sign * self.history[self.best - 1].scores[monitor] if self.best else -math.inf
+        best = sign * self.history[self.best - 1].score(monitor) if self.best else -math.inf
         self.history.append(epoch)
         self.current = None
         # Of equal ones the first is kept; what is undefined (NaN) is above nothing.
-        if sign * epoch.scores[monitor] > best:
+        if sign * epoch.score(monitor) > best:
             self.best = epoch.epoch
             # On the CPU: the device's memory is left to the computation.
             state = trainable_state(self.model)

@@ -20,11 +20,17 @@ BOTH: dict[str, Any] = {"targets": ["classes", "attributes"]}
         ({"targets": []}, r"train.targets: given \[\]; expected classes, votes or attributes"),
         ({"targets": ["gender"]}, "expected classes, votes or attributes among them"),
         ({"targets": ["votes", "votes"]}, "each once"),
-        ({"targets": ["attributes"]}, r"monitor: given 'weighted_f1' .*one of \['ccc'\] or ccc_<"),
+        (
+            {"targets": ["attributes"]},
+            r"monitor: given 'weighted_f1' .*one of \['ccc', 'loss'\] or ccc_<",
+        ),
         ({"monitor": "ccc"}, r"monitor: given 'ccc' .*\['accuracy', 'uar', 'macro_f1', 'weighted"),
         ({"monitor": "joint"}, "monitor: given 'joint'"),
         (VOTES | {"monitor": "ccc_valence"}, "monitor: given 'ccc_valence'"),
-        (ATTRIBUTES | {"attributes": ["a"], "monitor": "ccc_b"}, r"one of \['ccc', 'ccc_a'\]$"),
+        (
+            ATTRIBUTES | {"attributes": ["a"], "monitor": "ccc_b"},
+            r"one of \['ccc', 'ccc_a', 'loss'\]$",
+        ),
         (ATTRIBUTES | {"attributes": ["a", "a"]}, r"attributes: given \['a', 'a'\]; expected each"),
         ({"monitor": "ccc_"}, r"train.monitor: .*begins with 'ccc_'"),
         (ATTRIBUTES | {"mixup": 0.1}, "mixup: given 0.1 with the loss ccc .*attribute_loss: mse"),
@@ -64,6 +70,7 @@ def test_all_contradictions_are_told_at_once() -> None:
     "given",
     [
         ATTRIBUTES | {"monitor": "ccc_anything"},
+        VOTES | {"monitor": "loss"},
         ATTRIBUTES | {"attribute_loss": "mse", "mixup": 0.4},
         VOTES | {"vote_loss": "multilabel_bce", "vote_shares": "raters"},
         BOTH | {"monitor": "joint", "sampler": "balanced"},

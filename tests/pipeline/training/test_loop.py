@@ -107,6 +107,22 @@ def test_learns_and_writes_what_the_design_says(slots: dict[str, Path], tmp_path
     assert history[int(np.argmax(scores))]["best"] == "1"
 
 
+def test_the_lowest_validation_loss_may_choose_the_epoch(
+    slots: dict[str, Path], tmp_path: Path
+) -> None:
+    """And patience counts from it."""
+    job = job_of(slots, tmp_path / "run", monitor="loss", patience=3, epochs=60, lr=3e-2)
+    lines: list[str] = []
+    run_job(job, lambda text, **_: lines.append(text))
+    with (tmp_path / "run" / "history.csv").open() as file:
+        history = list(csv.DictReader(file))
+    losses = [float(row["valid_loss"]) for row in history]
+    (kept,) = (number for number, row in enumerate(history) if row["best"] == "1")
+    assert kept == int(np.argmin(losses))
+    assert len(history) == kept + 1 + 3 < 60
+    assert f"kept epoch {kept + 1}, loss {losses[kept]:.3f}" in lines[-1]
+
+
 def test_saved_model_is_the_kept_epochs(slots: dict[str, Path], tmp_path: Path) -> None:
     run_job(job_of(slots, tmp_path / "run"))
     model, classes = load_model(tmp_path / "run")
