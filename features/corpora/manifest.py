@@ -59,6 +59,8 @@ from features.corpora._tables.rows import (
     raise_faults,
 )
 from features.corpora._tables.text import TextTable
+from features.corpora._tables.unlabelled import SUFFIXES as SUFFIXES
+from features.corpora._tables.unlabelled import read_unlabelled as read_unlabelled
 from features.corpora._votes.own_tables import (
     Scales,
     Value,

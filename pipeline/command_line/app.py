@@ -18,6 +18,7 @@ from features.files.yaml_text import read_params_file
 from features.process.interrupts import importing
 from pipeline.command_line import completion
 from pipeline.command_line.cache import app as cache
+from pipeline.command_line.predict import predict
 from pipeline.commands.schema import schema
 from pipeline.commands.share import app as share
 from pipeline.params.recipes import arguments, command_line, lacking_entries, read_recipe
@@ -517,6 +518,12 @@ def challenge(
     with importing():
         from pipeline.commands.challenge import challenge as command
     command(run, task=task, out=file)
+
+
+app.command(
+    rich_help_panel=RESULTS,
+    epilog="Example: heronry predict runs/cached/demo/heron calls/*.wav --csv emotions.csv",
+)(predict)
 
 
 @app.command(rich_help_panel=FEATURES, epilog="Example: heronry doctor cache/demo/minilm --repair")

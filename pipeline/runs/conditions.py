@@ -141,7 +141,7 @@ def write_conditions(
     """
     rows: list[list[str]] = []
     for condition, examples in conditions:
-        with _zeroed(fusion or model, condition.without):
+        with zeroed(fusion or model, condition.without):
             found = evaluate(model, examples, test)
         reader = reader_of(examples)
         classes = reader.outputs.classes
@@ -154,7 +154,7 @@ def write_conditions(
 
 
 @contextlib.contextmanager
-def _zeroed(fusion: FusionModel, slot: str) -> Iterator[None]:
+def zeroed(fusion: FusionModel, slot: str) -> Iterator[None]:
     """Give a model zeros in place of a slot's features within this context; masks are kept."""
 
     def zero(_: Any, given: tuple[Batch]) -> tuple[Batch]:

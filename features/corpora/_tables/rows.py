@@ -45,10 +45,13 @@ class Beyond:
     Attributes:
         attributes: Attributes, each a column of numbers.
         votes: Whether there may be columns of votes.
+        unlabelled: Whether its utterances are to be predicted: labels and speakers may be missing,
+            and there may be any other columns, which are not read.
     """
 
     attributes: tuple[str, ...] = ()
     votes: bool = False
+    unlabelled: bool = False
 
     def holds(self, name: str) -> bool:
         """Whether a column is one of them."""
@@ -87,11 +90,13 @@ class Reading:
         rows: The readable rows.
         faults: Problems, one line each; a corpus with any is refused.
         embedded: The table's name of the column that contains audio files themselves, or None.
+        ignored: Columns of a text table that are not read, where there may be any.
     """
 
     rows: list[Row] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     embedded: str | None = None
+    ignored: list[str] = field(default_factory=list)
 
 
 def choose_columns(
@@ -135,7 +140,7 @@ def lacking_columns(
     A label is required where there is nothing else to learn.
     """
     required = ("label", "speaker") if beyond == CLASSES_ALONE else ("speaker",)
-    lacking = [name for name in required if name not in chosen]
+    lacking = [name for name in required if name not in chosen and not beyond.unlabelled]
     if not chosen.keys() & {"audio", "text"}:
         lacking.append("audio or text")
     if not lacking:

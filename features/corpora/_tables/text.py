@@ -72,7 +72,9 @@ class TextTable:
         chosen, faults = choose_columns(columns, names, beyond)
         expected = [*COLUMNS, *beyond.names]
         unknown = sorted(name for name in set(names) - set(COLUMNS) if not beyond.holds(name))
-        if columns is None and self.folder is None and unknown:
+        if beyond.unlabelled:
+            reading.ignored = unknown
+        elif columns is None and self.folder is None and unknown:
             remedy = (
                 "name those in use by `columns`, or ask for what they hold by `targets` and "
                 "`attributes`"
@@ -189,14 +191,17 @@ def separator(header: Sequence[str]) -> str:
 
 
 def numbered_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Number and cells of each line of a CSV or JSON Lines file, or its fault.
+    """Number and cells of each line of a CSV, TSV or JSON Lines file, or its fault.
 
     Raises:
         ManifestError: If it is not UTF-8.
     """
     try:
         with open_text(path, encoding="utf-8-sig") as file:
-            yield from _jsonl(file) if path.suffix == ".jsonl" else _csv(file)
+            if path.suffix == ".jsonl":
+                yield from _jsonl(file)
+            else:
+                yield from _csv(file, "\t" if path.suffix == ".tsv" else ",")
     except UnicodeDecodeError as error:
         content = read_regular(path)
         reason = "it begins as UTF-16" if content.startswith(_UTF_16) else error.reason
@@ -215,8 +220,8 @@ def _undecodable(content: bytes) -> int:
     return 1
 
 
-def _csv(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    reader = csv.reader(file, strict=True)
+def _csv(file: Any, delimiter: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    reader = csv.reader(file, strict=True, delimiter=delimiter)
     try:
         header = [name.strip() for name in next(reader, [])]
         if separator(header):

@@ -1,0 +1,88 @@
+"""`heronry predict`: its arguments, options and help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from features.process.interrupts import importing
+from pipeline.command_line import completion
+
+WINDOW_SECONDS = 30.0  # of `pipeline.predict.rows`, which is not imported to print a default
+_AUDIO = (
+    "Files, folders (all audio below them), patterns such as 'calls/*.wav'; or one table (.csv, "
+    ".tsv, .jsonl, .parquet) with the columns of a manifest."
+)
+
+
+def predict(  # noqa: PLR0913  each is an option
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A run folder, or the folder of one seed and fold in it.",
+            autocompletion=completion.run_folders,
+        ),
+    ],
+    audio: Annotated[list[str], typer.Argument(metavar="AUDIO...", help=_AUDIO)],
+    *,
+    text: Annotated[
+        str | None, typer.Option(metavar="WORDS", help="What is said in the only recording.")
+    ] = None,
+    transcripts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Table with the words: columns `id` (or `audio`) and `text`."
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the rows as CSV.")
+    ] = None,
+    jsonl: Annotated[
+        Path | None, typer.Option("--jsonl", metavar="FILE", help="Write them as JSON Lines.")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option("--parquet", metavar="FILE", help="Write them as Parquet.")
+    ] = None,
+    without_each: Annotated[
+        bool,
+        typer.Option(
+            "--without-each",
+            help="Also show the answer without each slot. Files hold it in any case.",
+        ),
+    ] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="K", min=0, help="Only models of this seed. Default: mean of all."),
+    ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(metavar="J", min=0, help="Only models of this fold. Default: mean of all."),
+    ] = None,
+    window: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="Longer recordings without known words are divided evenly, a row a piece; 0: not.",
+        ),
+    ] = WINDOW_SECONDS,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="Such as cpu, cuda or 0,1. Default: HERONRY_DEVICE, or the best."
+        ),
+    ] = None,
+) -> None:
+    """Predict new recordings with a trained run: a table, or files of any length of list.
+
+    Backbones compute live, and must be those that the run was trained on. Exit status 1 if a row
+    failed. A command that was killed goes on where it was.
+    """
+    with importing():
+        from pipeline.commands.predict import Asked, Files
+        from pipeline.commands.predict import predict as command
+    asked = Asked(run, tuple(audio), text, transcripts, seed, fold, window, devices)
+    command(asked, Files(csv, jsonl, parquet, without_each))

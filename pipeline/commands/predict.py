@@ -1,0 +1,178 @@
+"""`heronry predict`: predict new recordings with a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from features.errors import ParamsError
+from features.process.terminal import progress
+from features.settings.locations import devices as devices_of
+from pipeline.predict.output import (
+    check_writable,
+    table,
+    write_csv,
+    write_jsonl,
+    write_parquet,
+)
+from pipeline.predict.parts import compute, divided, steps
+from pipeline.predict.recordings import (
+    Given,
+    check_ids,
+    given_recordings,
+    with_text,
+    with_transcripts,
+)
+from pipeline.predict.records import Columns, Record, records
+from pipeline.predict.rows import WINDOW_SECONDS, Row, rows_of
+from pipeline.predict.trained import TrainedRun, open_run
+from pipeline.predict.work import Work
+
+LISTED = 20  # rows that a list of failures quotes
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command was asked for.
+
+    Attributes:
+        run: Run folder, or that of a seed and fold in it.
+        audio: Files, folders, patterns, or one table.
+        text: Words of the only recording.
+        transcripts: Table with the words of some recordings.
+        seed: Seed of the models; None: all.
+        fold: Fold of the models; None: all.
+        window: Seconds of a piece of a long recording at most; 0: none is divided.
+        devices: Devices by name; None: the best there is.
+    """
+
+    run: Path
+    audio: tuple[str, ...]
+    text: str | None = None
+    transcripts: Path | None = None
+    seed: int | None = None
+    fold: int | None = None
+    window: float = WINDOW_SECONDS
+    devices: str | None = None
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files to write; without any, a table is printed.
+
+    Attributes:
+        csv: Rows as CSV.
+        jsonl: Rows as JSON Lines.
+        parquet: Rows as Parquet.
+        without_each: Whether the table shows the answers without each slot; files always hold them.
+    """
+
+    csv: Path | None = None
+    jsonl: Path | None = None
+    parquet: Path | None = None
+    without_each: bool = False
+
+    @property
+    def named(self) -> dict[str, Path]:
+        """Path by option."""
+        every = {"--csv": self.csv, "--jsonl": self.jsonl, "--parquet": self.parquet}
+        return {option: path for option, path in every.items() if path is not None}
+
+
+WRITERS = {"--csv": write_csv, "--jsonl": write_jsonl, "--parquet": write_parquet}
+
+
+def predict(asked: Asked, files: Files) -> None:
+    """Predict recordings, and print or write the rows; exit status 1 if one failed.
+
+    Raises:
+        HeronryError: If the run, a table, an option or a backbone is wrong.
+    """
+    for option, path in files.named.items():
+        check_writable(path, option)
+    if len(set(files.named.values())) < len(files.named):
+        raise ParamsError(f"given one file for {' and '.join(files.named)}; expected one for each")
+    run = open_run(asked.run, seed=asked.seed, fold=asked.fold)
+    given = _given(asked)
+    for note in given.notes:
+        typer.echo(f"note: {note}", err=True)
+    devices = devices_of(asked.devices)
+    rows = list(_rows(given, asked, run))
+    parts = divided(rows, run, devices[0])
+    columns = Columns.of(run, recognised=False)
+    with Work.opened(_facts(run, rows, devices[0])) as work:
+        if len(work):
+            typer.echo(
+                f"resumes: {len(work)} of {len(parts.places) * len(run.groups)} parts are done",
+                err=True,
+            )
+        total = steps(run, parts, work)
+        for _ in progress(
+            compute(run, parts, work, devices), total=total, what="predict", unit="step"
+        ):
+            pass
+        for option, path in files.named.items():
+            WRITERS[option](path, columns, records(run, parts, work, columns))
+            typer.echo(f"{path}: {len(rows)} rows", err=True)
+        if not files.named:
+            shown = records(run, parts, work, columns)
+            for line in table(columns, shown, without_each=files.without_each):
+                typer.echo(line)
+        typer.echo(_averaged(run), err=True)
+        failed = _failed(records(run, parts, work, columns))
+        work.forget()
+    if failed:
+        listed = [f"  {line}" for line in failed[:LISTED]]
+        more = [f"  and {len(failed) - LISTED} more"] if len(failed) > LISTED else []
+        head = f"error: {len(failed)} of {len(rows)} rows could not be predicted:"
+        typer.echo("\n".join([head, *listed, *more]), err=True)
+        raise typer.Exit(1)
+
+
+def _given(asked: Asked) -> Given:
+    given = given_recordings(asked.audio)
+    check_ids(given.recordings)
+    if asked.text is not None and asked.transcripts is not None:
+        raise ParamsError("given --text and --transcripts; expected one of them")
+    if asked.text is not None:
+        return with_text(given, asked.text)
+    return given if asked.transcripts is None else with_transcripts(given, asked.transcripts)
+
+
+def _rows(given: Given, asked: Asked, run: TrainedRun) -> Iterator[Row]:
+    found = rows_of(given, window=asked.window, dialogues=run.unit == "dialogue")
+    total = len(given.recordings)
+    for some in progress(found, total=total, what="read", unit="recording"):
+        yield from some
+
+
+def _facts(run: TrainedRun, rows: Sequence[Row], device: str) -> dict[str, object]:
+    """What decides the numbers of a prediction."""
+    import torch
+
+    return {
+        "run": run.identity,
+        "rows": [
+            (row.id, row.dialogue, row.turn, row.fault, row.utterance and vars(row.utterance))
+            for row in rows
+        ],
+        "device": torch.device(device).type,
+        "torch": torch.__version__,
+    }
+
+
+def _averaged(run: TrainedRun) -> str:
+    """Which models the answers are of, with their temperatures."""
+    named = [
+        each.name + ("" if each.temperature is None else f" (temperature {each.temperature:.2f})")
+        for each in run.models
+    ]
+    few = ", ".join([*named[:5], *(["..."] if named[5:] else [])])
+    return f"{run.path}: {f'mean of {len(named)} models, ' if len(named) > 1 else ''}{few}"
+
+
+def _failed(rows: Iterator[Record]) -> list[str]:
+    return [f"{row['id']}: {row['error']}" for row in rows if row["error"]]

@@ -1,0 +1,200 @@
+"""Predicts rows with the models of a run on one device.
+
+Shapes: N rows, K classes, A attributes, G genders, O outputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from features.backbone.base import Backbone
+from features.process.devices import entered, full_float32
+from features.process.memory import too_large
+from pipeline.data.dialogues import places_by_dialogue
+from pipeline.evaluation.calibration import scale
+from pipeline.predict.features import LiveBackbone, NewExamples, SlotFeatures
+from pipeline.predict.recorded import check_same
+from pipeline.predict.rows import Row
+from pipeline.predict.trained import TrainedRun, load_trained
+from pipeline.runs.conditions import zeroed
+from pipeline.training.fitting import TooLargeError
+from pipeline.training.predict import predict
+from pipeline.training.scores import Floats, decoded
+
+REMEDIES = {
+    "text": "give its words (--text, --transcripts, a table's column `text`), or --transcribe",
+    "asr": "give recognised words (a table's column `asr`), or --transcribe",
+    "audio": "give its audio",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the models of a group say of one row; sums over them, to be divided by their number.
+
+    Attributes:
+        error: Why there is nothing else; empty otherwise.
+        probabilities: `[K]`, scaled by each model's temperature.
+        values: `[A]` attributes on the corpus's scale.
+        genders: `[G]` probabilities.
+        several: `[K]` probabilities of each class by itself; empty for a softmax.
+        without: Probabilities `[K]` and attributes `[A]` by slot, with that slot zeroed.
+        missing: Slots that the row lacks.
+        notices: What is left out of the row.
+        words: Words that were recognised; None: none were asked for.
+    """
+
+    error: str = ""
+    probabilities: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    genders: list[float] = field(default_factory=list)
+    several: list[float] = field(default_factory=list)
+    without: Mapping[str, tuple[list[float], list[float]]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    words: str | None = None
+
+
+class Predictor:
+    """Predicts rows with one group of a run.
+
+    Args:
+        run: The run.
+        group: Number of the group.
+        device: Where backbones and models compute.
+        scratch: Folder for temporary files, this process's alone.
+
+    Raises:
+        RunError: If a backbone is not the one that the run was trained on.
+    """
+
+    def __init__(self, run: TrainedRun, group: int, device: str, scratch: Path) -> None:
+        self.run, self.group, self.device = run, run.groups[group], device
+        entries = self.group.entries  # one backbone for several slots with the same entry
+        self.live = [
+            LiveBackbone(entry, device, scratch / str(number))
+            for number, entry in enumerate(entries)
+        ]
+        self.used = {slot: entries.index(of.used) for slot, of in self.group.slots.items()}
+        for slot, of in self.group.slots.items():
+            check_same(slot, of.head, of.entry, self._backbone(slot), tuned=of.tuned)
+        self.models = [(each, load_trained(each).to(device)) for each in self.group.models]
+
+    def answers(self, rows: Sequence[Row]) -> Iterator[None]:
+        """Predict some rows, yielding for each as often as there are backbones.
+
+        With dialogues, `rows` are whole ones. `found` holds an answer for each row in the end.
+        """
+        utterances = [row.utterance for row in rows if row.utterance is not None]
+        faulty = len(rows) - len(utterances)
+        yield from (None for _ in range(len(self.live) * faulty))
+        for backbone in self.live:
+            yield from backbone.compute(utterances)
+        features = {slot: self.live[number].found for slot, number in self.used.items()}
+        errors = {row.id: row.fault or self._fault(row.id, features) for row in rows}
+        usable = [row for row in rows if not errors[row.id]]
+        predicted = self._predicted(usable, features, errors)
+        self.found = [predicted.get(row.id) or Answer(errors[row.id]) for row in rows]
+
+    def _backbone(self, slot: str) -> Backbone:
+        return self.live[self.used[slot]].extractor.backbone
+
+    def _fault(self, id: str, features: Mapping[str, SlotFeatures]) -> str:
+        """Why a row cannot be predicted; empty if it can."""
+        for slot, of in features.items():
+            if id in of.rejected:
+                return f"{slot}: {of.rejected[id]}"
+        missing = [slot for slot, of in features.items() if id in of.missing]
+        if not missing or (self.run.drops and len(missing) < len(features)):
+            return ""
+        reads = {self._backbone(slot).reads for slot in missing}
+        remedies = "; ".join(REMEDIES[each] for each in sorted(reads) if each in REMEDIES)
+        more = (
+            ", or train with `modality_dropout`, which prepares a model for it"
+            if len(missing) < len(features)
+            else ""
+        )
+        what = " and ".join(sorted(reads))
+        return f"it has no {what}, which the slot {' and '.join(missing)} needs: {remedies}{more}"
+
+    def _predicted(
+        self,
+        rows: Sequence[Row],
+        features: Mapping[str, SlotFeatures],
+        errors: dict[str, str],
+    ) -> dict[str, Answer]:
+        """Answers by id; a row (or dialogue) that does not fit the device gets an error instead."""
+        if not rows:
+            return {}
+        try:
+            return self._answered(rows, features)
+        except TooLargeError:
+            labels = [row.label for row in rows]
+            units = [[place] for place in range(len(rows))]
+            if self.run.unit == "dialogue":
+                units = places_by_dialogue(labels)
+            if len(units) == 1:
+                errors |= {row.id: f"the model: {too_large(self.device)}" for row in rows}
+                return {}
+        found: dict[str, Answer] = {}
+        for places in units:
+            found |= self._predicted([rows[place] for place in places], features, errors)
+        return found
+
+    def _answered(
+        self, rows: Sequence[Row], features: Mapping[str, SlotFeatures]
+    ) -> dict[str, Answer]:
+        specs = {slot: of.spec for slot, of in self.group.slots.items()}
+        frames = {slot: of.frames for slot, of in features.items()}
+        examples = NewExamples([row.label for row in rows], self.run.reader, specs, frames)
+        own = self._sums(examples)
+        without = {slot: self._sums(examples, slot) for slot in specs if len(specs) > 1}
+        found = {}
+        for number, row in enumerate(rows):
+            missing = [slot for slot, of in features.items() if row.id in of.missing]
+            probabilities, values, genders, several = (each[number].tolist() for each in own)
+            found[row.id] = Answer(
+                probabilities=probabilities,
+                values=values,
+                genders=genders,
+                several=several,
+                without={
+                    slot: (sums[0][number].tolist(), sums[1][number].tolist())
+                    for slot, sums in without.items()
+                    if len({*missing, slot}) < len(specs)  # without any slot there is no answer
+                },
+                missing=missing,
+                notices=[
+                    f"{slot}: {of.noticed[row.id]}"
+                    for slot, of in features.items()
+                    if row.id in of.noticed
+                ],
+            )
+        return found
+
+    def _sums(self, examples: NewExamples, without: str = "") -> tuple[Floats, ...]:
+        """Sums over the models of what `Answer` holds, `[N, ...]` each, without a slot or with all.
+
+        Raises:
+            TooLargeError: If one row does not fit the device.
+        """
+        sums: list[tuple[Floats, ...]] = []
+        for trained, model in self.models:
+            with self._computing(), zeroed(model, without):
+                found = decoded(self.run.reader, predict(model, examples, examples.labels))
+            probabilities = found.probabilities
+            if trained.temperature is not None:
+                probabilities = scale(probabilities, trained.temperature)
+            several = np.empty((len(probabilities), 0)) if found.several is None else found.several
+            sums.append((probabilities, found.values, found.genders, several))
+        return tuple(sum(each) for each in zip(*sums, strict=True))
+
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        with entered(self.device), full_float32():
+            yield
