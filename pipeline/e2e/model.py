@@ -5,9 +5,10 @@ gives what the fusion gives on their cached features.
 
 It can mask frames while training: SpecAugment in time (Park et al. 2019, arXiv 1904.08779), inside
 a speech network. Spans of 0.2 s are zeroed behind the convolutions of the wav2vec 2.0 family (where
-wav2vec 2.0, arXiv 2006.11477, has a learned vector instead of zeros) or in Whisper's log-mel
-spectra. Frequencies are not masked. Draws come from torch's generator on the CPU, which is part of
-a training's state.
+wav2vec 2.0, arXiv 2006.11477, has a learned vector instead of zeros) or in the spectra of Whisper
+and CED. For CED it can also mask one span of mel bands and one of frames, as the MDAT code
+(arXiv 2506.02088) does. Draws come from torch's generator on the CPU, which is part of a training's
+state.
 
 Shapes: B batch, T time, N turns, D width, M mel bands.
 """
@@ -39,6 +40,10 @@ MEL_SECONDS = 0.01
 # Modules whose output, or input, is masked.
 FRAMES = ("feature_projection", "modality_encoders.AUDIO.project_features")  # give [B, T, D]
 MELS = ("conv1",)  # take [B, M, T]
+SPECTRA = ("init_bn",)  # give [B, M, T], standardised
+# Most mel bands and frames of a span in the MDAT code; widths and places are evenly distributed.
+SPAN_BANDS = 24
+SPAN_FRAMES = 192
 
 
 def spans(batch: int, time: int, share: float, length: int) -> Tensor:
@@ -52,6 +57,44 @@ def spans(batch: int, time: int, share: float, length: int) -> Tensor:
     begun = (torch.rand(batch, time) < share / length).cumsum(1)
     before = torch.nn.functional.pad(begun, (length, 0))[:, :time]
     return begun > before
+
+
+def boxes(batch: int, size: int, longest: int, probability: float) -> Tensor:
+    """Indices that one span of each row covers, `[B, size]` bool; none of some rows.
+
+    Args:
+        batch: Number of rows B.
+        size: Mel bands, or frames.
+        longest: A span has 0 to `longest - 1` of them, each as likely, as torchaudio draws it.
+        probability: Probability that a row has a span.
+    """
+    width = (torch.rand(batch, 1) * min(longest, size)).floor()
+    start = (torch.rand(batch, 1) * (size - width)).floor()
+    places = torch.arange(size)
+    return (places >= start) & (places < start + width) & (torch.rand(batch, 1) < probability)
+
+
+def mask_spectrogram(network: nn.Module, probability: float) -> None:
+    """Register a hook that masks bands and frames whenever the network is in training mode.
+
+    Args:
+        network: Network of CED.
+        probability: Probability that a chunk has a span of bands, and that it has one of frames.
+    """
+    dict(network.named_modules())[SPECTRA[0]].register_forward_hook(
+        partial(_within_boxes, network, probability)
+    )
+
+
+def _within_boxes(
+    network: nn.Module, probability: float, _module: nn.Module, _given: Any, mel: Tensor
+) -> Tensor:
+    if not network.training:
+        return mel
+    bands = boxes(len(mel), mel.shape[1], SPAN_BANDS, probability)
+    frames = boxes(len(mel), mel.shape[2], SPAN_FRAMES, probability)
+    # The standardised spectrum has its mean at 0.
+    return mel.masked_fill((bands[:, :, None] | frames[:, None]).to(mel.device), 0)
 
 
 def mask_time(network: nn.Module, share: float) -> None:
@@ -73,9 +116,13 @@ def mask_time(network: nn.Module, share: float) -> None:
         if name in modules:
             modules[name].register_forward_pre_hook(partial(_before, network, share))
             return
+    for name in SPECTRA:
+        if name in modules:
+            modules[name].register_forward_hook(partial(_spectrum, network, share))
+            return
     raise ParamsError(
         f"e2e.specaugment: given {share} for a {type(network).__name__}, whose frames are not "
-        "known; expected 0, or a network of the wav2vec 2.0 family, Whisper or emotion2vec"
+        "known; expected 0, or a network of the wav2vec 2.0 family, Whisper, emotion2vec or CED"
     )
 
 
@@ -95,6 +142,15 @@ def _before(network: nn.Module, share: float, _module: nn.Module, given: Any) ->
     (mel,) = given
     covered = spans(len(mel), mel.shape[-1], share, round(SPAN_SECONDS / MEL_SECONDS))
     return (mel.masked_fill(covered[:, None].to(mel.device), 0),)
+
+
+def _spectrum(
+    network: nn.Module, share: float, _module: nn.Module, _given: Any, mel: Tensor
+) -> Tensor:
+    if not network.training:
+        return mel
+    covered = spans(len(mel), mel.shape[-1], share, round(SPAN_SECONDS / MEL_SECONDS))
+    return mel.masked_fill(covered[:, None].to(mel.device), 0)
 
 
 class EndToEnd(FusionModel):
@@ -137,6 +193,8 @@ class EndToEnd(FusionModel):
             if network is not None:
                 self.networks[slot] = network
                 self.tuned[slot] = _tuned(network, backbone, slot, params)
+        if params.spectrogram_masks > 0:
+            self._mask_spectrograms(params.spectrogram_masks)
         self.train(mode=self.training)
 
     def forward(self, batch: Batch) -> Prediction:
@@ -177,6 +235,17 @@ class EndToEnd(FusionModel):
         """Merge adapters into the weights; after that nothing can be trained."""
         for tuned in self.tuned.values():
             tuned.merge()
+
+    def _mask_spectrograms(self, probability: float) -> None:
+        trained = [tuned.network for tuned in self.tuned.values() if tuned.trains]
+        found = [network for network in trained if hasattr(network, SPECTRA[0])]
+        if not found:
+            raise ParamsError(
+                f"e2e.spectrogram_masks: given {probability} without a CED that is trained; "
+                "expected 0, or an entry of kind ced in a slot that is tuned"
+            )
+        for network in found:
+            mask_spectrogram(network, probability)
 
     def _stream(self, slot: str, batch: Batch) -> Stream:
         """Frames `[B, T, D]` in float32."""

@@ -1,7 +1,7 @@
 """Sets up end-to-end training: live slots, their backbones, leak gate, and warm start.
 
-A slot is live if its backbone is part of the model (text, speech, nonverbal); the others are read
-from caches. A warm start (`e2e.init`) takes the fusion of an earlier run.
+A slot is live if its backbone is part of the model (text, speech, nonverbal, spectral); prosody is
+read from its cache. A warm start (`e2e.init`) takes the fusion of an earlier run.
 """
 
 from __future__ import annotations

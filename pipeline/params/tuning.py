@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from features.arguments import one_of, problems, quoted, refuse, shown_key
-from features.ranges import Amount, Count, Interval, MinLen, Positive, Share, Width
+from features.ranges import Amount, Count, Interval, MinLen, Positive, Probability, Share, Width
 from pipeline.params.training import LearningRate
 
-LIVE = ("text", "speech", "nonverbal")  # slots whose backbones are part of the model
+LIVE = ("text", "speech", "nonverbal", "spectral")  # slots whose backbones are part of the model
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,20 @@ class TuneParams:
             takes a third more time and keeps the input of each block alone.
         batch_seconds: Padded seconds at which a batch closes; None: at `train.batch_size`.
         specaugment: Share of the frames that are masked while training.
+        spectrogram_masks: Probability that one span of mel bands and one of frames of a
+            spectrogram are masked while training; only for CED, 0.5 in the MDAT code.
         save_seconds: Seconds between two checkpoints of a training.
         keep: Number of checkpoints that are kept.
         init: Keys of `InitRun`; None: fresh fusions.
         lora: Keys of `LoraParams`, for all slots with `tune: lora`.
-        slots: Keys of `SlotTuning` for each of text, speech, nonverbal.
+        slots: Keys of `SlotTuning` for each of text, speech, nonverbal, spectral.
     """
 
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     gradient_checkpointing: bool = False
     batch_seconds: Positive | None = None
     specaugment: Share = 0.0
+    spectrogram_masks: Probability = 0.0
     save_seconds: Positive = 600.0
     keep: Count = 2
     init: Mapping[str, Any] | None = None

@@ -47,10 +47,10 @@ def hub_layout(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.replace("init_bn.1.", "init_bn."): tensor for name, tensor in renamed.items()}
 
 
-def tiny_weights() -> dict[str, Tensor]:
-    """CED-tiny's sizes with two blocks, named as in the network: half of either layout."""
+def tiny_weights(depth: int = 2) -> dict[str, Tensor]:
+    """CED-tiny's sizes with a few blocks, named as in the network: half of either layout."""
     with torch.device("meta"):
-        state = build_network(192, 2, 3).state_dict()
+        state = build_network(192, depth, 3).state_dict()
     count = state.pop("init_bn.num_batches_tracked")
     tensors = {name: torch.from_numpy(array) for name, array in fill(state, SALT).items()}
     return tensors | {"init_bn.num_batches_tracked": torch.zeros(count.shape, dtype=count.dtype)}
@@ -64,10 +64,10 @@ def small(folder: Path) -> dict[str, Any]:
     return {"checkpoint": str(path)}
 
 
-def tiny(folder: Path) -> dict[str, Any]:
-    """Two blocks of the tiny network in a folder of the hub's layout."""
+def tiny(folder: Path, depth: int = 2) -> dict[str, Any]:
+    """A few blocks of the tiny network in a folder of the hub's layout."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(hub_layout(tiny_weights()), folder / "model.safetensors")
+    save_file(hub_layout(tiny_weights(depth)), folder / "model.safetensors")
     return {"checkpoint": str(folder)}
 
 

@@ -67,9 +67,10 @@ def test_each_backbone_once_and_none_for_empty_slots() -> None:
 
 
 def test_end_to_end_needs_the_slots_that_are_not_trained() -> None:
-    params = write(small_params() | {"regime": "e2e"})
-    assert backbones(params, "speech") == ["none"]
-    assert backbones(params, "both") == ["mel", "none"]
+    content = small_params() | {"regime": "e2e"}
+    assert backbones(write(content), "both") == ["none"]
+    content["models"]["both"]["prosody"] = "mel"
+    assert backbones(write(content), "both") == ["mel"]
 
 
 def test_every_wrong_model_is_named() -> None:

@@ -112,6 +112,25 @@ def test_without_a_rate_an_epoch_changes_nothing(
     assert not torch.allclose(before, logits(model, live.batch(live.labels)), atol=1e-4)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "frames"])
+def test_ced_under_the_mdat_system_is_what_its_cache_is(
+    pooling: str, tmp_path: Path, private_store: Path, make_manifest: ManifestMaker
+) -> None:
+    """Beside live words: both forms of CED, of which `gat` averages frames."""
+    manifest = make_manifest(SECONDS)
+    entries = {
+        "text": entry_of("roberta", tmp_path),
+        "spectral": entry_of("ced", tmp_path, pooling=pooling),
+    }
+    live = live_of(manifest, {slot: entry.build() for slot, entry in entries.items()})
+    torch.manual_seed(0)
+    fusion = make_model("gat", {"d_model": 8, "encoder_heads": 2}, live.specs, 2)
+    model = EndToEnd(fusion, live.backbones, TuneParams())
+    cached = cached_of(manifest, entries, tmp_path, private_store, "float32")
+    whole = logits(model, live.batch(live.labels))
+    assert torch.allclose(whole, logits(fusion, cached.batch(live.labels)), atol=1e-5)
+
+
 TUNINGS = {
     "full": {"freeze_front_end": False},
     "front_end_frozen": {},

@@ -159,7 +159,7 @@ def test_what_is_not_defined_here_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ParamsError, match=rf"train\.{name}: given 0.5 in the regime e2e"):
             finetune_model(given, "m", "mine", device="cpu")
     nothing = {"m": {**params.models["m"], "text": "none", "speech": "none"}}
-    with pytest.raises(ParamsError, match="given none of text, speech, nonverbal"):
+    with pytest.raises(ParamsError, match="given none of text, speech, nonverbal, spectral"):
         finetune_model(dataclasses.replace(params, models=nothing), "m", "mine", device="cpu")
     wrong = dataclasses.replace(params, e2e={"keep": 0, "slots": {"text": {"tune": "no"}}})
     assert len([line for line in all_problems(wrong) if line.startswith("e2e.")]) == 2

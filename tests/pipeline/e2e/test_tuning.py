@@ -11,7 +11,7 @@ import torch
 from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
 from features.backbone.base import module_of
 from features.errors import ParamsError
-from pipeline.e2e.model import mask_time, spans
+from pipeline.e2e.model import boxes, mask_time, spans
 from pipeline.e2e.tuning import anatomy, tune, units
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import LoraParams, SlotTuning, TuneParams, tune_problems
@@ -46,7 +46,7 @@ def test_every_parameter_has_its_part(family: str, tmp_path: Path) -> None:
     assert len(kinds) == 1
     front = {name for name in names if parts.in_front(name)}
     assert bool(front) == (slot_of(entry_of(family, tmp_path / "again")) != "text")
-    assert all("conv" in name for name in front)
+    assert all("conv" in name or "patch_embed" in name for name in front)
     assert sorted(set(map(parts.depth, names))) == list(range(len(parts.blocks) + 1))
     outer = (*parts.front, *parts.blocks, *parts.top)
     covered = [id(p) for module in units(network, outer) for p in module.parameters()]
@@ -164,15 +164,23 @@ def test_spans_cover_their_share() -> None:
             assert bool(covered[row, last - 9 : last + 1].all())
 
 
-@pytest.mark.parametrize("family", ["hubert_group", "wavlm_group", "whisper", "whisper_trim"])
+@pytest.mark.parametrize(
+    ("family", "setting"),
+    [
+        *((name, "specaugment") for name in ("hubert_group", "wavlm_group", "whisper", "ced")),
+        ("whisper_trim", "specaugment"),
+        ("ced", "spectrogram_masks"),
+    ],
+)
 def test_masking_is_for_training_alone(
-    family: str, tmp_path: Path, make_manifest: ManifestMaker
+    family: str, setting: str, tmp_path: Path, make_manifest: ManifestMaker
 ) -> None:
     entry = entry_of(family, tmp_path)
     live = live_of(make_manifest(SECONDS), {slot_of(entry): entry.build()})
     batch = live.batch(live.labels)
     plain = logits(tuned_model(live), batch)
-    model = tuned_model(live, specaugment=0.5)
+    masked: dict[str, Any] = {setting: 0.5}
+    model = tuned_model(live, **masked)
     assert torch.equal(logits(model, batch), plain)
     seen = []
     for _ in range(2):
@@ -183,9 +191,29 @@ def test_masking_is_for_training_alone(
     assert torch.equal(*seen)
     assert not torch.allclose(seen[0], plain, atol=1e-5)
     slot = slot_of(entry)
-    frozen = tuned_model(live, specaugment=0.5, slots={slot: {"tune": "frozen"}}).train()
+    still: dict[str, Any] = {"slots": {slot: {"tune": "frozen"}}}
+    if setting == "spectrogram_masks":
+        with pytest.raises(ParamsError, match=r"spectrogram_masks: given 0\.5 without a CED"):
+            tuned_model(live, **still, spectrogram_masks=0.5)
+        return
+    frozen = tuned_model(live, specaugment=0.5, **still).train()
     streams = [frozen._stream(slot, batch).values for _ in range(2)]
     assert torch.equal(*streams)
+
+
+def test_a_box_is_as_wide_as_torchaudio_draws_it() -> None:
+    """Widths 0 to 23 of 64, each as likely; in the share of rows that was asked for."""
+    torch.manual_seed(0)
+    covered = boxes(20_000, 64, 24, 1.0)
+    widths = covered.sum(1)
+    assert (int(widths.min()), int(widths.max())) == (0, 23)
+    assert float(widths.float().mean()) == pytest.approx(11.5, abs=0.2)
+    steps = covered[:, 1:].int() - covered[:, :-1].int()
+    assert int((steps == 1).sum(1).max()) == 1  # one span
+    assert int(boxes(9, 5, 192, 1.0).sum(1).max()) <= 4  # a short clip is never all covered
+    half = boxes(20_000, 64, 24, 0.5).any(1).float().mean()
+    assert float(half) == pytest.approx(0.5 * 23 / 24, abs=0.02)
+    assert not boxes(100, 64, 24, 0.0).any()
 
 
 def test_text_is_not_masked_and_what_is_unknown_is_refused(

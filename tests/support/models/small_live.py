@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch
 from pipeline.model.checkpoint import make_model
 from pipeline.params.tuning import TuneParams
-from tests.contracts.checkpoints import speech_encoder, text_encoder, whisper
+from tests.contracts.checkpoints import ced, speech_encoder, text_encoder, whisper
 
 CLASSES = ["calm", "angry"]
 FAMILIES: dict[str, tuple[str, Any]] = {
@@ -34,8 +35,14 @@ FAMILIES: dict[str, tuple[str, Any]] = {
     "data2vec": ("speech_encoder", speech_encoder.VARIANTS["data2vec"]),
     "whisper": ("whisper", whisper.VARIANTS["mel80"]),
     "whisper_trim": ("whisper", whisper.VARIANTS["trim"]),
+    "ced": ("ced", partial(ced.tiny, depth=3)),
 }
-SLOT = {"text_encoder": "text", "speech_encoder": "speech", "whisper": "nonverbal"}
+SLOT = {
+    "text_encoder": "text",
+    "speech_encoder": "speech",
+    "whisper": "nonverbal",
+    "ced": "spectral",
+}
 
 
 def entry_of(family: str, folder: Path, **settings: Any) -> BackboneEntry:
