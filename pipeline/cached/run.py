@@ -56,7 +56,9 @@ def train_model(
     refuse(own_problems(params))
     run = Run.open(params, model, corpus, "cached")
     examples = join(filled_slots(params, model, corpus), run.labels, run.classes, verify=True)
-    examples = replace(examples, frames_max=run.sketch(examples).frames_max, targets=run.targets)
+    sketch = run.sketch(examples)
+    some = {s: most for s in examples.readers if (most := sketch.frames_used(s)) is not None}
+    examples = replace(examples, frames_max=some, targets=run.targets)
     run.check(examples)
     heard = recognised(params, model, corpus, examples)
     started = time.monotonic()

@@ -51,7 +51,8 @@ class Examples:
         residents: Copies of frames on the device by slot; slots may lack one.
         ahead: Whether a thread makes batches before they are asked for: `pipeline.data.batching`.
         pinned: Whether batches are made in page-locked memory, from which a GPU copies by itself.
-        frames_max: Frames of an utterance that the model uses, for `noticed`; None: all.
+        frames_max: Frames of an utterance that the model uses by slot, for `noticed`; of the other
+            slots all.
         targets: What a model learns; None: one class an utterance.
     """
 
@@ -62,7 +63,7 @@ class Examples:
     residents: Mapping[str, Resident] = field(default_factory=dict)
     ahead: bool = False
     pinned: bool = False
-    frames_max: int | None = None
+    frames_max: Mapping[str, int] = field(default_factory=dict)
     targets: TargetReader | None = None
 
     @property
@@ -79,11 +80,9 @@ class Examples:
         noticed = {
             slot: notices_of(self.labels, reader.noticed) for slot, reader in self.readers.items()
         }
-        if (most := self.frames_max) is None:
-            return noticed
-        for slot, reader in self.readers.items():
+        for slot, most in self.frames_max.items():
             for label in self.labels:
-                length = reader.length(label.id)
+                length = self.readers[slot].length(label.id)
                 if length > most:
                     notice = noticed[slot].get(label.id)
                     cut = f"the model uses {most} of its {length} frames"

@@ -56,6 +56,10 @@ class FusionModel(nn.Module):
         loss: Tensor = self.criterion(*batch.scored(prediction.logits))
         return loss
 
+    def frames_used(self, slot: str) -> int | None:  # noqa: ARG002  of one behind pooled slots
+        """Frames of an utterance that are used in a slot, from the first; None: all."""
+        return self.frames_max
+
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:  # noqa: ARG002  not needed here
         """Groups for the optimiser: `params`, and `lr_scale`, their rate as a multiple of `lr`."""
         return [{"params": list(self.parameters()), "lr_scale": 1.0}]
