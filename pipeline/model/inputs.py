@@ -1,10 +1,11 @@
-"""Layers before any fusion: learned mixes of hidden states, and norms (`models.<name>.inputs`).
+"""Layers before any fusion: mixes of hidden states, norms, pooling (`models.<name>.inputs`).
 
 `mix_layers` turns a stack of hidden states into one by learned weights, instead of one wide vector;
 `standardize` and then `layer_norm` normalise the frames of some slots: per dimension by the
-training frames, and each frame by itself. The fusion is then built for the streams that come out,
-so that it needs no code for any of these. These layers draw no random numbers: a fusion behind them
-begins with the weights that it would have without.
+training frames, and each frame by itself; `attentive_statistics` reduces those of an utterance to
+one vector. The fusion is then built for the streams that come out, so that it needs no code for any
+of these. The layers but the last draw no random numbers: a fusion behind them begins with the
+weights that it would have without.
 
 Sources: ELMo (arXiv 1802.05365), equation 1, with its scale; SUPERB (arXiv 2105.01051) mixes the
 layers of speech encoders in the same way, without a scale. ELMo's optional norm of each layer is
@@ -24,7 +25,9 @@ from torch import Tensor, nn
 
 from features.arguments import problems, refuse
 from features.errors import ParamsError
+from features.ranges import Width
 from features.stream import Stream, StreamSpec
+from pipeline.model.attentive_statistics import AttentiveStatistics
 from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch, Prediction
 from pipeline.model.standardize import Moments, Standardize
@@ -41,14 +44,22 @@ class InputSettings:
         layer_norm: Slots whose frames are normalised, after mixing; they may be `none`.
         standardize: Slots whose frames are standardised, after mixing (`fit_inputs` says by what)
             and before `layer_norm`; they may be `none`.
+        attentive_statistics: Slots whose frames become one vector, mean and deviation weighted by
+            attention (`AttentiveStatistics`), after all of the above; they may be `none`.
+        attention_width: Hidden width of that attention; None: the width of the frames.
+        attention_by_channel: Whether each feature has its own attention, which sees the statistics
+            of all frames too, as in ECAPA-TDNN.
     """
 
     mix_layers: bool = False
     layer_norm: tuple[Slot, ...] = ()
     standardize: tuple[Slot, ...] = ()
+    attentive_statistics: tuple[Slot, ...] = ()
+    attention_width: Width | None = 128
+    attention_by_channel: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("layer_norm", "standardize"):  # lists in YAML
+        for name in ("layer_norm", "standardize", "attentive_statistics"):  # lists in YAML
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @classmethod
@@ -63,11 +74,17 @@ class InputSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Mapping for JSON; empty if all is off, as files of older releases have it."""
-        if self == type(self)():
+        default, written = type(self)(), asdict(self)
+        if self == default:
             return {}
-        given = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
-        # Releases that knew it not wrote the other two alone.
-        return {name: v for name, v in given.items() if v or name in ("mix_layers", "layer_norm")}
+        # Releases that knew no others wrote the first two alone.
+        names = (
+            "mix_layers",
+            "layer_norm",
+            *(n for n in written if written[n] != vars(default)[n]),
+        )
+        found = {name: written[name] for name in names}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
 
 
 class LayerMix(nn.Module):
@@ -95,7 +112,7 @@ class LayerMix(nn.Module):
 
 
 class InputLayers(nn.Module):
-    """Mixes and norms by slot: streams by slot to streams by slot, with zeros at padding.
+    """Mixes, norms and pools by slot: streams by slot to others, with zeros at padding.
 
     Args:
         specs: Streams of the backbones.
@@ -105,14 +122,15 @@ class InputLayers(nn.Module):
         specs: Streams that the fusion is built for.
 
     Raises:
-        ParamsError: If bins are to be normalised, or a stack does not divide into its layers.
+        ParamsError: If bins are to be normalised or pooled, or a stack does not divide into its
+            layers.
     """
 
     def __init__(self, specs: Mapping[str, StreamSpec], settings: InputSettings) -> None:
         super().__init__()
         self.specs = dict(specs)
         self.mixes, self.norms = nn.ModuleDict(), nn.ModuleDict()
-        self.scales = nn.ModuleDict()
+        self.scales, self.pools = nn.ModuleDict(), nn.ModuleDict()
         for slot, spec in specs.items():
             if settings.mix_layers and spec.layers > 1:
                 self.mixes[slot] = LayerMix(spec.layers)
@@ -122,11 +140,17 @@ class InputLayers(nn.Module):
                 self.scales[slot] = Standardize(_width("standardize", slot, spec))
             if slot in settings.layer_norm:
                 self.norms[slot] = nn.LayerNorm(_width("layer_norm", slot, spec))
+            if slot in settings.attentive_statistics:
+                width = _width("attentive_statistics", slot, spec)
+                self.pools[slot] = AttentiveStatistics(
+                    width, settings.attention_width, by_channel=settings.attention_by_channel
+                )
+                self.specs[slot] = StreamSpec(2 * width)
 
     @property
     def changed(self) -> list[str]:
-        """Slots that have a mix or a norm."""
-        layers = (self.mixes, self.scales, self.norms)
+        """Slots that have any of these layers."""
+        layers = (self.mixes, self.scales, self.norms, self.pools)
         return [slot for slot in self.specs if any(slot in each for each in layers)]
 
     @property
@@ -153,7 +177,8 @@ class InputLayers(nn.Module):
         for modules in (self.mixes, self.scales, self.norms):
             values = modules[slot](values) if slot in modules else values
         # The bias of a norm is added to padding too.
-        return Stream(values.masked_fill(~stream.mask[..., None], 0), stream.mask)
+        stream = Stream(values.masked_fill(~stream.mask[..., None], 0), stream.mask)
+        return self.pools[slot](stream) if slot in self.pools else stream
 
 
 class PreparedFusion(FusionModel):
@@ -162,17 +187,30 @@ class PreparedFusion(FusionModel):
     Args:
         inputs: Layers before the fusion.
         fusion: Model built for `inputs.specs`.
+
+    Raises:
+        ParamsError: If frames are to be pooled for a model over dialogues.
     """
 
     def __init__(self, inputs: InputLayers, fusion: FusionModel) -> None:
         super().__init__()
         self.inputs, self.fusion = inputs, fusion
-        self.unit, self.frames_max = fusion.unit, fusion.frames_max
+        self.unit = fusion.unit
+        if self.unit == "dialogue" and inputs.pools:
+            raise ParamsError(
+                f"inputs.attentive_statistics: given {list(inputs.pools)} for a model over "
+                "dialogues, which takes one vector a turn and no frames; expected []: fill the "
+                "slot with an entry of `backbones` that has `pooling: mean_std`"
+            )
 
     def forward(self, batch: Batch) -> Prediction:
         """The fusion's prediction."""
         prediction: Prediction = self.fusion(replace(batch, streams=self.inputs(batch.streams)))
         return prediction
+
+    def frames_used(self, slot: str) -> int | None:
+        """Frames that the fusion uses; all, if they are pooled before it."""
+        return None if slot in self.inputs.pools else self.fusion.frames_used(slot)
 
     def loss(self, prediction: Prediction, batch: Batch) -> Tensor:
         """The fusion's loss, by the criterion that training set on this model."""

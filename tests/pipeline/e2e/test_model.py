@@ -24,6 +24,7 @@ from pipeline.params.tuning import TuneParams
 from pipeline.training.loop import begin, micro_step, train_epoch
 from pipeline.training.predict import evaluate
 from tests.conftest import ManifestMaker
+from tests.support.models.small_fusions import ALL, SMALL, specs_of
 from tests.support.models.small_live import (
     FAMILIES,
     cached_of,
@@ -272,6 +273,31 @@ def test_dialogues_live_equal_cached(
     params = TrainParams(batch_size=1)
     training = begin(model, live, live.labels, params, seed=0)
     assert train_epoch(training, live, live.labels, params) > 0
+
+
+def test_frames_pooled_by_attention_live_equal_cached_and_train_before_any_fusion(
+    tmp_path: Path, private_store: Path, make_manifest: ManifestMaker
+) -> None:
+    manifest, entry = make_manifest([0.1] * 6), entry_of("bert", tmp_path)
+    cached = cached_of(manifest, {"text": entry}, tmp_path, private_store, "float32")
+    live = live_of(manifest, {"text": entry.build()})
+    for kind in ALL:
+        if "text" not in specs_of(kind):
+            continue
+        torch.manual_seed(0)
+        args = SMALL[kind] | ({"level": "frame"} if kind == "lpgnet" else {})
+        pooled = {"attentive_statistics": ["text"], "attention_width": 8}
+        fusion = make_model(kind, args, live.specs, 2, inputs=pooled)
+        model = EndToEnd(fusion, live.backbones, TuneParams())
+        batch = live.batch(live.labels)
+        theirs = logits(fusion, cached.batch(cached.labels))
+        assert torch.allclose(logits(model, batch), theirs, atol=1e-5), kind
+        training = begin(model, live, live.labels, TrainParams(), seed=0)
+        model.train()
+        micro_step(training, batch)
+        gradients = [p.grad for p in model.networks["text"].parameters() if p.grad is not None]
+        assert all(gradient.isfinite().all() for gradient in gradients), kind
+        assert any(gradient.any() for gradient in gradients), kind
 
 
 def test_a_model_over_dialogues_takes_no_frames(tmp_path: Path) -> None:

@@ -257,12 +257,17 @@ def test_the_criterion_is_the_one_that_training_sets() -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"mixlayers": True}, r"inputs.mixlayers: .*expected one of layer_norm, mix_layers"),
+        ({"mixlayers": True}, r"inputs.mixlayers: .*expected one of .*layer_norm, mix_layers"),
         ({"mix_layers": "yes"}, "inputs.mix_layers: given 'yes'; expected true or false"),
         ({"layer_norm": ["speach"]}, r"inputs.layer_norm: given \['speach'\].*'speech'"),
         ({"layer_norm": ["prosody"]}, "layer_norm: the prosody slot holds 16 integer bins.*real"),
         ({"standardize": ["prosody"]}, "standardize: the prosody slot holds 16 integer bins.*real"),
         ({"standardize": "text"}, "inputs.standardize: given 'text'"),
+        (
+            {"attentive_statistics": ["prosody"]},
+            "statistics: the prosody slot holds 16 integer bins",
+        ),
+        ({"attention_width": 0}, "inputs.attention_width: given 0"),
     ],
 )
 def test_mistakes_are_named(inputs: dict[str, Any], message: str) -> None:
@@ -290,3 +295,7 @@ def test_files_name_what_is_switched_on_as_their_releases_did() -> None:
         "layer_norm": [],
         "standardize": ["text"],
     }
+    pooled = {"mix_layers": False, "layer_norm": [], "attentive_statistics": ["text"]}
+    assert of(pooled).to_dict() == pooled
+    narrow = {**pooled, "attention_width": None}
+    assert of(narrow).to_dict() == narrow
