@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -69,6 +69,12 @@ def predict(  # noqa: PLR0913  each is an option
             help="Longer recordings without known words are divided evenly, a row a piece; 0: not.",
         ),
     ] = WINDOW_SECONDS,
+    by: Annotated[
+        Literal["speaker", "dialogue", "audio"] | None,
+        typer.Option(
+            help="Print means over the utterances of each; files hold the rows all the same."
+        ),
+    ] = None,
     devices: Annotated[
         str | None,
         typer.Option(
@@ -85,4 +91,4 @@ def predict(  # noqa: PLR0913  each is an option
         from pipeline.commands.predict import Asked, Files
         from pipeline.commands.predict import predict as command
     asked = Asked(run, tuple(audio), text, transcripts, seed, fold, window, devices)
-    command(asked, Files(csv, jsonl, parquet, without_each))
+    command(asked, Files(csv, jsonl, parquet, without_each, by))

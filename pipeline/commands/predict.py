@@ -11,6 +11,7 @@ import typer
 from features.errors import ParamsError
 from features.process.terminal import progress
 from features.settings.locations import devices as devices_of
+from pipeline.predict.groups import Key, means_table
 from pipeline.predict.output import (
     check_writable,
     table,
@@ -68,12 +69,14 @@ class Files:
         jsonl: Rows as JSON Lines.
         parquet: Rows as Parquet.
         without_each: Whether the table shows the answers without each slot; files always hold them.
+        by: What to print means by, in place of the table and beside any files; None: nothing.
     """
 
     csv: Path | None = None
     jsonl: Path | None = None
     parquet: Path | None = None
     without_each: bool = False
+    by: Key | None = None
 
     @property
     def named(self) -> dict[str, Path]:
@@ -117,10 +120,8 @@ def predict(asked: Asked, files: Files) -> None:
         for option, path in files.named.items():
             WRITERS[option](path, columns, records(run, parts, work, columns))
             typer.echo(f"{path}: {len(rows)} rows", err=True)
-        if not files.named:
-            shown = records(run, parts, work, columns)
-            for line in table(columns, shown, without_each=files.without_each):
-                typer.echo(line)
+        for line in _shown(columns, records(run, parts, work, columns), files):
+            typer.echo(line)
         typer.echo(_averaged(run), err=True)
         failed = _failed(records(run, parts, work, columns))
         work.forget()
@@ -130,6 +131,14 @@ def predict(asked: Asked, files: Files) -> None:
         head = f"error: {len(failed)} of {len(rows)} rows could not be predicted:"
         typer.echo("\n".join([head, *listed, *more]), err=True)
         raise typer.Exit(1)
+
+
+def _shown(columns: Columns, rows: Iterator[Record], files: Files) -> Iterator[str]:
+    """What is printed: means, if they are asked for; else a table, if no file is."""
+    if files.by is not None:
+        yield from means_table(columns, rows, files.by)
+    elif not files.named:
+        yield from table(columns, rows, without_each=files.without_each)
 
 
 def _given(asked: Asked) -> Given:
