@@ -39,6 +39,7 @@ from tests.support.models.small_live import (
 SECONDS = [0.3, 0.9, 0.5, 0.31, 0.7, 0.4]
 HERON_PARAMETERS = 320_417_800  # with RoBERTa-base, HuBERT-base and voc2vec-hubert
 MASKING = 2 * 768  # of them: vectors that stand for masked frames, which are not made here
+FRONT_END = 4_200_448  # the convolutions of a speech network of base size
 BOUND_16 = 2**-11  # relative rounding of float16
 FEW = ("roberta", "hubert_group", "hubert_layer", "whisper")
 
@@ -50,6 +51,12 @@ class Meta:
 
     def __init__(self, network: nn.Module, reads: str) -> None:
         self.network, self.reads, self.spec = network, reads, StreamSpec(768)
+
+
+def parameters_of(model: nn.Module) -> tuple[int, int]:
+    """Number of all parameters, and of those that are trained."""
+    sizes = [(each.numel(), each.requires_grad) for each in model.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
 
 @pytest.mark.parametrize("masking", [True, False])
@@ -65,9 +72,13 @@ def test_heron_has_its_published_number_of_parameters(masking: bool) -> None:
             "nonverbal": Meta(HubertModel(speech), "audio"),
         }
         specs = {slot: backbone.spec for slot, backbone in networks.items()}
-        model = EndToEnd(make_model("heron", {}, specs, 8), networks, TuneParams())  # type: ignore[arg-type]
-    size = sum(parameter.numel() for parameter in model.parameters())
+        fusion = make_model("heron", {}, specs, 8)
+        model = EndToEnd(fusion, networks, TuneParams())  # type: ignore[arg-type]
+    size, trained = parameters_of(model)
     assert size == HERON_PARAMETERS - (0 if masking else MASKING)
+    assert trained == size - 2 * FRONT_END
+    all_of_it = TuneParams(slots={slot: {"freeze_front_end": False} for slot in networks})
+    assert parameters_of(EndToEnd(fusion, networks, all_of_it)) == (size, size)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
