@@ -35,6 +35,14 @@ def indented(section: str, name: str) -> str:
     return "".join(f"  {line}\n" for line in entry_text(section, name).splitlines())
 
 
+def test_a_papers_system_brings_all_its_networks(here: Path) -> None:
+    told = said("model", "heron_paper")
+    for name in ("models.heron_paper", "backbones.roberta", "backbones.hubert"):
+        assert f"params.yaml: added {name}\n" in told
+    assert "params.yaml: added backbones.voc2vec\n" in told
+    assert all_problems(read_params(here)) == []
+
+
 @pytest.mark.parametrize(
     ("what", "section", "name"),
     [
