@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -40,7 +40,7 @@ def place(segments: Sequence[Segment], seconds: Mapping[str, float | None]) -> P
         seconds: Duration of each recording, by its path; None of one that cannot be read, whose
             segments are left out with it.
     """
-    find = _Names(seconds)
+    find = _Names(list(seconds))
     placed: dict[str, list[Segment]] = {path: [] for path in seconds if seconds[path]}
     faults: list[Fault] = []
     seen: dict[tuple[object, ...], str] = {}
@@ -104,8 +104,9 @@ def _times(segment: Segment, seconds: float) -> str:
 class _Names:
     """Recordings by every name that an annotation may give them."""
 
-    def __init__(self, paths: Iterable[str]) -> None:
+    def __init__(self, paths: Sequence[str]) -> None:
         self._paths: dict[str, list[str]] = defaultdict(list)
+        self._stems = sorted({PurePosixPath(path).stem for path in paths})
         for path in paths:
             for name in dict.fromkeys(_names(path)):
                 self._paths[name].append(path)
@@ -122,8 +123,7 @@ class _Names:
         """Why a name means no recording, or several."""
         if found:
             return f"{name} may be {', '.join(found[:SHOWN])}; expected a name that only one has"
-        known = sorted(name for name in self._paths if "/" not in name and "." not in name)
-        shown = ", ".join(known[:SHOWN]) + (" ..." if known[SHOWN:] else "")
+        shown = ", ".join(self._stems[:SHOWN]) + (" ..." if self._stems[SHOWN:] else "")
         return f"no recording is named {name}; there are {shown}"
 
 
