@@ -29,6 +29,8 @@ from features.weights.identity import pinned
 PACKAGE = "features.backbones"
 # Options that say where weights are; the backbone's own provenance says which they are.
 LOCATING = ("checkpoint", "revision", "package")
+# Options that say which words are read; the content hash of a row says which they were.
+CHOOSING = ("where",)
 SETTINGS = ("kind", "pooling", "compute_dtype", "version")  # of an entry, besides its options
 
 
@@ -99,7 +101,7 @@ class BackboneEntry:
         options = self.keywords()
         return {
             **self.settings(),
-            "options": {k: v for k, v in options.items() if k not in (*LOCATING, *own)},
+            "options": {k: v for k, v in options.items() if k not in (*LOCATING, *CHOOSING, *own)},
             "store_dtype": self.stored_as(backbone),
             **own,
         }
@@ -120,7 +122,7 @@ class BackboneEntry:
         pairs = {name: (recorded.get(name), now) for name, now in self.settings().items()}
         pairs["store_dtype"] = recorded.get("store_dtype"), stored
         options = self.keywords()
-        for name in sorted({*options, *recorded_options} - {*LOCATING}):
+        for name in sorted({*options, *recorded_options} - {*LOCATING, *CHOOSING}):
             was, now = recorded_options.get(name), options.get(name)
             # The backbone resolved this option: it stands beside the options, not among them.
             if name in recorded and name not in recorded_options:
@@ -176,16 +178,18 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def backbone_entry(name: str, mapping: Mapping[str, Any]) -> BackboneEntry:
+def backbone_entry(
+    name: str, mapping: Mapping[str, Any], section: str = "backbones"
+) -> BackboneEntry:
     """Parse an entry; a ParamsError lists everything that is wrong with it."""
-    refuse(backbone_problems(name, mapping))
+    refuse(backbone_problems(name, mapping, section))
     common, options = split_entry(BackboneEntry, mapping)
     return BackboneEntry(name, kind=mapping.get("kind", name), options=options, **common)
 
 
-def backbone_problems(name: str, mapping: Any) -> list[str]:
+def backbone_problems(name: str, mapping: Any, section: str = "backbones") -> list[str]:
     """Problems of an entry, one line each."""
-    return entry_problems(BackboneEntry, PACKAGE, "backbones", name, mapping)
+    return entry_problems(BackboneEntry, PACKAGE, section, name, mapping)
 
 
 def leaves_weights_open(entry: BackboneEntry) -> bool:

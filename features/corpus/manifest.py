@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -185,6 +185,18 @@ class Manifest(Sequence[Utterance]):
         found = (dataclasses.replace(each, audio=path_under(root, each)) for each in rows)
         return dataclasses.replace(self, utterances=tuple(found))
 
+    def hearing(self, words: Callable[[Utterance], str | None]) -> Self:
+        """The same utterances with other recognised words.
+
+        Args:
+            words: What `asr` of an utterance becomes; called again whenever it is read.
+        """
+        rows = self.utterances
+        if isinstance(rows, ManifestRows):
+            return dataclasses.replace(self, utterances=dataclasses.replace(rows, words=words))
+        found = (dataclasses.replace(each, asr=words(each)) for each in rows)
+        return dataclasses.replace(self, utterances=tuple(found))
+
     def write(self, folder: Path) -> None:
         """Write `corpus.json` and `manifest.jsonl` into `folder`."""
         head = {"format": UTTERANCES_FORMAT, "version": UTTERANCES_VERSION}
@@ -237,6 +249,7 @@ class ManifestRows(Sequence[Utterance]):
         shared: Hashes that more than one id has: rarely any, if no id occurs twice.
         outside: Number of the first row with an audio path out of the corpus root, or None.
         root: Folder to prepend to the audio paths; None leaves them as they are in the file.
+        words: What `asr` of an utterance becomes; None leaves it as it is in the file.
     """
 
     path: Path
@@ -245,6 +258,7 @@ class ManifestRows(Sequence[Utterance]):
     shared: frozenset[int]
     outside: int | None = None
     root: Path | None = None
+    words: Callable[[Utterance], str | None] | None = None
 
     @classmethod
     def scan(cls, path: Path) -> Self:
@@ -320,6 +334,8 @@ class ManifestRows(Sequence[Utterance]):
                 if self.root is not None:
                     # In place although frozen: a copy takes longer than parsing the row.
                     object.__setattr__(utterance, "audio", path_under(self.root, utterance))
+                if self.words is not None:
+                    object.__setattr__(utterance, "asr", self.words(utterance))
                 yield utterance
         if number < last:
             raise ManifestError(

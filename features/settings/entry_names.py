@@ -23,11 +23,15 @@ _NO_TEXT = re.compile(  # numbers in any notation of YAML 1.1 or 1.2, dates, tru
 
 
 def all_name_problems(
-    corpora: Mapping[str, Any], backbones: Mapping[str, Any], models: Mapping[str, Any]
+    corpora: Mapping[str, Any],
+    backbones: Mapping[str, Any],
+    models: Mapping[str, Any],
+    asr_backbones: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Faults of the names of all entries, one line each."""
+    """Faults of the names of all entries, one line each; `asr_backbones` may be left out."""
     found = []
-    sections = {"corpora": corpora, "backbones": backbones, "models": models}
+    asr = asr_backbones or {}
+    sections = {"corpora": corpora, "backbones": backbones, "asr_backbones": asr, "models": models}
     for section, entries in sections.items():
         if len(entries) > MOST_ENTRIES:
             return [f"{section}: given {len(entries)} entries; expected {MOST_ENTRIES} at most"]
@@ -39,7 +43,15 @@ def all_name_problems(
             f"backbones.{NOTHING}: given {quoted(nothing)}; expected {{}}: this name stands for an "
             "empty slot"
         )
-    return [*found, *_shared_stages(corpora, backbones)]
+    found += [*_shared_stages(corpora, backbones), *_shared_stages(corpora, asr)]
+    # Both have their features in cache/<corpus>/<name>.
+    other = {name.lower(): name for name in backbones}
+    found += [
+        f"asr_backbones.{name}: `backbones` has the entry {quoted(other[name.lower()])}; rename one"
+        for name in asr
+        if name.lower() in other
+    ]
+    return found
 
 
 def name_problems(section: str, name: str) -> list[str]:

@@ -33,7 +33,7 @@ from features.weights.identity import (
     weights_sha256,
 )
 
-PART_SECONDS = 1800.0  # of audio whose windows are sorted by length
+PART_SECONDS = 600.0  # of audio whose windows are sorted by length
 BATCH = 16  # windows computed together on an accelerator
 CPU_BATCH = 4
 
@@ -52,6 +52,20 @@ class _Batch:
 
     def between(self, start: int, stop: int) -> _Batch:
         return _Batch(self.owners[start:stop], self.mel[start:stop])
+
+
+def parts(utterances: Iterable[Utterance]) -> Iterator[list[Utterance]]:
+    """Utterances that are sorted by length together: consecutive ones of `PART_SECONDS`."""
+    part: list[Utterance] = []
+    seconds = 0.0
+    for utterance in utterances:
+        part.append(utterance)
+        seconds += utterance.seconds or 0.0
+        if seconds >= PART_SECONDS:
+            yield part
+            part, seconds = [], 0.0
+    if part:
+        yield part
 
 
 class Recogniser:
@@ -125,15 +139,8 @@ class Recogniser:
         Raises:
             ManifestError: If a file is missing, or another one than in the manifest.
         """
-        part: list[Utterance] = []
-        seconds = 0.0
-        for utterance in utterances:
-            part.append(utterance)
-            seconds += utterance.seconds or 0.0
-            if seconds >= PART_SECONDS:
-                yield from self._of_part(part)
-                part, seconds = [], 0.0
-        yield from self._of_part(part)
+        for part in parts(utterances):
+            yield from self._of_part(part)
 
     def _of_part(self, part: Sequence[Utterance]) -> Iterator[tuple[str, str]]:
         heard: dict[str, list[str]] = {utterance.id: [] for utterance in part}

@@ -234,6 +234,9 @@ def _differing(params: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, 
     model = params.get("models", {}).get(fusion) or {}
     backbones = [value for value in model.values() if isinstance(value, str)]
     read = {"models": [fusion], "corpora": [corpus], "backbones": backbones}
+    asr = [name for name in backbones if name in (params.get("asr_backbones") or {})]
+    transcribed = list(params.get("transcribe") or {}) if asr else []
+    read |= {"asr_backbones": asr, "transcribe": transcribed}
     found = {}
     for name, value in now.items():
         # Of models, corpora and backbones only the entries that this experiment selects matter.

@@ -33,8 +33,8 @@ def corpora(incomplete: str) -> list[str]:
 
 
 def backbones(incomplete: str) -> list[str]:
-    """Entries of `backbones`."""
-    return _entries("backbones", incomplete)
+    """Entries of `backbones` and `asr_backbones`."""
+    return [name for each in ("backbones", "asr_backbones") for name in _entries(each, incomplete)]
 
 
 def kinds_of_entry(incomplete: str) -> list[str]:

@@ -25,6 +25,7 @@ PARAMS = Path("params.yaml")
 _NEXT = {
     "corpora": "export {variable}=/path/to/{name}; dvc exp run -S corpus={name}",
     "backbones": "dvc exp run -S models.heron.{slot}={name}",
+    "asr_backbones": "dvc exp run -S models.heron.asr={name}",
     "models": "dvc exp run -S fusion={name}",
 }
 
@@ -60,7 +61,7 @@ def add(what: str | None, name: str | None, *, list_all: bool = False) -> None:
 def _slot(backbone: str) -> str:
     """A slot that a backbone of the catalogue is meant for."""
     kind = catalogue_entry("backbones", backbone).get("kind", backbone)
-    return {"text": "text", "asr": "asr"}.get(load(PACKAGE, kind).reads, "speech")
+    return "text" if load(PACKAGE, kind).reads == "text" else "speech"
 
 
 def listing(raw: Mapping[str, Any]) -> Iterator[str]:
@@ -72,7 +73,7 @@ def listing(raw: Mapping[str, Any]) -> Iterator[str]:
             slots = (entry.get(slot, "none") for slot in SLOTS)
             facts = [entry.get("kind", name), entry.get("checkpoint", "")]
             facts += [slot for slot in slots if slot != "none"]
-            mark = "*" if name in raw[section] else " "
+            mark = "*" if name in (raw.get(section) or {}) else " "
             yield f"{mark} {name:22}{' '.join(filter(None, facts))}"
     yield "* in params.yaml"
 
@@ -89,7 +90,9 @@ def needed(raw: Mapping[str, Any], section: str, name: str) -> list[tuple[str, s
     if section == "models":
         entry = catalogue_entry(section, name)
         slots = dict.fromkeys(entry[slot] for slot in (*SLOTS, "asr"))
-        found += [("backbones", slot) for slot in slots if slot not in raw["backbones"]]
+        for each in ("backbones", "asr_backbones"):
+            names = (slot for slot in slots if slot in catalogued(each))
+            found += [(each, slot) for slot in names if slot not in (raw.get(each) or {})]
     return found
 
 
@@ -107,15 +110,18 @@ def with_entries(text: str, raw: Mapping[str, Any], entries: list[tuple[str, str
     """
     wanted = dict(raw)
     for section, name in entries:
-        if name in raw[section]:
+        present = wanted.get(section) or {}
+        if name in present:
             raise ParamsError(
                 f"{section}.{name}: {PARAMS} has this entry; edit it, or remove or rename it to "
                 "get that of the catalogue"
             )
-        wanted[section] = {**wanted[section], name: catalogue_entry(section, name)}
+        wanted[section] = {**present, name: catalogue_entry(section, name)}
         text = _inserted(text, section, entry_text(section, name))
     before, after = (
-        all_name_problems(each["corpora"], each["backbones"], each["models"])
+        all_name_problems(
+            each["corpora"], each["backbones"], each["models"], each.get("asr_backbones")
+        )
         for each in (raw, wanted)
     )
     refuse([line for line in after if line not in before])
@@ -136,6 +142,8 @@ def with_entries(text: str, raw: Mapping[str, Any], entries: list[tuple[str, str
 def _inserted(text: str, section: str, block: str) -> str:
     """The block, indented as the section's other entries, after the last line of the section."""
     lines = text.splitlines(keepends=True)
+    # Of a section without entries the braces go: `asr_backbones: {}`.
+    lines = [re.sub(rf"^({section}:[ \t]*)\{{[ \t]*\}}", r"\1", line) for line in lines]
     header = re.compile(rf"{section}:[ \t]*(#.*)?[\r\n]*")
     start = end = next((n for n, line in enumerate(lines, 1) if header.fullmatch(line)), 0)
     if not start:

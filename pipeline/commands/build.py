@@ -18,7 +18,7 @@ from features.files.yaml_text import read_yaml_file
 from pipeline.params.catalogue.entries import expected_entry
 from pipeline.params.file import Params, read_params
 from pipeline.params.selection import REGIMES
-from pipeline.storage.dvc_command import EXTRACT, PREPARE, run_dvc, shown, torn_locks
+from pipeline.storage.dvc_command import PREPARE, extract_stage, run_dvc, shown, torn_locks
 
 _STAGES = dict(zip(REGIMES, ("train", "e2e"), strict=True))
 _CACHE = re.compile(r"cache/\$\{corpus\}/\$\{item\.(\w+)\}")
@@ -69,7 +69,7 @@ def extract_targets(params: Params, models: Sequence[str], corpus: str) -> list[
             continue
         needed |= {getattr(entry, slot) for slot in slots}
     refuse(found)
-    return [EXTRACT.format(corpus=corpus, backbone=name) for name in sorted(needed)]
+    return [extract_stage(params, corpus, name) for name in sorted(needed)]
 
 
 def _cached_slots(regime: str) -> list[str]:

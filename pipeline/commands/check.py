@@ -31,15 +31,20 @@ from features.files.reading import file_sha256
 from features.files.records import read_json
 from features.files.writing import lock
 from features.process.machine_errors import machine_error
-from features.settings.entry_names import all_name_problems
 from features.settings.locations import corpus_root, store_root
 from features.settings.plugins import load
 from features.stream import StreamSpec
 from features.weights.checkpoint import Checkpoint
 from pipeline.e2e.setup import init_folder
 from pipeline.model.checkpoint import make_model
-from pipeline.params.file import ModelEntry, Params, all_problems, read_unchecked
-from pipeline.params.selection import unwritten_slots
+from pipeline.params.file import (
+    ModelEntry,
+    Params,
+    all_problems,
+    params_name_problems,
+    read_unchecked,
+)
+from pipeline.params.selection import unwritten
 from pipeline.params.slot_reads import odd_slots
 from pipeline.runtime.environment import git
 from pipeline.storage.dvc_command import PREPARE, obstacles
@@ -54,7 +59,7 @@ def check(*, deep: bool = False) -> None:
     for line in obstacles():
         typer.echo(f"note: {line}")
     params = read_unchecked(Path("params.yaml"))
-    found = unwritten_slots(params.models)
+    found = unwritten(vars(params))
     found += find_problems(params, deep=deep, note=typer.echo)
     if found:
         raise ParamsError(listed(found))
@@ -93,7 +98,7 @@ def find_problems(
         pull: Whether features may come from a remote, so that missing weights are only noted.
     """
     found = [*all_problems(params), *place_problems()]
-    if all_name_problems(params.corpora, params.backbones, params.models):
+    if params_name_problems(params):
         return found  # the checks below use names as folders and environment variables
     wrong = "\n".join(found)
     if params.corpus in params.corpora and f"corpora.{params.corpus}" not in wrong:

@@ -20,8 +20,9 @@ from features.doctor.quarantine import MENDED, dvc_objects, quarantine
 from features.doctor.shards import Fault
 from features.errors import HeronryError, ManifestError, ParamsError
 from features.settings.locations import store_root
-from pipeline.params.file import read_params
-from pipeline.storage.dvc_command import EXTRACT
+from features.transcription.transcripts import as_read
+from pipeline.params.file import Params, read_params
+from pipeline.storage.dvc_command import extract_stage
 from pipeline.storage.inventory import cache_folders
 
 
@@ -47,19 +48,21 @@ class Diagnosis:
         cache: The folder as it was read.
         manifest: Utterances that it should hold; None where `prepare` has not run here.
         listed: Whether params.yaml has the corpus and the backbone, so that DVC has a stage.
+        params: params.yaml, where it is there.
         notes: Remarks that are no faults.
     """
 
     cache: CacheFacts
     manifest: Manifest | None = None
     listed: bool = False
+    params: Params | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
     def stage(self) -> str:
         """DVC's name of the stage that writes the folder."""
-        corpus, backbone = _names(self.cache.folder)
-        return EXTRACT.format(corpus=corpus, backbone=backbone)
+        assert self.params is not None  # it is listed
+        return extract_stage(self.params, *_names(self.cache.folder))
 
     def lines(self) -> Iterator[str]:
         """Each fault with its remedy, or one line that there is none."""
@@ -132,7 +135,7 @@ def examine(folder: Path, *, weights: bool = False) -> Diagnosis:
         if cache.shards or cache.unusable:
             cache.faults.append(Fault(folder, "holds shards, but its entry is of kind `none`"))
         return found
-    _read_manifest(found)
+    _read_manifest(found, entry)
     if found.manifest is not None:
         cache.faults.extend(check_against(cache, found.manifest))
     elif not (cache.shards or cache.unusable or cache.rejected):
@@ -142,7 +145,7 @@ def examine(folder: Path, *, weights: bool = False) -> Diagnosis:
     return found
 
 
-def _read_manifest(found: Diagnosis) -> None:
+def _read_manifest(found: Diagnosis, entry: BackboneEntry | None) -> None:
     corpus, _ = _names(found.cache.folder)
     utterances = _project(found.cache.folder) / "data" / corpus / "utterances"
     if not utterances.exists():
@@ -150,6 +153,12 @@ def _read_manifest(found: Diagnosis) -> None:
         return
     try:
         found.manifest = Manifest.read(utterances)
+        if entry is not None:
+            assert found.params is not None
+            heard = found.params.transcripts(corpus, entry.name)
+            if heard is not None:
+                heard = utterances.with_name(heard.name)
+            found.manifest = as_read(found.manifest, entry, heard)
     except ManifestError as error:
         found.cache.faults.append(Fault(utterances, str(error), "own"))
 
@@ -160,8 +169,9 @@ def _entry(found: Diagnosis) -> BackboneEntry | None:
     if not path.exists():
         found.notes.append("settings are not compared, as there is no params.yaml")
         return None
-    params, (corpus, backbone) = read_params(path), _names(found.cache.folder)
-    if corpus not in params.corpora or backbone not in params.backbones:
+    found.params, (corpus, backbone) = read_params(path), _names(found.cache.folder)
+    params = found.params
+    if corpus not in params.corpora or backbone not in params.all_backbones:
         what = f"backbone {backbone!r}" if corpus in params.corpora else f"corpus {corpus!r}"
         found.notes.append(
             f"params.yaml has no {what} any more, so settings are not compared; delete the "

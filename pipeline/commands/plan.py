@@ -19,6 +19,7 @@ from features.extraction.extractor import Extractor, Recipe
 from features.extraction.forecast import Forecast, forecast
 from features.extraction.plan import ShardPlan
 from features.settings.locations import store_root
+from features.transcription.transcripts import as_read
 from pipeline.params.file import Params, read_params
 from pipeline.storage.dvc_command import PREPARE
 
@@ -90,6 +91,7 @@ def plan_steps(params: Params, store: Path, backbones: list[str] | None = None) 
 
 def _step(params: Params, name: str, manifest: Manifest, store: Path) -> Step:
     entry = params.backbone(name)
+    manifest = as_read(manifest, entry, params.transcripts(params.corpus, name))
     extractor = Extractor(Recipe(entry, store))
     planned = ShardPlan.of(manifest, extractor.backbone.reads)
     expected = forecast(planned, extractor.store, entry, extractor.backbone)

@@ -19,7 +19,7 @@ from features.files.writing import replacing
 from pipeline.commands.check import find_problems, listed
 from pipeline.commands.show import show
 from pipeline.params.file import Params
-from pipeline.params.selection import unwritten_slots
+from pipeline.params.selection import unwritten
 from pipeline.storage.dvc_command import obstacles, run_dvc, run_experiment, shown
 from pipeline.storage.experiments import free_name, taken_names
 from pipeline.storage.set_params import params_with
@@ -135,7 +135,7 @@ def check_all(variants: Sequence[Params], *, pull: bool = False) -> list[str]:
     notes: list[str] = []
     changes: list[str] = []
     for params in variants:
-        found += unwritten_slots(params.models)
+        found += unwritten(vars(params))
         found += find_problems(params, note=notes.append, changed=changes.append, pull=pull)
     for line in dict.fromkeys([*notes, *changes]):
         typer.echo(line.replace(_CHANGED, "It is prepared again"))

@@ -72,7 +72,11 @@ def live_recognised(
     if params.backbone(model.asr).kind == "none" or text is None:
         return None
     asr = {id: utterance.asr for id, utterance in examples.utterances.items()}
-    heard = [label for label in test_labels(examples) if asr[label.id] is not None]
+    heard = [
+        dataclasses.replace(label, asr=asr[label.id])
+        for label in test_labels(examples)
+        if asr[label.id] is not None
+    ]
     if not heard:
         if examples.ranks.is_first:
             sys.stderr.write(

@@ -23,6 +23,7 @@ from pipeline.data.examples import join
 from pipeline.e2e.extras import live_recognised
 from pipeline.e2e.job import TuneJob, run_tune_job
 from pipeline.e2e.setup import (
+    as_recognised,
     cached_slots,
     check_same_splits,
     init_folder,
@@ -118,7 +119,8 @@ def _examples(
         check_same_splits(init_folder(init), corpus, run.labels, run.folds)
     folders = cached_slots(params, run.model, corpus)
     cached = replace(join(folders, run.labels, run.classes, verify=True), targets=run.targets)
-    examples = live_examples(params, run.model, cached, read_manifest(corpus), entries)
+    manifest = as_recognised(params, run.model, read_manifest(corpus))
+    examples = live_examples(params, run.model, cached, manifest, entries)
     if threads is None:
         threads = 1 if device == "cpu" else min(DECODERS, available_cores())
     # Trying to read them needs no page-locked memory, and the device is not entered here.
@@ -153,6 +155,8 @@ def tune_folder(run: Run, examples: LiveExamples, slots: Mapping[str, Any], devi
         "slots": dict(slots),
         "libraries": [version(name) for name in ("transformers", "peft")],
     }
+    if any(backbone.reads == "asr" for backbone in examples.backbones.values()):
+        facts["asr"] = [examples.utterances[label.id].asr for label in examples.labels]
     protocol = run.params.training(run.model)
     return run_folder(run.model, protocol, examples, regime="e2e", device=device, facts=facts)
 

@@ -20,6 +20,7 @@ from features.errors import ManifestError, ParamsError
 from features.extraction.trained_on import seen_by
 from features.files.reading import file_sha256
 from features.settings.locations import corpus_root, expanded, project_root
+from features.transcription.transcripts import WORDS, read_words, with_words
 from pipeline.data.examples import Examples
 from pipeline.e2e.source import LiveExamples
 from pipeline.model.base import FusionModel
@@ -58,7 +59,13 @@ def cached_slots(params: Params, model: ModelEntry, corpus: str) -> dict[str, Pa
 def protocol_problems(params: Params, model: ModelEntry) -> list[str]:
     """Problems of the protocol: what is not defined where features are computed in each step."""
     protocol = params.training(model)
-    return [
+    text, asr = params.backbone(model.text), params.backbone(model.asr)
+    twice = text.reads == asr.reads == "asr" and model.text != model.asr
+    found = [
+        f"models.{model.name}.asr: given {model.asr!r}, and {model.text!r} of the text slot reads "
+        "recognised words too; expected `none` or the same entry in the regime e2e"
+    ]
+    return (found if twice else []) + [
         f"train.{name}: given {given} in the regime e2e; expected 0, since it is an augmentation "
         "of cached features (`e2e.specaugment` masks inside the networks)"
         for name, given in (("seqaug", protocol.seqaug), ("mixup", protocol.mixup))
@@ -73,6 +80,17 @@ def read_manifest(corpus: str) -> Manifest:
     if all(utterance.audio is None for utterance in manifest):
         return manifest
     return manifest.located(folder.resolve() if manifest.generated else corpus_root(corpus))
+
+
+def as_recognised(params: Params, model: ModelEntry, manifest: Manifest) -> Manifest:
+    """The utterances with the words of the model's entry of `asr_backbones`, if it has one.
+
+    They are those beside its cache, which this regime depends on for them alone.
+    """
+    for name in {model.text, model.asr} & set(params.asr_backbones or {}):
+        words = read_words(Path("cache", manifest.corpus, name, WORDS))
+        manifest = with_words(manifest, words)
+    return manifest
 
 
 def live_examples(

@@ -13,13 +13,20 @@ from typing import Annotated, Any
 
 from features.arguments import one_of, problems, quoted, refuse, shown_key
 from features.backbone.base import Reads
-from features.backbone.entry import PACKAGE, BackboneEntry, backbone_entry, backbone_problems
+from features.backbone.entry import (
+    CHOOSING,
+    PACKAGE,
+    BackboneEntry,
+    backbone_entry,
+    backbone_problems,
+)
 from features.corpus.entry import corpus_problems
 from features.errors import ParamsError
 from features.files.yaml_text import read_params_file
 from features.ranges import Interval
 from features.settings.entry_names import MOST_ENTRIES, all_name_problems, name_problems
 from features.settings.plugins import kinds, load
+from features.transcription.settings import Transcription
 from pipeline.model.checkpoint import FUSIONS
 from pipeline.model.inputs import InputSettings
 from pipeline.params.catalogue.entries import expected_entry
@@ -74,7 +81,10 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Params:
-    """params.yaml; `corpora`, `backbones` and `models` hold raw entries until asked for one."""
+    """params.yaml; its sections of entries hold raw ones until asked for one.
+
+    `asr_backbones` and `transcribe` may be left out where DVC does not run.
+    """
 
     fusion: str
     regime: str
@@ -86,10 +96,28 @@ class Params:
     models: Mapping[str, Any]
     e2e: Mapping[str, Any] = field(default_factory=dict)
     trackers: list[str] = field(default_factory=list)
+    asr_backbones: Mapping[str, Any] | None = None
+    transcribe: Mapping[str, Any] | None = None
+
+    @property
+    def all_backbones(self) -> dict[str, Any]:
+        """Raw entries of `backbones` and `asr_backbones`."""
+        return {**self.backbones, **(self.asr_backbones or {})}
 
     def backbone(self, name: str) -> BackboneEntry:
-        """The backbone entry of that name, or a `ParamsError`."""
-        return backbone_entry(name, _entry(self.backbones, name, "backbones"))
+        """The backbone entry of that name in either section, or a `ParamsError`."""
+        section = "asr_backbones" if name in (self.asr_backbones or {}) else "backbones"
+        return backbone_entry(name, _entry(self.all_backbones, name, "backbones"), section)
+
+    def transcription(self) -> Transcription:
+        """Settings of speech recognition, or a `ParamsError` listing their problems."""
+        refuse(problems(Transcription, self.transcribe or {}, "transcribe"))
+        return Transcription(**(self.transcribe or {}))
+
+    def transcripts(self, corpus: str, backbone: str) -> Path | None:
+        """Folder of the recognised words that a backbone reads; None if it reads none of them."""
+        reads_them = backbone in (self.asr_backbones or {})
+        return Path("data", corpus, "transcripts") if reads_them else None
 
     def model(self, name: str) -> ModelEntry:
         """The model entry of that name, or a `ParamsError` listing its problems."""
@@ -122,8 +150,14 @@ def read_params(path: Path) -> Params:
             with unusable names.
     """
     params = read_unchecked(path)
-    refuse(all_name_problems(params.corpora, params.backbones, params.models))
+    refuse(params_name_problems(params))
     return params
+
+
+def params_name_problems(params: Params) -> list[str]:
+    """Faults of the names of all entries, one line each."""
+    sections = (params.corpora, params.backbones, params.models, params.asr_backbones)
+    return all_name_problems(*sections)
 
 
 def read_unchecked(path: Path) -> Params:
@@ -145,15 +179,17 @@ def all_problems(params: Params) -> list[str]:
     if found:
         return found  # what follows reads its values
     found = own_problems(params)
-    found += all_name_problems(params.corpora, params.backbones, params.models)
+    found += params_name_problems(params)
     # `all_name_problems` reports the number; thousands of entries are not checked one by one.
-    if max(map(len, (params.corpora, params.backbones, params.models))) > MOST_ENTRIES:
+    sections = (params.corpora, params.backbones, params.models, params.asr_backbones or {})
+    if max(map(len, sections)) > MOST_ENTRIES:
         return found
     found += choice_problems(vars(params))
     for name, mapping in params.corpora.items():
         found += corpus_problems(name, mapping)
     for name, mapping in params.backbones.items():
         found += backbone_problems(name, mapping)
+    found += transcript_problems(params)
     for name, mapping in params.models.items():
         found += model_problems(params, name, mapping)
     if not found:
@@ -180,6 +216,24 @@ def own_problems(params: Params) -> list[str]:
     return found + tracker_problems(params.trackers)
 
 
+def transcript_problems(params: Params) -> list[str]:
+    """Problems with `transcribe` and `asr_backbones`, one line each."""
+    found = problems(Transcription, params.transcribe or {}, "transcribe")
+    for name in () if found else params.transcription().corpora:
+        if name not in params.corpora:
+            expected = expected_entry("corpora", name, params.corpora)
+            found.append(f"transcribe.corpora: given {quoted(name)}; expected {expected}")
+    for name, mapping in (params.asr_backbones or {}).items():
+        wrong = backbone_problems(name, mapping, "asr_backbones")
+        if not wrong and _kind_reads(params, name) != "asr":
+            wrong = [
+                f"asr_backbones.{name}.kind: given {quoted(mapping.get('kind', name))}; expected "
+                "asr_text, which reads recognised words: move others to `backbones`"
+            ]
+        found += wrong
+    return found
+
+
 def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
     """Problems with an entry of `models`, one line each."""
     where = f"models.{name}"
@@ -194,7 +248,7 @@ def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
     if found:
         return found
     entry = ModelEntry(name=name, **mapping)
-    found += backbone_name_problems(where, entry.slots, params.backbones)
+    found += backbone_name_problems(where, entry.slots, params.all_backbones)
     found += asr_problems(params, entry)
     try:
         build = load(FUSIONS, entry.kind)
@@ -212,14 +266,14 @@ def asr_problems(params: Params, model: ModelEntry) -> list[str]:
     """
     where = f"models.{model.name}.asr"
     if _reads(params, model.asr) not in ("asr", "nothing"):
-        fitting = [name for name in params.backbones if _kind_reads(params, name) == "asr"]
-        there = model.asr in params.backbones
+        fitting = [name for name in params.all_backbones if _kind_reads(params, name) == "asr"]
+        there = model.asr in params.all_backbones
         here = (
             one_of(model.asr, fitting) if there else expected_entry("backbones", model.asr, fitting)
         )
         return [
-            f"{where}: given {quoted(model.asr)}; expected `none` or an entry of `backbones` that "
-            f"reads recognised words, here {here}"
+            f"{where}: given {quoted(model.asr)}; expected `none` or an entry of `asr_backbones`, "
+            f"which read recognised words, here {here}"
         ]
     try:
         heard, text = params.backbone(model.asr), params.backbone(model.text)
@@ -227,6 +281,12 @@ def asr_problems(params: Params, model: ModelEntry) -> list[str]:
         return []  # reported with the entry itself, or with the slot
     if "nothing" in (heard.reads, text.reads):
         return []
+    if heard.keywords()["where"] != "always":
+        return [
+            f"{where}: {model.asr!r} has `where: {heard.keywords()['where']}`; expected "
+            "`where: always`, since it would read the reference that recognised words are to "
+            "replace"
+        ]
     differing = differences(_settings(heard), _settings(text))
     if not differing:
         return []
@@ -246,7 +306,7 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 def _kind_reads(params: Params, name: str) -> Reads | None:
     """Modality that the kind of an entry reads; unchecked, as this runs for all entries."""
-    entry = params.backbones[name]
+    entry = params.all_backbones[name]
     kind = entry.get("kind", name) if isinstance(entry, Mapping) else None
     return load(PACKAGE, kind).reads if kind in kinds(PACKAGE) else None
 
@@ -261,7 +321,8 @@ def _reads(params: Params, name: str) -> Reads | None:
 
 def _settings(entry: BackboneEntry) -> dict[str, Any]:
     """Every setting of an entry except its kind, defaults included."""
-    return {**entry.keywords(), **{name: getattr(entry, name) for name in _SHARED}}
+    options = {name: v for name, v in entry.keywords().items() if name not in CHOOSING}
+    return {**options, **{name: getattr(entry, name) for name in _SHARED}}
 
 
 def _entry(entries: Mapping[str, Any], name: str, where: str) -> Any:

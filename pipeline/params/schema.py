@@ -18,6 +18,7 @@ from features.backbone.entry import BackboneEntry
 from features.corpus.entry import PACKAGE as CORPORA
 from features.corpus.entry import SUPPLIED, CorpusEntry
 from features.settings.plugins import OWN, kinds, load
+from features.transcription.settings import Transcription
 from pipeline.model.checkpoint import FUSIONS
 from pipeline.model.inputs import InputSettings
 from pipeline.params.file import ModelEntry, Params
@@ -38,6 +39,7 @@ def params_schema() -> Schema:
         "trackers": {"type": "array", "items": {"enum": list(kinds(TRACKERS))}},
         "train": _nullable(_keywords(TrainParams)),
         "e2e": _tuning(),
+        "transcribe": _keywords(Transcription) | {"required": list(vars(Transcription()))},
         "models": {"additionalProperties": _model()},
     }
     definitions: Schema = {}
@@ -47,6 +49,9 @@ def params_schema() -> Schema:
     ):
         params["properties"][section], entries = _section(section, record, package, skip)
         definitions |= entries
+    heard = {"$ref": "#/definitions/backbones.asr_text"}
+    params["properties"]["asr_backbones"] = {"type": "object", "additionalProperties": heard}
+    params["required"] += ["asr_backbones", "transcribe"]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "definitions": definitions,

@@ -5,11 +5,14 @@ Imports no torch, since every DVC command that runs something runs this first: s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 from typing import Any
 
 from features.arguments import one_of, quoted
 from features.settings.entry_names import all_name_problems
+from features.transcription.settings import Transcription
 from pipeline.params.catalogue.entries import expected_entry
 from pipeline.tracking import tracker_problems
 
@@ -24,14 +27,18 @@ def selection_problems(raw: Mapping[str, Any]) -> list[str]:
         raw: params.yaml as it was read, or its fields.
     """
     found = section_problems(raw)
-    found = found or all_name_problems(raw["corpora"], raw["backbones"], raw["models"])
+    if found:
+        return found
+    asr = raw.get("asr_backbones") or {}
+    found = all_name_problems(raw["corpora"], raw["backbones"], raw["models"], asr)
     if found:
         return found
     found = choice_problems(raw)
     model = raw["models"].get(raw.get("fusion")) if not found else None
     if isinstance(model, Mapping):
         slots = {slot: model.get(slot, "none") for slot in (*SLOTS, "asr")}
-        found += backbone_name_problems(f"models.{raw['fusion']}", slots, raw["backbones"])
+        present = {**raw["backbones"], **asr}
+        found += backbone_name_problems(f"models.{raw['fusion']}", slots, present)
     return found
 
 
@@ -41,7 +48,31 @@ def section_problems(raw: Mapping[str, Any]) -> list[str]:
         f"{section}: given {quoted(raw.get(section))}; expected entries by name"
         for section in ("models", "corpora", "backbones")
         if not isinstance(raw.get(section), Mapping)
+    ] + [
+        f"asr_backbones: given {quoted(raw[section])}; expected entries by name, or {{}}"
+        for section in ("asr_backbones",)
+        if not isinstance(raw.get(section) or {}, Mapping)
     ]
+
+
+def unwritten(raw: Mapping[str, Any]) -> list[str]:
+    """What DVC's stages name and params.yaml leaves out, one line each: they have no defaults."""
+    found = unwritten_slots(raw["models"])
+    if raw.get("asr_backbones") is None:
+        found.append(
+            "asr_backbones: given nothing; expected entries that read transcripts, since DVC's "
+            "stages name it: write `asr_backbones: {}`"
+        )
+    given = raw.get("transcribe") or {}
+    defaults = {each.name: each for each in fields(Transcription)}
+    lacking = [name for name in defaults if name not in given]
+    if lacking:
+        found.append(
+            f"transcribe: given no {', '.join(lacking)}; expected all of {', '.join(defaults)}, "
+            f"since DVC's stage `transcribe` names them: write "
+            f"`transcribe: {json.dumps(vars(Transcription()))}`"
+        )
+    return found
 
 
 def unwritten_slots(models: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from features.cache.shard import DEVIATION
 from features.corpus.manifest import Label
 from features.errors import ParamsError
 from features.files.reasons import REJECTED, read_reasons
+from features.transcription.transcripts import WORDS, read_words
 from pipeline.data.examples import Examples, join, notices_of
 from pipeline.data.source import ExampleSource
 from pipeline.params.file import ModelEntry, Params, differences
@@ -104,6 +105,9 @@ def _heard(
     found = join({TEXT: folder}, examples.labels, examples.classes, verify=True)
     _check(model, found.readers[TEXT], examples.readers[TEXT])
     heard = [label for label in test_labels(examples) if label.id not in found.dropped]
+    # Beside the cache of an entry that reads transcripts; else they are the corpus's own.
+    words = read_words(folder / WORDS)
+    heard = [replace(label, asr=words.get(label.id, label.asr)) for label in heard]
     return found.readers[TEXT], heard
 
 

@@ -15,11 +15,19 @@ from pathlib import Path
 
 from features.errors import HeronryError
 from features.process import interrupts
+from pipeline.params.file import Params
 from pipeline.runtime.environment import git
 
 PREPARE = "stages/prepare/dvc.yaml:prepare@{corpus}"
 EXTRACT = "stages/extract/dvc.yaml:extract@{corpus}-{backbone}"
+EXTRACT_ASR = "stages/extract/dvc.yaml:extract_asr@{corpus}-{backbone}"  # of asr_backbones
 PATIENCE = 60.0  # seconds after Ctrl-C in which stages save their state
+
+
+def extract_stage(params: Params, corpus: str, backbone: str) -> str:
+    """DVC's name of the stage that extracts an entry of `backbones` or `asr_backbones`."""
+    name = EXTRACT_ASR if backbone in (params.asr_backbones or {}) else EXTRACT
+    return name.format(corpus=corpus, backbone=backbone)
 
 
 class DvcError(HeronryError):

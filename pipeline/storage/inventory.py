@@ -144,7 +144,7 @@ def users(params: Params) -> dict[str, tuple[str, ...]]:
     for model, entry in params.models.items():
         slots = entry.items() if isinstance(entry, dict) else ()
         for slot, name in slots:
-            if slot != "kind" and isinstance(name, str) and name in params.backbones:
+            if slot != "kind" and isinstance(name, str) and name in params.all_backbones:
                 found.setdefault(name, []).append(f"{model}.{slot}")
     return {name: tuple(slots) for name, slots in found.items()}
 
@@ -152,7 +152,7 @@ def users(params: Params) -> dict[str, tuple[str, ...]]:
 def _cache_folder(folder: Path, params: Params, needed: dict[str, tuple[str, ...]]) -> CacheFolder:
     found = CacheFolder(folder.parent.name, folder.name)
     found.needed_by = needed.get(found.backbone, ())
-    found.listed = found.corpus in params.corpora and found.backbone in params.backbones
+    found.listed = found.corpus in params.corpora and found.backbone in params.all_backbones
     try:
         found.bytes = sum(path.stat().st_size for path in folder.iterdir())
         if (folder / REJECTED).exists():

@@ -179,7 +179,7 @@ def remove(items: Sequence[StoredFolder]) -> Iterator[str]:
 
 
 def _entries(params: Params) -> Iterator[BackboneEntry]:
-    for name in params.backbones:
+    for name in params.all_backbones:
         try:
             yield params.backbone(name)
         except ParamsError:

@@ -17,6 +17,7 @@ from features.extraction.extract import Extraction, Options, extract
 from features.files.reasons import count_reasons
 from features.ranges import NotNegative
 from features.settings.locations import corpus_root, devices, store_root
+from features.transcription.transcripts import as_read, write_words
 from pipeline.params.file import read_params
 from stages._run import list_utterances, run
 
@@ -48,12 +49,14 @@ def main(  # noqa: PLR0913  each is an option
     ] = None,
 ) -> None:
     """Extract the features of CORPUS under BACKBONE into cache/CORPUS/BACKBONE."""
-    entry = read_params(Path("params.yaml")).backbone(backbone)
+    params = read_params(Path("params.yaml"))
+    entry, transcripts = params.backbone(backbone), params.transcripts(corpus, backbone)
     folder = Path("data", corpus, "utterances")
     manifest = Manifest.read(folder)
     if entry.reads == "audio":
         root = folder.resolve() if manifest.generated else corpus_root(corpus)
         manifest = manifest.located(root)
+    manifest = as_read(manifest, entry, transcripts)
     out = Path("cache", corpus, backbone)
     options = Options(
         devices=devices(device),
@@ -65,6 +68,8 @@ def main(  # noqa: PLR0913  each is an option
     )
     start = time.monotonic()
     done = extract(manifest, entry, out, store=store_root(), options=options)
+    if transcripts is not None and part is None:
+        write_words(out, manifest)
     _report(done, out if part is None else Path(f"{out}, part {part}"), time.monotonic() - start)
     if strict and done.rejected:
         raise CacheError(

@@ -37,6 +37,7 @@ TRAINS = CHECKS | {
     "features.backbone": "checks entries; what they compute is what `version` stands for",
     "features.backbones": "as features.backbone",
     "features.weights": "as features.backbone",
+    "features.transcription": "finds words beside a cache, which is a dependency itself",
     "features.corpus": "checks labels, leaks and splits; labels are a dependency themselves",
     "pipeline.params.catalogue": "names entries in messages",
     "pipeline.params.file": "its values are parameters that DVC compares",

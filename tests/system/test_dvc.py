@@ -17,6 +17,7 @@ import pytest
 import soundfile
 import yaml
 
+from features.transcription.settings import Transcription
 from pipeline.evaluation.identity import KEYS
 from pipeline.report.metrics_json import HEADLINE, read_all
 from tests.conftest import RATE, tone
@@ -127,6 +128,8 @@ def params() -> dict[str, Any]:
             "mel": {"kind": "logmel", "n_mels": 16, "version": 1},
             "none": {},
         },
+        "asr_backbones": {},
+        "transcribe": vars(Transcription()),
         "models": {
             "speech": {**slots, **small, "speech": "tone"},
             "both": {**slots, **small, "speech": "tone", "spectral": "mel"},

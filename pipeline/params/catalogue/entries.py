@@ -15,7 +15,12 @@ from features.arguments import MOST_NAMES, one_of
 from features.files.yaml_text import read_yaml
 
 FOLDER = Path(__file__).parent
-SECTIONS = {"corpus": "corpora", "backbone": "backbones", "model": "models"}  # by the word of `add`
+SECTIONS = {  # by the word of `add`
+    "corpus": "corpora",
+    "backbone": "backbones",
+    "asr_backbone": "asr_backbones",
+    "model": "models",
+}
 
 
 def catalogued(section: str) -> list[str]:
@@ -39,14 +44,15 @@ def with_catalogue(raw: Mapping[str, Any]) -> dict[str, Any]:
         section: {name: catalogue_entry(section, name) for name in catalogued(section)}
         for section in SECTIONS.values()
     }
-    return {**raw, **{section: {**entries, **raw[section]} for section, entries in known.items()}}
+    written = {section: raw.get(section) or {} for section in known}
+    return {**raw, **{name: {**entries, **written[name]} for name, entries in known.items()}}
 
 
 def expected_entry(section: str, given: object, present: Collection[str]) -> str:
     """Expected names in a message about a name that params.yaml has no entry for.
 
     Args:
-        section: Section of params.yaml.
+        section: Section of params.yaml; `backbones` stands for `asr_backbones` too.
         given: Name, or whatever stands in place of one.
         present: Names of the entries that params.yaml has.
 
@@ -54,12 +60,18 @@ def expected_entry(section: str, given: object, present: Collection[str]) -> str
     "one of ['heron'], or `heronry add model text`, which the catalogue has"
     """
     expected = one_of(given, present)
-    known = [name for name in catalogued(section) if name not in present]
-    near = [given] if given in known else []
+    sections = (section, "asr_backbones") if section == "backbones" else (section,)
+    known = {
+        name: word
+        for word, plural in SECTIONS.items()
+        if plural in sections
+        for name in catalogued(plural)
+        if name not in present
+    }
+    near = [given] if isinstance(given, str) and given in known else []
     # `expected` ends in ] where it suggests no name of params.yaml itself.
     if not near and isinstance(given, str) and len(given) <= MOST_NAMES and expected[-1] == "]":
         near = difflib.get_close_matches(given, known, n=1)
-    # One word at most, as `add` has one for each section.
-    for word in (word for word, plural in SECTIONS.items() if near and plural == section):
-        expected += f", or `heronry add {word} {near[0]}`, which the catalogue has"
+    if near:
+        expected += f", or `heronry add {known[near[0]]} {near[0]}`, which the catalogue has"
     return expected

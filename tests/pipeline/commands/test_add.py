@@ -81,7 +81,7 @@ def test_what_to_do_next() -> None:
         "corpus", "ravdess"
     )
     assert "dvc exp run -S models.heron.text=bert" in said("backbone", "bert")
-    assert "dvc exp run -S models.heron.asr=minilm_asr" in said("backbone", "minilm_asr")
+    assert "dvc exp run -S models.heron.asr=minilm_asr" in said("asr_backbone", "minilm_asr")
     assert "dvc exp run -S models.heron.speech=hubert" in said("backbone", "hubert")
 
 
@@ -99,7 +99,7 @@ def test_the_list_marks_what_is_there() -> None:
         (("model", "heron"), r"models\.heron: params\.yaml has this entry; edit it"),
         (("model", "txt"), r"add model: given 'txt'; expected one of .*did you mean 'text'"),
         (("model", None), "add model: given nothing; expected one of"),
-        (("fusion", "text"), r"add: given 'fusion'; expected one of \['backbone', 'corpus', 'mod"),
+        (("fusion", "text"), r"add: given 'fusion'; expected one of \['asr_backbone', 'backb"),
         ((None, None), "add: given nothing; expected one of"),
     ],
 )
@@ -145,7 +145,17 @@ def test_files_of_other_hands(section: str, text: str) -> None:
     assert ours[:at] + ours[at + len(block) :] == theirs
 
 
-@pytest.mark.parametrize("models", ["models: {m: {}}\n", "models: {}\n", '"models":\n  m: {}\n'])
+def test_a_section_without_entries_loses_its_braces(here: Path) -> None:
+    before = here.read_text(encoding="utf-8")
+    assert "\nasr_backbones: {}   # " in before
+    assert "params.yaml: added asr_backbones.minilm_asr" in said("asr_backbone", "minilm_asr")
+    after = here.read_text(encoding="utf-8")
+    block = indented("asr_backbones", "minilm_asr")
+    assert after.replace(block, "", 1) == before.replace("bones: {}   #", "bones:    #", 1)
+    assert all_problems(read_params(here)) == []
+
+
+@pytest.mark.parametrize("models", ["models: {m: {}}\n", '"models":\n  m: {}\n'])
 def test_a_section_that_cannot_be_extended_is_shown_by_hand(models: str) -> None:
     text = f"corpora:\n  c: {{}}\nbackbones:\n  none: {{}}\n{models}"
     with pytest.raises(ParamsError, match=r"(?s)add this by hand:.*# below models:\ntext:.*kind"):

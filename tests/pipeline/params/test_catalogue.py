@@ -85,7 +85,7 @@ def test_what_is_expected_names_the_command(section: str, given: object, told: s
         ({"fusion": "prosody"}, "`heronry add model prosody`"),
         ({"corpus": "meld"}, "`heronry add corpus meld`"),
         ({"models": {"heron": {"speech": "hubert"}}}, "`heronry add backbone hubert`"),
-        ({"models": {"heron": {"asr": "minilm_asr"}}}, "`heronry add backbone minilm_a"),
+        ({"models": {"heron": {"asr": "minilm_asr"}}}, "`heronry add asr_backbone mini"),
     ],
 )
 def test_a_selection_from_the_catalogue_names_the_command(

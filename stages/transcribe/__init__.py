@@ -1,0 +1,1 @@
+"""Stage `transcribe`: recognised words of a corpus."""
