@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from benchmarks.shared.clips import make_clips
+from features.transcription.settings import Transcription
 
 SOURCE = Path(__file__).parents[2]
 COPIED = ("features", "pipeline", "stages", "dvc.yaml", ".dvcignore", ".gitignore")
@@ -179,6 +180,8 @@ def _params() -> dict[str, Any]:
             "mel": {"kind": "logmel", "n_mels": 32, "version": 1},
             "none": {},
         },
+        "asr_backbones": {},
+        "transcribe": vars(Transcription()),
         "models": {
             "speech": {**small, "speech": "tone", "args": {"d_model": 16}},
             "both": {**both, "args": {"d_model": 16}},

@@ -33,7 +33,8 @@ Layouts, by what `file` names:
     metadata.jsonl, or such a file  relative to that file
 
 Audio inside a table is written below the root once, under `heronry_audio/`. A row with empty audio
-is rejected alone; all other problems are reported together, and the corpus is refused.
+is rejected alone; all other problems are reported together, and the corpus is refused. All layouts
+are in one file, since a row is read the same in each.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from features.corpora._tables.cells import identity, is_missing, number, path, words
+from features.corpora._tables.cells import EmptyText, identity, is_missing, number, path, spoken
 from features.corpora._tables.embedded_audio import unpack
 from features.corpora._tables.layouts import find_tables
 from features.corpora._tables.parquet import Shard
@@ -107,6 +108,9 @@ class ManifestCorpus:
         targets: What is asked for of classes, votes and attributes.
         attributes: Lowest and highest value of each attribute, such as `{arousal: [1, 5]}`; a scale
             is never guessed from the numbers.
+        empty_text: Whether an empty cell of `text` or `asr` is missing (`drop`), or an utterance
+            without words, of which a text encoder reads its special tokens (`encode`). Null and
+            NaN are missing in any case.
         ratings: Table of what each rater said, relative to `root`. Votes, and attributes that the
             other tables have no column of, are counted and averaged from it, without ratings of the
             speakers themselves. None: there is none.
@@ -129,6 +133,7 @@ class ManifestCorpus:
         columns: dict[str, str] | None = None,
         targets: tuple[Target, ...] = ("classes",),
         attributes: dict[str, tuple[Value, Value]] | None = None,
+        empty_text: EmptyText = "drop",
         ratings: str | None = None,
     ) -> None:
         self.scales = checked_scales(attributes or {}, targets)
@@ -139,7 +144,7 @@ class ManifestCorpus:
                     f"ratings: {ratings} with targets [classes]; expected votes or attributes "
                     "among the targets, which ratings are of: add them, or leave it out"
                 )
-        self._targets, self._ratings_file = targets, ratings
+        self._targets, self._ratings_file, self._empty = targets, ratings, empty_text
         self._said: tuple[Rating, ...] = ()
         self._beyond = Beyond(tuple(self.scales), "votes" in targets)
         unknown = sorted(n for n in set(columns or ()) - set(COLUMNS) if not self._beyond.holds(n))
@@ -237,7 +242,9 @@ class ManifestCorpus:
                 if isinstance(source, Shard):  # tables that people do not edit
                     cells = _numbered(cells, numbers, embedded=bool(table.reading.embedded))
                 try:
-                    table.items.append(_item(cells, row.cells.get("id"), given, paths, self.scales))
+                    table.items.append(
+                        _item(cells, row.cells.get("id"), given, paths, self.scales, self._empty)
+                    )
                     table.places.append(row.place)
                 except ManifestError as error:
                     id = row.cells.get("id")
@@ -266,7 +273,12 @@ def _numbered(cells: dict[str, Any], numbers: Counter[str], *, embedded: bool) -
 
 
 def _item(
-    row: Mapping[str, Any], given_id: Any, classes: Sequence[str], paths: RootPaths, scales: Scales
+    row: Mapping[str, Any],
+    given_id: Any,
+    classes: Sequence[str],
+    paths: RootPaths,
+    scales: Scales,
+    empty: EmptyText,
 ) -> Item:
     notes: list[str] = []
     if is_missing(given_id) and _spelt(given_id):
@@ -276,7 +288,7 @@ def _item(
     id, dialogue, gender, sentence = (
         identity(name, row.get(name), notes) for name in ("id", "dialogue", "gender", "sentence")
     )
-    text, asr = (words(name, row.get(name), notes) for name in ("text", "asr"))
+    text, asr = (spoken(name, row.get(name), notes, empty=empty) for name in ("text", "asr"))
     start, stop, turn = (number(name, row.get(name)) for name in ("start", "stop", "turn"))
     audio = _audio(row.get("audio"), paths)
     if id is None and audio is not None:

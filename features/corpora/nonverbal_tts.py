@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from features.corpora._tables.cells import identity, words
+from features.corpora._tables.cells import EmptyText, identity, words
 from features.corpora._tables.embedded_audio import unpack
 from features.corpora._tables.layouts import shards_below, wrong_root
 from features.corpora._tables.parquet import Shard
@@ -77,8 +77,10 @@ class NonverbalTts:
     Args:
         root: Folder of the corpus.
         events: Form of the non-verbal events in the text. `removed`: none, there are only words
-            (a clip without any has no text). `tags`: names such as `[laugh]`. `emoji`: the signs as
-            annotated. The latter two leak, see above. HERON does not say which it used.
+            (a clip without any has an empty text). `tags`: names such as `[laugh]`. `emoji`: the
+            signs as annotated. The latter two leak, see above. HERON does not say which it used.
+        empty_text: `encode` keeps clips of laughs and sighs alone in models with a text slot, whose
+            encoder then reads its special tokens; `drop` leaves them out, as without a transcript.
     """
 
     source: ClassVar[Source] = Source(
@@ -111,8 +113,10 @@ class NonverbalTts:
     )
     classes = CLASSES
 
-    def __init__(self, root: Path, *, events: Events = "removed") -> None:
-        self._root, self._events = root, events
+    def __init__(
+        self, root: Path, *, events: Events = "removed", empty_text: EmptyText = "encode"
+    ) -> None:
+        self._root, self._events, self._empty = root, events, empty_text
         self.disclaimer = RARE if events == "removed" else f"{RARE} {LEAK}"
 
     def tables(self) -> Iterator[Path]:
@@ -188,11 +192,14 @@ class NonverbalTts:
         elif label is not None and speaker is None:
             fault = "it has no speaker"
         text = words("Result", row["Result"], notes)
+        shown = None if text is None else transcript(text, self._events)
+        if not shown and self._empty == "drop":
+            shown = None
         return Item(
             id=id,
             label=None if fault else label,
             speaker=speaker or "",
-            text=None if text is None else transcript(text, self._events),
+            text=shown,
             gender=gender and GENDERS.get(gender.lower(), gender.lower()),
             split=shard.split,
             fault=fault,
@@ -201,8 +208,8 @@ class NonverbalTts:
         )
 
 
-def transcript(text: str, events: Events) -> str | None:
-    """A transcript with its events shown or not; None if nothing is left of it.
+def transcript(text: str, events: Events) -> str:
+    """A transcript with its events shown or not; empty if nothing is left of it.
 
     >>> transcript("Oh\N{ROLLING ON THE FLOOR LAUGHING}\ufe0f, no \N{NOSE}.", "tags")
     'Oh [laugh] , no [sniff] .'
@@ -214,7 +221,7 @@ def transcript(text: str, events: Events) -> str | None:
         text = _PICTOGRAPH.sub(lambda sign: f" [{EVENTS.get(sign[0], UNKNOWN_EVENT)}] ", text)
     elif events == "removed":
         text = re.sub(r"\s+([,.;:!?])", r"\1", _PICTOGRAPH.sub(" ", text))
-    return " ".join(text.split()) or None
+    return " ".join(text.split())
 
 
 build: CorpusFactory = NonverbalTts

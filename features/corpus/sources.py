@@ -30,7 +30,7 @@ from features.files.records import read_json, read_record, write_json
 from features.files.writing import replacing
 from features.settings.locations import corpus_root, hashes_file
 
-READING = 1  # to be raised when `prepare` makes other rows or labels of the same files than before
+READING = 2  # to be raised when `prepare` makes other rows or labels of the same files than before
 FORMAT = {"format": "heronry-sources", "version": 1, "reading": READING}
 FEW = 20  # tables of one folder and suffix; more are one entry of the record
 REMEMBERED_BYTES = 2**24  # size from which the hash of a table is remembered

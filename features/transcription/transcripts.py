@@ -66,7 +66,7 @@ def read_transcripts(folder: Path) -> dict[str, str]:
     if not (folder / REJECTED).exists():
         raise ManifestError(
             f"{folder} is missing, or not finished; expected the output of `transcribe`: run "
-            f"`dvc repro transcribe@{folder.parent.name}`"
+            f"`dvc repro stages/transcribe/dvc.yaml:transcribe@{folder.parent.name}`"
         )
     return read_words(folder / ROWS)
 

@@ -24,7 +24,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 from features.arguments import quoted
 from features.errors import ManifestError
@@ -37,6 +37,7 @@ MISSING = frozenset(
 NOT_SAID = frozenset(("", "NaN", "nan", "-nan", "NULL", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaT"))
 ENCODINGS = 3  # superfluous encodings that are undone at most
 LONGEST_TIME = 20  # characters of a malformed time for which a message suggests seconds
+EmptyText = Literal["encode", "drop"]
 EXACT_DIGITS = 15  # digits up to which a float represents an integer exactly
 # An integer that became a float, such as 7.0.
 _WHOLE = re.compile(r"(-?)(0|[1-9][0-9]*)\.0+")
@@ -124,6 +125,25 @@ def words(name: str, value: Any, notes: list[str] | None = None) -> str | None:
     if text.lower() in MISSING:
         _note(notes, f"{name} {text!r} is taken for words that were said")
     return text
+
+
+def spoken(
+    name: str, value: Any, notes: list[str] | None = None, *, empty: EmptyText = "drop"
+) -> str | None:
+    """Parse a cell of spoken words; an empty one may stand for an utterance without any.
+
+    Args:
+        name: Column, for messages.
+        value: Cell as stored in the table; null and NaN are missing in any case.
+        notes: List that receives a line for each correction.
+        empty: `encode` gives an empty text, `drop` none.
+
+    >>> spoken("text", " ", empty="encode"), spoken("text", " "), spoken("text", None)
+    ('', None, None)
+    """
+    found = words(name, value, notes)
+    said_nothing = found is None and isinstance(value, str) and not value.strip()
+    return "" if said_nothing and empty == "encode" else found
 
 
 def path(name: str, value: Any) -> str | None:

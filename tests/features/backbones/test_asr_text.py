@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from features.backbone.base import content_of
+from features.backbone.base import content_of, padded_seconds
 from features.backbone.entry import backbone_entry
 from features.backbones.asr_text import AsrText
 from features.backbones.text_encoder import TextEncoder
@@ -52,6 +53,26 @@ def test_recognised_words_are_encoded_like_text(options: dict[str, Any]) -> None
     assert torch.equal(found.mask, expected.mask)
     with pytest.raises(UtteranceError, match="has no asr"):
         ours.prepare(SAID)
+
+
+def test_an_empty_text_is_the_special_tokens(options: dict[str, Any], tmp_path: Path) -> None:
+    """It is no missing one: the utterance stays, alone and beside others."""
+    rows = (Utterance("e", text="", asr=""), *SAID)
+    for kind, count in (("text_encoder", 4), ("asr_text", 3)):
+        entry = backbone_entry("x", {"kind": kind, **options})
+        out = tmp_path / kind
+        extract(Manifest("c", rows), entry, out, store=tmp_path / "store")
+        reader = CacheReader(out)
+        assert len(reader) == count
+        encoder = TextEncoder(**options)
+        tokens = encoder.tokenizer
+        ids = torch.tensor([[tokens.cls_token_id, tokens.sep_token_id]])
+        with torch.inference_mode():
+            states = encoder.network(ids).last_hidden_state[0]
+        np.testing.assert_allclose(reader["e"], states.numpy(), atol=2e-3)  # stored in float16
+        assert padded_seconds(encoder, rows[0]) == 0.0
+        facts = check_cache(out)
+        assert [*facts.faults, *check_against(facts, Manifest("c", rows))] == []
 
 
 def test_shards_are_divided_and_identified_by_recognised_words() -> None:

@@ -38,6 +38,7 @@ def faults(root: Path, text: str, **keywords: Any) -> list[str]:
     return others
 
 
+ENCODE = {"empty_text": "encode"}
 FULL = {
     "id": "u1",
     "audio": "wav/a.wav",
@@ -77,6 +78,16 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
 def test_text_alone(tmp_path: Path) -> None:
     corpus = csv_corpus(tmp_path, 'id,text,label,speaker\n1,"Oh, ""that""\nagain",sad,1\n')
     assert list(corpus.items()) == [Item("1", "sad", "1", text='Oh, "that"\nagain')]
+
+
+def test_an_empty_text_is_missing_or_nothing_that_was_said(tmp_path: Path) -> None:
+    table = "id,audio,text,asr,label,speaker\n1,a.wav,, ,sad,1\n2,b.wav,NaN,x,sad,1\n"
+    for how, expected in (("drop", None), ("encode", "")):
+        first, second = csv_corpus(tmp_path, table, empty_text=how).items()
+        assert (first.text, first.asr) == (expected, expected)
+        assert (second.text, second.asr) == (None, "x")
+    (item,) = csv_corpus(tmp_path, "id,audio,label,speaker\n1,a.wav,sad,1\n", **ENCODE).items()
+    assert (item.text, item.asr) == (None, None)  # without such columns there is nothing to read
 
 
 def test_a_byte_order_mark_spaces_blank_lines_and_windows_line_ends(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_published_counts_add_up() -> None:
         (f"Oh {LAUGH}{SELECTOR}, no", "Oh [laugh] , no", "Oh, no"),
         (f"so{BREATH}{SELECTOR}it is", "so [breath] it is", "so it is"),
         (f"{LAUGH}{LAUGH} ha", "[laugh] [laugh] ha", "ha"),
-        (f" {BREATH} ", "[breath]", None),
+        (f" {BREATH} ", "[breath]", ""),
         ("caf\u00e9 \u2014 \u201cno\u201d \u2026 5 \u20ac", None, None),
         ("a \U0001f9a9 b", "a [event] b", "a b"),
         ("hm \U0001f444\U0001f3fd", "hm [throat-clear]", "hm"),
@@ -162,7 +162,6 @@ def test_events_in_the_transcript(text: str, tags: str | None, removed: str | No
     assert transcript(text, "tags") == tags
     assert transcript(text, "removed") == removed
     shown = transcript(text, "emoji")
-    assert shown is not None
     assert SELECTOR not in shown
     assert transcript(shown, "tags") == tags
 
@@ -174,7 +173,7 @@ def test_the_events_are_ten() -> None:
     }  # fmt: skip
     for sign, name in nonverbal_tts.EVENTS.items():
         assert transcript(sign + SELECTOR, "tags") == f"[{name}]"
-        assert transcript(sign + SELECTOR, "removed") is None
+        assert transcript(sign + SELECTOR, "removed") == ""
 
 
 def test_what_the_text_shows_is_a_choice_and_reported(tmp_path: Path) -> None:
@@ -188,10 +187,18 @@ def test_what_the_text_shows_is_a_choice_and_reported(tmp_path: Path) -> None:
         corpus_entry("nonverbal_tts", {"events": "tag"})
 
 
-@pytest.mark.parametrize("result", [None, "NaN", "", LAUGH], ids=repr)
-def test_a_clip_without_words_has_no_text(tmp_path: Path, result: str | None) -> None:
+@pytest.mark.parametrize("result", [None, "NaN", ""], ids=repr)
+def test_a_clip_without_a_transcript_has_no_text(tmp_path: Path, result: str | None) -> None:
     item = only(tree(tmp_path, train=[row(0, Result=result)]))
     assert (item.text, item.fault, item.excluded) == (None, None, None)
+
+
+def test_a_clip_without_words_has_an_empty_text(tmp_path: Path) -> None:
+    """`empty_text: drop` is the rule from before there was the option."""
+    tree(tmp_path, train=[row(0, Result=f"{LAUGH} {BREATH}")])
+    assert only(tmp_path).text == ""
+    assert only(tmp_path, empty_text="drop").text is None
+    assert only(tmp_path, empty_text="drop", events="tags").text == "[laugh] [breath]"
 
 
 def prepared_tree(root: Path) -> Path:

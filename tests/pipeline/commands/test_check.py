@@ -9,8 +9,10 @@ import yaml
 
 from features.corpus.manifest import Manifest
 from features.errors import ParamsError
+from features.transcription.settings import Transcription
 from pipeline.commands.check import check, find_problems
-from pipeline.params.file import Params
+from pipeline.params.file import Params, all_problems
+from pipeline.params.selection import unwritten
 from tests.conftest import ManifestMaker
 
 MANIFEST = """id,audio,text,label,speaker
@@ -31,6 +33,8 @@ def params(**changes: object) -> Params:
         "corpora": {"mine": {"kind": "manifest", "protocol": "speaker_split"}},
         "backbones": {"tone": {}, "none": {}},
         "models": {"m": {"kind": "concat", "speech": "tone"}},
+        "asr_backbones": {},
+        "transcribe": vars(Transcription()),
     }
     return Params(**(base | changes))  # type: ignore[arg-type]
 
@@ -51,6 +55,42 @@ def corpus(
 @pytest.mark.usefixtures("corpus")
 def test_no_problems() -> None:
     assert find_problems(params(), deep=True) == []
+
+
+def test_sections_that_dvc_would_miss() -> None:
+    """Of a params.yaml from before there were transcripts; `vars` of Params has None for them."""
+    assert unwritten(vars(params(models={}))) == []
+    old = vars(params(models={}, asr_backbones=None, transcribe=None))
+    asr, settings = unwritten(old)
+    assert "write `asr_backbones: {}`" in asr
+    written = yaml.safe_load(settings.partition("write `")[2].rstrip("`"))
+    assert unwritten({**old, "asr_backbones": {}, **written}) == []
+    (one,) = unwritten(vars(params(models={}, transcribe={"corpora": []})))
+    assert "given no checkpoint, revision," in one
+
+
+@pytest.mark.usefixtures("corpus")
+def test_what_is_transcribed_is_checked() -> None:
+    asr = {"kind": "asr_text", "checkpoint": "x"}
+    changes: dict[str, object] = {
+        "transcribe": {"corpora": ["mine", "mne"], "langage": "de"},
+        "asr_backbones": {"tone": asr, "sound": {"kind": "logmel"}, "words": asr},
+    }
+    found = all_problems(params(**changes))
+    assert any(line.startswith("transcribe.langage") for line in found)
+    assert "asr_backbones.tone: `backbones` has the entry 'tone'; rename one" in found
+    changes |= {"transcribe": {"corpora": ["mine", "mne"]}}
+    found = all_problems(params(**changes))
+    assert any("transcribe.corpora: given 'mne'; expected one of" in line for line in found)
+    assert any("asr_backbones.sound.kind: given 'logmel'; expected asr_text" in f for f in found)
+    # An entry that reads the reference itself is no test on recognised words.
+    model = {"kind": "concat", "text": "said", "asr": "words"}
+    said = {"said": {**asr, "kind": "text_encoder"}, "none": {}}
+    heard = {"words": {**asr, "where": "missing"}}
+    changes = {"models": {"m": model}, "backbones": said, "asr_backbones": heard}
+    (line,) = all_problems(params(**changes))
+    assert line.startswith("models.m.asr: 'words' has `where: missing`; expected `where: always`")
+    assert all_problems(params(**{**changes, "asr_backbones": {"words": asr}})) == []
 
 
 @pytest.mark.usefixtures("corpus")

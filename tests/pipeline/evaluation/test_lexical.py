@@ -50,6 +50,20 @@ def test_words_with_several_labels_are_ambiguous(tmp_path: Path) -> None:
     assert words.groups[0].utterances == sum(said_yes)
 
 
+def test_empty_texts_with_several_labels_are_ambiguous(tmp_path: Path) -> None:
+    """Laughs and sighs alone: there are no words that would decide the label."""
+    fake = FakeRun(tmp_path, folds=3, facts=True).write()
+    silent = [
+        replace(label, text="" if "yes" in (label.text or "").lower() else label.text)
+        for label in labelled(fake)
+    ]
+    known, rows = {label.id: label for label in silent}, rows_of(fake)
+    rows = replace(rows, utterances=tuple(known[label.id] for label in rows.utterances))
+    flags = lexical(rows, silent).neutral
+    assert flags is not None
+    assert flags.tolist() == [label.text == "" for label in rows.utterances]
+
+
 def test_the_same_words_under_one_label_are_not(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path, folds=3, facts=True).write()
     one = [replace(label, text=f"I am {label.label}") for label in labelled(fake)]

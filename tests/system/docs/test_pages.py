@@ -20,6 +20,7 @@ import yaml
 
 from features.exchange.torch_dataset import CachedBatch
 from features.files.yaml_text import read_yaml
+from features.transcription.settings import Transcription
 from tests.conftest import RATE, tone
 from tests.support.markdown import blocks_of
 from tests.support.paths import ROOT
@@ -106,6 +107,8 @@ def small_params() -> dict[str, Any]:
             "whisper_tiny_en": {"kind": "tone", "dim": 12, "version": 1},
             "none": {},
         },
+        "asr_backbones": {},
+        "transcribe": vars(Transcription()),
         "models": {
             "concat": {**slots, **concat},
             "heron": {**slots, **concat, "kind": "heron", "args": heron},
