@@ -33,7 +33,7 @@ from features.weights.identity import (
     weights_sha256,
 )
 
-PART_SECONDS = 600.0  # of audio whose windows are sorted by length
+PART_SECONDS = 300.0  # of audio whose windows are sorted by length
 BATCH = 16  # windows computed together on an accelerator
 CPU_BATCH = 4
 
