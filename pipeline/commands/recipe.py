@@ -7,7 +7,7 @@ computes only what it has not computed before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import typer
@@ -20,7 +20,7 @@ from pipeline.commands.run import PARAMS, Asked, check_all, run
 from pipeline.params.file import Params
 from pipeline.params.recipes import Recipe, arguments, command_line, lacking_entries, read_recipe
 from pipeline.params.selection import section_problems
-from pipeline.report.metrics_json import METRICS
+from pipeline.report.metrics_json import DETAILS, METRICS
 from pipeline.runtime.environment import git
 from pipeline.storage.experiments import Experiment, finished, free_name, taken_names
 from pipeline.storage.set_params import params_with
@@ -39,12 +39,14 @@ class Step:
         settings: Arguments of `-S`.
         params: params.yaml under these.
         done: The finished experiment, if there is one.
+        published: Scores of its source.
     """
 
     name: str
     settings: tuple[str, ...]
     params: Params
     done: Experiment | None
+    published: Mapping[str, float]
 
 
 def recipe(name: str, *, plan: bool) -> None:
@@ -86,13 +88,13 @@ def _steps(found: Recipe) -> list[Step]:
     earlier = [] if changed else list(_finished())
     taken = taken_names()
     steps = []
-    for words, params in zip(asked, variants, strict=True):
+    for row, words, params in zip(found.rows, asked, variants, strict=True):
         # A key that the experiment's params.yaml lacks is one that has a default.
         same = [each for each, held in earlier if {**vars(params), **held} == vars(params)]
         done = same[-1] if same else None
-        name = done.name if done else free_name(found.experiment_name(params.fusion), taken)
+        name = done.name if done else free_name(found.experiment_name(row, params.fusion), taken)
         taken.add(name)
-        steps.append(Step(name, words, params, done))
+        steps.append(Step(name, words, params, done, row.published))
     return steps
 
 
@@ -118,15 +120,26 @@ def _finished() -> Iterator[tuple[Experiment, dict[str, object]]]:
 
 
 def _table(steps: Sequence[Step]) -> str:
-    """Headline scores of the test split with their 95 % intervals, a row for each experiment."""
+    """Scores of the test split with their 95 % intervals beside published ones, a row a step."""
     made = {each.name: each for each in finished()}
+    published = list(dict.fromkeys(score for step in steps for score in step.published))
     rows = []
     for step in steps:
-        done = step.done or made[step.name]
-        rows.append((step.name, read_details(done.commit, METRICS)))
-    shown = [score for score in SCORES if any(score in numbers for _, numbers in rows)]
-    cells = [["experiment", *shown]]
-    cells += [[name, *(_score(numbers, score) for score in shown)] for name, numbers in rows]
+        commit = (step.done or made[step.name]).commit
+        # Numbers that are not among the headline scores are asked for by a recipe alone.
+        files = (METRICS, DETAILS) if set(published) - set(SCORES) else (METRICS,)
+        rows.append((step, {k: v for file in files for k, v in read_details(commit, file).items()}))
+    scores = [score for score in SCORES if any(score in numbers for _, numbers in rows)]
+    scores += [score for score in published if score not in scores]
+    cells = [["experiment"], *([step.name] for step in steps)]
+    for score in scores:
+        columns = [[score, *(_score(numbers, score) for _, numbers in rows)]]
+        if score in published:
+            stated = (step.published.get(score) for step in steps)
+            columns += [["published", *("-" if x is None else f"{x:.3f}" for x in stated)]]
+        for column in columns:
+            for line, cell in zip(cells, column, strict=True):
+                line.append(cell)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
     return "\n".join(lines)

@@ -1,14 +1,17 @@
 """Reads recipes: named experiments with their source and cost, one YAML file each.
 
 A recipe changes settings of params.yaml: `overrides` those of all its experiments, `experiments` (a
-list) those of each. Without `experiments` it is one experiment.
+list) those of each. Without `experiments` it is one experiment. Beside its settings an item of
+`experiments` may have a `name`, for a table with several experiments on one entry of `models`, and
+`published` scores.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,26 @@ from pipeline.params.catalogue.entries import SECTIONS, expected_entry
 FOLDER = Path("recipes")
 ABOUT = ("source", "expected", "cost")
 OVERRIDES, EXPERIMENTS = "overrides", "experiments"
-
+NAME, PUBLISHED = "name", "published"
+OPEN = (*SECTIONS.values(), "e2e")  # sections that need not have a key for each setting
+_LABEL = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 
 Overrides = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment of a recipe: a row of its table.
+
+    Attributes:
+        settings: Settings that it changes, nested as in params.yaml.
+        label: What tells it apart; None: its entry of `models` does.
+        published: Scores that the source reports, by their names in a report, from 0 to 1.
+    """
+
+    settings: Overrides
+    label: str | None = None
+    published: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -32,18 +52,23 @@ class Recipe:
     Attributes:
         name: Name of its file.
         about: Its source, the expected scores and the cost.
-        experiments: Settings that each experiment changes, nested as in params.yaml.
+        rows: Its experiments.
         several: Whether the file lists experiments.
     """
 
     name: str
     about: Mapping[str, str]
-    experiments: tuple[Overrides, ...]
+    rows: tuple[Row, ...]
     several: bool
 
-    def experiment_name(self, fusion: str) -> str:
-        """Name of the experiment with this entry of `models`."""
-        return f"{self.name}-{fusion}" if self.several else self.name
+    @property
+    def experiments(self) -> tuple[Overrides, ...]:
+        """Settings of each experiment."""
+        return tuple(row.settings for row in self.rows)
+
+    def experiment_name(self, row: Row, fusion: str) -> str:
+        """Name of one of its experiments, which has this entry of `models`."""
+        return f"{self.name}-{row.label or fusion}" if self.several else self.name
 
 
 def read_recipe(name: str, folder: Path = FOLDER) -> Recipe:
@@ -70,10 +95,13 @@ def read_recipe(name: str, folder: Path = FOLDER) -> Recipe:
     listed = content.get(EXPERIMENTS, [{}])
     if not isinstance(listed, list) or not listed:
         raise ParamsError(f"{path}: {EXPERIMENTS}: given {quoted(listed)}; expected a list of some")
-    own = [_mapping(path, f"{EXPERIMENTS}[{i}]", each) for i, each in enumerate(listed)]
-    experiments = tuple(_merged(common, each) for each in own)
+    rows = tuple(_row(path, f"{EXPERIMENTS}[{i}]", common, each) for i, each in enumerate(listed))
+    labels = [row.label for row in rows if row.label is not None]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise ParamsError(f"{path}: {NAME}: given {quoted(twice)} twice; expected each once")
     about = {key: str(content[key]) for key in ABOUT}
-    return Recipe(name, about, experiments, several=EXPERIMENTS in given)
+    return Recipe(name, about, rows, several=EXPERIMENTS in given)
 
 
 def lacking_entries(experiments: Iterable[Overrides], raw: Mapping[str, Any]) -> list[str]:
@@ -140,13 +168,31 @@ def _names(value: object) -> list[str]:
 def _sign(name: str, raw: Mapping[str, Any]) -> str:
     section, *rest = name.split(".")
     place: Any = raw.get(section)
-    if section not in SECTIONS.values():
+    if section not in OPEN:
         return ""  # DVC refuses a misspelt one
     for key in rest:
         if not isinstance(place, Mapping) or key not in place:
             return "+"
         place = place[key]
     return ""
+
+
+def _row(path: Path, where: str, common: Overrides, given: object) -> Row:
+    own = dict(_mapping(path, where, given))
+    label, published = own.pop(NAME, None), own.pop(PUBLISHED, {})
+    if label is not None and not (isinstance(label, str) and _LABEL.fullmatch(label)):
+        raise ParamsError(
+            f"{path}: {where}.{NAME}: given {quoted(label)}; expected lower-case letters, digits "
+            "and _"
+        )
+    for score, value in _mapping(path, f"{where}.{PUBLISHED}", published).items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (number and 0 <= value <= 1):
+            raise ParamsError(
+                f"{path}: {where}.{PUBLISHED}.{score}: given {quoted(value)}; expected a number "
+                "from 0 to 1"
+            )
+    return Row(_merged(common, own), label, published)
 
 
 def _mapping(path: Path, where: str, value: object) -> Overrides:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from features.errors import ParamsError
 from features.files.yaml_text import read_params_file
-from pipeline.params.catalogue.entries import SECTIONS
+from pipeline.metrics.classes import MONITORS, scores
 from pipeline.params.file import Params, all_problems
 from pipeline.params.recipes import (
+    OPEN,
     arguments,
     command_line,
     lacking_entries,
@@ -32,11 +34,19 @@ def test_recipe_fits_the_known_entries(name: str) -> None:
             *folders, last = path.split(".")
             place = raw
             for folder in folders:
-                place = place[folder]
+                place = place.setdefault(folder, {}) if folders[0] in OPEN else place[folder]
             # An entry need not name every setting; those that there are not are problems.
-            assert last in place or folders[0] in SECTIONS.values(), path
+            assert last in place or folders[0] in OPEN, path
             place[last] = value
         assert all_problems(Params(**raw)) == []
+
+
+def test_published_scores_are_of_metrics_that_a_report_has() -> None:
+    known = {*scores(np.eye(2)), *(f"valid_{name}" for name in MONITORS)}
+    recipes = [read_recipe(name, ROOT / "recipes") for name in NAMES]
+    published = [row.published for recipe in recipes for row in recipe.rows]
+    assert {score for each in published for score in each} <= known
+    assert sum(map(bool, published)) > 30
 
 
 def test_entries_that_params_lack_are_named() -> None:
@@ -72,20 +82,32 @@ def test_what_several_experiments_share_is_written_once(tmp_path: Path) -> None:
     shared = "overrides: {seeds: 1, train: {epochs: 2}}\n"
     found = read_recipe("r", written(tmp_path, shared))
     assert found.experiments == ({"seeds": 1, "train": {"epochs": 2}},)
-    assert found.experiment_name("heron") == "r"
+    assert found.experiment_name(found.rows[0], "heron") == "r"
     several = "experiments:\n- fusion: gat\n  train: {lr: 0.1}\n- fusion: heron\n"
     found = read_recipe("r", written(tmp_path, shared + several))
     assert found.experiments == (
         {"seeds": 1, "train": {"epochs": 2, "lr": 0.1}, "fusion": "gat"},
         {"seeds": 1, "train": {"epochs": 2}, "fusion": "heron"},
     )
-    assert found.experiment_name("heron") == "r-heron"
+    assert found.experiment_name(found.rows[1], "heron") == "r-heron"
     assert read_recipe("r", written(tmp_path, several)).experiments[1] == {"fusion": "heron"}
+
+
+def test_a_row_of_a_table_has_a_name_and_what_its_paper_reports(tmp_path: Path) -> None:
+    named = "experiments:\n- {name: no_ffn, published: {macro_f1: 0.5}, seeds: 1}\n- fusion: gat\n"
+    found = read_recipe("r", written(tmp_path, named))
+    assert found.experiments == ({"seeds": 1}, {"fusion": "gat"})
+    assert [found.experiment_name(row, "gat") for row in found.rows] == ["r-no_ffn", "r-gat"]
+    assert [row.published for row in found.rows] == [{"macro_f1": 0.5}, {}]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("experiments: [{name: a b}]", r"\[0\].name: given 'a b'; expected lower-case letters"),
+        ("experiments: [{name: a}, {name: a}]", "name: given 'a' twice"),
+        ("experiments: [{published: 3}]", r"\[0\].published: given 3; expected a mapping"),
+        ("experiments: [{published: {uar: 67}}]", r"published.uar: given 67; .* from 0 to 1"),
         ("", r"holds \['source', 'expected', 'cost'\]; expected the keys .* and overrides, exper"),
         ("overrides: {}\nnotes: x\n", r"holds .*'notes'\]; expected the keys"),
         ("overrides: 3\n", r"overrides: given 3; expected a mapping"),
