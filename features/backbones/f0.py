@@ -89,7 +89,7 @@ class F0(Networked):
             raise ParamsError(f"f0: threshold {threshold}; expected 0 <= threshold < 1")
         self.spec = StreamSpec(
             dim=2 if values == "log_hz" else 1,
-            bins=bins if values == "bins" else None,
+            bins=self.bins_of(values=values, bins=bins),
             hop_seconds=HOP / SAMPLE_RATE,
         )
         self.trainable = False  # no estimator has a gradient
@@ -102,6 +102,11 @@ class F0(Networked):
             weights = self.source.tensors(FILES)
             self.network = rmvpe.build(weights, source=self.source.name)
             freeze(self.network)
+
+    @staticmethod
+    def bins_of(*, values: str = "bins", bins: int = 256, **_others: Any) -> int | None:
+        """Number of bins of an entry with these options; None if its frames are numbers."""
+        return bins if values == "bins" else None
 
     def prepare(self, utterances: Sequence[Utterance]) -> Inputs:
         """WORLD: frames of `__call__`; all the work is done here, on the CPU.

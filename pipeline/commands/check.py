@@ -222,10 +222,13 @@ def slot_problems(params: Params, model: ModelEntry) -> list[str]:
 
 def _likely_spec(entry: BackboneEntry) -> StreamSpec:
     """The backbone's stream, as far as it is known without its weights: bins, or numbers."""
-    bins = inspect.signature(load(BACKBONES, entry.kind)).parameters.get("bins")
-    if bins is None:
-        return StreamSpec(dim=8)
-    return StreamSpec(dim=1, bins=entry.options.get("bins", bins.default))
+    kind = load(BACKBONES, entry.kind)
+    if hasattr(kind, "bins_of"):  # where the option `bins` alone does not tell
+        bins = kind.bins_of(**entry.options)
+    else:
+        option = inspect.signature(kind).parameters.get("bins")
+        bins = None if option is None else entry.options.get("bins", option.default)
+    return StreamSpec(dim=8) if bins is None else StreamSpec(dim=1, bins=bins)
 
 
 def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:

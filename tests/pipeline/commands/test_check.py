@@ -155,6 +155,9 @@ def test_bins_in_a_slot_for_numbers_are_refused_before_anything_runs() -> None:
     assert "bins" in found
     models = {"m": {"kind": "gat", "speech": "tone", "prosody": "f0"}}
     assert find_problems(params(backbones=backbones, models=models)) == []
+    in_hz = {"tone": {}, "none": {}, "f0": {"values": "hz"}}
+    raw = {"m": {"kind": "gat", "prosody": "f0", "args": {"f0_channels": 8}}}
+    assert find_problems(params(backbones=in_hz, models=raw)) == []
 
 
 @pytest.mark.usefixtures("corpus")

@@ -12,7 +12,11 @@ from typer.testing import CliRunner
 
 from features.errors import ParamsError
 from pipeline.command_line.app import app
+from pipeline.commands.recipe import Step, _table
+from pipeline.params.file import Params
+from pipeline.storage.experiments import Experiment
 from tests.support.corpora.small_corpus import SmallCorpus
+from tests.support.known_params import shipped_raw
 from tests.system.test_dvc import SOURCE, Project, params, write_corpus
 
 RECIPE = """
@@ -100,3 +104,27 @@ def test_problems_of_all_experiments_are_named_before_any_runs(
     assert "train.epochs: given 0" in wrong
     assert "train.lr: given -1" in wrong
     assert "are 2 experiments; expected one" in refused("overrides: {regime: 'cached,e2e'}")
+
+
+def test_published_scores_stand_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that only details.json has; a row without one, or not computed, has a dash."""
+    reports = {
+        ("a", "metrics.json"): {"macro_f1": 0.5, "macro_f1_low": 0.4, "macro_f1_high": 0.6},
+        ("a", "details.json"): {"ovr_accuracy": 0.75},
+        ("b", "metrics.json"): {"macro_f1": 0.25},
+    }
+    monkeypatch.setattr(
+        "pipeline.commands.recipe.read_details", lambda rev, name: reports.get((rev, name), {})
+    )
+    monkeypatch.setattr("pipeline.commands.recipe.finished", list)
+    shipped = Params(**shipped_raw())
+    published = {"a": {"ovr_accuracy": 0.88}, "b": {}}
+    steps = [
+        Step(name, (), shipped, Experiment(name, "main", name), published[name])
+        for name in ("a", "b")
+    ]
+    assert _table(steps).splitlines() == [
+        "experiment  macro_f1               ovr_accuracy  published",
+        "a           0.500 (0.400 - 0.600)  0.750         0.880",
+        "b           0.250                  -             -",
+    ]
