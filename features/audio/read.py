@@ -2,7 +2,8 @@
 
 libsndfile decodes (WAV, FLAC, OGG, MP3 and more) by content rather than by file name, block by
 block, so that an hour takes only the memory of its result. soundfile is imported on first use.
-Clipped samples stay as they are, and so do floats beyond full scale.
+Clipped samples stay as they are, and so do floats beyond full scale. Decoding, spans and what is
+refused are one file, since all of them are about the file while it is open.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from numpy.typing import NDArray
 
 from features.audio.container import SLACK_SECONDS, find_fault
 from features.audio.excess import find_excess
-from features.audio.resampling import resamplable, resampled
+from features.audio.resampling import Part, needed, resamplable, resampled
 from features.audio.silence import NOT_FINITE, Stretch, find_silence
 from features.errors import HeronryError, ManifestError, UtteranceError
 from features.files.reading import Identity, identity, open_regular, settled
 
 SAMPLE_RATE_HZ = 16_000
+WHOLE: Part = (0, None)
 _BLOCK = 2**20  # samples decoded at a time, so that a wrong header cannot claim all the memory
 _INSPECTED = 2**16  # samples at a time of an inspection: one block is lost where decoding fails
 _MP3_FRAME = 1152  # samples; encoders may count the header frame as sound
@@ -119,9 +121,13 @@ def read_audio(
     sample_rate_hz: int = SAMPLE_RATE_HZ,
     start: float | None = None,
     stop: float | None = None,
+    part: Part = WHOLE,
     sha256: str | None = None,
 ) -> Samples:
     """Decode an audio file, or a span of it, to the mean of its channels at `sample_rate_hz`.
+
+    A long recording is read part by part. No more is decoded than the part needs, but for MP3,
+    whose frames have to be looked through from the beginning (0.4 ms for each second before).
 
     Args:
         path: The file.
@@ -129,6 +135,8 @@ def read_audio(
         sample_rate_hz: Sample rate of the result.
         start: Beginning of the span in seconds; None for the beginning of the file.
         stop: End of the span in seconds; None, or beyond the end, for the end of the file.
+        part: First sample of the result to return, and the one behind the last (None: to the end).
+            They are those of the whole result, also at another rate, but for its last bits.
         sha256: Hash that the file must have. It is computed once per process, and again when the
             file's size, times or inode change.
 
@@ -138,12 +146,18 @@ def read_audio(
     Raises:
         ManifestError: If the file is missing, or has another hash.
         UtteranceError: If it is no audio, is truncated, holds no samples (in the span) or values
-            that are not finite. For a span the container is not checked, since that would read all
-            of a long recording for each of its utterances.
+            that are not finite, or ends before the part. For a span, or a later part, the container
+            is not checked, since that would read all of a long recording for each of them.
     """
     return _joined(
         audio_blocks(
-            path, id=id, sample_rate_hz=sample_rate_hz, start=start, stop=stop, sha256=sha256
+            path,
+            id=id,
+            sample_rate_hz=sample_rate_hz,
+            start=start,
+            stop=stop,
+            part=part,
+            sha256=sha256,
         )
     )
 
@@ -155,21 +169,28 @@ def audio_blocks(
     sample_rate_hz: int = SAMPLE_RATE_HZ,
     start: float | None = None,
     stop: float | None = None,
+    part: Part = WHOLE,
     sha256: str | None = None,
 ) -> Iterator[Samples]:
     """Decode as `read_audio`, in consecutive blocks of bounded size."""
     path, id = Path(path), id or Path(path).name
-    whole = start is None and stop is None
+    # Of several parts, the first stands for all: a container is read as a whole.
+    whole = start is None and stop is None and part[0] == 0
     with (
         _open(path) as file,
         _unchanged(file, path, sha256),
         _decoder(file, id, whole=whole) as decoder,
     ):
-        first, last = _bounds(decoder, id, start, stop)
-        blocks: Iterable[Samples] = _mono(decoder, id, first, last)
-        if decoder.samplerate != sample_rate_hz:
-            blocks = resampled(blocks, decoder.samplerate, sample_rate_hz)
-        yield from blocks
+        rate_hz, (begin, end) = decoder.samplerate, _bounds(decoder, id, start, stop)
+        first, last, extra = needed(rate_hz, sample_rate_hz, part, end - begin)
+        if first >= last:
+            raise UtteranceError(
+                id, f"the audio ends before sample {part[0]} at {sample_rate_hz} Hz"
+            )
+        blocks: Iterable[Samples] = _mono(decoder, id, begin + first, begin + last)
+        if rate_hz != sample_rate_hz:
+            blocks = resampled(blocks, rate_hz, sample_rate_hz)
+        yield from _between(blocks, extra, None if part[1] is None else extra + part[1] - part[0])
 
 
 def audio_seconds(path: Path | str) -> float:
@@ -264,6 +285,14 @@ def _decoded(decoder: Any, id: str, first: int, last: int, size: int = _BLOCK) -
             f"the audio ends after {here / rate_hz:.3f} s of {last / rate_hz:.3f} s: it is "
             "truncated or damaged",
         )
+
+
+def _between(blocks: Iterable[Samples], first: int, last: int | None) -> Iterator[Samples]:
+    """Samples `first` to before `last` of the blocks."""
+    here = 0
+    for block in blocks:
+        yield block[max(0, first - here) : None if last is None else max(0, last - here)]
+        here += len(block)
 
 
 def _joined(blocks: Iterable[Samples]) -> Samples:

@@ -31,6 +31,7 @@ are none of them: the coefficients are a formula of these, to which tests hold t
 _AT_ONCE = 16  # least number of samples of the new rate computed per place: 16 are the fastest
 
 Samples = NDArray[np.float32]
+Part = tuple[int, int | None]  # first sample, and the one behind the last; None: to the end
 
 
 def resamplable(from_hz: int, to_hz: int) -> bool:
@@ -62,6 +63,31 @@ def resampled(blocks: Iterable[Samples], from_hz: int, to_hz: int) -> Iterator[S
     length = kernel.reach + (missing - 1) * kernel.stride
     made, _ = kernel.apply(np.pad(held, (0, max(0, length - len(held)))))
     yield made[: wanted - given]
+
+
+def needed(from_hz: int, to_hz: int, part: Part, length: int) -> tuple[int, int, int]:
+    """What of a recording to resample for a part of the result, so that it is as of the whole.
+
+    Args:
+        from_hz: Rate of the recording.
+        to_hz: Rate of the result.
+        part: First sample at the new rate, and the one behind the last; None: to the end.
+        length: Samples of the recording.
+
+    Returns:
+        First sample of the recording, the one behind the last, and how many samples of the new
+        rate to leave out at the beginning of what is resampled.
+    """
+    first, last = part
+    if from_hz == to_hz:
+        return first, length if last is None else min(last, length), 0
+    kernel = _kernel(from_hz, to_hz)
+    # Whole places of the kernel, as many earlier as it reaches: else it would see zeros instead.
+    place = max(0, first // kernel.outputs - -(-kernel.before // kernel.stride))
+    end = length
+    if last is not None:
+        end = min(length, -(-last // kernel.outputs) * kernel.stride + kernel.reach)
+    return place * kernel.stride, end, first - place * kernel.outputs
 
 
 @dataclass(frozen=True)

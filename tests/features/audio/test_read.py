@@ -124,6 +124,22 @@ def test_a_span_is_a_slice(tmp_path: Path, start: float | None, stop: float | No
     np.testing.assert_array_equal(read_audio(path, start=start, stop=stop), whole[first:last])
 
 
+@pytest.mark.parametrize("rate_hz", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_parts_are_those_of_the_whole(tmp_path: Path, rate_hz: int, suffix: str) -> None:
+    """Resampled too, wherever they begin: only the ends of the recording see silence."""
+    path = tmp_path / f"noise.{suffix}"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 3 * rate_hz), rate_hz)
+    for start, stop in ((None, None), (0.31, 2.7)):
+        whole = read_audio(path, start=start, stop=stop)
+        for first, last in [(0, 1), (0, 9_000), (777, 20_333), (24_001, None), (30_000, 10**6)]:
+            if first < len(whole):
+                found = read_audio(path, start=start, stop=stop, part=(first, last))
+                np.testing.assert_allclose(found, whole[first:last], atol=1e-6)
+    with pytest.raises(UtteranceError, match="ends before sample 60000"):
+        read_audio(path, part=(60_000, None))
+
+
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(16_000), 16_000)
