@@ -114,6 +114,15 @@ def checked(value: Value, hint: Any, where: str) -> Value:
     return value
 
 
+def takes(hint: Any, value: Any) -> bool:
+    """Whether a value matches an annotation.
+
+    >>> takes(Literal["window"], "window"), takes(int | None, "1")
+    (True, False)
+    """
+    return _matches(value, hint)
+
+
 def quoted(value: Any) -> str:
     """A value as messages show it, cut to a few dozen characters or entries."""
     return _REPR.repr(value)

@@ -122,8 +122,39 @@ class BackboneFactory(Protocol):
         ...
 
 
+class Wrapper:
+    """Base of backbones around another one, whose network they use.
+
+    Attributes:
+        backbone: The other one.
+    """
+
+    backbone: Backbone
+
+    def pieces(self, utterance: Utterance) -> Sequence[Utterance]:
+        """What of an utterance goes through the network by itself: all of it, or its windows."""
+        inner = self.backbone
+        return inner.pieces(utterance) if isinstance(inner, Wrapper) else (utterance,)
+
+
+class Statistics(Protocol):
+    """Statistics of frames over time, `[B, D]` each: a `Stream`, or sums of one."""
+
+    def mean(self) -> Tensor:
+        """Mean."""
+        ...
+
+    def std(self) -> Tensor:
+        """Population standard deviation."""
+        ...
+
+    def first(self) -> Tensor:
+        """The first frame."""
+        ...
+
+
 @dataclass
-class Pooled:
+class Pooled(Wrapper):
     """A backbone whose frames are reduced to one vector over time.
 
     `mean`; the `first` frame; `std`, the population standard deviation; or `mean_std`, mean and
@@ -164,15 +195,15 @@ class Pooled:
             return Stream(vector[:, None], vector.new_ones(len(vector), 1, dtype=torch.bool))
         stream = self.backbone(inputs)
         # Without any frame there is no vector either.
-        return Stream(self._vector(stream)[:, None], stream.mask.any(1, keepdim=True))
+        return Stream(self.vector(stream)[:, None], stream.mask.any(1, keepdim=True))
 
-    def _vector(self, stream: Stream) -> Tensor:
+    def vector(self, frames: Statistics) -> Tensor:
         """`[B, D]`, or `[B, 2 D]`."""
         if self.how == "mean_std":
-            shape = len(stream.mask), self.spec.layers, -1
-            both = stream.mean().reshape(shape), stream.std().reshape(shape)
+            by_layer = (-1, self.spec.layers, self.backbone.spec.dim // self.spec.layers)
+            both = frames.mean().reshape(by_layer), frames.std().reshape(by_layer)
             return torch.cat(both, dim=-1).flatten(1)
-        return {"mean": stream.mean, "first": stream.first, "std": stream.std}[self.how]()
+        return {"mean": frames.mean, "first": frames.first, "std": frames.std}[self.how]()
 
     def provenance(self) -> dict[str, Any]:
         """Provenance of the backbone; `BackboneEntry.provenance` adds the pooling."""
@@ -184,10 +215,13 @@ def padded_seconds(backbone: Backbone, utterance: Utterance) -> float:
 
     A backbone that pads audio to windows has the attribute `window_seconds`.
     """
+    if isinstance(backbone, Wrapper):
+        inner = innermost(backbone)
+        return sum(padded_seconds(inner, piece) for piece in backbone.pieces(utterance))
     seconds = utterance.seconds if backbone.reads == "audio" else None
     if seconds is None:
         seconds = len(utterance.words(backbone.reads) or "") / CHARACTERS_A_SECOND
-    window = float(getattr(innermost(backbone), "window_seconds", 0.0))
+    window = float(getattr(backbone, "window_seconds", 0.0))
     # A window that is not full costs as much as a full one.
     return max(1.0, math.ceil(seconds / window)) * window if window else seconds
 
@@ -209,8 +243,10 @@ def notices(backbone: Backbone, utterances: Iterable[Utterance]) -> Iterator[tup
 
 
 def innermost(backbone: Backbone) -> Backbone:
-    """The backbone inside of `Pooled`, or the backbone itself."""
-    return backbone.backbone if isinstance(backbone, Pooled) else backbone
+    """The backbone inside of wrappers such as `Pooled`, or the backbone itself."""
+    while isinstance(backbone, Wrapper):
+        backbone = backbone.backbone
+    return backbone
 
 
 def module_of(backbone: Backbone) -> nn.Module | None:

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from features.arguments import completed, refuse
 from features.audio.resampling import IDENTITY as RESAMPLING
 from features.backbone.base import Backbone, Pooled, Pooling, Reads
 from features.backbone.layers import DEPTH, choose_layers
+from features.backbone.windows import Windowed
 from features.cache.shard import DEVIATION
 from features.errors import CheckpointError, ParamsError
-from features.ranges import Amount
+from features.ranges import Amount, Interval
 from features.settings.plugins import entry_problems, load, split_entry
 from features.weights.identity import pinned
 
@@ -32,6 +34,9 @@ LOCATING = ("checkpoint", "revision", "package")
 # Options that say which words are read; the content hash of a row says which they were.
 CHOOSING = ("where",)
 SETTINGS = ("kind", "pooling", "compute_dtype", "version")  # of an entry, besides its options
+WINDOW_SETTINGS = ("long", "window_seconds", "window_hop_seconds", "window_pooling")
+Seconds = Annotated[float, Interval(ge=1, le=3600)]
+HopSeconds = Annotated[float, Interval(ge=0.1, le=3600)]
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,11 @@ class BackboneEntry:
         compute_dtype: Precision of the network on the device.
         store_dtype: Precision in the cache; bins are always int16.
         version: Number that is raised when the backbone's code computes other numbers.
+        long: `whole` computes recordings of any length at once; `window` those longer than a window
+            window by window (`Windowed`), for kinds that read audio.
+        window_seconds: Length of a window.
+        window_hop_seconds: From the beginning of one window to that of the next.
+        window_pooling: `frames` joins the frames of the windows, `mean` keeps the mean of each.
         options: Keywords of the plug-in's constructor.
     """
 
@@ -55,6 +65,10 @@ class BackboneEntry:
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     store_dtype: Literal["float16", "float32"] = "float16"
     version: Amount = 1
+    long: Literal["whole", "window"] = "whole"
+    window_seconds: Seconds = 30.0
+    window_hop_seconds: HopSeconds = 20.0
+    window_pooling: Literal["frames", "mean"] = "frames"
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -63,17 +77,41 @@ class BackboneEntry:
         reads: Reads = load(PACKAGE, self.kind).reads
         return reads
 
+    @property
+    def windows(self) -> dict[str, Any]:
+        """Settings of the windows; none of them where recordings are computed whole."""
+        if self.long != "window":
+            return {}  # keys of features without windows are those of before there were any
+        return {
+            "long": self.long,
+            "window_seconds": float(self.window_seconds),
+            "window_hop_seconds": float(self.window_hop_seconds),
+            "window_pooling": self.window_pooling,
+        }
+
     def build(self) -> Backbone:
         """Build the backbone with its weights, on the CPU."""
         backbone: Backbone = load(PACKAGE, self.kind)(**self.options)
-        if self.pooling == "frames":
+        if self.long == "window":
+            # A published mean (CED's) is that of each window.
+            published = self.pooling == "mean" and hasattr(backbone, "pooled")
+            means = self.window_pooling == "mean" or published
+            part = self._pooled(backbone, "mean", "window_pooling") if means else backbone
+            try:
+                backbone = Windowed(part, self.window_seconds, self.window_hop_seconds)
+            except ParamsError as error:
+                raise ParamsError(f"backbones.{self.name}: {error}") from error
+        return self._pooled(backbone, self.pooling, "pooling")
+
+    def _pooled(self, backbone: Backbone, how: Pooling, setting: str) -> Backbone:
+        if how == "frames":
             return backbone
         if backbone.spec.bins is not None:
             raise ParamsError(
-                f"backbones.{self.name}: bins cannot be pooled; set `pooling: frames`, given "
-                f"{self.pooling!r}"
+                f"backbones.{self.name}: bins cannot be pooled; set `{setting}: frames`, given "
+                f"{how!r}"
             )
-        return Pooled(backbone, self.pooling)
+        return Pooled(backbone, how)
 
     def keywords(self) -> dict[str, Any]:
         """Options with defaults filled in, so that equal settings compare equal.
@@ -89,7 +127,7 @@ class BackboneEntry:
     def settings(self) -> dict[str, Any]:
         """Settings other than options and weights that decide the numbers, and the resampling."""
         resampling = {"resampling": RESAMPLING} if self.reads == "audio" else {}
-        return {**resampling, **{name: getattr(self, name) for name in SETTINGS}}
+        return {**resampling, **{name: getattr(self, name) for name in SETTINGS}, **self.windows}
 
     def provenance(self, backbone: Backbone) -> dict[str, Any]:
         """All that decides the numbers: recorded in each shard and hashed to the fingerprint.
@@ -97,7 +135,7 @@ class BackboneEntry:
         A value that the backbone gives under the name of an option replaces that option: `layer:
         -1` and `layer: 12` of twelve layers are the same.
         """
-        own = backbone.provenance()
+        own = {**backbone.provenance(), **self.windows}  # instead of a kind's own `long`
         options = self.keywords()
         return {
             **self.settings(),
@@ -122,7 +160,10 @@ class BackboneEntry:
         pairs = {name: (recorded.get(name), now) for name, now in self.settings().items()}
         pairs["store_dtype"] = recorded.get("store_dtype"), stored
         options = self.keywords()
-        for name in sorted({*options, *recorded_options} - {*LOCATING, *CHOOSING}):
+        if "window_seconds" in recorded:
+            present = {**options, **self.windows}
+            pairs |= {name: (recorded.get(name), present.get(name)) for name in WINDOW_SETTINGS}
+        for name in sorted({*options, *recorded_options} - {*LOCATING, *CHOOSING, *pairs}):
             was, now = recorded_options.get(name), options.get(name)
             # The backbone resolved this option: it stands beside the options, not among them.
             if name in recorded and name not in recorded_options:
@@ -183,13 +224,44 @@ def backbone_entry(
 ) -> BackboneEntry:
     """Parse an entry; a ParamsError lists everything that is wrong with it."""
     refuse(backbone_problems(name, mapping, section))
-    common, options = split_entry(BackboneEntry, mapping)
-    return BackboneEntry(name, kind=mapping.get("kind", name), options=options, **common)
+    kind = mapping.get("kind", name)
+    common, options = split_entry(BackboneEntry, mapping, load(PACKAGE, kind))
+    return BackboneEntry(name, kind=kind, options=options, **common)
 
 
 def backbone_problems(name: str, mapping: Any, section: str = "backbones") -> list[str]:
     """Problems of an entry, one line each."""
-    return entry_problems(BackboneEntry, PACKAGE, section, name, mapping)
+    found = entry_problems(BackboneEntry, PACKAGE, section, name, mapping)
+    return found or list(_window_problems(f"{section}.{name}", mapping))
+
+
+def _window_problems(where: str, mapping: Mapping[str, Any]) -> Iterator[str]:
+    """Problems of `long: window` and its settings in an entry without others."""
+    kind = mapping.get("kind", where.split(".")[-1])
+    given = [each for each in WINDOW_SETTINGS[1:] if each in mapping]
+    if mapping.get("long") != "window":
+        for each in given:
+            yield f"{where}.{each}: given without `long: window`; expected both, or neither"
+        return
+    build = load(PACKAGE, kind)
+    if build.reads != "audio":
+        yield f"{where}.long: given 'window' for kind {kind!r}; expected a kind that reads audio"
+        return
+    common, _ = split_entry(BackboneEntry, mapping, build)
+    entry = BackboneEntry(where, kind, **common)
+    if entry.window_hop_seconds > entry.window_seconds:
+        yield (
+            f"{where}.window_hop_seconds: given {entry.window_hop_seconds:g} for windows of "
+            f"{entry.window_seconds:g} s; expected at most that, as what lies between windows is "
+            "not heard"
+        )
+    # CED and Whisper would cut a longer window in chunks of their own.
+    most = getattr(build, "longest_seconds", math.inf)
+    if entry.window_seconds > most:
+        yield (
+            f"{where}.window_seconds: given {entry.window_seconds:g} (30 by default); expected at "
+            f"most {most:g}, which is what {kind} computes at once"
+        )
 
 
 def leaves_weights_open(entry: BackboneEntry) -> bool:

@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features.audio.read import read_audio
+from features.audio.read import WHOLE, read_audio
+from features.backbone.windows import Window
 from features.corpus.utterance import Utterance
 from features.errors import UtteranceError
 
 SAMPLE_RATE = 16_000  # Hz, of all pretrained speech networks here
+SLACK = 16  # samples by which resampling and a rounded duration may differ: 1 ms
 HOP = 320  # samples from one frame to the next: 20 ms
 
 
@@ -26,14 +28,21 @@ def waveform(utterance: Utterance, *, min_samples: int = 1) -> NDArray[np.float3
     """
     if utterance.audio is None:
         raise UtteranceError(utterance.id, "has no audio")
+    part, source = WHOLE, utterance
+    if isinstance(utterance, Window) and utterance.whole is not None:
+        part, source = utterance.part, utterance.whole
     samples = read_audio(
         Path(utterance.audio),
         id=utterance.id,
         sample_rate_hz=SAMPLE_RATE,
-        start=utterance.start,
-        stop=utterance.stop,
+        start=source.start,
+        stop=source.stop,
+        part=part,
         sha256=utterance.sha256,
     )
+    if part[1] is not None and len(samples) < part[1] - part[0] - SLACK:
+        at = (part[0] + len(samples)) / SAMPLE_RATE
+        raise UtteranceError(utterance.id, f"ends at {at:.3f} s, earlier than the manifest says")
     if len(samples) < min_samples:
         raise UtteranceError(
             utterance.id, f"has {len(samples)} samples at 16 kHz; expected at least {min_samples}"

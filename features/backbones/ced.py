@@ -78,6 +78,7 @@ class CED(HiddenStates):
     """
 
     files = FILES
+    longest_seconds = CHUNK * HOP / SAMPLE_RATE
     cpu_batch_seconds = 80.0  # 25 tokens a second: a short clip alone is a small matrix
 
     def __init__(

@@ -50,6 +50,8 @@ class Whisper(HiddenStates):
             leaves them out.
     """
 
+    longest_seconds = float(WINDOW_SECONDS)
+
     def __init__(
         self,
         *,

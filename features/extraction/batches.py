@@ -21,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from features.backbone.base import Backbone, Inputs, innermost, module_of, padded_seconds
+from features.backbone.windows import Window, Windowed, windowed_in
 from features.corpus.utterance import Utterance
 from features.errors import CacheError, HeronryError, UtteranceError
 from features.process.devices import entered
@@ -85,7 +86,9 @@ def _one_by_one(
 ) -> Prepared:
     """A batch that is too large for this machine's memory, without utterances too large alone."""
     if len(batch) == 1:
-        return Prepared((), None, {**rejected, batch[0].id: too_large("this machine")})
+        return Prepared(
+            (), None, {**rejected, batch[0].id: too_large_for("this machine", backbone, batch[0])}
+        )
     for utterance in batch:
         rejected |= prepare(backbone, [utterance]).rejected
     rest = [utterance for utterance in batch if utterance.id not in rejected]
@@ -97,6 +100,18 @@ def _one_by_one(
         "set --batch-seconds to less, or --workers to fewer"
     )
     return Prepared((), None, rejected, fault)
+
+
+def too_large_for(device: torch.device | str, backbone: Backbone, utterance: Utterance) -> str:
+    """Reason for rejecting an utterance, or one of its windows, that does not fit by itself."""
+    if backbone.reads in ("text", "asr"):
+        return too_large(device, f"{len(utterance.words(backbone.reads) or '')} characters")
+    what, entry = f"{utterance.seconds or 0.0:.1f} s of audio", "in the backbone's entry"
+    if windowed_in(backbone) is None:
+        return too_large(device, what, f"set `long: window` {entry}, which computes it in windows")
+    if isinstance(utterance, Window):
+        what = f"a window of {what}"
+    return too_large(device, what, f"set `window_seconds` {entry} to less")
 
 
 def form_batches(
@@ -113,6 +128,21 @@ def form_batches(
             yield batch
             batch = []
         batch.append(utterance)
+    if batch:
+        yield batch
+
+
+def window_batches(
+    windowed: Windowed, utterances: Iterable[Utterance], *, seconds: float
+) -> Iterator[list[Utterance]]:
+    """Batches of the windows of long recordings, in order, within the same budget."""
+    batch: list[Utterance] = []
+    for window in (piece for utterance in utterances for piece in windowed.pieces(utterance)):
+        # The last window of a recording may be a little shorter than the others.
+        if batch and (len(batch) + 1) * padded_seconds(windowed, batch[0]) > seconds:
+            yield batch
+            batch = []
+        batch.append(window)
     if batch:
         yield batch
 

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from features.backbone.base import Backbone, module_of
 from features.backbone.entry import BackboneEntry, fingerprint
-from features.cache.shard import Row
+from features.backbone.windows import Window, windowed_in
+from features.cache.shard import Row, SpooledRow
 from features.cache.writer import CacheWriter
 from features.corpus.utterance import Utterance
 from features.errors import CacheError
@@ -27,14 +29,17 @@ from features.extraction.batches import (
     default_batch_seconds,
     default_workers,
     form_batches,
+    prepare,
     prepare_ahead,
+    too_large_for,
+    window_batches,
 )
+from features.extraction.joining import Joiner
 from features.extraction.plan import PlannedShard, seconds_of
 from features.extraction.runner import Result, Runner
 from features.extraction.store import WorkStore
 from features.process.devices import entered
 from features.process.machine_errors import with_machine_errors
-from features.process.memory import too_large
 
 IN_FLIGHT = 4  # batches and shards that may wait to be kept and written
 MAX_LANES = 8  # batches side by side on a CPU: each holds the activations of a whole network
@@ -92,14 +97,16 @@ class _Pending:
         rejected: Reasons by content hash.
         batches: Number of batches that are not computed yet.
         deviation: Change by a reduced precision, once it is measured.
+        joiner: Joins the windows of its long recordings, if any.
     """
 
     planned: PlannedShard
     contents: dict[str, str]
-    rows: dict[str, Row] = field(default_factory=dict)
+    rows: dict[str, Row | SpooledRow] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     batches: int = 0
     deviation: float | None = None
+    joiner: Joiner | None = None
 
 
 class Extractor:
@@ -115,7 +122,10 @@ class Extractor:
         self.backbone: Backbone = self.entry.build()
         self.provenance = self.entry.provenance(self.backbone)
         self.store = WorkStore(recipe.store, fingerprint(self.provenance))
-        self.runner = Runner(self.backbone, self.device, self.entry.compute_dtype)
+        self.windowed = windowed_in(self.backbone)
+        whole, window = self.backbone, (self.windowed or self.backbone)
+        self.runner = Runner(whole, self.device, self.entry.compute_dtype)
+        self.window_runner = Runner(window, self.device, self.entry.compute_dtype)
         self.writer = CacheWriter(
             spec=self.backbone.spec,
             provenance=self.provenance,
@@ -151,7 +161,7 @@ class Extractor:
             for item, results in self._launched(prepared):
                 pending, count = lined_up.popleft()
                 if pending.deviation is None:
-                    pending.deviation = self.runner.deviation(item)
+                    pending.deviation = self._runner(item).deviation(item)
                 kept = keeper.submit(self._keep, pending, item, results, tally)
                 waiting.append(kept)
                 pending.batches -= 1
@@ -182,7 +192,9 @@ class Extractor:
         try:
             with ThreadPoolExecutor(lanes, "lane", torch.set_num_threads, (1,)) as pool:
                 for item in items:
-                    running.append((_checked(item), pool.submit(self.runner.launch_beside, item)))
+                    running.append(
+                        (_checked(item), pool.submit(self._runner(item).launch_beside, item))
+                    )
                     if len(running) > lanes:
                         yield self._settled(running)
                 while running:
@@ -207,7 +219,21 @@ class Extractor:
             # The first of a shard. How its batches are cut must not depend on earlier shards, which
             # another run may have finished.
             self.runner.forget()
-        return self.runner.launch(item)
+            self.window_runner.forget()
+        runner, results = self._runner(item), []
+        for result in runner.launch(item):
+            if result.stream is None and len(item.utterances) > 1:
+                # Cut out of a batch, a clip has the padding of the longest one, which may be all
+                # that does not fit.
+                alone = runner.launch(prepare(self.backbone, result.utterances))
+                results += alone or [result]
+            else:
+                results.append(result)
+        return results
+
+    def _runner(self, item: Prepared) -> Runner:
+        """Runner of a batch: that of windows gives frames, which are pooled once all are there."""
+        return self.window_runner if _is_window(item.utterances) else self.runner
 
     def _side_by_side(self) -> bool:
         """Whether to compute several batches at once: on a CPU, if no larger ones are asked for."""
@@ -256,45 +282,73 @@ class Extractor:
                     pending.rows[content] = found
             copied = len(planned.utterances) - len(todo)
             tally.copied += copied
-            batches = list(form_batches(self.backbone, todo.values(), seconds=self.budget))
+            batches = self._batches(list(todo.values()))
             pending.batches = len(batches) + 1
             # An empty batch first: it counts the copied rows, and completes a shard without others.
-            for batch, count in [([], copied), *((batch, len(batch)) for batch in batches)]:
+            for batch, count in [([], copied), *((batch, _finished(batch)) for batch in batches)]:
                 lined_up.append((pending, count))
                 yield batch
+
+    def _batches(self, utterances: list[Utterance]) -> list[list[Utterance]]:
+        if self.windowed is None:
+            return list(form_batches(self.backbone, utterances, seconds=self.budget))
+        long = [utterance for utterance in utterances if self.windowed.is_long(utterance)]
+        short = [utterance for utterance in utterances if not self.windowed.is_long(utterance)]
+        return [
+            *form_batches(self.backbone, short, seconds=self.budget),
+            *window_batches(self.windowed, long, seconds=self.budget),
+        ]
 
     def _keep(self, pending: _Pending, item: Prepared, results: list[Result], tally: Tally) -> None:
         """Round the results of a batch; runs in a thread of its own."""
         contents, before = pending.contents, len(pending.rejected)
-        pending.rejected |= {contents[id]: reason for id, reason in item.rejected.items()}
+        # Of several windows of a recording, the first tells why.
+        found = {contents[id]: reason for id, reason in item.rejected.items()}
+        pending.rejected = found | pending.rejected
         for result in results:
             with entered(self.device):  # threads begin on the first GPU, and would use it here
                 stream = result.wait()
             if stream is None:
-                alone = contents[result.utterances[0].id]
-                pending.rejected[alone] = too_large(self.device)
+                (alone,) = result.utterances
+                pending.rejected[contents[alone.id]] = too_large_for(
+                    self.device, self.backbone, alone
+                )
                 continue
             for utterance, values in zip(result.utterances, stream.unpad(), strict=True):
                 content = contents[utterance.id]
+                if content in pending.rejected:  # for another of its windows
+                    continue
                 # numpy has no bfloat16, which a network may return; float32 holds it exactly.
                 frames = values.float() if values.is_floating_point() else values
                 if frames.is_floating_point() and not bool(torch.isfinite(frames).all()):
                     pending.rejected[content] = "its features are not finite"
                     continue
                 try:
-                    row = self.writer.round(utterance.id, content, frames.numpy())
+                    row = self._row(pending, utterance, content, frames)
                 except CacheError as error:  # a value that the stored dtype cannot hold
                     pending.rejected[content] = str(error)
                     continue
-                pending.rows[content] = row
-                tally.computed += 1
                 tally.seconds += utterance.seconds or 0.0
+                if row is not None:
+                    pending.rows[content] = row
+                    tally.computed += 1
         tally.failed += len(pending.rejected) - before
+
+    def _row(
+        self, pending: _Pending, utterance: Utterance, content: str, frames: Tensor
+    ) -> Row | SpooledRow | None:
+        """Row of an utterance; None if only a window of it was given, and others follow."""
+        if not isinstance(utterance, Window):
+            return self.writer.round(utterance.id, content, frames.numpy())
+        if pending.joiner is None:
+            pending.joiner = Joiner(self.backbone, self.writer, self.store.folder)
+        return pending.joiner.add(utterance, content, frames)
 
     def _write(self, pending: _Pending, kept: Future[None]) -> None:
         """Write a shard once its last batch was kept; runs in the writer's thread."""
         kept.result()
-        planned, rows, rejected = pending.planned, [], {}
+        planned, rejected = pending.planned, {}
+        rows: list[Row | SpooledRow] = []
         for utterance, content in zip(planned.utterances, planned.contents, strict=True):
             row = pending.rows.get(content)
             if row is None:
@@ -305,6 +359,15 @@ class Extractor:
         deviation = pending.deviation
         with_machine_errors(self.writer.write, path, rows, rejected=rejected, deviation=deviation)
         self.store.add(planned.fingerprint, device=str(self.device))
+
+
+def _is_window(batch: Sequence[Utterance]) -> bool:
+    return bool(batch) and isinstance(batch[0], Window)
+
+
+def _finished(batch: Sequence[Utterance]) -> int:
+    """Number of utterances that are complete with a batch."""
+    return sum(not isinstance(each, Window) or each.last for each in batch)
 
 
 def _checked(item: Prepared) -> Prepared:

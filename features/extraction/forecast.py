@@ -86,6 +86,7 @@ def forecast(
             backbone.spec,
             pooled=entry.pooling != "frames",
             dtype=entry.stored_as(backbone),
+            window_seconds=entry.windows.get("window_hop_seconds"),
         ),
     )
 
@@ -103,14 +104,30 @@ def _distinct(hashes: NDArray[np.uint64], lengths: NDArray[np.float32]) -> tuple
     return count, total
 
 
-def cache_bytes(cuts: Iterable[Cut], spec: StreamSpec, *, pooled: bool, dtype: str) -> int:
-    """Approximate size of the features, by the duration of audio or the length of text."""
+def cache_bytes(
+    cuts: Iterable[Cut],
+    spec: StreamSpec,
+    *,
+    pooled: bool,
+    dtype: str,
+    window_seconds: float | None = None,
+) -> int:
+    """Approximate size of the features, by the duration of audio or the length of text.
+
+    Args:
+        cuts: Shards.
+        spec: Stream of the backbone.
+        pooled: Whether an utterance has one vector.
+        dtype: Stored dtype.
+        window_seconds: From one window of a long recording to the next; None: without windows.
+    """
     frames = 0.0
+    hop_seconds = spec.hop_seconds or window_seconds
     for cut in cuts:
         if pooled:
             frames += cut.utterances
-        elif spec.hop_seconds is not None:
-            frames += cut.spoken_seconds / spec.hop_seconds
+        elif hop_seconds is not None:
+            frames += max(cut.spoken_seconds / hop_seconds, cut.utterances)
         else:
             frames += cut.characters / CHARACTERS_A_TOKEN + SPECIAL_TOKENS * cut.utterances
     return round(frames * spec.dim * BYTES[dtype])

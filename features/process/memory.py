@@ -156,9 +156,17 @@ def _free_unused() -> None:
         torch.accelerator.empty_cache()
 
 
-def too_large(device: torch.device | str) -> str:
-    """Reason for rejecting an utterance that does not fit by itself."""
-    return f"{DOES_NOT_FIT} {device} by itself: cut it into shorter ones, or use a larger device"
+def too_large(
+    device: torch.device | str, what: str = "", remedy: str = "cut it into shorter ones"
+) -> str:
+    """Reason for rejecting an utterance that does not fit by itself.
+
+    >>> too_large("cuda:0", "3600 s")
+    'does not fit the memory of cuda:0 by itself (3600 s): cut it into shorter ones, or use a \
+larger device'
+    """
+    size = f" ({what})" if what else ""
+    return f"{DOES_NOT_FIT} {device} by itself{size}: {remedy}, or use a larger device"
 
 
 def available_bytes(*, proc: Path = PROC, control_groups: Path = CONTROL_GROUPS) -> int:

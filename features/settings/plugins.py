@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from features.arguments import one_of, problems, quoted
+from features.arguments import one_of, parameter_types, problems, quoted, takes
 from features.errors import ParamsError
 from features.settings.entry_names import name_problems
 
@@ -43,14 +43,21 @@ def load(package: str, kind: str) -> Any:
 OWN = ("name", "kind", "options")  # fields of a record that are no keywords of the entry
 
 
-def split_entry(record: type, mapping: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_entry(
+    record: type, mapping: Mapping[str, Any], build: Any = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The keywords of `record`'s fields, and the rest, which is the plug-in's; `kind` is neither.
 
     Args:
         record: Dataclass of what every entry of the section holds.
         mapping: The entry as read from YAML.
+        build: The plug-in. A key that both have is the plug-in's, unless only the record takes the
+            value, such as `long: window` beside Whisper's own `long: chunk`.
     """
     shared = {field.name for field in fields(record)} - set(OWN)
+    own = set() if build is None else parameter_types(build).keys() & shared & mapping.keys()
+    types = parameter_types(record) if own else {}
+    shared -= {key for key in own if not takes(types[key], mapping[key])}
     common = {key: value for key, value in mapping.items() if key in shared}
     rest = {key: value for key, value in mapping.items() if key not in shared | {"kind"}}
     return common, rest
@@ -82,7 +89,7 @@ def entry_problems(
         build = load(package, kind)
     except ParamsError as error:
         return [f"{where}.kind: {error}"]
-    common, options = split_entry(record, mapping)
+    common, options = split_entry(record, mapping, build)
     shared = [field.name for field in fields(record) if field.name not in ("name", "options")]
     found = problems(record, common, where, skip=OWN)
     return found + problems(build, options, where, skip=skip, also=shared)

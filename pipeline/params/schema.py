@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from features.arguments import parameter_types
 from features.backbone.entry import PACKAGE as BACKBONES
-from features.backbone.entry import BackboneEntry
+from features.backbone.entry import WINDOW_SETTINGS, BackboneEntry
 from features.corpus.entry import PACKAGE as CORPORA
 from features.corpus.entry import SUPPLIED, CorpusEntry
 from features.settings.plugins import OWN, kinds, load
@@ -95,7 +95,14 @@ def _section(
     definitions, references = {}, {}
     for kind in kinds(package):
         entry = _keywords(load(package, kind), skip)
-        definitions[f"{section}.{kind}"] = entry | {"properties": entry["properties"] | common}
+        own, shared = entry["properties"], dict(common)
+        # A value that the kind does not know is every kind's, such as Whisper's `long: window`.
+        shared |= {
+            name: {"anyOf": [own[name], common[name]]} for name in own.keys() & common.keys()
+        }
+        if getattr(load(package, kind), "reads", "audio") != "audio":
+            shared = {name: value for name, value in shared.items() if name not in WINDOW_SETTINGS}
+        definitions[f"{section}.{kind}"] = entry | {"properties": own | shared}
         references[kind] = {"$ref": f"#/definitions/{section}.{kind}"}
     definitions[section] = {"type": "object", "required": ["kind"], **_by_kind(references)}
     chosen = {"$ref": f"#/definitions/{section}"}

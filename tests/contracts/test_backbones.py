@@ -24,6 +24,7 @@ from features.audio import torchaudio_cpu  # noqa: F401  transformers imports to
 from features.audio.pitch import bin_to_hz
 from features.backbone.base import Backbone, Pooled, module_of
 from features.backbone.entry import PACKAGE, backbone_entry
+from features.backbone.windows import Windowed
 from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, ParamsError, UtteranceError
 from features.settings.plugins import kinds, load
@@ -123,19 +124,27 @@ def ragged(backbone: Backbone, make_manifest: ManifestMaker) -> list[Utterance]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pooling", ["frames", "mean", "first", "mean_std"])
+@pytest.mark.parametrize("pooling", ["frames", "mean", "first", "mean_std", "windows"])
 @pytest.mark.parametrize(("kind", "variant"), cases())
 def test_batched_equals_single(
     kind: str, variant: str, pooling: Any, bench: Bench, make_manifest: ManifestMaker
 ) -> None:
     """With any other utterances in the batch, in any order."""
     backbone = bench.get(kind, variant)
-    if pooling != "frames":
+    if pooling == "windows":
+        if backbone.reads != "audio":
+            pytest.skip("reads no audio")
+        backbone = Windowed(backbone, 0.6, 0.2)
+    elif pooling != "frames":
         if backbone.spec.bins is not None:
             pytest.skip("bins are not pooled")
         backbone = Pooled(backbone, pooling)
     utterances = ragged(backbone, make_manifest)
     alone = {u.id: frames_of(backbone, [u])[0] for u in utterances}
+    if isinstance(backbone, Windowed):
+        for utterance in utterances:
+            (whole,) = frames_of(backbone.backbone, [utterance])
+            assert alone[utterance.id].shape == whole.shape
     for batch in (utterances, utterances[::-1], utterances[1::2]):
         for utterance, frames in zip(batch, frames_of(backbone, batch), strict=True):
             expected = alone[utterance.id]

@@ -242,7 +242,9 @@ def test_an_utterance_that_never_fits_is_rejected_and_tried_again_another_day(
         done = extract(manifest, TONE, out, store=store, options=options)
     assert list(done.rejected) == ["u3"]
     place = "cpu" if where == "device" else "this machine"
-    assert done.rejected["u3"].startswith(f"does not fit the memory of {place} by itself: cut it")
+    assert done.rejected["u3"].startswith(
+        f"does not fit the memory of {place} by itself (1.2 s of audio): set `long: window` in"
+    )
     assert len(CacheReader(out, verify=True)) == len(SECONDS) - 1
     done = extract(manifest, TONE, out, store=store, options=options)  # on a larger machine
     assert not done.rejected
