@@ -35,7 +35,7 @@ from features.cache.shard import (
     checksum_of,
 )
 from features.errors import CacheError
-from features.files.writing import replacing, seal
+from features.files.writing import make_folder, replacing, seal
 from features.stream import StreamSpec
 
 HDF5_VERSION = "v110"  # oldest and newest allowed, so that newer libraries write the same bytes
@@ -109,6 +109,7 @@ class Spool:
     """
 
     def __init__(self, folder: Path) -> None:
+        make_folder(folder)
         with tempfile.TemporaryFile(dir=folder) as file:
             self.file = os.dup(file.fileno())
         weakref.finalize(self, os.close, self.file)
