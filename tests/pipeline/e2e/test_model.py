@@ -103,6 +103,24 @@ def test_live_equals_cached(
     assert float(moved) < 20 * BOUND_16 * float(whole.abs().max())
 
 
+@pytest.mark.parametrize("pooling", ["frames", "mean"])
+def test_long_recordings_live_equal_cached_and_are_trained_on(
+    pooling: str, tmp_path: Path, private_store: Path, make_manifest: ManifestMaker
+) -> None:
+    """In windows, whose gradients add up; a batch holds recordings of one and of several."""
+    windows = {"long": "window", "window_seconds": 1.0, "window_hop_seconds": 0.6}
+    entry = entry_of("hubert_group", tmp_path, pooling=pooling, **windows)
+    manifest = make_manifest([0.4, 2.1, 1.2])
+    live = live_of(manifest, {"speech": entry.build()})
+    model = tuned_model(live, slots={"speech": {"tune": "full"}})
+    exact = cached_of(manifest, {"speech": entry}, tmp_path, private_store, "float32")
+    found, expected = logits(model, live.batch(live.labels)), exact.batch(live.labels)
+    assert torch.allclose(found, logits(model.fusion, expected), atol=1e-5)
+    training = begin(model, live, live.labels, TrainParams(lr=1e-2), seed=0)
+    train_epoch(training, live, live.labels, TrainParams(batch_size=3))
+    assert not torch.allclose(found, logits(model, live.batch(live.labels)), atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FEW)
 def test_without_a_rate_an_epoch_changes_nothing(
