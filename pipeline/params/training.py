@@ -15,10 +15,11 @@ OF_VOTES = ("jsd", "kld", "multilabel_f1")
 OF_ATTRIBUTES = ("ccc",)  # and `ccc_<attribute>`
 JOINT = "joint"
 LOSS = "loss"  # the loss of the validation split, which any targets have
+LAST = "last"  # no choice: the last epoch, whatever the validation split says
 FALLING = ("jsd", "kld", LOSS)  # of which lower is better
 Monitor = (
     Literal["accuracy", "uar", "macro_f1", "weighted_f1", "ccc"]
-    | Literal["jsd", "kld", "multilabel_f1", "joint", "loss"]
+    | Literal["jsd", "kld", "multilabel_f1", "joint", "loss", "last"]
     | Annotated[str, Prefix("ccc_")]
 )
 UNCUT = ("ccc", "ccc_mse")  # losses of attributes that are no mean over rows
@@ -59,7 +60,8 @@ class TrainParams:
         seqaug: Probability of SeqAug for the speech and the text of an utterance.
         mixup: Alpha of mixup; 0: none. With mixup the loss is a binary one for each class.
         clip_norm: Largest norm of the gradient.
-        monitor: Metric of the validation split by which the kept epoch is chosen, or its loss.
+        monitor: Metric of the validation split by which the kept epoch is chosen, or its loss;
+            `last`: the last of `epochs` is kept.
         patience: Epochs without a better `monitor` before training stops.
         targets: What a model learns: classes, shares of raters' votes, attributes, the speaker's
             gender.
@@ -236,7 +238,7 @@ def _vote_problems(params: TrainParams) -> Iterator[str]:
 def _monitor_problems(params: TrainParams) -> Iterator[str]:
     """Refuse a metric of another target; which attributes there are may not be known yet."""
     named = params.attributes
-    known = [*monitors_of(params.targets, named), LOSS]
+    known = [*monitors_of(params.targets, named), LOSS, LAST]
     of_any = params.monitor.startswith("ccc_") and "ccc" in known and not named
     if params.monitor not in known and not of_any:
         yield (

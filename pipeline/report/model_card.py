@@ -18,6 +18,7 @@ from typing import Any
 from features.files.reading import open_text
 from features.files.records import read_json
 from pipeline.metrics.classes import MONITORS
+from pipeline.params.training import LAST
 
 NAME = "model_card.md"
 UNKNOWN = "not stated"
@@ -77,14 +78,25 @@ def model_card(
         "## Training",
         _settings(run),
         "## Validation",
-        f"Of the epochs with the best {run['train']['monitor']} on the validation split: chosen by "
-        "these scores, they flatter the model, and the report has those of the test split. Means "
-        "over the folds.",
+        _of_validation(run["train"]["monitor"]),
         _scores(run, kept),
         "## Use and limits",
         USE,
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _of_validation(monitor: str) -> str:
+    """What the scores of the validation split are of."""
+    if monitor == LAST:
+        return (
+            "Of the last epoch, which is kept whatever they are; the report has those of the test "
+            "split. Means over the folds."
+        )
+    return (
+        f"Of the epochs with the best {monitor} on the validation split: chosen by these scores, "
+        "they flatter the model, and the report has those of the test split. Means over the folds."
+    )
 
 
 def loading(out: Path, run: Mapping[str, Any]) -> str:

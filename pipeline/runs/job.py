@@ -25,7 +25,7 @@ from pipeline.data.source import ExampleSource
 from pipeline.data.targets import TargetReader
 from pipeline.model.base import FusionModel
 from pipeline.model.outputs import Outputs
-from pipeline.params.training import TrainParams, monitors_of
+from pipeline.params.training import LAST, LOSS, TrainParams, monitors_of
 from pipeline.runs.estimates import estimated
 from pipeline.runs.layout import SCORED, Columns
 from pipeline.runs.rows import cells, columns_of, named, predicted_cells, reader_of
@@ -179,6 +179,8 @@ class JobProgress(Progress):
 
     def _score(self, epoch: Epoch) -> str:
         monitor = self.job.params.monitor
+        if monitor == LAST:  # an epoch is not kept for a score
+            monitor = LOSS
         return f"{monitor} {epoch.score(monitor):.3f}"
 
 

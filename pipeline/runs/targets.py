@@ -13,7 +13,7 @@ from features.errors import ParamsError
 from pipeline.data.source import ExampleSource
 from pipeline.data.targets import TargetReader, gender_shares, known_values
 from pipeline.model.outputs import GENDERS, Outputs
-from pipeline.params.training import LOSS, TrainParams, monitors_of
+from pipeline.params.training import LAST, LOSS, TrainParams, monitors_of
 
 FEWEST = 2  # known values of an attribute in a split, so that there is a spread
 
@@ -46,7 +46,7 @@ def reader_for(
     if params.classes_alone:
         return None
     outputs = _outputs(params, card["classes"], targets.get("attributes") or {}, corpus)
-    known = [*monitors_of(params.targets, outputs.attributes), LOSS]
+    known = [*monitors_of(params.targets, outputs.attributes), LOSS, LAST]
     if params.monitor not in known:
         raise ParamsError(
             f"train.monitor: given {params.monitor!r}; expected {one_of(params.monitor, known)}"

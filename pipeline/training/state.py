@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.model.base import FusionModel
-from pipeline.params.training import FALLING, LOSS, TrainParams
+from pipeline.params.training import FALLING, LAST, LOSS, TrainParams
 from pipeline.training.fitting import Fitting, to_stderr
 from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.schedules import Schedule
@@ -69,7 +69,9 @@ class Epoch:
     valid_tasks: dict[str, float] = field(default_factory=dict)
 
     def score(self, monitor: str) -> float:
-        """The metric that `train.monitor` names, or the validation loss."""
+        """The metric that `train.monitor` names, the validation loss, or how late it is."""
+        if monitor == LAST:
+            return self.epoch
         return self.valid_loss if monitor == LOSS else self.scores[monitor]
 
 

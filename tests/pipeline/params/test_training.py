@@ -22,14 +22,14 @@ BOTH: dict[str, Any] = {"targets": ["classes", "attributes"]}
         ({"targets": ["votes", "votes"]}, "each once"),
         (
             {"targets": ["attributes"]},
-            r"monitor: given 'weighted_f1' .*one of \['ccc', 'loss'\] or ccc_<",
+            r"monitor: given 'weighted_f1' .*one of \['ccc', 'loss', 'last'\] or ccc_<",
         ),
         ({"monitor": "ccc"}, r"monitor: given 'ccc' .*\['accuracy', 'uar', 'macro_f1', 'weighted"),
         ({"monitor": "joint"}, "monitor: given 'joint'"),
         (VOTES | {"monitor": "ccc_valence"}, "monitor: given 'ccc_valence'"),
         (
             ATTRIBUTES | {"attributes": ["a"], "monitor": "ccc_b"},
-            r"one of \['ccc', 'ccc_a', 'loss'\]$",
+            r"one of \['ccc', 'ccc_a', 'loss', 'last'\]$",
         ),
         (ATTRIBUTES | {"attributes": ["a", "a"]}, r"attributes: given \['a', 'a'\]; expected each"),
         ({"monitor": "ccc_"}, r"train.monitor: .*begins with 'ccc_'"),
@@ -71,6 +71,7 @@ def test_all_contradictions_are_told_at_once() -> None:
     [
         ATTRIBUTES | {"monitor": "ccc_anything"},
         VOTES | {"monitor": "loss"},
+        VOTES | {"monitor": "last"},
         ATTRIBUTES | {"attribute_loss": "mse", "mixup": 0.4},
         VOTES | {"vote_loss": "multilabel_bce", "vote_shares": "raters"},
         BOTH | {"monitor": "joint", "sampler": "balanced"},

@@ -123,6 +123,9 @@ def test_what_a_corpus_card_lacks_is_said() -> None:
     assert "| prosody | f0 | f0 | - |" in text
     assert "| 3 | 4 | 0.5000 |" in text
     assert "- Constructor: defaults" in text
+    assert "Of the epochs with the best uar on the validation split" in text
+    last = model_card({**run, "train": {"monitor": "last"}}, {}, [kept])
+    assert "Of the last epoch, which is kept whatever they are;" in last
 
 
 def test_a_mix_of_layers_from_params_to_card(

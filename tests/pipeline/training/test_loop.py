@@ -123,6 +123,14 @@ def test_the_lowest_validation_loss_may_choose_the_epoch(
     assert f"kept epoch {kept + 1}, loss {losses[kept]:.3f}" in lines[-1]
 
 
+def test_the_last_epoch_may_be_kept_whatever_the_validation_split_says(
+    slots: dict[str, Path], tmp_path: Path
+) -> None:
+    run_job(job_of(slots, tmp_path / "run", monitor="last", patience=1, epochs=6, lr=3e-2))
+    with (tmp_path / "run" / "history.csv").open() as file:
+        assert [row["best"] for row in csv.DictReader(file)] == ["0"] * 5 + ["1"]
+
+
 def test_saved_model_is_the_kept_epochs(slots: dict[str, Path], tmp_path: Path) -> None:
     run_job(job_of(slots, tmp_path / "run"))
     model, classes = load_model(tmp_path / "run")
