@@ -8,10 +8,13 @@ from typing import Any
 
 from features.process.terminal import aligned
 from pipeline.board.rows import Row, Shown, ascends, reported
-from pipeline.board.ties import LEVEL, Group, Verdict
+from pipeline.board.ties import Group, Verdict
+from pipeline.compare.significance import LEVEL, few_units
 from pipeline.html.format import NAMES, NONE, number, shared_speakers_note, span
+from pipeline.report.metrics_json import split_of
 
 _LONGEST = 48  # characters of a setting's value
+_VALID = "valid_"
 _MARKS = {"test": "=", "interval": "~", "none": "?"}
 _LEFT = {"name", "fusion", "regime", "corpus", "differing settings", ""}
 
@@ -52,6 +55,7 @@ def as_json(found: Sequence[Group], shown: Shown, metric: str) -> str:
 
     content = {
         "metric": metric,
+        "of_split": split_of(metric),
         "better": "lower" if ascends(metric) else "higher",
         "groups": [
             {
@@ -71,7 +75,7 @@ def as_json(found: Sequence[Group], shown: Shown, metric: str) -> str:
 
 
 def _table(group: Group, metric: str) -> list[str]:
-    scores = [_title(name) for name in dict.fromkeys((metric, reported(metric)))]
+    scores = _titles(metric)
     header = ["", "name", "fusion", "regime", "corpus", *scores, "95 % interval"]
     rows = [[*header, "seeds", "seconds", "differing settings"]]
     for row, verdict in zip(group.rows, group.verdicts, strict=True):
@@ -95,10 +99,12 @@ def _cells(row: Row, metric: str) -> list[str]:
     ]
 
 
-def _title(metric: str) -> str:
-    """Header of a metric's column."""
-    name = NAMES.get(reported(metric), metric)
-    return name if metric == reported(metric) else f"valid. {name}"
+def _titles(metric: str) -> list[str]:
+    """Headers of the column that ranks, and of the test split's where that is another one."""
+    name = NAMES.get(reported(metric), reported(metric))
+    if split_of(metric) == "valid":
+        return [f"valid. {name}", f"test {name}"]
+    return [f"RANKED BY TEST: {name}" if split_of(metric) else name]
 
 
 def mark(verdict: Verdict) -> str:
@@ -115,8 +121,13 @@ def notes(group: Group, metric: str) -> Iterator[str]:
     yield from (f"{row.name}: {row.note}" for row in group.rows if row.note)
     if metric != reported(metric):
         yield f"Ranked by {metric}; marks and intervals are of {reported(metric)} on the test split"
-    elif metric in NAMES:
-        yield f"Ranked by the test split, where the best of many is partly luck: see valid_{metric}"
+    elif split_of(metric) == "test":
+        known = any(f"{_VALID}{metric}" in row.metrics for row in group.rows)
+        yield (
+            f"RANKED BY TEST: the best of many by scores of the test split is partly luck, and its "
+            f"score too high. Choose by the validation split: --metric {_VALID}"
+            f"{metric if known else 'macro_f1'}"
+        )
     yield from _legend(group.verdicts)
     shared = max(
         *(verdict.shared for verdict in group.verdicts),
@@ -138,8 +149,8 @@ def _legend(verdicts: Sequence[Verdict]) -> Iterator[str]:
             f"= not significantly worse than the best (*): paired permutation test, p >= {LEVEL} "
             f"after Holm's correction; swapped as a whole: {', '.join(swapped)}"
         )
-        if any(what.endswith(" utterances") for what in swapped):
-            yield "  where utterances are swapped, speakers are too few: that p is too small"
+        few = {few_units(v.smallest, v.swapped) for v in verdicts if v.smallest and v.swapped}
+        yield from (f"  {line}" for line in sorted(few) if line)
     if "interval" in bases:
         yield "~ its interval overlaps the best one's; a paired test might still separate them"
     if "none" in bases:

@@ -21,12 +21,11 @@ from features.errors import HeronryError, RunError
 from pipeline.board.rows import Row, Shown, ascends, check_metric, reported
 from pipeline.compare.comparison import Change, Settings
 from pipeline.compare.kinds import compare_read
-from pipeline.compare.significance import PermutationTest, holm
+from pipeline.compare.significance import LEVEL, PermutationTest, holm
 from pipeline.compare.sources import PredictedRun, read_run
 from pipeline.compare.targets import is_of_target
 from pipeline.metrics.classes import MONITORS
 
-LEVEL = 0.05  # of significance
 _HASH = 7  # letters that are shown
 _Test = tuple[tuple[str, str], ...]
 Basis = Literal["test", "interval", "none"]
@@ -43,6 +42,7 @@ class Verdict:
         basis: Evidence for `tie` and `ahead`.
         p: p of the paired test.
         p_holm: p adjusted for all tests of the table.
+        smallest: The smallest p that the test can give.
         swapped: Units that the test swapped, such as "12 speakers".
         shared: Number of speakers in several dialogues, where dialogues were drawn or swapped.
         why: Why there is no test.
@@ -53,6 +53,7 @@ class Verdict:
     basis: Basis
     p: float | None = None
     p_holm: float | None = None
+    smallest: float | None = None
     swapped: str | None = None
     ahead: bool = False
     shared: int = 0
@@ -199,6 +200,7 @@ def _verdict(test: PermutationTest, p: float, change: Change, score: str, shared
         tie=None,
         basis="test",
         p=p,
+        smallest=test.smallest,
         swapped=f"{test.units} {test.unit}s",
         ahead=change.value < 0 if ascends(score) else change.value > 0,
         shared=shared,

@@ -41,8 +41,8 @@ _UNIT = (
 Unit = Literal["speaker", "dialogue"]
 Column = Literal["metric", "name", "fusion", "regime", "seeds", "seconds"]
 _METRIC = (
-    "Number of reports/metrics.json or details.json that ranks, such as valid_uar. Scores of the "
-    "test split rank too, but the best of many by them is partly luck."
+    "Number of reports/metrics.json or details.json that ranks, such as valid_uar. One of the test "
+    "split is marked: the best of many by it is partly luck, and its score too high."
 )
 _RUNS = "A run folder, predictions.csv or .parquet, a DVC experiment or revision, or `workspace`."
 _FOLD_RUNS = "A run of one fold: a run folder, predictions.csv, a DVC experiment or a revision."

@@ -27,7 +27,11 @@ from pipeline.storage.set_params import params_with
 
 # What makes an experiment's numbers besides params.yaml; locks say what DVC computed last.
 SOURCES = ("features", "pipeline", "stages", "dvc.yaml", ":(exclude)*dvc.lock")
-SCORES = ("macro_f1", "ccc", "jsd")  # one of each task
+SCORES = ("valid_macro_f1", "valid_ccc", "valid_jsd", "macro_f1", "ccc", "jsd")  # of each task
+ABOUT = (
+    "valid_: validation split, by which experiments are chosen; the others: test split, with 95 % "
+    "intervals, by which they are reported"
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def _finished() -> Iterator[tuple[Experiment, dict[str, object]]]:
 
 
 def _table(steps: Sequence[Step]) -> str:
-    """Scores of the test split with their 95 % intervals beside published ones, a row a step."""
+    """Scores of both splits, those of the test split with intervals beside published ones."""
     made = {each.name: each for each in finished()}
     published = list(dict.fromkeys(score for step in steps for score in step.published))
     rows = []
@@ -142,7 +146,7 @@ def _table(steps: Sequence[Step]) -> str:
                 line.append(cell)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
-    return "\n".join(lines)
+    return "\n".join([*lines, ABOUT])
 
 
 def _score(numbers: dict[str, float], name: str) -> str:

@@ -25,7 +25,6 @@ from features.corpus.manifest import Label
 from pipeline.compare.flips import SHOWN, Flips, flips
 from pipeline.compare.rows import CommonRows, Compared, LeftOut
 from pipeline.compare.significance import (
-    FEWEST,
     PERMUTATIONS,
     McNemar,
     PermutationTest,
@@ -39,7 +38,6 @@ from pipeline.metrics.classes import (
     Floats,
     Matrices,
     class_values,
-    grouped_confusion,
     scores,
 )
 
@@ -150,8 +148,7 @@ class Settings:
         flips: Number of changed utterances to list in each direction.
         permutations: Largest number of permutations.
         seed: Random seed of the permutations; the bootstrap has the draws of the report.
-        unit: "speaker" or "dialogue", drawn and swapped as a whole; None: as in the report, and
-            utterances are swapped where clusters are too few to reject anything.
+        unit: "speaker" or "dialogue", drawn and swapped as a whole; None: as in the report.
     """
 
     all_pairs: bool = False
@@ -231,11 +228,9 @@ def _pair(
         for k, name in enumerate(rows.classes)
         if support[k]
     )
-    # A unit that was asked for is kept, however few clusters there are.
-    unit = rows.unit if settings.unit or rows.clusters >= FEWEST else "utterance"
+    averaged = [np.asarray(run.matrices.mean(0)) for run in runs]
     test = permutation_test(
-        (_units(rows, runs[0], unit), _units(rows, runs[1], unit)),
-        *(_headline, unit),
+        *((averaged[0], averaged[1]), _headline, rows.unit),
         permutations=settings.permutations,
         seed=settings.seed,
     )
@@ -253,22 +248,6 @@ def _pair(
         classes=tuple(classes),
         flips=flips(rows, runs, labels, shown=settings.flips),
     )
-
-
-def _units(rows: CommonRows, run: Compared, unit: str) -> Floats:
-    """Confusion matrices of the units that are swapped, averaged over seeds: `[n, K, K]`."""
-    if unit != "utterance":
-        return np.asarray(run.matrices.mean(0))
-    # An utterance that is tested in several folds is one unit.
-    _, group = np.unique([item.id for item in rows.items], return_inverse=True)
-    counts = grouped_confusion(
-        np.tile(group, run.seeds),
-        int(group.max()) + 1,
-        np.tile(rows.labels, run.seeds),
-        run.predictions.ravel(),
-        len(rows.classes),
-    )
-    return np.asarray(counts / run.seeds)
 
 
 def _adjusted(pairs: Sequence[Pair]) -> tuple[Pair, ...]:

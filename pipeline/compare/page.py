@@ -10,7 +10,7 @@ from textwrap import wrap
 from features.process.terminal import aligned
 from pipeline.compare.comparison import Change, Comparison, Pair
 from pipeline.compare.flips import Flip
-from pipeline.compare.significance import FEWEST
+from pipeline.compare.significance import PermutationTest, few_units
 from pipeline.evaluation.statistics import DRAWS, ConfidenceInterval
 from pipeline.html.format import few_clusters_note, quantity, shared_speakers_note
 from pipeline.html.pages import page_environment
@@ -70,6 +70,8 @@ def _runs(found: Comparison) -> Section:
     notes = [
         f"{found.utterances} test utterances{folds}, by {_people(found)}, that every run "
         f"predicted; {len(found.classes)} classes.",
+        "Scores of the test split say how good a chosen model is; choosing is done by scores of "
+        "the validation split, as the board does.",
         *(each.line() for each in found.left_out),
     ]
     if len({run.seeds for run in found.runs}) > 1:
@@ -117,32 +119,25 @@ def _metrics(found: Comparison, pair: Pair) -> Section:
         (
             f"Above 0, {pair.second} is better. Interval: paired bootstrap, in which each draw of "
             f"{found.unit}s scores both runs.",
-            *_of_test(found, pair),
+            *_of_test(pair),
             *_shared(found),
         ),
-        ("", *_header(pair), "p", f"p, Holm of {len(found.pairs)}"),
+        ("", *_header(pair), *p_header(pair.test, len(found.pairs))),
         rows,
     )
 
 
-def _of_test(found: Comparison, pair: Pair) -> Iterator[str]:
+def _of_test(pair: Pair) -> Iterator[str]:
     test = pair.test
-    ways = "all" if test.exact else "random"
+    ways = "all there are" if test.exact else "drawn at random"
     yield (
         f"p: two-sided permutation test that swaps the two runs' predictions, {test.unit} by "
         f"{test.unit} ({test.units}, of which {test.differing} differ between the runs), "
         "with scores averaged over seeds; "
-        f"{test.permutations} {ways} swaps, so p cannot be below {p_cell(test.smallest)}. Holm: "
+        f"{test.permutations} swaps ({ways}), so p cannot be below {p_cell(test.smallest)}. Holm: "
         "adjusted for the number of pairs compared, each metric by itself."
     )
-    if test.unit == "utterance":
-        # 2^n swaps of n clusters; a swap and its complement give the same absolute difference.
-        least = 2.0 ** (1 - found.clusters)
-        yield (
-            f"Utterances are swapped, since {found.clusters} {found.unit}s are fewer than {FEWEST} "
-            f"and allow no p below {p_cell(min(least, 1.0))}. Utterances of a {found.unit} are not "
-            f"independent, so this p is too small: it does not hold for other {found.unit}s."
-        )
+    yield from few_note(test)
 
 
 def _people(found: Comparison) -> str:
@@ -192,7 +187,8 @@ def _flips(pair: Pair) -> Section:
             + counts
             + shown,
             f"Exact McNemar test of these: p {p_cell(test.p)}, Holm {p_cell(pair.mcnemar_holm)}. "
-            "It assumes independent utterances; those of one speaker are not.",
+            "It assumes independent utterances, and those of one speaker are not: this p is too "
+            "small for conclusions about other speakers.",
         ),
         ("", "id", "speaker", "label", pair.first, pair.second, "p(label)", "text"),
         tuple(rows),
@@ -231,6 +227,18 @@ def interval_cell(interval: ConfidenceInterval | None, sign: str = "") -> str:
 def sd_cell(value: float | None) -> str:
     """A standard deviation, or a dash."""
     return _NONE if value is None else f"{value:.3f}"
+
+
+def p_header(test: PermutationTest, pairs: int) -> tuple[str, str]:
+    """Headers of p and of the adjusted p, with the smallest p where units are few."""
+    few = f" ({p_cell(test.smallest)} or more)" if any(few_note(test)) else ""
+    return f"p{few}", f"p, Holm of {pairs}"
+
+
+def few_note(test: PermutationTest) -> Iterator[str]:
+    """A note where units are so few that it limits p."""
+    if note := few_units(test.smallest, quantity(test.differing, f"differing {test.unit}")):
+        yield note
 
 
 def p_cell(value: float) -> str:

@@ -5,8 +5,9 @@ The permutation test counts how often a difference as large arises if the two ru
 Only independent units may be swapped. Utterances of one speaker are not independent, as a model
 that fits a voice gets many of them right; so the predictions of each speaker (or dialogue) are
 swapped as a whole. With n of them in which the runs differ there are 2^n permutations, and the
-smallest two-sided p is 2^(1 - n). Below `FEWEST` clusters the test could hardly reject, so that
-single utterances are swapped then; as they are not independent, that p is too small.
+smallest two-sided p is 2^(1 - n): six speakers allow none below 0.03, five none below 0.06. That is
+said beside p (`few_units`). Swapping utterances allows any p, but calls equal models different in
+more than one of ten comparisons where they fit voices differently (docs/intervals.md).
 
 The seeds of a run are averaged: the statistic is the difference of a metric of the confusion
 matrices averaged over seeds. For accuracy and UAR that is the difference of the means over seeds,
@@ -27,14 +28,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.statistics import Statistic
+from pipeline.evaluation.statistics import FEW_CLUSTERS, Statistic
 from pipeline.metrics.classes import Floats
 
 PERMUTATIONS = 9999
 LEAST_PERMUTATIONS = 2000  # p near 0.05 then varies by 0.01 (two standard errors)
-FEWEST = 10
-"""Below so many clusters utterances are swapped: nine allow no p below 2^-8 = 0.004, six none below
-0.03, and Holm's correction multiplies it."""
+LEVEL = 0.05  # of significance
 
 _TOLERANCE = 1e-9  # smaller differences are rounding errors
 _CHUNK_BYTES = 1 << 25  # of random numbers, float64, that are drawn at once
@@ -47,7 +46,7 @@ class PermutationTest:
     """Two-sided p of each metric.
 
     Attributes:
-        unit: Unit that was swapped as a whole: "speaker", "dialogue" or "utterance".
+        unit: Unit that was swapped as a whole: "speaker" or "dialogue".
         units: Number of units.
         differing: Number of units with unequal sums; the others have no effect.
         permutations: Number of permutations that were scored.
@@ -76,6 +75,7 @@ class McNemar:
     right_to_wrong: int
     wrong_to_right: int
     p: float
+    assumes: str = "independent utterances: p is too small for conclusions about other speakers"
 
 
 def permutation_test(
@@ -125,6 +125,26 @@ def permutation_test(
         exact=exact,
         smallest=1 / ways,
         p={name: count / ways for name, count in extreme.items()},
+    )
+
+
+def few_units(smallest: float, units: str) -> str:
+    """What few units do to p; empty where `FEW_CLUSTERS` or more differ.
+
+    Args:
+        smallest: The smallest p that the test can give.
+        units: Number and name of the units.
+    """
+    if smallest <= 2.0 ** (1 - FEW_CLUSTERS):
+        return ""
+    if smallest > LEVEL:
+        return (
+            f"{units} are too few for this test: p cannot be below {smallest:.3g}, so that no "
+            "difference can be significant."
+        )
+    return (
+        f"{units} are few for this test: p cannot be below {smallest:.3g}, which Holm's correction "
+        "multiplies, and comes in steps of that size."
     )
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.compare.page import Section, change_cells, interval_cell, p_cell, sd_cell
+from pipeline.compare.page import (
+    Section,
+    change_cells,
+    few_note,
+    interval_cell,
+    p_cell,
+    p_header,
+    sd_cell,
+)
 from pipeline.compare.targets import TargetComparison, TargetPair, lower_is_better
 from pipeline.evaluation.statistics import DRAWS
 from pipeline.html.format import few_clusters_note, quantity, shared_speakers_note
@@ -53,26 +61,23 @@ def _pair(found: TargetComparison, pair: TargetPair) -> Section:
     header = ("", first, second, f"{second} - {first}", "95 % interval")
     return Section(
         f"{second} minus {first}, by attributes and votes",
-        (*_tests(found, pair), *_shared(found)),
-        (*header, "p", f"p, Holm of {len(found.pairs)}"),
+        (*_tests(pair), *_shared(found)),
+        (*header, *p_header(next(iter(pair.tests.values())), len(found.pairs))),
         rows,
     )
 
 
-def _tests(found: TargetComparison, pair: TargetPair) -> Iterator[str]:
+def _tests(pair: TargetPair) -> Iterator[str]:
     test = next(iter(pair.tests.values()))
-    ways = "all" if test.exact else "random"
+    ways = "all there are" if test.exact else "drawn at random"
     yield (
         f"p: two-sided permutation test that swaps the two runs' predictions, {test.unit} by "
-        f"{test.unit} ({test.units}), seed by seed; {test.permutations} {ways} swaps, so p cannot "
-        f"be below {p_cell(test.smallest)}. Holm: adjusted for the number of pairs compared, each "
-        "score by itself. There is no McNemar test, as a number is not right or wrong."
+        f"{test.unit} ({test.units}), seed by seed; {test.permutations} swaps ({ways}), so p "
+        f"cannot be below {p_cell(test.smallest)}. Holm: adjusted for the number of pairs "
+        "compared, each score by itself. There is no McNemar test, as a number is not right or "
+        "wrong."
     )
-    if test.unit == "utterance":
-        yield (
-            f"Utterances are swapped, since there are only {quantity(found.clusters, found.unit)}; "
-            "they are not independent, so this p is too small."
-        )
+    yield from few_note(test)
 
 
 def _shared(found: TargetComparison) -> Iterator[str]:

@@ -23,8 +23,8 @@ import numpy as np
 from features.errors import RunError
 from pipeline.compare.comparison import Change, RunScore, RunScores, Settings
 from pipeline.compare.rows import unit_of
-from pipeline.compare.significance import FEWEST, PermutationTest, holm, permutation_test
-from pipeline.compare.sources import Item, Key, PredictedRun
+from pipeline.compare.significance import PermutationTest, holm, permutation_test
+from pipeline.compare.sources import Key, PredictedRun
 from pipeline.evaluation.groups import MINIMUM_UTTERANCES
 from pipeline.evaluation.rows import Ints, shared_speakers
 from pipeline.evaluation.statistics import Draws, cluster_draws
@@ -158,10 +158,8 @@ def compare_targets(
     draws = [_draws(families, k, cluster) for k in range(len(runs))]
     order = range(len(runs))
     chosen = list(combinations(order, 2)) if settings.all_pairs else [(0, k) for k in order[1:]]
-    swapped = unit if settings.unit or clusters >= FEWEST else "utterance"
-    units = cluster if swapped == unit else _utterances(items)
     pairs = [
-        _pair(families, (i, j), (draws[i], draws[j]), units, swapped, settings) for i, j in chosen
+        _pair(families, (i, j), (draws[i], draws[j]), cluster, unit, settings) for i, j in chosen
     ]
     tags = list(tagged)
     return TargetComparison(
@@ -259,12 +257,6 @@ def _grouped(sums: Floats, groups: Ints) -> Floats:
     found: Floats = np.zeros((int(groups.max()) + 1, len(sums), *sums.shape[2:]))
     np.add.at(found, groups, np.swapaxes(sums, 0, 1))
     return np.swapaxes(found, 0, 1)
-
-
-def _utterances(items: Sequence[Item]) -> Ints:
-    """A number for each utterance: one that is tested in several folds is one unit."""
-    _, group = np.unique([item.id for item in items], return_inverse=True)
-    return group.astype(np.int64)
 
 
 def _draws(families: Mapping[str, _Family], run: int, cluster: Ints) -> Draws:

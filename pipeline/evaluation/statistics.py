@@ -12,7 +12,7 @@ both halves of the interval, measured from the median of the draws, are widened 
 
     k = t(0.975, C - 1) / z(0.975) * sqrt(C / (C - 1)),
 
-1.54 for 5 clusters, 1.22 for 10, 1.10 for 20, and cut at the limits of the metric. Hesterberg's
+1.58 for 5 clusters, 1.22 for 10, 1.10 for 20, and cut at the limits of the metric. Hesterberg's
 "expanded percentile" interval takes more extreme quantiles by the same two factors instead, which
 is the same for normal draws; but the draws end at the score of the single best or worst cluster, so
 that with five clusters those quantiles are not far enough out. `benchmarks.interval_coverage`
@@ -43,11 +43,11 @@ from pipeline.metrics.classes import Counts, Floats, Matrices, grouped_confusion
 DRAWS = 2000
 LEVEL = 0.95
 FEW_CLUSTERS = 10
-"""Below this number of clusters intervals hold the truth in 90 to 95 % of cases rather than in 93
-to 95 %, and a permutation of clusters allows few values of p (docs/intervals.md)."""
+"""Below this number intervals are widened by more than a fifth, and a permutation of clusters
+allows few values of p: both are said."""
 LEAST_CLUSTERS = 5
-"""Below this number there is no interval: those of four clusters fall below 90 % for macro F1, and
-those of three or two span most of what a score can be."""
+"""Below this number there is no interval: that of macro F1 would hold the truth in 88 % of cases
+with four clusters, in 82 % with two, and span most of what a score can be (docs/intervals.md)."""
 
 Statistic = Callable[[Any], Mapping[str, Floats]]
 """Function from sums `[D, S, ...]` to named values `[D, S]`."""

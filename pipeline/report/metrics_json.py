@@ -60,6 +60,11 @@ HEADLINE = (
 """Keys of metrics.json after those that name the run."""
 OTHER_HEADLINES = ("ccc", "rows_attributes", "jsd")
 """Keys one of which a metrics.json has that says nothing, or more than something, of classes."""
+_NO_SCORES = (
+    *("parameters", "train_seconds", "seeds", "folds", "temperature", "clusters", "speakers"),
+    *("rows", "rejected", "dropped", "shared_speakers"),
+)
+_TO_CHOOSE_BY = ("valid_macro_f1", "valid_ccc", "valid_jsd")  # one of each task
 _OF_VOTES = ("jsd", "kld", "multilabel_macro_f1")
 _OTHER = "folds"  # in each details.json, and in a metrics.json that holds all
 _AGAIN = "run `dvc repro`, or `python -m stages.evaluate`, again"
@@ -121,6 +126,17 @@ def is_whole(metrics: Mapping[str, Any]) -> bool:
     return _OTHER in metrics
 
 
+def split_of(name: str) -> str | None:
+    """The split that a number is a score of, "test" or "valid"; None if it is no score.
+
+    >>> split_of("valid_uar"), split_of("probe_text_uar"), split_of("rows_attributes")
+    ('valid', 'test', None)
+    """
+    if name.startswith("valid_"):
+        return "valid"
+    return None if name in _NO_SCORES or name.startswith("rows_") else "test"
+
+
 def write_numbers(
     folder: Path,
     numbers: Mapping[str, float],
@@ -165,6 +181,14 @@ def headline(metrics: Mapping[str, Any]) -> str:
     lines += _table(metrics, [name for name in _OF_VOTES if name in metrics], "prior")
     shared = metrics.get("shared_speakers", 0)  # 0 where speakers are drawn
     lines += [shared_speakers_note(shared, "dialogue")] if shared else []
+    valid = [
+        f"{key.removeprefix('valid_')} {metrics[key]:.3f}"
+        for key in _TO_CHOOSE_BY
+        if key in metrics
+    ]
+    lines += (
+        [f"validation split: {', '.join(valid)}; settings are chosen by these"] if valid else []
+    )
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from features.files.records import read_json
 from features.files.yaml_text import read_params_file
 from pipeline.evaluation.labels import check_named
 from pipeline.report.evaluate import evaluate_any, write_report
-from pipeline.report.metrics_json import METRICS, read_metrics
+from pipeline.report.metrics_json import METRICS, read_metrics, split_of
 from pipeline.tracking import REPORT, Tracked, Trackers, tracker_problems
 from stages._run import run
 
@@ -43,11 +43,17 @@ def _track(names: list[str], run: Path, page: Path) -> None:
     if not names:
         return
     read = read_metrics(page.with_name(METRICS))
-    numbers = {name: value for name, value in read.items() if not isinstance(value, str)}
+    numbers = {_named(name): value for name, value in read.items() if not isinstance(value, str)}
     tracked = Tracked.of(names, read_json(run / "run.json"), REPORT)
     with Trackers(tracked, partial(typer.echo, err=True)) as trackers:
         trackers.log(0, numbers)
         trackers.attach(page)
+
+
+def _named(name: str) -> str:
+    """A number's name after its split, as trainings name theirs: `valid/macro_f1`, `test/uar`."""
+    split = split_of(name)
+    return f"{split}/{name.removeprefix('valid_')}" if split else name
 
 
 if __name__ == "__main__":

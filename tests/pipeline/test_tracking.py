@@ -226,7 +226,8 @@ def test_event_files_hold_the_history_and_change_no_output(
     page = (tmp_path / "reports/index.html").read_bytes()
     assert (group / REPORT / "index.html").read_bytes() == page
     metrics = json.loads((tmp_path / "reports/metrics.json").read_text())
-    assert report.Scalars("uar")[0].value == pytest.approx(metrics["uar"])
+    for name, key in (("test/uar", "uar"), ("valid/macro_f1", "valid_macro_f1"), ("seeds",) * 2):
+        assert report.Scalars(name)[0].value == pytest.approx(metrics[key])
 
 
 def contents(run: Path) -> dict[str, bytes]:

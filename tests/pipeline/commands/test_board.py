@@ -160,7 +160,7 @@ def test_validation_ranks_and_the_test_split_is_shown(monkeypatch: pytest.Monkey
     monkeypatch.setattr("pipeline.commands.board.dvc_output", lambda _: json.dumps(content))
     text = CliRunner().invoke(app, ["board", "--quick"], catch_exceptions=False).output
     header, *lines = text.splitlines()[1:]
-    assert "valid. Macro F1  Macro F1  95 % interval" in header
+    assert "valid. Macro F1  test Macro F1  95 % interval" in header
     assert [line.split()[:7] for line in lines[:3]] == [
         ["*", "a", "speech", "cached", "tones", "0.800", "0.500"],
         ["~", "c", "speech", "cached", "tones", "0.700", "0.520"],
@@ -169,14 +169,24 @@ def test_validation_ranks_and_the_test_split_is_shown(monkeypatch: pytest.Monkey
     assert "Ranked by valid_macro_f1; marks and intervals are of macro_f1" in text
     assert "+ better than * on the test split, though it ranks lower" in text
     assert "3 speakers occur in several dialogues: intervals are too narrow for" in text
-    found = json.loads(CliRunner().invoke(app, ["board", "--quick", "--json"]).output)["groups"][0]
+    printed = json.loads(CliRunner().invoke(app, ["board", "--quick", "--json"]).output)
+    assert printed["of_split"] == "valid"
+    found = printed["groups"][0]
     assert found["rows"][2]["against_best"]["ahead"] is True
     assert found["rows"][0]["valid_macro_f1"] == 0.8
     assert found["rows"][0]["interval"] == pytest.approx([0.45, 0.55])
     assert any("3 speakers occur" in note for note in found["notes"])
     text = CliRunner().invoke(app, ["board", "--quick", "--metric", "macro_f1"]).output
     assert text.splitlines()[2].split()[:2] == ["*", "b"]
-    assert "Ranked by the test split, where the best of many is partly luck" in text
+    assert "RANKED BY TEST: Macro F1  95 % interval" in text.splitlines()[1]
+    assert "RANKED BY TEST: the best of many" in text
+    assert "--metric valid_macro_f1" in text
+    done = CliRunner().invoke(app, ["board", "--quick", "--metric", "macro_f1", "--json"])
+    printed = json.loads(done.output)
+    assert printed["of_split"] == "test"
+    assert any("RANKED BY TEST" in note for note in printed["groups"][0]["notes"])
+    text = CliRunner().invoke(app, ["board", "--quick", "--metric", "train_seconds"]).output
+    assert "RANKED BY TEST" not in text
     for words in (("--unit", "people"), ("--sort", "hash")):
         done = CliRunner().invoke(app, ["board", *words])
         assert (done.exit_code, words[1] in done.output) == (2, True)
@@ -294,7 +304,7 @@ def test_the_command_prints_a_table_without_hashes(monkeypatch: pytest.MonkeyPat
     done = CliRunner().invoke(app, ["board", *words], catch_exceptions=False)
     assert done.exit_code == 0
     header, first, second, *_ = done.output.splitlines()[1:]
-    assert header.split()[:5] == ["name", "fusion", "regime", "corpus", "UAR"]
+    assert header.split()[:5] == ["name", "fusion", "regime", "corpus", "RANKED"]
     assert first.split() == [
         *("*", "a", "speech", "cached", "tones", "0.600", "0.550", "–", "0.650"),
         *("2", "6", "train.lr=0.1"),

@@ -159,17 +159,6 @@ def test_text_explains_each_number(tmp_path: Path) -> None:
     assert [line for line in text.splitlines() if line != line.rstrip()] == []
 
 
-def test_the_fall_back_to_utterances_is_noted(tmp_path: Path) -> None:
-    few = {"speakers": 5, "each": 12}
-    names = [r.with_(**few).write(tmp_path / f"{k}.csv") for k, r in enumerate((WEAK, GOOD))]
-    text = " ".join(said(*names).split())
-    assert (
-        "Utterances are swapped, since 5 speakers are fewer than 10 and allow no p below 0.0625"
-        in text
-    )
-    assert "this p is too small" in text
-
-
 def test_different_numbers_of_seeds_are_noted(tmp_path: Path) -> None:
     names = [WEAK.write(tmp_path / "a.csv"), GOOD.with_(seeds=(7,)).write(tmp_path / "b.csv")]
     assert "Runs have different numbers of seeds" in said(*names)

@@ -58,7 +58,8 @@ def test_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
     assert said.count("> dvc exp run --name two-") == 2
     assert (tones.root / "params.yaml").read_bytes() == before
     scores = r"\d\.\d{3}( \(\d\.\d{3} - \d\.\d{3}\))?"
-    rows = rf"^experiment  macro_f1\ntwo-speech  {scores}\ntwo-both    {scores}$"
+    row = rf"\d\.\d{{3}} +{scores}"
+    rows = rf"^experiment  valid_macro_f1  macro_f1\ntwo-speech  {row}\ntwo-both    {row}\nvalid_:"
     shown = re.search(rows, said, re.MULTILINE)
     assert shown, said
 

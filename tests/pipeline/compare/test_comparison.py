@@ -12,6 +12,7 @@ from sklearn import metrics as oracle
 from features.corpus.manifest import Label
 from features.files.records import write_rows
 from pipeline.compare.comparison import Change, Comparison, Settings
+from pipeline.compare.page import as_text, sections
 from pipeline.compare.rows import common_rows
 from pipeline.compare.sources import read_run
 from pipeline.evaluation.statistics import cluster_counts, expanded_interval
@@ -181,10 +182,24 @@ def test_all_pairs_are_corrected_together(tmp_path: Path) -> None:
         assert all(p.mcnemar_holm >= p.mcnemar.p for p in pairs)
 
 
-def test_few_speakers_fall_back_to_utterances(tmp_path: Path) -> None:
-    few = {"speakers": 9, "each": 6}
-    test = compared(tmp_path, WEAK.with_(**few), GOOD.with_(**few)).pairs[0].test
-    assert (test.unit, test.units) == ("utterance", 54)
+@pytest.mark.parametrize(
+    ("speakers", "note"),
+    [(5, "5 differing speakers are too few"), (9, "9 differing speakers are few"), (10, "")],
+)
+def test_few_speakers_are_swapped_whole_and_limit_p(
+    tmp_path: Path, speakers: int, note: str
+) -> None:
+    few = {"speakers": speakers, "each": 12}
+    found = compared(tmp_path, WEAK.with_(**few), GOOD.with_(**few))
+    test, text = found.pairs[0].test, as_text(sections(found))
+    assert (test.unit, test.units, test.smallest) == ("speaker", speakers, 2.0 ** (1 - speakers))
+    words = " ".join(text.split())
+    assert note in words
+    assert (" for this test: p cannot be below " in words) == bool(note)
+    assert (f" p ({test.smallest:.4f} or more) " in text) == bool(note)
+    assert (
+        "this p is too small for conclusions about other speakers" in words
+    )  # McNemar's, however many there are
 
 
 def test_one_speaker_has_no_intervals(tmp_path: Path) -> None:
