@@ -81,7 +81,7 @@ def few_clusters_note(clusters: int, unit: str) -> str:
             "new speakers."
         )
     if clusters < FEW_CLUSTERS:
-        return f"{only} intervals, though widened for that, hold the truth in 90 to 95 % of cases."
+        return f"{only} intervals, though widened, hold the truth in about 90 to 95 % of cases."
     return ""
 
 

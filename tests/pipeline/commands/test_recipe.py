@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from features.errors import ParamsError
 from pipeline.command_line.app import app
-from pipeline.commands.recipe import Step, _table
+from pipeline.commands.recipe import ABOUT, Step, _table
 from pipeline.params.file import Params
 from pipeline.storage.experiments import Experiment
 from tests.support.corpora.small_corpus import SmallCorpus
@@ -128,4 +128,5 @@ def test_published_scores_stand_beside_ours(monkeypatch: pytest.MonkeyPatch) -> 
         "experiment  macro_f1               ovr_accuracy  published",
         "a           0.500 (0.400 - 0.600)  0.750         0.880",
         "b           0.250                  -             -",
+        ABOUT,
     ]
