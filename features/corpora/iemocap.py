@@ -21,13 +21,16 @@ the session is who wore the markers, and who speaks is the letter of the last pa
 Protocols: there is no official split. `leave_one_session_out` keeps speakers and dialogues apart.
 With `erc_split: true`, `official` is close to what most work on emotion in conversation does: test
 on Session 5. That work validates on a tenth of the other dialogues, with speakers that it also
-trains on; here validation is Session 4. Actors of all sessions play the same three plays, so that
-lines of text cross any split: `sentence` names them, and the leak check reports how many do.
+trains on; here validation is Session 4, or with `erc_split: dialogues` that tenth, for which
+`allow_leak` must name the speaker. Which dialogues they took is not published. Actors of all
+sessions play the same three plays, so that lines of text cross any split: `sentence` names them,
+and the leak check reports how many do.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -143,7 +146,8 @@ class Iemocap:
             these four, excited and frustrated (7,380). Other labels are listed as rejected.
         improvised_only: Whether scenes from plays are left out, where actors speak learnt words.
         erc_split: Whether `protocol: official` trains on Sessions 1 to 3, validates on Session 4
-            and tests on Session 5; else there is no official split.
+            and tests on Session 5; `dialogues`: it validates on a tenth of the dialogues of
+            Sessions 1 to 4 and trains on the others. False: there is no official split.
         audio: False for a corpus of transcripts, without the recordings.
         targets: What is asked for of classes, votes and attributes.
         no_agreement: What is done with `xxx`: `drop`: left out. `train`: trained on for votes and
@@ -169,7 +173,7 @@ class Iemocap:
         *,
         labels: Labels = "four_class",
         improvised_only: bool = False,
-        erc_split: bool = False,
+        erc_split: bool | Literal["dialogues"] = False,
         audio: bool = True,
         targets: tuple[Target, ...] = ("classes",),
         no_agreement: NoAgreement = "drop",
@@ -184,6 +188,7 @@ class Iemocap:
         self._said: list[Rating] = []
         self._root, self._labels, self._audio = root, labels, audio
         self._improvised_only, self._erc_split = improvised_only, erc_split
+        self._validating: set[str] = set()
         self.variant = f"{labels}_improvised" if improvised_only else labels
         self.label_map = {code: LABEL_MAPS[labels].get(code) for code in CODES}
         # Published counts of the improvised scenes alone contradict each other.
@@ -210,6 +215,7 @@ class Iemocap:
             lacks = "no folder Session1 to Session5"
             raise wrong_root(self._root, lacks, "Session1", corpus="IEMOCAP", source=self.source)
         self._said.clear()
+        self._validating = self._tenth() if self._erc_split == "dialogues" else set()
         for session in sessions:
             # macOS leaves a `._` file beside each file that it copies.
             found = (session / "dialog" / "EmoEvaluation").glob("Ses*.txt")
@@ -221,6 +227,22 @@ class Iemocap:
                 )
             for file in files:
                 yield from self._dialogue(file)
+
+    def _tenth(self) -> set[str]:
+        """A tenth of the dialogues of Sessions 1 to 4, always the same: by hashes of names."""
+        files = self._root.glob("Session[1-4]/dialog/EmoEvaluation/Ses*.txt")
+        names = {file.stem for file in files if file.is_file()}
+        if self._improvised_only:
+            names = {name for name in names if "_impro" in name}
+        ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+        return set(ordered[: max(1, round(len(ordered) / 10))])
+
+    def _split(self, session: str, dialogue: str) -> str:
+        if session == "Ses05":
+            return "test"
+        dialogues = self._erc_split == "dialogues"
+        validates = dialogue in self._validating if dialogues else session == "Ses04"
+        return "valid" if validates else "train"
 
     def ratings(self) -> Iterator[Rating]:
         """What each rater said, if votes or attributes are asked for; after `items`."""
@@ -300,7 +322,7 @@ class Iemocap:
             turn=number,
             gender=_GENDERS[letter],
             sentence=_sentence(script, text) if script and text else None,
-            split=_erc_split(session) if self._erc_split else None,
+            split=self._split(session, dialogue) if self._erc_split else None,
             session=session,
             fault=fault,
             excluded=fate.excluded,
@@ -316,10 +338,6 @@ def _sentence(script: str, text: str) -> str | None:
     """Identity of a line of a play: its scene and words, without case, punctuation and tags."""
     words = _TAG.sub("", text.lower().replace("-", " ")).split()
     return f"{script}: {' '.join(words)}" if words else None
-
-
-def _erc_split(session: str) -> str:
-    return {"Ses04": "valid", "Ses05": "test"}.get(session, "train")
 
 
 def _transcripts(file: Path) -> dict[str, str]:

@@ -350,6 +350,41 @@ def test_prepare_with_the_split_of_the_conversation_papers(release: Path, tmp_pa
     }
 
 
+def test_dialogues_of_one_session_on_both_sides_share_their_speakers(
+    release: Path, tmp_path: Path
+) -> None:
+    assert release.is_dir()
+    settings: dict[str, Any] = {"protocol": "official", "erc_split": "dialogues"}
+    with pytest.raises(ManifestError, match=r"speaker.*allow_leak"):
+        prepared(tmp_path / "data", **settings)
+    done = prepared(tmp_path / "data", **settings, allow_leak=["speaker"])
+    assert done.card["speakers"][0]["test"] == 2
+    assert done.card["speakers"][0]["train"] == 8
+
+
+def test_a_tenth_of_the_dialogues_validates(tmp_path: Path) -> None:
+    """Of Sessions 1 to 4, whole, always the same ones; their speakers are trained on too."""
+    dialogues = [
+        f"Ses0{n}{letter}_impro0{k}" for n in (1, 2, 3, 4) for letter in "FM" for k in (1, 2, 3)
+    ]
+    for dialogue in [*dialogues, "Ses05F_impro01", "Ses02F_script01_1"]:
+        write_labels(tmp_path, dialogue, (1.0, "F000", "neu"), (3.0, "M000", "ang"))
+    found = items(tmp_path, erc_split="dialogues", improvised_only=True)
+    splits: dict[str | None, set[str | None]] = {}
+    for item in found.values():
+        if item.excluded is None:
+            splits.setdefault(item.dialogue, set()).add(item.split)
+    (test,) = splits.pop("Ses05F_impro01")
+    assert test == "test"
+    assert splits.keys() == set(dialogues)
+    assert all(len(each) == 1 for each in splits.values())
+    assert sum(each == {"valid"} for each in splits.values()) == 2  # of 24
+    again = items(tmp_path, erc_split="dialogues", improvised_only=True)
+    assert {id: item.split for id, item in again.items()} == {
+        id: item.split for id, item in found.items()
+    }
+
+
 def test_other_labels_leave_the_utterances_as_they_are(release: Path, tmp_path: Path) -> None:
     manifest = tmp_path / "data" / "utterances" / "manifest.jsonl"
     assert release.is_dir()
