@@ -12,6 +12,7 @@ windows, where memory allows.
 from __future__ import annotations
 
 import json
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -49,7 +50,7 @@ def main(
         manifests = {length: make_recording(folder / f"{length}.wav", length) for length in minutes}
         result: dict[str, dict[str, dict[str, float]]] = {name: {} for name in only}
         if not as_json:
-            print(f"{'':14}{'minutes':>8}{'peak':>12}{'an hour takes':>16}")
+            print(f"{'':14}{'minutes':>8}{'peak':>12}{'an hour takes':>16}{'of CPU':>12}")
         for name in only:
             entry = entry_of(name, folder / name, whole=whole)
             for length, manifest in manifests.items():
@@ -57,7 +58,8 @@ def main(
                 result[name][str(length)] = row
                 if not as_json:  # each as it comes: the whole takes an hour
                     peak, took = f"{row['peak_mib']:.0f} MiB", f"{row['seconds_per_hour']:.0f} s"
-                    print(f"{name:14}{length:>8}{peak:>12}{took:>16}", flush=True)
+                    cpu = f"{row['cpu_seconds_per_hour']:.0f} s"
+                    print(f"{name:14}{length:>8}{peak:>12}{took:>16}{cpu:>12}", flush=True)
     if as_json:
         print(json.dumps(result))
 
@@ -83,14 +85,27 @@ def entry_of(name: str, folder: Path, *, whole: bool) -> BackboneEntry:
 
 
 def measured(entry: BackboneEntry, manifest: Manifest, folder: Path) -> dict[str, float]:
-    """Peak of this process in MiB, once it has extracted a recording, and the seconds it took."""
-    begun = time.perf_counter()
+    """Peak of this process in MiB, once it has extracted a recording, and the seconds it took.
+
+    Those of CPU, which other work on the machine changes less, include processes that prepare.
+    """
+    begun, cpu = time.perf_counter(), _cpu_seconds()
     done = extract(manifest, entry, folder / "out", store=folder / "store")
-    seconds = time.perf_counter() - begun
+    seconds, cpu = time.perf_counter() - begun, _cpu_seconds() - cpu
     if done.computed != 1:
         raise SystemExit(f"{entry.name}: nothing was computed ({done.rejected}): no measurement")
     hours = (manifest[0].seconds or 0.0) / 3600
-    return {"peak_mib": round(peak_mib(), 1), "seconds_per_hour": round(seconds / hours, 1)}
+    return {
+        "peak_mib": round(peak_mib(), 1),
+        "seconds_per_hour": round(seconds / hours, 1),
+        "cpu_seconds_per_hour": round(cpu / hours, 1),
+    }
+
+
+def _cpu_seconds() -> float:
+    """Seconds of CPU of this process, and of those that it started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 if __name__ == "__main__":

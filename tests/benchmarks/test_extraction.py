@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.extraction import table
+from benchmarks.long_recordings import entry_of, make_recording, measured
 from benchmarks.memory import peak_mib, small_network
 from benchmarks.shared.clips import between, make_clips
 from benchmarks.shared.flops import Matmul, flops_of, flops_of_all
@@ -190,3 +191,11 @@ def test_table_shows_all_that_was_found() -> None:
     text = table(result, "goals: none")
     for part in ("1.25 [1.0, 1.5]", "7.5", "1.99", "900, 739 + 12", "pyworld is missing"):
         assert part in text
+
+
+def test_a_long_recording_is_measured_once_it_is_extracted(tmp_path: Path) -> None:
+    manifest = make_recording(tmp_path / "long.wav", 1)
+    found = measured(entry_of("logmel", tmp_path, whole=False), manifest, tmp_path)
+    assert found["peak_mib"] > 0
+    assert found["cpu_seconds_per_hour"] > 0
+    assert measured(entry_of("logmel", tmp_path, whole=True), manifest, tmp_path)
