@@ -30,7 +30,12 @@ from features.transcription.settings import Transcription
 from pipeline.model.checkpoint import FUSIONS
 from pipeline.model.inputs import InputSettings
 from pipeline.params.catalogue.entries import expected_entry
-from pipeline.params.selection import SLOTS, backbone_name_problems, choice_problems
+from pipeline.params.selection import (
+    SLOTS,
+    backbone_name_problems,
+    choice_problems,
+    transcribe_problems,
+)
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import TuneParams, tune_problems
 from pipeline.tracking import tracker_problems
@@ -218,11 +223,7 @@ def own_problems(params: Params) -> list[str]:
 
 def transcript_problems(params: Params) -> list[str]:
     """Problems with `transcribe` and `asr_backbones`, one line each."""
-    found = problems(Transcription, params.transcribe or {}, "transcribe")
-    for name in () if found else params.transcription().corpora:
-        if name not in params.corpora:
-            expected = expected_entry("corpora", name, params.corpora)
-            found.append(f"transcribe.corpora: given {quoted(name)}; expected {expected}")
+    found = transcribe_problems(vars(params))
     for name, mapping in (params.asr_backbones or {}).items():
         wrong = backbone_problems(name, mapping, "asr_backbones")
         if not wrong and _kind_reads(params, name) != "asr":

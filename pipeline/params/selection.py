@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
-from features.arguments import one_of, quoted
+from features.arguments import one_of, problems, quoted
 from features.settings.entry_names import all_name_problems
 from features.transcription.settings import Transcription
 from pipeline.params.catalogue.entries import expected_entry
@@ -33,7 +33,7 @@ def selection_problems(raw: Mapping[str, Any]) -> list[str]:
     found = all_name_problems(raw["corpora"], raw["backbones"], raw["models"], asr)
     if found:
         return found
-    found = choice_problems(raw)
+    found = choice_problems(raw) + transcribe_problems(raw)
     model = raw["models"].get(raw.get("fusion")) if not found else None
     if isinstance(model, Mapping):
         slots = {slot: model.get(slot, "none") for slot in (*SLOTS, "asr")}
@@ -52,6 +52,21 @@ def section_problems(raw: Mapping[str, Any]) -> list[str]:
         f"asr_backbones: given {quoted(raw[section])}; expected entries by name, or {{}}"
         for section in ("asr_backbones",)
         if not isinstance(raw.get(section) or {}, Mapping)
+    ]
+
+
+def transcribe_problems(raw: Mapping[str, Any]) -> list[str]:
+    """Problems with the section `transcribe`, one line each; none where it is left out."""
+    given = raw.get("transcribe")
+    if given is None:
+        return []
+    if not isinstance(given, Mapping):
+        return [f"transcribe: given {quoted(given)}; expected settings such as {{corpora: [mine]}}"]
+    return problems(Transcription, given, "transcribe") or [
+        f"transcribe.corpora: given {quoted(name)}; expected "
+        f"{expected_entry('corpora', name, raw['corpora'])}"
+        for name in given.get("corpora", ())
+        if name not in raw["corpora"]
     ]
 
 

@@ -32,9 +32,10 @@ CHARACTERS = 60_000  # of a message
 KEPT = {
     "corpora": ("demo", "ravdess"),
     "backbones": (
-        *("minilm", "minilm_asr", "minilm_mean", "whisper_tiny_en", "whisper_tiny_en_mean"),
+        *("minilm", "minilm_mean", "whisper_tiny_en", "whisper_tiny_en_mean"),
         *("f0", "logmel", "tone", "none"),
     ),
+    "asr_backbones": ("minilm_asr",),
     "models": ("spectral", "lpgnet", "gat"),
 }
 ODD_VALUES: list[Any] = [
