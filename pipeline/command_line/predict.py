@@ -37,6 +37,13 @@ def predict(  # noqa: PLR0913  each is an option
             metavar="FILE", help="Table with the words: columns `id` (or `audio`) and `text`."
         ),
     ] = None,
+    transcribe: Annotated[
+        bool,
+        typer.Option(
+            "--transcribe",
+            help="Recognise the words of recordings that have none (section `transcribe`).",
+        ),
+    ] = False,
     csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the rows as CSV.")
     ] = None,
@@ -90,5 +97,5 @@ def predict(  # noqa: PLR0913  each is an option
     with importing():
         from pipeline.commands.predict import Asked, Files
         from pipeline.commands.predict import predict as command
-    asked = Asked(run, tuple(audio), text, transcripts, seed, fold, window, devices)
+    asked = Asked(run, tuple(audio), text, transcripts, transcribe, seed, fold, window, devices)
     command(asked, Files(csv, jsonl, parquet, without_each, by))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,8 @@ import typer
 from features.errors import ParamsError
 from features.process.terminal import progress
 from features.settings.locations import devices as devices_of
-from pipeline.predict.groups import Key, means_table
+from features.transcription.settings import Transcription
+from pipeline.params.file import read_params
 from pipeline.predict.output import (
     check_writable,
     table,
@@ -19,7 +20,8 @@ from pipeline.predict.output import (
     write_jsonl,
     write_parquet,
 )
-from pipeline.predict.parts import compute, divided, steps
+from pipeline.predict.parts import Machine, compute, divided, steps
+from pipeline.predict.recorded import PARAMS
 from pipeline.predict.recordings import (
     Given,
     check_ids,
@@ -44,6 +46,7 @@ class Asked:
         audio: Files, folders, patterns, or one table.
         text: Words of the only recording.
         transcripts: Table with the words of some recordings.
+        transcribe: Whether to recognise words where there are none.
         seed: Seed of the models; None: all.
         fold: Fold of the models; None: all.
         window: Seconds of a piece of a long recording at most; 0: none is divided.
@@ -54,6 +57,7 @@ class Asked:
     audio: tuple[str, ...]
     text: str | None = None
     transcripts: Path | None = None
+    transcribe: bool = False
     seed: int | None = None
     fold: int | None = None
     window: float = WINDOW_SECONDS
@@ -102,43 +106,46 @@ def predict(asked: Asked, files: Files) -> None:
     given = _given(asked)
     for note in given.notes:
         typer.echo(f"note: {note}", err=True)
-    devices = devices_of(asked.devices)
-    rows = list(_rows(given, asked, run))
-    parts = divided(rows, run, devices[0])
-    columns = Columns.of(run, recognised=False)
-    with Work.opened(_facts(run, rows, devices[0])) as work:
+    machine = Machine(devices_of(asked.devices), _transcription() if asked.transcribe else None)
+    parts = divided(list(_rows(given, asked, run)), run, machine.devices[0])
+    with Work.opened(_facts(run, parts.rows, machine)) as work:
         if len(work):
-            typer.echo(
-                f"resumes: {len(work)} of {len(parts.places) * len(run.groups)} parts are done",
-                err=True,
-            )
-        total = steps(run, parts, work)
-        for _ in progress(
-            compute(run, parts, work, devices), total=total, what="predict", unit="step"
-        ):
+            every = len(parts.places) * len(run.groups)
+            typer.echo(f"resumes: {len(work)} of {every} parts are done", err=True)
+        todo, total = compute(run, parts, work, machine), steps(run, parts, work, machine)
+        for _ in progress(todo, total=total, what="predict", unit="step"):
             pass
-        for option, path in files.named.items():
-            WRITERS[option](path, columns, records(run, parts, work, columns))
-            typer.echo(f"{path}: {len(rows)} rows", err=True)
-        for line in _shown(columns, records(run, parts, work, columns), files):
-            typer.echo(line)
-        typer.echo(_averaged(run), err=True)
-        failed = _failed(records(run, parts, work, columns))
+        columns = Columns.of(run, recognised=asked.transcribe)
+        failed = _show(files, columns, lambda: records(run, parts, work, columns))
         work.forget()
+    typer.echo(_averaged(run), err=True)
     if failed:
-        listed = [f"  {line}" for line in failed[:LISTED]]
-        more = [f"  and {len(failed) - LISTED} more"] if len(failed) > LISTED else []
-        head = f"error: {len(failed)} of {len(rows)} rows could not be predicted:"
-        typer.echo("\n".join([head, *listed, *more]), err=True)
+        typer.echo(_failures(failed, len(parts.rows)), err=True)
         raise typer.Exit(1)
 
 
-def _shown(columns: Columns, rows: Iterator[Record], files: Files) -> Iterator[str]:
-    """What is printed: means, if they are asked for; else a table, if no file is."""
+def _show(
+    files: Files, columns: Columns, rows: Callable[[], Iterator[Record]]
+) -> list[tuple[str, str]]:
+    """Write the files; print means, or a table without files; id and reason of what failed."""
+    for option, path in files.named.items():
+        WRITERS[option](path, columns, rows())
+        typer.echo(f"written: {path}", err=True)
+    shown: Iterator[str] = iter(())
     if files.by is not None:
-        yield from means_table(columns, rows, files.by)
+        shown = means_table(columns, rows(), files.by)
     elif not files.named:
-        yield from table(columns, rows, without_each=files.without_each)
+        shown = table(columns, rows(), without_each=files.without_each)
+    for line in shown:
+        typer.echo(line)
+    return [(row["id"], row["error"]) for row in rows() if row["error"]]
+
+
+def _failures(failed: Sequence[tuple[str, str]], total: int) -> str:
+    lines = [f"  {id}: {reason}" for id, reason in failed[:LISTED]]
+    more = [f"  and {len(failed) - LISTED} more"] if len(failed) > LISTED else []
+    head = f"error: {len(failed)} of {total} rows could not be predicted:"
+    return "\n".join([head, *lines, *more])
 
 
 def _given(asked: Asked) -> Given:
@@ -158,7 +165,12 @@ def _rows(given: Given, asked: Asked, run: TrainedRun) -> Iterator[Row]:
         yield from some
 
 
-def _facts(run: TrainedRun, rows: Sequence[Row], device: str) -> dict[str, object]:
+def _transcription() -> Transcription:
+    """Settings of params.yaml; the defaults where there is no such file."""
+    return read_params(PARAMS).transcription() if PARAMS.is_file() else Transcription()
+
+
+def _facts(run: TrainedRun, rows: Sequence[Row], machine: Machine) -> dict[str, object]:
     """What decides the numbers of a prediction."""
     import torch
 
@@ -168,7 +180,8 @@ def _facts(run: TrainedRun, rows: Sequence[Row], device: str) -> dict[str, objec
             (row.id, row.dialogue, row.turn, row.fault, row.utterance and vars(row.utterance))
             for row in rows
         ],
-        "device": torch.device(device).type,
+        "device": torch.device(machine.devices[0]).type,
+        "transcription": machine.transcription and vars(machine.transcription),
         "torch": torch.__version__,
     }
 
@@ -181,7 +194,3 @@ def _averaged(run: TrainedRun) -> str:
     ]
     few = ", ".join([*named[:5], *(["..."] if named[5:] else [])])
     return f"{run.path}: {f'mean of {len(named)} models, ' if len(named) > 1 else ''}{few}"
-
-
-def _failed(rows: Iterator[Record]) -> list[str]:
-    return [f"{row['id']}: {row['error']}" for row in rows if row["error"]]

@@ -10,7 +10,7 @@ Shapes: B batch, T time, N turns, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -72,6 +72,8 @@ class LiveBackbone:
         """Compute some utterances, yielding once for each; `found` holds the result then."""
         backbone, store = self.extractor.backbone, self.extractor.store
         reads = backbone.reads
+        if getattr(backbone, "where", "") == "missing":  # recognised words, where none are known
+            utterances = [replace(u, asr=u.asr if u.text is None else u.text) for u in utterances]
         manifest = Manifest("new", tuple(utterances), shard_seconds=SHARD_SECONDS)
         plan = ShardPlan.of(manifest, reads)
         missing = frozenset(each.id for each in utterances if lacks(each, reads))

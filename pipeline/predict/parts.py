@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
@@ -16,9 +16,10 @@ from pathlib import Path
 
 from features.backbone.base import CHARACTERS_A_SECOND
 from features.process.workers import WorkerPool
+from features.transcription.settings import Transcription
 from pipeline.data.dialogues import places_by_dialogue
 from pipeline.predict.predictor import Answer, Predictor
-from pipeline.predict.rows import Row
+from pipeline.predict.rows import Row, with_words
 from pipeline.predict.trained import TrainedRun
 from pipeline.predict.work import Work
 
@@ -81,8 +82,21 @@ def _load(row: Row) -> float:
     return row.seconds or len(words) / CHARACTERS_A_SECOND
 
 
-def compute(run: TrainedRun, parts: Parts, work: Work, devices: Sequence[str]) -> Iterator[int]:
-    """Finish all parts, yielding for each row the numbers of steps (`steps` in all) that are done.
+@dataclass(frozen=True)
+class Machine:
+    """What computes.
+
+    Attributes:
+        devices: Devices; several take parts as they become free.
+        transcription: Recogniser of words where a row has none; None: they stay unknown.
+    """
+
+    devices: Sequence[str]
+    transcription: Transcription | None = None
+
+
+def compute(run: TrainedRun, parts: Parts, work: Work, machine: Machine) -> Iterator[int]:
+    """Finish all parts, yielding once for each of the `steps` that are done.
 
     Raises:
         HeronryError: If a backbone is missing, or another one than the run was trained on.
@@ -91,41 +105,57 @@ def compute(run: TrainedRun, parts: Parts, work: Work, devices: Sequence[str]) -
         todo = [part for part in range(len(parts.places)) if not work.has(group, part)]
         if not todo:
             continue
-        if len(devices) > 1 and len(todo) > 1:
-            yield from _in_processes(run, group, parts, todo, work, devices)
+        # Words are recognised once, for all groups.
+        spoken = None if group else machine.transcription
+        given = ((part, _rows(parts, part, work, group)) for part in todo)
+        if len(machine.devices) > 1 and len(todo) > 1:
+            yield from _in_processes(run, group, given, work, machine.devices, spoken)
             continue
-        predictor = Predictor(run, group, devices[0], work.scratch("0"))
-        for part in todo:
-            yield from (1 for _ in predictor.answers(parts.of(part)))
+        predictor = Predictor(run, group, machine.devices[0], work.scratch("0"), spoken)
+        for part, rows in given:
+            yield from (1 for _ in predictor.answers(rows))
             work.add(group, part, predictor.found)
 
 
-def steps(run: TrainedRun, parts: Parts, work: Work) -> int:
-    """Number of steps that are not done."""
+def steps(run: TrainedRun, parts: Parts, work: Work, machine: Machine) -> int:
+    """Number of steps that are not done: a row in a backbone, or in the recogniser."""
     total = 0
     for group, of in enumerate(run.groups):
+        each = len(of.entries) + (machine.transcription is not None and not group)
         for part, places in enumerate(parts.places):
-            total += 0 if work.has(group, part) else len(of.entries) * len(places)
+            total += 0 if work.has(group, part) else each * len(places)
     return total
+
+
+def _rows(parts: Parts, part: int, work: Work, group: int) -> list[Row]:
+    """Rows of a part, with the words that the first group recognised."""
+    rows = parts.of(part)
+    if not group:
+        return rows
+    heard = [answer.words for answer in work.read(0, part)]
+    return [
+        row if words is None else with_words(row, words)
+        for row, words in zip(rows, heard, strict=True)
+    ]
 
 
 def _in_processes(
     run: TrainedRun,
     group: int,
-    parts: Parts,
-    todo: Sequence[int],
+    given: Iterable[tuple[int, list[Row]]],
     work: Work,
     devices: Sequence[str],
+    transcription: Transcription | None,
 ) -> Iterator[int]:
     names: Queue[tuple[str, Path]] = multiprocessing.get_context("spawn").Queue()
     for number, device in enumerate(devices):
         names.put((device, work.scratch(str(number))))
-    left = iter(todo)
+    left = iter(given)
     running: dict[Future[tuple[int, list[Answer]]], int] = {}
-    with WorkerPool(len(devices), _start, (run, group, names)) as pool:
+    with WorkerPool(len(devices), _start, (run, group, names, transcription)) as pool:
         while True:
-            for part in itertools.islice(left, len(devices) * QUEUED - len(running)):
-                running[pool.submit(_finish, parts.of(part))] = part
+            for part, rows in itertools.islice(left, len(devices) * QUEUED - len(running)):
+                running[pool.submit(_finish, rows)] = part
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -136,12 +166,17 @@ def _in_processes(
 
 # Of a worker process, which loads weights once.
 _predictor: Predictor | None = None
-_given: tuple[TrainedRun, int, str, Path] | None = None
+_given: tuple[TrainedRun, int, str, Path, Transcription | None] | None = None
 
 
-def _start(run: TrainedRun, group: int, devices: Queue[tuple[str, Path]]) -> None:
+def _start(
+    run: TrainedRun,
+    group: int,
+    devices: Queue[tuple[str, Path]],
+    transcription: Transcription | None,
+) -> None:
     global _given
-    _given = (run, group, *devices.get())
+    _given = (run, group, *devices.get(), transcription)
 
 
 def _finish(rows: Sequence[Row]) -> tuple[int, list[Answer]]:

@@ -6,8 +6,8 @@ Shapes: N rows, K classes, A attributes, G genders, O outputs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,13 @@ import numpy as np
 from features.backbone.base import Backbone
 from features.process.devices import entered, full_float32
 from features.process.memory import too_large
+from features.transcription.recogniser import Recogniser
+from features.transcription.settings import Transcription
 from pipeline.data.dialogues import places_by_dialogue
 from pipeline.evaluation.calibration import scale
 from pipeline.predict.features import LiveBackbone, NewExamples, SlotFeatures
 from pipeline.predict.recorded import check_same
-from pipeline.predict.rows import Row
+from pipeline.predict.rows import Row, needs_words, with_words
 from pipeline.predict.trained import TrainedRun, load_trained
 from pipeline.runs.conditions import zeroed
 from pipeline.training.fitting import TooLargeError
@@ -46,7 +48,7 @@ class Answer:
         without: Probabilities `[K]` and attributes `[A]` by slot, with that slot zeroed.
         missing: Slots that the row lacks.
         notices: What is left out of the row.
-        words: Words that were recognised; None: none were asked for.
+        words: Words that were recognised; None: none.
     """
 
     error: str = ""
@@ -68,12 +70,20 @@ class Predictor:
         group: Number of the group.
         device: Where backbones and models compute.
         scratch: Folder for temporary files, this process's alone.
+        transcription: Recogniser of words where a row has none; None: they stay unknown.
 
     Raises:
         RunError: If a backbone is not the one that the run was trained on.
     """
 
-    def __init__(self, run: TrainedRun, group: int, device: str, scratch: Path) -> None:
+    def __init__(
+        self,
+        run: TrainedRun,
+        group: int,
+        device: str,
+        scratch: Path,
+        transcription: Transcription | None = None,
+    ) -> None:
         self.run, self.group, self.device = run, run.groups[group], device
         entries = self.group.entries  # one backbone for several slots with the same entry
         self.live = [
@@ -83,13 +93,17 @@ class Predictor:
         self.used = {slot: entries.index(of.used) for slot, of in self.group.slots.items()}
         for slot, of in self.group.slots.items():
             check_same(slot, of.head, of.entry, self._backbone(slot), tuned=of.tuned)
+        self.recogniser = None if transcription is None else Recogniser(transcription, device)
         self.models = [(each, load_trained(each).to(device)) for each in self.group.models]
 
     def answers(self, rows: Sequence[Row]) -> Iterator[None]:
-        """Predict some rows, yielding for each as often as there are backbones.
+        """Predict some rows, yielding for each as often as there are backbones and a recogniser.
 
         With dialogues, `rows` are whole ones. `found` holds an answer for each row in the end.
         """
+        heard: dict[str, str] = {}
+        if self.recogniser is not None:
+            rows = yield from self._heard(rows, heard)
         utterances = [row.utterance for row in rows if row.utterance is not None]
         faulty = len(rows) - len(utterances)
         yield from (None for _ in range(len(self.live) * faulty))
@@ -99,7 +113,26 @@ class Predictor:
         errors = {row.id: row.fault or self._fault(row.id, features) for row in rows}
         usable = [row for row in rows if not errors[row.id]]
         predicted = self._predicted(usable, features, errors)
-        self.found = [predicted.get(row.id) or Answer(errors[row.id]) for row in rows]
+        found = [predicted.get(row.id) or Answer(errors[row.id]) for row in rows]
+        self.found = [replace(a, words=heard.get(r.id)) for r, a in zip(rows, found, strict=True)]
+
+    def _heard(
+        self, rows: Sequence[Row], heard: dict[str, str]
+    ) -> Generator[None, None, Sequence[Row]]:
+        """Rows with recognised words where they have audio and no words; `heard` gets them by id.
+
+        One whose words cannot be recognised keeps none: its backbones say what is wrong with it.
+        """
+        assert self.recogniser is not None
+        silent = [
+            each.utterance for each in rows if each.utterance is not None and needs_words(each)
+        ]
+        yield from (None for _ in range(len(rows) - len(silent)))
+        for id, words in self.recogniser.words(silent):
+            heard[id] = words
+            yield
+        yield from (None for _ in range(len(silent) - len(heard)))
+        return [with_words(each, heard[each.id]) if each.id in heard else each for each in rows]
 
     def _backbone(self, slot: str) -> Backbone:
         return self.live[self.used[slot]].extractor.backbone

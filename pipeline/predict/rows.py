@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,6 +67,18 @@ class Row:
             turn=self.turn,
             splits=(UNLABELLED,),
         )
+
+
+def needs_words(row: Row) -> bool:
+    """Whether a row has audio, and neither a text nor recognised words."""
+    of = row.utterance
+    return of is not None and of.audio is not None and of.text is None and of.asr is None
+
+
+def with_words(row: Row, words: str) -> Row:
+    """A row with recognised words, which stand for its text as well."""
+    assert row.utterance is not None
+    return replace(row, utterance=replace(row.utterance, text=words, asr=words))
 
 
 def rows_of(given: Given, *, window: float, dialogues: bool) -> Iterator[list[Row]]:
