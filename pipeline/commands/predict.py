@@ -13,6 +13,7 @@ from features.process.terminal import progress
 from features.settings.locations import devices as devices_of
 from features.transcription.settings import Transcription
 from pipeline.params.file import read_params
+from pipeline.predict.groups import Key, means_table
 from pipeline.predict.output import (
     check_writable,
     table,
