@@ -8,11 +8,11 @@ from pathlib import Path
 
 import typer
 
+from features.arguments import problems, refuse
 from features.errors import ParamsError
 from features.process.terminal import progress
 from features.settings.locations import devices as devices_of
 from features.transcription.settings import Transcription
-from pipeline.params.file import read_params
 from pipeline.predict.groups import Key, means_table
 from pipeline.predict.output import (
     check_writable,
@@ -22,7 +22,7 @@ from pipeline.predict.output import (
     write_parquet,
 )
 from pipeline.predict.parts import Machine, compute, divided, steps
-from pipeline.predict.recorded import PARAMS
+from pipeline.predict.recorded import own_section
 from pipeline.predict.recordings import (
     Given,
     check_ids,
@@ -167,8 +167,10 @@ def _rows(given: Given, asked: Asked, run: TrainedRun) -> Iterator[Row]:
 
 
 def _transcription() -> Transcription:
-    """Settings of params.yaml; the defaults where there is no such file."""
-    return read_params(PARAMS).transcription() if PARAMS.is_file() else Transcription()
+    """Settings of params.yaml; the defaults where it has none."""
+    given = own_section("transcribe")
+    refuse(problems(Transcription, given, "transcribe"))
+    return Transcription(**given)
 
 
 def _facts(run: TrainedRun, rows: Sequence[Row], machine: Machine) -> dict[str, object]:

@@ -21,10 +21,10 @@ from features.backbone.entry import (
     provenance_differences,
 )
 from features.errors import ParamsError, RunError
+from features.files.yaml_text import read_params_file
 from features.settings.plugins import kinds, load
 from pipeline.e2e.export import BACKBONES
 from pipeline.params.catalogue.entries import catalogue_entry, catalogued
-from pipeline.params.file import read_params
 from pipeline.params.tuning import LIVE, TuneParams
 
 PARAMS = Path("params.yaml")
@@ -38,11 +38,9 @@ def known_entries(params: Path = PARAMS) -> dict[str, BackboneEntry]:
 
     Entries with a problem are left out: they are of other models, or the recorded one is rebuilt.
     """
-    raw: dict[str, Any] = {}
-    if params.is_file():
-        raw |= read_params(params).backbones
-    for name in catalogued("backbones"):
-        raw.setdefault(name, catalogue_entry("backbones", name))
+    raw = {name: catalogue_entry("backbones", name) for name in catalogued("backbones")}
+    for section in ("backbones", "asr_backbones"):
+        raw |= own_section(section, params)
     found = {}
     for name, mapping in raw.items():
         try:
@@ -50,6 +48,12 @@ def known_entries(params: Path = PARAMS) -> dict[str, BackboneEntry]:
         except ParamsError:
             continue
     return found
+
+
+def own_section(section: str, params: Path = PARAMS) -> Mapping[str, Any]:
+    """A section of params.yaml, unchecked; empty where there is none."""
+    raw = read_params_file(params).get(section) if params.is_file() else None
+    return raw if isinstance(raw, Mapping) else {}
 
 
 def recorded_entry(

@@ -273,7 +273,9 @@ def test_pieces_are_even_and_cover_a_recording(seconds: float, window: float, kn
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_and_ends_the_same(made: Made, tmp_path: Path) -> None:
+def test_a_killed_command_goes_on_and_ends_the_same_as_on_two_devices(
+    made: Made, tmp_path: Path
+) -> None:
     """Three parts of ten minutes; kill -9 after the first."""
     run = made.run("concat", "speech")
     long = tmp_path / "long.flac"
@@ -301,3 +303,6 @@ def test_a_killed_command_goes_on_and_ends_the_same(made: Made, tmp_path: Path) 
     assert predict(run.path, long, "--csv", tmp_path / "whole.csv").exit_code == 0
     assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not list((store_root() / NAME).glob("*/done.jsonl"))
+    both = predict(run.path, long, "--csv", tmp_path / "both.csv", "--devices", "cpu,cpu")
+    assert both.exit_code == 0, both.output
+    assert (tmp_path / "both.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()

@@ -1,0 +1,48 @@
+"""Predictions of an end-to-end run: its tuned backbones give what training predicted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from pipeline.command_line.app import app
+from pipeline.e2e.run import finetune_model
+from pipeline.evaluation.calibration import scale
+from pipeline.evaluation.run_folder import RunFolder
+from tests.support.models.tuned_tones import RUN, Tones, cached, params_of
+
+
+@pytest.mark.slow
+def test_tuned_backbones_are_those_of_the_run_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private_store: Path
+) -> None:
+    corpus = Tones(tmp_path, monkeypatch)
+    corpus.write()
+    corpus.prepare()
+    params = params_of(tmp_path, slots={"text": {"tune": "lora"}})
+    params.models["m"]["train"]["epochs"] = 2
+    cached(params, private_store, "tone")
+    finetune_model(params, "m", "mine", device="cpu")
+    Path("params.yaml").write_text(yaml.safe_dump({"backbones": params.backbones}))
+    words = ["predict", str(RUN), str(corpus.root / "manifest.csv"), "--jsonl", "out.jsonl"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    rows = {row["id"]: row for row in map(json.loads, Path("out.jsonl").read_text().splitlines())}
+    run = RunFolder.read(RUN)
+    (job,) = run.jobs
+    for place, id in enumerate(job.table.column("id")):
+        (temperature,) = rows[id]["temperatures"]
+        shares = job.probabilities[[place]] / job.probabilities[place].sum()
+        found = [rows[id][f"p_{name}"] for name in run.classes]
+        assert np.allclose(found, scale(shares, temperature)[0], atol=1e-5), id
+    shutil.rmtree(RUN / "seed_0/fold_0/backbones/speech")
+    result = CliRunner().invoke(app, words)
+    assert "the speech slot was trained with the model, and its weights were not kept" in str(
+        result.exception
+    )
