@@ -178,7 +178,7 @@ def test_a_clip_that_cannot_be_read_fails_alone(made: Made, tmp_path: Path) -> N
 def test_other_weights_are_refused_with_the_differences(made: Made, tmp_path: Path) -> None:
     run = made.run("concat", "text")
     weights = tmp_path / "others"
-    text_encoder.write(weights, **{**text_encoder.SIZES, "num_hidden_layers": 2})
+    text_encoder.write(weights, **{**text_encoder.SIZES, "intermediate_size": 64})
     run.params(words={"kind": "text_encoder", "version": 2, "checkpoint": str(weights)})
     (tmp_path / "bert").symlink_to(weights)
     os.environ["HERONRY_CHECKPOINTS"] = str(tmp_path)
@@ -212,7 +212,7 @@ def test_a_backbone_that_params_yaml_lacks_is_made_of_the_record(
         (["RUN", "bad.csv"], "id 'a' in line 2 and line 3; expected each id once"),
         (["RUN", "audio", "--text", "x"], "the words of one recording for 4"),
         (["RUN", "audio/u0.wav", "--text", "x", "--transcripts", "new.csv"], "one of them"),
-        (["RUN", "audio", "--transcripts", "bad.csv"], "has no words"),
+        (["RUN", "audio", "--transcripts", "new.csv"], "has no words"),
         (["RUN", "audio", "--transcripts", "other.csv"], "1 rows are of no recording .*'b'"),
         (["RUN", "audio", "--seed", "7"], r"has no seed 7, fold None; expected .* \[0\]"),
         (["RUN/seed_0/fold_0", "audio", "--seed", "0"], "--seed or --fold beside"),
