@@ -31,7 +31,7 @@ from pipeline.predict.recordings import (
     with_transcripts,
 )
 from pipeline.predict.records import Columns, Record, records
-from pipeline.predict.rows import WINDOW_SECONDS, Row, rows_of
+from pipeline.predict.rows import SHORTEST_SECONDS, WINDOW_SECONDS, Row, rows_of
 from pipeline.predict.trained import TrainedRun, open_run
 from pipeline.predict.work import Work
 
@@ -150,6 +150,11 @@ def _failures(failed: Sequence[tuple[str, str]], total: int) -> str:
 
 
 def _given(asked: Asked) -> Given:
+    if 0 < asked.window < SHORTEST_SECONDS:
+        raise ParamsError(
+            f"--window {asked.window:g}: expected 0 (nothing is divided), or at least "
+            f"{SHORTEST_SECONDS:g} second: speech of less is no utterance"
+        )
     given = given_recordings(asked.audio)
     check_ids(given.recordings)
     if asked.text is not None and asked.transcripts is not None:

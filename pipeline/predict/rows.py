@@ -22,6 +22,7 @@ from features.files.reading import file_sha256
 from pipeline.predict.recordings import Given, Recording
 
 WINDOW_SECONDS = 30.0  # of a piece, at most; speech encoders were trained on less
+SHORTEST_SECONDS = 1.0  # of a window
 ALL = "recordings"  # the dialogue of recordings that no table gives one
 
 
