@@ -23,6 +23,7 @@ from features.backbone.entry import (
 from features.errors import ParamsError, RunError
 from features.files.yaml_text import read_params_file
 from features.settings.plugins import kinds, load
+from features.weights.identity import CONTENT
 from pipeline.e2e.export import BACKBONES
 from pipeline.params.catalogue.entries import catalogue_entry, catalogued
 from pipeline.params.tuning import LIVE, TuneParams
@@ -112,6 +113,8 @@ def _rebuilt(
     keywords = parameter_types(load(PACKAGE, recorded["kind"]))
     options = dict(recorded.get("options") or {})
     options |= {key: recorded[key] for key in keywords if key in recorded and key not in common}
+    if str(options.get("revision")).startswith(CONTENT):
+        del options["revision"]  # of what is there: `check_same` says more about other weights
     for each in known.values():  # a record does not say which package carries its weights
         same = each.options.get("checkpoint") == options.get("checkpoint")
         if same and each.options.get("package") and "package" in keywords:
