@@ -11,7 +11,7 @@ from features.process.terminal import aligned
 from pipeline.compare.comparison import Change, Comparison, Pair
 from pipeline.compare.flips import Flip
 from pipeline.compare.significance import PermutationTest, few_units
-from pipeline.evaluation.statistics import DRAWS, ConfidenceInterval
+from pipeline.evaluation.statistics import DRAWS, LEAST_CLUSTERS, ConfidenceInterval
 from pipeline.html.format import few_clusters_note, quantity, shared_speakers_note
 from pipeline.html.pages import page_environment
 from pipeline.metrics.classes import MONITORS
@@ -20,6 +20,12 @@ NAMES = dict(zip(MONITORS, ("accuracy (WA)", "UAR", "macro F1", "weighted F1"), 
 _WIDTH = 100  # characters of a line of notes
 _TEXT = 60  # characters of a transcript that are shown
 _NONE = "-"
+
+
+OF_TEST = (
+    "Scores of the test split say how good a chosen model is; choosing is done by scores of the "
+    "validation split, as the board does."
+)
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,7 @@ def _runs(found: Comparison) -> Section:
     notes = [
         f"{found.utterances} test utterances{folds}, by {_people(found)}, that every run "
         f"predicted; {len(found.classes)} classes.",
-        "Scores of the test split say how good a chosen model is; choosing is done by scores of "
-        "the validation split, as the board does.",
+        OF_TEST,
         *(each.line() for each in found.left_out),
     ]
     if len({run.seeds for run in found.runs}) > 1:
@@ -87,12 +92,10 @@ def _runs(found: Comparison) -> Section:
 
 def _scores(found: Comparison) -> Section:
     notes = [
-        f"Mean over seeds and its 95 % interval: bootstrap over "
-        f"{quantity(found.clusters, found.unit)}, {DRAWS} draws, the same for all runs, widened "
-        "for that number. sd: standard deviation over seeds.",
+        "Mean over seeds; sd: standard deviation over seeds.",
+        *interval_notes(found.clusters, found.unit),
+        *_shared(found),
     ]
-    notes += filter(None, [few_clusters_note(found.clusters, found.unit)])
-    notes += _shared(found)
     rows = tuple(
         (
             NAMES[name] if k == 0 else "",
@@ -106,6 +109,17 @@ def _scores(found: Comparison) -> Section:
         for s in (run.scores[name],)
     )
     return Section("Scores", tuple(notes), ("", "run", "score", "95 % interval", "sd"), rows)
+
+
+def interval_notes(clusters: int, unit: str) -> Iterator[str]:
+    """What intervals are over, and whether these are few."""
+    if clusters >= LEAST_CLUSTERS:
+        yield (
+            f"95 % intervals: bootstrap over {quantity(clusters, unit)}, {DRAWS} draws, the same "
+            "for all runs, widened for that number."
+        )
+    if note := few_clusters_note(clusters, unit):
+        yield note
 
 
 def _metrics(found: Comparison, pair: Pair) -> Section:

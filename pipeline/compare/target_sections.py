@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.compare.page import (
+    OF_TEST,
     Section,
     change_cells,
     few_note,
     interval_cell,
+    interval_notes,
     p_cell,
     p_header,
     sd_cell,
 )
 from pipeline.compare.targets import TargetComparison, TargetPair, lower_is_better
-from pipeline.evaluation.statistics import DRAWS
-from pipeline.html.format import few_clusters_note, quantity, shared_speakers_note
+from pipeline.html.format import shared_speakers_note
 
 
 def target_sections(found: TargetComparison) -> list[Section]:
@@ -27,10 +28,9 @@ def _runs(found: TargetComparison) -> Section:
     kinds = [*found.attributes, *(["votes"] if found.votes else [])]
     notes = [
         f"{found.utterances} test utterances that every run predicted, with the same truth of "
-        f"{', '.join(kinds)}. Mean over seeds and its 95 % interval: bootstrap over "
-        f"{quantity(found.clusters, found.unit)}, {DRAWS} draws, the same for all runs, widened "
-        "for that number.",
-        *filter(None, [few_clusters_note(found.clusters, found.unit)]),
+        f"{', '.join(kinds)}. Mean over seeds; sd: standard deviation over seeds.",
+        OF_TEST,
+        *interval_notes(found.clusters, found.unit),
         *_shared(found),
     ]
     names = [name for name in found.runs[0].scores if all(name in r.scores for r in found.runs)]
