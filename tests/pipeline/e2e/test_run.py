@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 from safetensors.torch import load_file
 
+from features.backbone.base import module_of
+from features.backbone.entry import backbone_entry
 from features.corpus.leak_gate import LEAKS
 from features.errors import ManifestError, ParamsError
 from features.extraction.trained_on import TRAINED_ON, TrainedOn
@@ -26,6 +29,7 @@ from pipeline.params.file import all_problems, read_params
 from pipeline.report.evaluate import evaluate
 from stages.e2e.__main__ import main
 from tests.conftest import tone
+from tests.contracts.checkpoints import ced
 from tests.support.models.tuned_tones import RUN, Tones, cached, params_of, results
 
 FILES = {"history.csv", "predictions.csv", "model.safetensors", "model.json"}
@@ -74,6 +78,31 @@ def test_it_learns_repeats_itself_and_ends_in_a_report(tmp_path: Path, private_s
     fusion, classes = load_model(folder)
     assert classes == list(report.run.classes)
     assert set(load_file(folder / "model.safetensors")) == set(fusion.state_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("corpus")
+def test_ced_in_the_spectral_slot_is_tuned_and_read_by_the_same_settings(tmp_path: Path) -> None:
+    params = params_of(tmp_path, spectrogram_masks=0.5)
+    entry = {"kind": "ced", **ced.tiny(tmp_path / "ced"), "pooling": "mean"}
+    nothing = dict.fromkeys(("text", "speech", "nonverbal", "prosody"), "none")
+    params = dataclasses.replace(
+        params,
+        backbones={**params.backbones, "ced": entry},
+        models={"m": {**params.models["m"], **nothing, "spectral": "ced"}},
+        train={"epochs": 2},
+    )
+    finetune_model(params, "m", "mine", device="cpu")
+    folder = RUN / "seed_0" / "fold_0" / "backbones" / "spectral"
+    before, after = (
+        module_of(backbone_entry("ced", {**entry, "checkpoint": str(place)}).build())
+        for place in (entry["checkpoint"], folder)
+    )
+    assert before is not None
+    assert after is not None
+    weights = dict(after.named_parameters())
+    still = {n for n, value in before.named_parameters() if torch.equal(value, weights[n])}
+    assert still == {"patch_embed.proj.weight", "patch_embed.proj.bias"}  # the front end
 
 
 @pytest.mark.slow
