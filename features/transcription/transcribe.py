@@ -156,8 +156,8 @@ def _transcribed(
     done.seconds = sum(u.seconds or 0.0 for _, missing, _ in todo for u in missing)
     steps = _computed(recogniser, todo, devices)
     what = f"transcribe {manifest.corpus}"
-    for row in progress(steps, total=done.computed, what=what, unit="utterance"):
-        rows[row.content] = row
+    for found_now in progress(steps, total=len(todo), what=what, unit="part"):
+        rows |= {row.content: row for row in found_now}
     for utterance in manifest:
         if utterance.audio is None:
             done.rejected[utterance.id] = "has no audio"
@@ -233,11 +233,10 @@ class _Kept:
 
 def _computed(
     recogniser: Recogniser, todo: Sequence[_Part], devices: Sequence[str]
-) -> Iterator[Row]:
-    """Finish parts in the store, yielding the rows that were missing."""
+) -> Iterator[list[Row]]:
+    """Finish parts in the store, yielding the rows that were missing of each."""
     if len(devices) < 2 or len(todo) < 2:
-        for part in todo:
-            yield from _finish(recogniser, part)
+        yield from (_finish(recogniser, part) for part in todo)
         return
     names: Queue[str] = multiprocessing.get_context("spawn").Queue()
     for device in devices:
@@ -252,8 +251,7 @@ def _computed(
             if not running:
                 return
             finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield from future.result()
+            yield from (future.result() for future in finished)
 
 
 # Of a worker process, which loads weights once.
@@ -267,16 +265,16 @@ def _start(settings: Transcription, devices: Queue[str]) -> None:
 
 def _finish_here(part: _Part) -> list[Row]:
     assert _recogniser is not None
-    return list(_finish(_recogniser, part))
+    return _finish(_recogniser, part)
 
 
-def _finish(recogniser: Recogniser, part: _Part) -> Iterator[Row]:
+def _finish(recogniser: Recogniser, part: _Part) -> list[Row]:
     """Recognise the missing words of a part, and write its file."""
     path, missing, known = part
     heard = dict(recogniser.words(missing))
     rows = [_row(recogniser, utterance, heard) for utterance in missing]
     write_rows(path, [*known, *rows])
-    yield from rows
+    return rows
 
 
 def _row(recogniser: Recogniser, utterance: Utterance, heard: dict[str, str]) -> Row:
