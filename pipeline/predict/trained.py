@@ -233,8 +233,12 @@ def _chosen(
         if seed in (None, job.seed) and fold in (None, job.fold)
     ]
     if not found:
+        given = {"seed": seed, "fold": fold}
+        named = ", ".join(
+            f"{name} {number}" for name, number in given.items() if number is not None
+        )
         raise RunError(
-            f"{run.path} has no seed {seed}, fold {fold}; expected one of the seeds "
+            f"{run.path} has no {named}; expected one of the seeds "
             f"{list(run.seeds)} and a fold from 0 to {run.folds - 1}"
         )
     return found

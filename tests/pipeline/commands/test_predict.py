@@ -214,7 +214,7 @@ def test_a_backbone_that_params_yaml_lacks_is_made_of_the_record(
         (["RUN", "audio/u0.wav", "--text", "x", "--transcripts", "new.csv"], "one of them"),
         (["RUN", "audio", "--transcripts", "new.csv"], "has no words"),
         (["RUN", "audio", "--transcripts", "other.csv"], "1 rows are of no recording .*'b'"),
-        (["RUN", "audio", "--seed", "7"], r"has no seed 7, fold None; expected .* \[0\]"),
+        (["RUN", "audio", "--seed", "7"], r"has no seed 7; expected .* \[0\]"),
         (["RUN/seed_0/fold_0", "audio", "--seed", "0"], "--seed or --fold beside"),
         (["RUN", "audio", "--csv", "audio"], "--csv audio: cannot write it"),
         (["RUN", "audio", "--csv", "new.csv/x"], "--csv new.csv/x: cannot write it"),
