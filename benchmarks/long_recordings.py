@@ -12,7 +12,6 @@ windows, where memory allows.
 from __future__ import annotations
 
 import json
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -28,7 +27,7 @@ from benchmarks.shared.networks import NETWORKS, Network
 from features.backbone.entry import BackboneEntry
 from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
-from features.extraction.extract import extract
+from features.extraction.extract import Options, extract
 from features.files.reading import file_sha256
 
 WINDOWS: dict[str, Any] = {"long": "window"}
@@ -87,11 +86,12 @@ def entry_of(name: str, folder: Path, *, whole: bool) -> BackboneEntry:
 def measured(entry: BackboneEntry, manifest: Manifest, folder: Path) -> dict[str, float]:
     """Peak of this process in MiB, once it has extracted a recording, and the seconds it took.
 
-    Those of CPU, which other work on the machine changes less, include processes that prepare.
+    Everything is done in this process. Other work on the machine changes its seconds of CPU least.
     """
-    begun, cpu = time.perf_counter(), _cpu_seconds()
-    done = extract(manifest, entry, folder / "out", store=folder / "store")
-    seconds, cpu = time.perf_counter() - begun, _cpu_seconds() - cpu
+    begun, cpu = time.perf_counter(), time.process_time()
+    options = Options(workers=0)
+    done = extract(manifest, entry, folder / "out", store=folder / "store", options=options)
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     if done.computed != 1:
         raise SystemExit(f"{entry.name}: nothing was computed ({done.rejected}): no measurement")
     hours = (manifest[0].seconds or 0.0) / 3600
@@ -100,12 +100,6 @@ def measured(entry: BackboneEntry, manifest: Manifest, folder: Path) -> dict[str
         "seconds_per_hour": round(seconds / hours, 1),
         "cpu_seconds_per_hour": round(cpu / hours, 1),
     }
-
-
-def _cpu_seconds() -> float:
-    """Seconds of CPU of this process, and of those that it started and that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 if __name__ == "__main__":
