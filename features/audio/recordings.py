@@ -60,9 +60,10 @@ def _files(path: Path) -> Iterator[Path]:
 
 def _fault(name: str, path: Path) -> str:
     if path.is_dir():
+        holds = f"holds {held(path)}" if any(path.iterdir()) else "is empty"
         return (
-            f"no recordings are below the folder {name}, which holds {held(path)}; expected files "
-            f"with one of the suffixes {', '.join(SOUNDS)}"
+            f"no recordings are below the folder {name}, which {holds}; expected files with one of "
+            f"the suffixes {', '.join(SOUNDS)}"
         )
     if glob.has_magic(name):
         return f"nothing matches {name}; expected a pattern of recordings, such as 'talks/*.wav'"
