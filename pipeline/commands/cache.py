@@ -22,7 +22,7 @@ from features.settings.entry_names import name_problems
 from features.settings.locations import store_root
 from pipeline.params.file import read_params
 from pipeline.storage.inventory import cache_folders, take_inventory
-from pipeline.storage.work_store import TRAINING, removable, remove
+from pipeline.storage.work_store import WORK, removable, remove
 
 PARAMS = Path("params.yaml")
 ADVICE_HOP = "frames are {hop:.4g} s apart; give --hop-seconds if they are a grid in time"
@@ -40,7 +40,7 @@ def prune(*, keep_days: float | None, not_in_params: bool, yes: bool) -> None:
     found = removable(store_root(), params, keep_days=keep_days, not_in_params=not_in_params)
     for item in found:
         state = "in use, stays" if item.locked else f"used {item.days:.0f} days ago"
-        what = item.what if item.what == TRAINING else f"shards of {item.what}"
+        what = item.what if item.what in WORK.values() else f"shards of {item.what}"
         typer.echo(f"{size(item.bytes)} in {item.folder}: {what}, {state}")
     going = [item for item in found if not item.locked]
     total, freed = sum(item.bytes for item in going), sum(item.freed for item in going)

@@ -21,9 +21,8 @@ from features.errors import MachineError
 from features.files.writing import lock, make_folder, open_lock, remove_folder
 from features.settings.locations import store_root
 from pipeline.predict.predictor import Answer
-from pipeline.runtime.resume import forget
+from pipeline.runtime.resume import PREDICTIONS, forget
 
-NAME = "predictions"  # folder of the work store
 FORMAT = "1"  # of the lines
 HELD = 8  # parts that are kept parsed: rows of a dialogue may lie in several
 
@@ -52,7 +51,7 @@ class Work:
             MachineError: If another process is at the same prediction.
         """
         text = json.dumps({"format": FORMAT, **facts}, sort_keys=True)
-        folder = store_root() / NAME / hashlib.sha256(text.encode()).hexdigest()
+        folder = store_root() / PREDICTIONS / hashlib.sha256(text.encode()).hexdigest()
         make_folder(folder)
         with open_lock(folder / "lock") as file:
             if not lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):

@@ -32,6 +32,7 @@ from pipeline.params.training import TrainParams
 FORMAT = "4"  # of the files in these folders
 KEPT_SECONDS = 30 * 24 * 3600.0  # until an abandoned training is removed
 NAME = "training"
+PREDICTIONS = "predictions"  # beside it: those of `heronry predict` that were interrupted
 PROJECT = Path(__file__).parents[2]
 # Sources that decide the numbers of every training: those of stages/*/dvc.yaml.
 SHARED_CODE = (

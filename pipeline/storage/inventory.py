@@ -9,8 +9,10 @@ from features.cache.shard import Shard, read_shard
 from features.errors import HeronryError
 from features.files.reasons import REJECTED, read_reasons
 from features.process.terminal import aligned, size
+from features.transcription.transcribe import STORE
 from pipeline.params.file import Params
-from pipeline.storage.work_store import stored_backbones, stored_trainings
+from pipeline.runtime.resume import NAME, PREDICTIONS
+from pipeline.storage.work_store import WORK, stored_backbones, stored_work
 
 HEADER = (
     *("corpus", "backbone", "size", "utterances", "rejected"),
@@ -82,6 +84,8 @@ class Store:
         bytes: Finished shards.
         unused_bytes: Finished shards that no entry of params.yaml would use.
         training_bytes: Half-done trainings.
+        prediction_bytes: Half-done predictions.
+        transcript_bytes: Recognised words.
         unused: Kind and checkpoint of each unused backbone, and its size.
     """
 
@@ -89,6 +93,8 @@ class Store:
     bytes: int
     unused_bytes: int
     training_bytes: int
+    prediction_bytes: int
+    transcript_bytes: int
     unused: tuple[tuple[str, int], ...]
 
 
@@ -114,7 +120,8 @@ class Inventory:
             "",
             f"work store {store.folder}: {size(store.bytes)} of shards, {size(store.unused_bytes)} "
             f"of them used by no entry of params.yaml; {size(store.training_bytes)} of half-done "
-            "trainings",
+            f"trainings, {size(store.prediction_bytes)} of half-done predictions, "
+            f"{size(store.transcript_bytes)} of transcripts",
             *(f"  unused: {what}, {size(count)}" for what, count in store.unused),
         ]
 
@@ -168,10 +175,15 @@ def _cache_folder(folder: Path, params: Params, needed: dict[str, tuple[str, ...
 def _store(store: Path, params: Params) -> Store:
     backbones = list(stored_backbones(store, params))
     unused = [found for found in backbones if found.entries == ()]
+    work = dict.fromkeys(WORK, 0)
+    for found in stored_work(store):
+        work[found.folder.parent.name] += found.bytes
     return Store(
         folder=str(store),
         bytes=sum(found.bytes for found in backbones),
         unused_bytes=sum(found.bytes for found in unused),
-        training_bytes=sum(found.bytes for found in stored_trainings(store)),
+        training_bytes=work[NAME],
+        prediction_bytes=work[PREDICTIONS],
+        transcript_bytes=work[STORE],
         unused=tuple((found.what, found.bytes) for found in unused),
     )

@@ -6,8 +6,9 @@ counts as used.
 
 Pruning removes shards that were neither read nor written for some days, or that no entry of
 params.yaml would use (of this project: others may share the store), or, if asked for both, those
-that are both. Half-done trainings go by age alone, and never within a day, since nothing says
-whether a process is still at work on one. A backbone that is being extracted is locked, and stays.
+that are both. Half-done trainings and predictions, and transcripts, go by age alone, and never
+within a day, since nothing says whether a process is still at work on one. A backbone that is being
+extracted is locked, and stays.
 """
 
 from __future__ import annotations
@@ -27,13 +28,18 @@ from features.cache.shard import read_shard
 from features.errors import CacheError, ParamsError
 from features.extraction.store import LOCK
 from features.files.writing import lock, open_lock, remove_folder
+from features.transcription.transcribe import STORE
 from pipeline.params.file import Params
-from pipeline.runtime.resume import NAME
+from pipeline.runtime.resume import NAME, PREDICTIONS
 
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 DAY = 24 * 3600.0  # seconds
-LEAST_DAYS = 1.0  # for which a half-done training is kept
-TRAINING = "half-done training"
+LEAST_DAYS = 1.0  # for which `WORK` is kept
+WORK = {  # what the store holds beside shards, by its folder
+    NAME: "half-done training",
+    PREDICTIONS: "half-done prediction",
+    STORE: "transcripts",
+}
 
 
 @dataclass(frozen=True)
@@ -61,18 +67,18 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class StoredFolder:
-    """The shards of a backbone, or the files of a half-done training.
+    """The shards of a backbone, or other files that belong together.
 
     Attributes:
-        folder: `<store>/<fingerprint>` or `<store>/training/<fingerprint>`.
-        what: Kind and checkpoint of the backbone, or `TRAINING`.
+        folder: `<store>/<fingerprint>`, or `<store>/<folder of WORK>/<fingerprint>`.
+        what: Kind and checkpoint of the backbone, or a value of `WORK`.
         entries: Entries of params.yaml that would use the shards; None where no shard can be read.
         locked: Whether an extraction holds the folder, so that nothing of it is removed.
     """
 
     folder: Path
     files: tuple[StoredFile, ...]
-    what: str = TRAINING
+    what: str
     entries: tuple[str, ...] | None = None
     locked: bool = False
 
@@ -111,10 +117,11 @@ def stored_backbones(store: Path, params: Params) -> Iterator[StoredFolder]:
             yield StoredFolder(folder, shards, what, using)
 
 
-def stored_trainings(store: Path) -> Iterator[StoredFolder]:
-    """Every half-done training."""
-    for folder in _named(store / NAME):
-        yield StoredFolder(folder, tuple(_files(folder, "**/*")))
+def stored_work(store: Path) -> Iterator[StoredFolder]:
+    """Every half-done training and prediction, and the transcripts of every checkpoint."""
+    for name, what in WORK.items():
+        for folder in _named(store / name):
+            yield StoredFolder(folder, tuple(_files(folder, "**/*")), what)
 
 
 def removable(
@@ -149,18 +156,18 @@ def removable(
                 found.append(replace(backbone, files=files, locked=not free))
     if keep_days is not None:
         before = now - max(keep_days, LEAST_DAYS) * DAY
-        for training in stored_trainings(store):
-            used = (file.used for file in training.files)
+        for work in stored_work(store):
+            used = (file.used for file in work.files)
             # The folder's own time counts as well: a training that begins has no file yet.
-            if max([training.folder.stat().st_mtime, *used]) < before:
-                found.append(training)
+            if max([work.folder.stat().st_mtime, *used]) < before:
+                found.append(work)
     return found
 
 
 def remove(items: Sequence[StoredFolder]) -> Iterator[str]:
     """Remove files, yielding a line for each step; what is locked or was used meanwhile stays."""
     for item in items:
-        if item.what == TRAINING:
+        if item.what in WORK.values():
             remove_folder(item.folder)
             yield f"removed {item.folder}"
             continue

@@ -159,11 +159,21 @@ def test_only_files_without_another_link_free_disk_space(private_store: Path) ->
 
 
 @pytest.mark.usefixtures("manifest")
-def test_half_done_trainings_go_by_age(private_store: Path) -> None:
-    old, new = (private_store / "training" / (digit * 64) for digit in "ab")
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("training", "seed_0_fold_0/step_1.safetensors"),
+        ("predictions", "done.jsonl"),
+        ("transcripts", "part.jsonl"),
+    ],
+)
+def test_half_done_work_and_transcripts_go_by_age(
+    private_store: Path, kind: str, name: str
+) -> None:
+    old, new = (private_store / kind / (digit * 64) for digit in "ab")
     for folder, days in ((old, 40.0), (new, 0.5)):
-        (folder / "seed_0_fold_0").mkdir(parents=True)
-        file = folder / "seed_0_fold_0" / "step_1.safetensors"
+        file = folder / name
+        file.parent.mkdir(parents=True)
         file.touch()
         age([file, folder], days)
     prune("--not-in-params", "--yes")
