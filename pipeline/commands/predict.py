@@ -145,7 +145,8 @@ def _show(
 def _failures(failed: Sequence[tuple[str, str]], total: int) -> str:
     lines = [f"  {id}: {reason}" for id, reason in failed[:LISTED]]
     more = [f"  and {len(failed) - LISTED} more"] if len(failed) > LISTED else []
-    head = f"error: {len(failed)} of {total} rows could not be predicted:"
+    what = "row" if total == 1 else "rows"
+    head = f"error: {len(failed)} of {total} {what} could not be predicted:"
     return "\n".join([head, *lines, *more])
 
 

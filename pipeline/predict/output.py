@@ -23,14 +23,26 @@ from pipeline.predict.records import LISTS, TEXTS, Columns, Record
 
 SHOWN = 200  # rows of the table for a terminal
 GROUP_ROWS = 4096  # of Parquet
+SUFFIXES = {  # of each option's format; any other suffix says nothing about the format
+    "--csv": (".csv",),
+    "--jsonl": (".jsonl", ".ndjson", ".json"),
+    "--parquet": (".parquet", ".pq"),
+}
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Refuse a file that cannot be written, before hours of work.
+    """Refuse a file that cannot be written, or is named as another format, before hours of work.
 
     Raises:
         ParamsError: Naming the option.
     """
+    others = {each: of for of, suffixes in SUFFIXES.items() for each in suffixes if of != option}
+    other = others.get(path.suffix.lower())
+    if other is not None:
+        raise ParamsError(
+            f"{option} {path}: its name is that of another format; expected "
+            f"{path.with_suffix(SUFFIXES[option][0])}, or {other} {path}"
+        )
     try:
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder")
@@ -103,7 +115,7 @@ def table(columns: Columns, rows: Iterable[Record], *, without_each: bool) -> It
     yield from aligned(lines)
     more = sum(1 for _ in remaining)
     if more:
-        yield f"and {more} more rows: --csv, --jsonl or --parquet write all"
+        yield f"rows that are not shown: {more} (--csv, --jsonl or --parquet write all)"
 
 
 Maker = Callable[[Record], str]

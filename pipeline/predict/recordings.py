@@ -117,20 +117,19 @@ def with_transcripts(given: Given, table: Path) -> Given:
         )
     own = {each.id for each in given.recordings}
     by_path = {each.audio.resolve(): each.id for each in given.recordings if each.audio is not None}
-    texts: dict[str, str | None] = {}
+    texts: dict[str, str] = {}
     unknown = []
     for row in rows:
         named = None if row.audio is None else by_path.get((table.parent / row.audio).resolve())
         id = row.id if row.id in own else named
         if id is None:
             unknown.append(row.id)
-        else:
+        elif row.text is not None:
             texts[id] = row.text
     if unknown:
         raise ManifestError(
-            f"{table}: {len(unknown)} rows are of no recording that is given: "
-            f"{counted(unknown)}; expected ids such as {given.recordings[0].id!r}, or `audio` with "
-            "paths from the table's folder"
+            f"{table}: ids of no recording that is given: {counted(unknown)}; expected ids such as "
+            f"{given.recordings[0].id!r}, or `audio` with paths from the table's folder"
         )
     return dataclasses.replace(
         given,

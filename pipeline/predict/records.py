@@ -11,7 +11,7 @@ Columns, in this order; those that a run does not have are left out:
     without_<slot>                 the class without that slot, then its `_p_<class>` and
                                    `_v_<attribute>`; unknown where no slot is left
     missing                        slots that the row lacks
-    notices                        what backbones left out of it
+    notices                        what backbones left out of it, and a stop behind its end
     asr                            words that `--transcribe` recognised
     models, temperatures           seeds and folds that were averaged, and the temperature of each
     error                          why there is no prediction; then all of them are unknown
@@ -116,7 +116,9 @@ def records(run: TrainedRun, parts: Parts, work: Work, columns: Columns) -> Iter
             yield record | {"error": error}
             continue
         record |= {"models": models, "temperatures": scales}
-        yield record | _predicted(columns, answers, len(models))
+        record |= _predicted(columns, answers, len(models))
+        record["notices"] = [*([row.notice] if row.notice else []), *record["notices"]]
+        yield record
 
 
 def _predicted(columns: Columns, answers: Sequence[Answer], count: int) -> Record:

@@ -23,6 +23,7 @@ from pipeline.predict.recordings import Given, Recording
 
 WINDOW_SECONDS = 30.0  # of a piece, at most; speech encoders were trained on less
 SHORTEST_SECONDS = 1.0  # of a window
+ROUNDED_SECONDS = 0.01  # by which a table may round the end of a recording up
 ALL = "recordings"  # the dialogue of recordings that no table gives one
 
 
@@ -40,6 +41,7 @@ class Row:
         turn: Position in the dialogue; None: as the rows come.
         utterance: What backbones read; None if there is nothing to read.
         fault: Why there is nothing; empty otherwise.
+        notice: What of the given span is not there; empty otherwise.
     """
 
     id: str
@@ -51,6 +53,7 @@ class Row:
     turn: int | None
     utterance: Utterance | None = None
     fault: str = ""
+    notice: str = ""
 
     @property
     def seconds(self) -> float:
@@ -126,6 +129,8 @@ def _rows(
         raise UtteranceError(
             recording.id, f"begins at {start:g} s, and its audio ends at {seconds:.3f} s"
         )
+    beyond = (recording.stop or 0.0) - seconds > ROUNDED_SECONDS
+    notice = f"its stop, {recording.stop} s, lies behind the end of the audio" if beyond else ""
     known = recording.text is not None or recording.asr is not None
     # A thousandth more does not make two pieces of one.
     count = 1 if known or not window else max(1, math.ceil((stop - start) / window - 1e-3))
@@ -146,7 +151,7 @@ def _rows(
             asr=recording.asr,
         )
         rows.append(_row(recording, first, last, dialogue, utterance))
-    return rows
+    return [*rows[:-1], replace(rows[-1], notice=notice)]
 
 
 def _row(

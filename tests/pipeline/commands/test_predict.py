@@ -30,7 +30,7 @@ from features.settings.locations import store_root
 from pipeline.command_line.app import app
 from pipeline.predict.recordings import Given, Recording
 from pipeline.predict.rows import rows_of
-from pipeline.predict.work import NAME
+from pipeline.runtime.resume import PREDICTIONS
 from tests.conftest import RATE, ManifestMaker, tone
 from tests.contracts.checkpoints import text_encoder
 from tests.contracts.test_predict import check_equal, predicted
@@ -163,6 +163,21 @@ def test_what_is_missing_goes_the_trained_way_or_is_refused(made: Made, tmp_path
     assert "2 of 4 rows" in refusal(concat.path, folder, "--transcripts", table)
 
 
+def test_a_table_may_say_more_than_a_recording_has(made: Made, tmp_path: Path) -> None:
+    run = made.run("concat")
+    table, words, out = (tmp_path / name for name in ("new.csv", "words.csv", "out.jsonl"))
+    table.write_text("id,audio,text,stop\na,audio/u0.wav,this,9\nb,audio/u1.wav,this,0.505\n")
+    assert predict(run.path, table, "--transcripts", table, "--jsonl", out).exit_code == 0
+    own = lines(out)
+    notices = [[each for each in row["notices"] if "stop" in each] for row in own]
+    assert notices == [["its stop, 9.0 s, lies behind the end of the audio"], []]  # rounded up
+    assert [row["stop"] for row in own] == SECONDS[:2]
+    words.write_text("id,text\na,\nb,utterance\n")  # an empty cell takes no text away
+    assert predict(run.path, table, "--transcripts", words, "--jsonl", out).exit_code == 0
+    assert lines(out)[0] == own[0]
+    assert lines(out)[1] != own[1]
+
+
 def test_a_clip_that_cannot_be_read_fails_alone(made: Made, tmp_path: Path) -> None:
     run = made.run("concat", "speech")
     (tmp_path / "audio/notes.mp3").write_text("not audio")
@@ -213,11 +228,12 @@ def test_a_backbone_that_params_yaml_lacks_is_made_of_the_record(
         (["RUN", "audio", "--text", "x"], "the words of one recording for 4"),
         (["RUN", "audio/u0.wav", "--text", "x", "--transcripts", "new.csv"], "one of them"),
         (["RUN", "audio", "--transcripts", "new.csv"], "has no words"),
-        (["RUN", "audio", "--transcripts", "other.csv"], "1 rows are of no recording .*'b'"),
+        (["RUN", "audio", "--transcripts", "other.csv"], r"ids of no recording .* 1 \('b'\)"),
         (["RUN", "audio", "--seed", "7"], r"has no seed 7; expected .* \[0\]"),
         (["RUN/seed_0/fold_0", "audio", "--seed", "0"], "--seed or --fold beside"),
         (["RUN", "audio", "--csv", "audio"], "--csv audio: cannot write it"),
         (["RUN", "audio", "--csv", "new.csv/x"], "--csv new.csv/x: cannot write it"),
+        (["RUN", "audio", "--parquet", "x.csv"], "expected x.parquet, or --csv x.csv"),
         (["RUN", "audio", "--csv", "x", "--jsonl", "x"], "one file for --csv and --jsonl"),
         (["RUN", "audio", "--window", "0.5"], "expected 0 .* or at least 1"),
         (["RUN", "audio", "--devices", "tpu9"], "--devices is 'tpu9'"),
@@ -290,7 +306,7 @@ def test_a_killed_command_goes_on_and_ends_the_same_as_on_two_devices(
     )
     done: list[Path] = []
     while process.poll() is None and not any(path.stat().st_size for path in done):
-        done = list((store_root() / NAME).glob("*/done.jsonl"))
+        done = list((store_root() / PREDICTIONS).glob("*/done.jsonl"))
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -303,7 +319,7 @@ def test_a_killed_command_goes_on_and_ends_the_same_as_on_two_devices(
     assert "parts are done" in again.stderr
     assert predict(run.path, long, "--csv", tmp_path / "whole.csv").exit_code == 0
     assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert not list((store_root() / NAME).glob("*/done.jsonl"))
+    assert not list((store_root() / PREDICTIONS).glob("*/done.jsonl"))
     both = predict(run.path, long, "--csv", tmp_path / "both.csv", "--devices", "cpu,cpu")
     assert both.exit_code == 0, both.output
     assert (tmp_path / "both.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
