@@ -44,9 +44,9 @@ def add(what: str | None, name: str | None, *, list_all: bool = False) -> None:
     section = SECTIONS[what]
     if name not in catalogued(section):
         given = "nothing" if name is None else repr(name)
-        raise ParamsError(
-            f"add {what}: given {given}; expected {one_of(name, catalogued(section))}"
-        )
+        others = [f"`heronry add {w} {name}`" for w, s in SECTIONS.items() if name in catalogued(s)]
+        expected = " or ".join(others) or one_of(name, catalogued(section))
+        raise ParamsError(f"add {what}: given {given}; expected {expected}")
     # Decoded by hand: reading as text would turn each line's own end into \n.
     text, entries = PARAMS.read_bytes().decode(), needed(raw, section, name)
     added = with_entries(text, raw, entries)

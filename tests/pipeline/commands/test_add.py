@@ -99,6 +99,10 @@ def test_the_list_marks_what_is_there() -> None:
         (("model", "heron"), r"models\.heron: params\.yaml has this entry; edit it"),
         (("model", "txt"), r"add model: given 'txt'; expected one of .*did you mean 'text'"),
         (("model", None), "add model: given nothing; expected one of"),
+        (
+            ("backbone", "minilm_asr"),
+            "given 'minilm_asr'; expected `heronry add asr_backbone minilm_asr`",
+        ),
         (("fusion", "text"), r"add: given 'fusion'; expected one of \['asr_backbone', 'backb"),
         ((None, None), "add: given nothing; expected one of"),
     ],
