@@ -26,10 +26,13 @@ def predict(  # noqa: PLR0913  each is an option
             autocompletion=completion.run_folders,
         ),
     ],
-    audio: Annotated[list[str], typer.Argument(metavar="AUDIO...", help=_AUDIO)],
+    audio: Annotated[
+        list[str] | None, typer.Argument(metavar="AUDIO...", help=_AUDIO, show_default=False)
+    ] = None,
     *,
     text: Annotated[
-        str | None, typer.Option(metavar="WORDS", help="What is said in the only recording.")
+        str | None,
+        typer.Option(metavar="WORDS", help="What is said in the only recording, or without one."),
     ] = None,
     transcripts: Annotated[
         Path | None,
@@ -97,5 +100,7 @@ def predict(  # noqa: PLR0913  each is an option
     with importing():
         from pipeline.commands.predict import Asked, Files
         from pipeline.commands.predict import predict as command
-    asked = Asked(run, tuple(audio), text, transcripts, transcribe, seed, fold, window, devices)
+    asked = Asked(
+        run, tuple(audio or ()), text, transcripts, transcribe, seed, fold, window, devices
+    )
     command(asked, Files(csv, jsonl, parquet, without_each, by))

@@ -29,6 +29,7 @@ from pipeline.predict.recordings import (
     given_recordings,
     with_text,
     with_transcripts,
+    words_alone,
 )
 from pipeline.predict.records import Columns, Record, records
 from pipeline.predict.rows import SHORTEST_SECONDS, WINDOW_SECONDS, Row, rows_of
@@ -44,8 +45,8 @@ class Asked:
 
     Attributes:
         run: Run folder, or that of a seed and fold in it.
-        audio: Files, folders, patterns, or one table.
-        text: Words of the only recording.
+        audio: Files, folders, patterns, or one table; none: `text` alone is predicted.
+        text: Words of the only recording, or without one.
         transcripts: Table with the words of some recordings.
         transcribe: Whether to recognise words where there are none.
         seed: Seed of the models; None: all.
@@ -156,6 +157,8 @@ def _given(asked: Asked) -> Given:
             f"--window {asked.window:g}: expected 0 (nothing is divided), or at least "
             f"{SHORTEST_SECONDS:g} second: speech of less is no utterance"
         )
+    if not asked.audio:
+        return words_alone(asked.text)
     given = given_recordings(asked.audio)
     check_ids(given.recordings)
     if asked.text is not None and asked.transcripts is not None:

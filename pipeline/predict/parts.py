@@ -111,10 +111,7 @@ def compute(run: TrainedRun, parts: Parts, work: Work, machine: Machine) -> Iter
         if len(machine.devices) > 1 and len(todo) > 1:
             yield from _in_processes(run, group, given, work, machine.devices, spoken)
             continue
-        predictor = Predictor(run, group, machine.devices[0], work.scratch("0"), spoken)
-        for part, rows in given:
-            yield from (1 for _ in predictor.answers(rows))
-            work.add(group, part, predictor.found)
+        yield from _in_process(run, group, given, work, machine.devices[0], spoken)
 
 
 def steps(run: TrainedRun, parts: Parts, work: Work, machine: Machine) -> int:
@@ -137,6 +134,21 @@ def _rows(parts: Parts, part: int, work: Work, group: int) -> list[Row]:
         row if words is None else with_words(row, words)
         for row, words in zip(rows, heard, strict=True)
     ]
+
+
+def _in_process(
+    run: TrainedRun,
+    group: int,
+    given: Iterable[tuple[int, list[Row]]],
+    work: Work,
+    device: str,
+    transcription: Transcription | None,
+) -> Iterator[int]:
+    # Its end frees the networks, before those of the next group are loaded.
+    predictor = Predictor(run, group, device, work.scratch("0"), transcription)
+    for part, rows in given:
+        yield from (1 for _ in predictor.answers(rows))
+        work.add(group, part, predictor.found)
 
 
 def _in_processes(

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from features.backbone.base import Backbone
+from features.errors import ManifestError
+from features.files.reading import file_sha256
 from features.process.devices import entered, full_float32
 from features.process.memory import too_large
 from features.transcription.recogniser import Recogniser
@@ -33,6 +35,7 @@ REMEDIES = {
     "asr": "give recognised words (a table's column `asr`), or --transcribe",
     "audio": "give its audio",
 }
+CHANGED = "its file was changed or removed after it was listed; predict it once it stays"
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,20 @@ class Predictor:
     def answers(self, rows: Sequence[Row]) -> Iterator[None]:
         """Predict some rows, yielding for each as often as there are backbones and a recogniser.
 
-        With dialogues, `rows` are whole ones. `found` holds an answer for each row in the end.
+        With dialogues, `rows` are whole ones. `found` holds an answer for each row in the end. Rows
+        of a file that changes meanwhile, such as a recording that still runs, fail alone.
         """
+        while True:
+            try:
+                yield from self._answers(rows)
+            except ManifestError:
+                before, rows = rows, [_as_measured(row) for row in rows]
+                if rows == before:
+                    raise
+            else:
+                return
+
+    def _answers(self, rows: Sequence[Row]) -> Iterator[None]:
         heard: dict[str, str] = {}
         if self.recogniser is not None:
             rows = yield from self._heard(rows, heard)
@@ -231,3 +246,15 @@ class Predictor:
     def _computing(self) -> Iterator[None]:
         with entered(self.device), full_float32():
             yield
+
+
+def _as_measured(row: Row) -> Row:
+    """A row, without its utterance if its file is not the one that was measured."""
+    of = row.utterance
+    if of is None or of.audio is None:
+        return row
+    try:
+        same = file_sha256(Path(of.audio)) == of.sha256
+    except OSError:
+        same = False
+    return row if same else replace(row, utterance=None, fault=CHANGED)

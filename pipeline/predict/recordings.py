@@ -84,6 +84,19 @@ def given_recordings(names: Sequence[str]) -> Given:
     return Given(tuple(Recording(_id(str(path)), path) for path in find_recordings(names)))
 
 
+def words_alone(text: str | None) -> Given:
+    """Words without a recording.
+
+    Raises:
+        ParamsError: If there are none either.
+    """
+    if text is None:
+        raise ParamsError(
+            "given nothing to predict; expected recordings, a table, or --text with words alone"
+        )
+    return Given((Recording("text", None, text=text),))
+
+
 def with_text(given: Given, text: str) -> Given:
     """The same with the words of its only recording.
 

@@ -28,6 +28,8 @@ from features.corpus.utterance import Utterance
 from features.files.reading import file_sha256
 from features.settings.locations import store_root
 from pipeline.command_line.app import app
+from pipeline.predict.parts import Parts, divided
+from pipeline.predict.predictor import CHANGED
 from pipeline.predict.recordings import Given, Recording
 from pipeline.predict.rows import rows_of
 from pipeline.runtime.resume import PREDICTIONS
@@ -178,6 +180,36 @@ def test_a_table_may_say_more_than_a_recording_has(made: Made, tmp_path: Path) -
     assert lines(out)[1] != own[1]
 
 
+def test_words_can_be_predicted_without_a_recording(made: Made, tmp_path: Path) -> None:
+    run = made.run("concat", "text")
+    table, alone, out = (tmp_path / name for name in ("new.csv", "alone.jsonl", "out.jsonl"))
+    table.write_text("id,text\ntext,this is\n")
+    assert predict(run.path, "--text", "this is", "--jsonl", alone).exit_code == 0
+    assert predict(run.path, table, "--jsonl", out).exit_code == 0
+    assert lines(alone) == lines(out)
+    assert "it has no audio" in refusal(made.run("concat").path, "--text", "this is")
+
+
+def test_a_file_that_changes_meanwhile_fails_alone(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made.run("concat", "speech")
+    (tmp_path / "audio/u0.wav").unlink()
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    assert predict(run.path, tmp_path / "audio", "--jsonl", whole).exit_code == 0
+
+    def later(*given: Any) -> Parts:
+        soundfile.write(tmp_path / "audio/u1.wav", tone(200, 0.6), RATE)
+        (tmp_path / "audio/u2.wav").unlink()
+        return divided(*given)
+
+    monkeypatch.setattr("pipeline.commands.predict.divided", later)
+    said = refusal(run.path, tmp_path / "audio", "--jsonl", out)
+    assert "2 of 3 rows could not be predicted" in said
+    assert said.count(CHANGED) == 2
+    assert lines(out)[2]["p_sad"] == pytest.approx(lines(whole)[2]["p_sad"], abs=1e-6)
+
+
 def test_a_clip_that_cannot_be_read_fails_alone(made: Made, tmp_path: Path) -> None:
     run = made.run("concat", "speech")
     (tmp_path / "audio/notes.mp3").write_text("not audio")
@@ -224,6 +256,7 @@ def test_a_backbone_that_params_yaml_lacks_is_made_of_the_record(
         (["RUN", "none/*.wav"], "nothing matches none/"),
         (["RUN", "new.csv", "audio"], "given the table new.csv beside 1 more"),
         (["RUN", "none.csv"], "there is no table none.csv"),
+        (["RUN"], "given nothing to predict; expected recordings, a table, or --text"),
         (["RUN", "bad.csv"], "id 'a' in line 2 and line 3; expected each id once"),
         (["RUN", "audio", "--text", "x"], "the words of one recording for 4"),
         (["RUN", "audio/u0.wav", "--text", "x", "--transcripts", "new.csv"], "one of them"),
