@@ -74,7 +74,7 @@ def test_a_shell_completes_commands_and_entries(tmp_path: Path) -> None:
     assert complete("heronry build hc") == ["hcam"]
     assert complete("heronry build --corpus m") == ["mine"]
     assert complete("heronry cache export demo minilm_") == ["minilm_mean"]
-    assert complete("heronry recipe heron") == ["heron_no_level1"]
+    assert complete("heronry recipe heron_n") == ["heron_no_level1"]
     assert complete("heronry add mod") == ["model"]
     # text is in the catalogue, and heron, which params.yaml has, is not offered
     assert complete("heronry add model t") == ["text"]
