@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from features.backbone.base import lacks, notices
+from features.backbone.base import Backbone, innermost, lacks, notices
 from features.backbone.entry import BackboneEntry, fingerprint
 from features.cache.shard import read_shard
 from features.corpus.manifest import Label, Manifest
@@ -72,7 +72,7 @@ class LiveBackbone:
         """Compute some utterances, yielding once for each; `found` holds the result then."""
         backbone, store = self.extractor.backbone, self.extractor.store
         reads = backbone.reads
-        if getattr(backbone, "where", "") == "missing":  # recognised words, where none are known
+        if reads_references(backbone):
             utterances = [replace(u, asr=u.asr if u.text is None else u.text) for u in utterances]
         manifest = Manifest("new", tuple(utterances), shard_seconds=SHARD_SECONDS)
         plan = ShardPlan.of(manifest, reads)
@@ -95,6 +95,11 @@ class LiveBackbone:
             self.extractor.store = WorkStore(root, name)
         used = [each for each in utterances if each.id in frames]
         self.found = SlotFeatures(frames, missing, rejected, dict(notices(backbone, used)))
+
+
+def reads_references(backbone: Backbone) -> bool:
+    """Whether it reads recognised words only where no others are known (`where: missing`)."""
+    return getattr(innermost(backbone), "where", "") == "missing"
 
 
 @dataclass(frozen=True)

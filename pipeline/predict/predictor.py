@@ -21,7 +21,7 @@ from features.transcription.recogniser import Recogniser
 from features.transcription.settings import Transcription
 from pipeline.data.dialogues import places_by_dialogue
 from pipeline.evaluation.calibration import scale
-from pipeline.predict.features import LiveBackbone, NewExamples, SlotFeatures
+from pipeline.predict.features import LiveBackbone, NewExamples, SlotFeatures, reads_references
 from pipeline.predict.recorded import check_same
 from pipeline.predict.rows import Row, needs_words, with_words
 from pipeline.predict.trained import TrainedRun, load_trained
@@ -134,13 +134,17 @@ class Predictor:
     def _heard(
         self, rows: Sequence[Row], heard: dict[str, str]
     ) -> Generator[None, None, Sequence[Row]]:
-        """Rows with recognised words where they have audio and no words; `heard` gets them by id.
+        """Rows with recognised words where words are needed; `heard` gets them by id.
 
         One whose words cannot be recognised keeps none: its backbones say what is wrong with it.
         """
         assert self.recogniser is not None
+        backbones = [each.extractor.backbone for each in self.live]
+        asr = any(each.reads == "asr" and not reads_references(each) for each in backbones)
         silent = [
-            each.utterance for each in rows if each.utterance is not None and needs_words(each)
+            each.utterance
+            for each in rows
+            if each.utterance is not None and needs_words(each, asr=asr)
         ]
         yield from (None for _ in range(len(rows) - len(silent)))
         for id, words in self.recogniser.words(silent):

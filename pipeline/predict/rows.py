@@ -73,16 +73,20 @@ class Row:
         )
 
 
-def needs_words(row: Row) -> bool:
-    """Whether a row has audio, and neither a text nor recognised words."""
+def needs_words(row: Row, *, asr: bool) -> bool:
+    """Whether a row has audio and no recognised words and, unless `asr` asks for them, no text."""
     of = row.utterance
-    return of is not None and of.audio is not None and of.text is None and of.asr is None
+    if of is None or of.audio is None or of.asr is not None:
+        return False
+    return asr or of.text is None
 
 
 def with_words(row: Row, words: str) -> Row:
-    """A row with recognised words, which stand for its text as well."""
-    assert row.utterance is not None
-    return replace(row, utterance=replace(row.utterance, text=words, asr=words))
+    """A row with recognised words, which stand for its text as well if it has none."""
+    of = row.utterance
+    assert of is not None
+    text = words if of.text is None else of.text
+    return replace(row, utterance=replace(of, text=text, asr=words))
 
 
 def rows_of(given: Given, *, window: float, dialogues: bool) -> Iterator[list[Row]]:
@@ -165,7 +169,7 @@ def _row(
 ) -> Row:
     return Row(
         id=recording.id if utterance is None else utterance.id,
-        audio="" if recording.audio is None else str(recording.audio),
+        audio="" if recording.audio is None else _printable(recording.audio),
         start=start,
         stop=stop,
         speaker=recording.speaker,
@@ -174,3 +178,8 @@ def _row(
         utterance=utterance,
         fault=fault,
     )
+
+
+def _printable(path: Path) -> str:
+    """A path that can be written, whatever bytes its name is of."""
+    return str(path).encode(errors="backslashreplace").decode()

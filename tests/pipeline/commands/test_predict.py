@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
@@ -27,6 +28,7 @@ from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
 from features.files.reading import file_sha256
 from features.settings.locations import store_root
+from features.transcription.settings import Transcription
 from pipeline.command_line.app import app
 from pipeline.predict.parts import Parts, divided
 from pipeline.predict.predictor import CHANGED
@@ -36,6 +38,7 @@ from pipeline.runtime.resume import PREDICTIONS
 from tests.conftest import RATE, ManifestMaker, tone
 from tests.contracts.checkpoints import text_encoder
 from tests.contracts.test_predict import check_equal, predicted
+from tests.support.models.small_whisper import write_whisper
 from tests.support.paths import ROOT
 from tests.support.runs.random_run import CLASSES, RandomRun
 
@@ -188,6 +191,33 @@ def test_words_can_be_predicted_without_a_recording(made: Made, tmp_path: Path) 
     assert predict(run.path, table, "--jsonl", out).exit_code == 0
     assert lines(alone) == lines(out)
     assert "it has no audio" in refusal(made.run("concat").path, "--text", "this is")
+
+
+def test_recognised_words_are_read_beside_a_reference(
+    made: Made, words: dict[str, Any], tmp_path: Path
+) -> None:
+    heard = {**words, "kind": "asr_text", "pooling": "mean"}
+    table, out = tmp_path / "new.csv", tmp_path / "out.jsonl"
+    table.write_text("audio,text\naudio/u0.wav,this is\n")
+    made.entries = {"text": backbone_entry("heard", {**heard, "where": "missing"})}
+    assert predict(made.run().path, table).exit_code == 0
+    made.entries = {"text": backbone_entry("heard", heard)}
+    run = made.run()
+    assert "it has no asr, which the slot text needs" in refusal(run.path, table)
+    params = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    params["transcribe"] = vars(Transcription()) | write_whisper(tmp_path / "whisper")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    assert predict(run.path, table, "--transcribe", "--jsonl", out).exit_code == 0
+    assert lines(out)[0]["asr"]
+
+
+def test_a_file_name_of_other_bytes_fails_alone(made: Made, tmp_path: Path) -> None:
+    run, out = made.run("concat", "speech"), tmp_path / "out"
+    (tmp_path / "audio/u0.wav").rename(os.fsdecode(bytes(tmp_path / "audio") + b"/\xff.wav"))
+    said = refusal(run.path, tmp_path / "audio", "--csv", out, "--jsonl", tmp_path / "lines")
+    assert "1 of 4 rows could not be predicted" in said
+    assert "\\udcff.wav" in out.read_text()
+    assert "\\udcff.wav" in refusal(run.path, tmp_path / "audio", "--by", "audio")
 
 
 def test_a_file_that_changes_meanwhile_fails_alone(
