@@ -55,7 +55,7 @@ def extract_targets(params: Params, models: Sequence[str], corpus: str) -> list[
     """DVC's names of the extract stages of some models' slots, each once.
 
     `none` is among them where a slot is empty: its (empty) output is a dependency of training.
-    In the regime e2e only the slots whose backbones are not trained come from caches.
+    In the regime e2e these are prosody, which is not trained, and the slots that read words.
 
     Raises:
         ParamsError: If models are unknown or malformed; all of them are named in one message.

@@ -223,7 +223,8 @@ def test_dvc_shows_metrics_plots_and_experiments(project: Project) -> None:
     )
     header, *rows = project.run("dvc", "exp", "show", "--only-changed", "--csv").splitlines()
     assert {"train.lr", "train_seconds"} < set(header.split(","))
-    assert len(header.split(",")) <= 40
+    # Experiments of other tests add the files in which they differ.
+    assert sum("/" not in name for name in header.split(",")) <= 30, header
     assert any("other" in row.split(",")[:2] for row in rows)
     said = project.run("dvc", "plots", "diff", "HEAD", "other", "--json").partition("\n")[0]
     plots = json.loads(said)["data"]

@@ -158,6 +158,7 @@ def test_validation_ranks_and_the_test_split_is_shown(monkeypatch: pytest.Monkey
     base = state("0" * 40, PARAMS, {"error": {"msg": "no file", "type": "FileNotFound"}})
     content = [{**base, "experiments": experiments}]
     monkeypatch.setattr("pipeline.commands.board.dvc_output", lambda _: json.dumps(content))
+    monkeypatch.setattr("pipeline.commands.board.read_details", lambda _: {})
     text = CliRunner().invoke(app, ["board", "--quick"], catch_exceptions=False).output
     header, *lines = text.splitlines()[1:]
     assert "valid. Macro F1  test Macro F1  95 % interval" in header

@@ -66,11 +66,11 @@ def test_each_backbone_once_and_none_for_empty_slots() -> None:
     assert backbones(params, "both", "speech", "both") == ["mel", "none", "tone"]
 
 
-def test_end_to_end_needs_the_slots_that_are_not_trained() -> None:
+def test_end_to_end_needs_prosody_and_the_slots_that_read_words() -> None:
     content = small_params() | {"regime": "e2e"}
     assert backbones(write(content), "both") == ["none"]
     content["models"]["both"]["prosody"] = "mel"
-    assert backbones(write(content), "both") == ["mel"]
+    assert backbones(write(content), "both") == ["mel", "none"]
 
 
 def test_every_wrong_model_is_named() -> None:
