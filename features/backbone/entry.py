@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +21,10 @@ from features.backbone.base import Backbone, Pooled, Pooling, Reads
 from features.backbone.layers import DEPTH, choose_layers
 from features.backbone.windows import Windowed
 from features.cache.shard import DEVIATION
-from features.errors import CheckpointError, ParamsError
+from features.errors import ParamsError
 from features.ranges import Amount, Interval
 from features.settings.plugins import entry_problems, load, split_entry
-from features.weights.identity import pinned
+from features.weights.identity import left_open, pinned, report_left_open
 
 PACKAGE = "features.backbones"
 # Options that say where weights are; the backbone's own provenance says which they are.
@@ -278,12 +276,7 @@ def open_weights(entry: BackboneEntry, found: str | None) -> str:
         found: Present identity of its weights, as `revision` would name them, if known.
     """
     write = "the commit, or sha256: and the hash of the file" if found is None else found
-    given = entry.options.get("revision")
-    return (
-        f"backbones.{entry.name}.revision: given {given or 'null'}, which leaves "
-        "open which weights are meant, so that DVC does not see when they are exchanged; expected "
-        f"what they are: write `revision: {write}`"
-    )
+    return left_open(f"backbones.{entry.name}.revision", entry.options.get("revision"), write)
 
 
 def check_pinned(entry: BackboneEntry, provenance: Mapping[str, Any]) -> None:
@@ -298,8 +291,4 @@ def check_pinned(entry: BackboneEntry, provenance: Mapping[str, Any]) -> None:
     """
     if not leaves_weights_open(entry) or "revision" not in provenance:
         return
-    message = open_weights(entry, str(provenance["revision"]))
-    # DVC sets it for the commands of its stages.
-    if os.environ.get("DVC_STAGE"):
-        raise CheckpointError(message)
-    sys.stderr.write(f"warning: {message}\n")
+    report_left_open(open_weights(entry, str(provenance["revision"])))

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from features.errors import CheckpointError
 from features.files.reading import file_sha256
 
 CONTENT = "sha256:"  # begins a revision that is a hash of content
@@ -40,6 +43,33 @@ def pinned(revision: str | None) -> bool:
     (True, False, False)
     """
     return revision is not None and _PINNED.fullmatch(revision) is not None
+
+
+def left_open(setting: str, given: str | None, found: str) -> str:
+    """Message about a setting of params.yaml that does not say which weights are meant.
+
+    Args:
+        setting: Dotted name of the `revision`.
+        given: Its value.
+        found: What to write there, as `revision` names weights.
+    """
+    return (
+        f"{setting}: given {given or 'null'}, which leaves open which weights are meant, so that "
+        "DVC does not see when they are exchanged; expected what they are: write "
+        f"`revision: {found}`"
+    )
+
+
+def report_left_open(message: str) -> None:
+    """Warn of weights that params.yaml leaves open.
+
+    Raises:
+        CheckpointError: If DVC runs this: it would restore results of other weights later.
+    """
+    # DVC sets it for the commands of its stages.
+    if os.environ.get("DVC_STAGE"):
+        raise CheckpointError(message)
+    sys.stderr.write(f"warning: {message}\n")
 
 
 def content_revision(files: Sequence[Path]) -> str:
