@@ -96,9 +96,22 @@ def _store(remote: Remote) -> Iterator[Any]:
         with _step("open", remote):
             store = repo.cloud.get_remote_odb(remote.name)
             _ = store.fs.fs  # connects, where there is a connection
-        yield store
+        try:
+            yield store
+        finally:
+            _disconnect(store.fs.fs)
     finally:
         repo.close()
+
+
+def _disconnect(files: Any) -> None:
+    """Close an HTTP session, for which fsspec itself waits a tenth of a second at most."""
+    session = getattr(files, "_session", None)
+    if session is not None:
+        from fsspec.asyn import sync  # type: ignore[import-untyped]
+
+        sync(files.loop, session.close)
+        files._session = None  # fsspec may hand out this object again
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -104,3 +105,12 @@ def test_a_read_only_server_is_asked_for_an_object(url: str) -> None:
     assert "nothing was written" in setup(url, *LOGIN, "--read-only", given=f"{HUSH}\n")
     with pytest.raises(ShareError, match="cannot read from"):
         setup("http://127.0.0.1:1/dvc", "--read-only", "--name", "gone")
+
+
+def test_the_session_is_closed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By us: fsspec closes one when it is collected, if the machine is not too busy."""
+    from fsspec.implementations.http import HTTPFileSystem
+
+    monkeypatch.setattr(HTTPFileSystem, "close_session", lambda *_: None)
+    setup(url, *LOGIN, given=f"{HUSH}\n")
+    gc.collect()  # an unclosed session warns, which is an error here
