@@ -108,7 +108,7 @@ def _disconnect(files: Any) -> None:
     """Close an HTTP session, for which fsspec itself waits a tenth of a second at most."""
     session = getattr(files, "_session", None)
     if session is not None:
-        from fsspec.asyn import sync  # type: ignore[import-untyped]
+        from fsspec.asyn import sync
 
         sync(files.loop, session.close)
         files._session = None  # fsspec may hand out this object again

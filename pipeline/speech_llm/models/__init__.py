@@ -1,0 +1,1 @@
+"""Speech language models of transformers, one file for each family of checkpoints."""
