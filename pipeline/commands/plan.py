@@ -1,4 +1,8 @@
-"""`heronry plan`: what extraction would compute, and why, before it runs."""
+"""`heronry plan`: what extraction would compute, why, and what it costs, before it runs.
+
+Where the corpus is not prepared, or the weights of a backbone are not on this machine, what it
+costs is estimated from published counts and the sizes of networks (`pipeline.costs`).
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,16 @@ from features.cache.reader import CacheReader
 from features.corpus.entry import corpus_entry
 from features.corpus.manifest import Manifest
 from features.corpus.sources import changes_since
-from features.errors import CacheError, ManifestError, ParamsError
+from features.errors import CacheError, CheckpointError, ManifestError, ParamsError
 from features.extraction.extractor import Extractor, Recipe
 from features.extraction.forecast import Forecast, forecast
 from features.extraction.plan import ShardPlan
 from features.settings.locations import store_root
 from features.transcription.transcripts import as_read
+from pipeline.costs.cards import Speed, speed
+from pipeline.costs.corpora import CorpusSize, corpus_size
+from pipeline.costs.features import Features, hours_text, operations_of
+from pipeline.costs.networks import network_of
 from pipeline.params.file import Params, read_params
 from pipeline.storage.dvc_command import PREPARE
 
@@ -28,31 +36,44 @@ LONGEST = 40  # characters of a setting's value that are shown whole
 
 @dataclass(frozen=True)
 class Step:
-    """The extraction of one backbone: the amount of work, and the reason for it."""
+    """The extraction of one backbone: the amount of work, and the reason for it.
+
+    Attributes:
+        backbone: Entry of `backbones`.
+        forecast: Amount of work.
+        reason: Reason for it.
+        operations: Operations of the network; None: it has none, or they are not known.
+        dtype: Precision that they are computed in.
+    """
 
     backbone: str
     forecast: Forecast
     reason: str
+    operations: float | None = None
+    dtype: str = "float32"
 
-    def line(self) -> str:
+    def line(self, rate: Speed) -> str:
         """A line for the terminal."""
-        return f"{self.backbone}: {self.forecast.line()}; {self.reason}"
+        work = self.forecast.line()
+        if self.operations:
+            work += f", {hours_text(rate.hours(self.operations, self.dtype))}"
+        return f"{self.backbone}: {work}; {self.reason}"
 
 
 def plan(backbones: list[str] | None) -> None:
-    """Print what extraction would compute for the selected experiment, and why."""
-    params = read_params(Path("params.yaml"))
-    steps = plan_steps(params, store_root(), backbones)
+    """Print what extraction would compute for the selected experiment, why, and what it costs."""
+    params, rate = read_params(Path("params.yaml")), speed()
     changes = corpus_changes(params)
     if changes:
         typer.echo(
             f"corpus {params.corpus!r} has changed since it was prepared: {'; '.join(changes)}. "
             "`dvc repro` prepares it again, and may then extract more than this:"
         )
-    for step in steps:
-        typer.echo(step.line())
-    if not steps:
-        typer.echo("no backbone: every slot of the model is `none`")
+    lines = plan_lines(params, store_root(), backbones, rate)
+    for line in lines or ["no backbone: every slot is `none`"]:
+        typer.echo(line)
+    if any("GPU-hours" in line for line in lines):
+        typer.echo(rate.line())
 
 
 def corpus_changes(params: Params) -> list[str]:
@@ -77,16 +98,57 @@ def plan_steps(params: Params, store: Path, backbones: list[str] | None = None) 
     Raises:
         HeronryError: If the corpus was not prepared, or a checkpoint is missing.
     """
-    folder = Path("data", params.corpus, "utterances")
+    folder = _utterances(params)
     if not folder.exists():
-        raise ManifestError(
-            f"{folder} does not exist; prepare the corpus first: "
-            f"dvc repro {PREPARE.format(corpus=params.corpus)}"
-        )
+        raise _not_prepared(params)
     manifest = Manifest.read(folder)
+    return [_step(params, name, manifest, store) for name in _names(params, backbones)]
+
+
+def plan_lines(params: Params, store: Path, backbones: list[str] | None, rate: Speed) -> list[str]:
+    """Lines about extraction for a terminal; estimated without the corpus, or without weights.
+
+    Args:
+        params: params.yaml.
+        store: Root of the work store.
+        backbones: Names of entries; None: those of the selected model's slots.
+        rate: Speed of a GPU.
+
+    Raises:
+        HeronryError: If the corpus was not prepared, and no counts of it are published.
+    """
+    corpus, names = params.corpus, _names(params, backbones)
+    if not _utterances(params).exists():
+        size = corpus_size(params, corpus)
+        if size is None:
+            raise _not_prepared(params)
+        estimated = [Features(corpus, params.backbone(name), size).line(rate) for name in names]
+        return [f"{size.line(corpus)}; {_prepare(params)}", *estimated]
+    manifest, lines = Manifest.read(_utterances(params)), []
+    for name in names:
+        try:
+            lines.append(_step(params, name, manifest, store).line(rate))
+        except CheckpointError as error:
+            without = Features(corpus, params.backbone(name), corpus_size(params, corpus))
+            lines.append(f"{without.line(rate)}; {str(error).splitlines()[0]}")
+    return lines
+
+
+def _utterances(params: Params) -> Path:
+    return Path("data", params.corpus, "utterances")
+
+
+def _prepare(params: Params) -> str:
+    return f"prepare the corpus first: dvc repro {PREPARE.format(corpus=params.corpus)}"
+
+
+def _not_prepared(params: Params) -> ManifestError:
+    return ManifestError(f"{_utterances(params)} does not exist; {_prepare(params)}")
+
+
+def _names(params: Params, backbones: list[str] | None) -> list[str]:
     model = params.model(params.fusion)
-    names = backbones or sorted({*model.slots.values(), model.asr} - {"none"})
-    return [_step(params, name, manifest, store) for name in names]
+    return backbones or sorted({*model.slots.values(), model.asr} - {"none"})
 
 
 def _step(params: Params, name: str, manifest: Manifest, store: Path) -> Step:
@@ -96,7 +158,12 @@ def _step(params: Params, name: str, manifest: Manifest, store: Path) -> Step:
     planned = ShardPlan.of(manifest, extractor.backbone.reads)
     expected = forecast(planned, extractor.store, entry, extractor.backbone)
     reason = _reason(Path("cache", params.corpus, name), manifest, extractor)
-    return Step(name, expected, reason)
+    network, whole = network_of(entry), sum(cut.characters for cut in planned.cuts)
+    # Of the texts that are to be computed only the number is known.
+    characters = whole * expected.compute / max(1, sum(cut.utterances for cut in planned.cuts))
+    todo = CorpusSize(expected.compute, expected.seconds, characters)
+    operations = None if network is None else operations_of(entry, network, todo)
+    return Step(name, expected, reason, operations, entry.compute_dtype)
 
 
 def _reason(folder: Path, manifest: Manifest, extractor: Extractor) -> str:

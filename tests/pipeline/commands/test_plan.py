@@ -12,7 +12,8 @@ from features.corpus.manifest import Manifest
 from features.errors import ManifestError
 from features.extraction.extract import extract
 from features.files.reading import file_sha256
-from pipeline.commands.plan import Step, plan_steps
+from pipeline.commands.plan import Step, plan_lines, plan_steps
+from pipeline.costs.cards import Speed
 from tests.conftest import ManifestMaker
 from tests.pipeline.commands.test_check import params
 
@@ -51,8 +52,8 @@ def test_an_empty_cache() -> None:
     step = planned()
     assert (step.forecast.compute, step.forecast.copy) == (5, 0)
     assert step.forecast.seconds == pytest.approx(sum(SECONDS))
-    assert "cache/mine/tone is not there yet" in step.line()
-    assert "5 utterances to compute (4 s of audio)" in step.line()
+    assert "cache/mine/tone is not there yet" in step.line(Speed())
+    assert "5 utterances to compute (4 s of audio)" in step.line(Speed())
     assert not Path("cache").exists()
     assert not list(Path("store").rglob("*.h5"))
 
@@ -111,3 +112,34 @@ def test_without_a_manifest_it_says_what_to_run(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ManifestError, match="prepare@mine"):
         plan_steps(params(), Path("store"))
+    with pytest.raises(ManifestError, match="prepare@mine"):
+        plan_lines(params(), Path("store"), None, Speed())
+
+
+WEIGHTLESS = {"kind": "speech_encoder", "checkpoint": "facebook/hubert-base-ls960"}
+
+
+@pytest.mark.usefixtures("manifest")
+def test_weights_that_are_not_here_leave_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    both = params(backbones={"tone": {}, "none": {}, "hubert": WEIGHTLESS})
+    known, estimated = plan_lines(both, Path("store"), ["tone", "hubert"], Speed())
+    assert "5 utterances to compute" in known
+    frames = sum(SECONDS) * 50
+    assert f"cache/mine/hubert: missing; about {frames * 768 * 2 / 1e3:.1f} kB" in estimated
+    assert "less than 0.01 GPU-hours; cannot load checkpoint" in estimated
+
+
+def test_a_corpus_that_is_not_here_is_estimated_by_published_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = {"corpus": "ravdess", "corpora": {"ravdess": {"protocol": "speaker_split"}}}
+    heading, line = plan_lines(params(**changes), Path("store"), None, Speed())
+    assert heading.startswith("corpus ravdess: 1,440 utterances, 1.5 hours; not prepared")
+    assert "prepare@ravdess" in heading
+    # Eight numbers of float16, 50 times a second.
+    assert (
+        line
+        == f"cache/ravdess/tone: missing; about {1.5 * 3600 * 50 * 8 * 2 / 1e6:.1f} MB, no network"
+    )
