@@ -14,6 +14,7 @@ from typing import Any
 from features.arguments import quoted
 from features.settings.locations import root_variable
 
+SECTIONS = ("corpora", "backbones", "asr_backbones", "models", "ensembles", "speech_llms")
 MOST_ENTRIES = 500  # entries of a section
 NOTHING = "none"  # the backbone of an empty slot
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
@@ -22,21 +23,20 @@ _NO_TEXT = re.compile(  # numbers in any notation of YAML 1.1 or 1.2, dates, tru
 )
 
 
-def all_name_problems(
-    corpora: Mapping[str, Any],
-    backbones: Mapping[str, Any],
-    models: Mapping[str, Any],
-    asr_backbones: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """Faults of the names of all entries, one line each; `asr_backbones` may be left out."""
+def all_name_problems(raw: Mapping[str, Any]) -> list[str]:
+    """Faults of the names of all entries, one line each.
+
+    Args:
+        raw: params.yaml, of which `SECTIONS` are read; a section may be left out.
+    """
+    sections = {section: raw.get(section) or {} for section in SECTIONS}
     found = []
-    asr = asr_backbones or {}
-    sections = {"corpora": corpora, "backbones": backbones, "asr_backbones": asr, "models": models}
     for section, entries in sections.items():
         if len(entries) > MOST_ENTRIES:
             return [f"{section}: given {len(entries)} entries; expected {MOST_ENTRIES} at most"]
         found += [line for name in entries for line in name_problems(section, name)]
         found += _twins(section, entries)
+    corpora, backbones, asr = (sections[name] for name in ("corpora", "backbones", "asr_backbones"))
     nothing = backbones.get(NOTHING, {})
     if not isinstance(nothing, Mapping) or nothing.get("kind", NOTHING) != NOTHING:
         found.append(
@@ -45,12 +45,11 @@ def all_name_problems(
         )
     found += [*_shared_stages(corpora, backbones), *_shared_stages(corpora, asr)]
     # Both have their features in cache/<corpus>/<name>.
-    other = {name.lower(): name for name in backbones}
-    found += [
-        f"asr_backbones.{name}: `backbones` has the entry {quoted(other[name.lower()])}; rename one"
-        for name in asr
-        if name.lower() in other
-    ]
+    found += _taken(sections, "asr_backbones", "backbones")
+    # `fusion` selects an entry of one of them, by `regime`; a name says which without it.
+    found += _taken(sections, "ensembles", "models")
+    found += _taken(sections, "speech_llms", "models")
+    found += _taken(sections, "speech_llms", "ensembles")
     return found
 
 
@@ -70,6 +69,17 @@ def name_problems(section: str, name: str) -> list[str]:
         return []
     shown = quoted(name)
     return [f"{section}.{shown[1:-1]}: given the name {shown}; expected {expected}"]
+
+
+def _taken(sections: Mapping[str, Collection[str]], section: str, other: str) -> Iterator[str]:
+    """Names of a section that an entry of another section has."""
+    taken = {name.lower(): name for name in sections[other]}
+    for name in sections[section]:
+        if name.lower() in taken:
+            yield (
+                f"{section}.{name}: `{other}` has the entry {quoted(taken[name.lower()])}; "
+                "rename one"
+            )
 
 
 def _twins(section: str, names: Collection[str]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from pipeline.evaluation.identity import RunIdentity
 from pipeline.evaluation.statistics import ConfidenceInterval
 from pipeline.metrics.classes import MONITORS
 from pipeline.params.recipes import settings
+from pipeline.params.selection import RUNS
 from pipeline.report.metrics_json import METRICS, is_whole
 
 METRICS_FILE, PARAMS_FILE = f"reports/{METRICS}", "params.yaml"
@@ -233,7 +234,7 @@ def _differing(params: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, 
     fusion, corpus = (str(params.get(key)) for key in ("fusion", "corpus"))
     model = params.get("models", {}).get(fusion) or {}
     backbones = [value for value in model.values() if isinstance(value, str)]
-    read = {"models": [fusion], "corpora": [corpus], "backbones": backbones}
+    read = {section: [fusion] for section in RUNS} | {"corpora": [corpus], "backbones": backbones}
     asr = [name for name in backbones if name in (params.get("asr_backbones") or {})]
     transcribed = list(params.get("transcribe") or {}) if asr else []
     read |= {"asr_backbones": asr, "transcribe": transcribed}

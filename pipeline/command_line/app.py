@@ -112,7 +112,7 @@ def add(
         str | None,
         typer.Argument(
             metavar="WHAT",
-            help="corpus, backbone or model.",
+            help="corpus, backbone, model or ensemble.",
             autocompletion=completion.kinds_of_entry,
         ),
     ] = None,
@@ -166,8 +166,8 @@ def run(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="Entry of `models`. Default: `fusion` of params.yaml.",
-            autocompletion=completion.models,
+            help="Entry of `models`, `ensembles`, `speech_llms`. Default: that of params.yaml.",
+            autocompletion=completion.fusions,
         ),
     ] = None,
     *,

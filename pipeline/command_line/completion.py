@@ -17,6 +17,7 @@ from features.errors import ParamsError
 from features.files.yaml_text import read_params_file
 from pipeline.params.catalogue.entries import SECTIONS, catalogued
 from pipeline.params.recipes import FOLDER, settings
+from pipeline.params.selection import RUNS
 from pipeline.storage.experiments import finished
 
 NUMBERS = (Path("reports", "metrics.json"), Path("reports", "details.json"))
@@ -25,6 +26,11 @@ NUMBERS = (Path("reports", "metrics.json"), Path("reports", "details.json"))
 def models(incomplete: str) -> list[str]:
     """Entries of `models`."""
     return _entries("models", incomplete)
+
+
+def fusions(incomplete: str) -> list[str]:
+    """Entries that `fusion` can select, in any regime."""
+    return [name for section in RUNS for name in _entries(section, incomplete)]
 
 
 def corpora(incomplete: str) -> list[str]:

@@ -27,6 +27,8 @@ _NEXT = {
     "backbones": "dvc exp run -S models.heron.{slot}={name}",
     "asr_backbones": "dvc exp run -S models.heron.asr={name}",
     "models": "dvc exp run -S fusion={name}",
+    "ensembles": "dvc exp run -S regime=ensemble -S fusion={name}",
+    "speech_llms": "dvc exp run -S regime=speech_llm -S fusion={name}",
 }
 
 
@@ -71,7 +73,7 @@ def listing(raw: Mapping[str, Any]) -> Iterator[str]:
         for name in catalogued(section):
             entry = catalogue_entry(section, name)
             slots = (entry.get(slot, "none") for slot in SLOTS)
-            facts = [entry.get("kind", name), entry.get("checkpoint", "")]
+            facts = [entry.get("kind", entry.get("method", name)), entry.get("checkpoint", "")]
             facts += [slot for slot in slots if slot != "none"]
             mark = "*" if name in (raw.get(section) or {}) else " "
             yield f"{mark} {name:22}{' '.join(filter(None, facts))}"
@@ -118,12 +120,7 @@ def with_entries(text: str, raw: Mapping[str, Any], entries: list[tuple[str, str
             )
         wanted[section] = {**present, name: catalogue_entry(section, name)}
         text = _inserted(text, section, entry_text(section, name))
-    before, after = (
-        all_name_problems(
-            each["corpora"], each["backbones"], each["models"], each.get("asr_backbones")
-        )
-        for each in (raw, wanted)
-    )
+    before, after = map(all_name_problems, (raw, wanted))
     refuse([line for line in after if line not in before])
     # Reading the result is what proves the edit right, however the file is written.
     try:

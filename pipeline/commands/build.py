@@ -20,7 +20,7 @@ from pipeline.params.file import Params, read_params
 from pipeline.params.selection import REGIMES
 from pipeline.storage.dvc_command import PREPARE, extract_stage, run_dvc, shown, torn_locks
 
-_STAGES = dict(zip(REGIMES, ("train", "e2e"), strict=True))
+_STAGES = dict.fromkeys(REGIMES, "train") | {"e2e": "e2e"}
 _CACHE = re.compile(r"cache/\$\{corpus\}/\$\{item\.(\w+)\}")
 
 

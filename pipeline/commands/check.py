@@ -103,7 +103,8 @@ def find_problems(
     wrong = "\n".join(found)
     if params.corpus in params.corpora and f"corpora.{params.corpus}" not in wrong:
         found += corpus_problems(params, deep=deep, note=note, changed=changed)
-    if params.fusion in params.models and f"models.{params.fusion}" not in wrong:
+    selects_model = params.section == "models" and params.fusion in params.models
+    if selects_model and f"models.{params.fusion}" not in wrong:
         model = params.model(params.fusion)
         if not any(f"backbones.{name}" in wrong for name in model.slots.values()):
             found += slot_problems(params, model)

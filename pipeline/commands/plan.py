@@ -147,8 +147,15 @@ def _not_prepared(params: Params) -> ManifestError:
 
 
 def _names(params: Params, backbones: list[str] | None) -> list[str]:
+    return backbones or _selected(params)
+
+
+def _selected(params: Params) -> list[str]:
+    """Backbones of the selected model; none of what is no model."""
+    if params.section != "models":
+        return []
     model = params.model(params.fusion)
-    return backbones or sorted({*model.slots.values(), model.asr} - {"none"})
+    return sorted({*model.slots.values(), model.asr} - {"none"})
 
 
 def _step(params: Params, name: str, manifest: Manifest, store: Path) -> Step:

@@ -7,10 +7,11 @@ leaves its settings in params.yaml; here the file is afterwards as it was before
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -18,8 +19,8 @@ from features.errors import ParamsError
 from features.files.writing import replacing
 from pipeline.commands.check import find_problems, listed
 from pipeline.commands.show import show
-from pipeline.params.file import Params
-from pipeline.params.selection import unwritten
+from pipeline.params.file import Params, read_unchecked
+from pipeline.params.selection import regime_of, unwritten
 from pipeline.storage.dvc_command import obstacles, run_dvc, run_experiment, shown
 from pipeline.storage.experiments import free_name, taken_names
 from pipeline.storage.set_params import params_with
@@ -36,7 +37,7 @@ class Asked:
     """What was asked for; None and an empty tuple stand for what params.yaml has.
 
     Attributes:
-        fusion: Entry of `models`.
+        fusion: Entry of `models`, `ensembles` or `speech_llms`.
         corpus: Entry of `corpora`.
         seeds: Number of seeds.
         settings: Other settings, as `key=value`.
@@ -47,14 +48,22 @@ class Asked:
     seeds: int | None = None
     settings: tuple[str, ...] = ()
 
-    def overrides(self) -> list[str]:
-        """Arguments of `-S`.
+    def overrides(self, raw: Mapping[str, Any]) -> list[str]:
+        """Arguments of `-S`; a model that is an entry of another regime brings its regime with it.
+
+        Args:
+            raw: params.yaml.
 
         Raises:
             ParamsError: If a setting is given twice, of which Hydra would take the last silently.
         """
         chosen = {"fusion": self.fusion, "corpus": self.corpus, "seeds": self.seeds}
         found = [f"{k}={v}" for k, v in chosen.items() if v is not None] + list(self.settings)
+        regime = None if self.fusion is None else regime_of(raw, self.fusion)
+        if regime not in (None, raw.get("regime")) and not any(
+            each.partition("=")[0] == "regime" for each in found
+        ):
+            found.append(f"regime={regime}")
         keys: dict[str, str] = {}
         for each in found:
             key = each.partition("=")[0].lstrip("+~")
@@ -94,7 +103,7 @@ def run(asked: Asked, *, name: str | None = None, queue: bool = False, pull: boo
         ParamsError: If anything is wrong with it; all problems are named in one message.
         DvcError: If DVC fails.
     """
-    overrides = asked.overrides()
+    overrides = asked.overrides(vars(read_unchecked(PARAMS)))
     variants = params_with(overrides)
     if len(variants) > 1 and not queue:
         raise ParamsError(

@@ -24,16 +24,18 @@ from features.corpus.entry import corpus_problems
 from features.errors import ParamsError
 from features.files.yaml_text import read_params_file
 from features.ranges import Interval
-from features.settings.entry_names import MOST_ENTRIES, all_name_problems, name_problems
+from features.settings.entry_names import MOST_ENTRIES, SECTIONS, all_name_problems, name_problems
 from features.settings.plugins import kinds, load
 from features.transcription.settings import Transcription
 from pipeline.model.checkpoint import FUSIONS
 from pipeline.model.inputs import InputSettings
 from pipeline.params.catalogue.entries import expected_entry
+from pipeline.params.ensembles import EnsembleEntry, ensemble_problems
 from pipeline.params.selection import (
     SLOTS,
     backbone_name_problems,
     choice_problems,
+    selected_section,
     transcribe_problems,
 )
 from pipeline.params.training import TrainParams
@@ -88,7 +90,8 @@ class ModelEntry:
 class Params:
     """params.yaml; its sections of entries hold raw ones until asked for one.
 
-    `asr_backbones` and `transcribe` may be left out where DVC does not run.
+    `asr_backbones`, `transcribe`, `ensembles` and `speech_llms` may be left out where DVC does not
+    run.
     """
 
     fusion: str
@@ -103,6 +106,13 @@ class Params:
     trackers: list[str] = field(default_factory=list)
     asr_backbones: Mapping[str, Any] | None = None
     transcribe: Mapping[str, Any] | None = None
+    ensembles: Mapping[str, Any] | None = None
+    speech_llms: Mapping[str, Any] | None = None
+
+    @property
+    def section(self) -> str:
+        """Section that `fusion` is an entry of, by `regime`."""
+        return selected_section(vars(self))
 
     @property
     def all_backbones(self) -> dict[str, Any]:
@@ -130,6 +140,12 @@ class Params:
         found = model_problems(self, name, mapping)
         refuse(found)
         return ModelEntry(name=name, **mapping)
+
+    def ensemble(self, name: str) -> EnsembleEntry:
+        """The entry of `ensembles` of that name, or a `ParamsError` listing its problems."""
+        mapping = _entry(self.ensembles or {}, name, "ensembles")
+        refuse(ensemble_problems(name, mapping))
+        return EnsembleEntry(name=name, **mapping)
 
     def training(self, model: ModelEntry) -> TrainParams:
         """Training settings of a model: its own, overridden by global ones that are not null."""
@@ -161,8 +177,7 @@ def read_params(path: Path) -> Params:
 
 def params_name_problems(params: Params) -> list[str]:
     """Faults of the names of all entries, one line each."""
-    sections = (params.corpora, params.backbones, params.models, params.asr_backbones)
-    return all_name_problems(*sections)
+    return all_name_problems(vars(params))
 
 
 def read_unchecked(path: Path) -> Params:
@@ -186,8 +201,7 @@ def all_problems(params: Params) -> list[str]:
     found = own_problems(params)
     found += params_name_problems(params)
     # `all_name_problems` reports the number; thousands of entries are not checked one by one.
-    sections = (params.corpora, params.backbones, params.models, params.asr_backbones or {})
-    if max(map(len, sections)) > MOST_ENTRIES:
+    if max(len(getattr(params, section) or {}) for section in SECTIONS) > MOST_ENTRIES:
         return found
     found += choice_problems(vars(params))
     for name, mapping in params.corpora.items():
@@ -197,7 +211,9 @@ def all_problems(params: Params) -> list[str]:
     found += transcript_problems(params)
     for name, mapping in params.models.items():
         found += model_problems(params, name, mapping)
-    if not found:
+    for name, mapping in (params.ensembles or {}).items():
+        found += ensemble_problems(name, mapping)
+    if not found and params.section == "models":
         found += _contradictions(params)
     return list(dict.fromkeys(found))  # names are checked by themselves and with their entries
 

@@ -19,6 +19,7 @@ from features.arguments import one_of, quoted
 from features.errors import ParamsError
 from features.files.yaml_text import read_yaml_file
 from pipeline.params.catalogue.entries import SECTIONS, expected_entry
+from pipeline.params.selection import selected_section
 
 FOLDER = Path("recipes")
 ABOUT = ("source", "expected", "cost")
@@ -111,17 +112,18 @@ def lacking_entries(experiments: Iterable[Overrides], raw: Mapping[str, Any]) ->
         experiments: Settings of experiments.
         raw: params.yaml as it was read.
     """
-    places = [("fusion", "models"), ("corpus", "corpora"), *((s, s) for s in SECTIONS.values())]
+    places = [("corpus", "corpora"), *((s, s) for s in SECTIONS.values())]
     wanted = [
         (section, name)
         for overrides in experiments
-        for word, section in places
+        for word, section in (("fusion", selected_section({**raw, **overrides})), *places)
         for name in _names(overrides.get(word))
     ]
+    present = {section: raw.get(section) or {} for section, _ in wanted}
     return [
-        f"{section}: no entry {name!r}; expected {expected_entry(section, name, raw[section])}"
+        f"{section}: no entry {name!r}; expected {expected_entry(section, name, present[section])}"
         for section, name in dict.fromkeys(wanted)
-        if name not in raw[section]
+        if name not in present[section]
     ]
 
 

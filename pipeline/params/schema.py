@@ -21,8 +21,9 @@ from features.settings.plugins import OWN, kinds, load
 from features.transcription.settings import Transcription
 from pipeline.model.checkpoint import FUSIONS
 from pipeline.model.inputs import InputSettings
+from pipeline.params.ensembles import EnsembleEntry
 from pipeline.params.file import ModelEntry, Params
-from pipeline.params.selection import REGIMES, SLOTS
+from pipeline.params.selection import MAY_LACK, REGIMES, SLOTS
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import LIVE, InitRun, LoraParams, SlotTuning, TuneParams
 from pipeline.tracking import PACKAGE as TRACKERS
@@ -41,6 +42,8 @@ def params_schema() -> Schema:
         "e2e": _tuning(),
         "transcribe": _keywords(Transcription) | {"required": list(vars(Transcription()))},
         "models": {"additionalProperties": _model()},
+        "ensembles": _entries(_keywords(EnsembleEntry, ("name",))),
+        "speech_llms": _entries({"type": "object"}),
     }
     definitions: Schema = {}
     for section, record, package, skip in (
@@ -50,8 +53,8 @@ def params_schema() -> Schema:
         params["properties"][section], entries = _section(section, record, package, skip)
         definitions |= entries
     heard = {"$ref": "#/definitions/backbones.asr_text"}
-    params["properties"]["asr_backbones"] = {"type": "object", "additionalProperties": heard}
-    params["required"] += ["asr_backbones", "transcribe"]
+    params["properties"]["asr_backbones"] = _entries(heard)
+    params["required"] += [*MAY_LACK, "transcribe"]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "definitions": definitions,
@@ -69,6 +72,10 @@ def _keywords(target: Any, skip: Collection[str] = ()) -> Schema:
         "required": [p.name for p in parameters if p.default is Parameter.empty],
         "additionalProperties": False,
     }
+
+
+def _entries(entry: Schema) -> Schema:
+    return {"type": "object", "additionalProperties": entry}
 
 
 def _nullable(keywords: Schema) -> Schema:

@@ -1,4 +1,4 @@
-"""Checks what params.yaml selects: model, corpus, regime, and the backbones of the model's slots.
+"""Checks what params.yaml selects: regime, corpus, model or ensemble, and a model's backbones.
 
 Imports no torch, since every DVC command that runs something runs this first: stages/selection.
 """
@@ -17,7 +17,16 @@ from pipeline.params.catalogue.entries import expected_entry
 from pipeline.tracking import tracker_problems
 
 SLOTS = ("text", "speech", "nonverbal", "prosody", "spectral")
-REGIMES = ("cached", "e2e")
+SECTION_OF = {
+    "cached": "models",
+    "e2e": "models",
+    "ensemble": "ensembles",
+    "speech_llm": "speech_llms",
+}
+"""Section of params.yaml that `fusion` is an entry of, by regime."""
+REGIMES = tuple(SECTION_OF)
+RUNS = tuple(dict.fromkeys(SECTION_OF.values()))  # sections whose entries make run folders
+MAY_LACK = ("asr_backbones", *RUNS[1:])  # sections without which all works where DVC does not run
 
 
 def selection_problems(raw: Mapping[str, Any]) -> list[str]:
@@ -29,15 +38,16 @@ def selection_problems(raw: Mapping[str, Any]) -> list[str]:
     found = section_problems(raw)
     if found:
         return found
-    asr = raw.get("asr_backbones") or {}
-    found = all_name_problems(raw["corpora"], raw["backbones"], raw["models"], asr)
+    found = all_name_problems(raw)
     if found:
         return found
     found = choice_problems(raw) + transcribe_problems(raw)
-    model = raw["models"].get(raw.get("fusion")) if not found else None
+    if found or selected_section(raw) != "models":
+        return found
+    model = raw["models"].get(raw.get("fusion"))
     if isinstance(model, Mapping):
         slots = {slot: model.get(slot, "none") for slot in (*SLOTS, "asr")}
-        present = {**raw["backbones"], **asr}
+        present = {**raw["backbones"], **(raw.get("asr_backbones") or {})}
         found += backbone_name_problems(f"models.{raw['fusion']}", slots, present)
     return found
 
@@ -49,8 +59,8 @@ def section_problems(raw: Mapping[str, Any]) -> list[str]:
         for section in ("models", "corpora", "backbones")
         if not isinstance(raw.get(section), Mapping)
     ] + [
-        f"asr_backbones: given {quoted(raw[section])}; expected entries by name, or {{}}"
-        for section in ("asr_backbones",)
+        f"{section}: given {quoted(raw[section])}; expected entries by name, or {{}}"
+        for section in MAY_LACK
         if not isinstance(raw.get(section) or {}, Mapping)
     ]
 
@@ -73,11 +83,12 @@ def transcribe_problems(raw: Mapping[str, Any]) -> list[str]:
 def unwritten(raw: Mapping[str, Any]) -> list[str]:
     """What DVC's stages name and params.yaml leaves out, one line each: they have no defaults."""
     found = unwritten_slots(raw["models"])
-    if raw.get("asr_backbones") is None:
-        found.append(
-            "asr_backbones: given nothing; expected entries that read transcripts, since DVC's "
-            "stages name it: write `asr_backbones: {}`"
-        )
+    found += [
+        f"{section}: given nothing; expected entries, since DVC's stages name it: write "
+        f"`{section}: {{}}`"
+        for section in MAY_LACK
+        if raw.get(section) is None
+    ]
     given = raw.get("transcribe") or {}
     defaults = {each.name: each for each in fields(Transcription)}
     lacking = [name for name in defaults if name not in given]
@@ -107,13 +118,43 @@ def unwritten_slots(models: Mapping[str, Any]) -> list[str]:
 def choice_problems(raw: Mapping[str, Any]) -> list[str]:
     """Problems with `fusion`, `corpus`, `regime` and `trackers`, unless missing, one line each."""
     found = []
-    for key, section in (("fusion", "models"), ("corpus", "corpora")):
-        if key in raw and isinstance(raw.get(section), Mapping):
-            found += _name_problem(key, raw[key], section, raw[section])
+    for key, section in (("fusion", selected_section(raw)), ("corpus", "corpora")):
+        present = raw.get(section) or ({} if section in MAY_LACK else None)
+        if key in raw and isinstance(present, Mapping):
+            wrong = _name_problem(key, raw[key], section, present)
+            found += [f"{line}{_elsewhere(raw, raw[key])}" for line in wrong]
     regime = raw.get("regime", REGIMES[0])
     if not (isinstance(regime, str) and regime in REGIMES):
         found.append(f"regime: given {quoted(regime)}; expected {one_of(regime, REGIMES)}")
     return found + tracker_problems(raw.get("trackers", []))
+
+
+def selected_section(raw: Mapping[str, Any]) -> str:
+    """Section that `fusion` is an entry of; `models` where `regime` is none.
+
+    >>> selected_section({"regime": "ensemble"}), selected_section({})
+    ('ensembles', 'models')
+    """
+    regime = raw.get("regime")
+    return SECTION_OF.get(regime, RUNS[0]) if isinstance(regime, str) else RUNS[0]
+
+
+def regime_of(raw: Mapping[str, Any], name: object) -> str | None:
+    """A regime in which `fusion` can be that name: the selected one if it can; None: no entry.
+
+    >>> regime_of({"regime": "e2e", "models": {}, "ensembles": {"votes": {}}}, "votes")
+    'ensemble'
+    """
+    own = raw.get("regime")
+    regimes = (own, *REGIMES) if isinstance(own, str) and own in REGIMES else REGIMES
+    fitting = (each for each in regimes if name in (raw.get(SECTION_OF[each]) or {}))
+    return next(fitting, None) if isinstance(name, str) else None
+
+
+def _elsewhere(raw: Mapping[str, Any], name: object) -> str:
+    """What to add about a name that another section than the selected one has."""
+    regime = regime_of(raw, name)
+    return "" if regime is None else f"; `{SECTION_OF[regime]}` has it: set `regime: {regime}`"
 
 
 def backbone_name_problems(

@@ -72,7 +72,7 @@ class RunHead:
 
     format: Literal["heronry-run"]
     version: Literal[1, 2]
-    regime: Literal["cached", "e2e"]
+    regime: Literal["cached", "e2e", "ensemble", "speech_llm"]
     corpus: str
     fusion: str
     kind: str

@@ -129,6 +129,8 @@ def params() -> dict[str, Any]:
             "none": {},
         },
         "asr_backbones": {},
+        "ensembles": {},
+        "speech_llms": {},
         "transcribe": vars(Transcription()),
         "models": {
             "speech": {**slots, **small, "speech": "tone"},

@@ -20,6 +20,8 @@ SECTIONS = {  # by the word of `add`
     "backbone": "backbones",
     "asr_backbone": "asr_backbones",
     "model": "models",
+    "ensemble": "ensembles",
+    "speech_llm": "speech_llms",
 }
 
 

@@ -56,33 +56,49 @@ def test_names_that_are_taken(section: str, name: str) -> None:
 
 
 def test_none_is_the_empty_slots_backbone_alone() -> None:
-    assert all_name_problems({}, {"none": {}}, {}) == []
-    assert all_name_problems({}, {"none": {"kind": "none"}}, {}) == []
+    assert all_name_problems({"backbones": {"none": {}}}) == []
+    assert all_name_problems({"backbones": {"none": {"kind": "none"}}}) == []
     wrong: list[Any] = [{"none": {"kind": "tone"}}, {"none": None}, {"None": {}}]
     for backbones in wrong:
-        (found,) = all_name_problems({}, backbones, {})
+        (found,) = all_name_problems({"backbones": backbones})
         assert "an empty slot" in found
-    for corpora, models in (({"none": {}}, {}), ({}, {"none": {}})):
-        (found,) = all_name_problems(corpora, {}, models)
+    for section in ("corpora", "asr_backbones", "models", "ensembles", "speech_llms"):
+        (found,) = all_name_problems({section: {"none": {}}})
         assert "an empty slot" in found
 
 
 def test_two_pairs_of_one_stage_are_named() -> None:
-    (found,) = all_name_problems({"demo": 0, "demo-x": 0}, {"tone": 0, "x-tone": 0}, {})
+    corpora = {"demo": 0, "demo-x": 0}
+    (found,) = all_name_problems({"corpora": corpora, "backbones": {"tone": 0, "x-tone": 0}})
     for word in ("'demo'", "'demo-x'", "'tone'", "'x-tone'", "extract@demo-x-tone"):
         assert word in found
-    assert all_name_problems({"demo": 0, "demo-x": 0}, {"tone": 0, "y-tone": 0}, {}) == []
+    assert all_name_problems({"corpora": corpora, "backbones": {"tone": 0, "y-tone": 0}}) == []
 
 
 def test_names_of_one_root_variable_or_folder_are_named() -> None:
-    (found,) = all_name_problems({"a-b": 0, "a_b": 0}, {}, {})
+    (found,) = all_name_problems({"corpora": {"a-b": 0, "a_b": 0}})
     assert "share the variable HERONRY_A_B_ROOT" in found
-    (found,) = all_name_problems({}, {"tone": 0, "TONE": 0}, {})
+    (found,) = all_name_problems({"backbones": {"tone": 0, "TONE": 0}})
     assert "differ in case alone" in found
 
 
+@pytest.mark.parametrize(
+    ("section", "other"),
+    [
+        ("asr_backbones", "backbones"),
+        ("ensembles", "models"),
+        ("speech_llms", "models"),
+        ("speech_llms", "ensembles"),
+    ],
+)
+def test_a_name_of_two_sections_is_refused(section: str, other: str) -> None:
+    """Both would be one folder, or `fusion` would not say which."""
+    (found,) = all_name_problems({section: {"votes": {}}, other: {"Votes": {}}})
+    assert found == f"{section}.votes: `{other}` has the entry 'Votes'; rename one"
+
+
 def test_there_are_five_hundred_entries_at_most() -> None:
-    (found,) = all_name_problems({}, {}, {f"m{i}": {} for i in range(501)})
+    (found,) = all_name_problems({"models": {f"m{i}": {} for i in range(501)}})
     assert found == "models: given 501 entries; expected 500 at most"
 
 

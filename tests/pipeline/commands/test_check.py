@@ -34,6 +34,8 @@ def params(**changes: object) -> Params:
         "backbones": {"tone": {}, "none": {}},
         "models": {"m": {"kind": "concat", "speech": "tone"}},
         "asr_backbones": {},
+        "ensembles": {},
+        "speech_llms": {},
         "transcribe": vars(Transcription()),
     }
     return Params(**(base | changes))  # type: ignore[arg-type]
@@ -60,11 +62,12 @@ def test_no_problems() -> None:
 def test_sections_that_dvc_would_miss() -> None:
     """Of a params.yaml from before there were transcripts; `vars` of Params has None for them."""
     assert unwritten(vars(params(models={}))) == []
-    old = vars(params(models={}, asr_backbones=None, transcribe=None))
-    asr, settings = unwritten(old)
-    assert "write `asr_backbones: {}`" in asr
+    sections = ("asr_backbones", "ensembles", "speech_llms")
+    old = vars(params(models={}, transcribe=None, **dict.fromkeys(sections)))
+    *empty, settings = unwritten(old)
+    assert [line.partition("write ")[2] for line in empty] == [f"`{s}: {{}}`" for s in sections]
     written = yaml.safe_load(settings.partition("write `")[2].rstrip("`"))
-    assert unwritten({**old, "asr_backbones": {}, **written}) == []
+    assert unwritten({**old, **{key: {} for key in sections}, **written}) == []
     (one,) = unwritten(vars(params(models={}, transcribe={"corpora": []})))
     assert "given no checkpoint, revision," in one
 

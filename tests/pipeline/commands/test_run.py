@@ -115,6 +115,17 @@ def test_it_runs_the_command_that_it_prints_and_ends_with_the_scores() -> None:
     assert page == f"report: {Path('reports/index.html').resolve()}"
 
 
+def test_a_name_brings_its_regime() -> None:
+    """Names are unique over the sections, so that one says which regime is meant."""
+    raw = {"regime": "cached", "models": {"m": {}}, "ensembles": {"votes": {}}}
+    assert Asked("m").overrides(raw) == ["fusion=m"]
+    assert Asked("votes").overrides(raw) == ["fusion=votes", "regime=ensemble"]
+    assert Asked("m").overrides(raw | {"regime": "ensemble"}) == ["fusion=m", "regime=cached"]
+    given = Asked("m", settings=("regime=e2e",)).overrides(raw)
+    assert given == ["fusion=m", "regime=e2e"]
+    assert Asked("unknown").overrides(raw) == ["fusion=unknown"]
+
+
 @pytest.mark.usefixtures("project")
 def test_without_arguments_it_runs_what_params_select() -> None:
     run()

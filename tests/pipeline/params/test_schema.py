@@ -65,6 +65,9 @@ def test_all_known_entries_are_right(validator: Any) -> None:
         ("corpora.demo.utterances", 8, "corpora.demo.utterances"),
         ("corpora.mine.protocol", "random", "corpora.mine.protocol"),
         ("corpora.mine", None, "corpora.mine"),
+        ("ensembles.votes", {"members": []}, "ensembles.votes.members"),
+        ("ensembles.votes", {"members": ["a"], "method": "sum"}, "ensembles.votes.method"),
+        ("ensembles.votes", {"method": "mean"}, "ensembles.votes"),
     ],
 )
 def test_mistakes_that_the_checks_name_are_refused(

@@ -12,7 +12,7 @@ import yaml
 
 from features.errors import ParamsError
 from pipeline.params.file import all_problems, read_unchecked
-from pipeline.params.selection import selection_problems
+from pipeline.params.selection import regime_of, selection_problems, unwritten
 from stages.selection.__main__ import OUT, main
 from tests.support.known_params import shipped_raw
 from tests.support.paths import ROOT
@@ -20,8 +20,11 @@ from tests.support.paths import ROOT
 SOURCE = ROOT
 
 
+VOTES = {"votes": {"members": ["cached/heron", "cached/concat"]}}
+
+
 def shipped(**changes: Any) -> dict[str, Any]:
-    return shipped_raw() | changes
+    return shipped_raw() | {"ensembles": VOTES} | changes
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,12 @@ def shipped(**changes: Any) -> dict[str, Any]:
         ({"fusion": None}, "fusion: given None; expected one of"),
         ({"fusion": ["heron"]}, "fusion: given ['heron']; expected one of"),
         ({"corpus": "Demo"}, "(did you mean 'demo'?)"),
-        ({"regime": "chached"}, "regime: given 'chached'; expected one of ['cached', 'e2e']"),
+        ({"regime": "chached"}, "regime: given 'chached'; expected one of ['cached', 'e2e', '"),
+        ({"fusion": "votes"}, "; `ensembles` has it: set `regime: ensemble`"),
+        ({"regime": "ensemble"}, "; `models` has it: set `regime: cached`"),
+        ({"regime": "speech_llm", "fusion": "x"}, "fusion: given 'x'; expected"),
+        ({"ensembles": []}, "[]; expected entries by name, or {}"),
+        ({"ensembles": {"heron": {}}}, "`models` has the entry 'heron'; rename one"),
         ({"models": None}, "models: given None; expected entries by name"),
         ({"corpora": {"a.b": {}, "demo": {}}}, "corpora.a.b: given the name 'a.b'; expected"),
     ],
@@ -51,6 +59,19 @@ def test_backbones_of_the_selected_model_alone(slot: str) -> None:
     (found,) = selection_problems(content)
     assert found.startswith(f"models.heron.{slot}: given 'minilmm'; expected one of [")
     assert found.endswith("(did you mean 'minilm'?)")
+
+
+def test_regimes_of_other_sections() -> None:
+    """Where `ensembles` and `speech_llms` are left out, the regimes of models work as before."""
+    assert selection_problems(shipped(regime="ensemble", fusion="votes")) == []
+    content = shipped()
+    del content["ensembles"], content["speech_llms"]
+    assert selection_problems(content) == []
+    assert [line.partition(":")[0] for line in unwritten(content)] == ["ensembles", "speech_llms"]
+    assert regime_of(content, "heron") == "cached"
+    assert regime_of(content | {"regime": "e2e"}, "heron") == "e2e"
+    assert regime_of(content | {"regime": "ensemble"}, "heron") == "cached"
+    assert regime_of(content, "votes") is None
 
 
 def test_check_says_the_same(tmp_path: Path) -> None:

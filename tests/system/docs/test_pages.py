@@ -108,6 +108,8 @@ def small_params() -> dict[str, Any]:
             "none": {},
         },
         "asr_backbones": {},
+        "ensembles": {},
+        "speech_llms": {},
         "transcribe": vars(Transcription()),
         "models": {
             "concat": {**slots, **concat},
