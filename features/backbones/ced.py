@@ -103,15 +103,22 @@ class CED(HiddenStates):
         W is 1012 if a clip has several chunks, and the longest clip's frames if none has.
         """
         clips = [waveform(u, min_samples=MIN_SAMPLES) for u in utterances]
-        mels = [self.front_end(torch.from_numpy(clip)) for clip in clips]
-        frames = torch.tensor([mel.shape[1] for mel in mels])
-        longest = int(frames.max())
-        count, width = -(-longest // CHUNK), min(longest, CHUNK)
-        chunks = torch.zeros(len(mels), MELS, count * width)
-        for index, mel in enumerate(mels):
-            chunks[index, :, : mel.shape[1]] = mel
-        mel = chunks.reshape(len(mels), MELS, count, width).transpose(1, 2).contiguous()
-        return Inputs.of(utterances, mel=mel, frames=frames)
+        spectra = [self.front_end(torch.from_numpy(clip)) for clip in clips]
+        return Inputs.of(utterances, **_in_chunks(spectra))
+
+    def cropped(self, inputs: Inputs, start: Tensor, frames: Tensor) -> Inputs:
+        """Inputs of a part of each clip, cut out of its spectrum.
+
+        Args:
+            inputs: What `prepare` gave.
+            start: First frame of each part, `[B]`.
+            frames: Number of frames of each part, `[B]`, at least 15.
+        """
+        # Chunks follow each other, so that those of a clip side by side are its frames.
+        whole = inputs.tensors["mel"].transpose(1, 2).flatten(2)
+        places = zip(whole, start.tolist(), frames.tolist(), strict=True)
+        parts = [spectrum[:, first : first + count] for spectrum, first, count in places]
+        return Inputs(inputs.ids, _in_chunks(parts))
 
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, D]`: floor(F / 16) of a clip of F frames, up to 63 a chunk."""
@@ -150,6 +157,18 @@ class CED(HiddenStates):
         """Chosen states of a few chunks `[N, 64, W]`, averaged over the bands: `[N, P, D]`."""
         states = self.network(mel, frames, patches)
         return torch.cat([states[number].mean(1) for number in self.layers.numbers], dim=-1)
+
+
+def _in_chunks(spectra: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Tensors of `prepare` from the decibels `[64, F]` of each clip."""
+    frames = torch.tensor([spectrum.shape[1] for spectrum in spectra])
+    longest = int(frames.max())
+    count, width = -(-longest // CHUNK), min(longest, CHUNK)
+    chunks = spectra[0].new_zeros(len(spectra), MELS, count * width)
+    for chunk, spectrum in zip(chunks, spectra, strict=True):
+        chunk[:, : spectrum.shape[1]] = spectrum
+    mel = chunks.reshape(len(spectra), MELS, count, width).transpose(1, 2).contiguous()
+    return {"mel": mel, "frames": frames.to(mel.device)}
 
 
 build: BackboneFactory = CED

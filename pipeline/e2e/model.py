@@ -6,9 +6,9 @@ gives what the fusion gives on their cached features.
 It can mask frames while training: SpecAugment in time (Park et al. 2019, arXiv 1904.08779), inside
 a speech network. Spans of 0.2 s are zeroed behind the convolutions of the wav2vec 2.0 family (where
 wav2vec 2.0, arXiv 2006.11477, has a learned vector instead of zeros) or in the spectra of Whisper
-and CED. For CED it can also mask one span of mel bands and one of frames, as the MDAT code
-(arXiv 2506.02088) does. Draws come from torch's generator on the CPU, which is part of a training's
-state.
+and CED. For CED it can also mask one span of mel bands and one of frames, and crop clips at random,
+as the MDAT code (arXiv 2506.02088) does. Draws come from torch's generator on the CPU, which is
+part of a training's state.
 
 Shapes: B batch, T time, N turns, D width, M mel bands.
 """
@@ -25,7 +25,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from features.backbone.base import Backbone, Pooled, module_of
+from features.backbone.base import Backbone, Pooled, innermost, module_of
+from features.backbone.windows import windowed_in
 from features.errors import ParamsError
 from features.stream import Stream
 from pipeline.data.dialogues import stack_turns
@@ -44,6 +45,7 @@ SPECTRA = ("init_bn",)  # give [B, M, T], standardised
 # Most mel bands and frames of a span in the MDAT code; widths and places are evenly distributed.
 SPAN_BANDS = 24
 SPAN_FRAMES = 192
+SHORTEST = 3.0  # seconds of a random part, in the MDAT code
 
 
 def spans(batch: int, time: int, share: float, length: int) -> Tensor:
@@ -72,6 +74,23 @@ def boxes(batch: int, size: int, longest: int, probability: float) -> Tensor:
     start = (torch.rand(batch, 1) * (size - width)).floor()
     places = torch.arange(size)
     return (places >= start) & (places < start + width) & (torch.rand(batch, 1) < probability)
+
+
+def crops(frames: Tensor, shortest: int, probability: float) -> tuple[Tensor, Tensor]:
+    """First frame and number of frames of a random part of each clip, `[B]` each.
+
+    A part has from `shortest` frames to all of them, each number as likely, and begins anywhere.
+
+    Args:
+        frames: Number of frames of each clip, `[B]`.
+        shortest: Frames of the shortest part; clips of no more stay whole.
+        probability: Probability that a clip is replaced by a part.
+    """
+    lengths = frames.cpu()
+    chosen, length, place = torch.rand(3, len(lengths))
+    part = shortest + (length * (lengths - shortest + 1)).floor().long()
+    part = torch.where((chosen < probability) & (lengths > shortest), part, lengths)
+    return (place * (lengths - part + 1)).floor().long(), part
 
 
 def mask_spectrogram(network: nn.Module, probability: float) -> None:
@@ -193,8 +212,17 @@ class EndToEnd(FusionModel):
             if network is not None:
                 self.networks[slot] = network
                 self.tuned[slot] = _tuned(network, backbone, slot, params)
-        if params.spectrogram_masks > 0:
-            self._mask_spectrograms(params.spectrogram_masks)
+        for network in self._taggers("spectrogram_masks", params.spectrogram_masks).values():
+            mask_spectrogram(network, params.spectrogram_masks)
+        self.random_crop = params.random_crop
+        self.cropped = set(self._taggers("random_crop", params.random_crop))
+        for slot in self.cropped:
+            if windowed_in(backbones[slot]) is not None:
+                raise ParamsError(
+                    f"e2e.random_crop: given {params.random_crop} for the {slot} slot, whose "
+                    "backbone has `long: window`; expected 0, or `long: whole`: CED cuts long "
+                    "clips by itself"
+                )
         self.train(mode=self.training)
 
     def forward(self, batch: Batch) -> Prediction:
@@ -236,20 +264,27 @@ class EndToEnd(FusionModel):
         for tuned in self.tuned.values():
             tuned.merge()
 
-    def _mask_spectrograms(self, probability: float) -> None:
-        trained = [tuned.network for tuned in self.tuned.values() if tuned.trains]
-        found = [network for network in trained if hasattr(network, SPECTRA[0])]
+    def _taggers(self, setting: str, probability: float) -> dict[str, nn.Module]:
+        """Networks of CED that are trained, by slot, which a setting above 0 is about."""
+        if probability == 0:
+            return {}
+        trained = {slot: tuned.network for slot, tuned in self.tuned.items() if tuned.trains}
+        found = {s: network for s, network in trained.items() if hasattr(network, SPECTRA[0])}
         if not found:
             raise ParamsError(
-                f"e2e.spectrogram_masks: given {probability} without a CED that is trained; "
-                "expected 0, or an entry of kind ced in a slot that is tuned"
+                f"e2e.{setting}: given {probability} without a CED that is trained; expected 0, "
+                "or an entry of kind ced in a slot that is tuned"
             )
-        for network in found:
-            mask_spectrogram(network, probability)
+        return found
 
     def _stream(self, slot: str, batch: Batch) -> Stream:
         """Frames `[B, T, D]` in float32."""
         inputs = batch.inputs[slot]
+        if slot in self.cropped and self.networks[slot].training:
+            backbone: Any = innermost(self.backbones[slot])
+            shortest = round(SHORTEST / MEL_SECONDS)
+            frames = inputs.tensors["frames"]
+            inputs = backbone.cropped(inputs, *crops(frames, shortest, self.random_crop))
         with self._computing(slot, next(iter(inputs.tensors.values())).device):
             stream = self.backbones[slot](inputs)
         if not stream.values.is_floating_point():  # bins

@@ -80,6 +80,8 @@ class TuneParams:
         specaugment: Share of the frames that are masked while training.
         spectrogram_masks: Probability that one span of mel bands and one of frames of a
             spectrogram are masked while training; only for CED, 0.5 in the MDAT code.
+        random_crop: Probability that a clip of more than 3 s is replaced by a random part of at
+            least 3 s while training; only for CED, 0.5 in the MDAT code.
         save_seconds: Seconds between two checkpoints of a training.
         keep: Number of checkpoints that are kept.
         init: Keys of `InitRun`; None: fresh fusions.
@@ -92,6 +94,7 @@ class TuneParams:
     batch_seconds: Positive | None = None
     specaugment: Share = 0.0
     spectrogram_masks: Probability = 0.0
+    random_crop: Probability = 0.0
     save_seconds: Positive = 600.0
     keep: Count = 2
     init: Mapping[str, Any] | None = None

@@ -48,6 +48,25 @@ def test_a_full_last_chunk_is_kept(backbone: CED, make_manifest: ManifestMaker) 
     assert not torch.allclose(mean, chunks[0].mean(0), atol=1e-3)
 
 
+def test_a_part_of_a_clip_is_its_frames_in_chunks_of_its_own(
+    backbone: CED, make_manifest: ManifestMaker
+) -> None:
+    """Cut out of the spectrum, also across the chunks of the whole; all of it is what it was."""
+    clips = make_manifest([25.0, 4.0])
+    inputs = backbone.prepare(clips)
+    mel, frames = inputs.tensors["mel"], inputs.tensors["frames"]
+    same = backbone.cropped(inputs, torch.zeros_like(frames), frames)
+    assert all(torch.equal(same.tensors[name], tensor) for name, tensor in inputs.tensors.items())
+    parts = backbone.cropped(inputs, torch.tensor([900, 20]), torch.tensor([300, 100]))
+    assert parts.ids == inputs.ids
+    assert parts.tensors["frames"].tolist() == [300, 100]
+    cut = parts.tensors["mel"]
+    assert cut.shape == (2, 1, MELS, 300)
+    assert torch.equal(cut[0, 0], torch.cat([mel[0, 0, :, 900:], mel[0, 1, :, :188]], dim=1))
+    assert torch.equal(cut[1, 0, :, :100], mel[1, 0, :, 20:120])
+    assert not cut[1, 0, :, 100:].any()
+
+
 @pytest.mark.parametrize(
     ("frames", "kept"),
     [(16, 1), (31, 1), (32, 2), (1011, 63), (1012, 63), (1013, 64), (1028, 64), (1029, 65)],

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
 from features.backbone.base import module_of
 from features.errors import ParamsError
-from pipeline.e2e.model import boxes, mask_time, spans
+from pipeline.e2e.model import boxes, crops, mask_time, spans
 from pipeline.e2e.tuning import anatomy, tune, units
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import LoraParams, SlotTuning, TuneParams, tune_problems
@@ -24,6 +26,7 @@ from tests.support.models.small_live import (
     logits,
     slot_of,
     tuned_model,
+    without_dropout,
 )
 
 SECONDS = [0.3, 0.5, 0.4]
@@ -170,13 +173,15 @@ def test_spans_cover_their_share() -> None:
         *((name, "specaugment") for name in ("hubert_group", "wavlm_group", "whisper", "ced")),
         ("whisper_trim", "specaugment"),
         ("ced", "spectrogram_masks"),
+        ("ced", "random_crop"),
     ],
 )
 def test_masking_is_for_training_alone(
     family: str, setting: str, tmp_path: Path, make_manifest: ManifestMaker
 ) -> None:
     entry = entry_of(family, tmp_path)
-    live = live_of(make_manifest(SECONDS), {slot_of(entry): entry.build()})
+    seconds = [4.0, 3.5, 11.0] if setting == "random_crop" else SECONDS
+    live = live_of(make_manifest(seconds), {slot_of(entry): entry.build()})
     batch = live.batch(live.labels)
     plain = logits(tuned_model(live), batch)
     masked: dict[str, Any] = {setting: 0.5}
@@ -192,13 +197,52 @@ def test_masking_is_for_training_alone(
     assert not torch.allclose(seen[0], plain, atol=1e-5)
     slot = slot_of(entry)
     still: dict[str, Any] = {"slots": {slot: {"tune": "frozen"}}}
-    if setting == "spectrogram_masks":
-        with pytest.raises(ParamsError, match=r"spectrogram_masks: given 0\.5 without a CED"):
-            tuned_model(live, **still, spectrogram_masks=0.5)
+    if setting != "specaugment":
+        with pytest.raises(ParamsError, match=rf"{setting}: given 0\.5 without a CED"):
+            tuned_model(live, **still, **masked)
         return
     frozen = tuned_model(live, specaugment=0.5, **still).train()
     streams = [frozen._stream(slot, batch).values for _ in range(2)]
     assert torch.equal(*streams)
+
+
+@given(frames=st.lists(st.integers(16, 3000), min_size=1, max_size=8), seed=st.integers(0, 99))
+def test_a_random_part_lies_within_its_clip(frames: list[int], seed: int) -> None:
+    torch.manual_seed(seed)
+    clips = torch.tensor(frames)
+    start, count = crops(clips, 300, 1.0)
+    assert bool(((start >= 0) & (start + count <= clips)).all())
+    assert bool((count >= clips.clamp(max=300)).all())
+    whole = crops(clips, 300, 0.0)
+    assert torch.equal(torch.stack(whole), torch.stack((torch.zeros_like(clips), clips)))
+
+
+def test_lengths_and_places_of_random_parts_are_evenly_distributed() -> None:
+    """From 300 to 500 frames; what is left is before and after it in equal shares."""
+    torch.manual_seed(0)
+    start, count = crops(torch.full((20_000,), 500), 300, 0.5)
+    part = count < 500
+    assert float(part.float().mean()) == pytest.approx(0.5 * 200 / 201, abs=0.02)
+    assert int(count.min()) == 300
+    assert float(count[part].float().mean()) == pytest.approx(399.5, abs=2)
+    assert float((start / (500 - count))[part].mean()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_short_clips_stay_whole_and_windows_are_refused(
+    tmp_path: Path, make_manifest: ManifestMaker
+) -> None:
+    entry = entry_of("ced", tmp_path)
+    live = live_of(make_manifest([1.0, 2.9]), {"spectral": entry.build()})
+    batch = live.batch(live.labels)
+    model = tuned_model(live, random_crop=1.0)
+    without_dropout(model)
+    assert torch.equal(model.train()(batch).logits, logits(model, batch))
+    cut = {"long": "window", "window_seconds": 10.0, "window_hop_seconds": 5.0}
+    parts = live_of(
+        make_manifest([1.0]), {"spectral": entry_of("ced", tmp_path / "x", **cut).build()}
+    )
+    with pytest.raises(ParamsError, match=r"random_crop: given 0\.5 for the spectral slot"):
+        tuned_model(parts, random_crop=0.5)
 
 
 def test_a_box_is_as_wide_as_torchaudio_draws_it() -> None:
