@@ -75,7 +75,7 @@ class Checkpoint(CheckpointFiles):
             raise CheckpointError(_unusable(self.folder() or self.name, error)) from error
 
     def network(self, loader: Any, **options: Any) -> nn.Module:
-        """Load a network in eval mode and float32.
+        """Load a network in eval mode, in float32 unless `options` name another `dtype`.
 
         Raises:
             CheckpointError: As `load`, or if the checkpoint lacks some of the network's weights.
@@ -83,12 +83,11 @@ class Checkpoint(CheckpointFiles):
         if self.weights_here() is not None:
             self.parts()  # a pointer or a web page among them is named before transformers reads it
         self._check_content()
-        with _quiet():
+        with quiet():
             network, info = self.load(
                 loader,
                 output_loading_info=True,
-                dtype=torch.float32,
-                **options,
+                **{"dtype": torch.float32, **options},
             )
         missing = sorted(info["missing_keys"])
         if missing:
@@ -197,7 +196,7 @@ def _of_weights(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers from printing bars and tables: missing weights are an error here anyway."""
     from transformers.utils import logging
 

@@ -29,7 +29,10 @@ ATTENTION = ("attn_implementation", "_attn_implementation", "experts_implementat
 # What each key leads to.
 LEADS: dict[str, str] = {
     **dict.fromkeys(ATTENTION, "code of a hub or of another package"),
-    **dict.fromkeys(("quantization_config", "compression_config"), "code of another package"),
+    **dict.fromkeys(
+        ("quantization_config", "compression_config", "megatron_config"),
+        "code of another package",
+    ),
     **dict.fromkeys(("backbone", "use_pretrained_backbone"), "another checkpoint"),
     "transformers_weights": "another file of weights",
 }

@@ -1,0 +1,1 @@
+"""Tests of `pipeline.speech_llm.models`."""
