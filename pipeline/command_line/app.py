@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from features.arguments import refuse
+from features.arguments import one_of, refuse
+from features.errors import ParamsError
 from features.files.yaml_text import read_params_file
 from features.process.interrupts import importing
 from pipeline.command_line import completion
@@ -22,7 +23,15 @@ from pipeline.command_line.predict import predict
 from pipeline.command_line.segment import segment
 from pipeline.commands.schema import schema
 from pipeline.commands.share import app as share
-from pipeline.params.recipes import arguments, command_line, lacking_entries, read_recipe
+from pipeline.params.catalogue.entries import SECTIONS
+from pipeline.params.recipes import (
+    arguments,
+    command_line,
+    lacking_entries,
+    read_recipe,
+    recipe_names,
+    with_added,
+)
 from pipeline.params.selection import section_problems
 
 PREPARING, RUNNING, RESULTS, FEATURES = "Before a run", "Run", "Results", "Features"
@@ -215,14 +224,22 @@ def run(
 @app.command(rich_help_panel=RUNNING, epilog="Example: heronry recipe demo_attributes --plan")
 def recipe(
     name: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="RECIPE", help="A file of recipes/.", autocompletion=completion.recipes
+            metavar="RECIPE",
+            help="A file of recipes/; with --list a part of its name.",
+            autocompletion=completion.recipes,
         ),
-    ],
+    ] = None,
     *,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="List the recipes, and which can run here.")
+    ] = False,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only list its experiments, and which are finished.")
+        bool,
+        typer.Option(
+            "--plan", help="Only list its experiments, which are finished, and what is missing."
+        ),
     ] = False,
     settings: Annotated[
         bool,
@@ -233,19 +250,28 @@ def recipe(
 ) -> None:
     """Run the experiments of a recipe that are not finished, and print the scores of all.
 
-    params.yaml is afterwards as it was before.
+    Entries that params.yaml lacks are added to it from the catalogue; none is overwritten.
     """
-    if settings:
+    if name is None and not list_all:
+        known = one_of(None, recipe_names())
+        raise ParamsError(f"recipe: given nothing; expected {known}, or --list")
+    if settings and name is not None:
         raw, experiments = read_params_file(Path("params.yaml")), read_recipe(name).experiments
         refuse(section_problems(raw))
-        for line in lacking_entries(experiments, raw):
-            typer.echo(f"note: {line}", err=True)
+        lacking = lacking_entries(experiments, raw)
+        words = {section: word for word, section in SECTIONS.items()}
+        for section, entry in lacking:
+            typer.echo(f"note: first `heronry add {words[section]} {entry}`", err=True)
         for overrides in experiments:
-            typer.echo(command_line(arguments(overrides, raw)))
+            typer.echo(command_line(arguments(overrides, with_added(raw, lacking))))
         return
     with importing():
+        from pipeline.commands.recipe import list_recipes
         from pipeline.commands.recipe import recipe as command
-    command(name, plan=plan)
+    if list_all:
+        list_recipes(name or "")
+    else:
+        command(str(name), plan=plan)
 
 
 @app.command(rich_help_panel=RUNNING, epilog="Example: heronry build heron lpgnet --push")

@@ -16,7 +16,7 @@ import typer
 from features.errors import ParamsError
 from features.files.yaml_text import read_params_file
 from pipeline.params.catalogue.entries import SECTIONS, catalogued
-from pipeline.params.recipes import FOLDER, settings
+from pipeline.params.recipes import recipe_names, settings
 from pipeline.params.selection import RUNS
 from pipeline.storage.experiments import finished
 
@@ -59,7 +59,7 @@ def catalogue(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def recipes(incomplete: str) -> list[str]:
     """Names of recipes."""
-    return _matching(sorted(path.stem for path in FOLDER.glob("*.yaml")), incomplete)
+    return _matching(recipe_names(), incomplete)
 
 
 def setting_keys(incomplete: str) -> list[str]:

@@ -3,7 +3,7 @@
 A recipe changes settings of params.yaml: `overrides` those of all its experiments, `experiments` (a
 list) those of each. Without `experiments` it is one experiment. Beside its settings an item of
 `experiments` may have a `name`, for a table with several experiments on one entry of `models`, and
-`published` scores.
+`published` scores. Entries that params.yaml lacks come from the catalogue.
 """
 
 from __future__ import annotations
@@ -15,14 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from features.arguments import one_of, quoted
+from features.arguments import one_of, quoted, refuse
 from features.errors import ParamsError
 from features.files.yaml_text import read_yaml_file
-from pipeline.params.catalogue.entries import SECTIONS, expected_entry
-from pipeline.params.selection import selected_section
+from pipeline.params.catalogue.entries import (
+    SECTIONS,
+    catalogue_entry,
+    catalogued,
+    expected_entry,
+)
+from pipeline.params.selection import SLOTS, selected_section
 
 FOLDER = Path("recipes")
-ABOUT = ("source", "expected", "cost")
+WHAT, ABOUT = "what", ("source", "expected", "cost")
 OVERRIDES, EXPERIMENTS = "overrides", "experiments"
 NAME, PUBLISHED = "name", "published"
 OPEN = (*SECTIONS.values(), "e2e")  # sections that need not have a key for each setting
@@ -52,7 +57,7 @@ class Recipe:
 
     Attributes:
         name: Name of its file.
-        about: Its source, the expected scores and the cost.
+        about: What it is, where the file says so; its source, the expected scores and the cost.
         rows: Its experiments.
         several: Whether the file lists experiments.
     """
@@ -72,6 +77,11 @@ class Recipe:
         return f"{self.name}-{row.label or fusion}" if self.several else self.name
 
 
+def recipe_names(folder: Path = FOLDER, word: str = "") -> list[str]:
+    """Names of the recipes that contain a word."""
+    return sorted(path.stem for path in folder.glob("*.yaml") if word in path.stem)
+
+
 def read_recipe(name: str, folder: Path = FOLDER) -> Recipe:
     """Read a recipe.
 
@@ -80,17 +90,17 @@ def read_recipe(name: str, folder: Path = FOLDER) -> Recipe:
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        known = [p.stem for p in folder.glob("*.yaml")]
+        known = recipe_names(folder)
         expected = one_of(name, known) if known else f"some in {folder.absolute()}, which has none"
         raise ParamsError(f"no recipe {name!r} in {folder}; expected {expected}")
     content = read_yaml_file(path)
     given = set(content) if isinstance(content, dict) else set()
-    rest = given - set(ABOUT)
-    if not given > set(ABOUT) or rest - {OVERRIDES, EXPERIMENTS}:
+    changes = {OVERRIDES, EXPERIMENTS}
+    if not (given >= set(ABOUT) and given & changes and given <= {WHAT, *ABOUT, *changes}):
         shown = list(content) if isinstance(content, dict) else content
         raise ParamsError(
-            f"{path} holds {quoted(shown)}; expected the keys {list(ABOUT)} and {OVERRIDES}, "
-            f"{EXPERIMENTS} or both"
+            f"{path} holds {quoted(shown)}; expected the keys {list(ABOUT)}, {WHAT} if wanted, and "
+            f"{OVERRIDES}, {EXPERIMENTS} or both"
         )
     common = _mapping(path, OVERRIDES, content.get(OVERRIDES, {}))
     listed = content.get(EXPERIMENTS, [{}])
@@ -101,30 +111,71 @@ def read_recipe(name: str, folder: Path = FOLDER) -> Recipe:
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
         raise ParamsError(f"{path}: {NAME}: given {quoted(twice)} twice; expected each once")
-    about = {key: str(content[key]) for key in ABOUT}
+    about = {key: str(content[key]) for key in (WHAT, *ABOUT) if key in content}
     return Recipe(name, about, rows, several=EXPERIMENTS in given)
 
 
-def lacking_entries(experiments: Iterable[Overrides], raw: Mapping[str, Any]) -> list[str]:
-    """Entries that experiments select or change and params.yaml lacks, a line each.
+def used_entries(experiments: Iterable[Overrides], raw: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Sections and names of the entries that experiments select or change, each once.
+
+    Those of a model's slots come after it, with and without the experiment's own settings of them:
+    params.yaml must be right by itself.
 
     Args:
         experiments: Settings of experiments.
         raw: params.yaml as it was read.
     """
-    places = [("corpus", "corpora"), *((s, s) for s in SECTIONS.values())]
-    wanted = [
-        (section, name)
-        for overrides in experiments
-        for word, section in (("fusion", selected_section({**raw, **overrides})), *places)
-        for name in _names(overrides.get(word))
-    ]
-    present = {section: raw.get(section) or {} for section, _ in wanted}
-    return [
-        f"{section}: no entry {name!r}; expected {expected_entry(section, name, present[section])}"
-        for section, name in dict.fromkeys(wanted)
-        if name not in present[section]
-    ]
+    found: list[tuple[str, str]] = []
+    for overrides in experiments:
+        selected = {word: raw.get(word) for word in ("fusion", "corpus")} | dict(overrides)
+        chosen = [("fusion", selected_section({**raw, **overrides})), ("corpus", "corpora")]
+        for word, section in [*chosen, *((each, each) for each in SECTIONS.values())]:
+            for name in _names(selected.get(word)):
+                found.append((section, name))
+                if section == "models":
+                    changed = overrides.get(section, {}).get(name, {})
+                    entries = (known_entry(raw, section, name), changed)
+                    slots = (entry.get(slot) for entry in entries for slot in (*SLOTS, "asr"))
+                    found += [(_backbones(raw, x), x) for x in slots if isinstance(x, str)]
+    return list(dict.fromkeys(found))
+
+
+def known_entry(raw: Mapping[str, Any], section: str, name: str) -> Mapping[str, Any]:
+    """An entry of params.yaml, or else of the catalogue; empty if neither has it."""
+    if name in (raw.get(section) or {}):
+        entry = raw[section][name]
+    else:
+        entry = catalogue_entry(section, name) if name in catalogued(section) else {}
+    return entry if isinstance(entry, Mapping) else {}
+
+
+def lacking_entries(
+    experiments: Iterable[Overrides], raw: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Sections and names of the entries that experiments use and params.yaml lacks.
+
+    Raises:
+        ParamsError: If the catalogue lacks one too.
+    """
+    used = used_entries(experiments, raw)
+    lacking = [(section, name) for section, name in used if name not in (raw.get(section) or {})]
+    refuse(
+        [
+            f"{section}: no entry {name!r}; expected "
+            f"{expected_entry(section, name, raw.get(section) or {})}"
+            for section, name in lacking
+            if name not in catalogued(section)
+        ]
+    )
+    return lacking
+
+
+def with_added(raw: Mapping[str, Any], entries: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """params.yaml, as it was read, with some entries of the catalogue."""
+    wanted = dict(raw)
+    for section, name in entries:
+        wanted[section] = {**(wanted.get(section) or {}), name: catalogue_entry(section, name)}
+    return wanted
 
 
 def settings(overrides: Overrides, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -160,6 +211,13 @@ def arguments(overrides: Overrides, raw: Mapping[str, Any]) -> list[str]:
 def command_line(words: Iterable[str]) -> str:
     """Words for the shell: `-S name=value` for each setting."""
     return " ".join(f"-S {word}" for word in words)
+
+
+def _backbones(raw: Mapping[str, Any], name: str) -> str:
+    """The section that has a backbone, or whose part of the catalogue has it."""
+    sections = ("backbones", "asr_backbones")
+    here = [each for each in sections if name in (raw.get(each) or {})]
+    return [*here, *(each for each in sections if name in catalogued(each)), sections[0]][0]
 
 
 def _names(value: object) -> list[str]:

@@ -12,11 +12,14 @@ from typer.testing import CliRunner
 
 from features.errors import ParamsError
 from pipeline.command_line.app import app
+from pipeline.commands.add import add
 from pipeline.commands.recipe import ABOUT, Step, _table
-from pipeline.params.file import Params
+from pipeline.params.file import Params, all_problems, read_params
+from pipeline.params.recipes import read_recipe
 from pipeline.storage.experiments import Experiment
 from tests.support.corpora.small_corpus import SmallCorpus
-from tests.support.known_params import shipped_raw
+from tests.support.known_params import SHIPPED, shipped_raw
+from tests.support.paths import ROOT
 from tests.system.test_dvc import SOURCE, Project, params, write_corpus
 
 RECIPE = """
@@ -68,6 +71,9 @@ def test_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
     assert "> dvc" not in again
     assert shown[0] in again
 
+    # What it does not use may change.
+    tones.params(trackers=["tensorboard"], backbones=params()["backbones"] | {"f0": {"version": 1}})
+    assert set(states(tones.run("pipeline", "recipe", "two", "--plan")).values()) == {"finished"}
     # Other settings, another code or an edited table: not the same experiment.
     tones.params(train={"epochs": None, "lr": 0.02})
     assert set(states(tones.run("pipeline", "recipe", "two", "--plan")).values()) == {"to run"}
@@ -97,14 +103,75 @@ def test_problems_of_all_experiments_are_named_before_any_runs(
             CliRunner().invoke(app, ["recipe", "r"], catch_exceptions=False)
         return str(found.value)
 
-    lacking = refused("experiments: [{fusion: text}, {fusion: heron}]")
-    assert lacking.startswith("recipe r needs what params.yaml lacks:")
-    assert "`heronry add model text`" in lacking
-    assert "`heronry add model heron`" in lacking
+    before = (tmp_path / "params.yaml").read_bytes()
+    lacking = refused("experiments: [{fusion: both}, {fusion: mine}, {corpus: ours}]")
+    assert lacking.startswith("models: no entry 'mine'; expected one of ['both', 'speech'], or")
+    assert "corpora: no entry 'ours'; expected one of ['mine']" in lacking
     wrong = refused("experiments: [{train: {epochs: 0}}, {train: {lr: -1}}]")
     assert "train.epochs: given 0" in wrong
     assert "train.lr: given -1" in wrong
     assert "are 2 experiments; expected one" in refused("overrides: {regime: 'cached,e2e'}")
+    assert (tmp_path / "params.yaml").read_bytes() == before
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """params.yaml as shipped, beside the recipes, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "recipes", "recipes")
+    return Path(shutil.copy(SHIPPED, "params.yaml"))
+
+
+def said(*words: str) -> str:
+    done = CliRunner().invoke(app, ["recipe", *words], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.output
+
+
+def test_a_recipe_adds_what_it_needs_and_overwrites_nothing(
+    shipped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add("backbone", "hubert")
+    edited = shipped.read_text().replace(
+        "checkpoint: facebook/hubert-base", "checkpoint: my/hubert-base"
+    )
+    shipped.write_text(edited)
+    planned = said("heron_ablations", "--plan")
+    names = "corpus nonverbal_tts, backbones roberta, voc2vec, model heron_paper"
+    assert f"would add {names} to params.yaml" in planned
+    assert "kept backbones.hubert of params.yaml, unlike the catalogue's in checkpoint (" in planned
+    assert "HERONRY_NONVERBAL_TTS_ROOT is not set" in planned
+    assert "backbones.roberta: cannot load checkpoint" in planned
+    assert shipped.read_text() == edited
+
+    ran: list[str] = []
+    monkeypatch.setattr("pipeline.commands.recipe.check_all", lambda _: [])
+    monkeypatch.setattr("pipeline.commands.recipe.run", lambda _, name: ran.append(name))
+    monkeypatch.setattr("pipeline.commands.recipe._table", lambda _: "")
+    assert f"added {names} to params.yaml" in said("heron_ablations")
+    assert ran == [f"heron_ablations-{row.label}" for row in read_recipe("heron_ablations").rows]
+    assert all_problems(read_params(shipped)) == []
+    assert shipped.read_text().replace("\n", "").startswith(edited[:2000].replace("\n", ""))
+    whole = shipped.read_bytes()
+    assert "added" not in said("heron_ablations")
+    assert shipped.read_bytes() == whole
+
+
+def test_the_list_says_which_recipes_can_run_here(
+    shipped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = said("--list", "n")
+    assert re.search(
+        r"^heron_frozen +1 +5 entries +no: set HERONRY_NONVERBAL_TTS_ROOT +HERON with", listed, re.M
+    )
+    assert re.search(r"^heron_mdat_lpgnet +3 +- +yes +The three systems", listed, re.M)
+    assert "demo_votes" not in listed
+    (shipped.parent / "corpus" / "x").mkdir(parents=True)
+    monkeypatch.setenv("HERONRY_NONVERBAL_TTS_ROOT", str(shipped.parent / "corpus"))
+    assert re.search(r"^heron_frozen +1 +5 entries +yes ", said("--list"), re.M)
+    for words, message in ((["--list", "x_"], "a part of .*demo_votes"), ([], "or --list")):
+        with pytest.raises(ParamsError, match=message):
+            said(*words)
 
 
 def test_published_scores_stand_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from features.errors import ParamsError
-from features.files.yaml_text import read_params_file
 from pipeline.metrics.classes import MONITORS, scores
 from pipeline.params.file import Params, all_problems
 from pipeline.params.recipes import (
@@ -17,12 +16,14 @@ from pipeline.params.recipes import (
     command_line,
     lacking_entries,
     read_recipe,
+    recipe_names,
     settings,
+    with_added,
 )
-from tests.support.known_params import SHIPPED, known_raw
+from tests.support.known_params import known_raw, shipped_raw
 from tests.support.paths import ROOT
 
-NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+NAMES = recipe_names(ROOT / "recipes")
 ABOUT = "source: a paper\nexpected: not published\ncost: a minute\n"
 
 
@@ -49,14 +50,22 @@ def test_published_scores_are_of_metrics_that_a_report_has() -> None:
     assert sum(map(bool, published)) > 30
 
 
-def test_entries_that_params_lack_are_named() -> None:
+def test_entries_that_params_lack_come_from_the_catalogue() -> None:
+    raw = shipped_raw()
     experiments = read_recipe("ravdess_folds", ROOT / "recipes").experiments
-    (found,) = lacking_entries(experiments, read_params_file(SHIPPED))
-    assert "`heronry add corpus ravdess`" in found
+    assert lacking_entries(experiments, raw) == [("corpora", "ravdess")]
     assert lacking_entries(experiments, known_raw()) == []
-    (found,) = lacking_entries([{"fusion": "text"}, {"fusion": "heron"}], read_params_file(SHIPPED))
-    assert found.startswith("models: no entry 'text'")
-    assert "`heronry add model text`" in found
+    with_model = with_added(raw, [("models", "heron_paper")])
+    assert with_model["models"]["heron_paper"]["speech"] == "hubert"
+    assert raw == shipped_raw()
+    # A model that only needs its own backbones under other settings must be right without them.
+    slots = {"fusion": "heron_paper", "models": {"heron_paper": {"speech": "wavlm"}}}
+    lacking = [name for _, name in lacking_entries([slots], raw)]
+    assert sorted(lacking) == ["heron_paper", "hubert", "roberta", "voc2vec", "wavlm"]
+    heard = {"models": {"heron": {"asr": "minilm_asr"}}}
+    assert lacking_entries([heard], raw) == [("asr_backbones", "minilm_asr")]
+    with pytest.raises(ParamsError, match=r"models: no entry 'heronn'; expected .*mean 'heron'"):
+        lacking_entries([{"fusion": "heronn"}], raw)
 
 
 def test_settings_are_words_of_one_shell_line() -> None:
