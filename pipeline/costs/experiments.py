@@ -1,4 +1,4 @@
-"""Cost of experiments: the features that they need, and end-to-end training."""
+"""Cost of experiments: the features that they need, and training."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from features.process.terminal import size as bytes_text
 from pipeline.costs.cards import Speed, speed
 from pipeline.costs.corpora import HOURS, CorpusSize, corpus_size
 from pipeline.costs.features import Features, distinct, hours_text, operations_of
+from pipeline.costs.fusion import operations_of_a_pass
 from pipeline.costs.networks import network_of
-from pipeline.params.file import Params
+from pipeline.params.file import ModelEntry, Params
 from pipeline.params.tuning import LIVE
 
 E2E = "e2e"
 TUNED, FROZEN = 3, 1  # times the operations of a pass: one forwards, two backwards
 AGAIN = 1  # more where blocks are computed again in the backward pass
+STEP_SECONDS = 0.01  # assumed least time of a training step, however small its batch
 SPEAKERS = {"emodb": 10, "iemocap": 10, "crema_d": 91, "ravdess": 24}  # of whole corpora
 SESSIONS = {"iemocap": 5}
 
@@ -26,21 +28,31 @@ Sizes = Callable[[str], CorpusSize | None]
 
 @dataclass(frozen=True)
 class Training:
-    """Operations of an end-to-end training.
+    """All trainings of an experiment: its seeds and folds, and all epochs of each.
 
     Attributes:
-        operations: Of all epochs, seeds and folds; None: not known.
+        operations: Operations of them together; None: not known.
+        steps: Number of batches.
         dtype: Precision that they are computed in.
     """
 
     operations: float | None
-    dtype: str
+    steps: float = 0.0
+    dtype: str = "float32"
+
+    def hours(self, rate: Speed) -> float | None:
+        """GPU-hours, one training after the other; None: not known."""
+        if self.operations is None:
+            return None
+        return max(rate.hours(self.operations, self.dtype), self.steps * STEP_SECONDS / 3600)
 
 
 def cost_lines(variants: Sequence[Params]) -> list[str]:
     """Features, bytes and GPU-hours of some experiments, a line each, and what the hours rest on.
 
-    Features that several experiments share are counted once. Nothing is loaded or computed.
+    Features that several experiments share are counted once. No weights are loaded. Ensembles and
+    speech language models are not counted: the former need what their members need, the latter's
+    time depends on the service or the length of its prompts.
 
     Args:
         variants: params.yaml of each experiment.
@@ -52,13 +64,12 @@ def cost_lines(variants: Sequence[Params]) -> list[str]:
     pairs = list(zip(variants, sizes, strict=True))
     needed = distinct(each for params, of in pairs for each in features_of(params, of))
     corpora = {params.corpus: of(params.corpus) for params, of in pairs}
-    trainings = [training_of(params, of) for params, of in pairs if params.regime == E2E]
+    trainings = [training_of(params, of) for params, of in pairs if params.section == "models"]
     return [
         *(_corpus_line(name, size) for name, size in corpora.items()),
         *(each.line(rate) for each in needed),
         *_together([each for each in needed if not each.here], rate),
-        *_training_lines(trainings, rate),
-        *["training on caches is not counted"] * (len(trainings) < len(variants)),
+        *_training_lines([each.hours(rate) for each in trainings]),
         rate.line(),
     ]
 
@@ -68,6 +79,8 @@ def features_of(params: Params, sizes: Sizes) -> list[Features]:
 
     End-to-end training computes those of its live slots anew, so that they need no cache.
     """
+    if params.section != "models":
+        return []
     model = params.model(params.fusion)
     live = LIVE if params.regime == E2E else ()
     slots = {**model.slots, "asr": model.asr}
@@ -78,27 +91,35 @@ def features_of(params: Params, sizes: Sizes) -> list[Features]:
 
 
 def training_of(params: Params, sizes: Sizes) -> Training:
-    """Operations of an experiment's end-to-end training, its fusion left out.
+    """Operations of an experiment's training; of the backbones only where they are live.
 
     All epochs are counted, over the whole corpus: the validation split of each epoch makes up for
     what is not trained on.
     """
     model, tuning, size = params.model(params.fusion), params.tuning(), sizes(params.corpus)
-    if size is None:
-        return Training(None, tuning.precision)
-    an_epoch = 0.0
-    for slot, name in model.slots.items():
-        entry = params.backbone(name)
-        if slot not in LIVE or entry.kind == "none":
-            continue
+    live = params.regime == E2E
+    dtype = tuning.precision if live else "float32"
+    counted = None if size is None else operations_of_a_pass(params, model, params.corpus, size)
+    if size is None or counted is None:
+        return Training(None, dtype=dtype)
+    (operations, utterances), protocol = counted, params.training(model)
+    rows = size.utterances / utterances
+    an_epoch = TUNED * operations * rows + (_live(params, model, size) if live else 0.0)
+    epochs = protocol.epochs * len(params.seeds_of(model)) * folds_of(params)
+    return Training(an_epoch * epochs, rows / protocol.batch_size * epochs, dtype)
+
+
+def _live(params: Params, model: ModelEntry, size: CorpusSize) -> float:
+    """Operations of the live backbones in an epoch, of sizes that are known."""
+    total, tuning = 0.0, params.tuning()
+    for slot in LIVE:
+        entry = params.backbone(model.slots[slot])
         network = network_of(entry)
-        if network is None:
-            return Training(None, tuning.precision)
-        tuned = tuning.of(slot).tune != "frozen"
-        passes = TUNED + AGAIN * tuning.gradient_checkpointing if tuned else FROZEN
-        an_epoch += passes * operations_of(entry, network, size)
-    jobs = len(params.seeds_of(model)) * folds_of(params)
-    return Training(an_epoch * params.training(model).epochs * jobs, tuning.precision)
+        if network is not None:
+            tuned = tuning.of(slot).tune != "frozen"
+            passes = TUNED + AGAIN * tuning.gradient_checkpointing if tuned else FROZEN
+            total += passes * operations_of(entry, network, size)
+    return total
 
 
 def folds_of(params: Params) -> int:
@@ -133,13 +154,12 @@ def _together(missing: Sequence[Features], rate: Speed) -> list[str]:
     return [f"missing features: {len(missing)}; {least}{known[0]}, {known[1]}"]
 
 
-def _training_lines(trainings: Sequence[Training], rate: Speed) -> list[str]:
-    if not trainings:
+def _training_lines(hours: Sequence[float | None]) -> list[str]:
+    if not hours:
         return []
-    hours = [
-        None if each.operations is None else rate.hours(each.operations, each.dtype)
-        for each in trainings
-    ]
     least = "at least " if None in hours else ""
     total = hours_text(sum(each or 0.0 for each in hours))
-    return [f"end-to-end training, all epochs, seeds and folds: {least}{total}"]
+    return [
+        f"training, all epochs, seeds and folds of {len(hours)} "
+        f"{'experiment' if len(hours) == 1 else 'experiments'}: {least}{total}"
+    ]

@@ -13,8 +13,16 @@ from features.backbone.windows import Windowed
 from features.errors import ParamsError
 from pipeline.costs.cards import PEAKS, Speed, speed
 from pipeline.costs.corpora import CorpusSize, corpus_size
-from pipeline.costs.experiments import cost_lines, features_of, folds_of, training_of
+from pipeline.costs.experiments import (
+    STEP_SECONDS,
+    Training,
+    cost_lines,
+    features_of,
+    folds_of,
+    training_of,
+)
 from pipeline.costs.features import Features, stream_of
+from pipeline.costs.fusion import TURNS, operations_of_a_pass
 from pipeline.costs.networks import NETWORKS, network_of
 from pipeline.params.file import Params
 from tests.pipeline.commands.test_check import params
@@ -92,7 +100,7 @@ def test_windows_overlap_and_their_means_are_few() -> None:
     assert stream_of(built, network_of(built)) == real.spec
 
 
-def test_shared_features_are_counted_once_and_training_on_caches_not_at_all() -> None:
+def test_features_that_experiments_share_are_counted_once() -> None:
     one = ravdess()
     other = ravdess(models={"m": {"kind": "concat", "speech": "hubert"}})
     lines = cost_lines([one, other])
@@ -102,28 +110,59 @@ def test_shared_features_are_counted_once_and_training_on_caches_not_at_all() ->
         "cache/ravdess/hubert",
     ]
     assert lines[3].startswith("missing features: 2; ")
-    assert lines[4] == "training on caches is not counted"
+    assert lines[4].startswith("training, all epochs, seeds and folds of 2 experiments: ")
     assert "estimated" in lines[5]
 
 
-def test_end_to_end_training_counts_epochs_seeds_folds_and_what_is_tuned() -> None:
+def test_training_counts_epochs_seeds_folds_and_what_is_tuned() -> None:
     folds = {"ravdess": {"protocol": "speaker_folds", "folds": 6}}
     slots = {"text": {"tune": "frozen"}, "speech": {"tune": "full"}}
-    tuned = ravdess(
-        regime="e2e",
-        corpora=folds,
-        train={"epochs": 10},
-        e2e={"slots": slots, "precision": "bfloat16"},
-    )
+    cached = ravdess(corpora=folds, train={"epochs": 10, "batch_size": 8})
+    tuned = dataclasses.replace(cached, regime="e2e", e2e={"slots": slots, "precision": "bfloat16"})
     networks = (NETWORKS[HUBERT["checkpoint"]], NETWORKS[ROBERTA["checkpoint"]])
     speech, text = (each.operations(RAVDESS, 12) for each in networks)
-    found = training_of(tuned, of)
-    assert found.operations == pytest.approx((3 * speech + text) * 10 * 2 * 6)
-    assert found.dtype == "bfloat16"
+    fusion, live = training_of(cached, of), training_of(tuned, of)
+    assert fusion.operations is not None
+    assert live.operations is not None
+    jobs = 10 * 2 * 6
+    assert live.operations - fusion.operations == pytest.approx((3 * speech + text) * jobs)
+    assert (fusion.dtype, live.dtype) == ("float32", "bfloat16")
+    assert fusion.steps == live.steps == 1440 / 8 * jobs
     again = dataclasses.replace(tuned, e2e={**tuned.e2e, "gradient_checkpointing": True})
-    assert training_of(again, of).operations == pytest.approx((4 * speech + text) * 10 * 2 * 6)
+    more = training_of(again, of).operations
+    assert more == pytest.approx(live.operations + speech * jobs)
     assert features_of(tuned, of) == []
     assert training_of(dataclasses.replace(tuned, corpus="demo"), of).operations is None
+
+
+def test_a_small_fusion_takes_the_least_time_of_its_steps() -> None:
+    small = Training(operations=1.0, steps=360_000)
+    assert small.hours(Speed()) == pytest.approx(360_000 * STEP_SECONDS / 3600)
+    assert Training(operations=None).hours(Speed()) is None
+
+
+def test_operations_of_a_fusion_are_those_of_its_layers() -> None:
+    """`concat` projects the means of two streams, and its classifier is as wide as its input."""
+    args = {"d_model": 16, "hidden": 32}
+    one = ravdess(
+        models={"m": {"kind": "concat", "speech": "hubert", "text": "roberta", "args": args}}
+    )
+    operations, utterances = operations_of_a_pass(one, one.model("m"), "ravdess", RAVDESS) or (0, 0)
+    assert operations == 2 * (2 * 768 * 16 + 32 * 32 + 32 * 8)
+    assert utterances == 1
+    means = {"h": {**HUBERT, "pooling": "mean"}, "r": {**ROBERTA, "pooling": "first"}}
+    talk = ravdess(
+        backbones={**means, "none": {}},
+        models={"m": {"kind": "lpgnet", "speech": "h", "text": "r", "args": {"d_model": 16}}},
+    )
+    operations, turns = operations_of_a_pass(talk, talk.model("m"), "ravdess", RAVDESS) or (0, 0)
+    assert turns == TURNS
+    assert operations > 2 * 2 * 768 * 16 * TURNS
+
+
+def test_what_is_no_model_is_not_counted() -> None:
+    lines = cost_lines([dataclasses.replace(ravdess(), regime="ensemble", fusion="all")])
+    assert [line.split()[0] for line in lines] == ["corpus", "GPU-hours"]
 
 
 @pytest.mark.parametrize(
