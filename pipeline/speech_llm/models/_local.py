@@ -132,6 +132,7 @@ class LocalModel(abc.ABC):
         return self.source.load(AutoTokenizer)
 
     def _network(self) -> Any:
+        self._check_safe()
         quantisation = self._quantisation
         return self.source.network(
             self._class(),
@@ -171,6 +172,14 @@ class LocalModel(abc.ABC):
     def _control_tokens(self) -> list[str]:
         added = {token.content for token in self.tokenizer.added_tokens_decoder.values()}
         return sorted({*added, *self.tokens}, key=len, reverse=True)
+
+    def _check_safe(self) -> None:
+        path = self.source.weights_here()
+        if path is not None and ".safetensors" not in path.suffixes:
+            raise CheckpointError(
+                f"checkpoint {self.settings.checkpoint!r} has its weights in {path.name}; expected "
+                "safetensors: load it once with transformers, and save it by `save_pretrained`"
+            )
 
     def _check_tokens(self) -> None:
         lacking = sorted(set(self.tokens) - set(self.tokenizer.get_vocab()))
