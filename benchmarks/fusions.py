@@ -25,10 +25,11 @@ import typer
 
 from benchmarks.shared.random_weights import SUFFIX, make_checkpoint, with_random_weights
 from features.corpus.manifest import Manifest
+from features.corpus.places import with_audio
 from features.extraction.extract import extract
 from features.files.records import read_json, write_json
 from features.files.yaml_text import read_params_file
-from features.settings.locations import corpus_root, device, store_root
+from features.settings.locations import device, store_root
 from pipeline.cached.run import train_model
 from pipeline.params.catalogue.entries import with_catalogue
 from pipeline.params.file import Params
@@ -119,9 +120,8 @@ def _extract_here(params: Params, out: Path) -> None:
         return
     make_checkpoint(params.backbones[out.name])
     utterances = Path("data", params.corpus, "utterances")
-    manifest = Manifest.read(utterances)
-    root = utterances.resolve() if manifest.generated else corpus_root(params.corpus)
-    extract(manifest.located(root), params.backbone(out.name), out, store=store_root())
+    manifest = with_audio(Manifest.read(utterances), utterances)
+    extract(manifest, params.backbone(out.name), out, store=store_root())
 
 
 def _train(params: Params, name: str) -> None:

@@ -10,6 +10,7 @@ Usage from a notebook:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.cache.frames import Extent
+from features.cache.members import MEMBERS, prefixes
 from features.cache.shard import DEVIATION, Shard, read_shard, shard_name
 from features.errors import CacheError
 from features.files.reasons import NOTICED, REJECTED, read_reasons, reasons_line
@@ -56,6 +58,7 @@ class CacheReader(Mapping[str, NDArray[Any]]):
         # By length first: from number 100000 on, names have a sixth digit.
         paths = sorted(folder.glob("*.h5"), key=lambda path: (len(path.name), path.name))
         self.shards = [read_shard(path) for path in paths]
+        self._name()
         if not self.shards:
             if self.rejected:
                 raise CacheError(f"{folder} holds no features: {no_features(self.rejected)}")
@@ -67,7 +70,9 @@ class CacheReader(Mapping[str, NDArray[Any]]):
         self._extents = {
             id: Extent(shard.stored, first, last)
             for shard in self.shards
-            for id, (first, last) in zip(shard.ids, pairwise(shard.offsets.tolist()), strict=False)
+            for id, (first, last) in zip(
+                shard.named, pairwise(shard.offsets.tolist()), strict=False
+            )
         }
         if len(self._extents) != sum(len(shard.ids) for shard in self.shards):
             raise CacheError(
@@ -145,6 +150,19 @@ class CacheReader(Mapping[str, NDArray[Any]]):
         kind = dtype or (torch.float32 if self.spec.bins is None else torch.int64)
         extents = [self._extents[id] for id in ids]
         return gather(extents, self.shards[0].stored.shape[1:], kind, mapped=self.access == "map")
+
+    def _name(self) -> None:
+        """Give the shards of a union the prefixes of their ids."""
+        found = prefixes(self.folder)
+        if found is None:
+            return
+        if len(found) != len(self.shards):
+            raise CacheError(
+                f"{self.folder} holds {len(self.shards)} shards; expected the {len(found)} that "
+                f"{MEMBERS} names: run `dvc repro` or `dvc pull`"
+            )
+        named = zip(self.shards, found, strict=True)
+        self.shards = [replace(shard, prefix=prefix) for shard, prefix in named]
 
     def _check_sequence(self) -> None:
         for number, shard in enumerate(self.shards):

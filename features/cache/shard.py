@@ -87,7 +87,8 @@ class Shard:
         provenance: Backbone and settings that computed the frames.
         rounding: `[N]` largest absolute rounding error of each utterance.
         rejected: Reasons by id of the utterances of this shard that could not be computed.
-        checksum: SHA-256 over everything else.
+        checksum: SHA-256 over everything else in the file.
+        prefix: What its ids begin with in the cache of a union, which is not in the file.
     """
 
     path: Path
@@ -101,6 +102,12 @@ class Shard:
     rounding: NDArray[np.float64]
     rejected: Mapping[str, str]
     checksum: str
+    prefix: str = ""
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Ids of the N utterances as the cache's corpus has them."""
+        return tuple(self.prefix + id for id in self.ids) if self.prefix else self.ids
 
     @property
     def frames(self) -> Array:

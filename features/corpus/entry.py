@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from features.arguments import refuse
+from features.arguments import one_of, parameter_types, quoted, refuse
 from features.corpus.adapter import Corpus, Target
 from features.corpus.leaks import LeakKind
 from features.corpus.protocols import ProtocolName
 from features.ranges import Amount, Interval, MinLen, Positive, Seed
-from features.settings.plugins import entry_problems, load, split_entry
+from features.settings.plugins import entry_problems, kinds, load, split_entry
 
 PACKAGE = "features.corpora"
-SUPPLIED = ("root", "targets")  # keywords of a plug-in that are none of its own options
+SUPPLIED = ("root", "targets", "members")  # keywords of a plug-in that are no options of its own
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,14 @@ class CorpusEntry:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def members(self) -> tuple[CorpusEntry, ...]:
+        """Entries of the corpora that a union consists of; none of any other kind."""
+        members: tuple[CorpusEntry, ...] = self.options.get("members", ())
+        return members
+
+    @property
     def generated(self) -> bool:
-        """Whether the corpus makes its own audio, so that it needs no root."""
+        """Whether it needs no root: it makes its own audio, or is a union of other corpora."""
         return bool(getattr(load(PACKAGE, self.kind), "generated", False))
 
     def adapter(self, root: Path) -> Corpus:
@@ -66,12 +72,16 @@ class CorpusEntry:
         return corpus
 
 
-def corpus_problems(name: str, mapping: Any) -> list[str]:
-    """Problems with an entry of `corpora`, one line each."""
+def corpus_problems(name: str, mapping: Any, corpora: Mapping[str, Any] | None = None) -> list[str]:
+    """Problems with an entry of `corpora`, one line each; arguments as for `corpus_entry`."""
     found = entry_problems(CorpusEntry, PACKAGE, "corpora", name, mapping, skip=SUPPLIED)
     if found:
         return found
     kind, targets = mapping.get("kind", name), mapping.get("targets", ())
+    if _joins(kind):
+        found = _member_problems(name, mapping["of"], corpora or {})
+        if found:
+            return found
     offers = _offers(load(PACKAGE, kind))
     lacking = [target for target in targets if target not in offers]
     if lacking:
@@ -87,14 +97,54 @@ def _offers(build: Any) -> tuple[Target, ...]:
     return getattr(build, "offers", ("classes",))
 
 
-def corpus_entry(name: str, mapping: Mapping[str, Any]) -> CorpusEntry:
+def _joins(kind: str) -> bool:
+    """Whether a kind is made of other corpora."""
+    return "members" in parameter_types(load(PACKAGE, kind))
+
+
+def _member_problems(name: str, members: Sequence[str], corpora: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the list of a union's members, one line each."""
+    where, found = f"corpora.{name}.of", []
+    if len(set(members)) < len(members) or len(members) < 2:
+        found.append(f"{where}: given {quoted(list(members))}; expected two or more, each once")
+    plain = [key for key in corpora if key != name and not _is_union(key, corpora[key])]
+    found += [
+        f"{where}: given {quoted(member)}; expected {one_of(member, plain)}, an entry of `corpora` "
+        "that is no union itself"
+        for member in members
+        if member not in plain
+    ]
+    # Reported with the member itself, where all entries are checked.
+    wrong = [m for m in members if m in plain and corpus_problems(m, corpora[m])]
+    return found + [
+        f"{where}: the entry corpora.{member} is wrong: heronry check" for member in wrong
+    ]
+
+
+def _is_union(name: str, mapping: Any) -> bool:
+    kind = mapping.get("kind", name) if isinstance(mapping, Mapping) else None
+    return kind in kinds(PACKAGE) and _joins(kind)
+
+
+def corpus_entry(
+    name: str, mapping: Mapping[str, Any], corpora: Mapping[str, Any] | None = None
+) -> CorpusEntry:
     """Parse an entry; its kind defaults to its name.
+
+    Args:
+        name: Its key.
+        mapping: The entry.
+        corpora: All entries, in which a union finds its members.
 
     Raises:
         ParamsError: Listing all problems with it.
     """
-    refuse(corpus_problems(name, mapping))
+    refuse(corpus_problems(name, mapping, corpora))
     common, options = split_entry(CorpusEntry, mapping)
     common["allow_leak"] = tuple(common.get("allow_leak", ()))
     common["targets"] = tuple(dict.fromkeys(common.get("targets", ("classes",))))
-    return CorpusEntry(name, kind=mapping.get("kind", name), options=options, **common)
+    kind = mapping.get("kind", name)
+    if _joins(kind):
+        members = ((member, (corpora or {})[member]) for member in options["of"])
+        options["members"] = tuple(corpus_entry(*member) for member in members)
+    return CorpusEntry(name, kind=kind, options=options, **common)

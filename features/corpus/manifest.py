@@ -22,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from features.arguments import problems
+from features.arguments import Record, problems
 from features.corpus.adapter import MAPPINGS
 from features.corpus.frozen import check_outside, frozen
 from features.corpus.utterance import Utterance, check_id, check_time, leaves_root, path_under
@@ -131,6 +131,34 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Member(Record):
+    """A stretch of a manifest that is cut into shards by itself: a member of a union, or all of it.
+
+    In a union, ids are `<name>/<id>` and audio paths `<name>/<path>`, of the member's own.
+
+    Attributes:
+        name: Entry of `corpora`; empty where it is all of the manifest.
+        kind: Plug-in.
+        generated: Whether its audio lies beside the manifest, in a folder of its name.
+        rows: Number of rows.
+        shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
+        shard_characters: A shard of a text backbone closes once it holds this many characters.
+    """
+
+    name: str
+    kind: str
+    generated: bool
+    rows: int
+    shard_seconds: float
+    shard_characters: int
+
+    @property
+    def prefix(self) -> str:
+        """Beginning of its ids in the manifest."""
+        return f"{self.name}/" if self.name else ""
+
+
+@dataclass(frozen=True)
 class Manifest(Sequence[Utterance]):
     """Utterances of a corpus, in order, and the size of its shards.
 
@@ -142,6 +170,7 @@ class Manifest(Sequence[Utterance]):
         generated: Whether the audio lies beside the manifest rather than under a user's root.
         shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
         shard_characters: A shard of a text backbone closes once it holds this many characters.
+        members: Members of a union, in order; none of any other corpus.
     """
 
     corpus: str
@@ -150,9 +179,15 @@ class Manifest(Sequence[Utterance]):
     generated: bool = False
     shard_seconds: float = 3600.0
     shard_characters: int = 500_000
+    members: tuple[Member, ...] = ()
 
     def __post_init__(self) -> None:
         rows = self.utterances
+        if self.members and sum(member.rows for member in self.members) != len(rows):
+            raise ManifestError(
+                f"corpus {self.corpus!r}: {len(rows)} utterances; expected those of its members, "
+                f"{[member.rows for member in self.members]}"
+            )
         doubtful: Iterable[Utterance] = rows
         if isinstance(rows, ManifestRows):
             doubtful = rows.suspects()  # all rows were checked when the file was read
@@ -173,8 +208,14 @@ class Manifest(Sequence[Utterance]):
     def __getitem__(self, index: Any) -> Any:
         return self.utterances[index]
 
-    def located(self, root: Path) -> Self:
-        """The same utterances with absolute audio paths under `root`.
+    @property
+    def parts(self) -> tuple[Member, ...]:
+        """Members of a union; of any other corpus, all of it as one."""
+        whole = (self.shard_seconds, self.shard_characters)
+        return self.members or (Member("", self.kind, self.generated, len(self), *whole),)
+
+    def located(self, root: Path | Mapping[str, Path]) -> Self:
+        """The same utterances with absolute audio paths under `root`, of a union by member.
 
         Raises:
             ManifestError: If a path leaves the root.
@@ -203,8 +244,10 @@ class Manifest(Sequence[Utterance]):
         head |= {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
-            if f.name != "utterances"
+            if f.name not in ("utterances", "members")
         }
+        if self.members:
+            head["members"] = [dataclasses.asdict(member) for member in self.members]
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "corpus.json", head)
         write_rows(folder / "manifest.jsonl", self.utterances)
@@ -228,6 +271,7 @@ class Manifest(Sequence[Utterance]):
         if wrong:
             raise ManifestError("\n".join(f"{path}: {line}" for line in wrong) + f"\n{_AGAIN}")
         rows = ManifestRows.scan(folder / "manifest.jsonl")
+        head["members"] = tuple(Member(**member) for member in head.get("members", ()))
         return cls(utterances=rows, **head)
 
 
@@ -248,7 +292,8 @@ class ManifestRows(Sequence[Utterance]):
         starts: `[ceil(rows / STRIDE)]`, the byte at which each `STRIDE`-th row begins.
         shared: Hashes that more than one id has: rarely any, if no id occurs twice.
         outside: Number of the first row with an audio path out of the corpus root, or None.
-        root: Folder to prepend to the audio paths; None leaves them as they are in the file.
+        root: Folder to prepend to the audio paths, or those of a union's members; None leaves the
+            paths as they are in the file.
         words: What `asr` of an utterance becomes; None leaves it as it is in the file.
     """
 
@@ -257,7 +302,7 @@ class ManifestRows(Sequence[Utterance]):
     starts: NDArray[np.int64]
     shared: frozenset[int]
     outside: int | None = None
-    root: Path | None = None
+    root: Path | Mapping[str, Path] | None = None
     words: Callable[[Utterance], str | None] | None = None
 
     @classmethod
@@ -286,8 +331,8 @@ class ManifestRows(Sequence[Utterance]):
         shared = frozenset(_repeated(np.frombuffer(hashes, np.int64)).tolist())
         return cls(path, len(hashes), np.array(starts, np.int64), shared, outside)
 
-    def located(self, root: Path) -> Self:
-        """The same with absolute audio paths under `root`.
+    def located(self, root: Path | Mapping[str, Path]) -> Self:
+        """The same with absolute audio paths under `root`, of a union by member.
 
         Raises:
             ManifestError: If a path leaves the root.

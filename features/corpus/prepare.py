@@ -10,9 +10,10 @@ rater said of these. Layout: docs/design.md.
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from features.corpus.entry import CorpusEntry
 from features.corpus.label_checks import contradictions, label_faults, label_lines, split_lines
 from features.corpus.labels_folder import CARD, LABELS
 from features.corpus.leaks import find_leaks, gate
-from features.corpus.manifest import Label, Manifest
+from features.corpus.manifest import Label, Manifest, Member
+from features.corpus.places import root_of
 from features.corpus.protocols import assign
 from features.corpus.ratings import Rating, write_ratings
 from features.corpus.sources import tables_sha256
 from features.corpus.split_counts import count_classes
-from features.corpus.survey import Survey, take_survey
+from features.corpus.survey import Found, Survey, take_survey
 from features.corpus.targets import (
     chosen,
     classes_of,
@@ -41,7 +43,7 @@ from features.files.reading import file_sha256
 from features.files.reasons import NOTICED, REJECTED, write_reasons
 from features.files.records import check_unique, write_json, write_rows
 from features.files.writing import empty_folder
-from features.settings.locations import corpus_root, hashes_file, root_variable
+from features.settings.locations import hashes_file, root_variable
 
 LISTED = 20  # rejected utterances that a message quotes
 
@@ -98,26 +100,18 @@ def prepare(entry: CorpusEntry, out: Path) -> Prepared:
             than `allow_rejected` utterances cannot be used: then everything has been written, and
             the others are ready for use.
     """
-    name, generated = entry.name, entry.generated
+    name = entry.name
     utterances, labels, ratings = out / "utterances", out / "labels", out / "ratings"
-    root = utterances if generated else corpus_root(name)
+    # Before an earlier result is removed: a root may be missing.
+    roots = [(each, _root(entry, each, utterances)) for each in entry.members or (entry,)]
     for folder in (utterances, labels, ratings):
         # Never written over in place: DVC may have linked the files there to its own copies.
         empty_folder(folder)
-    corpus = entry.adapter(root)
-    items = [chosen(item, entry.targets) for item in corpus.items()]
-    problems = _item_problems(entry, corpus, items, root)
-    if problems:
-        raise ManifestError("\n".join(problems))
-    memory = None if generated else hashes_file(name, root)
-    survey = take_survey(
-        items,
-        root,
-        memory=memory,
-        follow_links=generated or entry.follow_links,
-        targets=entry.targets,
-    )
-    survey.warnings += getattr(corpus, "warnings", ())
+    if entry.members:
+        _borrow(roots, out.parent)
+    parts = [_take(each, root) for each, root in roots]
+    found = _joined(entry, parts)
+    survey = found.survey
     for same in contradictions(survey.labelled, survey.spans):
         for item in same:
             survey.notice(item.id, "the same recording (or turn) stands under another label too")
@@ -125,28 +119,23 @@ def prepare(entry: CorpusEntry, out: Path) -> Prepared:
     write_reasons(labels / REJECTED, survey.rejected)
     write_reasons(labels / NOTICED, survey.noticed)
     if not survey.labelled:
-        raise ManifestError(_unusable(name, survey, len(items), labels / REJECTED))
-    Manifest(
-        corpus=name,
-        utterances=tuple(survey.utterances),
-        kind=entry.kind,
-        generated=generated,
-        shard_seconds=entry.shard_seconds,
-        shard_characters=entry.shard_characters,
-    ).write(utterances)
-    splits = _splits(entry, survey)
+        raise ManifestError(_unusable(name, survey, found.total, labels / REJECTED))
+    _manifest(entry, parts, survey).write(utterances)
+    splits = _splits(entry, survey, found.splits)
     leaks = find_leaks(survey.labelled, splits, survey.contents)
     gate(leaks, entry.allow_leak, corpus=name)
-    rated = _ratings(corpus, survey)
+    rated = _ratings(found.corpus, survey)
     write_ratings(ratings, rated)
-    card = make_card(entry, corpus, survey, splits, leaks, rated)
-    card["tables"] = {} if generated else tables_sha256(name, corpus, root)
+    card = make_card(entry, found.corpus, survey, splits, leaks, rated)
+    card["tables"] = _tables(entry, parts)
     write_rows(labels / LABELS, _labels(survey, splits))
     card["labels_sha256"] = file_sha256(labels / LABELS)
     write_json(labels / CARD, card)
     # Last: everything is written by now, and the other utterances are ready for use.
-    if len(survey.faulty) > entry.allow_rejected:
-        raise ManifestError(_unusable(name, survey, len(items), labels / REJECTED))
+    for part in parts:
+        if len(part.survey.faulty) > part.entry.allow_rejected:
+            listed = labels / REJECTED
+            raise ManifestError(_unusable(part.entry.name, part.survey, part.total, listed))
     seconds = sum(utterance.seconds or 0.0 for utterance in survey.utterances)
     return Prepared(
         card=card,
@@ -165,30 +154,28 @@ def rehearse(entry: CorpusEntry, root: Path) -> Rehearsal:
 
     Args:
         entry: The corpus.
-        root: Root of the corpus; for a generated one any folder, which is not touched.
+        root: Root of the corpus; for a generated one, or a union, any folder, which is not touched.
     """
+    problems: list[str] = []
     try:
-        corpus = entry.adapter(root)
-        found = getattr(corpus, "preview", corpus.items)()
-        items = [chosen(item, entry.targets) for item in found]
+        roots = [(each, _root(entry, each, root)) for each in entry.members] or [(entry, root)]
+        parts = [_take(each, where, problems) for each, where in roots]
     except HeronryError as error:
-        return Rehearsal(problems=(str(error),))
-    problems = _item_problems(entry, corpus, items, root)
-    if not items:
+        return Rehearsal(problems=(*problems, str(error)))
+    if not all(part.total for part in parts):
         return Rehearsal(problems=tuple(problems))
-    survey = take_survey(
-        items,
-        root,
-        follow_links=entry.follow_links,
-        open_audio=False,
-        targets=entry.targets,
-    )
-    warnings = [*survey.warnings, *getattr(corpus, "warnings", ())]
-    if len(survey.faulty) > entry.allow_rejected or not survey.labelled:
-        problems.append(_unusable(entry.name, survey, len(items)))
+    warnings = [line for part in parts for line in part.survey.warnings]
+    problems += [
+        _unusable(part.entry.name, part.survey, part.total)
+        for part in parts
+        if len(part.survey.faulty) > part.entry.allow_rejected or not part.survey.labelled
+    ]
+    corpus = parts[0].corpus
     try:
-        if survey.labelled:
-            splits = _splits(entry, survey)
+        if all(part.survey.labelled for part in parts):
+            found = _joined(entry, parts)
+            corpus, survey = found.corpus, found.survey
+            splits = _splits(entry, survey, found.splits)
             warnings += split_lines(survey.labelled, entry.protocol)
             counts = count_classes(survey.labelled, splits, classes_of(corpus, entry.targets))
             warnings += label_lines(survey.labelled, counts, survey.spans)
@@ -202,6 +189,107 @@ def rehearse(entry: CorpusEntry, root: Path) -> Rehearsal:
         tuple(warnings),
         offered_line(corpus, entry.targets),
     )
+
+
+def _root(entry: CorpusEntry, part: CorpusEntry, utterances: Path) -> Path:
+    """Root of a corpus, or of a member of a union, whose generated audio has its own folder."""
+    return root_of(part, utterances / part.name if entry.members else utterances)
+
+
+def _borrow(roots: Sequence[tuple[CorpusEntry, Path]], data: Path) -> None:
+    """Copy audio that members have generated; their adapters check it, and make the rest."""
+    for member, root in roots:
+        made = data / member.name / "utterances"
+        if member.generated and made.is_dir():
+            others = shutil.ignore_patterns("corpus.json", "manifest.jsonl")
+            shutil.copytree(made, root, ignore=others, copy_function=shutil.copyfile)
+
+
+def _take(entry: CorpusEntry, root: Path, problems: list[str] | None = None) -> Found:
+    """Read a corpus and sort its items by what can be done with them.
+
+    Args:
+        entry: The corpus; no union.
+        root: Folder that its audio paths are relative to.
+        problems: List to add to what is wrong with the items as a whole; then no audio is opened,
+            made or unpacked. None: it is raised.
+
+    Raises:
+        ManifestError: If there are problems and no list for them.
+    """
+    corpus = entry.adapter(root)
+    open_audio = problems is None
+    found = corpus.items() if open_audio else getattr(corpus, "preview", corpus.items)()
+    items = [chosen(item, entry.targets) for item in found]
+    wrong = _item_problems(entry, corpus, items, root)
+    if problems is not None:
+        problems += wrong
+    elif wrong:
+        raise ManifestError("\n".join(wrong))
+    survey = Survey()
+    if items:
+        survey = take_survey(
+            items,
+            root,
+            memory=hashes_file(entry.name, root) if open_audio and not entry.generated else None,
+            follow_links=(entry.generated and open_audio) or entry.follow_links,
+            open_audio=open_audio,
+            targets=entry.targets,
+        )
+    survey.warnings += getattr(corpus, "warnings", ())
+    return Found(entry, corpus, root, len(items), survey)
+
+
+def _joined(entry: CorpusEntry, parts: Sequence[Found]) -> Found:
+    """The corpus itself, or the union of its members.
+
+    Raises:
+        ManifestError: If classes, scales, speakers or folds of the members do not fit.
+    """
+    if not entry.members:
+        return parts[0]
+    if entry.protocol == "official":
+        parts = [replace(part, splits=_splits(part.entry, part.survey)) for part in parts]
+    union: Any = entry.adapter(parts[0].root)
+    found: Found = union.join(entry, parts)
+    problems = _item_problems(entry, found.corpus, found.survey.labelled, found.root)
+    if problems:
+        raise ManifestError("\n".join(problems))
+    return found
+
+
+def _manifest(entry: CorpusEntry, parts: Sequence[Found], survey: Survey) -> Manifest:
+    members = [
+        Member(
+            name=part.entry.name,
+            kind=part.entry.kind,
+            generated=part.entry.generated,
+            rows=len(part.survey.utterances),
+            shard_seconds=part.entry.shard_seconds,
+            shard_characters=part.entry.shard_characters,
+        )
+        for part in parts
+    ]
+    return Manifest(
+        corpus=entry.name,
+        utterances=tuple(survey.utterances),
+        kind=entry.kind,
+        generated=entry.generated and not entry.members,
+        shard_seconds=entry.shard_seconds,
+        shard_characters=entry.shard_characters,
+        members=tuple(members) if entry.members else (),
+    )
+
+
+def _tables(entry: CorpusEntry, parts: Sequence[Found]) -> dict[str, str]:
+    """SHA-256 of the tables that were read, as the record of the corpus has them."""
+    found: dict[str, str] = {}
+    for part in parts:
+        if not part.entry.generated:
+            prefix = f"{part.entry.name}/" if entry.members else ""
+            hashes = tables_sha256(part.entry.name, part.corpus, part.root)
+            found |= {prefix + name: sha256 for name, sha256 in hashes.items()}
+    return found
 
 
 def _item_problems(
@@ -244,13 +332,20 @@ def _item_problems(
     ]
 
 
-def _splits(entry: CorpusEntry, survey: Survey) -> list[tuple[str, ...]]:
-    splits = assign(
-        survey.labelled,
-        protocol=entry.protocol,
-        folds=entry.folds,
-        seed=entry.split_seed,
-        fold=entry.fold,
+def _splits(
+    entry: CorpusEntry, survey: Survey, own: Sequence[tuple[str, ...]] | None = None
+) -> list[tuple[str, ...]]:
+    """Splits of the labelled items: `own`, or those that the entry's protocol makes."""
+    splits = (
+        assign(
+            survey.labelled,
+            protocol=entry.protocol,
+            folds=entry.folds,
+            seed=entry.split_seed,
+            fold=entry.fold,
+        )
+        if own is None
+        else own
     )
     splits = [
         tuple("unused" if split in ("valid", "test") else split for split in row)

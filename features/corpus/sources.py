@@ -8,12 +8,13 @@ equal records. Where a team member has no root, the committed record stays. Layo
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,7 +48,12 @@ class Listing(Record):
 
 @dataclass(frozen=True)
 class Sources:
-    """Fields of a record; `generated` alone for a generated corpus."""
+    """Fields of a record; `generated` alone for a generated corpus.
+
+    Attributes:
+        members: SHA-256 of the record and the entry of each member of a union, whose tables and
+            audio files are those of all members.
+    """
 
     format: Literal["heronry-sources"]
     version: Literal[1]
@@ -55,6 +61,7 @@ class Sources:
     generated: bool = False
     tables: Mapping[str, str] | None = None
     audio: Listing | None = None
+    members: Mapping[str, str] | None = None
 
 
 def record_path(name: str) -> Path:
@@ -65,15 +72,39 @@ def record_path(name: str) -> Path:
 def take_record(entry: CorpusEntry) -> dict[str, Any]:
     """Record a corpus as it is now; the record of a generated one is always the same.
 
+    That of a union holds the tables and audio files of its members, and a hash of each member's
+    record and entry of params.yaml, since these decide the union's utterances, labels and splits.
+
     Raises:
         ParamsError: If the root is not set, missing or empty.
         ManifestError: If something below it cannot be read, or a table is missing.
     """
+    if entry.members:
+        return _record_of_members(entry.members)
     if entry.generated:
         return {**FORMAT, "generated": True}
     root = corpus_root(entry.name)
     tables = tables_sha256(entry.name, entry.adapter(root), root)
     return {**FORMAT, "tables": tables, "audio": _listing(root)}
+
+
+def _record_of_members(members: Sequence[CorpusEntry]) -> dict[str, Any]:
+    tables: dict[str, str] = {}
+    hashes: dict[str, str] = {}
+    files = size = 0
+    digest = hashlib.sha256()
+    for member in members:
+        record = take_record(member)
+        for name, sha256 in record.get("tables", {}).items():
+            tables[f"{member.name}/{name}"] = sha256
+        if "audio" in record:
+            files += record["audio"]["files"]
+            size += record["audio"]["bytes"]
+            digest.update(f"{member.name}\0{record['audio']['sha256']}\n".encode())
+        whole = json.dumps([record, dataclasses.asdict(member)], sort_keys=True, default=dict)
+        hashes[member.name] = _sha256(whole)
+    audio = {"files": files, "bytes": size, "sha256": digest.hexdigest()}
+    return {**FORMAT, "tables": tables, "audio": audio, "members": hashes}
 
 
 def renew_record(entry: CorpusEntry) -> tuple[dict[str, Any], str | None]:
@@ -88,8 +119,9 @@ def renew_record(entry: CorpusEntry) -> tuple[dict[str, Any], str | None]:
     """
     path = record_path(entry.name)
     try:
-        if not entry.generated:
-            corpus_root(entry.name)
+        for each in entry.members or (entry,):
+            if not each.generated:
+                corpus_root(each.name)
     except ParamsError as error:
         if not path.is_file():
             raise
@@ -157,6 +189,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             if (had["files"], had["bytes"]) != (has["files"], has["bytes"])
             else "audio files below the root have other names or sizes"
         )
+    had, has = (record.get("members") or {} for record in (old, new))
+    lines += [
+        f"the entry corpora.{name} or what it makes was changed"
+        for name in has
+        if not lines and name in had and had[name] != has[name]
+    ]
     return lines
 
 
@@ -175,7 +213,8 @@ def changes_since(entry: CorpusEntry, labels: Path) -> list[str]:
         return []
     old = {"tables": read_card(card).get("tables")}
     if path.is_file():
-        old["audio"] = read_record(path, Sources, AGAIN).get("audio")
+        record = read_record(path, Sources, AGAIN)
+        old |= {name: record.get(name) for name in ("audio", "members")}
     return differences(old, take_record(entry))
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from features.audio.silence import judge_span
-from features.corpus.adapter import Item, Target
+from features.corpus.adapter import Corpus, Item, Target
+from features.corpus.entry import CorpusEntry
 from features.corpus.inspection import MISSING, FileFacts, inspect_files, list_files
 from features.corpus.targets import CLASSES_ALONE, lacks_targets
 from features.corpus.utterance import Utterance
@@ -88,6 +89,27 @@ class Survey:
     def notice(self, id: str, notice: str) -> None:
         """Record an oddity of an item that is used."""
         self.notices.setdefault(id, []).append(notice)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A corpus as it was found below its root.
+
+    Attributes:
+        entry: Its entry.
+        corpus: Its adapter, after it yielded the items.
+        root: Folder that their audio paths are relative to; of a union, of no use.
+        total: Number of all items.
+        survey: What can be done with them.
+        splits: For each labelled item one split per fold; None: for the entry's protocol to make.
+    """
+
+    entry: CorpusEntry
+    corpus: Corpus
+    root: Path
+    total: int
+    survey: Survey
+    splits: Sequence[tuple[str, ...]] | None = None
 
 
 def take_survey(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,8 +104,8 @@ def leaves_root(audio: str) -> bool:
     return audio.startswith("/") or (".." in audio and ".." in audio.split("/"))
 
 
-def path_under(root: Path, utterance: Utterance) -> str | None:
-    """Absolute path of an utterance's audio under `root`; None without audio.
+def path_under(root: Path | Mapping[str, Path], utterance: Utterance) -> str | None:
+    """Absolute path of an utterance's audio under `root`, of a union by member; None without audio.
 
     Raises:
         ManifestError: If the path leaves the root.
@@ -116,6 +117,9 @@ def path_under(root: Path, utterance: Utterance) -> str | None:
             f"utterance {utterance.id!r}: audio path {utterance.audio!r}; "
             "expected a relative one below the corpus root"
         )
+    if isinstance(root, Mapping):
+        member, _, rest = utterance.audio.partition("/")
+        return f"{root[member]}/{rest}"
     # Called for every row of a manifest; joining with pathlib takes longer than parsing the row.
     return f"{root}/{utterance.audio}"
 

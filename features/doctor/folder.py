@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from features.arguments import counted
 from features.backbone.base import Reads, content_of
 from features.backbone.entry import PACKAGE
+from features.cache.members import MEMBERS, prefixes
 from features.cache.reader import no_features
 from features.cache.shard import shard_name
 from features.corpus.manifest import Manifest
@@ -69,9 +70,10 @@ def check_cache(folder: Path) -> CacheFacts:
             else:
                 found.faults += shard
                 found.unusable.add(shard_number(path))
-        elif path.name not in (REJECTED, NOTICED, SEEN):
+        elif path.name not in (REJECTED, NOTICED, SEEN, MEMBERS):
             found.faults.append(Fault(path, "does not belong into a cache", "move"))
     found.shards.sort(key=lambda shard: shard.number)
+    _name(found)
     _check_rejected(found)
     _check_sequence(found)
     _check_ids(found)
@@ -86,7 +88,7 @@ def check_against(cache: CacheFacts, manifest: Manifest) -> Iterator[Fault]:
     """
     reads = reads_of(cache, manifest)
     plan = list(plan_shards(manifest, reads))
-    unusable = {u.id for p in plan if p.number in cache.unusable for u in p.utterances}
+    unusable = {p.prefix + u.id for p in plan if p.number in cache.unusable for u in p.utterances}
     held = {id for shard in cache.shards for id in shard.ids}
     known = {utterance.id: utterance for utterance in manifest}
     where = cache.folder
@@ -141,7 +143,7 @@ def _recognised(cache: CacheFacts) -> bool:
 
 
 def _cut_faults(cache: CacheFacts, plan: list[PlannedShard]) -> Iterator[Fault]:
-    planned = {p.number: [u.id for u in p.utterances] for p in plan}
+    planned = {p.number: [p.prefix + u.id for u in p.utterances] for p in plan}
     for shard in cache.shards:
         ids = planned.get(shard.number, [])
         rejected = {**(cache.rejected or {}), **shard.rejected}
@@ -157,6 +159,28 @@ def _off(frames: int, seconds: float | None, hop_seconds: float | None) -> bool:
         return False
     expected = seconds / hop_seconds
     return abs(frames - expected) > SLACK_FRAMES + SLACK_PART * expected
+
+
+def _name(found: CacheFacts) -> None:
+    """Give the utterances of a union's shards the ids that they have in the union."""
+    try:
+        names = prefixes(found.folder)
+    except HeronryError as error:
+        found.faults.append(Fault(found.folder / MEMBERS, str(error), "own"))
+        return
+    if names is None:
+        return
+    named = []
+    for shard in found.shards:
+        prefix = names[shard.number] if shard.number < len(names) else ""
+        ids = tuple(prefix + id for id in shard.ids)
+        rejected = {prefix + id: reason for id, reason in shard.rejected.items()}
+        named.append(replace(shard, ids=ids, rejected=rejected))
+    found.shards = named
+    count = max((shard.number for shard in named), default=-1) + 1
+    if count > len(names):
+        text = f"names {len(names)} shards of at least {count}"
+        found.faults.append(Fault(found.folder / MEMBERS, text))
 
 
 def _check_rejected(found: CacheFacts) -> None:

@@ -102,7 +102,7 @@ def _writers(out: Path, about: Mapping[str, Any], labels: Mapping[str, str]) -> 
     taken = {INDEX.removesuffix(".csv")}
 
     def npy(shard: Shard, reader: CacheReader) -> Rows:
-        for id in shard.ids:
+        for id in shard.named:
             name = f"{file_name(id, taken)}.npy"
             np.save(out / name, reader[id], allow_pickle=False)
             yield id, name, ""
@@ -110,16 +110,16 @@ def _writers(out: Path, about: Mapping[str, Any], labels: Mapping[str, str]) -> 
     def safetensors(shard: Shard, reader: CacheReader) -> Rows:
         name = f"{shard.path.stem}.safetensors"
         # All ids that begin so are lengthened, so that they stay distinct.
-        keys = {id: f"{id}-" if id.startswith(RESERVED) else id for id in shard.ids}
-        tensors: dict[str, NDArray[Any]] = {keys[id]: reader[id] for id in shard.ids}
+        keys = {id: f"{id}-" if id.startswith(RESERVED) else id for id in shard.named}
+        tensors: dict[str, NDArray[Any]] = {keys[id]: reader[id] for id in shard.named}
         save_file(tensors, out / name, {key: _text(value) for key, value in about.items()})
         follow_umask(out / name)
-        yield from ((id, name, keys[id]) for id in shard.ids)
+        yield from ((id, name, keys[id]) for id in shard.named)
 
     def arrow(shard: Shard, reader: CacheReader) -> Rows:
         name = f"{shard.path.stem}.parquet"
         _write_parquet(out / name, shard, reader, about, labels)
-        yield from ((id, name, "") for id in shard.ids)
+        yield from ((id, name, "") for id in shard.named)
 
     return {"npy": npy, "safetensors": safetensors, "arrow": arrow}
 
@@ -162,7 +162,7 @@ def _groups(shard: Shard) -> Iterator[list[str]]:
     width = int(np.prod(shard.stored.shape[1:], dtype=np.int64)) * shard.stored.dtype.itemsize
     group: list[str] = []
     load = 0
-    for id, length in zip(shard.ids, np.diff(shard.offsets).tolist(), strict=True):
+    for id, length in zip(shard.named, np.diff(shard.offsets).tolist(), strict=True):
         if group and load + length * width > GROUP_BYTES:
             yield group
             group, load = [], 0

@@ -9,6 +9,7 @@ Several devices or hosts divide the shards among them (features/extraction/engin
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 
 from features.backbone.base import lacks, notices
 from features.backbone.entry import BackboneEntry, check_pinned
+from features.cache.members import write_members
 from features.cache.reader import no_features
-from features.cache.shard import read_shard, shard_name
+from features.cache.shard import DEVIATION, read_shard, shard_name
 from features.corpus.manifest import Manifest
 from features.errors import CacheError
 from features.extraction.engines import Engine, run_shards
@@ -121,6 +123,8 @@ def extract_with(
     seen = seen_by(extractor.entry, manifest)
     plan = ShardPlan.of(manifest, extractor.backbone.reads)
     with extractor.store.locked(shared=options.part is not None):
+        if manifest.members:
+            _adopt(extractor, plan, out)
         done = _compute(extractor, plan, options)
         if options.part is not None:
             return done
@@ -132,6 +136,22 @@ def extract_with(
         done.seen = seen
         write_reasons(out / SEEN, done.seen)
     return done
+
+
+def _adopt(extractor: Extractor, plan: ShardPlan, out: Path) -> None:
+    """Give the store the shards of a union that only its members' caches have, as after a pull."""
+    numbers: Counter[str] = Counter()
+    for cut in plan.cuts:
+        folder = out.parent.parent / cut.prefix.rstrip("/") / out.name
+        source = folder / shard_name(numbers[cut.prefix])
+        numbers[cut.prefix] += 1
+        if not source.is_file() or extractor.store.path(cut.fingerprint).exists():
+            continue
+        shard = read_shard(source)
+        settings = {key: value for key, value in shard.provenance.items() if key != DEVIATION}
+        if settings == extractor.provenance and plan[cut.number].is_held_by(shard):
+            shard.verify()
+            extractor.store.take(cut.fingerprint, source)
 
 
 def _compute(extractor: Extractor, plan: ShardPlan, options: Options) -> Extraction:
@@ -159,7 +179,8 @@ def deliver(store: WorkStore, plan: ShardPlan, out: Path, done: Extraction) -> N
     """
     rejected: dict[str, str] = {}
     for cut in plan.cuts:
-        rejected |= read_shard(store.path(cut.fingerprint)).rejected
+        found = read_shard(store.path(cut.fingerprint)).rejected
+        rejected |= {cut.prefix + id: reason for id, reason in found.items()}
         store.deliver(cut.fingerprint, out / shard_name(cut.number))
     for utterance in plan.manifest:  # in its order
         done.utterances += 1
@@ -171,3 +192,7 @@ def deliver(store: WorkStore, plan: ShardPlan, out: Path, done: Extraction) -> N
     if useless and (plan.cuts or plan.reads != "asr"):  # recognised words are optional
         raise CacheError(f"{out}: {no_features(done.rejected)}")
     write_reasons(out / REJECTED, done.rejected)
+    if plan.manifest.members:
+        shards = Counter(cut.prefix for cut in plan.cuts)
+        members = [(member.name, shards[member.prefix]) for member in plan.manifest.members]
+        write_members(out, members)

@@ -1,16 +1,21 @@
-"""Divides a manifest into shards; which utterances share a shard depends on the manifest alone."""
+"""Divides a manifest into shards; which utterances share a shard depends on the manifest alone.
+
+The shards of a union are those of its members, one member after the other: with the members' own
+ids, so that they are the same files, byte for byte, and nothing is extracted or stored twice.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from features.backbone.base import CHARACTERS_A_SECOND, Reads, content_of
-from features.cache.shard import FORMAT, VERSION
+from features.cache.shard import FORMAT, VERSION, Shard
 from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
 from features.errors import ManifestError
@@ -18,11 +23,15 @@ from features.errors import ManifestError
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """Utterances of one shard, in manifest order, with their content hashes."""
+    """Utterances of one shard, in manifest order, with their content hashes.
+
+    Those of a member of a union have its own ids; `prefix` is what they begin with in the manifest.
+    """
 
     number: int
     utterances: tuple[Utterance, ...]
     contents: tuple[str, ...]
+    prefix: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -30,6 +39,13 @@ class PlannedShard:
         rows = [[u.id, c] for u, c in zip(self.utterances, self.contents, strict=True)]
         text = json.dumps([FORMAT, VERSION, rows], ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def is_held_by(self, shard: Shard) -> bool:
+        """Whether a finished shard is this one."""
+        pairs = zip(self.utterances, self.contents, strict=True)
+        rows = [(u.id, content) for u, content in pairs if u.id not in shard.rejected]
+        rejected = shard.rejected.keys() <= {utterance.id for utterance in self.utterances}
+        return rejected and rows == list(zip(shard.ids, shard.contents, strict=True))
 
 
 def lacking(reads: Reads) -> str:
@@ -59,6 +75,7 @@ class Cut:
         seconds: Seconds of audio.
         spoken_seconds: Seconds of speech, estimated from the words of utterances without audio.
         characters: Characters of text.
+        prefix: What its ids begin with in the manifest.
     """
 
     number: int
@@ -68,6 +85,7 @@ class Cut:
     seconds: float
     spoken_seconds: float
     characters: int
+    prefix: str = ""
 
     @classmethod
     def of(cls, shard: PlannedShard, rows: tuple[int, int]) -> Cut:
@@ -83,6 +101,7 @@ class Cut:
             seconds=sum(seconds),
             spoken_seconds=sum(spoken),
             characters=sum(lengths),
+            prefix=shard.prefix,
         )
 
 
@@ -122,7 +141,8 @@ class ShardPlan(Sequence[PlannedShard]):
             return dataclasses.replace(self, cuts=cuts)
         first, last = cuts.rows
         rows = ((u, content_of(u, self.reads)) for u in self.manifest[first:last])
-        shard = PlannedShard(cuts.number, *_columns([(u, c) for u, c in rows if c is not None]))
+        held = [(_without(cuts.prefix, u), c) for u, c in rows if c is not None]
+        shard = PlannedShard(cuts.number, *_columns(held), cuts.prefix)
         if shard.fingerprint != cuts.fingerprint:
             raise ManifestError(
                 f"corpus {self.manifest.corpus!r}: rows {first + 1} to {last} of its manifest are "
@@ -142,20 +162,31 @@ def seconds_of(shards: Sequence[PlannedShard]) -> float:
 def _cut(manifest: Manifest, reads: Reads) -> Iterator[tuple[int, int, PlannedShard]]:
     """Each shard with its rows in the manifest: number of the first, and behind the last."""
     written = reads in ("text", "asr")
-    limit = float(manifest.shard_characters if written else manifest.shard_seconds)
-    number, load, first, last = 0, 0.0, 0, 0
-    group: list[tuple[Utterance, str]] = []
-    for last, utterance in enumerate(manifest, 1):
-        content = content_of(utterance, reads)
-        if content is None:
-            continue
-        group.append((utterance, content))
-        load += len(utterance.words(reads) or "") if written else utterance.seconds or 0.0
-        if load >= limit:
-            yield first, last, PlannedShard(number, *_columns(group))
-            number, load, first, group = number + 1, 0.0, last, []
-    if group:
-        yield first, last, PlannedShard(number, *_columns(group))
+    number, last, rows = 0, 0, iter(manifest)
+    for part in manifest.parts:
+        limit = float(part.shard_characters if written else part.shard_seconds)
+        load, first = 0.0, last
+        group: list[tuple[Utterance, str]] = []
+        for utterance in itertools.islice(rows, part.rows):
+            last += 1
+            content = content_of(utterance, reads)
+            if content is None:
+                continue
+            group.append((_without(part.prefix, utterance), content))
+            load += len(utterance.words(reads) or "") if written else utterance.seconds or 0.0
+            if load >= limit:
+                yield first, last, PlannedShard(number, *_columns(group), part.prefix)
+                number, load, first, group = number + 1, 0.0, last, []
+        if group:
+            yield first, last, PlannedShard(number, *_columns(group), part.prefix)
+            number += 1
+
+
+def _without(prefix: str, utterance: Utterance) -> Utterance:
+    """An utterance with its member's own id."""
+    if not prefix:
+        return utterance
+    return dataclasses.replace(utterance, id=utterance.id.removeprefix(prefix))
 
 
 def _columns(

@@ -89,6 +89,11 @@ class WorkStore:
         if self._places is not None and fingerprint not in self.reserved:
             self._places |= _places(read_shard(path))
 
+    def take(self, fingerprint: str, source: Path) -> None:
+        """Link or copy a sound shard of a cache folder into the store."""
+        link_or_copy(source.resolve(), self.path(fingerprint))
+        self.add(fingerprint, device="another cache")
+
     def deliver(self, fingerprint: str, target: Path) -> None:
         """Link or copy a finished shard to `target`."""
         link_or_copy(self.path(fingerprint), target)

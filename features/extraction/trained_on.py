@@ -19,8 +19,9 @@ which of its utterances they saw is not published, so all of them count as seen.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -111,8 +112,24 @@ def seen_by(entry: BackboneEntry, manifest: Manifest) -> dict[str, str] | None:
     Raises:
         ManifestError: If its `trained_on.jsonl` is malformed, naming the line.
     """
+    if manifest.members:
+        return _seen_of_members(entry, manifest)
     named, rows = _seen_by_name(entry, manifest), read_trained_on(entry)
     return named | find_seen(manifest, rows or ()) if named or rows is not None else None
+
+
+def _seen_of_members(entry: BackboneEntry, manifest: Manifest) -> dict[str, str] | None:
+    """`seen_by` of a union: that of its members, which weights and lists of training data name."""
+    rows, seen, known = iter(manifest), dict[str, str](), False
+    for member in manifest.members:
+        own = (
+            replace(each, id=each.id.removeprefix(member.prefix))
+            for each in itertools.islice(rows, member.rows)
+        )
+        found = seen_by(entry, Manifest(member.name, tuple(own), member.kind))
+        known |= found is not None
+        seen |= {member.prefix + id: why for id, why in (found or {}).items()}
+    return seen if known else None
 
 
 def _seen_by_name(entry: BackboneEntry, manifest: Manifest) -> dict[str, str]:

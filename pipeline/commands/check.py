@@ -23,6 +23,7 @@ from features.cache.reader import CacheReader
 from features.corpus.entry import CorpusEntry, corpus_entry
 from features.corpus.label_checks import named
 from features.corpus.manifest import Manifest
+from features.corpus.places import root_of, with_audio
 from features.corpus.prepare import Rehearsal, rehearse
 from features.corpus.sources import changes_since
 from features.corpus.targets import CLASSES_ALONE
@@ -31,7 +32,7 @@ from features.files.reading import file_sha256
 from features.files.records import read_json
 from features.files.writing import lock
 from features.process.machine_errors import machine_error
-from features.settings.locations import corpus_root, store_root
+from features.settings.locations import store_root
 from features.settings.plugins import load
 from features.stream import StreamSpec
 from features.weights.checkpoint import Checkpoint
@@ -129,8 +130,7 @@ def corpus_problems(
     changed: Callable[[str], object] | None = None,
 ) -> list[str]:
     """Problems for which `prepare` would refuse the selected corpus, and changes since it ran."""
-    entry = corpus_entry(params.corpus, params.corpora[params.corpus])
-    generated = entry.generated
+    entry = corpus_entry(params.corpus, params.corpora[params.corpus], params.corpora)
     folder = Path("data", entry.name)
     card_path = folder / "labels" / "card.json"
     card: Mapping[str, Any] = {}
@@ -138,9 +138,11 @@ def corpus_problems(
     followed = True
     try:
         card = read_json(card_path) if card_path.exists() else {}
-        root = folder / "utterances" if generated else corpus_root(entry.name)
+        for each in entry.members:
+            root_of(each, folder)  # an error, where this machine has not all roots
+        root = root_of(entry, folder / "utterances")
         found = rehearse(entry, root)
-        changes = [] if generated else _changes(entry, root, deep=deep)
+        changes = [] if entry.generated and not entry.members else _changes(entry, deep=deep)
     except HeronryError as error:
         unseen = "" if folder.exists() else "; not prepared yet: its tables were not looked at"
         changes = [f"{error}{unseen}"]
@@ -182,10 +184,10 @@ def _tracked_ratings(entry: CorpusEntry, root: Path | None) -> list[str]:
     ]
 
 
-def _changes(entry: CorpusEntry, root: Path, *, deep: bool) -> list[str]:
+def _changes(entry: CorpusEntry, *, deep: bool) -> list[str]:
     """Tables and audio files that differ from those that `prepare` read, in one line."""
     folder = Path("data", entry.name, "utterances")
-    manifest = Manifest.read(folder).located(root) if folder.exists() else ()
+    manifest = with_audio(Manifest.read(folder), folder) if folder.exists() else ()
     changed = changes_since(entry, folder.with_name("labels"))
     remedy = "`dvc repro`"
     for utterance in manifest:

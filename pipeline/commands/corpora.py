@@ -36,7 +36,7 @@ def corpora(name: str | None) -> None:
 
 def overview(params: Params) -> list[str]:
     """A line for each entry of `corpora`, below a header."""
-    return aligned([_COLUMNS, *(_row(name, entry) for name, entry in params.corpora.items())])
+    return aligned([_COLUMNS, *(_row(params, name) for name in params.corpora)])
 
 
 def describe(params: Params, name: str) -> list[str]:
@@ -48,7 +48,7 @@ def describe(params: Params, name: str) -> list[str]:
     if name not in params.corpora:
         expected = expected_entry("corpora", name, params.corpora)
         raise ParamsError(f"corpora: no entry {name!r}; expected {expected}")
-    entry = corpus_entry(name, params.corpora[name])
+    entry = corpus_entry(name, params.corpora[name], params.corpora)
     path = _card_path(name)
     card = read_card(path) if path.exists() else _known(entry)
     lines = [f"{name}: {card.get('title')}", "", *aligned(_facts(entry, card, path))]
@@ -63,10 +63,11 @@ def describe(params: Params, name: str) -> list[str]:
     return lines + ([f"and {more} more folds, in {path}"] if more > 0 else [])
 
 
-def _row(name: str, mapping: Any) -> list[str]:
+def _row(params: Params, name: str) -> list[str]:
+    mapping = params.corpora[name]
     kind = str(mapping.get("kind", name)) if isinstance(mapping, Mapping) else _NONE
     try:
-        entry = corpus_entry(name, mapping)
+        entry = corpus_entry(name, mapping, params.corpora)
     except HeronryError:
         return [name, kind, "wrong entry: heronry check"]
     path = _card_path(name)
@@ -91,6 +92,9 @@ def _size(card: Mapping[str, Any]) -> int:
 
 
 def _root(entry: CorpusEntry) -> str:
+    if entry.members:
+        lacking = [_root(each) for each in entry.members if not each.generated]
+        return next((text for text in lacking if text != "found"), "those of its members")
     if entry.generated:
         return "generated"
     try:

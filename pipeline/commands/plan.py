@@ -80,7 +80,7 @@ def corpus_changes(params: Params) -> list[str]:
     """Changes of the selected corpus since `prepare` read it; none without a root."""
     if params.corpus not in params.corpora:
         return []
-    entry = corpus_entry(params.corpus, params.corpora[params.corpus])
+    entry = corpus_entry(params.corpus, params.corpora[params.corpus], params.corpora)
     try:
         return changes_since(entry, Path("data", params.corpus, "labels"))
     except ParamsError:
@@ -184,8 +184,8 @@ def _reason(folder: Path, manifest: Manifest, extractor: Extractor) -> str:
         return f"settings differ from those of {folder}: {'; '.join(changed)}"
     reads = extractor.backbone.reads
     wanted = {u.id: c for u in manifest if (c := content_of(u, reads)) is not None}
-    had = {id: c for s in reader.shards for id, c in zip(s.ids, s.contents, strict=True)}
-    rejected = {id for shard in reader.shards for id in shard.rejected}
+    had = {id: c for s in reader.shards for id, c in zip(s.named, s.contents, strict=True)}
+    rejected = {shard.prefix + id for shard in reader.shards for id in shard.rejected}
     counts = {
         "new": len(wanted.keys() - had.keys() - rejected),
         "edited": sum(had[id] != wanted[id] for id in had.keys() & wanted.keys()),

@@ -16,10 +16,11 @@ from features.corpus.labels_folder import read_labelled
 from features.corpus.leak_gate import check_leaks
 from features.corpus.leaks import find_seen_leak, gate, leak_lines
 from features.corpus.manifest import Label, Manifest
+from features.corpus.places import with_audio
 from features.errors import ManifestError, ParamsError
 from features.extraction.trained_on import seen_by
 from features.files.reading import file_sha256
-from features.settings.locations import corpus_root, expanded, project_root
+from features.settings.locations import expanded, project_root
 from features.transcription.transcripts import WORDS, read_words, with_words
 from pipeline.data.examples import Examples
 from pipeline.e2e.source import LiveExamples
@@ -79,7 +80,7 @@ def read_manifest(corpus: str) -> Manifest:
     manifest = Manifest.read(folder)
     if all(utterance.audio is None for utterance in manifest):
         return manifest
-    return manifest.located(folder.resolve() if manifest.generated else corpus_root(corpus))
+    return with_audio(manifest, folder)
 
 
 def as_recognised(params: Params, model: ModelEntry, manifest: Manifest) -> Manifest:

@@ -205,7 +205,7 @@ def all_problems(params: Params) -> list[str]:
         return found
     found += choice_problems(vars(params))
     for name, mapping in params.corpora.items():
-        found += corpus_problems(name, mapping)
+        found += corpus_problems(name, mapping, params.corpora)
     for name, mapping in params.backbones.items():
         found += backbone_problems(name, mapping)
     found += transcript_problems(params)

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from features.audio.read import SAMPLE_RATE_HZ, read_audio
 from features.corpus.manifest import Label
+from features.corpus.places import member_roots, members_in
 from features.corpus.utterance import Utterance
 from features.errors import HeronryError, ManifestError, ParamsError
 from features.files.records import read_rows
@@ -43,7 +44,7 @@ class Clips:
     """Encodes clips until a page's budget is spent.
 
     Args:
-        root: Folder of the corpus; None where it is not available.
+        root: Folder of the corpus, or those of a union's members; None where it is not available.
         hashes: SHA-256 of the audio by id. A file that was replaced is not played: the model was
             wrong about another recording.
         budget_bytes: Most bytes of all data URLs together.
@@ -51,7 +52,7 @@ class Clips:
 
     def __init__(
         self,
-        root: Path | None,
+        root: Path | Mapping[str, Path] | None,
         *,
         hashes: Mapping[str, str] | None = None,
         budget_bytes: int = BUDGET_BYTES,
@@ -69,7 +70,7 @@ class Clips:
         if path.is_absolute() or ".." in path.parts:
             return Clip(silent="its path leaves the corpus's folder")
         try:
-            content = _encoded(self._root / path, label, self._hashes.get(label.id))
+            content = _encoded(self._place(path), label, self._hashes.get(label.id))
         except ManifestError:
             return Clip(
                 silent="its audio is missing, or is not the recording that the model was tested on"
@@ -82,6 +83,15 @@ class Clips:
         self._left -= len(address)
         return Clip(address)
 
+    def _place(self, path: PurePosixPath) -> Path:
+        assert self._root is not None
+        if isinstance(self._root, Path):
+            return self._root / path
+        member, _, below = str(path).partition("/")
+        if member not in self._root:
+            raise ManifestError(f"{path} begins with no member of the union")
+        return self._root[member] / below
+
 
 def clips_of(report: Report) -> list[Clip]:
     """A clip for each error that is shown."""
@@ -92,14 +102,15 @@ def clips_of(report: Report) -> list[Clip]:
     return [clips.find(error.utterance) for error in report.errors.shown]
 
 
-def audio_root(run: RunFolder) -> Path | None:
-    """Folder that the audio paths of a corpus start from; None if it is not available."""
+def audio_root(run: RunFolder) -> Path | Mapping[str, Path] | None:
+    """Folder that the audio paths of a corpus start from, of a union by member; None: not here."""
     beside = _utterances(run)
     if (beside / "audio").is_dir():
         return beside
     try:
-        return corpus_root(run.corpus)
-    except ParamsError:
+        members = members_in(beside)
+        return member_roots(members, beside) if members else corpus_root(run.corpus)
+    except (ManifestError, ParamsError):
         return None
 
 

@@ -11,12 +11,13 @@ import typer
 
 from features.arguments import checked
 from features.corpus.manifest import Manifest
+from features.corpus.places import with_audio
 from features.errors import CacheError, ParamsError
 from features.extraction.engines import Engine
 from features.extraction.extract import Extraction, Options, extract
 from features.files.reasons import count_reasons
 from features.ranges import NotNegative
-from features.settings.locations import corpus_root, devices, store_root
+from features.settings.locations import devices, store_root
 from features.transcription.transcripts import as_read, write_words
 from pipeline.params.file import read_params
 from stages._run import list_utterances, run
@@ -54,8 +55,7 @@ def main(  # noqa: PLR0913  each is an option
     folder = Path("data", corpus, "utterances")
     manifest = Manifest.read(folder)
     if entry.reads == "audio":
-        root = folder.resolve() if manifest.generated else corpus_root(corpus)
-        manifest = manifest.located(root)
+        manifest = with_audio(manifest, folder)
     manifest = as_read(manifest, entry, transcripts)
     out = Path("cache", corpus, backbone)
     options = Options(

@@ -21,7 +21,7 @@ def main(corpus: str) -> None:
     if corpus not in corpora:
         expected = expected_entry("corpora", corpus, corpora)
         raise ParamsError(f"corpora: no entry {corpus!r}; expected {expected}")
-    _, kept = renew_record(corpus_entry(corpus, corpora[corpus]))
+    _, kept = renew_record(corpus_entry(corpus, corpora[corpus], corpora))
     if kept is not None:
         typer.echo(f"{record_path(corpus)} stays as it is: {kept}", err=True)
 

@@ -24,7 +24,7 @@ def main(corpus: str) -> None:
     if corpus not in corpora:
         expected = expected_entry("corpora", corpus, corpora)
         raise ParamsError(f"corpora: no entry {corpus!r}; expected {expected}")
-    entry, out = corpus_entry(corpus, corpora[corpus]), Path("data", corpus)
+    entry, out = corpus_entry(corpus, corpora[corpus], corpora), Path("data", corpus)
     record = take_record(entry)
     done = prepare(entry, out)
     if done.card["tables"] != record.get("tables", {}):

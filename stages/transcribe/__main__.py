@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from features.corpus.manifest import Manifest
+from features.corpus.places import with_audio
 from features.errors import ManifestError, ParamsError
 from features.files.reasons import count_reasons
-from features.settings.locations import corpus_root, devices, store_root
+from features.settings.locations import devices, store_root
 from features.transcription.transcribe import Transcribed, skip, transcribe
 from pipeline.params.catalogue.entries import expected_entry
 from pipeline.params.file import read_params
@@ -38,8 +39,7 @@ def main(
         typer.echo(f"{out}: not transcribed; `transcribe.corpora` of params.yaml does not name it")
         return
     folder = Path("data", corpus, "utterances")
-    manifest = Manifest.read(folder)
-    manifest = manifest.located(folder.resolve() if manifest.generated else corpus_root(corpus))
+    manifest = with_audio(Manifest.read(folder), folder)
     start = time.monotonic()
     done = transcribe(manifest, settings, out, store=store_root(), devices=devices(device))
     _report(done, manifest, out, time.monotonic() - start)
