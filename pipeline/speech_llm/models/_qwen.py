@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from features.audio.read import SAMPLE_RATE_HZ
+from features.audio.read import SAMPLE_RATE_HZ, Samples
 from features.weights.identity import extractor_settings
 from pipeline.speech_llm.models._local import LocalModel
 from pipeline.speech_llm.models.base import Question
@@ -37,10 +38,12 @@ class Qwen(LocalModel):
 
     Attributes:
         numbered: Whether `Audio 1: ` stands before the first audio of a conversation, and so on.
+        whole_windows: Whether the encoder is given silence up to the longest audio.
     """
 
     tokens = (END, START, AUDIO, AUDIO_BEGINS, AUDIO_ENDS)
     numbered: ClassVar[bool]
+    whole_windows: ClassVar[bool]
 
     def _tokenizer(self) -> Any:
         from transformers import WhisperFeatureExtractor
@@ -60,10 +63,8 @@ class Qwen(LocalModel):
             text, clip = self._plain(turn.text), self._heard(turn)
             if clip is not None:
                 heard += 1
-                number = f"Audio {heard}: " if self.numbered else ""
-                placeholders = AUDIO * audio_tokens(len(clip))
-                end = "\n" if self.numbered else ""
-                text += f"\n{number}{AUDIO_BEGINS}{placeholders}{AUDIO_ENDS}{end}"
+                audio = AUDIO_BEGINS + AUDIO * audio_tokens(len(clip)) + AUDIO_ENDS
+                text += f"\nAudio {heard}: {audio}\n" if self.numbered else f"\n{audio}"
             messages.append(("user", text))
             if turn.answer is not None:
                 messages.append(("assistant", self._plain(turn.answer)))
@@ -77,24 +78,29 @@ class Qwen(LocalModel):
         clips = [clip for clip in heard if clip is not None]
         if not clips:
             return rows
-        spectra = self.front_end(
+        spectra, masks = self._spectra(clips)
+        return {**rows, "input_features": spectra, "feature_attention_mask": masks}
+
+    def _spectra(self, clips: list[Samples]) -> tuple[Tensor, Tensor]:
+        """Spectra `[A, M, F]` of clips, and masks `[A, F]` of their frames.
+
+        They equal those of clips that are padded to the longest audio, for a tenth of the work.
+        """
+        longest, whole = max(map(len, clips)), int(self.front_end.n_samples)
+        # So much silence that no frame of a clip sees its end, and the last frame sees it alone.
+        padded = min(-(-(longest + self.front_end.n_fft) // HOP) * HOP, whole)
+        found = self.front_end(
             clips,
             sampling_rate=SAMPLE_RATE_HZ,
             padding="max_length",
-            max_length=self._padded_samples(max(map(len, clips))),
+            max_length=padded,
             return_attention_mask=True,
             return_tensors="pt",
         )
-        return {
-            **rows,
-            "input_features": spectra.input_features,
-            "feature_attention_mask": spectra.attention_mask.to(torch.long),
-        }
-
-    def _padded_samples(self, longest: int) -> int:
-        """Samples that spectra are computed of, of clips of which the longest has so many."""
-        del longest
-        return int(self.front_end.n_samples)
+        spectra, masks = found.input_features, found.attention_mask.to(torch.long)
+        lacking = (whole - padded) // HOP if self.whole_windows else 0
+        silence = spectra[..., -1:].expand(-1, -1, lacking)
+        return torch.cat([spectra, silence], dim=-1), functional.pad(masks, (0, lacking))
 
     @property
     def provenance(self) -> dict[str, Any]:

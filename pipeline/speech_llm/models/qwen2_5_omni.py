@@ -8,24 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.speech_llm.models._qwen import HOP, Qwen
+from pipeline.speech_llm.models._qwen import Qwen
 
 
 class Qwen25Omni(Qwen):
     """Qwen2.5-Omni, which answers in text alone."""
 
     numbered = False
+    whole_windows = False
     unquantised = ("audio_tower", "visual")
 
     def _class(self) -> Any:
         from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
         return Qwen2_5OmniThinkerForConditionalGeneration
-
-    def _padded_samples(self, longest: int) -> int:
-        """Whole frames, and so much silence that spectra equal those of audio padded to 300 s."""
-        window = int(self.front_end.n_fft)
-        return min(-(-(longest + window) // HOP) * HOP, int(self.front_end.n_samples))
 
 
 build = Qwen25Omni

@@ -15,6 +15,7 @@ class Qwen2Audio(Qwen):
     """Qwen2-Audio: audios are numbered, and stand on lines of their own."""
 
     numbered = True
+    whole_windows = True
     unquantised = ("audio_tower", "multi_modal_projector")
 
     def _class(self) -> Any:

@@ -85,8 +85,9 @@ def test_qwen2_audio_is_given_what_its_own_processor_makes(models: Models) -> No
 
     model = models("qwen2_audio")
     processor = Qwen2AudioProcessor(model.front_end, model.tokenizer)  # type: ignore[attr-defined]
-    batch = [question("a", 9_000, 4_001, 33_333), question("b", 50_000)]
-    check(model, processor, batch)
+    check(model, processor, [question("a", 9_000, 4_001, 33_333), question("b", 50_000)])
+    check(model, processor, [question("c", 479_000), question("d", 20_000)])
+    check(model, processor, [question("e", 479_900)])
 
 
 def test_qwen_omni_is_given_what_its_own_template_and_front_end_make(models: Models) -> None:
