@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
 from features.errors import CheckpointError, HeronryError
+from features.process.memory import out_of_memory
 from features.weights.checks import check_folder
 from features.weights.identity import CONTENT, content_revision, pinned
 from features.weights.lookup import CheckpointFiles
@@ -52,6 +53,8 @@ class Checkpoint(CheckpointFiles):
         try:
             return loader.from_pretrained(self.name if folder is None else str(folder), **options)
         except Exception as error:  # wrong content can make the loader fail in any way
+            if out_of_memory(error):
+                raise
             if folder is None:
                 raise CheckpointError(self.advice(first_line(error))) from error
             # transformers hides which file it could not read: reading them again names it.

@@ -133,7 +133,8 @@ def check_config(path: Path, config: Mapping[str, Any], *, trusted: bool = False
             raise CheckpointError(
                 f"{path} has {key!r}: {value!r:.80}, which leads to {LEADS[key]}; expected a "
                 "network of plain weights and transformers' own code: remove the key, or, where "
-                "you trust all that it leads to, set `trust_remote_code: true` (kind text_encoder)"
+                "you trust all that it leads to, set `trust_remote_code: true` (kind text_encoder, "
+                "and `speech_llms`)"
             )
 
 

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from features.audio.read import SAMPLE_RATE_HZ, Samples
-from features.errors import CheckpointError
+from features.errors import CheckpointError, MachineError
 from features.process.devices import entered, full_float32, moved
-from features.process.memory import DoesNotFitError, Halver, too_large
+from features.process.memory import DoesNotFitError, Halver, out_of_memory, too_large
 from features.weights.checkpoint import Checkpoint
 from features.weights.identity import CONTENT, left_open, pinned, report_left_open, tokenizer_sha256
-from pipeline.speech_llm.models._quantised import quantised
+from features.weights.tensors import first_line
+from pipeline.speech_llm.models._quantised import PACKAGES, quantised
 from pipeline.speech_llm.models.base import ModelSettings, Question, Turn
 
 MIN_SAMPLES = SAMPLE_RATE_HZ // 10  # shorter audio is followed by silence: it has few frames
@@ -61,19 +62,16 @@ class LocalModel(abc.ABC):
         self._quantisation = quantised(settings, self.device, self.dtype, self.unquantised)
         self.tokenizer = self._tokenizer()
         self._check_tokens()
+        self._check_weights()
         self.network: Any = self._network()
         self.network.generation_config = self._generation()
-        if not pinned(settings.revision):
-            where = f"speech_llms.{settings.name}.revision"
-            found = self.source.content()
-            report_left_open(left_open(where, settings.revision, found))
         # What did not fit stays known: each batch would else be tried twice in vain.
         self._halver = Halver[tuple[Question, ...]](rows=len, shape=_shape, between=_between)
 
     def answers(self, questions: Sequence[Question]) -> list[str | None]:
         """Raw answers in order (`SpeechModel.answers`)."""
         found: list[str | None] = []
-        for part in self._halver.parts(tuple(questions)):
+        for part in self._halver.parts(tuple(questions)) if questions else ():
             try:
                 found += self._halver.attempt_twice(part, self._answered)
             except DoesNotFitError:
@@ -103,8 +101,13 @@ class LocalModel(abc.ABC):
             "decoding": "greedy",
             "max_new_tokens": self.settings.max_new_tokens,
             "trust_remote_code": self.settings.trust_remote_code,
-            **{name: importlib.metadata.version(name) for name in LIBRARIES},
+            **{name: importlib.metadata.version(name) for name in self._libraries},
         }
+
+    @property
+    def _libraries(self) -> tuple[str, ...]:
+        package = PACKAGES.get(self.settings.quantise)
+        return LIBRARIES if package is None else (*LIBRARIES, package)
 
     @abc.abstractmethod
     def prompt(self, question: Question) -> str:
@@ -132,15 +135,23 @@ class LocalModel(abc.ABC):
         return self.source.load(AutoTokenizer)
 
     def _network(self) -> Any:
-        self._check_safe()
         quantisation = self._quantisation
-        return self.source.network(
-            self._class(),
-            dtype=self.dtype,
-            use_safetensors=True,
-            device_map={"": str(self.device)},
-            **({} if quantisation is None else {"quantization_config": quantisation}),
-        )
+        try:
+            return self.source.network(
+                self._class(),
+                dtype=self.dtype,
+                use_safetensors=True,
+                device_map={"": str(self.device)},
+                **({} if quantisation is None else {"quantization_config": quantisation}),
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise MachineError(
+                f"the weights of {self.settings.checkpoint!r} do not fit the memory of "
+                f"{self.device} ({first_line(error)}): end other programs, set `speech_llms."
+                f"{self.settings.name}.quantise`, or use a larger device"
+            ) from error
 
     def _padded(self, prompts: list[str]) -> dict[str, Tensor]:
         """Tokens and mask `[B, T]` of prompts, padded on the left."""
@@ -173,13 +184,17 @@ class LocalModel(abc.ABC):
         added = {token.content for token in self.tokenizer.added_tokens_decoder.values()}
         return sorted({*added, *self.tokens}, key=len, reverse=True)
 
-    def _check_safe(self) -> None:
+    def _check_weights(self) -> None:
+        """Refuse weights that need unpickling, and report those that the entry leaves open."""
         path = self.source.weights_here()
         if path is not None and ".safetensors" not in path.suffixes:
             raise CheckpointError(
                 f"checkpoint {self.settings.checkpoint!r} has its weights in {path.name}; expected "
                 "safetensors: load it once with transformers, and save it by `save_pretrained`"
             )
+        if not pinned(self.settings.revision):
+            where = f"speech_llms.{self.settings.name}.revision"
+            report_left_open(left_open(where, self.settings.revision, self.source.content()))
 
     def _check_tokens(self) -> None:
         lacking = sorted(set(self.tokens) - set(self.tokenizer.get_vocab()))

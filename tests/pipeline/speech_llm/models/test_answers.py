@@ -33,6 +33,10 @@ def test_a_batch_answers_as_each_question_alone(model: LocalModel) -> None:
     assert torch.cdist(rows, rows).add(torch.eye(len(BATCH))).min() > 0.01  # rows differ
 
 
+def test_no_question_has_no_answer(models: Callable[[Kind], LocalModel]) -> None:
+    assert models("qwen2_5_omni").answers([]) == []
+
+
 @pytest.mark.parametrize("turn", [0, -1])
 def test_the_answer_depends_on_the_audio_that_is_heard(model: LocalModel, turn: int) -> None:
     """Logits of the first new token change with the audio of the turn."""

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from features.errors import CheckpointError, ParamsError
+from features.errors import CheckpointError, MachineError, ParamsError
 from pipeline.speech_llm.models import _quantised, base
 from pipeline.speech_llm.models._local import LocalModel
 from pipeline.speech_llm.models.base import KINDS, Kind, ModelSettings, Quantisation, load
@@ -150,6 +150,17 @@ def test_weights_that_need_unpickling_are_not_read(copy: Callable[[Kind], Path])
         read("qwen2_5_omni", folder)
 
 
+def test_weights_that_do_not_fit_are_told_with_what_helps(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("transformers.Qwen2_5OmniThinkerForConditionalGeneration.__init__", full)
+    with pytest.raises(MachineError, match=r"do not fit the memory of cpu \(CUDA out .*small.quan"):
+        read("qwen2_5_omni", folders("qwen2_5_omni"))
+
+
 def test_a_checkpoint_of_another_kind_is_refused(folders: Folders) -> None:
     with pytest.raises(CheckpointError, match=r"lacks <\|AUDIO\|>, .* expected one of kind qwen2_"):
         read("qwen2_audio", folders("phi4_multimodal"))
@@ -241,6 +252,7 @@ def test_linear_layers_of_the_language_model_are_quantised(models: Models, kind:
     inputs = whole.inputs(ASKED)
     with torch.inference_mode():
         exact, near = (one.network(**inputs).logits[:, -1] for one in (whole, model))
+    assert "torchao" in model.provenance
     assert 0 < (exact - near).abs().max() < 0.1 * exact.abs().max()
 
 
