@@ -25,8 +25,8 @@ from pipeline.speech_llm.models._local import LocalModel
 from pipeline.speech_llm.models.base import Question
 
 ADAPTER = "speech-lora"
-# transformers takes each weight with this in its name for one of the adapter, and makes those anew
-# that the adapter's file lacks: not `speech`, which is in `up_proj_for_speech`.
+# transformers takes each weight with this in its name for one of the adapter, and reports those
+# that the adapter's file lacks as missing: not `speech`, which is in `up_proj_for_speech`.
 ADAPTER_NAME = "heard"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 END, SYSTEM, USER, ASSISTANT = "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"

@@ -37,6 +37,21 @@ def test_no_question_has_no_answer(models: Callable[[Kind], LocalModel]) -> None
     assert models("qwen2_5_omni").answers([]) == []
 
 
+def test_answers_in_half_precision(kind: Kind, folders: Callable[[Kind], Path]) -> None:
+    """Spectra are rounded with the weights; logits stay near those of float32."""
+    whole, half = (read(kind, folders(kind), dtype=dtype) for dtype in ("auto", "bfloat16"))
+    assert (whole.provenance["dtype"], half.provenance["dtype"]) == ("float32", "bfloat16")
+    assert all(answer is not None for answer in half.answers(BATCH))
+    given = {
+        name: value.bfloat16() if value.is_floating_point() else value
+        for name, value in half.inputs(BATCH[1:2]).items()
+    }
+    with torch.inference_mode():
+        near = half.network(**given).logits[:, -1].float()
+    exact = logits(whole, BATCH[1:2])
+    assert (near - exact).abs().max() < 0.2 * exact.abs().max()
+
+
 @pytest.mark.parametrize("turn", [0, -1])
 def test_the_answer_depends_on_the_audio_that_is_heard(model: LocalModel, turn: int) -> None:
     """Logits of the first new token change with the audio of the turn."""
