@@ -232,8 +232,8 @@ def _halved(
     recipe = Recipe(entry, bench.folder / "halved-store" / name, BATCH_SECONDS, workers=0)
     extractor = Extractor(recipe, device)
     rows = FITTING_ROWS if bench.device == "cpu" else None
-    watched: Any = Watched(extractor.runner.backbone, rows)
-    extractor.runner.backbone = watched
+    watched: Any = Watched(extractor.own.runner.backbone, rows)
+    extractor.own.runner.backbone = watched
     out.mkdir(parents=True, exist_ok=True)
     extract_with(extractor, manifest, out, Options(devices=(device,), part=part))
     return out, watched.failures

@@ -58,8 +58,8 @@ class Paced(Ours):
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         self.times: list[float] = []
-        self._keep = self.extractor._keep
-        self.extractor._keep = self._timed  # type: ignore[method-assign,assignment]
+        self._keep = self.extractor.own.keep
+        self.extractor.own.keep = self._timed  # type: ignore[method-assign,assignment]
 
     def run(self) -> float:
         """Seconds of the whole extraction."""
@@ -74,8 +74,8 @@ class Paced(Ours):
         later = sum(each > middle for each in self.times)  # those of further batches
         return (self.ended - middle) / max(later, 1)
 
-    def _timed(self, pending: Any, item: Any, *given: Any) -> None:
-        self._keep(pending, item, *given)
+    def _timed(self, shard: Any, item: Any, *given: Any) -> None:
+        self._keep(shard, item, *given)
         self.times += [time.perf_counter()] * len(item.utterances)
 
 

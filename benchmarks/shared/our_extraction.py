@@ -45,7 +45,7 @@ class Ours:
             shutil.rmtree(folder, ignore_errors=True)
         extractor, manifest = self.extractor, self.task.manifest
         name = extractor.store.folder.name
-        extractor.store = WorkStore(self.task.folder / "store", name)
+        extractor.own.store = WorkStore(self.task.folder / "store", name)
         start = time.perf_counter()
         self.out.mkdir(parents=True)
         tally = extract_with(extractor, manifest, self.out, Options(devices=(self.task.device,)))

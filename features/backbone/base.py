@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from features.backbone.layers import Layers
 from features.corpus.utterance import Utterance
 from features.process.devices import moved, page_locked
 from features.stream import Stream, StreamSpec
@@ -18,6 +19,7 @@ from features.stream import Stream, StreamSpec
 Reads = Literal["audio", "text", "asr", "nothing"]  # what a backbone reads of an utterance
 Statistic = Literal["mean", "first", "std", "mean_std"]  # of its frames, over time
 Pooling = Literal["frames", Statistic]
+Result = TypeVar("Result")
 CHARACTERS_A_SECOND = 15.0  # of spoken English
 NOTICED_AT_ONCE = 1000  # utterances in one call of a backbone's `noticed`
 
@@ -34,6 +36,34 @@ def lacks(utterance: Utterance, reads: Reads) -> bool:
     return (utterance.audio if reads == "audio" else utterance.words(reads)) is None
 
 
+class Record:
+    """What a network gave for a batch, in the order of its calls, for all entries of a pass.
+
+    They call it equally often, with the same inputs: the first one computes, the others take its
+    results.
+
+    Args:
+        layers: Hidden states that some entry takes; None of a network without layers.
+    """
+
+    def __init__(self, layers: Layers | None = None) -> None:
+        self.layers = layers
+        self._results: list[Any] = []
+        self._place = 0
+
+    def rewind(self) -> None:
+        """Begin with the first call again, for the next entry."""
+        self._place = 0
+
+    def result(self, compute: Callable[[], Result]) -> Result:
+        """The result of the next call, computed by the first entry."""
+        if self._place == len(self._results):
+            self._results.append(compute())
+        self._place += 1
+        found: Result = self._results[self._place - 1]
+        return found
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Result of `prepare` and argument of `__call__`.
@@ -41,10 +71,12 @@ class Inputs:
     Attributes:
         ids: Ids of the B utterances.
         tensors: Tensors by name; the first axis of each is B.
+        record: What the network gave for them, where several entries share its pass.
     """
 
     ids: tuple[str, ...]
     tensors: Mapping[str, Tensor]
+    record: Record | None = None
 
     @classmethod
     def of(cls, utterances: Sequence[Utterance], **tensors: Tensor) -> Self:
@@ -65,7 +97,12 @@ class Inputs:
 
     def to(self, device: torch.device | str) -> Self:
         """A copy on another device."""
-        return type(self)(self.ids, {name: moved(t, device) for name, t in self.tensors.items()})
+        tensors = {name: moved(t, device) for name, t in self.tensors.items()}
+        return type(self)(self.ids, tensors, self.record)
+
+    def once(self, compute: Callable[[], Result]) -> Result:
+        """The result of a network's call, which entries that share a pass compute once."""
+        return compute() if self.record is None else self.record.result(compute)
 
 
 class Backbone(Protocol):

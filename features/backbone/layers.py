@@ -6,7 +6,7 @@ output of the last one (after the final norm, if any); negative numbers count fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -44,8 +44,12 @@ class Layers:
         """Whether the last layer, and so the final norm, is among them."""
         return self.deepest == self.total
 
-    def pick(self, states: Sequence[Tensor]) -> Tensor:
-        """Concatenate the chosen ones of the `[B, T, D]` states 0..deepest to `[B, T, L * D]`."""
+    def only(self, states: Sequence[Tensor] | Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """The chosen ones of a network's states, by number."""
+        return {number: states[number] for number in self.numbers}
+
+    def pick(self, states: Sequence[Tensor] | Mapping[int, Tensor]) -> Tensor:
+        """Concatenate the chosen ones of `[B, T, D]` states, by number, to `[B, T, L * D]`."""
         chosen = [states[number] for number in self.numbers]
         return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=-1)
 

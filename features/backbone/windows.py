@@ -90,6 +90,11 @@ class Windowed(Wrapper):
                 "`window_pooling: mean`"
             )
 
+    @property
+    def grid(self) -> tuple[int, int, float]:
+        """Length of a window and of a hop, in steps, and the samples of a step."""
+        return self._length, self._hop, self._step
+
     def is_long(self, utterance: Utterance) -> bool:
         """Whether an utterance is longer than a window, and no window itself."""
         long = utterance.seconds is not None and utterance.seconds > self.seconds

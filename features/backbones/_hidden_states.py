@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from features.backbone.base import Networked, Reads
+from features.backbone.base import Inputs, Networked, Reads
 from features.backbone.layers import Layers
 from features.backbones._audio import SAMPLE_RATE
 from features.errors import CheckpointError
@@ -16,6 +16,7 @@ from features.stream import StreamSpec
 from features.weights.checkpoint import Checkpoint
 from features.weights.identity import weights_sha256
 
+States = Sequence[Tensor] | Mapping[int, Tensor]  # `[B, T, D]` each, by number
 SIMILAR = SAMPLE_RATE  # samples by which clips may differ that a CPU computes together
 
 
@@ -48,9 +49,24 @@ class HiddenStates(Networked):
         """What else decides the numbers, such as the front end."""
         return {}
 
+    def chosen(self, inputs: Inputs, compute: Callable[[Layers], States]) -> Tensor:
+        """The chosen hidden states, concatenated to `[B, T, L * D]`.
 
-def hidden_states(network: Any, layers: Layers, *, ends: bool, **inputs: Any) -> Tensor:
-    """The chosen hidden states of a batch, concatenated to `[B, T, L * D]`.
+        Args:
+            inputs: The batch that they are of; where entries share a pass, its states are computed
+                once, those that any of them takes.
+            compute: Calls the network; gives its states, these layers at least.
+        """
+        record = inputs.record
+        layers = self.layers if record is None or record.layers is None else record.layers
+        if layers == self.layers:
+            return self.layers.pick(inputs.once(lambda: compute(layers)))
+        # Those that nobody takes are freed.
+        return self.layers.pick(inputs.once(lambda: layers.only(compute(layers))))
+
+
+def hidden_states(network: Any, layers: Layers, *, ends: bool, **inputs: Any) -> States:
+    """Hidden states of a batch by number, the chosen ones at least.
 
     The last one is read from `last_hidden_state`: the speech networks of transformers list it
     before their final norm.
@@ -62,7 +78,7 @@ def hidden_states(network: Any, layers: Layers, *, ends: bool, **inputs: Any) ->
         **inputs: Keywords of the network's call.
     """
     if ends and len(layers.numbers) == 1:
-        return network(**inputs).last_hidden_state  # type: ignore[no-any-return]
+        return {layers.deepest: network(**inputs).last_hidden_state}
     output = network(**inputs, output_hidden_states=True)
     states = list(output.hidden_states)
     if ends:
@@ -72,7 +88,7 @@ def hidden_states(network: Any, layers: Layers, *, ends: bool, **inputs: Any) ->
             f"{type(network).__name__} lists {len(states)} hidden states; expected "
             f"{layers.total + 1}: only `layer: -1` can be taken from it"
         )
-    return layers.pick(states)
+    return states
 
 
 def in_parts(

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from features.backbone.base import BackboneFactory, Inputs
-from features.backbone.layers import LayerChoice, choose_layers, freeze
+from features.backbone.layers import LayerChoice, Layers, choose_layers, freeze
 from features.backbones._audio import waveform
-from features.backbones._hidden_states import HiddenStates
+from features.backbones._hidden_states import HiddenStates, States
 from features.corpus.utterance import Utterance
 from features.networks.ced import CHUNK, HOP, MELS, PATCH, SAMPLE_RATE, TIMES, TOP_DB, DecibelMel
 from features.networks.ced import build as build_network
@@ -147,16 +147,20 @@ class CED(HiddenStates):
         heard = torch.where(alone, computed, (-(-own // PATCH)).clamp(max=TIMES))
         size = PASS.get(mel.device.type, PASS_ELSEWHERE) // mel.shape[-1]
         parts = (torch.split(tensor[exists], size) for tensor in (mel, own, computed))
-        states = torch.cat([self._pass(*part) for part in zip(*parts, strict=True)])
+        states = torch.cat([self._pass(inputs, *part) for part in zip(*parts, strict=True)])
         takes_part = torch.arange(states.shape[1], device=mel.device) < computed[exists][:, None]
         whole = states.new_zeros(*exists.shape, *states.shape[1:])
         whole[exists] = states * takes_part[..., None]
         return Chunks(whole, computed, heard)
 
-    def _pass(self, mel: Tensor, frames: Tensor, patches: Tensor) -> Tensor:
+    def _pass(self, inputs: Inputs, mel: Tensor, frames: Tensor, patches: Tensor) -> Tensor:
         """Chosen states of a few chunks `[N, 64, W]`, averaged over the bands: `[N, P, D]`."""
-        states = self.network(mel, frames, patches)
-        return torch.cat([states[number].mean(1) for number in self.layers.numbers], dim=-1)
+
+        def compute(layers: Layers) -> States:
+            found = layers.only(self.network(mel, frames, patches))
+            return {number: state.mean(1) for number, state in found.items()}
+
+        return self.chosen(inputs, compute)
 
 
 def _in_chunks(spectra: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from features.backbone.base import BackboneFactory, Inputs
 from features.backbone.layers import LayerChoice, choose_layers, freeze
@@ -68,14 +69,15 @@ class Emotion2vec(HiddenStates):
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, D]`: 49 frames of the first second, 50 of each further one."""
         samples, lengths = inputs.tensors["samples"], inputs.tensors["lengths"]
-        if samples.device.type != "cpu":
-            values = self._states(samples, lengths)
-        else:
-            values = clips_in_parts(samples, lengths, self._states)
-        return Stream.masked(values, frame_count(lengths))
 
-    def _states(self, samples: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        return self.layers.pick(self.network(samples, lengths)[0])
+        def compute(samples: Tensor, lengths: Tensor) -> Tensor:
+            return self.chosen(inputs, lambda _: self.network(samples, lengths)[0])
+
+        if samples.device.type != "cpu":
+            values = compute(samples, lengths)
+        else:
+            values = clips_in_parts(samples, lengths, compute)
+        return Stream.masked(values, frame_count(lengths))
 
     def settings(self) -> dict[str, Any]:
         """Normalisation of the waveform."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -161,7 +162,8 @@ class F0(Networked):
         for index, count in enumerate(mel_frames):
             groups.setdefault(rmvpe.padded_frames(count), []).append(index)
         for length, indices in groups.items():
-            group = self.network(mel[indices, :, :length]).float().cpu().numpy()
+            rows = mel[indices, :, :length]
+            group = inputs.once(partial(self.network, rows)).float().cpu().numpy()
             for index, salience in zip(indices, group, strict=True):
                 if not np.isfinite(salience).all():
                     raise CheckpointError(

@@ -23,9 +23,15 @@ import torch
 from torch import Tensor, nn
 
 from features.backbone.base import BackboneFactory, Inputs
-from features.backbone.layers import LayerChoice, choose_layers, freeze, keep_first
+from features.backbone.layers import LayerChoice, Layers, choose_layers, freeze, keep_first
 from features.backbones._audio import SAMPLE_RATE, padded, waveform
-from features.backbones._hidden_states import SIMILAR, HiddenStates, clips_in_parts, hidden_states
+from features.backbones._hidden_states import (
+    SIMILAR,
+    HiddenStates,
+    States,
+    clips_in_parts,
+    hidden_states,
+)
 from features.backbones._wav2vec2 import FrontConvolutions
 from features.corpus.utterance import Utterance
 from features.errors import CheckpointError
@@ -85,11 +91,15 @@ class SpeechEncoder(HiddenStates):
     def __call__(self, inputs: Inputs) -> Stream:
         """Values `[B, T, L * D]`."""
         samples, lengths = inputs.tensors["samples"], inputs.tensors["lengths"]
+
+        def compute(samples: Tensor, lengths: Tensor) -> Tensor:
+            return self.chosen(inputs, lambda layers: self._states(samples, lengths, layers))
+
         if self.maskable and samples.device.type != "cpu":
-            values = self._states(samples, lengths)
+            values = compute(samples, lengths)
         else:
             differing = SIMILAR if self.maskable else 0
-            values = clips_in_parts(samples, lengths, self._states, differing=differing)
+            values = clips_in_parts(samples, lengths, compute, differing=differing)
         return Stream.masked(values, self._convolutions().frames(lengths))
 
     def settings(self) -> dict[str, Any]:
@@ -99,19 +109,19 @@ class SpeechEncoder(HiddenStates):
             "network": network_settings(self.network),
         }
 
-    def _states(self, samples: Tensor, lengths: Tensor) -> Tensor:
-        """Hidden states of clips, `[B, T, L * D]`; those of padding have no meaning."""
+    def _states(self, samples: Tensor, lengths: Tensor, layers: Layers) -> States:
+        """Hidden states of clips by number; those of padding have no meaning."""
         if bool((lengths == samples.shape[1]).all()):
-            return self._of(samples)
+            return self._of(samples, layers)
         mask = torch.arange(samples.shape[1], device=samples.device) < lengths[:, None]
         with self._convolutions().given(lengths), warnings.catch_warnings():
             # transformers' WavLM passes torch a boolean mask beside its real-valued position bias.
             warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
-            return self._of(samples, mask.long())
+            return self._of(samples, layers, mask.long())
 
-    def _of(self, samples: Tensor, mask: Tensor | None = None) -> Tensor:
+    def _of(self, samples: Tensor, layers: Layers, mask: Tensor | None = None) -> States:
         return hidden_states(
-            self.network, self.layers, ends=True, input_values=samples, attention_mask=mask
+            self.network, layers, ends=True, input_values=samples, attention_mask=mask
         )
 
     def _convolutions(self) -> FrontConvolutions:

@@ -10,7 +10,7 @@ mask makes padded batches exact to float rounding. In others padding may influen
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from torch import Tensor, nn
@@ -126,7 +126,7 @@ class TextEncoder(HiddenStates):
         """Values `[B, T, L * D]`: one vector for each token, special ones included."""
         mask = inputs.tensors["attention_mask"].bool()
         if self.masked:
-            values = hidden_states(self.network, self.layers, ends=self.ends, **inputs.tensors)
+            values = self._chosen(inputs, inputs.tensors)
         else:
             values = in_parts(mask.sum(1), lambda rows, t: self._group(inputs, rows, t))
         return Stream(values * mask[..., None], mask)
@@ -141,7 +141,13 @@ class TextEncoder(HiddenStates):
 
     def _group(self, inputs: Inputs, rows: Tensor, length: int) -> Tensor:
         tensors = {name: tensor[rows, :length] for name, tensor in inputs.tensors.items()}
-        return hidden_states(self.network, self.layers, ends=self.ends, **tensors)
+        return self._chosen(inputs, tensors)
+
+    def _chosen(self, inputs: Inputs, tensors: Mapping[str, Tensor]) -> Tensor:
+        return self.chosen(
+            inputs,
+            lambda layers: hidden_states(self.network, layers, ends=self.ends, **tensors),
+        )
 
 
 def _load(source: Checkpoint) -> nn.Module:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from features.backbone.base import BackboneFactory, Inputs
-from features.backbone.layers import LayerChoice, choose_layers, freeze, keep_first
+from features.backbone.layers import LayerChoice, Layers, choose_layers, freeze, keep_first
 from features.backbones._audio import HOP, SAMPLE_RATE, waveform
-from features.backbones._hidden_states import HiddenStates, hidden_states
+from features.backbones._hidden_states import HiddenStates, States, hidden_states
 from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, UtteranceError
 from features.stream import Stream
@@ -108,13 +108,14 @@ class Whisper(HiddenStates):
         mel, frames = inputs.tensors["mel"], inputs.tensors["frames"]
         starts = torch.arange(mel.shape[1], device=mel.device) * STATES
         present = starts < frames[:, None]  # [B, W]: shorter clips have fewer windows
-        if self.pad == "30s":
-            states = hidden_states(
-                self.network, self.layers, ends=True, input_features=mel[present]
-            )
-        else:
-            counts = (frames[:, None] - starts).clamp(max=STATES)
-            states = self._trimmed(mel[present], counts[present])
+        counts = (frames[:, None] - starts).clamp(max=STATES)
+
+        def compute(layers: Layers) -> States:
+            if self.pad == "trim":
+                return self._trimmed(mel[present], counts[present])
+            return hidden_states(self.network, layers, ends=True, input_features=mel[present])
+
+        states = self.chosen(inputs, compute)
         windows = states.new_zeros(*present.shape, *states.shape[1:])  # [B, W, S, L * D]
         windows[present] = states
         return Stream.masked(windows.flatten(1, 2)[:, : int(frames.max())], frames)
@@ -150,8 +151,8 @@ class Whisper(HiddenStates):
         # Whole states only: a partial last state would be attended to, though it is not kept.
         return mel[:, : mel.shape[-1] // STRIDE * STRIDE]
 
-    def _trimmed(self, mel: Tensor, counts: Tensor) -> Tensor:
-        """States `[B, S, L * D]` of mels `[B, M, F]` that have `counts` valid states `[B]`.
+    def _trimmed(self, mel: Tensor, counts: Tensor) -> States:
+        """States of mels `[B, M, F]` that have `counts` valid states `[B]`.
 
         The same modules as in the network's own forward, which refuses all but 3000 frames.
         """
@@ -168,7 +169,7 @@ class Whisper(HiddenStates):
             state = layer(state, keys)
             states.append(state)
         states[-1] = network.layer_norm(states[-1])
-        return self.layers.pick(states)
+        return states
 
 
 build: BackboneFactory = Whisper

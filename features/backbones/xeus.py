@@ -20,9 +20,9 @@ import yaml
 from torch import Tensor, nn
 
 from features.backbone.base import BackboneFactory, Inputs
-from features.backbone.layers import LayerChoice, choose_layers, freeze
+from features.backbone.layers import LayerChoice, Layers, choose_layers, freeze
 from features.backbones._audio import HOP, SAMPLE_RATE, padded, waveform
-from features.backbones._hidden_states import HiddenStates
+from features.backbones._hidden_states import HiddenStates, States
 from features.corpus.utterance import Utterance
 from features.errors import CheckpointError
 from features.files.reading import file_sha256
@@ -93,20 +93,21 @@ class Xeus(HiddenStates):
         """Values `[B, T, D]`: 49 frames of the first second, 50 of each further one."""
         samples, lengths = inputs.tensors["samples"], inputs.tensors["lengths"]
         pairs = zip(samples.split(1), lengths.split(1), strict=True)  # type: ignore[no-untyped-call]
-        stream = Stream.pad([self._states(clip, length) for clip, length in pairs])
+        stream = Stream.pad([self._chosen(inputs, clip, length) for clip, length in pairs])
         return stream.to(samples.device)
 
-    def _states(self, clip: Tensor, length: Tensor) -> Tensor:
+    def _chosen(self, inputs: Inputs, clip: Tensor, length: Tensor) -> Tensor:
         """Chosen states `[T, D]` of one waveform `[1, L]` of `length` `[1]`."""
+        return self.chosen(inputs, lambda layers: self._states(clip, length, layers))[0]
+
+    def _states(self, clip: Tensor, length: Tensor, layers: Layers) -> States:
         network: Any = self.network
         final, states, frames = network.inference_encode(
             clip[:, : int(length)], length, use_mask=False
         )
-        if self.final_norm and self.layers.whole:
+        if self.final_norm and layers.whole:
             states = [*states[:-1], final]
-        # A placeholder for number 0, which is never chosen, keeps the others at their numbers.
-        chosen: Tensor = self.layers.pick([states[0], *states])
-        return chosen[0, : int(frames)]
+        return {number: state[:, : int(frames)] for number, state in enumerate(states, 1)}
 
     def settings(self) -> dict[str, Any]:
         """Use of the final norm, and hash of the configuration."""

@@ -18,8 +18,10 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, Literal
 
+from features.backbone.entry import BackboneEntry
 from features.errors import HeronryError, ParamsError
-from features.extraction.extractor import Extractor, Recipe, Tally
+from features.extraction.extractor import Extractor, Recipe
+from features.extraction.output import Tally
 from features.extraction.plan import PlannedShard
 from features.extraction.store import WorkStore
 from features.files.writing import replacing, seal
@@ -62,7 +64,8 @@ def _run_in_processes(
     names: Queue[str] = multiprocessing.get_context("spawn").Queue()
     for device in devices:
         names.put(device)
-    given = (extractor.recipe, names, extractor.store.reserved)
+    siblings = [output.entry for output in extractor.siblings]
+    given = (extractor.recipe, siblings, names, extractor.store.reserved)
     left = iter(shards)
     running: dict[Future[Tally], int] = {}  # number of utterances by future
     with WorkerPool(len(devices), _start, given) as pool:
@@ -82,10 +85,16 @@ _extractor: Extractor | None = None
 _ray_extractor: tuple[Recipe, Extractor] | None = None
 
 
-def _start(recipe: Recipe, devices: Queue[str], reserved: frozenset[str]) -> None:
+def _start(
+    recipe: Recipe,
+    siblings: Sequence[BackboneEntry],
+    devices: Queue[str],
+    reserved: frozenset[str],
+) -> None:
     global _extractor
     _extractor = Extractor(recipe, devices.get())
-    _extractor.store.reserve(reserved)
+    _extractor.take_along(siblings)
+    _extractor.reserve(reserved)
 
 
 def _finish(shard: PlannedShard) -> Tally:
@@ -165,7 +174,7 @@ def _computed(recipe: Recipe, device: str, shard: PlannedShard) -> tuple[bytes, 
         if _ray_extractor is None or _ray_extractor[0] != recipe:
             _ray_extractor = (recipe, Extractor(recipe, device))
         extractor = _ray_extractor[1]
-        extractor.store = WorkStore(Path(folder), extractor.store.folder.name)
+        extractor.own.store = WorkStore(Path(folder), extractor.store.folder.name)
         tally = Tally()
         for _ in extractor.run([shard], tally):
             pass

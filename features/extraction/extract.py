@@ -8,6 +8,7 @@ Several devices or hosts divide the shards among them (features/extraction/engin
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -23,14 +24,15 @@ from features.cache.shard import DEVIATION, read_shard, shard_name
 from features.corpus.manifest import Manifest
 from features.errors import CacheError
 from features.extraction.engines import Engine, run_shards
-from features.extraction.extractor import Extractor, Recipe, Tally
+from features.extraction.extractor import Extractor, Recipe
 from features.extraction.forecast import Forecast, forecast
+from features.extraction.output import Tally
 from features.extraction.plan import ShardPlan, lacking
 from features.extraction.store import WorkStore
 from features.extraction.trained_on import seen_by
 from features.files.reasons import NOTICED, REJECTED, SEEN, write_reasons
 from features.files.writing import empty_folder
-from features.process.terminal import progress
+from features.process.terminal import progress, size
 
 
 @dataclass
@@ -63,6 +65,9 @@ class Options:
         workers: Processes that prepare inputs for each device; None: as many as pay off.
         engine: `local`, or `ray` for the hosts of a cluster.
         announce: Called with the forecast before anything is computed.
+        siblings: Other entries of the same network, whose shards are finished in the same pass
+            where they lack the same (`features.backbone.siblings`); with Ray none are.
+        note: Called with a line for each of them, before anything is computed.
         part: `(k, n)`: only finish the k-th of n parts of the shards (from 0) in the work store,
             while other processes or hosts do the other parts; a later extraction without `part`
             fills `out`. None: everything.
@@ -73,6 +78,8 @@ class Options:
     workers: int | None = None
     engine: Engine = "local"
     announce: Callable[[Forecast], Any] | None = None
+    siblings: tuple[BackboneEntry, ...] = ()
+    note: Callable[[str], Any] | None = None
     part: tuple[int, int] | None = None
 
 
@@ -156,19 +163,45 @@ def _adopt(extractor: Extractor, plan: ShardPlan, out: Path) -> None:
 
 def _compute(extractor: Extractor, plan: ShardPlan, options: Options) -> Extraction:
     done, store, entry = Extraction(), extractor.store, extractor.entry
-    if extractor.budget:  # batches of several utterances: see `reserve`
-        store.reserve(cut.fingerprint for cut in plan.cuts)
+    # Of batches of several utterances: see `WorkStore.reserve`.
+    reserved = [cut.fingerprint for cut in plan.cuts] if extractor.budget else []
+    extractor.reserve(reserved)
     if options.part is not None:
         plan = plan[options.part[0] :: options.part[1]]
     todo = plan.only(lambda cut: not store.has(cut.fingerprint))
     done.linked = len(plan) - len(todo)
     if options.announce is not None:
         options.announce(forecast(plan, store, entry, extractor.backbone))
-    steps = run_shards(extractor, todo, options.devices, options.engine, done)
-    total = sum(cut.utterances for cut in todo.cuts)
-    for _ in progress(steps, total=total, what=f"extract {entry.name}", unit="utterance"):
-        pass
+    with contextlib.ExitStack() as locks:
+        if todo.cuts and options.engine == "local":
+            _take_along(extractor, todo, options, locks)
+            extractor.reserve(reserved)
+        steps = run_shards(extractor, todo, options.devices, options.engine, done)
+        total = sum(cut.utterances for cut in todo.cuts)
+        for _ in progress(steps, total=total, what=f"extract {entry.name}", unit="utterance"):
+            pass
     return done
+
+
+def _take_along(
+    extractor: Extractor, todo: ShardPlan, options: Options, locks: contextlib.ExitStack
+) -> None:
+    """Add the siblings that lack some of these shards and that nobody else extracts now."""
+    left_out = extractor.take_along(options.siblings)
+    lines = []
+    for sibling in tuple(extractor.siblings):
+        name, size_of = sibling.entry.name, sibling.bytes_of(sibling.lacking(todo.cuts))
+        if size_of:
+            shared = options.part is not None
+            if locks.enter_context(sibling.store.locked(shared=shared, wait=False)):
+                lines.append(f"in the same pass: {name}, about {size(size_of)}")
+                continue
+            left_out[name] = "another process extracts it"
+        extractor.siblings.remove(sibling)
+    lines += [f"not in the same pass: {name}: {reason}" for name, reason in left_out.items()]
+    if options.note is not None:
+        for line in lines:
+            options.note(line)
 
 
 def deliver(store: WorkStore, plan: ShardPlan, out: Path, done: Extraction) -> None:

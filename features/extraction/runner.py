@@ -11,7 +11,7 @@ import torch
 
 from features.backbone.base import Backbone, Inputs, module_of
 from features.corpus.utterance import Utterance
-from features.extraction.batches import Prepared
+from features.extraction.batches import Prepared, prepare
 from features.process.devices import entered, fetched, full_float32
 from features.process.memory import DoesNotFitError, Halver, out_of_memory
 from features.stream import Stream
@@ -51,24 +51,30 @@ class Runner:
 
     def __init__(self, backbone: Backbone, device: torch.device, dtype: str) -> None:
         self.backbone, self.device, self.dtype = backbone, device, dtype
-        self._halver = Halver[Inputs](
-            rows=lambda inputs: len(inputs.ids),
-            shape=lambda inputs: tuple(n for t in inputs.tensors.values() for n in t.shape),
-            between=Inputs.between,
-        )
+        self._halver = halver()
         self._moved = False
 
-    @torch.inference_mode()
     def launch(self, item: Prepared) -> list[Result]:
         """Start a batch on the device; its streams may still be being copied at return."""
+        results = []
+        for result in self._launched(item):
+            if result.stream is None and len(item.utterances) > 1:
+                # Cut out of a batch, a clip has the padding of the longest one, which may be all
+                # that does not fit.
+                results += self._launched(prepare(self.backbone, result.utterances)) or [result]
+            else:
+                results.append(result)
+        return results
+
+    @torch.inference_mode()
+    def _launched(self, item: Prepared) -> list[Result]:
         if item.inputs is None:
             return []
         results, start = [], 0
-        with self._entered():
-            self._move()
+        with self.entered():
             for stream in self._streams(item.inputs):
                 stop = start + (1 if stream is None else len(stream.mask))
-                results.append(self._bring(item.utterances[start:stop], stream))
+                results.append(self.bring(item.utterances[start:stop], stream))
                 start = stop
         return results
 
@@ -77,10 +83,9 @@ class Runner:
         """As `launch`, while other threads compute; None if it does not fit beside them."""
         if item.inputs is None:
             return []
-        with self._entered():
-            self._move()
+        with self.entered():
             try:
-                return [self._bring(item.utterances, self._computed(item.inputs))]
+                return [self.bring(item.utterances, self.run(item.inputs))]
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -96,8 +101,7 @@ class Runner:
         if item.inputs is None or self.dtype == "float32" or self.backbone.spec.bins is not None:
             return None
         first = item.inputs.between(0, 1)
-        with self._entered():
-            self._move()
+        with self.entered():
             try:
                 found = self._halver.attempt_twice(first, self._deviation)
             except DoesNotFitError:
@@ -109,19 +113,20 @@ class Runner:
         self._halver.forget()
 
     def _deviation(self, inputs: Inputs) -> float:
-        exact = self._run(inputs, "float32").values
+        exact = self.run(inputs, "float32").values
         if not exact.numel():
             return math.nan
-        difference = (self._run(inputs, self.dtype).values.float() - exact).abs().max()
+        difference = (self.run(inputs).values.float() - exact).abs().max()
         return float(difference / exact.abs().max().clamp(min=1e-30))
 
     @contextlib.contextmanager
-    def _entered(self) -> Iterator[None]:
-        """Context in which the device is this thread's, and float32 is not rounded."""
+    def entered(self) -> Iterator[None]:
+        """Context in which the device is this thread's, has the network, and rounds no float32."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(entered(self.device))
             if self.device.type != "cpu":  # where several threads compute, and there is no TF32
                 stack.enter_context(full_float32())
+            self._move()
             yield
 
     def _move(self) -> None:
@@ -137,25 +142,33 @@ class Runner:
         streams: list[Stream | None] = []
         for part in self._halver.parts(inputs):
             try:
-                stream = self._halver.attempt_twice(part, self._computed)
+                stream = self._halver.attempt_twice(part, self.run)
             except DoesNotFitError:
                 streams += [None] if len(part.ids) == 1 else self._streams(part)
             else:
                 streams.append(stream)
         return streams
 
-    def _computed(self, inputs: Inputs) -> Stream:
-        return self._run(inputs, self.dtype)
-
-    def _run(self, inputs: Inputs, dtype: str) -> Stream:
-        moved = inputs.to(self.device)
+    def run(self, inputs: Inputs, dtype: str | None = None) -> Stream:
+        """The stream of some inputs in the given precision; None: that of the runner."""
+        moved, dtype = inputs.to(self.device), dtype or self.dtype
         if dtype == "float32":
             return self.backbone(moved)
         with torch.autocast(self.device.type, getattr(torch, dtype)):
             return self.backbone(moved)
 
-    def _bring(self, utterances: tuple[Utterance, ...], stream: Stream | None) -> Result:
+    def bring(self, utterances: tuple[Utterance, ...], stream: Stream | None) -> Result:
+        """The result of a stream that is on the device."""
         if stream is None:
             return Result(utterances, None)
         (values, mask), arrived = fetched((stream.values, stream.mask), self.device)
         return Result(utterances, Stream(values, mask), arrived)
+
+
+def halver() -> Halver[Inputs]:
+    """Cuts inputs that do not fit a device in halves."""
+    return Halver[Inputs](
+        rows=lambda inputs: len(inputs.ids),
+        shape=lambda inputs: tuple(n for t in inputs.tensors.values() for n in t.shape),
+        between=Inputs.between,
+    )

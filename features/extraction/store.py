@@ -99,18 +99,25 @@ class WorkStore:
         link_or_copy(self.path(fingerprint), target)
 
     @contextlib.contextmanager
-    def locked(self, *, shared: bool = False) -> Iterator[None]:
+    def locked(self, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
         """Lock the backbone's folder, naming its owner on stderr while waiting.
 
         The lock is the operating system's, so it ends with its process, however that ends.
 
         Args:
             shared: Whether other processes may hold it too, each to finish other shards.
+            wait: Whether to wait for its owner; whoever holds another lock may not.
+
+        Yields:
+            Whether it is locked.
         """
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         make_folder(self.folder)
         with open_lock(self.folder / LOCK) as file:
             if not lock(file, kind | fcntl.LOCK_NB):
+                if not wait:
+                    yield False
+                    return
                 file.seek(0)
                 owner = file.read().strip() or "another process"
                 sys.stderr.write(f"waiting: the same backbone is being extracted by {owner}\n")
@@ -123,7 +130,7 @@ class WorkStore:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}, in {Path.cwd()}\n")
             file.flush()
-            yield
+            yield True
 
     def _index(self) -> dict[str, tuple[Path, int]]:
         if self._places is None:

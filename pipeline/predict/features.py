@@ -22,7 +22,8 @@ from features.cache.shard import read_shard
 from features.corpus.manifest import Label, Manifest
 from features.corpus.utterance import Utterance
 from features.errors import HeronryError
-from features.extraction.extractor import Extractor, Recipe, Tally
+from features.extraction.extractor import Extractor, Recipe
+from features.extraction.output import Tally
 from features.extraction.plan import ShardPlan
 from features.extraction.store import WorkStore
 from features.files.writing import remove_folder
@@ -92,7 +93,7 @@ class LiveBackbone:
             # Mapped pages outlive their files; no row is copied from an earlier part.
             remove_folder(store.folder)
             root, name = store.folder.parent, fingerprint(self.extractor.provenance)
-            self.extractor.store = WorkStore(root, name)
+            self.extractor.own.store = WorkStore(root, name)
         used = [each for each in utterances if each.id in frames]
         self.found = SlotFeatures(frames, missing, rejected, dict(notices(backbone, used)))
 

@@ -21,7 +21,8 @@ from features.backbone.base import Inputs
 from features.backbone.entry import BackboneEntry
 from features.backbones.tone import Tone
 from features.extraction.batches import Prepared, prepare, prepare_ahead
-from features.extraction.extractor import Extractor, Recipe, Tally
+from features.extraction.extractor import Extractor, Recipe
+from features.extraction.output import Tally
 from features.extraction.plan import ShardPlan
 from features.extraction.runner import Runner
 from features.process import devices
@@ -165,7 +166,7 @@ def test_the_thread_that_keeps_results_waits_on_their_device(
     monkeypatch.setattr(FakeEvent, "synchronize", synchronize)
     manifest, recipe = make_manifest([0.2, 0.3]), Recipe(BackboneEntry("tone", "tone"), tmp_path)
     extractor = Extractor(recipe, "cuda:1")
-    monkeypatch.setattr(extractor.runner, "_move", lambda: None)
+    monkeypatch.setattr(extractor.own.runner, "_move", lambda: None)
     monkeypatch.setattr(Prepared, "pin_memory", lambda self: self)
     tally = Tally()
     assert sum(extractor.run(list(ShardPlan.of(manifest, "audio")), tally)) == 2
