@@ -6,7 +6,8 @@ costs is estimated from published counts and the sizes of networks (`pipeline.co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from features.errors import CacheError, CheckpointError, ManifestError, ParamsEr
 from features.extraction.extractor import Extractor, Recipe
 from features.extraction.forecast import Forecast, forecast
 from features.extraction.plan import ShardPlan
+from features.process.terminal import size
 from features.settings.locations import store_root
 from features.transcription.transcripts import as_read
 from pipeline.costs.cards import Speed, speed
@@ -29,6 +31,7 @@ from pipeline.costs.corpora import CorpusSize, corpus_size
 from pipeline.costs.features import Features, hours_text, operations_of
 from pipeline.costs.networks import network_of
 from pipeline.params.file import Params, read_params
+from pipeline.params.siblings import siblings_of
 from pipeline.storage.dvc_command import PREPARE
 
 LONGEST = 40  # characters of a setting's value that are shown whole
@@ -44,6 +47,8 @@ class Step:
         reason: Reason for it.
         operations: Operations of the network; None: it has none, or they are not known.
         dtype: Precision that they are computed in.
+        along: Bytes by name of other entries of the network that are computed in the same pass.
+        within: Entry in whose pass these features are computed, if it is planned before them.
     """
 
     backbone: str
@@ -51,12 +56,18 @@ class Step:
     reason: str
     operations: float | None = None
     dtype: str = "float32"
+    along: Mapping[str, int] = field(default_factory=dict)
+    within: str | None = None
 
     def line(self, rate: Speed) -> str:
         """A line for the terminal."""
         work = self.forecast.line()
-        if self.operations:
+        if self.within:
+            work += f", in the pass of {self.within}"
+        elif self.operations:
             work += f", {hours_text(rate.hours(self.operations, self.dtype))}"
+        also = [f"{name} (about {size(of)})" for name, of in self.along.items()]
+        work += f"; in the same pass: {', '.join(also)}" if also else ""
         return f"{self.backbone}: {work}; {self.reason}"
 
 
@@ -102,7 +113,10 @@ def plan_steps(params: Params, store: Path, backbones: list[str] | None = None) 
     if not folder.exists():
         raise _not_prepared(params)
     manifest = Manifest.read(folder)
-    return [_step(params, name, manifest, store) for name in _names(params, backbones)]
+    steps: list[Step] = []
+    for name in _names(params, backbones):
+        steps.append(_step(params, name, manifest, store, steps))
+    return steps
 
 
 def plan_lines(params: Params, store: Path, backbones: list[str] | None, rate: Speed) -> list[str]:
@@ -125,9 +139,11 @@ def plan_lines(params: Params, store: Path, backbones: list[str] | None, rate: S
         estimated = [Features(corpus, params.backbone(name), size).line(rate) for name in names]
         return [f"{size.line(corpus)}; {_prepare(params)}", *estimated]
     manifest, lines = Manifest.read(_utterances(params)), []
+    steps: list[Step] = []
     for name in names:
         try:
-            lines.append(_step(params, name, manifest, store).line(rate))
+            steps.append(_step(params, name, manifest, store, steps))
+            lines.append(steps[-1].line(rate))
         except CheckpointError as error:
             without = Features(corpus, params.backbone(name), corpus_size(params, corpus))
             lines.append(f"{without.line(rate)}; {str(error).splitlines()[0]}")
@@ -158,7 +174,9 @@ def _selected(params: Params) -> list[str]:
     return sorted({*model.slots.values(), model.asr} - {"none"})
 
 
-def _step(params: Params, name: str, manifest: Manifest, store: Path) -> Step:
+def _step(
+    params: Params, name: str, manifest: Manifest, store: Path, before: Sequence[Step]
+) -> Step:
     entry = params.backbone(name)
     manifest = as_read(manifest, entry, params.transcripts(params.corpus, name))
     extractor = Extractor(Recipe(entry, store))
@@ -170,7 +188,19 @@ def _step(params: Params, name: str, manifest: Manifest, store: Path) -> Step:
     characters = whole * expected.compute / max(1, sum(cut.utterances for cut in planned.cuts))
     todo = CorpusSize(expected.compute, expected.seconds, characters)
     operations = None if network is None else operations_of(entry, network, todo)
-    return Step(name, expected, reason, operations, entry.compute_dtype)
+    within = next((step.backbone for step in before if name in step.along), None)
+    along = {} if within else _along(params, extractor, planned)
+    return Step(name, expected, reason, operations, entry.compute_dtype, along, within)
+
+
+def _along(params: Params, extractor: Extractor, planned: ShardPlan) -> dict[str, int]:
+    """Bytes by name of siblings that extraction seals in the same pass (`--only`: none)."""
+    todo = planned.only(lambda cut: bool(extractor.own.lacking([cut])))
+    if not todo.cuts or extractor.entry.kind == "none":
+        return {}
+    extractor.take_along(siblings_of(params, extractor.entry.name))
+    found = {each.entry.name: each.bytes_of(each.lacking(todo.cuts)) for each in extractor.siblings}
+    return {name: of for name, of in found.items() if of}
 
 
 def _reason(folder: Path, manifest: Manifest, extractor: Extractor) -> str:

@@ -20,6 +20,7 @@ from features.ranges import NotNegative
 from features.settings.locations import devices, store_root
 from features.transcription.transcripts import as_read, write_words
 from pipeline.params.file import read_params
+from pipeline.params.siblings import siblings_of
 from stages._run import list_utterances, run
 
 
@@ -48,9 +49,23 @@ def main(  # noqa: PLR0913  each is an option
         str | None,
         typer.Option(help="K/N: only the K-th of N parts (from 1), into the work store alone."),
     ] = None,
+    only: Annotated[
+        bool, typer.Option(help="Compute no other entry of the same network in the same pass.")
+    ] = False,
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Entry of the same network to compute too, though unused."),
+    ] = None,
 ) -> None:
-    """Extract the features of CORPUS under BACKBONE into cache/CORPUS/BACKBONE."""
+    """Extract the features of CORPUS under BACKBONE into cache/CORPUS/BACKBONE.
+
+    Other entries of the same network (by layer, pooling or stored precision) that some model of
+    params.yaml uses are computed in the same pass, into the work store.
+    """
     params = read_params(Path("params.yaml"))
+    if only and also:
+        raise ParamsError(f"--only and --with {also[0]}: given both; expected one of them")
+    siblings = [] if only else siblings_of(params, backbone, also or ())
     entry, transcripts = params.backbone(backbone), params.transcripts(corpus, backbone)
     folder = Path("data", corpus, "utterances")
     manifest = Manifest.read(folder)
@@ -64,6 +79,8 @@ def main(  # noqa: PLR0913  each is an option
         workers=workers,
         engine=engine,
         announce=lambda forecast: typer.echo(f"{out}: {forecast.line()}"),
+        siblings=tuple(siblings),
+        note=lambda line: typer.echo(f"{out}: {line}"),
         part=None if part is None else _part(part),
     )
     start = time.monotonic()

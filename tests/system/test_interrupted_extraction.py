@@ -36,13 +36,14 @@ from features.extraction.extract import Options, extract
 from features.corpus.manifest import Manifest
 import features.backbones.tone, features.backbones.whisper
 
-def work(folder, entry, workers=0, limit=0):
+def work(folder, entry, workers=0, limit=0, siblings=()):
     os.setsid()
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     folder = Path(folder)
     extract(Manifest.read(folder / "utterances"), backbone_entry("x", entry), folder / "out",
-            store=folder / "store", options=Options(workers=workers))
+            store=folder / "store", options=Options(workers=workers,
+            siblings=tuple(backbone_entry("y", each) for each in siblings)))
 
 if __name__ == "__main__":
     for line in sys.stdin:
@@ -201,18 +202,22 @@ def test_real_network_killed_and_resumed(
     make_manifest: ManifestMaker, tmp_path: Path, server: Server
 ) -> None:
     variant = next(iter(whisper.VARIANTS.values()))
-    options = {"kind": "whisper", **variant(tmp_path / "checkpoint")}
-    entry = backbone_entry("x", options)
+    whole = {"kind": "whisper", **variant(tmp_path / "checkpoint")}
+    given = [whole, {**whole, "layer": 1}, {**whole, "layer": 1, "pooling": "mean"}]
     manifest = make_manifest([0.5 + 0.1 * (i % 5) for i in range(12)])
     manifest.write(tmp_path / "utterances")
-    extract(manifest, entry, tmp_path / "reference", store=tmp_path / "other store")
-    for count in (1, 2, 3):
-        server.start(tmp_path, entry=options)
+    for count in (1, 3, 5):
+        # Entries of one network in one pass, each of them once the one that is asked for.
+        server.start(tmp_path, entry=given[0], siblings=given[1:])
         _until_sealed(tmp_path, count)
         server.kill(signal.SIGKILL)
         assert server.wait() == -signal.SIGKILL
-    finish(tmp_path, entry)
-    assert contents_of(tmp_path / "out") == contents_of(tmp_path / "reference")
+        given = [*given[1:], given[0]]
+    for options in given:
+        entry = backbone_entry("x", options)
+        extract(manifest, entry, tmp_path / "reference", store=tmp_path / "other store")
+        finish(tmp_path, entry)
+        assert contents_of(tmp_path / "out") == contents_of(tmp_path / "reference")
 
 
 @pytest.mark.slow
