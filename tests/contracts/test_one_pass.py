@@ -44,7 +44,11 @@ def reason_alone(entry: BackboneEntry, *, bins: bool) -> str | None:
     return "its windows begin elsewhere" if published and entry.windows else None
 
 
-@pytest.mark.parametrize(("budget", "windows"), [(None, False), (4.0, True)])
+@pytest.mark.parametrize(
+    ("budget", "windows"),
+    [pytest.param(None, False, marks=pytest.mark.slow), (4.0, True)],
+    ids=["one by one", "batches and windows"],
+)
 @pytest.mark.parametrize(("kind", "variant"), cases())
 def test_bytes_are_those_of_separate_extraction(
     kind: str,
