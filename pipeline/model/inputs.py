@@ -1,7 +1,7 @@
 """Layers before any fusion: mixes of hidden states, norms, pooling (`models.<name>.inputs`).
 
 `mix_layers` turns a stack of hidden states into one by learned weights, instead of one wide vector;
-`standardize` and then `layer_norm` normalise the frames of some slots: per dimension by the
+`standardize` or `whiten`, and then `layer_norm`, normalise the frames of some slots: by the
 training frames, and each frame by itself; `attentive_statistics` reduces those of an utterance to
 one vector. The fusion is then built for the streams that come out, so that it needs no code for any
 of these. The layers but the last draw no random numbers: a fusion behind them begins with the
@@ -18,20 +18,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from features.arguments import problems, refuse
 from features.errors import ParamsError
-from features.ranges import Width
+from features.ranges import Interval, Width
 from features.stream import Stream, StreamSpec
 from pipeline.model.attentive_statistics import AttentiveStatistics
 from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch, Prediction
-from pipeline.model.standardize import Moments, Standardize
+from pipeline.model.standardize import Moments, Standardize, Whiten
 
+# Moments of a batch's utterances are held at once: 64 times 8 MiB of products at this width.
+WIDEST = 1024
 Slot = Literal["text", "speech", "nonverbal", "prosody", "spectral"]
 
 
@@ -44,6 +46,10 @@ class InputSettings:
         layer_norm: Slots whose frames are normalised, after mixing; they may be `none`.
         standardize: Slots whose frames are standardised, after mixing (`fit_inputs` says by what)
             and before `layer_norm`; they may be `none`.
+        whiten: Slots whose frames are standardised and uncorrelated instead (`Whiten`), of at most
+            1024 dimensions; they may be `none`.
+        whiten_shrinkage: Weight of the identity among the correlations by which frames are
+            whitened; 1 only standardises.
         attentive_statistics: Slots whose frames become one vector, mean and deviation weighted by
             attention (`AttentiveStatistics`), after all of the above; they may be `none`.
         attention_width: Hidden width of that attention; None: the width of the frames.
@@ -54,12 +60,14 @@ class InputSettings:
     mix_layers: bool = False
     layer_norm: tuple[Slot, ...] = ()
     standardize: tuple[Slot, ...] = ()
+    whiten: tuple[Slot, ...] = ()
+    whiten_shrinkage: Annotated[float, Interval(ge=1e-6, le=1)] = 0.5
     attentive_statistics: tuple[Slot, ...] = ()
     attention_width: Width | None = 128
     attention_by_channel: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("layer_norm", "standardize", "attentive_statistics"):  # lists in YAML
+        for name in ("layer_norm", "standardize", "whiten", "attentive_statistics"):  # YAML's lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @classmethod
@@ -122,8 +130,8 @@ class InputLayers(nn.Module):
         specs: Streams that the fusion is built for.
 
     Raises:
-        ParamsError: If bins are to be normalised or pooled, or a stack does not divide into its
-            layers.
+        ParamsError: If bins are to be normalised or pooled, a stack does not divide into its
+            layers, or frames that are to be whitened are too wide or standardised already.
     """
 
     def __init__(self, specs: Mapping[str, StreamSpec], settings: InputSettings) -> None:
@@ -138,6 +146,10 @@ class InputLayers(nn.Module):
                 self.specs[slot] = spec = _one_layer(slot, spec)
             if slot in settings.standardize:
                 self.scales[slot] = Standardize(_width("standardize", slot, spec))
+            if slot in settings.whiten:
+                self.scales[slot] = Whiten(
+                    _whitened_width(slot, spec, settings), settings.whiten_shrinkage
+                )
             if slot in settings.layer_norm:
                 self.norms[slot] = nn.LayerNorm(_width("layer_norm", slot, spec))
             if slot in settings.attentive_statistics:
@@ -155,17 +167,17 @@ class InputLayers(nn.Module):
 
     @property
     def open(self) -> dict[str, Standardize]:
-        """Standardisations that have no statistics yet, by slot."""
+        """Standardisations and whitenings that have no statistics yet, by slot."""
         scales = {slot: each for slot, each in self.scales.items() if isinstance(each, Standardize)}
         return {slot: each for slot, each in scales.items() if not each.fitted}
 
     def moments(self, streams: Mapping[str, Stream]) -> dict[str, list[Moments]]:
         """Moments of each utterance's frames by slot of `open`, mixed if they are a stack."""
         found = {}
-        for slot in self.open:
+        for slot, scale in self.open.items():
             values = streams[slot].values
             mixed = self.mixes[slot](values) if slot in self.mixes else values
-            found[slot] = [Moments.of(x) for x in Stream(mixed, streams[slot].mask).unpad()]
+            found[slot] = [scale.measure(x) for x in Stream(mixed, streams[slot].mask).unpad()]
         return found
 
     def forward(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
@@ -227,6 +239,22 @@ def _width(setting: str, slot: str, spec: StreamSpec) -> int:
             f"expected slots of real-valued frames: take {slot!r} out of the list"
         )
     return spec.dim
+
+
+def _whitened_width(slot: str, spec: StreamSpec, settings: InputSettings) -> int:
+    """Width of a slot's frames, which must be narrow enough for a matrix of correlations."""
+    if slot in settings.standardize:
+        raise ParamsError(
+            f"inputs.whiten: given the {slot} slot, which `inputs.standardize` lists too; whitened "
+            "frames are standardised: take it out of one of the lists"
+        )
+    width = _width("whiten", slot, spec)
+    if width > WIDEST:
+        raise ParamsError(
+            f"inputs.whiten: the {slot} slot is {width} wide; expected at most {WIDEST}, as the "
+            "correlations of so many dimensions take gigabytes: use `inputs.standardize` for it"
+        )
+    return width
 
 
 def _one_layer(slot: str, spec: StreamSpec) -> StreamSpec:

@@ -38,17 +38,18 @@ def test_no_test_speaker_is_seen_and_none_both_chooses_and_scores(folds: int) ->
         assert scored == {each.speaker for each in labels if each.splits[0] != "test"}
 
 
-def test_averages_give_the_numbers_of_frames(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["standardize", "whiten"])
+def test_averages_give_the_numbers_of_frames(tmp_path: Path, name: str) -> None:
     labels = labels_of(30)
     write_cache(tmp_path / "speech", labels, 5.0, 0)
     frames = join({"speech": tmp_path / "speech"}, labels, CLASSES)
-    averages = Averages(frames.readers["speech"], frames.labels)
+    averages = Averages(frames.readers["speech"], frames.labels, products=name == "whiten")
     short = dataclasses.replace(frames, readers={"speech": averages})  # type: ignore[dict-item]
     models = []
     for _ in range(2):
         torch.manual_seed(0)
         settings = {"d_model": 8}, frames.specs, len(CLASSES)
-        models.append(make_model("concat", *settings, inputs={"standardize": ["speech"]}).eval())
+        models.append(make_model("concat", *settings, inputs={name: ["speech"]}).eval())
     one, other = models
     assert isinstance(one, PreparedFusion)
     assert isinstance(other, PreparedFusion)

@@ -49,9 +49,14 @@ def real(specs: Mapping[str, StreamSpec]) -> list[str]:
 
 
 def all_on(kind: str) -> dict[str, Any]:
-    """Settings with everything switched on."""
+    """Settings with everything switched on; a slot is standardised or whitened."""
     slots = real(stacked(kind))
-    return {"mix_layers": True, "layer_norm": slots, "standardize": slots}
+    return {
+        "mix_layers": True,
+        "layer_norm": slots,
+        "standardize": slots[:1],
+        "whiten": slots[1:],
+    }
 
 
 def made(
@@ -263,6 +268,9 @@ def test_the_criterion_is_the_one_that_training_sets() -> None:
         ({"layer_norm": ["prosody"]}, "layer_norm: the prosody slot holds 16 integer bins.*real"),
         ({"standardize": ["prosody"]}, "standardize: the prosody slot holds 16 integer bins.*real"),
         ({"standardize": "text"}, "inputs.standardize: given 'text'"),
+        ({"whiten": ["prosody"]}, "inputs.whiten: the prosody slot holds 16 integer bins.*real"),
+        ({"whiten": ["text"], "standardize": ["text"]}, "whiten: given the text slot.*one of the"),
+        ({"whiten_shrinkage": 0.0}, "inputs.whiten_shrinkage: given 0.0; expected .* 1"),
         (
             {"attentive_statistics": ["prosody"]},
             "statistics: the prosody slot holds 16 integer bins",
@@ -280,10 +288,18 @@ def test_a_stack_must_divide_into_its_layers() -> None:
         made("concat", {"speech": StreamSpec(7, layers=3)}, MIXED)
 
 
+def test_only_narrow_frames_are_whitened() -> None:
+    """Of several layers, what counts is the width behind their mix."""
+    wide = {"speech": StreamSpec(2048, layers=2)}
+    with pytest.raises(ParamsError, match=r"2048 wide; expected at most 1024.*inputs.standardize"):
+        made("concat", wide, {"whiten": ["speech"]})
+    assert isinstance(made("concat", wide, {**MIXED, "whiten": ["speech"]}), PreparedFusion)
+
+
 def test_slots_that_are_none_are_no_fault() -> None:
     """So that `-S models.x.speech=none` needs no other change."""
     specs = {"text": StreamSpec(12)}
-    off = {"mix_layers": True, "layer_norm": ["speech"], "standardize": ["speech"]}
+    off = {"mix_layers": True, "layer_norm": ["speech"], "whiten": ["speech"]}
     assert not isinstance(made("concat", specs, off), PreparedFusion)
 
 
@@ -297,5 +313,7 @@ def test_files_name_what_is_switched_on_as_their_releases_did() -> None:
     }
     pooled = {"mix_layers": False, "layer_norm": [], "attentive_statistics": ["text"]}
     assert of(pooled).to_dict() == pooled
+    whitened = {"mix_layers": False, "layer_norm": [], "whiten": ["text"]}
+    assert of(whitened).to_dict() == whitened
     narrow = {**pooled, "attention_width": None}
     assert of(narrow).to_dict() == narrow

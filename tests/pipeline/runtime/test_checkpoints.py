@@ -94,9 +94,9 @@ def over_targets(folder: Path, out: str, **train: Any) -> Job:
     return dataclasses.replace(made, labels=used, targets=reader)
 
 
-def standardized(folder: Path, out: str, **train: Any) -> Job:
-    """Frames standardised by statistics that are in the checkpoint, not computed again."""
-    return dataclasses.replace(job(folder, out, **train), inputs={"standardize": ["speech"]})
+def whitened(folder: Path, out: str, **train: Any) -> Job:
+    """Frames whitened by statistics that are in the checkpoint, not computed again."""
+    return dataclasses.replace(job(folder, out, **train), inputs={"whiten": ["speech"]})
 
 
 class KilledError(Exception):
@@ -113,9 +113,9 @@ class KilledError(Exception):
         (job, ALL_ON | {"epochs": 9}),
         (over_dialogues, {"epochs": 9, "lr": 1e-2, "schedule": "cosine", "accumulate": 2}),
         (over_targets, ALL | {"epochs": 9, "lr": 1e-2, "batch_size": 16}),
-        (standardized, {"epochs": 9, "lr": 1e-2}),
+        (whitened, {"epochs": 9, "lr": 1e-2}),
     ],
-    ids=["plateau", "stops early", "all on", "dialogues", "targets", "standardized"],
+    ids=["plateau", "stops early", "all on", "dialogues", "targets", "whitened"],
 )
 def test_resumes_after_any_epoch_with_the_same_result(
     folder: Path, monkeypatch: pytest.MonkeyPatch, make: Any, train: dict[str, Any], done: int
