@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.backbone.base import CHARACTERS_A_SECOND
-from features.corpus.entry import corpus_entry
+from features.corpus.entry import CorpusEntry, corpus_entry
 from features.corpus.manifest import Manifest
 from pipeline.params.file import Params
 
@@ -55,13 +56,22 @@ class CorpusSize:
 def corpus_size(params: Params, corpus: str) -> CorpusSize | None:
     """Size of a corpus of params.yaml; None where it is not prepared, and no counts are published.
 
+    None also of one that params.yaml does not have.
+
     Of a prepared one the manifest is read, as it is, whatever the entry says by now.
     """
-    folder = Path("data", corpus, "utterances")
+    if corpus not in params.corpora:
+        return None
+    return _size(corpus_entry(corpus, params.corpora[corpus], params.corpora))
+
+
+def _size(entry: CorpusEntry) -> CorpusSize | None:
+    folder = Path("data", entry.name, "utterances")
     if folder.exists():
         rows = [(u.seconds or 0.0, len(u.text or "")) for u in Manifest.read(folder)]
         return CorpusSize(len(rows), sum(s for s, _ in rows), sum(n for _, n in rows))
-    entry = corpus_entry(corpus, params.corpora[corpus])
+    if entry.members:
+        return _sum([_size(member) for member in entry.members])
     if entry.kind not in HOURS:
         return None
     counted, hours = HOURS[entry.kind]
@@ -70,3 +80,15 @@ def corpus_size(params: Params, corpus: str) -> CorpusSize | None:
     utterances = counted if published is None else published.utterances
     seconds = utterances * hours * 3600 / counted
     return CorpusSize(utterances, seconds, seconds * CHARACTERS_A_SECOND, prepared=False)
+
+
+def _sum(sizes: Sequence[CorpusSize | None]) -> CorpusSize | None:
+    known = [each for each in sizes if each is not None]
+    if len(known) < len(sizes):
+        return None
+    return CorpusSize(
+        utterances=sum(each.utterances for each in known),
+        seconds=sum(each.seconds for each in known),
+        characters=sum(each.characters for each in known),
+        prepared=False,
+    )

@@ -123,14 +123,24 @@ def _live(params: Params, model: ModelEntry, size: CorpusSize) -> float:
 
 
 def folds_of(params: Params) -> int:
-    """Number of folds of the selected corpus; of an unknown number of speakers, one."""
-    entry: CorpusEntry = corpus_entry(params.corpus, params.corpora[params.corpus])
+    """Number of folds of the selected corpus; of an unknown number of speakers, one.
+
+    A union with the splits of its members has as many as the member with the most.
+    """
+    return _folds(corpus_entry(params.corpus, params.corpora[params.corpus], params.corpora))
+
+
+def _folds(entry: CorpusEntry) -> int:
+    if entry.fold is not None:
+        return 1
+    if entry.members and entry.protocol == "official":
+        return max(map(_folds, entry.members))
     counts = {
         "speaker_folds": entry.folds,
         "leave_one_speaker_out": SPEAKERS.get(entry.kind, 1),
         "leave_one_session_out": SESSIONS.get(entry.kind, 1),
     }
-    return 1 if entry.fold is not None else counts.get(entry.protocol, 1)
+    return counts.get(entry.protocol, 1)
 
 
 def _sizes(params: Params) -> Sizes:

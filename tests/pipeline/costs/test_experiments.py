@@ -185,7 +185,25 @@ def test_published_sizes_follow_the_label_map() -> None:
     assert six.utterances == 7380
     assert six.seconds / six.utterances == pytest.approx(7.0 * 3600 / 5531)
     assert corpus_size(params(), "mine") is None
+    assert corpus_size(params(), "misspelt") is None
     assert "no published counts" in cost_lines([params()])[0]
+
+
+def test_a_union_is_as_large_as_its_members_together() -> None:
+    corpora = {
+        "ravdess": {"protocol": "leave_one_speaker_out"},
+        "emodb": {"protocol": "speaker_split"},
+        "both": {"kind": "union", "of": ["ravdess", "emodb"]},
+        "part": {"kind": "union", "of": ["ravdess", "mine"]},
+        "mine": {"kind": "manifest", "protocol": "speaker_split"},
+    }
+    union = ravdess(corpus="both", corpora=corpora)
+    size = corpus_size(union, "both")
+    assert size is not None
+    assert (size.utterances, size.prepared) == (1440 + 535, False)
+    assert size.seconds == pytest.approx((1.5 + 0.4) * 3600)
+    assert folds_of(union) == 24
+    assert corpus_size(union, "part") is None
 
 
 def test_card_and_utilisation_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
