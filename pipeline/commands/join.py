@@ -78,14 +78,19 @@ def rows_of(runs: Sequence[PredictedRun]) -> Iterator[tuple[object, ...]]:
             for index, item in enumerate(run.items.values()):
                 yield (
                     *(item.id, item.speaker, item.dialogue or "", "test", fold, seed, item.label),
-                    run.classes[run.predictions[number, index]],
-                    *(repr(float(share)) for share in run.probabilities[number, index]),
+                    # Behind the classes: -1, none.
+                    (*run.classes, "")[run.predictions[number, index]],
+                    *(
+                        "" if np.isnan(p) else repr(float(p))
+                        for p in run.probabilities[number, index]
+                    ),
                 )
 
 
 def summary(runs: Sequence[PredictedRun]) -> Iterator[str]:
     """A line for each metric: all folds pooled, and mean over folds; both averaged over seeds."""
-    each = np.array([_matrices(run) for run in runs])  # [F, S, K, K]
+    abstains = any(bool((run.predictions < 0).any()) for run in runs)
+    each = np.array([_matrices(run, abstains=abstains) for run in runs])  # [F, S, K, K]
     pooled, single = scores(each.sum(0)), scores(each)
     total = sum(len(run.items) for run in runs)
     yield f"{len(runs)} folds, {len(runs[0].seeds)} seeds, {total} test utterances"
@@ -97,6 +102,7 @@ def summary(runs: Sequence[PredictedRun]) -> Iterator[str]:
         )
 
 
-def _matrices(run: PredictedRun) -> list[np.ndarray]:
-    labels = [run.classes.index(item.label) for item in run.items.values()]
-    return [confusion(labels, guessed, len(run.classes)) for guessed in run.predictions]
+def _matrices(run: PredictedRun, *, abstains: bool) -> list[np.ndarray]:
+    labels = [run.classes.index(str(item.label)) for item in run.items.values()]
+    size = len(run.classes)
+    return [confusion(labels, guess, size, abstains=abstains) for guess in run.predictions]

@@ -191,7 +191,7 @@ def _statistic(matrices: Matrices) -> dict[str, Floats]:
     """Metrics, and recall and F1 of each class, which are NaN where a draw lacks the class."""
     found = _headline(matrices)
     for name, values in zip(("recall", "f1"), class_values(matrices), strict=True):
-        found |= {f"{name} {k}": values[..., k] for k in range(matrices.shape[-1])}
+        found |= {f"{name} {k}": values[..., k] for k in range(matrices.shape[-2])}
     return found
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from features.corpus.manifest import Label
 from pipeline.compare.rows import CommonRows, Compared
 
+NO_CLASS = "no class"
 SHOWN = 10  # utterances that are listed in each direction
 
 
@@ -21,8 +22,8 @@ class Flip:
     """An utterance whose prediction became right or wrong.
 
     Attributes:
-        before: Prediction of the first run.
-        after: Prediction of the second run.
+        before: Prediction of the first run; `NO_CLASS` where it named none.
+        after: Prediction of the second run; likewise.
         gain: Change of the probability of the true class, mean over seeds.
         text: Transcript; None where unknown.
     """
@@ -99,13 +100,14 @@ def _flip(
 ) -> Flip:
     item = rows.items[index]
     known = labels.get(item.id)
+    names = (*rows.classes, NO_CLASS)  # -1 is the last
     return Flip(
         id=item.id,
         fold=item.fold,
         speaker=item.speaker,
         label=str(item.label),
-        before=rows.classes[runs[0].votes[index]],
-        after=rows.classes[runs[1].votes[index]],
+        before=names[runs[0].votes[index]],
+        after=names[runs[1].votes[index]],
         gain=gain,
         text=known.text if known is not None else None,
     )

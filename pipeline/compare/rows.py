@@ -49,10 +49,12 @@ class Compared:
         name: Name as the user gave it.
         whose: Fusion, corpus and regime; None where the run's files do not name them.
         seeds: S.
-        predictions: `[S, U]`.
-        votes: `[U]`, the class that most seeds predict; ties go to the higher mean probability.
-        probabilities: `[U, K]`, means over seeds.
-        matrices: `[S, C, K, K]` confusion matrices.
+        predictions: `[S, U]`; -1 where a seed named no class.
+        votes: `[U]`, the class that most seeds predict; ties go to the higher mean probability; -1
+            if no seed named a class.
+        probabilities: `[U, K]`, means over seeds; without probabilities shares of the seeds.
+        matrices: `[S, C, K, K]` confusion matrices; `[S, C, K, K + 1]` if some run named no class
+            of some row.
     """
 
     tag: str
@@ -129,6 +131,7 @@ def common_rows(
     clusters = [str(getattr(item, unit)) for item in items]
     names, cluster = np.unique(clusters, return_inverse=True)
     truth = np.array([first.classes.index(str(item.label)) for item in items], np.int64)
+    abstains = any(bool((run.predictions < 0).any()) for run in runs)
     return CommonRows(
         classes=first.classes,
         items=items,
@@ -138,7 +141,8 @@ def common_rows(
         shared_speakers=shared_speakers(items, clusters),
         labels=truth,
         runs=tuple(
-            _compared(tag, run, keys, first.classes, truth, cluster) for tag, run in tagged.items()
+            _compared((tag, run), keys, first.classes, truth, cluster, abstains=abstains)
+            for tag, run in tagged.items()
         ),
         left_out=left_out,
     )
@@ -164,22 +168,27 @@ def unit_of(items: Sequence[Item], unit: str | None) -> str:
 
 
 def _compared(
-    tag: str,
-    run: PredictedRun,
+    tagged: tuple[str, PredictedRun],
     keys: Sequence[Key],
     classes: Sequence[str],
     labels: Ints,
     cluster: Ints,
+    *,
+    abstains: bool,
 ) -> Compared:
     """A run on the common rows, its classes in the order of `classes`."""
+    tag, run = tagged
     place = {key: index for index, key in enumerate(run.items)}
     columns = [place[key] for key in keys]
     order = [run.classes.index(name) for name in classes]  # the run's index of each class
-    # argsort inverts a permutation: from the run's index of a class to that in `classes`.
-    ours = np.argsort(order)[run.predictions[:, columns]]
-    shares = run.probabilities[:, columns][..., order].mean(0)
+    # argsort inverts a permutation: from the run's index of a class to that in `classes`. Behind
+    # the classes stands -1, no class, which is the index of the last place.
+    ours = np.append(np.argsort(order), -1)[run.predictions[:, columns]]
     # One-hot `[S, U, K]` summed over seeds: votes of each class.
     counts = (ours[..., None] == np.arange(len(order))).sum(0)
+    shares = run.probabilities[:, columns][..., order].mean(0)
+    if np.isnan(shares).any():
+        shares = counts / len(ours)
     seeds, size = ours.shape
     confusions = cluster_confusions(
         np.tile(cluster, seeds),
@@ -187,9 +196,10 @@ def _compared(
         np.tile(labels, seeds),
         ours.ravel(),
         (seeds, int(cluster.max()) + 1, len(order)),
+        abstains=abstains,
     )
     # A mean probability is at most 1, and a vote counts 2, so that probability only breaks ties.
-    votes = (2 * counts + shares).argmax(1)
+    votes = np.where(counts.any(1), (2 * counts + shares).argmax(1), -1)
     return Compared(tag, run.name, run.whose, seeds, ours, votes, shares, confusions)
 
 

@@ -91,8 +91,8 @@ class PredictedRun:
         classes: Names of the K classes.
         seeds: The S seeds, in ascending order.
         items: The I rows that every seed predicted, by key, in order of their first row.
-        predictions: `[S, I]` indices below K.
-        probabilities: `[S, I, K]`.
+        predictions: `[S, I]` indices below K; -1 where a run without probabilities named no class.
+        probabilities: `[S, I, K]`; NaN if the run gives none.
         incomplete: Test rows that only some seeds predicted.
         untested: Rows of the valid split.
         dropped: Reasons by id of utterances that the run left out; empty where it has none.
@@ -187,14 +187,15 @@ def _from_file(name: str, path: Path) -> PredictedRun:
     classes = tuple(name.removeprefix("p_") for name in by_prefix["p"])
     # Of several targets a row may lack its class; without classes all do.
     others = bool(by_prefix["t"] or by_prefix["v"])
-    empty = {"dialogue", *(["label"] if others else []), *([] if classes else ["prediction"])}
+    found = {prefix: _columns(table, names) for prefix, names in by_prefix.items()}
+    probabilities = found["p"]
+    without = bool(np.isnan(probabilities).all())  # also without classes
+    empty = {"dialogue", *(["label"] if others else []), *(["prediction"] if without else [])}
     for key, cells in values.items():
         if key not in empty and None in cells:
             raise RunError(f"{path}: row {cells.index(None) + 1} has no {key}; expected one")
-    found = {prefix: _columns(table, names) for prefix, names in by_prefix.items()}
-    probabilities = found["p"]
     _check_words(path, values, classes)
-    if classes:
+    if not without:
         _check_probabilities(path, values, probabilities, classes)
     line = whose.line() if whose else None
     names = tuple(name.removeprefix("v_") for name in by_prefix["v"])
@@ -348,7 +349,8 @@ def _arranged(
     where = ([seeds.index(values["seed"][row]) for row in kept], [place[keys[row]] for row in kept])
     predictions = np.zeros((len(seeds), len(whole)), np.int64)
     if classes:
-        predictions[where] = [classes.index(values["prediction"][row]) for row in kept]
+        index = {name: number for number, name in enumerate(classes)} | {None: -1}
+        predictions[where] = [index[values["prediction"][row]] for row in kept]
     probabilities = np.zeros((*predictions.shape, len(classes)))
     probabilities[where] = numbers.probabilities[kept]
 

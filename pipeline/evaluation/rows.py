@@ -55,8 +55,8 @@ class RunRows:
         cluster: `[R]` index below C, in order of name.
         seed: `[R]` rank of the seed.
         labels: `[R]` true classes.
-        predictions: `[R]` predicted classes.
-        probabilities: `[R, K]` probability of each class.
+        predictions: `[R]` predicted classes; -1 where the model named none.
+        probabilities: `[R, K]` probability of each class; NaN if the model gives none.
         jobs: Jobs that the rows come from.
     """
 
@@ -105,7 +105,7 @@ class RunRows:
         )
 
     def matrices(self, keep: Flags | None = None, predictions: Ints | None = None) -> Counts:
-        """Confusion matrices `[S, C, K, K]`.
+        """Confusion matrices `[S, C, K, K]`, or `[S, C, K, K + 1]` if some prediction is none.
 
         Args:
             keep: `[U]` utterances that count; None: all. A cluster without any stays, with zeros,
@@ -120,6 +120,7 @@ class RunRows:
             self.labels[rows],
             guesses[rows],
             (self.seeds, self.clusters.number, len(self.classes)),
+            abstains=bool((self.predictions < 0).any()),
         )
 
     def probe_predictions(self, slot: str) -> Ints:

@@ -7,7 +7,8 @@ conditions.csv (columns `CONDITIONS`), the trained model's test predictions with
 recognised words (`asr_text`). Layout: docs/files.md.
 
 A run that learns more than classes has columns of truth and of predictions for each of its targets
-(`pipeline.runs.layout.Columns`). What is unknown, an empty cell, is NaN here, or class -1.
+(`pipeline.runs.layout.Columns`). What is unknown, an empty cell, is NaN here, or class -1. So are
+the probabilities of a model that gives none, and a prediction that names no class.
 
 Shapes: N rows of predictions, T of them of the test split, E epochs, K classes, A attributes.
 """
@@ -58,8 +59,10 @@ class JobResult:
         seed: Random seed of the training.
         fold: Fold, from 0.
         labels: `[N]` true classes as indices; -1 where a row has none.
-        predictions: `[N]` predicted classes as indices; -1 without classes.
-        probabilities: `[N, K]` as written; by rounding a row may not sum to exactly 1.
+        predictions: `[N]` predicted classes as indices; -1 without classes, and where a model
+            without probabilities named none.
+        probabilities: `[N, K]` as written; by rounding a row may not sum to exactly 1. NaN
+            throughout if the model gives none.
         named: `[N, K]`, the classes that are predicted of several at once.
         shares: `[N, K]` shares of the votes, NaN where a row has none, and without that task.
         truth: `[N, A]` true attributes on the corpus's scale, NaN where unknown.
@@ -109,6 +112,16 @@ class RunFolder:
     targets: RunTargets
     jobs: tuple[JobResult, ...]
 
+    @property
+    def with_probabilities(self) -> bool:
+        """Whether the model gives probabilities of its classes."""
+        return not any(np.isnan(job.probabilities).any() for job in self.jobs)
+
+    @property
+    def abstains(self) -> bool:
+        """Whether the model named no class of some row, which counts as wrong."""
+        return bool(self.classes) and any((job.predictions < 0).any() for job in self.jobs)
+
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read and check a run folder.
@@ -128,6 +141,9 @@ class RunFolder:
         ]
         _check_alike(path, "probes", (list(job.probes) for job in jobs))
         _check_alike(path, "conditions", (list(job.conditions) for job in jobs))
+        _check_alike(
+            path, "columns", (["p"] * (not np.isnan(job.probabilities).any()) for job in jobs)
+        )
         _check_files(path, head.get("files", {}))
         given = {each.name: head[each.name] for each in fields(cls) if each.name in head}
         given |= {"path": path, "classes": classes, "seeds": seeds, "jobs": tuple(jobs)}
@@ -217,9 +233,11 @@ def _classes_of(table: Table, classes: Sequence[str]) -> tuple[Floats, NDArray[n
     if not classes:
         table.only("prediction", ("",))
         return np.zeros((len(table.rows), 0)), np.full(len(table.rows), -1)
-    probabilities = table.probabilities(classes)
-    predictions = table.indices("prediction", classes)
-    table.likeliest(probabilities, predictions)
+    probabilities = table.probabilities(classes, unknown=True)
+    without = bool(np.isnan(probabilities).any())
+    predictions = table.indices("prediction", classes, unknown=without)
+    if not without:
+        table.likeliest(probabilities, predictions)
     return probabilities, predictions
 
 

@@ -80,6 +80,8 @@ def cluster_confusions(
     labels: NDArray[np.int64],
     predictions: NDArray[np.int64],
     shape: tuple[int, int, int],
+    *,
+    abstains: bool = False,
 ) -> Counts:
     """Confusion matrices of each seed and cluster.
 
@@ -89,17 +91,21 @@ def cluster_confusions(
         labels: `[N]` integers below K, the true classes.
         predictions: `[N]` integers below K, the predicted classes.
         shape: S, C, K.
+        abstains: Whether a prediction may be -1, none.
 
     Returns:
-        `[S, C, K, K]`, true classes in rows; zeros for a cluster without rows.
+        `[S, C, K, K]`, or `[S, C, K, K + 1]` where predictions may be none; true classes in rows,
+        zeros for a cluster without rows.
 
     Raises:
         ValueError: If lengths differ or a value is out of range.
     """
     n_seeds, n_clusters, classes = shape
     group = seeds * n_clusters + clusters
-    counts = grouped_confusion(group, n_seeds * n_clusters, labels, predictions, classes)
-    return counts.reshape(n_seeds, n_clusters, classes, classes)
+    counts = grouped_confusion(
+        group, n_seeds * n_clusters, labels, predictions, classes, abstains=abstains
+    )
+    return counts.reshape(n_seeds, n_clusters, *counts.shape[1:])
 
 
 @dataclass(frozen=True)

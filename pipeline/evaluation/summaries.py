@@ -129,9 +129,12 @@ def cluster_scores(rows: RunRows) -> tuple[ClusterScores, ...]:
 
 
 def job_confusions(run: RunFolder) -> Counts:
-    """`[S * F, K, K]` confusion matrices of the test rows of each job."""
-    size = len(run.classes)
-    each = [confusion(j.labels[j.test], j.predictions[j.test], size) for j in run.jobs]
+    """`[S * F, K, K]` confusion matrices of the test rows of each job; as `RunRows.matrices`."""
+    size, abstains = len(run.classes), run.abstains
+    each = [
+        confusion(j.labels[j.test], j.predictions[j.test], size, abstains=abstains)
+        for j in run.jobs
+    ]
     return np.stack(each)
 
 
@@ -214,9 +217,12 @@ def seed_scores(run: RunFolder, confusions: Counts, by_job: Counts) -> tuple[See
     )
 
 
-def job_scores(run: RunFolder, by_job: Counts, calibration: Calibration) -> tuple[JobScores, ...]:
+def job_scores(
+    run: RunFolder, by_job: Counts, calibration: Calibration | None
+) -> tuple[JobScores, ...]:
     """Scores of each trained model."""
-    temperatures = calibration.temperatures or [None] * len(run.jobs)
+    known = () if calibration is None else calibration.temperatures
+    temperatures = known or [None] * len(run.jobs)
     return tuple(
         JobScores(job.seed, job.fold, int(matrix.sum()), _at(scores(matrix), ()), temperature)
         for job, matrix, temperature in zip(run.jobs, by_job, temperatures, strict=True)
@@ -232,7 +238,8 @@ def validation_means(run: RunFolder) -> dict[str, float]:
     valid = [(job.labels[~job.test], job.predictions[~job.test]) for job in run.jobs]
     if not all(len(labels) for labels, _ in valid):
         return {}
-    matrices = np.stack([confusion(*of, len(run.classes)) for of in valid])
+    size = len(run.classes)
+    matrices = np.stack([confusion(*of, size, abstains=run.abstains) for of in valid])
     found = scores(matrices)
     return {name: float(found[name].mean()) for name in MONITORS}
 

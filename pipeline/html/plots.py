@@ -87,30 +87,37 @@ def curves_svg(title: str, curves: Sequence[Curve], label: str) -> Markup:
 
 
 def matrix_svg(
-    depths: Floats, cells: Sequence[Sequence[str]], classes: Sequence[str], label: str
+    depths: Floats,
+    cells: Sequence[Sequence[str]],
+    classes: Sequence[str],
+    label: str,
+    columns: Sequence[str] = (),
 ) -> Markup:
     """A confusion matrix.
 
     Args:
-        depths: `[K, K]` depth of colour from 0 to 1, true classes in rows.
-        cells: `[K][K]` text of the cells.
+        depths: `[K, C]` depth of colour from 0 to 1, true classes in rows.
+        cells: `[K][C]` text of the cells.
         classes: K names; long ones are cut.
         label: Description for screen readers.
+        columns: C names, of which the classes are the first; none: the classes.
     """
-    size = len(classes)
+    columns = columns or classes
+    size = len(columns)
     inches = float(np.clip(2.2 + 0.4 * size, 4.6, 9.0))
     cell = 72 * (inches - 1.5) / size
     font = min(9.0, cell * 0.36)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for row, column in np.ndindex(size, size):
+        for row, column in np.ndindex(len(classes), size):
             where, depth = (column - 0.5, row - 0.5), float(depths[row, column])
             axes.add_patch(Rectangle(where, 1, 1, facecolor=CELL, alpha=depth, linewidth=0))
             if cell >= _SMALLEST_CELL:
                 text = axes.text(column, row, cells[row][column], ha="center", va="center")
                 text.set(color=INK, fontsize=font)
-        _label_classes(axes, [_cut(name) for name in classes], min(9.0, cell * 0.8))
+        names = [_cut(name) for name in classes], [_cut(name) for name in columns]
+        _label_classes(axes, *names, min(9.0, cell * 0.8))
 
     return _svg((inches, inches), draw, label)
 
@@ -194,17 +201,17 @@ def identity_svg(
     return _svg((3.3, 3.3), draw, label)
 
 
-def _label_classes(axes: Axes, names: Sequence[str], font: float) -> None:
-    size = len(names)
-    axes.set_xlim(-0.5, size - 0.5)
+def _label_classes(axes: Axes, names: Sequence[str], columns: Sequence[str], font: float) -> None:
+    size, width = len(names), len(columns)
+    axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(size - 0.5, -0.5)
     axes.set_aspect("equal", anchor="N")
-    axes.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_xticks(range(width), columns, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), names)
     axes.tick_params(length=0, labelsize=font)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.set_xticks(np.arange(width + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
     axes.grid(which="minor", alpha=0.6)
     axes.tick_params(which="minor", length=0)

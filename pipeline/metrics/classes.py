@@ -5,6 +5,11 @@ A confusion matrix `[..., K, K]` counts items with the true class in rows, the p
 columns. A ratio whose denominator is 0 counts as 0, as scikit-learn does with `zero_division=0`.
 All values are fractions in [0, 1].
 
+A language model may answer with no class at all. A matrix `[..., K, K + 1]` counts such items in a
+last column, which is no class: they stay in the support of their own, are a hit of none and a guess
+of none. So they are wrong in every metric, as scikit-learn has it with a prediction that is not
+among its `labels`.
+
 Subsets (a fold, a draw of the bootstrap, a group of people) may lack classes. They follow the
 default of scikit-learn: macro F1 is the mean over the classes that occur in the labels or in the
 predictions of the subset, UAR that over the classes that occur in its labels. So a perfect subset
@@ -43,30 +48,42 @@ class PerClass:
     support: Floats
 
 
-def confusion(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Counts:
+def confusion(
+    labels: ArrayLike, predictions: ArrayLike, classes: int, *, abstains: bool = False
+) -> Counts:
     """Count pairs of true and predicted class.
 
     Args:
         labels: `[N]` integers, the true classes.
         predictions: `[N]` integers, the predicted ones.
         classes: Number of classes K.
+        abstains: Whether a prediction may be -1, none, which a last column counts.
 
     Returns:
-        `[K, K]`, true classes in rows.
+        `[K, K]`, true classes in rows; `[K, K + 1]` where predictions may be none.
 
     Raises:
         ValueError: If lengths differ, or a value is no integer from 0 to K - 1.
 
     >>> confusion([0, 0, 1], [0, 1, 1], 2).tolist()
     [[1, 1], [0, 1]]
+    >>> confusion([0, 0, 1], [0, -1, 1], 2, abstains=True).tolist()
+    [[1, 0, 1], [0, 1, 0]]
     """
     one_group = np.zeros(np.shape(labels), np.int64)
-    matrix: Counts = grouped_confusion(one_group, 1, labels, predictions, classes)[0]
+    found = grouped_confusion(one_group, 1, labels, predictions, classes, abstains=abstains)
+    matrix: Counts = found[0]
     return matrix
 
 
 def grouped_confusion(
-    groups: ArrayLike, n_groups: int, labels: ArrayLike, predictions: ArrayLike, classes: int
+    groups: ArrayLike,
+    n_groups: int,
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    classes: int,
+    *,
+    abstains: bool = False,
 ) -> Counts:
     """One `confusion` for each of G groups, `[G, K, K]`; `groups` `[N]` holds that of each item.
 
@@ -75,23 +92,26 @@ def grouped_confusion(
     """
     group = _indices("groups", groups, n_groups)
     truth = _indices("labels", labels, classes)
-    guess = _indices("predictions", predictions, classes)
+    columns, guess = classes, np.asarray(predictions)
+    if abstains:
+        columns, guess = classes + 1, np.where(guess == -1, classes, guess)
+    guess = _indices("predictions", guess, columns)
     if not len(group) == len(truth) == len(guess):
         raise ValueError(
             f"{len(group)} groups, {len(truth)} labels and {len(guess)} predictions; "
             "expected as many of each"
         )
     # Index of the cell (group, truth, guess) of `[G, K, K]` in memory.
-    flat = (group * classes + truth) * classes + guess
-    counts = np.bincount(flat, minlength=n_groups * classes * classes)
-    return counts.astype(np.int64).reshape(n_groups, classes, classes)
+    flat = (group * classes + truth) * columns + guess
+    counts = np.bincount(flat, minlength=n_groups * classes * columns)
+    return counts.astype(np.int64).reshape(n_groups, classes, columns)
 
 
 def per_class(matrices: Matrices) -> PerClass:
     """Precision, recall, F1 and support of every class, from `[..., K, K]`."""
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)
     # Sums of rows are TP + FN, the items of each class; of columns TP + FP, its predictions.
-    true, guessed = matrices.sum(-1), matrices.sum(-2)
+    true, guessed = matrices.sum(-1), _guesses(matrices)
     return PerClass(
         precision=_ratio(hits, guessed),
         recall=_ratio(hits, true),
@@ -122,7 +142,7 @@ def macro_f1(matrices: Matrices) -> Floats:
     Equals scikit-learn's `f1_score(average="macro")`. A class that is predicted and absent from
     the labels counts as 0; one that is in neither is left out.
     """
-    occurring = matrices.sum(-1) + matrices.sum(-2) > _NOTHING
+    occurring = matrices.sum(-1) + _guesses(matrices) > _NOTHING
     return _ratio(per_class(matrices).f1.sum(-1), occurring.sum(-1))
 
 
@@ -140,7 +160,8 @@ def ovr_accuracy(matrices: Matrices) -> Floats:
 
         ovr_accuracy = 1 - 2 (1 - accuracy) / K.
 
-    With 8 classes an accuracy of 0.125, which is chance, already reads as 0.781.
+    With 8 classes an accuracy of 0.125, which is chance, already reads as 0.781. An item without a
+    prediction is wrong in one of the decisions alone, that about its own class.
     """
     return np.asarray(ovr_accuracies(matrices).mean(-1))
 
@@ -149,7 +170,7 @@ def ovr_accuracies(matrices: Matrices) -> Floats:
     """Accuracy of each one-vs-rest decision, `[..., K]`."""
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)
     # FN + FP: the row and the column of a class both contain its TP.
-    wrong = matrices.sum(-1) + matrices.sum(-2) - 2 * hits
+    wrong = matrices.sum(-1) + _guesses(matrices) - 2 * hits
     total = matrices.sum((-2, -1))[..., None]
     return _ratio(total - wrong, np.broadcast_to(total, wrong.shape))
 
@@ -171,7 +192,7 @@ def ovr_weighted_f1s(matrices: Matrices) -> Floats:
     `[..., K]`; scikit-learn's `f1_score(labels == k, predictions == k, average="weighted")`.
     """
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)
-    true, guessed = matrices.sum(-1), matrices.sum(-2)
+    true, guessed = matrices.sum(-1), _guesses(matrices)
     total = matrices.sum((-2, -1))[..., None]
     # The rest is a class as well: its hits are the true negatives.
     others, guessed_others = total - true, total - guessed
@@ -205,7 +226,7 @@ def class_values(matrices: Matrices) -> tuple[Floats, Floats]:
 
 
 def row_shares(matrices: Matrices) -> Floats:
-    """Confusion matrices normalised by row, `[..., K, K]`: shares of each true class.
+    """Confusion matrices normalised by row, of their shape: shares of each true class.
 
     Rows sum to 1; the row of a class without items is 0.
     """
@@ -244,6 +265,17 @@ def keys(prefix: str, names: Sequence[str]) -> tuple[str, ...]:
             unique = f"{plain}_{number}"
         found.append(unique)
     return tuple(found)
+
+
+def unanswered(matrices: Matrices) -> Floats:
+    """Share of items without a prediction, `[...]`; 0 for matrices without a column for them."""
+    size = matrices.shape[-2]
+    return _ratio(matrices[..., size:].sum((-2, -1)), matrices.sum((-2, -1)))
+
+
+def _guesses(matrices: Matrices) -> Any:
+    """Predictions of each class, `[..., K]`; a column of items without one is left out."""
+    return matrices.sum(-2)[..., : matrices.shape[-2]]
 
 
 def _indices(name: str, values: ArrayLike, below: int) -> Counts:

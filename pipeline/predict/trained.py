@@ -141,6 +141,11 @@ def open_run(path: Path, *, seed: int | None = None, fold: int | None = None) ->
     """
     path, seed, fold = _named(path, seed, fold)
     head, run = read_head(path), RunFolder.read(path)
+    if head.get("answers"):
+        raise RunError(
+            f"{path} holds what a language model answered, and no model; expected a trained run, "
+            "such as runs/cached/demo/heron: ask the model itself about other recordings"
+        )
     chosen = _chosen(run, temperatures(run), seed, fold)
     description = read_description(chosen[0].folder)
     reader = TargetReader(run.targets.tasks, outputs_of(description))  # type: ignore[arg-type]

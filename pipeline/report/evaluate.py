@@ -45,7 +45,8 @@ from pipeline.evaluation.summaries import (
 )
 from pipeline.evaluation.votes.scores import vote_results
 from pipeline.metrics.classes import row_shares
-from pipeline.report.metrics_json import HEADLINE, metrics_of, write_numbers
+from pipeline.report.figures import NO_CLASS
+from pipeline.report.metrics_json import HEADLINE, UNPARSED, metrics_of, write_numbers
 from pipeline.report.page import page
 from pipeline.report.records import Report
 from pipeline.report.targets.numbers import target_headline, target_metrics
@@ -105,12 +106,13 @@ def write_report(
         classes, shown = report.classes, target_headline(report)
         text = target_page(report, experiment=experiment)
     else:
-        classes, shown, text = report, HEADLINE, page(report, experiment=experiment)
+        classes, shown = report, (*HEADLINE, UNPARSED)
+        text = page(report, experiment=experiment)
     write_numbers(folder, report.metrics, identity, shown)
     history = [row for job in jobs for row in job.history.rows]
     write_csv(folder / "history.csv", jobs[0].history.header, history)
     # `dvc plots show` writes what is in confusion.csv into its page as it is
-    names = [html.escape(name) for name in report.run.classes]
+    names = [*(html.escape(name) for name in report.run.classes), NO_CLASS]  # -1 is the last
     pairs = (
         (names[label], names[prediction])
         for job in (classes.run.jobs if classes else ())
@@ -158,7 +160,8 @@ def _report(run: RunFolder, card: Mapping[str, Any], labels: Sequence[Label]) ->
     known = {label.id: label for label in labels}
     rows = RunRows.of(run, known)
     confusions, by_job = rows.matrices().sum(1), job_confusions(run)
-    intervals, calibration = intervals_of(rows), calibrate(run.jobs)
+    intervals = intervals_of(rows)
+    calibration = calibrate(run.jobs) if run.with_probabilities else None
     train, test = (class_counts(run, known, split) for split in ("train", "test"))
     words, guesses = lexical(rows, labels), baselines(train, test, run.classes)
     return Report(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from markupsafe import Markup
 
@@ -13,6 +11,9 @@ from pipeline.html.format import NAMES
 from pipeline.html.plots import Curve, curves_svg, matrix_svg, ranked_svg, reliability_svg
 from pipeline.metrics.classes import MONITORS
 from pipeline.report.records import Report
+
+NO_CLASS = "no class"
+"""Name of a prediction that names none of the classes."""
 
 
 def curves(run: RunFolder) -> list[Markup]:
@@ -50,9 +51,15 @@ def _curves(run: RunFolder, column: str, title: str) -> Markup:
     return curves_svg(title, lines, words)
 
 
-def as_predicted(classes: Sequence[str]) -> list[str]:
+def as_predicted(report: Report) -> list[str]:
     """Header of the confusion table."""
-    return ["True class", *(f"as {name}" for name in classes)]
+    return ["True class", *(f"as {name}" for name in _columns(report))]
+
+
+def _columns(report: Report) -> tuple[str, ...]:
+    """Names of the columns of the confusion matrix: the classes, and none of them."""
+    whole = (*report.run.classes, NO_CLASS)
+    return whole[: report.confusions.shape[-1]]
 
 
 def confusion_plots(report: Report) -> list[tuple[str, Markup]]:
@@ -66,7 +73,8 @@ def confusion_plots(report: Report) -> list[tuple[str, Markup]]:
     ):
         words = f"Confusion matrix: {title}; the table below has the numbers"
         cells = [[f"{value:{form}}" for value in row] for row in values]
-        found.append((title, matrix_svg(depths, cells, report.run.classes, words)))
+        columns = _columns(report)
+        found.append((title, matrix_svg(depths, cells, report.run.classes, words, columns)))
     return found
 
 

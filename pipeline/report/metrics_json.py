@@ -13,6 +13,8 @@ in this order, absent where they do not apply:
   support-weighted F1 (neither weighted_f1 nor macro_f1). Each with `_low` and `_high` (95 %
   interval), `_sd` (over seeds), `_fold_mean` and `_fold_sd` (mean and standard deviation over
   folds, for several).
+- `unparsed`, of a model that answers in words: share of the test rows whose answer names no class.
+  They count as wrong in each of the scores above.
 - `f1_<class>`.
 - `valid_<metric>`: validation split, mean over trained models. Select settings by these.
 - `majority_<metric>`, `chance_<metric>`, `prior_<metric>`: chance level (`evaluation.baselines`).
@@ -47,7 +49,7 @@ from pipeline.evaluation.run_folder import RunFolder
 from pipeline.evaluation.statistics import ConfidenceInterval
 from pipeline.evaluation.summaries import Summary, validation_means
 from pipeline.html.format import shared_speakers_note
-from pipeline.metrics.classes import MONITORS, f1_names, keys
+from pipeline.metrics.classes import MONITORS, f1_names, keys, unanswered
 from pipeline.report.records import Report
 
 DECIMALS = 6
@@ -57,7 +59,8 @@ HEADLINE = (
     *("parameters", "train_seconds", "valid_macro_f1", "rows", "rejected", "seeds"),
     "shared_speakers",
 )
-"""Keys of metrics.json after those that name the run."""
+"""Keys of metrics.json after those that name the run; then `UNPARSED`, if the model answers."""
+UNPARSED = "unparsed"
 OTHER_HEADLINES = ("ccc", "rows_attributes", "jsd")
 """Keys one of which a metrics.json has that says nothing, or more than something, of classes."""
 _NO_SCORES = (
@@ -175,6 +178,8 @@ def headline(metrics: Mapping[str, Any]) -> str:
     identity = RunIdentity.read(metrics)
     lines = [identity.line()] if identity else []
     lines += _table(metrics, [name for name in MONITORS if name in metrics], "majority")
+    if UNPARSED in metrics:
+        lines.append(f"answers that name no class, which count as wrong: {metrics[UNPARSED]:.1%}")
     attributes = [name.removeprefix("rows_") for name in metrics if name.startswith("rows_")]
     of_attributes = [f"ccc_{name}" for name in attributes if f"ccc_{name}" in metrics]
     lines += _table(metrics, [*(["ccc"] if "ccc" in metrics else []), *of_attributes], "train_mean")
@@ -215,6 +220,8 @@ def _table(metrics: Mapping[str, Any], names: Sequence[str], baseline: str) -> l
 def _pairs(report: Report) -> Pairs:
     for name, summary in report.summaries.items():
         yield from summary_pairs(name, summary)
+    if report.calibration is None:
+        yield UNPARSED, float(unanswered(report.confusions).mean())
     for key, of_class in zip(f1_names(report.run.classes), report.classes, strict=True):
         yield key, of_class.f1
     for name, mean in validation_means(report.run).items():
@@ -268,7 +275,9 @@ def _baselines(found: Baselines) -> Pairs:
         yield from ((f"{kind}_{name}", of[name]) for name in MONITORS)
 
 
-def _calibration(found: Calibration) -> Pairs:
+def _calibration(found: Calibration | None) -> Pairs:
+    if found is None:
+        return
     yield from vars(found.before).items()
     if found.after is not None:
         yield from ((f"{name}_scaled", value) for name, value in vars(found.after).items())

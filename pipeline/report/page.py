@@ -7,7 +7,7 @@ that `_TEMPLATES` gives them, such as `figures.curves`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pipeline.evaluation.groups import UtteranceGroup
 from pipeline.html import plots
 from pipeline.html.format import duration, number
 from pipeline.html.pages import page_environment
-from pipeline.report import clips, corpus, figures, settings, sources, summary
+from pipeline.report import answers, clips, corpus, figures, settings, sources, summary
 from pipeline.report.model_card import NAME as MODEL_CARD
 from pipeline.report.records import Report
 from pipeline.runs.head import read_head
@@ -28,6 +28,7 @@ from pipeline.runs.head import read_head
 SECTIONS = {
     "summary": "Summary",
     "scores": "Scores",
+    "answers": "Questions and answers",
     "curves": "Training curves",
     "classes": "Classes and confusion",
     "calibration": "Calibration",
@@ -45,6 +46,8 @@ SECTIONS = {
 """Title by id of each section, in order."""
 FOLDED = ("seeds", "neutral", "slots", "data", "dropped", "machine")
 """Sections that open on a click; the summary has what is wrong in them."""
+_OF_TRAINED = ("curves", "calibration", "robustness", "slots")
+"""Sections about epochs, probabilities and features, which a model that answers in words lacks."""
 _NEUTRAL = {"lexical": "neutral", "words": "ambiguous", "text_probe": "neutral"}
 """Name of the lexically neutral group by field, in order of preference."""
 
@@ -61,8 +64,16 @@ def page(report: Report, *, experiment: str | None = None) -> str:
     """
     title = f"{report.run.fusion} on {report.run.corpus}"
     whole = _TEMPLATES.get_template("report.html")
-    names = {"title": title, "sections": SECTIONS, "folded": FOLDED, "experiment": experiment}
-    return whole.render(names | view_of(report))
+    view = view_of(report)
+    shown = sections_of(view["head"])
+    names = {"title": title, "sections": shown, "folded": FOLDED, "experiment": experiment}
+    return whole.render(names | view)
+
+
+def sections_of(head: Mapping[str, Any]) -> dict[str, str]:
+    """Sections of a run's page, by run.json: those that it has something to say in."""
+    without = ("answers",) if head.get("answers") is None else _OF_TRAINED
+    return {id: title for id, title in SECTIONS.items() if id not in without}
 
 
 def view_of(report: Report) -> dict[str, Any]:
@@ -100,6 +111,7 @@ def _neutral_group(report: Report) -> UtteranceGroup | None:
 TEMPLATES = Path(__file__).parent / "templates"
 HELPERS: dict[str, object] = {
     "MODEL_CARD": MODEL_CARD,
+    "answers": answers,
     "as_json": partial(json.dumps, ensure_ascii=False),
     "calibration": calibration,
     "clips": clips,

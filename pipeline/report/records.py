@@ -44,8 +44,10 @@ class Report:
         labels: Labels of the whole corpus.
         metrics: Numbers of metrics.json and details.json (pipeline.report.metrics_json).
         intervals: Intervals by key in `metrics`, F1 of classes included; empty for few clusters.
-        confusions: `[S, K, K]` counts of the test rows of all folds, true classes in rows.
-        shares: `[K, K]` share of each true class that each class was predicted for, all seeds.
+        confusions: `[S, K, K]` counts of the test rows of all folds, true classes in rows; with a
+            last column for rows without a prediction if there are some.
+        shares: `[K, K]` share of each true class that each class was predicted for, all seeds; its
+            columns are those of `confusions`.
         speakers: Number of speakers of the test rows.
         left_out: Number of test utterances without a prediction, as some slot has no features of
             them.
@@ -57,7 +59,7 @@ class Report:
         jobs: Scores in order of `run.jobs`.
         baselines: Chance-level scores.
         gains: The model's scores minus those of the majority class, by metric.
-        calibration: Calibration of the test probabilities.
+        calibration: Calibration of the test probabilities; None if the model gives none.
         groupings: Groups by gender, duration, ..., as far as the corpus has them.
         speaker_spread: Accuracy by speaker.
         errors: Errors to listen to first.
@@ -82,7 +84,7 @@ class Report:
     jobs: tuple[JobScores, ...]
     baselines: Baselines
     gains: Mapping[str, Difference]
-    calibration: Calibration
+    calibration: Calibration | None
     groupings: tuple[Grouping, ...]
     speaker_spread: SpeakerSpread
     errors: WorstErrors

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from features.arguments import completed
 from features.errors import ParamsError
 from features.settings.plugins import load
 from pipeline.evaluation.run_folder import RunFolder
+from pipeline.params.speech_llm import SpeechLlmEntry
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import LIVE, LoraParams, SlotTuning, TuneParams
 
@@ -37,6 +38,10 @@ def settings_of(run: RunFolder, head: Mapping[str, Any]) -> Settings:
         run: The run; the defaults of its model are those of its kind's constructor.
         head: Content of run.json.
     """
+    if run.regime == "speech_llm":
+        name = f"speech_llms.{run.fusion}"
+        usual = {f.name: f.default for f in fields(SpeechLlmEntry) if f.default is not MISSING}
+        return compared({name: run.args}, {name: usual})
     model = f"models.{run.fusion}"
     given = [(f"{model}.args", run.args), (f"{model}.inputs", head.get("inputs") or {})]
     given += [("train", run.train), ("e2e", head.get("e2e") or {})]

@@ -13,6 +13,7 @@ from pipeline.evaluation.run_folder import RunFolder
 from pipeline.evaluation.slots import Condition, Difference, Probe
 from pipeline.evaluation.statistics import LEAST_CLUSTERS
 from pipeline.html.format import few_clusters_note, number, quantity, shared_speakers_note
+from pipeline.metrics.classes import unanswered
 from pipeline.report.records import Report
 from pipeline.report.sources import noticed_by_reason, noticed_in
 
@@ -82,11 +83,19 @@ def _warnings(report: Report, head: Mapping[str, Any]) -> Iterator[str]:
     if absent:
         yield f"Absent from the test labels: {', '.join(absent)}. UAR and macro F1 leave them out."
     yield from lacking_lines(lacking_classes(card.get("counts") or []))
+    unparsed = float(unanswered(report.confusions).mean())
+    if unparsed:
+        yield (
+            f"{unparsed:.1%} of the answers about the test split name no class, or several: they "
+            "count as wrong."
+        )
     if run.dropped:
+        trained = head.get("answers") is None
         yield (
             f"{len(run.dropped):,} of {quantity(run.utterances + len(run.dropped), 'utterance')}, "
-            f"{report.left_out:,} of them in the test split, have no features in some slot: they "
-            "are left out of training and scores."
+            f"{report.left_out:,} of them in the test split, "
+            + ("have no features in some slot" if trained else "could not be asked about")
+            + ": they are left out of training and scores."
         )
     if card.get("rejected"):
         count = quantity(card["rejected"], "utterance")
@@ -118,8 +127,8 @@ def few_clusters(clusters: Clusters) -> Iterator[str]:
         yield note
 
 
-def _calibration(found: Calibration) -> Iterator[str]:
-    if found.after is None:
+def _calibration(found: Calibration | None) -> Iterator[str]:
+    if found is None or found.after is None:
         return
     worse = [
         f"{title} from {number(before)} to {number(after)}"

@@ -11,6 +11,7 @@ from features.arguments import Record
 from features.errors import RunError
 from features.files.records import read_record
 from features.ranges import Amount, Count, Interval, MinLen
+from pipeline.runs.answers import AnswersHead
 from pipeline.runs.tables import AGAIN
 
 Name = Annotated[str, MinLen(1)]
@@ -96,6 +97,7 @@ class RunHead:
     processes: int = 1
     files: Mapping[str, str] = field(default_factory=dict)
     targets: TargetsHead | None = None
+    answers: AnswersHead | None = None
 
 
 def read_head(run: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ CONDITIONS = ("id", "condition", "label", "prediction")
 # Files there whose hashes run.json holds.
 FILES = (
     *("predictions.csv", "unlabelled.csv", "history.csv", "probes.csv", "conditions.csv"),
-    "model.json",
+    *("model.json", "answers.jsonl"),
 )
 
 
@@ -36,7 +36,8 @@ class Columns:
     """Columns of the files of a run, by what it learns.
 
     Cells are empty where a truth is unknown: `label`, `t_<class>` (shares of the raters' votes),
-    `y_<attribute>` (on the corpus's scale); `prediction` is empty without a task about classes.
+    `y_<attribute>` (on the corpus's scale); `prediction` is empty without a task about classes, and
+    where a language model named no class. All `p_<class>` are empty if it gives no probabilities.
     `p_<class>` and `g_<gender>` are probabilities, `v_<attribute>` predictions on that scale. A
     model that decides class by class (`vote_loss: multilabel_bce`) has `m_<class>` beside: the
     probability of each by itself, where `p_<class>` are their shares of their sum.

@@ -75,13 +75,21 @@ class Table:
         index = {cell: k for k, cell in enumerate(classes)} | ({"": -1} if unknown else {})
         return np.array([index[cell] for cell in self.column(name)], np.int64)
 
-    def probabilities(self, classes: Sequence[str]) -> NDArray[np.float64]:
+    def probabilities(
+        self, classes: Sequence[str], *, unknown: bool = False
+    ) -> NDArray[np.float64]:
         """The columns `p_<class>`, `[N, K]`.
+
+        Args:
+            classes: K names.
+            unknown: Whether the cells of all rows may be empty, which is NaN.
 
         Raises:
             RunError: If a row holds what is no distribution over the classes.
         """
         values = np.stack([self.numbers(f"p_{name}") for name in classes], axis=1)
+        if unknown and np.isnan(values).all():
+            return values
         index = no_distribution(values)
         if index is not None:
             self.refuse(index, f"probabilities {values[index].tolist()}; expected a sum of 1")

@@ -66,6 +66,7 @@ def test_the_predicted_class_is_never_the_true_one(rows: RunRows) -> None:
     assert rows.probabilities[mine].mean(0).argmax() == rows.labels[mine][0]
     (error,) = worst_errors(rows).shown
     assert error.predicted != error.utterance.label
+    assert error.probability is not None
     assert error.probability < 0.3
 
 

@@ -175,3 +175,52 @@ def test_nothing_scores_zero_rather_than_nan() -> None:
 def test_wrong_indices_are_refused(labels: Any, predictions: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         metrics.confusion(labels, predictions, 3)
+
+
+@given(problems(), st.data())
+def test_items_without_a_prediction_are_wrong_in_every_metric(
+    problem: tuple[list[int], list[int], int], data: st.DataObject
+) -> None:
+    """As scikit-learn has it with a label that is not among `labels`: no class is invented."""
+    labels, guesses, classes = problem
+    some = data.draw(st.lists(st.booleans(), min_size=len(labels), max_size=len(labels)))
+    given = [-1 if none else guess for guess, none in zip(guesses, some, strict=True)]
+    matrix = metrics.confusion(labels, given, classes, abstains=True)
+    assert matrix.shape == (classes, classes + 1)
+    assert matrix.sum(1).tolist() == np.bincount(labels, minlength=classes).tolist()
+    assert metrics.unanswered(matrix) == np.mean(some)
+    assert metrics.row_shares(matrix)[labels[0]].sum() == pytest.approx(1)
+    occurring = sorted({*labels, *given} - {-1})
+    of = {"labels": occurring, "zero_division": 0}
+    expected = {
+        "accuracy": oracle.accuracy_score(labels, given),
+        "uar": oracle.recall_score(
+            labels, given, labels=sorted(set(labels)), average="macro", zero_division=0
+        ),
+        "macro_f1": oracle.f1_score(labels, given, average="macro", **of),
+        "weighted_f1": oracle.f1_score(labels, given, average="weighted", **of),
+    }
+    truth, guess = np.array(labels), np.array(given)
+    pairs = [(truth == k, guess == k) for k in range(classes)]
+    expected["ovr_accuracy"] = np.mean([oracle.accuracy_score(*pair) for pair in pairs])
+    expected["ovr_weighted_f1"] = np.mean(
+        [oracle.f1_score(*pair, average="weighted", zero_division=0) for pair in pairs]
+    )
+    found = metrics.scores(matrix)
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(expected)
+    each = metrics.per_class(matrix)
+    known = oracle.precision_recall_fscore_support(
+        labels, given, labels=list(range(classes)), zero_division=0
+    )
+    values = (each.precision, each.recall, each.f1, each.support)
+    for value, wanted in zip(values, known, strict=True):
+        np.testing.assert_allclose(value, wanted)
+
+
+@given(problems())
+def test_a_column_for_no_prediction_changes_nothing_where_it_is_empty(
+    problem: tuple[list[int], list[int], int],
+) -> None:
+    narrow = metrics.scores(metrics.confusion(*problem))
+    wide = metrics.scores(metrics.confusion(*problem, abstains=True))
+    assert {k: float(v) for k, v in narrow.items()} == {k: float(v) for k, v in wide.items()}

@@ -170,6 +170,7 @@ def test_everything_can_be_computed_again_from_the_predictions(fake: FakeRun, su
         assert [s.scores[name] for s in report.seeds] == pytest.approx(of_seeds, abs=1e-12)
         each = [job.scores[name] for job in report.jobs]
         assert each == pytest.approx(np.ravel(of_folds).tolist(), abs=1e-12)
+    assert report.calibration is not None
     for name in ("nll", "brier"):
         mean = np.mean([found[seed, None][name] for seed in fake.seeds])
         assert getattr(report.calibration.before, name) == pytest.approx(mean, abs=1e-12)

@@ -121,6 +121,7 @@ def test_curves_have_a_description(whole: Report) -> None:
 @pytest.mark.slow
 def test_calibration_before_and_after(whole: Report) -> None:
     found, of = section_words("calibration", whole), whole.calibration
+    assert of is not None
     assert of.after is not None
     for name in ("nll", "brier", "ece", "ece_adaptive"):
         assert f"{getattr(of.before, name):.4f} {getattr(of.after, name):.4f}" in found

@@ -97,6 +97,7 @@ def test_few_speakers_have_scores_of_their_own_and_no_interval(
 
 
 def test_all_warnings_stand_in_one_place(report: Report) -> None:
+    assert report.calibration is not None
     after = report.calibration.after
     assert after is not None
     worse = replace(report.calibration, after=replace(after, ece=1.0))
