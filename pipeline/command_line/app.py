@@ -274,6 +274,41 @@ def recipe(
         command(str(name), plan=plan)
 
 
+@app.command(
+    rich_help_panel=RUNNING,
+    epilog="Example: heronry prompts qwen2_audio --prompts stages/speech_llm/prompts",
+)
+def prompts(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Entry of `speech_llms`.",
+            autocompletion=completion.speech_llms,
+        ),
+    ],
+    *,
+    folder: Annotated[
+        Path, typer.Option("--prompts", metavar="DIR", help="Folder of prompts, a file each.")
+    ],
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Entry of `corpora`. Default: that of params.yaml.",
+            autocompletion=completion.corpora,
+        ),
+    ] = None,
+) -> None:
+    """Run a speech language model with each prompt of a folder, and print the spread of scores.
+
+    params.yaml is afterwards as it was before. The table is written to reports/prompts/ as well.
+    """
+    with importing():
+        from pipeline.commands.prompts import prompts as command
+    command(name, folder, corpus=corpus)
+
+
 @app.command(rich_help_panel=RUNNING, epilog="Example: heronry build heron lpgnet --push")
 def build(
     models: Annotated[

@@ -28,6 +28,11 @@ def models(incomplete: str) -> list[str]:
     return _entries("models", incomplete)
 
 
+def speech_llms(incomplete: str) -> list[str]:
+    """Entries of `speech_llms`."""
+    return _entries("speech_llms", incomplete)
+
+
 def fusions(incomplete: str) -> list[str]:
     """Entries that `fusion` can select, in any regime."""
     return [name for section in RUNS for name in _entries(section, incomplete)]

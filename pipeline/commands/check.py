@@ -47,7 +47,11 @@ from pipeline.params.file import (
 )
 from pipeline.params.selection import unwritten
 from pipeline.params.slot_reads import odd_slots
+from pipeline.params.speech_llm import ENDPOINT
 from pipeline.runtime.environment import git
+from pipeline.speech_llm.endpoint import address
+from pipeline.speech_llm.leaks import check_asked_leaks
+from pipeline.speech_llm.prompt import Prompt
 from pipeline.storage.dvc_command import PREPARE, obstacles
 
 TABLES = (".csv", ".json", ".jsonl", ".txt")  # files that may hold what raters said
@@ -117,6 +121,8 @@ def find_problems(
         for line in lacking if pull else ():
             note(f"if its features are not on the remote: {line}")
         found += [] if pull else lacking
+    if params.section == "speech_llms" and not wrong:
+        found += asked_problems(params)
     if params.regime == "e2e" and "e2e." not in wrong:
         found += beginning_problems(params)
     return found
@@ -254,6 +260,21 @@ def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
     if None not in (was, here) and was != here:
         found.append(f"{folder} was made with other weights than {name!r} has now: {was}")
     return [*found, open_weights(entry, here or was)] if left_open else found
+
+
+def asked_problems(params: Params) -> list[str]:
+    """Whether the selected language model can be asked: its prompt, its weights or its server."""
+    entry = params.speech_llm(params.fusion)
+    where, labels = f"speech_llms.{entry.name}", Path("data", params.corpus, "labels")
+    found = _problem(lambda: Prompt.read(entry.prompt, ("one", "another")), f"{where}: ")
+    if (labels / "card.json").exists():
+        found += _problem(lambda: check_asked_leaks(entry, params.corpus))
+    if entry.kind == ENDPOINT:
+        return found + _problem(address, f"{where}: ")
+    checkpoint = Checkpoint(
+        entry.checkpoint, entry.revision, trust_remote_code=entry.trust_remote_code
+    )
+    return found + _problem(checkpoint.look_for, f"{where}: ")
 
 
 def beginning_problems(params: Params) -> list[str]:

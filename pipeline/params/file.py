@@ -38,6 +38,7 @@ from pipeline.params.selection import (
     selected_section,
     transcribe_problems,
 )
+from pipeline.params.speech_llm import SpeechLlmEntry, speech_llm_problems
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import TuneParams, tune_problems
 from pipeline.tracking import tracker_problems
@@ -147,6 +148,12 @@ class Params:
         refuse(ensemble_problems(name, mapping))
         return EnsembleEntry(name=name, **mapping)
 
+    def speech_llm(self, name: str) -> SpeechLlmEntry:
+        """The entry of `speech_llms` of that name, or a `ParamsError` listing its problems."""
+        mapping = _entry(self.speech_llms or {}, name, "speech_llms")
+        refuse(speech_llm_problems(name, mapping))
+        return SpeechLlmEntry(name=name, **mapping)
+
     def training(self, model: ModelEntry) -> TrainParams:
         """Training settings of a model: its own, overridden by global ones that are not null."""
         globally = {key: value for key, value in self.train.items() if value is not None}
@@ -213,6 +220,8 @@ def all_problems(params: Params) -> list[str]:
         found += model_problems(params, name, mapping)
     for name, mapping in (params.ensembles or {}).items():
         found += ensemble_problems(name, mapping)
+    for name, mapping in (params.speech_llms or {}).items():
+        found += speech_llm_problems(name, mapping)
     if not found and params.section == "models":
         found += _contradictions(params)
     return list(dict.fromkeys(found))  # names are checked by themselves and with their entries

@@ -24,6 +24,7 @@ from pipeline.model.inputs import InputSettings
 from pipeline.params.ensembles import EnsembleEntry
 from pipeline.params.file import ModelEntry, Params
 from pipeline.params.selection import MAY_LACK, REGIMES, SLOTS
+from pipeline.params.speech_llm import SpeechLlmEntry
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import LIVE, InitRun, LoraParams, SlotTuning, TuneParams
 from pipeline.tracking import PACKAGE as TRACKERS
@@ -43,7 +44,7 @@ def params_schema() -> Schema:
         "transcribe": _keywords(Transcription) | {"required": list(vars(Transcription()))},
         "models": {"additionalProperties": _model()},
         "ensembles": _entries(_keywords(EnsembleEntry, ("name",))),
-        "speech_llms": _entries({"type": "object"}),
+        "speech_llms": _entries(_keywords(SpeechLlmEntry, ("name",))),
     }
     definitions: Schema = {}
     for section, record, package, skip in (

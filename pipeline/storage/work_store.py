@@ -6,9 +6,9 @@ counts as used.
 
 Pruning removes shards that were neither read nor written for some days, or that no entry of
 params.yaml would use (of this project: others may share the store), or, if asked for both, those
-that are both. Half-done trainings and predictions, and transcripts, go by age alone, and never
-within a day, since nothing says whether a process is still at work on one. A backbone that is being
-extracted is locked, and stays.
+that are both. Half-done trainings and predictions, transcripts, and the answers of speech language
+models go by age alone, and never within a day, since nothing says whether a process is still at
+work on one. A backbone that is being extracted is locked, and stays.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from features.extraction.store import LOCK
 from features.files.writing import lock, open_lock, remove_folder
 from features.transcription.transcribe import STORE
 from pipeline.params.file import Params
+from pipeline.runs.answers import STORE as ANSWERS
 from pipeline.runtime.resume import NAME, PREDICTIONS
 
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -39,6 +40,7 @@ WORK = {  # what the store holds beside shards, by its folder
     NAME: "half-done training",
     PREDICTIONS: "half-done prediction",
     STORE: "transcripts",
+    ANSWERS: "answers",
 }
 
 
@@ -118,7 +120,7 @@ def stored_backbones(store: Path, params: Params) -> Iterator[StoredFolder]:
 
 
 def stored_work(store: Path) -> Iterator[StoredFolder]:
-    """Every half-done training and prediction, and the transcripts of every checkpoint."""
+    """Every half-done training and prediction; transcripts and answers of every checkpoint."""
     for name, what in WORK.items():
         for folder in _named(store / name):
             yield StoredFolder(folder, tuple(_files(folder, "**/*")), what)

@@ -19,6 +19,7 @@ from tests.support.paths import ROOT
 DEFINITIONS = {
     "train": "stages/train/dvc.yaml",
     "e2e": "stages/e2e/dvc.yaml",
+    "speech_llm": "stages/speech_llm/dvc.yaml",
     "evaluate": "dvc.yaml",
 }
 MOST = 15  # source dependencies of a stage, so that they can be read
@@ -40,9 +41,11 @@ TRAINS = CHECKS | {
     "features.transcription": "finds words beside a cache, which is a dependency itself",
     "features.corpus": "checks labels, leaks and splits; labels are a dependency themselves",
     "pipeline.params.catalogue": "names entries in messages",
+    "pipeline.params.ensembles": "settings of another regime",
     "pipeline.params.file": "its values are parameters that DVC compares",
     "pipeline.params.selection": "checks names",
     "pipeline.params.slot_reads": "warns of odd slots",
+    "pipeline.params.speech_llm": "settings of another regime",
     "pipeline.report.model_card": "prose, written when the training has ended",
     "pipeline.runtime": "processes, interruptions and the record of the machine",
     "pipeline.storage": "compares pulled files with dvc.lock",
@@ -52,6 +55,19 @@ TRAINS = CHECKS | {
 LEFT_OUT = {
     "train": TRAINS | {"pipeline.params.tuning": "settings of the other regime"},
     "e2e": TRAINS | {"features.extraction": "checks which weights are pinned and what they saw"},
+    "speech_llm": CHECKS
+    | {
+        "features.backbone": "checks entries of params.yaml that it does not read",
+        "features.cache": "as features.backbone",
+        "features.corpus": "checks labels, leaks and splits; labels are a dependency themselves",
+        "features.stream": "as features.backbone",
+        "features.transcription": "as features.backbone",
+        "features.weights": "finds and hashes weights, which the record names",
+        "pipeline.model": "as features.backbone",
+        "pipeline.params": "its values are parameters that DVC compares",
+        "pipeline.runtime": "the record of the machine",
+        "pipeline.storage": "compares pulled files with dvc.lock",
+    },
     "evaluate": CHECKS,
 }
 
