@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch import nn
 
 from features.backbone.base import Backbone, innermost, module_of
 from features.backbone.entry import BackboneEntry
-from features.backbone.layers import Layers
+from features.backbone.layers import LayerChoice, Layers
 from features.backbone.windows import windowed_in
+from features.errors import ParamsError
 
 LAYER = "layer"  # option in which siblings may differ
 COMMON = ("kind", "compute_dtype", "version")  # settings in which they may not
@@ -27,6 +29,30 @@ def settings_apart(one: BackboneEntry, other: BackboneEntry) -> dict[str, tuple[
         names = sorted({*left, *right} - {LAYER})
         pairs |= {name: (left.get(name), right.get(name)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def sibling_of_layer(entry: BackboneEntry, number: int, where: str) -> BackboneEntry:
+    """The entry that computes one of the hidden states that an entry stores, and no others.
+
+    Args:
+        entry: Entry with several layers, or that one alone.
+        number: As in `layer` of an entry.
+        where: Name of the setting that names the state, for messages.
+
+    Raises:
+        ParamsError: If its kind has no layers, or it stores others.
+    """
+    chosen: LayerChoice | None = entry.keywords().get(LAYER)
+    listed = [chosen] if isinstance(chosen, int) else chosen
+    # Which number -1 is, only the weights say.
+    known = isinstance(listed, list) and all((each < 0) == (number < 0) for each in listed)
+    if listed is None or (known and number not in listed):
+        has = "no layers" if chosen is None else f"`layer: {chosen}`"
+        raise ParamsError(
+            f"{where}: given {number} for backbone {entry.name!r}, which has {has}; expected one "
+            f"with `layer: all`, or with a list in which {number} is"
+        )
+    return replace(entry, options={**entry.options, LAYER: number})
 
 
 def not_computed_with(one: Backbone, other: Backbone) -> str | None:

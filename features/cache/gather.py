@@ -29,7 +29,12 @@ _free: defaultdict[int, list[NDArray[np.uint8]]] = defaultdict(list)
 
 
 def gather(
-    extents: Sequence[Extent], width: tuple[int, ...], kind: torch.dtype, *, mapped: bool
+    extents: Sequence[Extent],
+    width: tuple[int, ...],
+    kind: torch.dtype,
+    *,
+    mapped: bool,
+    columns: slice | None = None,
 ) -> Stream:
     """Copy B rows, each once, converting on the way.
 
@@ -38,6 +43,7 @@ def gather(
         width: Shape of one frame: `(D,)`, or `()` for bins.
         kind: Type of the returned values.
         mapped: Whether to copy from the map of the files, or to use positioned reads.
+        columns: Columns of a stored frame; None: all.
 
     Returns:
         Values `[B, T, D]` or `[B, T]` with zeros behind shorter rows, and mask `[B, T]`.
@@ -46,11 +52,12 @@ def gather(
     longest = max(lengths, default=0)
     values = empty((len(extents), longest, *width), kind)
     if mapped:
-        fill([stored.tensor[first:last] for stored, first, last in extents], values)
+        rows = [stored.tensor[first:last] for stored, first, last in extents]
+        fill(_of(rows, columns), values)
     else:
         for start in range(0, len(extents), OPEN_AT_ONCE):
             part = slice(start, start + OPEN_AT_ONCE)
-            _read(extents[part], values[part])
+            _read(extents[part], values[part], columns)
     # numpy compares in half of torch's time, which saves a twentieth of a batch of float16.
     mask = np.arange(longest) < np.array(lengths, np.int64)[:, None]
     return Stream(values, torch.from_numpy(mask))
@@ -79,7 +86,11 @@ def clear_padding(lengths: Sequence[int], values: Tensor) -> None:
         row[length:].fill(0)
 
 
-def _read(extents: Sequence[Extent], values: Tensor) -> None:
+def _of(rows: Sequence[Tensor], columns: slice | None) -> Sequence[Tensor]:
+    return rows if columns is None else [row[:, columns] for row in rows]
+
+
+def _read(extents: Sequence[Extent], values: Tensor, columns: slice | None) -> None:
     """Fill `values` by positioned reads, all of which are announced to the disk first."""
     with contextlib.ExitStack() as opened:
         files: dict[Path, int] = {}
@@ -89,15 +100,20 @@ def _read(extents: Sequence[Extent], values: Tensor) -> None:
             stored.want(files[stored.path], first, last)
         # torch has no public function from a dtype of numpy to its own.
         kind = torch.from_numpy(np.empty(0, extents[0].stored.dtype)).dtype
-        if kind == values.dtype:
+        if kind == values.dtype and columns is None:
             for row, (stored, first, last) in zip(values, extents, strict=True):
                 stored.read(files[stored.path], first, row[: last - first].numpy())
             clear_padding([extent.length for extent in extents], values)
         else:
-            _convert(extents, files, values)
+            _convert(extents, files, values, columns)
 
 
-def _convert(extents: Sequence[Extent], files: Mapping[Path, int], values: Tensor) -> None:
+def _convert(
+    extents: Sequence[Extent],
+    files: Mapping[Path, int],
+    values: Tensor,
+    columns: slice | None,
+) -> None:
     """Fill `values` through a buffer that stays in the processor's caches."""
     stored = extents[0].stored
     frame = math.prod(stored.shape[1:]) * stored.dtype.itemsize
@@ -111,7 +127,7 @@ def _convert(extents: Sequence[Extent], files: Mapping[Path, int], values: Tenso
             rows.append(buffer[done : done + last - first])
             stored.read(files[stored.path], first, rows[-1].numpy())
             done += last - first
-        fill(rows, values[group])
+        fill(_of(rows, columns), values[group])
 
 
 def _groups(extents: Sequence[Extent], most: int) -> Iterator[slice]:

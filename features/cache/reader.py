@@ -9,11 +9,12 @@ Usage from a notebook:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ class CacheReader(Mapping[str, NDArray[Any]]):
 
     Attributes:
         access: `map` or `read`.
+        columns: Columns of a frame that are read; None: all.
 
     Raises:
         CacheError: If a shard is missing, damaged, foreign, or disagrees with the others.
@@ -55,6 +57,7 @@ class CacheReader(Mapping[str, NDArray[Any]]):
 
     def __init__(self, folder: Path, *, verify: bool = False, access: Access = "auto") -> None:
         self.folder = folder
+        self.columns: slice | None = None
         # By length first: from number 100000 on, names have a sixth digit.
         paths = sorted(folder.glob("*.h5"), key=lambda path: (len(path.name), path.name))
         self.shards = [read_shard(path) for path in paths]
@@ -88,7 +91,24 @@ class CacheReader(Mapping[str, NDArray[Any]]):
     @property
     def spec(self) -> StreamSpec:
         """Width and kind of the rows."""
-        return self.shards[0].spec
+        spec = self.shards[0].spec
+        return spec if self.columns is None else replace(spec, dim=self._width, layers=1)
+
+    @property
+    def _width(self) -> int:
+        spec = self.shards[0].spec
+        return spec.dim // spec.layers
+
+    def one_layer(self, place: int) -> Self:
+        """The same cache, of whose stacks of hidden states one is read; nothing is copied.
+
+        Args:
+            place: Number of the state in the stack, from 0.
+        """
+        assert 0 <= place < self.shards[0].spec.layers
+        view = copy.copy(self)
+        view.columns = slice(place * self._width, (place + 1) * self._width)
+        return view
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -114,13 +134,14 @@ class CacheReader(Mapping[str, NDArray[Any]]):
     def __getitem__(self, id: str) -> NDArray[Any]:
         extent = self._extents[id]
         stored, first, last = extent
+        columns = (slice(None),) if self.columns is None else (slice(None), self.columns)
         if self.access == "map":
-            return stored.array[first:last]
+            return stored.array[first:last][columns]
         row = np.empty((extent.length, *stored.shape[1:]), stored.dtype)
         with stored.open() as file:
             stored.read(file, first, row)
         row.flags.writeable = False
-        return row
+        return row[columns]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._extents)
@@ -149,7 +170,10 @@ class CacheReader(Mapping[str, NDArray[Any]]):
 
         kind = dtype or (torch.float32 if self.spec.bins is None else torch.int64)
         extents = [self._extents[id] for id in ids]
-        return gather(extents, self.shards[0].stored.shape[1:], kind, mapped=self.access == "map")
+        width = self.shards[0].stored.shape[1:]
+        if self.columns is not None:
+            width = (self._width,)
+        return gather(extents, width, kind, mapped=self.access == "map", columns=self.columns)
 
     def _name(self) -> None:
         """Give the shards of a union the prefixes of their ids."""

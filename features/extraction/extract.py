@@ -173,7 +173,7 @@ def _compute(extractor: Extractor, plan: ShardPlan, options: Options) -> Extract
     if options.announce is not None:
         options.announce(forecast(plan, store, entry, extractor.backbone))
     with contextlib.ExitStack() as locks:
-        if todo.cuts and options.engine == "local":
+        if todo.cuts:
             _take_along(extractor, todo, options, locks)
             extractor.reserve(reserved)
         steps = run_shards(extractor, todo, options.devices, options.engine, done)
@@ -187,7 +187,10 @@ def _take_along(
     extractor: Extractor, todo: ShardPlan, options: Options, locks: contextlib.ExitStack
 ) -> None:
     """Add the siblings that lack some of these shards and that nobody else extracts now."""
-    left_out = extractor.take_along(options.siblings)
+    if options.engine == "local":
+        left_out = extractor.take_along(options.siblings)
+    else:  # whose hosts send the shards of one entry back
+        left_out = {entry.name: "Ray computes entries one by one" for entry in options.siblings}
     lines = []
     for sibling in tuple(extractor.siblings):
         name, size_of = sibling.entry.name, sibling.bytes_of(sibling.lacking(todo.cuts))

@@ -69,11 +69,13 @@ class OnePass:
 
     def _computed(self, item: Prepared, inputs: Inputs) -> list[list[Result]]:
         results: dict[int, list[Result]] = {}
-        moved, record = inputs.to(self.runners[0].device), Record(self._layers)
+        record = Record(self._layers)
+        moved = inputs
         for index in self._order:
             runner = self.runners[index]
             record.rewind()
             with runner.entered():
+                moved = moved.to(runner.device)  # once: then it is there
                 stream = runner.run(dataclasses.replace(moved, record=record))
                 results[index] = [runner.bring(item.utterances, stream)]
         return [results[index] for index in range(len(self.runners))]

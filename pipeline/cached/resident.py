@@ -82,6 +82,7 @@ class _Key(NamedTuple):
 
     device: str
     shards: tuple[str, ...]
+    columns: tuple[int, int] | None
     ids: tuple[str, ...]
 
 
@@ -114,7 +115,7 @@ def _resident(examples: Examples, device: str, part: float) -> Examples | None:
     """
     ids = tuple(label.id for label in examples.labels)
     keys = {
-        slot: _Key(device, tuple(shard.checksum for shard in reader.shards), ids)
+        slot: _Key(device, tuple(shard.checksum for shard in reader.shards), _columns(reader), ids)
         for slot, reader in examples.readers.items()
     }
     for key in set(_held) - set(keys.values()):
@@ -133,6 +134,11 @@ def _resident(examples: Examples, device: str, part: float) -> Examples | None:
         release()  # the free memory is in pieces, or another program's by now
         return None
     return dataclasses.replace(examples, residents={slot: _held[keys[slot]] for slot in keys})
+
+
+def _columns(reader: CacheReader) -> tuple[int, int] | None:
+    part = reader.columns  # a slice has no hash
+    return None if part is None else (part.start, part.stop)
 
 
 def release() -> None:

@@ -11,7 +11,9 @@ import torch
 from features.arguments import refuse
 from pipeline.cached.resident import placed, release, resident_part
 from pipeline.data.examples import Examples, join
+from pipeline.data.layer_views import open_cache
 from pipeline.model.checkpoint import make_model, save_model
+from pipeline.model.inputs import InputSettings
 from pipeline.params.file import Params, own_problems
 from pipeline.runs.conditions import cached_conditions, write_conditions
 from pipeline.runs.job import (
@@ -29,6 +31,7 @@ from pipeline.runs.probes import cached_vectors, write_probes
 from pipeline.runs.recognised import recognised
 from pipeline.runs.record import Run, filled_slots
 from pipeline.runs.rows import reader_of
+from pipeline.runs.word_errors import TEXT
 from pipeline.runtime.pool import run_jobs
 from pipeline.runtime.resume import forget, run_folder, shard_checksums
 from pipeline.training.loop import fit
@@ -55,7 +58,8 @@ def train_model(
     model = params.model(fusion)
     refuse(own_problems(params))
     run = Run.open(params, model, corpus, "cached")
-    examples = join(filled_slots(params, model, corpus), run.labels, run.classes, verify=True)
+    folders, layers = filled_slots(params, model, corpus), InputSettings.of(model.inputs).layer
+    examples = join(folders, run.labels, run.classes, layers=layers)
     sketch = run.sketch(examples)
     some = {s: most for s in examples.readers if (most := sketch.frames_used(s)) is not None}
     examples = replace(examples, frames_max=some, targets=run.targets)
@@ -113,7 +117,8 @@ def run_job(job: Job, show: ShowLine | None = None) -> Outcome:
     with progress.trackers, repeatable(job.device):
         torch.manual_seed(job.seed)
         # Not verified again: `train_model` has done it, and it takes a pass over all caches.
-        examples = join(job.slots, job.labels, job.classes, verify=False)
+        layers = InputSettings.of(job.inputs).layer
+        examples = join(job.slots, job.labels, job.classes, layers=layers, verify=False)
         examples = _placed(job, replace(examples, targets=job.targets))
         specs, classes, outputs = examples.specs, job.classes, job.outputs
         model = make_model(job.kind, job.args, specs, outputs.width, inputs=job.inputs)
@@ -140,7 +145,8 @@ def run_job(job: Job, show: ShowLine | None = None) -> Outcome:
         write_history(job, fitted)
         clipped = write_predictions(job, model, examples)
         test = examples.split(job.fold, "test")
-        conditions = cached_conditions(examples, test, job.seed, job.asr)
+        heard = None if job.asr is None else open_cache(job.asr, TEXT, layers)
+        conditions = cached_conditions(examples, test, job.seed, heard)
         path, header = job.out / "conditions.csv", job.columns.conditions
         write_conditions(path, model, conditions, test, header=header)
     progress.finish(fitted)

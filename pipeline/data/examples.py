@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from features.errors import CacheError
 from features.stream import Stream, StreamSpec
 from pipeline.data.batching import pinned, read_ahead
 from pipeline.data.dialogues import stack_labels, stack_turns, turns_mask
+from pipeline.data.layer_views import open_cache
 from pipeline.data.source import T, even_sizes
 from pipeline.data.targets import TargetReader, class_numbers
 from pipeline.model.batch import Batch
@@ -179,6 +180,7 @@ def join(
     labels: Sequence[Label],
     classes: Sequence[str],
     *,
+    layers: Mapping[Any, int] | None = None,
     verify: bool = True,
 ) -> Examples:
     """Open the caches of all slots and keep the utterances that all of them have.
@@ -187,12 +189,16 @@ def join(
         slots: Cache folder by slot.
         labels: All labels of the corpus.
         classes: Class names, in the order of the model's outputs.
+        layers: Hidden state that is read of a stack, by slot (`inputs.layer`); None: all of each.
         verify: Whether to read all shards once and compare checksums.
 
     Raises:
         CacheError: If a cache is missing or damaged.
+        ParamsError: If one does not hold the state that is to be read.
     """
-    readers = {slot: CacheReader(folder, verify=verify) for slot, folder in slots.items()}
+    readers = {
+        slot: open_cache(folder, slot, layers, verify=verify) for slot, folder in slots.items()
+    }
     # Once: the property reads its file at every access.
     rejected = {slot: reader.rejected for slot, reader in readers.items()}
     dropped: dict[str, dict[str, str]] = {}

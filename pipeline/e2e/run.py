@@ -33,6 +33,7 @@ from pipeline.e2e.setup import (
     read_manifest,
 )
 from pipeline.e2e.source import LiveExamples
+from pipeline.model.inputs import InputSettings
 from pipeline.params.file import Params, own_problems
 from pipeline.runs.record import Run
 from pipeline.runtime.pool import available_cores
@@ -118,7 +119,9 @@ def _examples(
     if init is not None:
         check_same_splits(init_folder(init), corpus, run.labels, run.folds)
     folders = cached_slots(params, run.model, corpus)
-    cached = replace(join(folders, run.labels, run.classes, verify=True), targets=run.targets)
+    layers = InputSettings.of(run.model.inputs).layer
+    cached = join(folders, run.labels, run.classes, layers=layers)
+    cached = replace(cached, targets=run.targets)
     manifest = as_recognised(params, run.model, read_manifest(corpus))
     examples = live_examples(params, run.model, cached, manifest, entries)
     if threads is None:

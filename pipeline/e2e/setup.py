@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from features.backbone.entry import BackboneEntry, check_pinned, leaves_weights_open
+from features.backbone.siblings import sibling_of_layer
 from features.corpus.labels_folder import read_labelled
 from features.corpus.leak_gate import check_leaks
 from features.corpus.leaks import find_seen_leak, gate, leak_lines
@@ -26,6 +27,7 @@ from pipeline.data.examples import Examples
 from pipeline.e2e.source import LiveExamples
 from pipeline.model.base import FusionModel
 from pipeline.model.checkpoint import load_model, read_description
+from pipeline.model.inputs import InputSettings
 from pipeline.params.file import ModelEntry, Params
 from pipeline.params.tuning import LIVE, InitRun
 from pipeline.runs.head import read_head
@@ -43,6 +45,9 @@ def live_entries(params: Params, model: ModelEntry) -> dict[str, BackboneEntry]:
     """
     entries = {slot: params.backbone(model.slots[slot]) for slot in LIVE}
     filled = {slot: entry for slot, entry in entries.items() if entry.kind != "none"}
+    for slot, number in InputSettings.of(model.inputs).layer.items():
+        if slot in filled:
+            filled[slot] = sibling_of_layer(filled[slot], number, f"inputs.layer.{slot}")
     if not filled:
         raise ParamsError(
             f"models.{model.name}: given none of {', '.join(LIVE)}, whose backbones end-to-end "

@@ -17,7 +17,7 @@ Shapes: B batch, T time (turns of a dialogue), L layers, D width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -35,6 +35,7 @@ from pipeline.model.standardize import Moments, Standardize, Whiten
 # Moments of a batch's utterances are held at once: 64 times 8 MiB of products at this width.
 WIDEST = 1024
 Slot = Literal["text", "speech", "nonverbal", "prosody", "spectral"]
+LayerNumber = Annotated[int, Interval(ge=-1000, le=1000)]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class InputSettings:
     """Keys of `models.<name>.inputs`.
 
     Attributes:
+        layer: Hidden state that is read of a stack, by slot; the others are not there for the model
+            (`pipeline.data.layer_views`).
         mix_layers: Whether stacks of layers are mixed to the width of one; False: one wide vector.
         layer_norm: Slots whose frames are normalised, after mixing; they may be `none`.
         standardize: Slots whose frames are standardised, after mixing (`fit_inputs` says by what)
@@ -57,6 +60,7 @@ class InputSettings:
             of all frames too, as in ECAPA-TDNN.
     """
 
+    layer: Mapping[Slot, LayerNumber] = field(default_factory=dict)
     mix_layers: bool = False
     layer_norm: tuple[Slot, ...] = ()
     standardize: tuple[Slot, ...] = ()
@@ -85,7 +89,7 @@ class InputSettings:
         default, written = type(self)(), asdict(self)
         if self == default:
             return {}
-        # Releases that knew no others wrote the first two alone.
+        # Releases that knew no others wrote these two alone.
         names = (
             "mix_layers",
             "layer_norm",

@@ -6,7 +6,7 @@ the default of `TrainParams`. Precedence of the number of seeds: `seeds`, `seeds
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ from features.backbone.entry import (
     backbone_entry,
     backbone_problems,
 )
+from features.backbone.siblings import sibling_of_layer
 from features.corpus.entry import corpus_problems
 from features.errors import ParamsError
 from features.files.yaml_text import read_params_file
@@ -281,8 +282,24 @@ def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
     except ParamsError as error:
         return [*found, f"{where}.kind: {error}"]
     found += problems(build, entry.args, f"{where}.args", skip=("specs", "classes"))
-    found += problems(InputSettings, entry.inputs or {}, f"{where}.inputs")
+    wrong = problems(InputSettings, entry.inputs or {}, f"{where}.inputs")
+    found += wrong or list(_layer_problems(params, entry))
     return found + problems(TrainParams, entry.train, f"{where}.train")
+
+
+def _layer_problems(params: Params, model: ModelEntry) -> Iterator[str]:
+    """Problems with `inputs.layer` of a model: states that a slot's entry does not store."""
+    for slot, number in InputSettings.of(model.inputs).layer.items():
+        try:
+            entry = params.backbone(model.slots[slot])
+        except ParamsError:
+            continue  # reported with the slot, or with the entry itself
+        if entry.kind in ("none", "imported"):  # what was imported is not known here
+            continue
+        try:
+            sibling_of_layer(entry, number, f"models.{model.name}.inputs.layer.{slot}")
+        except ParamsError as error:
+            yield str(error)
 
 
 def asr_problems(params: Params, model: ModelEntry) -> list[str]:

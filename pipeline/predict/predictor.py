@@ -202,7 +202,7 @@ class Predictor:
         self, rows: Sequence[Row], features: Mapping[str, SlotFeatures]
     ) -> dict[str, Answer]:
         specs = {slot: of.spec for slot, of in self.group.slots.items()}
-        frames = {slot: of.frames for slot, of in features.items()}
+        frames = {slot: self.group.slots[slot].part_of(of.frames) for slot, of in features.items()}
         examples = NewExamples([row.label for row in rows], self.run.reader, specs, frames)
         own = self._sums(examples)
         without = {slot: self._sums(examples, slot) for slot in specs if len(specs) > 1}

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from features.backbone.entry import BackboneEntry
 from features.errors import RunError
 from features.files.reading import file_sha256
 from features.stream import StreamSpec
+from pipeline.data.layer_views import place_of
 from pipeline.data.targets import TargetReader
 from pipeline.evaluation.calibration import fit_soft_temperature, fit_temperature
 from pipeline.evaluation.run_folder import JobResult, RunFolder
@@ -62,12 +64,24 @@ class Slot:
         entry: Entry that computes what the run recorded.
         used: Entry that computes its features now: the same, or one with tuned weights.
         tuned: Whether `used` has weights from the run folder.
+        layer: Hidden state that the model takes of those that the entry computes; None: all.
     """
 
     head: Mapping[str, Any]
     entry: BackboneEntry
     used: BackboneEntry
     tuned: bool = False
+    layer: int | None = None
+
+    def part_of(self, frames: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What the model takes of the entry's frames `[T, L * D]`, by id."""
+        if self.layer is None:
+            return frames
+        place = place_of(self.layer, self.head["provenance"], self.entry.name, "the run")
+        if place is None:
+            return frames
+        width = self.spec.dim
+        return {id: each[:, place * width : (place + 1) * width] for id, each in frames.items()}
 
     @property
     def spec(self) -> StreamSpec:
@@ -158,7 +172,11 @@ def open_run(path: Path, *, seed: int | None = None, fold: int | None = None) ->
     if head["regime"] == "e2e":
         groups = [Group(_tuned(head, entries, each.folder), (each,)) for each in chosen]
     else:
-        slots = {slot: Slot(head["slots"][slot], each, each) for slot, each in entries.items()}
+        layers = (head.get("inputs") or {}).get("layer") or {}
+        slots = {
+            slot: Slot(head["slots"][slot], each, each, layer=layers.get(slot))
+            for slot, each in entries.items()
+        }
         groups = [Group(slots, tuple(chosen))]
     model = load_trained(chosen[0])
     return TrainedRun(

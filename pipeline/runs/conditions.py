@@ -100,7 +100,7 @@ def conditions_of(
 
 
 def cached_conditions(
-    examples: Examples, test: Sequence[Label], seed: int, asr: Path | None = None
+    examples: Examples, test: Sequence[Label], seed: int, asr: CacheReader | None = None
 ) -> Iterator[tuple[Condition, CachedCondition]]:
     """The conditions of a model on caches, with the examples of each.
 
@@ -108,13 +108,12 @@ def cached_conditions(
         examples: Features and labels.
         test: Labels of the test split.
         seed: Random seed of the exchange of texts.
-        asr: Cache folder of recognised words; None: there is no `asr_text`.
+        asr: Cache of recognised words; None: there is no `asr_text`.
     """
     # Not `dataclasses.replace`: the class changes too.
     own = {each.name: getattr(examples, each.name) for each in fields(examples)}
-    recognised = None if asr is None else CacheReader(asr)
     for each in conditions_of(list(examples.readers), test, seed, recognised=asr is not None):
-        reader = recognised if each.recognised else None
+        reader = asr if each.recognised else None
         yield each, CachedCondition(**own, swapped=each.swapped, asr=reader)
 
 

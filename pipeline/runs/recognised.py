@@ -22,6 +22,7 @@ from features.files.reasons import REJECTED, read_reasons
 from features.transcription.transcripts import WORDS, read_words
 from pipeline.data.examples import Examples, join, notices_of
 from pipeline.data.source import ExampleSource
+from pipeline.model.inputs import InputSettings
 from pipeline.params.file import ModelEntry, Params, differences
 from pipeline.runs.word_errors import TEXT, word_errors
 
@@ -102,7 +103,8 @@ def _heard(
     """The cache, if it holds anything, and the test utterances in it."""
     if _is_empty(folder, examples.labels):
         return None, []
-    found = join({TEXT: folder}, examples.labels, examples.classes, verify=True)
+    layers = InputSettings.of(model.inputs).layer
+    found = join({TEXT: folder}, examples.labels, examples.classes, layers=layers)
     _check(model, found.readers[TEXT], examples.readers[TEXT])
     heard = [label for label in test_labels(examples) if label.id not in found.dropped]
     # Beside the cache of an entry that reads transcripts; else they are the corpus's own.

@@ -79,6 +79,22 @@ def entry_of(slot: str, options: dict[str, Any], **more: Any) -> BackboneEntry:
     return backbone_entry(f"b_{slot}", {"version": 2, **options, **more})
 
 
+def test_views_of_layers(
+    words: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_manifest: ManifestMaker,
+    private_store: Path,
+) -> None:
+    """Two slots that take different states of one stack, which is computed once."""
+    monkeypatch.chdir(tmp_path)
+    stack = entry_of("text", words, layer="all")
+    entries = {"text": stack, "nonverbal": stack, "speech": entry_of("speech", CHEAP["speech"])}
+    layer = {"text": 1, "nonverbal": -1}
+    run = RandomRun(tmp_path, make_manifest(SECONDS), entries, layer=layer).write(private_store)
+    check_equal(run, predicted(run))
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_every_fusion(
     kind: str,

@@ -14,6 +14,7 @@ import soundfile
 import torch
 import yaml
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from features.backbone.base import module_of
 from features.backbone.entry import backbone_entry
@@ -22,6 +23,7 @@ from features.errors import ManifestError, ParamsError
 from features.extraction.trained_on import TRAINED_ON, TrainedOn
 from features.files.records import read_rows
 from pipeline.cached.run import train_model
+from pipeline.command_line.app import app
 from pipeline.e2e.run import finetune_model
 from pipeline.e2e.setup import check_live_leaks, fusions_sha256
 from pipeline.model.checkpoint import load_model
@@ -103,6 +105,41 @@ def test_ced_in_the_spectral_slot_is_tuned_and_read_by_the_same_settings(tmp_pat
     weights = dict(after.named_parameters())
     still = {n for n, value in before.named_parameters() if torch.equal(value, weights[n])}
     assert still == {"patch_embed.proj.weight", "patch_embed.proj.bias"}  # the front end
+
+
+@pytest.mark.slow
+def test_a_view_of_a_stack_begins_and_goes_on_with_the_state_alone(
+    corpus: Tones, tmp_path: Path, private_store: Path
+) -> None:
+    """A run on caches reads one state of the stack; end to end the network ends at that state."""
+    init: dict[str, str | None] = {"run": "runs/cached/mine/m", "sha256": None}
+    params = params_of(tmp_path, init=init, slots={"speech": {"tune": "full"}})
+    stack = {**params.backbones["voice"], "layer": "all"}
+    view = {**params.models["m"], "inputs": {"layer": {"speech": 2}}}
+    params = dataclasses.replace(
+        params,
+        backbones={**params.backbones, "voice": stack},
+        models={"m": view},
+        train={"epochs": 1},
+    )
+    cached(params, private_store, "words", "voice", "tone")
+    before = train_model(params, "m", "mine", device="cpu", workers=1)
+    recorded = json.loads((before / "run.json").read_text())["slots"]["speech"]
+    assert recorded["provenance"]["layer"] == [0, 1, 2, 3]
+    init["sha256"] = fusions_sha256(before)
+    finetune_model(params, "m", "mine", device="cpu")
+    tuned = json.loads((RUN / "run.json").read_text())["slots"]["speech"]
+    assert tuned["spec"] == recorded["spec"]
+    assert tuned["provenance"]["layer"] == 2
+    Path("params.yaml").write_text(yaml.safe_dump({"backbones": params.backbones}))
+    found = {}
+    for run in (before, RUN):
+        words = ["predict", str(run), str(corpus.root / "manifest.csv"), "--jsonl", "out.jsonl"]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
+        found[run] = Path("out.jsonl").read_text().splitlines()
+    assert len(found[before]) == len(found[RUN]) == 48
+    assert found[before] != found[RUN]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from features.cache.reader import CacheReader
 from features.cache.shard import shard_name
 from features.cache.writer import CacheWriter
 from features.corpus.manifest import Label
@@ -82,7 +83,9 @@ def test_only_recognised_words_replace_the_text(examples: Examples, tmp_path: Pa
     """The longest is among them, so that the others are padded to it."""
     test = examples.split(0, "test")
     heard = {label.id: np.ones((9 + n, DIM), np.float32) for n, label in enumerate(test[::2])}
-    altered = by_name(cached_conditions(examples, test, 0, write(tmp_path / "asr", heard)))
+    altered = by_name(
+        cached_conditions(examples, test, 0, CacheReader(write(tmp_path / "asr", heard)))
+    )
     plain, batch = examples.batch(test), altered["asr_text"].batch(test)
     assert torch.equal(batch.streams["speech"].values, plain.streams["speech"].values)
     rows = zip(test, plain.streams["text"].unpad(), batch.streams["text"].unpad(), strict=True)
@@ -103,15 +106,19 @@ def test_others_words_as_recognised_are_the_shuffled_text(
     source = by_name(cached_conditions(examples, test, 5))["shuffled_text"].swapped["text"]
     shuffled = write(tmp_path / "asr", {id: reader[other] for id, other in source.items()})
     write_conditions(
-        tmp_path / "a.csv", model, cached_conditions(examples, test, 5, shuffled), test
+        tmp_path / "a.csv", model, cached_conditions(examples, test, 5, CacheReader(shuffled)), test
     )
     found = predictions(tmp_path / "a.csv")
     assert found["asr_text"] == found["shuffled_text"]
     assert list(found)[-1] == "asr_text"
     same = write(tmp_path / "same", {label.id: reader[label.id] for label in test[1:]})
-    write_conditions(tmp_path / "b.csv", model, cached_conditions(examples, test, 5, same), test)
+    write_conditions(
+        tmp_path / "b.csv", model, cached_conditions(examples, test, 5, CacheReader(same)), test
+    )
     silent = write(tmp_path / "silent", {id: 0 * reader[id] for id in source})
-    write_conditions(tmp_path / "c.csv", model, cached_conditions(examples, test, 5, silent), test)
+    write_conditions(
+        tmp_path / "c.csv", model, cached_conditions(examples, test, 5, CacheReader(silent)), test
+    )
     own = [CLASSES[k] for k in _guesses(model, examples, test)]
     assert predictions(tmp_path / "b.csv")["asr_text"] == own != found["shuffled_text"]
     silenced = predictions(tmp_path / "c.csv")
@@ -126,7 +133,7 @@ def test_turns_of_dialogues_are_replaced_too(tmp_path: Path) -> None:
     slots = {"text": write(tmp_path / "text", frames_of(labels, 0, 1))}
     examples = join(slots, labels, CLASSES)
     heard = write(tmp_path / "asr", {"u1": np.full((1, DIM), 7, np.float32)})
-    altered = by_name(cached_conditions(examples, labels, 0, heard))["asr_text"]
+    altered = by_name(cached_conditions(examples, labels, 0, CacheReader(heard)))["asr_text"]
     dialogues = [labels[:3], labels[4:8]]
     plain, batch = (each.dialogue_batch(dialogues) for each in (examples, altered))
     expected = plain.streams["text"].values.clone()

@@ -42,6 +42,7 @@ class RandomRun:
         args: Its arguments; small sizes by default.
         seeds: Seeds, each with other weights.
         tasks: What it learns.
+        layer: Hidden state that is read of a stack, by slot.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class RandomRun:
     args: Mapping[str, Any] = field(default_factory=dict)
     seeds: Sequence[int] = (0,)
     tasks: tuple[Any, ...] = ("classes",)
+    layer: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -81,7 +83,7 @@ class RandomRun:
         for slot, entry in self.entries.items():
             extract(self.manifest, entry, slots[slot], store=store)
         self.params(**known)
-        examples = join(slots, self.labels, CLASSES)
+        examples = join(slots, self.labels, CLASSES, layers=self.layer)
         reader = self.reader
         examples = replace(examples, targets=None if self.tasks == ("classes",) else reader)
         args = {**SMALL[self.kind], **self.args}
@@ -188,6 +190,7 @@ class RandomRun:
             "dropped": {},
             "files": digests(self.path),
         }
+        head |= {"inputs": {"layer": dict(self.layer)}} if self.layer else {}
         if self.tasks == ("classes",):
             return head
         outputs = self.reader.outputs
