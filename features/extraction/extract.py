@@ -164,8 +164,8 @@ def _adopt(extractor: Extractor, plan: ShardPlan, out: Path) -> None:
 def _compute(extractor: Extractor, plan: ShardPlan, options: Options) -> Extraction:
     done, store, entry = Extraction(), extractor.store, extractor.entry
     # Of batches of several utterances: see `WorkStore.reserve`.
-    reserved = [cut.fingerprint for cut in plan.cuts] if extractor.budget else []
-    extractor.reserve(reserved)
+    reserved = {cut.fingerprint for cut in plan.cuts} if extractor.budget else set()
+    store.reserve(reserved)
     if options.part is not None:
         plan = plan[options.part[0] :: options.part[1]]
     todo = plan.only(lambda cut: not store.has(cut.fingerprint))
@@ -175,7 +175,8 @@ def _compute(extractor: Extractor, plan: ShardPlan, options: Options) -> Extract
     with contextlib.ExitStack() as locks:
         if todo.cuts:
             _take_along(extractor, todo, options, locks)
-            extractor.reserve(reserved)
+            for sibling in extractor.siblings:
+                sibling.store.reserve(reserved)
         steps = run_shards(extractor, todo, options.devices, options.engine, done)
         total = sum(cut.utterances for cut in todo.cuts)
         for _ in progress(steps, total=total, what=f"extract {entry.name}", unit="utterance"):
