@@ -131,6 +131,10 @@ class RunRows:
         """`[R]` predictions of the model under a condition."""
         return np.concatenate([job.conditions[condition].predictions for job in self.jobs])
 
+    def member_predictions(self, member: str) -> Ints:
+        """`[R]` predictions of a member of an ensemble."""
+        return np.concatenate([job.members[member].predictions for job in self.jobs])
+
 
 class Spoken(Protocol):
     """What is known of who said an utterance, and where."""

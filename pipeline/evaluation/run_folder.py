@@ -4,7 +4,8 @@ Besides predictions.csv and history.csv the folder of a (seed, fold) may hold pr
 `PROBES` and `p_<class>`), the test predictions of a linear probe on each slot alone, and
 conditions.csv (columns `CONDITIONS`), the trained model's test predictions with one slot dropped
 (`without_<slot>`), with its texts exchanged among the utterances (`shuffled_text`) or with
-recognised words (`asr_text`). Layout: docs/files.md.
+recognised words (`asr_text`). That of an ensemble may hold members.csv (columns `MEMBERS`), the
+test predictions of each member. Layout: docs/files.md.
 
 A run that learns more than classes has columns of truth and of predictions for each of its targets
 (`pipeline.runs.layout.Columns`). What is unknown, an empty cell, is NaN here, or class -1. So are
@@ -16,7 +17,7 @@ Shapes: N rows of predictions, T of them of the test split, E epochs, K classes,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -28,7 +29,7 @@ from features.errors import RunError
 from pipeline.evaluation.targets import RunTargets, named_of, shares_of, values_of
 from pipeline.metrics.classes import Floats
 from pipeline.runs.head import read_head
-from pipeline.runs.layout import SCORED, digests
+from pipeline.runs.layout import MEMBERS, SCORED, digests
 from pipeline.runs.tables import AGAIN, Table, read_csv
 
 
@@ -72,6 +73,7 @@ class JobResult:
         history: history.csv, E rows; none for a model that is not trained in epochs.
         probes: Predictions of the linear probe on each slot, for the test rows.
         conditions: Predictions of the model under each condition, for the test rows.
+        members: Predictions of each member of an ensemble, for the test rows.
     """
 
     seed: int
@@ -88,6 +90,7 @@ class JobResult:
     history: Table
     probes: Guesses
     conditions: Guesses
+    members: Guesses
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class RunFolder:
     train_seconds: float
     targets: RunTargets
     jobs: tuple[JobResult, ...]
+    members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def with_probabilities(self) -> bool:
@@ -144,6 +148,7 @@ class RunFolder:
         _check_alike(
             path, "columns", (["p"] * (not np.isnan(job.probabilities).any()) for job in jobs)
         )
+        _check_alike(path, "members", (list(job.members) for job in jobs))
         _check_files(path, head.get("files", {}))
         given = {each.name: head[each.name] for each in fields(cls) if each.name in head}
         given |= {"path": path, "classes": classes, "seeds": seeds, "jobs": tuple(jobs)}
@@ -225,6 +230,7 @@ def _job(
         history=history,
         probes=_read_probes((folder, *others), tested, classes, targets),
         conditions=_read_conditions(folder, tested, classes, targets),
+        members=_read_members(folder, tested, classes, targets),
     )
 
 
@@ -270,6 +276,16 @@ def _read_conditions(
         return {}
     table = read_csv(path, targets.columns.conditions)
     return _guesses(table, "condition", test, classes, targets)
+
+
+def _read_members(
+    folder: Path, test: Mapping[str, str], classes: Sequence[str], targets: RunTargets
+) -> Guesses:
+    """members.csv of a job; {} if it has none."""
+    path = folder / "members.csv"
+    return (
+        _guesses(read_csv(path, MEMBERS), "member", test, classes, targets) if path.exists() else {}
+    )
 
 
 def _guesses(

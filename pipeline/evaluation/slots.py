@@ -1,6 +1,6 @@
-"""Scores of linear probes on single slots, and of the model under worse conditions.
+"""Scores of linear probes on single slots, of the model under worse conditions, and of members.
 
-Both are read from the run folder (`pipeline.evaluation.run_folder`); a run without them has none.
+All are read from the run folder (`pipeline.evaluation.run_folder`); a run without them has none.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.evaluation.groups import Measured, UtteranceGroup, measure
 from pipeline.evaluation.rows import Flags, RunRows
+from pipeline.evaluation.run_folder import RunFolder
 from pipeline.evaluation.statistics import ConfidenceInterval
 from pipeline.metrics.classes import MONITORS
 
@@ -60,6 +61,21 @@ class Condition:
     neutral_differences: Mapping[str, Difference]
 
 
+@dataclass(frozen=True)
+class Member:
+    """A member of an ensemble by itself, its seeds averaged as in the ensemble.
+
+    Attributes:
+        name: Name in members.csv.
+        whole: Scores on all test utterances.
+        gains: The ensemble's scores minus the member's, by metric.
+    """
+
+    name: str
+    whole: UtteranceGroup
+    gains: Mapping[str, Difference]
+
+
 def probes(rows: RunRows, neutral: Flags | None) -> tuple[Probe, ...]:
     """Score the probe of each slot.
 
@@ -77,6 +93,24 @@ def probes(rows: RunRows, neutral: Flags | None) -> tuple[Probe, ...]:
         whole = measure(rows, slot, predictions=guesses, least=1)
         found.append(Probe(slot, whole.group, part, _differences(model, whole)))
     return tuple(found)
+
+
+def members(rows: RunRows) -> tuple[Member, ...]:
+    """Score each member of an ensemble by itself; none for other runs."""
+    names = list(rows.jobs[0].members)
+    if not names:
+        return ()
+    whole, found = measure(rows, "", least=1), []
+    for name in names:
+        alone = measure(rows, name, predictions=rows.member_predictions(name), least=1)
+        found.append(Member(name, alone.group, _differences(whole, alone)))
+    return tuple(found)
+
+
+def best_member(run: RunFolder, found: Sequence[Member]) -> Member | None:
+    """The single member that the validation rows choose, the first of equals; None without any."""
+    scored = [each for each in found if run.members[each.name].get("valid") is not None]
+    return max(scored, key=lambda each: float(run.members[each.name]["valid"]), default=None)
 
 
 def gains_over_majority(rows: RunRows, majority: Sequence[str]) -> Mapping[str, Difference]:

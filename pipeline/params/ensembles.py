@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from features.arguments import problems, quoted
+from features.arguments import problems, quoted, refuse
+from features.errors import ParamsError
 from features.ranges import Interval, MinLen
 from features.settings.entry_names import name_problems
+from pipeline.params.catalogue.entries import expected_entry
 
 MOST_MEMBERS = 64
 
@@ -62,3 +64,18 @@ def ensemble_problems(name: str, mapping: Any) -> list[str]:
             f"{where}.members: given {len(members)}; expected {MOST_MEMBERS} members at most"
         )
     return found
+
+
+def ensemble_entry(raw: Mapping[str, Any], name: str) -> EnsembleEntry:
+    """The entry of that name, or a `ParamsError` listing its problems.
+
+    Args:
+        raw: params.yaml, as it was read.
+        name: Key below `ensembles`.
+    """
+    entries = raw.get("ensembles") or {}
+    if name not in entries:
+        expected = expected_entry("ensembles", name, entries)
+        raise ParamsError(f"ensembles: no entry {quoted(name)}; expected {expected}")
+    refuse(ensemble_problems(name, entries[name]))
+    return EnsembleEntry(name=name, **entries[name])

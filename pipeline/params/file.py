@@ -31,7 +31,7 @@ from features.transcription.settings import Transcription
 from pipeline.model.checkpoint import FUSIONS
 from pipeline.model.inputs import InputSettings
 from pipeline.params.catalogue.entries import expected_entry
-from pipeline.params.ensembles import EnsembleEntry, ensemble_problems
+from pipeline.params.ensembles import EnsembleEntry, ensemble_entry, ensemble_problems
 from pipeline.params.selection import (
     SLOTS,
     backbone_name_problems,
@@ -145,9 +145,7 @@ class Params:
 
     def ensemble(self, name: str) -> EnsembleEntry:
         """The entry of `ensembles` of that name, or a `ParamsError` listing its problems."""
-        mapping = _entry(self.ensembles or {}, name, "ensembles")
-        refuse(ensemble_problems(name, mapping))
-        return EnsembleEntry(name=name, **mapping)
+        return ensemble_entry(vars(self), name)
 
     def speech_llm(self, name: str) -> SpeechLlmEntry:
         """The entry of `speech_llms` of that name, or a `ParamsError` listing its problems."""

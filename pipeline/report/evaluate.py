@@ -33,7 +33,13 @@ from pipeline.evaluation.lexical import lexical
 from pipeline.evaluation.predictions import write_csv_predictions, write_parquet_predictions
 from pipeline.evaluation.rows import RunRows
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.evaluation.slots import conditions, gains_over_majority, probes
+from pipeline.evaluation.slots import (
+    best_member,
+    conditions,
+    gains_over_majority,
+    members,
+    probes,
+)
 from pipeline.evaluation.summaries import (
     class_scores,
     cluster_scores,
@@ -164,6 +170,7 @@ def _report(run: RunFolder, card: Mapping[str, Any], labels: Sequence[Label]) ->
     calibration = calibrate(run.jobs) if run.with_probabilities else None
     train, test = (class_counts(run, known, split) for split in ("train", "test"))
     words, guesses = lexical(rows, labels), baselines(train, test, run.classes)
+    alone = members(rows)
     return Report(
         run=run,
         card=card,
@@ -188,4 +195,6 @@ def _report(run: RunFolder, card: Mapping[str, Any], labels: Sequence[Label]) ->
         errors=worst_errors(rows),
         probes=probes(rows, words.neutral),
         conditions=conditions(rows, words.neutral),
+        members=alone,
+        best_member=best_member(run, alone),
     )

@@ -25,6 +25,8 @@ in this order, absent where they do not apply:
 - `speaker_accuracy_min`, `speaker_accuracy_median`, `speaker_accuracy_max`.
 - `probe_<slot>_<metric>`: a linear probe on one slot alone.
 - `condition_<name>_<metric>` and `condition_<name>_<metric>_delta` (minus the model itself).
+- of an ensemble, `gain_<metric>` with `_low` and `_high`: its score minus that of the best single
+  member, chosen on validation, paired; `member_<member>_<metric>`: a member by itself.
 - `parameters`, `rows` (test utterances that were scored), `speakers`, `clusters` (what intervals
   are drawn over: speakers or dialogues), `shared_speakers` (those who speak in several clusters: if
   there are some, intervals are too narrow for other people), `rejected` (utterances of all splits
@@ -234,6 +236,7 @@ def _pairs(report: Report) -> Pairs:
     for end, value in (("min", spread.lowest), ("median", spread.median), ("max", spread.highest)):
         yield f"speaker_accuracy_{end}", value
     yield from _slots(report)
+    yield from _members(report)
     yield from run_pairs(
         report.run, report.clusters, rows=int(report.confusions[0].sum()), speakers=report.speakers
     )
@@ -303,6 +306,16 @@ def _slots(report: Report) -> Pairs:
         for name in MONITORS:
             yield f"{key}_{name}", condition.whole.scores[name]
             yield f"{key}_{name}_delta", condition.differences[name].value
+
+
+def _members(report: Report) -> Pairs:
+    if report.best_member is not None:
+        for name, gain in report.best_member.gains.items():
+            yield f"gain_{name}", gain.value
+            yield from _interval(f"gain_{name}", gain.interval)
+    named = keys("member", [member.name for member in report.members])
+    for key, member in zip(named, report.members, strict=True):
+        yield from ((f"{key}_{name}", member.whole.scores[name]) for name in MONITORS)
 
 
 def _or_dash(value: float | None) -> str:

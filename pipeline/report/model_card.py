@@ -40,6 +40,9 @@ def write_model_card(out: Path, card: Mapping[str, Any]) -> None:
         card: Content of the corpus's card.json.
     """
     run = read_json(out / "run.json")
+    if run.get("members"):
+        (out / NAME).write_text(ensemble_card(run, card), encoding="utf-8")
+        return
     text = model_card(run, card, [kept_epochs(out, seed, run["folds"]) for seed in run["seeds"]])
     (out / NAME).write_text(text + loading(out, run), encoding="utf-8")
 
@@ -80,6 +83,29 @@ def model_card(
         "## Validation",
         _of_validation(run["train"]["monitor"]),
         _scores(run, kept),
+        "## Use and limits",
+        USE,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def ensemble_card(run: Mapping[str, Any], card: Mapping[str, Any]) -> str:
+    """The card of an ensemble; arguments as of `model_card`."""
+    args = run["args"]
+    rows = [
+        [name, len(of["seeds"]), f"{of['parameters']:,}", " ".join(map(str, of["weights"]))]
+        for name, of in run["members"].items()
+    ]
+    sections = [
+        f"# {run['fusion']} on {_line(card.get('title') or run['corpus'])}",
+        f"An ensemble of finished runs (entry `{run['fusion']}` of `ensembles`; method "
+        f"{args['method']}, search {args['search']}) that {_purpose(run)}.",
+        "## Data",
+        _data(run, card),
+        "## Members",
+        _table(["member", "seeds", "parameters", "counts, by fold"], rows),
+        "It has no weights of its own: it was made of its members' saved predictions, the seeds of "
+        "each averaged. A member that counts 0 was left out by the search.",
         "## Use and limits",
         USE,
     ]

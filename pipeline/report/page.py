@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from pipeline.evaluation import calibration, groups, statistics
 from pipeline.evaluation.groups import UtteranceGroup
+from pipeline.evaluation.run_folder import RunFolder
 from pipeline.html import plots
 from pipeline.html.format import duration, number
 from pipeline.html.pages import page_environment
@@ -27,6 +28,7 @@ from pipeline.runs.head import read_head
 
 SECTIONS = {
     "summary": "Summary",
+    "members": "Members",
     "scores": "Scores",
     "answers": "Questions and answers",
     "curves": "Training curves",
@@ -46,8 +48,8 @@ SECTIONS = {
 """Title by id of each section, in order."""
 FOLDED = ("seeds", "neutral", "slots", "data", "dropped", "machine")
 """Sections that open on a click; the summary has what is wrong in them."""
-_OF_TRAINED = ("curves", "calibration", "robustness", "slots")
-"""Sections about epochs, probabilities and features, which a model that answers in words lacks."""
+_OF_FEATURES = ("curves", "robustness", "slots")
+"""Sections about epochs and features, which ensembles and models that answer in words lack."""
 _NEUTRAL = {"lexical": "neutral", "words": "ambiguous", "text_probe": "neutral"}
 """Name of the lexically neutral group by field, in order of preference."""
 
@@ -65,15 +67,27 @@ def page(report: Report, *, experiment: str | None = None) -> str:
     title = f"{report.run.fusion} on {report.run.corpus}"
     whole = _TEMPLATES.get_template("report.html")
     view = view_of(report)
-    shown = sections_of(view["head"])
+    shown = sections_of(report.run, view["head"], SECTIONS)
     names = {"title": title, "sections": shown, "folded": FOLDED, "experiment": experiment}
     return whole.render(names | view)
 
 
-def sections_of(head: Mapping[str, Any]) -> dict[str, str]:
-    """Sections of a run's page, by run.json: those that it has something to say in."""
-    without = ("answers",) if head.get("answers") is None else _OF_TRAINED
-    return {id: title for id, title in SECTIONS.items() if id not in without}
+def sections_of(
+    run: RunFolder, head: Mapping[str, Any], sections: Mapping[str, str]
+) -> dict[str, str]:
+    """Title by id of the sections that a run has something to say in.
+
+    Args:
+        run: The run; an ensemble has members in place of slots.
+        head: Its run.json.
+        sections: All sections.
+    """
+    answers = head.get("answers") is not None
+    without = set(_OF_FEATURES if answers or run.members else ())
+    without |= set() if answers else {"answers"}
+    without |= set() if run.with_probabilities else {"calibration"}
+    without |= set() if run.members else {"members"}
+    return {id: title for id, title in sections.items() if id not in without}
 
 
 def view_of(report: Report) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pipeline.evaluation.errors import WorstErrors
 from pipeline.evaluation.groups import Grouping, SpeakerSpread
 from pipeline.evaluation.rows import Clusters
 from pipeline.evaluation.run_folder import RunFolder
-from pipeline.evaluation.slots import Condition, Difference, Probe
+from pipeline.evaluation.slots import Condition, Difference, Member, Probe
 from pipeline.evaluation.statistics import Intervals
 from pipeline.evaluation.summaries import (
     ClassScores,
@@ -65,6 +65,8 @@ class Report:
         errors: Errors to listen to first.
         probes: Linear probes by slot; empty if the run holds none.
         conditions: Worse conditions by name; empty if the run holds none.
+        members: Members of an ensemble by themselves; empty for other runs.
+        best_member: That of them which validation chooses.
     """
 
     run: RunFolder
@@ -90,3 +92,5 @@ class Report:
     errors: WorstErrors
     probes: tuple[Probe, ...]
     conditions: tuple[Condition, ...]
+    members: tuple[Member, ...]
+    best_member: Member | None

@@ -11,6 +11,7 @@ from features.arguments import completed
 from features.errors import ParamsError
 from features.settings.plugins import load
 from pipeline.evaluation.run_folder import RunFolder
+from pipeline.params.ensembles import EnsembleEntry
 from pipeline.params.speech_llm import SpeechLlmEntry
 from pipeline.params.training import TrainParams
 from pipeline.params.tuning import LIVE, LoraParams, SlotTuning, TuneParams
@@ -38,6 +39,9 @@ def settings_of(run: RunFolder, head: Mapping[str, Any]) -> Settings:
         run: The run; the defaults of its model are those of its kind's constructor.
         head: Content of run.json.
     """
+    if run.members:
+        entry = f"ensembles.{run.fusion}"
+        return compared({entry: run.args}, {entry: completed(EnsembleEntry, {})})
     if run.regime == "speech_llm":
         name = f"speech_llms.{run.fusion}"
         usual = {f.name: f.default for f in fields(SpeechLlmEntry) if f.default is not MISSING}

@@ -68,6 +68,24 @@ class TargetsHead(Record):
 
 
 @dataclass(frozen=True)
+class MemberHead(Record):
+    """A member of an ensemble in run.json.
+
+    Attributes:
+        seeds: Its seeds, whose probabilities were averaged.
+        parameters: Trainable parameters of one of its models.
+        weights: How often it counts, in each fold; 0: the search left it out.
+        valid: Its own score of the validation rows, mean over folds, by the metric that chooses
+            members; None without classes.
+    """
+
+    seeds: Sequence[int]
+    parameters: Amount
+    weights: Sequence[Amount]
+    valid: float | None = None
+
+
+@dataclass(frozen=True)
 class RunHead:
     """The fields of run.json; runs of older releases may lack those that have a default."""
 
@@ -98,6 +116,7 @@ class RunHead:
     files: Mapping[str, str] = field(default_factory=dict)
     targets: TargetsHead | None = None
     answers: AnswersHead | None = None
+    members: Mapping[str, MemberHead] = field(default_factory=dict)
 
 
 def read_head(run: Path) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from pipeline.model.outputs import Outputs
 from pipeline.params.training import LAST, LOSS, TrainParams, monitors_of
 from pipeline.runs.estimates import estimated
 from pipeline.runs.layout import SCORED, Columns
-from pipeline.runs.rows import cells, columns_of, named, predicted_cells, reader_of
+from pipeline.runs.rows import columns_of, named, predicted_cells, reader_of
+from pipeline.runs.tables import cells
 from pipeline.runtime.checkpoints import Checkpoints
 from pipeline.tracking import Tracked, Trackers
 from pipeline.training.loop import Fitted

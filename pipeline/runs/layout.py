@@ -23,11 +23,12 @@ HISTORY = (
 PREDICTIONS = ("id", "speaker", "dialogue", "split", "fold", "seed", "label", "prediction")
 PROBES = ("id", "slot", "label", "prediction")
 CONDITIONS = ("id", "condition", "label", "prediction")
+MEMBERS = ("id", "member", "label", "prediction")  # of an ensemble, its members' test predictions
 
 # Files there whose hashes run.json holds.
 FILES = (
     *("predictions.csv", "unlabelled.csv", "history.csv", "probes.csv", "conditions.csv"),
-    *("model.json", "answers.jsonl"),
+    *("model.json", "answers.jsonl", "members.csv"),
 )
 
 

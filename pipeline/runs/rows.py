@@ -5,8 +5,7 @@ Numbers have nine significant digits; a cell is empty where something is unknown
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from pipeline.data.source import ExampleSource
 from pipeline.data.targets import TargetReader, known_values, true_votes
 from pipeline.model.outputs import Outputs
 from pipeline.runs.layout import Columns
+from pipeline.runs.tables import cells
 from pipeline.training.scores import Scored
 
 Floats = NDArray[np.float64]
@@ -32,15 +32,6 @@ def columns_of(reader: TargetReader) -> Columns:
     return Columns(
         reader.tasks, outputs.classes, outputs.attributes, outputs.genders, outputs.binary
     )
-
-
-def cells(values: Iterable[float]) -> list[str]:
-    """Numbers as cells.
-
-    >>> cells([0.5, float("nan")])
-    ['0.5', '']
-    """
-    return ["" if math.isnan(value) else f"{value:.9g}" for value in values]
 
 
 def named(classes: Sequence[str], probabilities: Floats) -> str:

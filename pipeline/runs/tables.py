@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -100,6 +101,15 @@ class Table:
         index = not_likeliest(probabilities, predictions)
         if index is not None:
             self.refuse(index, "prediction is not the class of the highest probability")
+
+
+def cells(values: Iterable[float]) -> list[str]:
+    """Numbers as cells.
+
+    >>> cells([0.5, float("nan")])
+    ['0.5', '']
+    """
+    return ["" if math.isnan(value) else f"{value:.9g}" for value in values]
 
 
 def no_distribution(probabilities: NDArray[np.float64]) -> int | None:

@@ -1,8 +1,8 @@
 """DVC's dependencies on sources cover what the command of a stage imports, and nothing else.
 
 Stages that are not named here depend on no source: `prepare` and `extract` on the `version` of
-their entries in params.yaml (hours of extraction must not hang on a docstring), `look` and
-`selection` run each time.
+their entries in params.yaml (hours of extraction must not hang on a docstring); `look`,
+`members` and `selection` run each time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tests.support.paths import ROOT
 DEFINITIONS = {
     "train": "stages/train/dvc.yaml",
     "e2e": "stages/e2e/dvc.yaml",
+    "ensemble": "stages/ensemble/dvc.yaml",
     "speech_llm": "stages/speech_llm/dvc.yaml",
     "evaluate": "dvc.yaml",
 }
@@ -55,6 +56,15 @@ TRAINS = CHECKS | {
 LEFT_OUT = {
     "train": TRAINS | {"pipeline.params.tuning": "settings of the other regime"},
     "e2e": TRAINS | {"features.extraction": "checks which weights are pinned and what they saw"},
+    "ensemble": CHECKS
+    | {
+        "features.corpus": "checks labels and leaks; labels are a dependency themselves",
+        "pipeline.params": "its values are parameters that DVC compares",
+        "pipeline.report.model_card": "prose, written when the run is complete",
+        "pipeline.runtime": "the record of the machine",
+        "pipeline.storage": "names experiments",
+    },
+    "evaluate": CHECKS | {"pipeline.params.catalogue": "names entries in messages"},
     "speech_llm": CHECKS
     | {
         "features.backbone": "checks entries of params.yaml that it does not read",

@@ -15,7 +15,7 @@ from pipeline.evaluation.votes.scores import MAIN
 from pipeline.html.format import number, quantity, signed
 from pipeline.html.pages import page_environment
 from pipeline.report import corpus, summary
-from pipeline.report.page import HELPERS, TEMPLATES
+from pipeline.report.page import HELPERS, TEMPLATES, sections_of
 from pipeline.report.targets import figures
 from pipeline.report.targets.record import TargetReport
 from pipeline.runs.head import read_head
@@ -88,7 +88,7 @@ def _sections(report: TargetReport) -> dict[str, str]:
         found["votes"] = "Votes"
     if report.classes is not None:
         found |= _CLASSES
-    return found | _LAST
+    return sections_of(report.run, found | _LAST)
 
 
 def _headlines(report: TargetReport) -> Iterator[Mapping[str, Any]]:

@@ -1,0 +1,1 @@
+"""Ensembles: finished runs combined from their saved predictions; no model is loaded."""

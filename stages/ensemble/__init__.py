@@ -1,0 +1,1 @@
+"""The stage ensemble; its command is in __main__."""

@@ -1,0 +1,1 @@
+"""The stage members; its command is in __main__."""
