@@ -37,6 +37,7 @@ from features.settings.plugins import load
 from features.stream import StreamSpec
 from features.weights.checkpoint import Checkpoint
 from pipeline.e2e.setup import init_folder
+from pipeline.ensemble.members import member_problems
 from pipeline.model.checkpoint import make_model
 from pipeline.params.file import (
     ModelEntry,
@@ -108,6 +109,9 @@ def find_problems(
     wrong = "\n".join(found)
     if params.corpus in params.corpora and f"corpora.{params.corpus}" not in wrong:
         found += corpus_problems(params, deep=deep, note=note, changed=changed)
+    selects_ensemble = params.section == "ensembles" and params.fusion in (params.ensembles or {})
+    if selects_ensemble and f"ensembles.{params.fusion}" not in wrong:
+        found += member_problems(params.ensemble(params.fusion), params.corpus)
     selects_model = params.section == "models" and params.fusion in params.models
     if selects_model and f"models.{params.fusion}" not in wrong:
         model = params.model(params.fusion)

@@ -160,6 +160,11 @@ def open_run(path: Path, *, seed: int | None = None, fold: int | None = None) ->
             f"{path} holds what a language model answered, and no model; expected a trained run, "
             "such as runs/cached/demo/heron: ask the model itself about other recordings"
         )
+    if run.members:
+        raise RunError(
+            f"{path} is an ensemble, which has no weights of its own; expected a trained run: "
+            f"predict with its members, {', '.join(run.members)}"
+        )
     chosen = _chosen(run, temperatures(run), seed, fold)
     description = read_description(chosen[0].folder)
     reader = TargetReader(run.targets.tasks, outputs_of(description))  # type: ignore[arg-type]

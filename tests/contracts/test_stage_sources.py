@@ -58,6 +58,8 @@ LEFT_OUT = {
     "e2e": TRAINS | {"features.extraction": "checks which weights are pinned and what they saw"},
     "ensemble": CHECKS
     | {
+        "features.audio": "names of audio files, for the records of corpora",
+        "features.transcription": "checks settings",
         "features.corpus": "checks labels and leaks; labels are a dependency themselves",
         "pipeline.params": "its values are parameters that DVC compares",
         "pipeline.report.model_card": "prose, written when the run is complete",

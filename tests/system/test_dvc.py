@@ -91,7 +91,7 @@ class Project:
 def computed(said: str) -> list[str]:
     """Stages that DVC ran, but for those that look before anything is done."""
     ran = re.findall(r"> python -m stages\.(\w+)", said)
-    return [stage for stage in ran if stage not in ("look", "selection")]
+    return [stage for stage in ran if stage not in ("look", "members", "selection")]
 
 
 def write_corpus(folder: Path, per_speaker: int = 2) -> None:
@@ -277,6 +277,38 @@ def test_switching_runs_what_is_missing_and_back_runs_nothing(project: Project) 
     assert "> python -m stages.train" not in said
     assert "> python -m stages.extract" not in said
     assert {**project.metrics(), "train_seconds": 0} == {**before, "train_seconds": 0}
+
+
+def test_an_ensemble_follows_its_members(project: Project) -> None:
+    """Runs of the workspace and an experiment by name; a member that changed combines them again."""
+    project.restore()
+    model = "stages/train/dvc.yaml:train@"
+    project.run("dvc", "repro", "-q", f"{model}both")
+    pair = {"members": ["cached/speech", "cached/both"], "method": "mean"}
+    project.params(regime="ensemble", fusion="pair", ensembles={"pair": pair})
+    project.git("commit", "-qam", "Add an ensemble")
+    assert computed(project.run("dvc", "repro")) == ["ensemble", "evaluate"]
+    assert computed(project.run("dvc", "repro")) == []
+    assert {"gain_uar", "member_cached_both_uar"} <= set(project.metrics())
+
+    quick = ("-S", "regime=cached", "-S", "fusion=speech", "-S", "train.epochs=1")
+    project.run("dvc", "exp", "run", "-n", "quick", *quick)
+    project.git("checkout", "-q", "params.yaml")
+    assert computed(project.run("dvc", "repro")) == ["ensemble", "evaluate"]
+    record = project.root / "sources/ensembles/tones/pair.json"
+    member = json.loads(record.read_text())["members"]["cached/speech"]
+
+    # The model as it was before, and what the experiment keeps of the other.
+    project.run("dvc", "repro", "-q", f"{model}speech")
+    chosen = ("-S", "ensembles.pair.members=[cached/both,quick]")
+    said = project.run("dvc", "exp", "run", "-n", "mixed", *chosen)
+    assert computed(said) == ["ensemble", "evaluate"]
+    assert json.loads(record.read_text())["members"]["quick"] == member
+    missing = ("-S", "ensembles.pair.members=[cached/both,quikc]")
+    said = project.run("dvc", "exp", "run", "-n", "wrong", *missing, fails=True)
+    assert "member 'quikc': no experiment of that name; expected one of" in said
+    assert "Traceback" not in said
+    project.git("reset", "-q", "--hard", "HEAD~1")
 
 
 def test_another_protocol_touches_no_cache(project: Project) -> None:
