@@ -2,7 +2,8 @@
 
 - `vote`: the class with the most votes, where each member votes for its likeliest class. Of classes
   with equal votes that of the highest mean probability wins, of these the first in the order of
-  the classes. `p_<class>` are shares of the votes.
+  the classes. `p_<class>` are shares of the votes. A model that answers in words votes for its
+  answer, and for nothing where that names no class.
 - `mean`: the likeliest class of the weighted mean of the probabilities.
 - `stacking`: multinomial logistic regression (scikit-learn, L2 with C = 1) on the members'
   probabilities side by side, fitted on the validation rows (Wolpert, Stacked Generalization, Neural
@@ -63,17 +64,26 @@ def vote(probabilities: Floats, weights: Ints) -> Combined:
         weights: `[M]`, how often each member counts; some above 0.
     """
     classes = probabilities.shape[-1]
-    ballots = probabilities.argmax(-1)[..., None] == np.arange(classes)
+    ballots = likeliest(probabilities)[..., None] == np.arange(classes)
     votes = np.tensordot(weights, ballots.astype(np.float64), 1)
     # A mean probability is at most 1 and a vote counts 2, so that probability only breaks ties.
     predictions = (2 * votes + mean(probabilities, weights).probabilities).argmax(-1)
-    return Combined(predictions.astype(np.int64), votes / weights.sum())
+    cast = votes.sum(-1, keepdims=True)
+    # Where nobody votes all classes are equal.
+    shares = np.where(cast > 0, votes, 1.0) / np.where(cast > 0, cast, classes)
+    return Combined(predictions.astype(np.int64), shares)
 
 
 def mean(probabilities: Floats, weights: Ints) -> Combined:
     """Weighted mean of probabilities; arguments as of `vote`."""
     averaged = weighted_mean(probabilities, weights)
     return Combined(averaged.argmax(-1).astype(np.int64), averaged)
+
+
+def likeliest(probabilities: Floats) -> Ints:
+    """Likeliest classes `[...]` of `[..., K]`, the first of equals; -1 where all are 0."""
+    found: Ints = probabilities.argmax(-1)
+    return np.where(probabilities.any(-1), found, -1)
 
 
 def weighted_mean(values: Floats, weights: Ints) -> Floats:

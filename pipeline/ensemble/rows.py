@@ -91,9 +91,8 @@ def fold_rows(members: Sequence[Member], fold: int) -> FoldRows:
     kept = _kept(table, dropped)
     ids = tuple(kept)
     names = table.header[table.header.index("prediction") + 1 :]
-    tables = [[job.table for job in _jobs(member, fold)] for member in members]
     numbers = {
-        name: np.stack([_mean([_cells(t, name, ids) for t in of]) for of in tables])
+        name: np.stack([_seed_mean(member, fold, name, ids) for member in members])
         for name in names
     }
     run, facts = members[0].run, tuple(kept.values())
@@ -143,10 +142,17 @@ def _check_rows(
         )
 
 
-def _cells(table: Table, name: str, ids: Sequence[str]) -> Floats:
-    place = {id: row for row, id in enumerate(table.column("id"))}
-    return table.numbers(name)[[place[id] for id in ids]]
+def _seed_mean(member: Member, fold: int, name: str, ids: Sequence[str]) -> Floats:
+    """A column of numbers `[N]`, mean over the seeds of a member.
 
-
-def _mean(of_seeds: Sequence[Floats]) -> Floats:
-    return np.asarray(np.mean(of_seeds, axis=0), np.float64)
+    The probability of a class by a model that gives none is the share of seeds that answer it.
+    """
+    found = []
+    for table in (job.table for job in _jobs(member, fold)):
+        place = {id: row for row, id in enumerate(table.column("id"))}
+        values = table.numbers(name)
+        if name.startswith("p_") and not member.run.with_probabilities:
+            answers = np.array(table.column("prediction"))
+            values = (answers == name.removeprefix("p_")).astype(np.float64)
+        found.append(values[[place[id] for id in ids]])
+    return np.asarray(np.mean(found, axis=0), np.float64)

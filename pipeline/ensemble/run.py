@@ -23,6 +23,7 @@ from pipeline.ensemble.methods import (
     Combined,
     Ints,
     Validation,
+    likeliest,
     mean,
     on_test,
     on_validation,
@@ -30,7 +31,7 @@ from pipeline.ensemble.methods import (
 )
 from pipeline.ensemble.rows import FoldRows, check_alike, dropped_by_any, fold_rows
 from pipeline.ensemble.search import search
-from pipeline.metrics.classes import validation_scores
+from pipeline.metrics.classes import confusion, scores
 from pipeline.params.ensembles import EnsembleEntry
 from pipeline.runs.layout import FORMAT, MEMBERS, PREDICTIONS, Columns, digests
 from pipeline.runs.tables import cells
@@ -62,7 +63,7 @@ def combine(
     remove_folder(out)
     members = [read_member(name, corpus) for name in entry.members]
     check_alike(members)
-    _check_targets(entry, members[0])
+    _check_method(entry, members)
     folds = [fold_rows(members, fold) for fold in range(members[0].run.folds)]
     weights = [_chosen(entry, rows) for rows in folds]
     for rows, of in zip(folds, weights, strict=True):
@@ -72,8 +73,15 @@ def combine(
     return out, _inherited(leaks, members)
 
 
-def _check_targets(entry: EnsembleEntry, first: Member) -> None:
-    run = first.run
+def _check_method(entry: EnsembleEntry, members: Sequence[Member]) -> None:
+    """Refuse a method that does not fit what the members give."""
+    first, run = members[0], members[0].run
+    without = [each.name for each in members if not each.run.with_probabilities]
+    if without and entry.method != "vote":
+        raise RunError(
+            f"ensembles.{entry.name}: {', '.join(without)} give no probabilities; expected method "
+            f"vote, given {entry.method}"
+        )
     if run.targets.classes_alone or (entry.method, entry.search) == ("mean", "none"):
         return
     raise RunError(
@@ -109,7 +117,8 @@ def _chosen(entry: EnsembleEntry, rows: FoldRows) -> Ints:
 
 def _score(metric: str, valid: Validation, found: Combined) -> float:
     classes = valid.probabilities.shape[-1]
-    return validation_scores(valid.labels, found.predictions, classes)[metric]
+    matrix = confusion(valid.labels, found.predictions, classes, abstains=True)
+    return float(scores(matrix)[metric])
 
 
 def _write_fold(
@@ -132,12 +141,12 @@ def _write_fold(
     )
     write_csv(folder / "history.csv", columns.history, [])
     if run.targets.classes_alone:
-        own = rows.probabilities.argmax(-1)
+        own, names = likeliest(rows.probabilities), (*classes, "")  # -1, no class, is the last
         write_csv(
             folder / "members.csv",
             MEMBERS,
             (
-                [rows.ids[row], member.name, rows.facts[row][3], classes[own[at, row]]]
+                [rows.ids[row], member.name, rows.facts[row][3], names[own[at, row]]]
                 for at, member in enumerate(members)
                 for row in np.flatnonzero(rows.test)
             ),
@@ -223,8 +232,8 @@ def _own_score(entry: EnsembleEntry, folds: Sequence[FoldRows], member: int) -> 
     found = []
     for rows in folds:
         valid = _validation(rows)
-        own = mean(valid.probabilities[[member]], np.ones(1, np.int64))
-        found.append(_score(entry.metric, valid, own))
+        own = valid.probabilities[member]
+        found.append(_score(entry.metric, valid, Combined(likeliest(own), own)))
     return round(float(np.mean(found)), 6)
 
 

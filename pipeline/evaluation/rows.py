@@ -120,7 +120,7 @@ class RunRows:
             self.labels[rows],
             guesses[rows],
             (self.seeds, self.clusters.number, len(self.classes)),
-            abstains=bool((self.predictions < 0).any()),
+            abstains=bool((guesses < 0).any()),
         )
 
     def probe_predictions(self, slot: str) -> Ints:

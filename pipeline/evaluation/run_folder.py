@@ -300,7 +300,7 @@ def _guesses(
     if all(f"p_{name}" in table.header for name in classes):
         probabilities, predictions = _classes_of(table, classes)
     else:
-        predictions = table.indices("prediction", classes)
+        predictions = table.indices("prediction", classes, unknown=key == "member")
     values = values_of(table, "v", targets)
     found: dict[str, dict[str, int]] = {}
     for index, (id, name, label, _) in enumerate(row[:4] for row in table.rows):

@@ -80,7 +80,6 @@ LEFT_OUT = {
         "pipeline.runtime": "the record of the machine",
         "pipeline.storage": "compares pulled files with dvc.lock",
     },
-    "evaluate": CHECKS,
 }
 
 

@@ -280,7 +280,7 @@ def test_switching_runs_what_is_missing_and_back_runs_nothing(project: Project) 
 
 
 def test_an_ensemble_follows_its_members(project: Project) -> None:
-    """Runs of the workspace and an experiment by name; a member that changed combines them again."""
+    """Runs of the workspace, an experiment by name, and a member that changes."""
     project.restore()
     model = "stages/train/dvc.yaml:train@"
     project.run("dvc", "repro", "-q", f"{model}both")

@@ -38,6 +38,7 @@ _CLASSES = {
     "errors": "Worst errors in classes",
 }
 _LAST = {
+    "members": "Members",
     "curves": "Training curves",
     "settings": "Model and training",
     "slots": "Slots",
@@ -88,7 +89,7 @@ def _sections(report: TargetReport) -> dict[str, str]:
         found["votes"] = "Votes"
     if report.classes is not None:
         found |= _CLASSES
-    return sections_of(report.run, found | _LAST)
+    return sections_of(report.run, read_head(report.run.path), found | _LAST)
 
 
 def _headlines(report: TargetReport) -> Iterator[Mapping[str, Any]]:

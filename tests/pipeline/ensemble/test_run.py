@@ -252,6 +252,40 @@ def test_other_targets_are_averaged_and_not_voted_on(
             made.combine(**settings)
 
 
+def in_words(lines: list[str]) -> list[str]:
+    """As of a model that answers in words: no probabilities, and no class in every third row."""
+    names = lines[0].split(",")
+    at, first = names.index("prediction"), names.index(f"p_{CLASSES[0]}")
+    found = [lines[0]]
+    for number, line in enumerate(lines[1:]):
+        cells = line.split(",")
+        cells[at] = "" if number % 3 == 0 else cells[at]
+        found.append(",".join(cells[:first] + [""] * len(CLASSES)))
+    return found
+
+
+def test_a_member_without_probabilities_votes_for_its_answer(members: Members) -> None:
+    run = Path("runs/cached/fake/b/seed_2/fold_0/predictions.csv")
+    edit_lines(run, in_words)
+    with pytest.raises(RunError, match="cached/b give no probabilities; expected method vote"):
+        members.combine()
+    report = members.report(members=["cached/a", "cached/b"], method="vote")
+    answers = [row["prediction"] for row in rows(Path("runs/cached/fake/b"), seed=2)]
+    a = Path("runs/cached/fake/a")
+    others = (shares(rows(a)) + shares(rows(a, seed=1))).argmax(1)
+    for row, answer, other in zip(rows(report.run.path), answers, others, strict=True):
+        if answer in ("", CLASSES[other]):
+            assert row["prediction"] == CLASSES[other]
+            assert float(row[f"p_{CLASSES[other]}"]) == 1.0
+        else:  # a vote each; the answer counts as a probability of 1
+            assert float(row[f"p_{answer}"]) == 0.5
+            assert row["prediction"] == answer
+    # Alone it is wrong where it names no class.
+    tested = [row for row in rows(Path("runs/cached/fake/b"), seed=2) if row["split"] == "test"]
+    right = np.mean([row["prediction"] == row["label"] for row in tested])
+    assert report.metrics["member_cached_b_accuracy"] == pytest.approx(right, abs=1e-6)
+
+
 def test_the_page_and_the_card_say_members_in_place_of_slots(members: Members) -> None:
     report = members.report(method="vote")
     shown = page(report)
@@ -260,7 +294,7 @@ def test_the_page_and_the_card_say_members_in_place_of_slots(members: Members) -
         assert f'id="{gone}"' not in shown
     said = section_words("members", report)
     assert "This ensemble minus each member, paired, with 95 % intervals" in said
-    assert "cached/a (best on validation)" in said
+    assert "cached/ a (best on validation)" in said
     assert "ensembles.mix.method" in words(shown)
     write_model_card(report.run.path, report.card)
     card = (report.run.path / "model_card.md").read_text(encoding="utf-8")

@@ -30,8 +30,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.dvc]
 FIRST, OWN = "docs/first-experiment.md", "docs/own-data.md"
 FUSION, BACKBONE, CORPUS = (f"docs/adding/{kind}.md" for kind in ("fusion", "backbone", "corpus"))
 NOTEBOOK, SHARING, FORMAT = "docs/notebooks.md", "docs/sharing.md", "docs/format.md"
-TARGETS = "docs/targets.md"
-RUN = (FIRST, OWN, FUSION, BACKBONE, CORPUS, NOTEBOOK, SHARING, FORMAT, TARGETS)
+TARGETS, ENSEMBLES = "docs/targets.md", "docs/ensembles.md"
+RUN = (FIRST, OWN, FUSION, BACKBONE, CORPUS, NOTEBOOK, SHARING, FORMAT, TARGETS, ENSEMBLES)
 CLASSES = {"angry": 600.0, "neutral": 150.0, "sad": 2400.0}
 SPEAKERS = 9
 
@@ -226,6 +226,12 @@ def test_ratings_become_an_experiment_and_a_file_of_the_challenge(
     assert [line.split(",")[0] for line in lines[1:]] == [
         f"s{speaker}_unrated.wav" for speaker in range(SPEAKERS)
     ]
+
+
+def test_finished_runs_become_an_ensemble(project: Project) -> None:
+    said = run_shell(project, ENSEMBLES)
+    assert "params.yaml: added ensembles.votes" in said
+    assert "votes on demo (ensemble)" in said
 
 
 def test_caches_are_read_in_python(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
