@@ -54,7 +54,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from features.corpora._demo.plan import CLASSES, LEAST, Planned, plan
 from features.corpora._raters import ATTRIBUTES, HIGH, LOW, means, panel, rate, votes
@@ -67,6 +67,13 @@ from features.ranges import Interval, Seed
 
 FOLDER = "audio"
 Utterances = Annotated[int, Interval(ge=LEAST, le=100_000)]
+Labels = Literal["eight_class", "six_class", "four_class"]
+FOUR = ("sad", "neutral", "angry", "happy")
+SUBSETS: Mapping[Labels, tuple[str, ...]] = {
+    "eight_class": CLASSES,
+    "six_class": (*FOUR, "surprised", "fearful"),
+    "four_class": FOUR,
+}
 STAMP = "made_from.json"
 
 
@@ -78,9 +85,11 @@ class Demo:
         utterances: Number of utterances, a multiple of the 8 emotions.
         seed: Random seed of the plan, the voices and the raters; another one gives another corpus.
         targets: What to yield besides classes: votes and attributes of simulated raters.
+        labels: Emotions that are classes; utterances with others are left out.
 
     Raises:
-        ParamsError: If `utterances` is not such a multiple.
+        ParamsError: If `utterances` is not such a multiple, or there are raters, who choose among
+            all emotions, and not all are classes.
     """
 
     source: ClassVar[Source] = Source(
@@ -94,7 +103,6 @@ class Demo:
         "This corpus is generated: it shows that the machine works, not how well emotion is "
         "recognised."
     )
-    classes: tuple[str, ...] = CLASSES
     offers: ClassVar[tuple[Target, ...]] = ("classes", "votes", "attributes")
     scales: ClassVar[Mapping[str, tuple[float, float]]] = dict.fromkeys(ATTRIBUTES, (LOW, HIGH))
 
@@ -105,6 +113,7 @@ class Demo:
         utterances: Utterances = 416,
         seed: Seed = 0,
         targets: Sequence[Target] = ("classes",),
+        labels: Labels = "eight_class",
     ) -> None:
         if utterances < LEAST or utterances % len(CLASSES):
             raise ParamsError(
@@ -112,7 +121,13 @@ class Demo:
                 f"(the emotions) of at least {LEAST}, such as 416"
             )
         self.root, self.utterances, self.seed = root, utterances, seed
-        self.targets = tuple(targets)
+        self.targets, self.labels = tuple(targets), labels
+        self.classes = tuple(name for name in CLASSES if name in SUBSETS[labels])
+        if self.classes != CLASSES and set(targets) != {"classes"}:
+            raise ParamsError(
+                f"corpus demo: labels is {labels!r} and targets is {list(targets)}; expected "
+                "labels 'eight_class', since its raters choose among all emotions"
+            )
 
     def items(self) -> Iterator[Item]:
         """The utterances in corpus order: the dialogues of train, valid and test.
@@ -143,6 +158,10 @@ class Demo:
         raters = panel(self.seed)
         for p in planned:
             item = _item(p)
+            if p.label not in self.classes:
+                why = f"label {p.label} is not among the classes of {self.labels}"
+                yield replace(item, label=None, excluded=why)
+                continue
             rated = rate(p, raters, self.seed) if set(self.targets) - {"classes"} else []
             if "votes" in self.targets:
                 item = replace(item, votes=votes(rated), votes_outside=0.0)

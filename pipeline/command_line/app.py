@@ -33,6 +33,7 @@ from pipeline.params.recipes import (
     with_added,
 )
 from pipeline.params.selection import section_problems
+from pipeline.params.stand_ins import on_demo
 
 PREPARING, RUNNING, RESULTS, FEATURES = "Before a run", "Run", "Results", "Features"
 _EPILOG = (
@@ -241,6 +242,13 @@ def recipe(
             "--plan", help="Only list its experiments, which are finished, and what is missing."
         ),
     ] = False,
+    demo: Annotated[
+        bool,
+        typer.Option(
+            "--demo",
+            help="On the demo corpus, with backbones that every machine has, for a short time.",
+        ),
+    ] = False,
     settings: Annotated[
         bool,
         typer.Option(
@@ -256,8 +264,9 @@ def recipe(
         known = one_of(None, recipe_names())
         raise ParamsError(f"recipe: given nothing; expected {known}, or --list")
     if settings and name is not None:
-        raw, experiments = read_params_file(Path("params.yaml")), read_recipe(name).experiments
+        raw, found = read_params_file(Path("params.yaml")), read_recipe(name)
         refuse(section_problems(raw))
+        experiments = (on_demo(found, raw) if demo else found).experiments
         lacking = lacking_entries(experiments, raw)
         words = {section: word for word, section in SECTIONS.items()}
         for section, entry in lacking:
@@ -271,7 +280,7 @@ def recipe(
     if list_all:
         list_recipes(name or "")
     else:
-        command(str(name), plan=plan)
+        command(str(name), plan=plan, demo=demo)
 
 
 @app.command(

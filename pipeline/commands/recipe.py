@@ -1,6 +1,7 @@
 """`heronry recipe RECIPE`: run the experiments of a recipe by DVC, but for those that are finished.
 
 Entries that params.yaml lacks are added from the catalogue; those that it has stay as they are.
+`--demo` runs the same table on the demo corpus (`pipeline.params.stand_ins`).
 
 An experiment is finished if DVC has one with the same settings of all that it uses, made by the
 same code, and the tables of its corpus are those that `prepare` read. Whatever else may differ is
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from features.settings.locations import corpus_root, root_variable
 from pipeline.board.details import read_details
 from pipeline.commands.add import with_entries
 from pipeline.commands.run import PARAMS, Asked, check_all, run
+from pipeline.costs.experiments import cost_lines
 from pipeline.params.catalogue.entries import SECTIONS, catalogue_entry, catalogued
 from pipeline.params.file import Params, differences
 from pipeline.params.recipes import (
@@ -41,6 +43,7 @@ from pipeline.params.recipes import (
 )
 from pipeline.params.recipes import settings as dotted
 from pipeline.params.selection import SLOTS, section_problems, selected_section
+from pipeline.params.stand_ins import on_demo
 from pipeline.report.metrics_json import DETAILS, METRICS
 from pipeline.runtime.environment import git
 from pipeline.storage.experiments import Experiment, finished, free_name, taken_names
@@ -48,6 +51,7 @@ from pipeline.storage.set_params import params_with
 
 # What makes an experiment's numbers besides params.yaml; locks say what DVC computed last.
 SOURCES = ("features", "pipeline", "stages", "dvc.yaml", ":(exclude)*dvc.lock")
+OTHERS = "published (other data and backbones)"
 SCORES = ("valid_macro_f1", "valid_ccc", "valid_jsd", "macro_f1", "ccc", "jsd")  # of each task
 ABOUT = (
     "valid_: validation split, by which experiments are chosen; the others: test split, with 95 % "
@@ -69,6 +73,7 @@ class Step:
         params: params.yaml under these.
         done: The finished experiment, if there is one.
         published: Scores of its source.
+        same: Row of the recipe that is the same as an earlier one, whose experiment this is.
     """
 
     name: str
@@ -76,14 +81,23 @@ class Step:
     params: Params
     done: Experiment | None
     published: Mapping[str, float]
+    same: str | None = None
+
+    def lines(self) -> str:
+        """What is to be done for it, and its settings."""
+        if self.same is not None:
+            return f"{self.same}: the same as {self.name} with these backbones"
+        state = "to run" if self.done is None else "finished"
+        return f"{self.name}: {state}\n  {command_line(self.settings)}"
 
 
-def recipe(name: str, *, plan: bool) -> None:
+def recipe(name: str, *, plan: bool, demo: bool) -> None:
     """Run the experiments of a recipe that are not finished, and print the scores of all.
 
     Args:
         name: Name of a file in recipes/, without its suffix.
-        plan: Only print what would be added and run, and what is in the way.
+        plan: Only print what would be added and run, its costs, and what is in the way.
+        demo: Take the demo corpus, backbones that every machine has, and short trainings.
 
     Raises:
         ParamsError: If anything is wrong with an experiment, or neither params.yaml nor the
@@ -91,7 +105,7 @@ def recipe(name: str, *, plan: bool) -> None:
         DvcError: If DVC fails. Experiments that were finished before are kept.
     """
     raw = _params()
-    found = read_recipe(name)
+    found = on_demo(read_recipe(name), raw) if demo else read_recipe(name)
     added = lacking_entries(found.experiments, raw)
     text = with_entries(PARAMS.read_bytes().decode(), raw, added)
     asked, variants = _variants(found, text)
@@ -108,12 +122,13 @@ def recipe(name: str, *, plan: bool) -> None:
     for line in _entry_lines(found, raw, added, "would add" if plan else "added"):
         typer.echo(line)
     for step in steps:
-        state = "to run" if step.done is None else "finished"
-        typer.echo(f"{step.name}: {state}\n  {command_line(step.settings)}")
-    if plan:
-        typer.echo(problems, nl=bool(problems))
-    else:
-        _run(steps, text)
+        typer.echo(step.lines())
+    if not plan:
+        _run(steps, text, published=OTHERS if demo else "published")
+        return
+    todo = [step.params for step in steps if step.done is None and step.same is None]
+    for line in [*(cost_lines(todo) if todo else []), *([problems] if problems else [])]:
+        typer.echo(line)
 
 
 def list_recipes(word: str) -> None:
@@ -160,15 +175,15 @@ def _roots(found: Recipe, raw: Mapping[str, Any]) -> list[str]:
     return lacking
 
 
-def _run(steps: Sequence[Step], text: str) -> None:
+def _run(steps: Sequence[Step], text: str, published: str) -> None:
     """Write params.yaml, run what is not finished, and print the scores of all."""
     if PARAMS.read_bytes() != text.encode():
         with replacing(PARAMS) as temporary:
             temporary.write_bytes(text.encode())
     for step in steps:
-        if step.done is None:
+        if step.done is None and step.same is None:
             run(Asked(settings=step.settings), name=step.name)
-    typer.echo(_table(steps))
+    typer.echo(_table(steps, published))
 
 
 def _entry_lines(
@@ -221,12 +236,17 @@ def _steps(
 ) -> list[Step]:
     earlier = [] if redo else [(each, _decides(held)) for each, held in _finished()]
     taken = taken_names()
-    steps = []
+    steps: list[Step] = []
     for row, words, params in zip(found.rows, asked, variants, strict=True):
         wanted = _decides(vars(params))
         same = [each for each, held in earlier if held == wanted]
         done = same[-1] if same else None
-        name = done.name if done else free_name(found.experiment_name(row, params.fusion), taken)
+        own = found.experiment_name(row, params.fusion)
+        twin = next((step for step in steps if step.settings == words), None)
+        if twin is not None:
+            steps.append(replace(twin, published=row.published, same=own))
+            continue
+        name = done.name if done else free_name(own, taken)
         taken.add(name)
         steps.append(Step(name, words, params, done, row.published))
     return steps
@@ -268,8 +288,13 @@ def _finished() -> Iterator[tuple[Experiment, dict[str, Any]]]:
             yield each, read_yaml(text)
 
 
-def _table(steps: Sequence[Step]) -> str:
-    """Scores of both splits, those of the test split with intervals beside published ones."""
+def _table(steps: Sequence[Step], header: str = "published") -> str:
+    """Scores of both splits, those of the test split with intervals beside published ones.
+
+    Args:
+        steps: Rows; all are finished.
+        header: Header of the columns of published scores.
+    """
     made = {each.name: each for each in finished()}
     published = list(dict.fromkeys(score for step in steps for score in step.published))
     rows = []
@@ -280,12 +305,12 @@ def _table(steps: Sequence[Step]) -> str:
         rows.append((step, {k: v for file in files for k, v in read_details(commit, file).items()}))
     scores = [score for score in SCORES if any(score in numbers for _, numbers in rows)]
     scores += [score for score in published if score not in scores]
-    cells = [["experiment"], *([step.name] for step in steps)]
+    cells = [["experiment"], *([step.same or step.name] for step in steps)]
     for score in scores:
         columns = [[score, *(_score(numbers, score) for _, numbers in rows)]]
         if score in published:
             stated = (step.published.get(score) for step in steps)
-            columns += [["published", *("-" if x is None else f"{x:.3f}" for x in stated)]]
+            columns += [[header, *("-" if x is None else f"{x:.3f}" for x in stated)]]
         for column in columns:
             for line, cell in zip(cells, column, strict=True):
                 line.append(cell)

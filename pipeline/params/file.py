@@ -67,6 +67,7 @@ class ModelEntry:
         args: Keywords of the plug-in's constructor.
         inputs: Keywords of `pipeline.model.inputs.InputSettings`; None: its defaults.
         train: Settings that differ from the defaults of `TrainParams`.
+        stand_ins: By slot, the backbones that the one in it stands for; the report says so.
     """
 
     name: str
@@ -81,6 +82,7 @@ class ModelEntry:
     args: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Any] | None = None
     train: Mapping[str, Any] = field(default_factory=dict)
+    stand_ins: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
     def slots(self) -> dict[str, str]:
@@ -282,6 +284,12 @@ def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
     found += problems(build, entry.args, f"{where}.args", skip=("specs", "classes"))
     wrong = problems(InputSettings, entry.inputs or {}, f"{where}.inputs")
     found += wrong or list(_layer_problems(params, entry))
+    filled = [slot for slot, backbone in entry.slots.items() if backbone != "none"]
+    found += [
+        f"{where}.stand_ins: given {quoted(slot)}; expected a filled slot, {one_of(slot, filled)}"
+        for slot in entry.stand_ins
+        if slot not in filled
+    ]
     return found + problems(TrainParams, entry.train, f"{where}.train")
 
 

@@ -3,7 +3,8 @@
 A recipe changes settings of params.yaml: `overrides` those of all its experiments, `experiments` (a
 list) those of each. Without `experiments` it is one experiment. Beside its settings an item of
 `experiments` may have a `name`, for a table with several experiments on one entry of `models`, and
-`published` scores. Entries that params.yaml lacks come from the catalogue.
+`published` scores. Entries that params.yaml lacks come from the catalogue. `demo`, of the file and
+of an item, changes settings further on the demo corpus (`pipeline.params.stand_ins`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pipeline.params.selection import SLOTS, selected_section
 FOLDER = Path("recipes")
 WHAT, ABOUT = "what", ("source", "expected", "cost")
 OVERRIDES, EXPERIMENTS = "overrides", "experiments"
-NAME, PUBLISHED = "name", "published"
+NAME, PUBLISHED, DEMO = "name", "published", "demo"
 OPEN = (*SECTIONS.values(), "e2e")  # sections that need not have a key for each setting
 _LABEL = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 
@@ -44,11 +45,13 @@ class Row:
         settings: Settings that it changes, nested as in params.yaml.
         label: What tells it apart; None: its entry of `models` does.
         published: Scores that the source reports, by their names in a report, from 0 to 1.
+        demo: Settings that it changes further on the demo corpus.
     """
 
     settings: Overrides
     label: str | None = None
     published: Mapping[str, float] = field(default_factory=dict)
+    demo: Overrides = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,17 +99,21 @@ def read_recipe(name: str, folder: Path = FOLDER) -> Recipe:
     content = read_yaml_file(path)
     given = set(content) if isinstance(content, dict) else set()
     changes = {OVERRIDES, EXPERIMENTS}
-    if not (given >= set(ABOUT) and given & changes and given <= {WHAT, *ABOUT, *changes}):
+    if not (given >= set(ABOUT) and given & changes and given <= {WHAT, *ABOUT, *changes, DEMO}):
         shown = list(content) if isinstance(content, dict) else content
         raise ParamsError(
-            f"{path} holds {quoted(shown)}; expected the keys {list(ABOUT)}, {WHAT} if wanted, and "
-            f"{OVERRIDES}, {EXPERIMENTS} or both"
+            f"{path} holds {quoted(shown)}; expected the keys {list(ABOUT)}, {WHAT} and {DEMO} if "
+            f"wanted, and {OVERRIDES}, {EXPERIMENTS} or both"
         )
     common = _mapping(path, OVERRIDES, content.get(OVERRIDES, {}))
     listed = content.get(EXPERIMENTS, [{}])
     if not isinstance(listed, list) or not listed:
         raise ParamsError(f"{path}: {EXPERIMENTS}: given {quoted(listed)}; expected a list of some")
-    rows = tuple(_row(path, f"{EXPERIMENTS}[{i}]", common, each) for i, each in enumerate(listed))
+    demo = _mapping(path, DEMO, content.get(DEMO, {}))
+    rows = tuple(
+        _row(path, f"{EXPERIMENTS}[{number}]", each, common, demo)
+        for number, each in enumerate(listed)
+    )
     labels = [row.label for row in rows if row.label is not None]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
@@ -213,6 +220,20 @@ def command_line(words: Iterable[str]) -> str:
     return " ".join(f"-S {word}" for word in words)
 
 
+def merged(common: Overrides, own: Overrides) -> Overrides:
+    """Settings, nested as in params.yaml, over others.
+
+    >>> merged({"seeds": 1, "train": {"lr": 0.1}}, {"train": {"epochs": 2}})
+    {'seeds': 1, 'train': {'lr': 0.1, 'epochs': 2}}
+    """
+    both = {
+        key: merged(common[key], value)
+        for key, value in own.items()
+        if isinstance(value, Mapping) and isinstance(common.get(key), Mapping)
+    }
+    return {**common, **own, **both}
+
+
 def _backbones(raw: Mapping[str, Any], name: str) -> str:
     """The section that has a backbone, or whose part of the catalogue has it."""
     sections = ("backbones", "asr_backbones")
@@ -237,7 +258,7 @@ def _sign(name: str, raw: Mapping[str, Any]) -> str:
     return ""
 
 
-def _row(path: Path, where: str, common: Overrides, given: object) -> Row:
+def _row(path: Path, where: str, given: object, common: Overrides, demo: Overrides) -> Row:
     own = dict(_mapping(path, where, given))
     label, published = own.pop(NAME, None), own.pop(PUBLISHED, {})
     if label is not None and not (isinstance(label, str) and _LABEL.fullmatch(label)):
@@ -252,24 +273,11 @@ def _row(path: Path, where: str, common: Overrides, given: object) -> Row:
                 f"{path}: {where}.{PUBLISHED}.{score}: given {quoted(value)}; expected a number "
                 "from 0 to 1"
             )
-    return Row(_merged(common, own), label, published)
+    demo = merged(demo, _mapping(path, f"{where}.{DEMO}", own.pop(DEMO, {})))
+    return Row(merged(common, own), label, published, demo)
 
 
 def _mapping(path: Path, where: str, value: object) -> Overrides:
     if not isinstance(value, dict):
         raise ParamsError(f"{path}: {where}: given {quoted(value)}; expected a mapping")
     return value
-
-
-def _merged(common: Overrides, own: Overrides) -> Overrides:
-    """The common settings under those of one experiment.
-
-    >>> _merged({"seeds": 1, "train": {"lr": 0.1}}, {"train": {"epochs": 2}})
-    {'seeds': 1, 'train': {'lr': 0.1, 'epochs': 2}}
-    """
-    both = {
-        key: _merged(common[key], value)
-        for key, value in own.items()
-        if isinstance(value, Mapping) and isinstance(common.get(key), Mapping)
-    }
-    return {**common, **own, **both}

@@ -19,6 +19,7 @@ from features.files.reading import open_text
 from features.files.records import read_json
 from pipeline.metrics.classes import MONITORS
 from pipeline.params.training import LAST
+from pipeline.runs.head import stand_ins
 
 NAME = "model_card.md"
 UNKNOWN = "not stated"
@@ -183,6 +184,8 @@ def _slots(run: Mapping[str, Any]) -> str:
         if found is not None
     ]
     text = _table(["slot", "backbone", *columns], rows)
+    if stand_ins(run):
+        text += f"\n\nStand-ins: {_line(stand_ins(run))}."
     if run.get("inputs"):
         text += f"\n\nBefore the model: {_code(json.dumps(run['inputs']))}."
     return text

@@ -24,7 +24,7 @@ from pipeline.html.pages import page_environment
 from pipeline.report import answers, clips, corpus, figures, settings, sources, summary
 from pipeline.report.model_card import NAME as MODEL_CARD
 from pipeline.report.records import Report
-from pipeline.runs.head import read_head
+from pipeline.runs.head import read_head, stand_ins
 
 SECTIONS = {
     "summary": "Summary",
@@ -138,6 +138,7 @@ HELPERS: dict[str, object] = {
     "duration": duration,
     "settings": settings,
     "sources": sources,
+    "stand_ins": stand_ins,
     "statistics": statistics,
     "summary": summary,
 }

@@ -108,6 +108,7 @@ class RunHead:
     warnings: Sequence[str] = ()
     noticed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    stand_ins: Mapping[str, Sequence[str]] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     asr: AsrHead | None = None
     e2e: Mapping[str, Any] = field(default_factory=dict)
@@ -144,3 +145,16 @@ def read_head(run: Path) -> dict[str, Any]:
             f"that learns no classes: {AGAIN}"
         )
     return head
+
+
+def stand_ins(head: Mapping[str, Any]) -> str:
+    """Which backbones of a run stand for others, in words; empty if none does.
+
+    >>> slots = {"text": {"backbone": "minilm"}, "speech": {"backbone": "whisper_tiny_en"}}
+    >>> stand_ins({"stand_ins": {"text": ["roberta"]}, "slots": slots})
+    'minilm for roberta (text)'
+    """
+    return ", ".join(
+        f"{head['slots'][slot]['backbone']} for {' and '.join(names)} ({slot})"
+        for slot, names in head.get("stand_ins", {}).items()
+    )

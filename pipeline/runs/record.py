@@ -292,6 +292,7 @@ class Run:
         # Fields that would say nothing are left out, as releases before they existed did.
         record |= {"noticed": noticed} if noticed else {}
         record |= {"inputs": inputs} if inputs else {}
+        record |= {"stand_ins": dict(self.model.stand_ins)} if self.model.stand_ins else {}
         record |= {} if self.targets is None else {"targets": self._targets(outcomes)}
         record |= {"e2e": vars(self.params.tuning())} if self.regime == "e2e" else {}
         record |= {"corpus": self.corpus, "slots": slots}
