@@ -59,7 +59,7 @@ ABOUT = (
 )
 LEGEND = (
     "here: whether params.yaml and the catalogue have its entries, and the root of its corpus is "
-    "set; `--plan` looks for weights as well"
+    "set; `--plan` looks for weights as well, and `--demo` needs neither"
 )
 
 
@@ -166,12 +166,14 @@ def _roots(found: Recipe, raw: Mapping[str, Any]) -> list[str]:
     """Variables of the corpora whose roots are not set, or hold nothing."""
     lacking = []
     for name in dict.fromkeys(str(each.get("corpus", raw["corpus"])) for each in found.experiments):
-        if corpus_entry(name, known_entry(raw, "corpora", name)).generated:
-            continue
-        try:
-            corpus_root(name)
-        except ParamsError:
-            lacking.append(root_variable(name))
+        entry = corpus_entry(name, known_entry(raw, "corpora", name), raw["corpora"])
+        for each in entry.members or (entry,):
+            if each.generated:
+                continue
+            try:
+                corpus_root(each.name)
+            except ParamsError:
+                lacking.append(root_variable(each.name))
     return lacking
 
 
@@ -265,9 +267,14 @@ def _decides(raw: Mapping[str, Any]) -> dict[str, Any]:
         **{key: raw.get(key) for key in ("regime", "fusion", "corpus", "seeds")},
         **{key: _written(raw.get(key)) for key in sections},
         "model": model,
-        "corpus entry": known_entry(raw, "corpora", raw["corpus"]),
+        "corpora": {name: known_entry(raw, "corpora", name) for name in _corpora(raw)},
         "backbones": {name: {**raw["backbones"], **heard}.get(name) for name in slots},
     }
+
+
+def _corpora(raw: Mapping[str, Any]) -> list[str]:
+    """The selected corpus, and its members if it is a union."""
+    return [raw["corpus"], *known_entry(raw, "corpora", raw["corpus"]).get("of", ())]
 
 
 def _written(value: Any) -> Any:

@@ -154,7 +154,9 @@ def stand_ins(head: Mapping[str, Any]) -> str:
     >>> stand_ins({"stand_ins": {"text": ["roberta"]}, "slots": slots})
     'minilm for roberta (text)'
     """
+    named = head.get("stand_ins", {})
     return ", ".join(
-        f"{head['slots'][slot]['backbone']} for {' and '.join(names)} ({slot})"
-        for slot, names in head.get("stand_ins", {}).items()
+        f"{filled['backbone']} for {' and '.join(named[slot])} ({slot})"
+        for slot, filled in head["slots"].items()
+        if slot in named
     )
