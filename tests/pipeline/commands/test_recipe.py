@@ -147,7 +147,7 @@ def test_a_recipe_adds_what_it_needs_and_overwrites_nothing(
     ran: list[str] = []
     monkeypatch.setattr("pipeline.commands.recipe.check_all", lambda _: [])
     monkeypatch.setattr("pipeline.commands.recipe.run", lambda _, name: ran.append(name))
-    monkeypatch.setattr("pipeline.commands.recipe._table", lambda _: "")
+    monkeypatch.setattr("pipeline.commands.recipe._table", lambda *_: "")
     assert f"added {names} to params.yaml" in said("heron_ablations")
     assert ran == [f"heron_ablations-{row.label}" for row in read_recipe("heron_ablations").rows]
     assert all_problems(read_params(shipped)) == []
