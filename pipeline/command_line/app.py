@@ -122,7 +122,7 @@ def add(
         str | None,
         typer.Argument(
             metavar="WHAT",
-            help="corpus, backbone, model or ensemble.",
+            help="corpus, backbone, model, ensemble or speech_llm.",
             autocompletion=completion.kinds_of_entry,
         ),
     ] = None,

@@ -36,6 +36,7 @@ from features.settings.locations import store_root
 from features.settings.plugins import load
 from features.stream import StreamSpec
 from features.weights.checkpoint import Checkpoint
+from features.weights.identity import left_open, pinned
 from pipeline.e2e.setup import init_folder
 from pipeline.ensemble.members import member_problems
 from pipeline.model.checkpoint import make_model
@@ -278,7 +279,11 @@ def asked_problems(params: Params) -> list[str]:
     checkpoint = Checkpoint(
         entry.checkpoint, entry.revision, trust_remote_code=entry.trust_remote_code
     )
-    return found + _problem(checkpoint.look_for, f"{where}: ")
+    found += _problem(checkpoint.look_for, f"{where}: ")
+    if not pinned(entry.revision):
+        here = checkpoint.content_here() or "the commit of the hub, or sha256: and the hash"
+        found.append(left_open(f"{where}.revision", entry.revision, here))
+    return found
 
 
 def beginning_problems(params: Params) -> list[str]:

@@ -15,7 +15,10 @@ from features.ranges import Count, Interval, MinLen, Positive, Seed
 from features.settings.entry_names import name_problems
 
 ENDPOINT = "endpoint"
+LocalKind = Literal["meralion", "phi4_multimodal", "qwen2_5_omni", "qwen2_audio"]
 Kind = Literal["endpoint", "meralion", "phi4_multimodal", "qwen2_5_omni", "qwen2_audio"]
+Precision = Literal["auto", "bfloat16", "float16", "float32"]
+Quantisation = Literal["none", "int8", "nf4", "int8wo", "int4wo"]
 Words = Annotated[Sequence[str], MinLen(1)]
 
 
@@ -52,8 +55,8 @@ class SpeechLlmEntry:
     seed: Seed = 0
     max_new_tokens: Count = 10
     batch_seconds: Positive = 60.0
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    quantise: Literal["none", "int8", "nf4", "int8wo", "int4wo"] = "none"
+    dtype: Precision = "auto"
+    quantise: Quantisation = "none"
     trust_remote_code: bool = False
     requests: Annotated[int, Interval(ge=1, le=256)] = 4
     attempts: Annotated[int, Interval(ge=1, le=100)] = 6

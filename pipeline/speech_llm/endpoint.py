@@ -203,7 +203,8 @@ def _parts(turn: Turn) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = [{"type": "text", "text": turn.text}]
     if turn.audio is not None:
         data = base64.b64encode(wav(turn.audio)).decode()
-        parts.insert(0, {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}})
+        # Behind the text: the published prompt speaks of "the following audio clip".
+        parts.append({"type": "input_audio", "input_audio": {"data": data, "format": "wav"}})
     return parts
 
 

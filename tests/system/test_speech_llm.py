@@ -17,11 +17,13 @@ import pytest
 import yaml
 
 from features.weights.checkpoint import Checkpoint
+from pipeline.report.evaluate import evaluate, write_report
 from pipeline.report.metrics_json import UNPARSED
 from pipeline.runs.answers import ANSWERS
+from pipeline.speech_llm.models.base import KINDS
 from tests.support.machines.chat_server import ChatServer, Reply, by_recording, serving
 from tests.support.markdown import blocks_of
-from tests.support.models.small_speech_llms import qwen2_audio
+from tests.support.models.small_speech_llms import SMALL
 from tests.system.test_dvc import SOURCE, Project, computed, params, write_corpus
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]
@@ -39,14 +41,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made = Project(root / "project", root / "store")
     write_corpus(made.corpus)
     prompt = {"prompt": str(PROMPTS / "heron.txt")}
-    weights = str(qwen2_audio(root / "tiny"))
-    pinned = {"checkpoint": weights, "revision": Checkpoint(weights).content()}
-    tiny = {"kind": "qwen2_audio", **pinned, **prompt}
+    entries: dict[str, Any] = {}
+    for kind in KINDS:
+        trusted = kind == "meralion"
+        weights = str(SMALL[kind](root / kind))
+        revision = Checkpoint(weights, trust_remote_code=trusted).content()
+        pinned = {"checkpoint": weights, "revision": revision, "trust_remote_code": trusted}
+        entries[kind] = {"kind": kind, **pinned, **prompt, "shots": 1}
     remote = {"kind": "endpoint", "checkpoint": "some-model", "requests": 3, **prompt}
-    selected = {"regime": "speech_llm", "fusion": "tiny"}
-    entries = {"tiny": {**tiny, "shots": 1}, "remote": {**remote, "attempts": 2}}
+    selected = {"regime": "speech_llm", "fusion": "qwen2_audio"}
+    entries["remote"] = {**remote, "attempts": 2}
     content: dict[str, Any] = params() | selected | {"speech_llms": entries}
     (made.root / "params.yaml").write_text(yaml.safe_dump(content))
+    made.environment["HF_MODULES_CACHE"] = str(root / "modules")
     made.run("dvc", "init", "-q", "-f")
     shutil.copy(SOURCE / ".dvc" / "config", made.root / ".dvc" / "config")
     shutil.copytree(SOURCE / ".dvc" / "plots", made.root / ".dvc" / "plots")
@@ -65,18 +72,22 @@ def server(project: Project) -> Iterator[ChatServer]:
             del project.environment[name]
 
 
-def test_a_tiny_checkpoint_from_audio_to_report(project: Project) -> None:
-    said = project.run("dvc", "repro")
-    assert computed(said) == ["prepare", "speech_llm", "evaluate"]
-    assert f"ask tiny about tones: {ASKED} questions" in said
-    metrics = project.metrics()
-    assert 0 <= metrics[UNPARSED] <= 1
-    assert metrics["rows"] == ASKED / 2
-    head = json.loads((project.root / RUN / "tiny/run.json").read_text())
-    assert head["answers"]["model"]["kind"] == "qwen2_audio"
+def test_a_tiny_model_of_each_class_from_audio_to_report(project: Project, tmp_path: Path) -> None:
+    stages = (f"stages/speech_llm/dvc.yaml:speech_llm@{kind}" for kind in KINDS)
+    said = project.run("dvc", "repro", *stages)
+    assert computed(said) == ["prepare", *["speech_llm"] * len(KINDS)]
+    for kind in KINDS:
+        assert f"ask {kind} about tones: {ASKED} questions" in said
+        report = evaluate(project.root / RUN / kind, project.root / "data/tones/labels")
+        assert report.metrics["rows"] == ASKED / 2
+        answers = json.loads((project.root / RUN / kind / "run.json").read_text())["answers"]
+        assert answers["model"]["kind"] == kind
+        page = write_report(report, tmp_path / kind).read_text()
+        assert answers["exemplars"][0][0] in page
+    assert computed(project.run("dvc", "repro")) == ["evaluate"]
+    assert 0 <= project.metrics()[UNPARSED] <= 1
     page = (project.root / "reports/index.html").read_text()
     assert "Questions and answers" in page
-    assert head["answers"]["exemplars"][0][0] in page
     assert "answers that name no class" in project.run("pipeline", "show")
     project.git("add", "-A")
     project.git("commit", "-qm", "Answer")

@@ -9,15 +9,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 from features.audio.read import SAMPLE_RATE_HZ, Samples
 from features.ranges import Count
+from pipeline.params import speech_llm
 
-Kind = Literal["meralion", "phi4_multimodal", "qwen2_5_omni", "qwen2_audio"]
+Kind = speech_llm.LocalKind
+Precision = speech_llm.Precision
+Quantisation = speech_llm.Quantisation
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Precision = Literal["auto", "bfloat16", "float16", "float32"]
-Quantisation = Literal["none", "int8", "nf4", "int8wo", "int4wo"]
 
 
 @dataclass(frozen=True)

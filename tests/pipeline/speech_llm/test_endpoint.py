@@ -46,8 +46,8 @@ def test_what_is_sent(server: ChatServer) -> None:
     assert request == {"model": "some-model", "max_tokens": 10, "temperature": 0, "seed": 7}
     assert system == {"role": "system", "content": "be brief"}
     assert answer == {"role": "assistant", "content": "sad"}
-    assert [part["type"] for part in shown["content"]] == ["input_audio", "text"]
-    assert last["content"][1] == {"type": "text", "text": "and this?"}
+    assert [part["type"] for part in shown["content"]] == ["text", "input_audio"]
+    assert last["content"][0] == {"type": "text", "text": "and this?"}
     with wave.open(io.BytesIO(recording({"messages": [last]}))) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16_000, 1, 2)
         samples = np.frombuffer(file.readframes(1600), "<i2") / 32767
