@@ -35,10 +35,11 @@ def siblings_of(params: Params, name: str, also: Sequence[str] = ()) -> list[Bac
                 f"differs in {', '.join(differing) or 'nothing else'}: extract it by itself"
             )
     used = {
-        model.get(slot)
+        filled
         for model in params.models.values()
         if isinstance(model, Mapping)
         for slot in (*SLOTS, "asr")
+        if isinstance(filled := model.get(slot), str)
     }
     wanted = [other for other in section if other != name and other in {*used, *also}]
     entries = (_readable(params, other, entry.kind, section[other]) for other in wanted)
