@@ -345,6 +345,44 @@ def build(
     command(models, corpus=corpus, pull=pull, push=push, dry=dry)
 
 
+@app.command(rich_help_panel=RUNNING, epilog="Example: heronry transfer demo mine --fusion concat")
+def transfer(
+    corpora: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CORPUS",
+            help="Members of a union, an entry of `corpora` of that kind; or that union alone.",
+            autocompletion=completion.corpora,
+        ),
+    ],
+    *,
+    fusion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Entry of `models`. Default: `fusion` of params.yaml.",
+            autocompletion=completion.models,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            *("-S", "--set-param"),
+            metavar="KEY=VALUE",
+            help="Setting of params.yaml for all trainings; may be repeated.",
+            autocompletion=completion.setting_keys,
+        ),
+    ] = None,
+) -> None:
+    """Train on each corpus and on their union, test all on all from their caches.
+
+    Writes reports/transfer/index.html. A second call computes only what is new.
+    """
+    with importing():
+        from pipeline.commands.transfer import transfer as command
+    command(corpora, fusion=fusion, settings=tuple(settings or ()))
+
+
 @app.command(rich_help_panel=RESULTS, epilog="Example: heronry show")
 def show() -> None:
     """Print the headline table of the last report, and the path of its page."""

@@ -121,7 +121,7 @@ def run(asked: Asked, *, name: str | None = None, queue: bool = False, pull: boo
         typer.echo("params.yaml is as before; `dvc queue start` runs what is queued")
         return
     typer.echo(f"> {shown(['exp', 'run', *words])}")
-    with _restored(PARAMS):
+    with restored(PARAMS):
         run_experiment(words)
     typer.echo(f"experiment {chosen}")
     show()
@@ -168,7 +168,7 @@ def _name(given: str | None, made: str) -> str:
 
 
 @contextmanager
-def _restored(path: Path) -> Iterator[None]:
+def restored(path: Path) -> Iterator[None]:
     """Give a file its content back, however the work within ends."""
     before = path.read_bytes()
     try:

@@ -46,14 +46,18 @@ def run_dvc(words: Sequence[str]) -> None:
 
 
 def run_experiment(words: Sequence[str]) -> None:
-    """Run `dvc exp run WORDS` with a line for each stage; see `pipeline.storage.dvc_messages`.
+    """Run `dvc exp run WORDS` as `run_stages` does."""
+    run_stages(["exp", "run", *words])
+
+
+def run_stages(command: Sequence[str]) -> None:
+    """Run a command of DVC with a line for each stage; see `pipeline.storage.dvc_messages`.
 
     A signal ends this process only after DVC, which puts its own files in order.
 
     Raises:
         DvcError: If it fails. A stage or DVC has then written why.
     """
-    command = ["exp", "run", *words]
     # Not `-m`, under which this package would handle the signals that DVC handles.
     program = "from pipeline.storage.dvc_messages import main; main()"
     with subprocess.Popen([sys.executable, "-c", program, *command], env=_environment()) as process:

@@ -54,6 +54,19 @@ def params_with(settings: Sequence[str], path: Path = Path("params.yaml")) -> li
     return found
 
 
+def write_settings(settings: Sequence[str], path: Path = Path("params.yaml")) -> None:
+    """Write settings into params.yaml, as `dvc exp run -S` does; `params_with` has checked them.
+
+    Args:
+        settings: `key=value`, one experiment.
+        path: params.yaml.
+    """
+    from dvc.utils.cli_parse import to_path_overrides
+    from dvc.utils.hydra import apply_overrides
+
+    apply_overrides(path, to_path_overrides(settings).get(path.name, []))
+
+
 def _meant(given: Sequence[str], params: Params) -> str:
     """Settings that look like those given that params.yaml does not have."""
     known = [name for name, _ in all_settings(vars(params))]

@@ -94,15 +94,15 @@ def computed(said: str) -> list[str]:
     return [stage for stage in ran if stage not in ("look", "members", "selection")]
 
 
-def write_corpus(folder: Path, per_speaker: int = 2) -> None:
-    """Nine speakers with `per_speaker` tones of each class."""
+def write_corpus(folder: Path, per_speaker: int = 2, *, higher: float = 1.0) -> None:
+    """Nine speakers with `per_speaker` tones of each class, so many times as high."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for speaker in range(9):
         for name, hz in CLASSES.items():
             for take in range(per_speaker):
                 path = folder / f"s{speaker}_{name}_{take}.wav"
-                wave = tone(hz * (1 + 0.02 * speaker), 0.4 + 0.1 * take)
+                wave = tone(hz * higher * (1 + 0.02 * speaker), 0.4 + 0.1 * take)
                 soundfile.write(path, wave.astype(np.float32), RATE)
                 rows.append([path.stem, path.name, f"take {take}", name, f"s{speaker}"])
     with (folder / "manifest.csv").open("w", newline="") as file:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.backbone.entry import BackboneEntry
+from features.backbone.entry import backbone_entry
 from features.cache.members import MEMBERS
 from features.cache.reader import CacheReader
 from features.corpora.union import _spread
@@ -23,7 +23,9 @@ from features.doctor.folder import check_against, check_cache
 from features.errors import ManifestError, ParamsError
 from features.extraction.extract import Extraction, extract
 from features.files.reasons import read_reasons
+from features.files.yaml_text import read_yaml
 from tests.support.corpora.small_corpus import write_level
+from tests.support.markdown import blocks_of
 
 HEAD = "id,audio,text,label,speaker,dialogue,split"
 JOYFUL = {"b": {"joyful": "happy", "calm": None}}
@@ -70,11 +72,11 @@ def prepared(corpora: dict[str, Any], name: str, **changes: Any) -> tuple[Any, d
     return card, {label.id: label for label in labels}
 
 
-def extracted(corpus: str, backbone: str = "tone") -> Extraction:
+def extracted(corpus: str, backbone: str = "tone", **settings: Any) -> Extraction:
     folder = Path("data", corpus, "utterances")
     manifest = with_audio(Manifest.read(folder), folder)
-    out = Path("cache", corpus, backbone)
-    return extract(manifest, BackboneEntry(backbone, backbone), out, store=Path("store"))
+    entry = backbone_entry(backbone, {"kind": backbone, **settings})
+    return extract(manifest, entry, Path("cache", corpus, backbone), store=Path("store"))
 
 
 def test_rows_are_those_of_the_members_under_names_of_their_own(corpora: dict[str, Any]) -> None:
@@ -297,3 +299,24 @@ def test_an_attribute_has_one_scale(corpora: dict[str, Any]) -> None:
     card, both = prepared(corpora, "both", targets=["attributes"])
     assert card["targets"]["attributes"]["arousal"]["high"] == 7
     assert len(both) == 27  # with those of a class that the union leaves out
+
+
+def test_the_entry_of_the_guide_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/transfer.md, with the demo and a table in which anna is trained on."""
+    (block,) = (each for each in blocks_of("docs/transfer.md") if each.language == "yaml")
+    monkeypatch.chdir(tmp_path)
+    classes = ("angry", "joyful", "neutral", "sad")
+    write_member("mine", classes, monkeypatch)
+    table = Path("mine/manifest.csv")
+    table.write_text(re.sub(r",s0,", ",anna,", table.read_text()))
+    corpora: dict[str, Any] = {
+        **read_yaml(block.code)["corpora"],
+        "demo": {"kind": "demo", "protocol": "official"},
+        "mine": {"kind": "manifest", "protocol": "official"},
+    }
+    found = rehearse(entry(corpora, "all"), tmp_path / "nothing")
+    assert found.problems == ()
+    assert set(found.classes) == {"sad", "neutral", "angry", "happy"}
+    del corpora["all"]["labels"]["demo"]["other"]
+    (problem,) = rehearse(entry(corpora, "all"), tmp_path / "nothing").problems
+    assert "the class 'other' of demo (52 utterances) is not in mine" in problem
