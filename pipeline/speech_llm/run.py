@@ -18,13 +18,13 @@ from typing import Any, Self
 
 from features.corpus.labels_folder import read_labelled
 from features.corpus.manifest import UNLABELLED, Label, Manifest
+from features.corpus.places import with_audio
 from features.corpus.utterance import Utterance
 from features.errors import ManifestError, ParamsError
 from features.files.csv_text import write_csv
 from features.files.reasons import count_reasons
 from features.files.records import write_json
 from features.files.writing import remove_folder
-from features.settings.locations import corpus_root
 from pipeline.params.speech_llm import ENDPOINT, SpeechLlmEntry
 from pipeline.runs.answers import STORE, Answer, AnswersHead, counts, write_answers
 from pipeline.runs.layout import FORMAT, HISTORY, SCORED, VERSION, Columns, digests
@@ -138,11 +138,10 @@ class Corpus:
                 f"corpus {name!r} names no classes; expected some, since a language model is asked "
                 "for one of them"
             )
-        manifest = Manifest.read(data / "utterances")
         folder = data / "utterances"
-        root = folder.resolve() if manifest.generated else corpus_root(name)
         wanted = {label.id for label in classed}
-        found = {each.id: each for each in manifest.located(root) if each.id in wanted}
+        manifest = with_audio(Manifest.read(folder), folder)
+        found = {each.id: each for each in manifest if each.id in wanted}
         lacking = sorted(wanted - found.keys())
         if lacking:
             raise ManifestError(
