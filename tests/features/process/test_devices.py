@@ -186,7 +186,7 @@ def test_a_process_that_copies_rows_touches_no_device(
         entered.append(device)
         return contextlib.nullcontext()
 
-    for module in ("batches", "extractor", "runner"):
+    for module in ("batches", "output", "runner"):
         monkeypatch.setattr(f"features.extraction.{module}.entered", enter)
     tally = Tally()
     shards = list(ShardPlan.of(other, "audio"))
