@@ -281,8 +281,9 @@ def asked_problems(params: Params) -> list[str]:
     )
     found += _problem(checkpoint.look_for, f"{where}: ")
     if not pinned(entry.revision):
-        here = checkpoint.content_here() or "the commit of the hub, or sha256: and the hash"
-        found.append(left_open(f"{where}.revision", entry.revision, here))
+        # Of some kinds more than the weights decides, as code or an adapter, which the run hashes.
+        known = "the commit of the hub, or the hash that the run prints"
+        found.append(left_open(f"{where}.revision", entry.revision, known))
     return found
 
 

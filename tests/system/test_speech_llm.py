@@ -21,6 +21,8 @@ from pipeline.report.evaluate import evaluate, write_report
 from pipeline.report.metrics_json import UNPARSED
 from pipeline.runs.answers import ANSWERS
 from pipeline.speech_llm.models.base import KINDS
+from pipeline.speech_llm.models.meralion import _WithCode
+from pipeline.speech_llm.models.phi4_multimodal import _WithAdapter
 from tests.support.machines.chat_server import ChatServer, Reply, by_recording, serving
 from tests.support.markdown import blocks_of
 from tests.support.models.small_speech_llms import SMALL
@@ -32,6 +34,7 @@ PAGE, LOCAL, NAME = "docs/speech-llm.md", "http://127.0.0.1:8000/v1", "speech_en
 PROMPTS = Path("stages/speech_llm/prompts")
 RUN = "runs/speech_llm/tones"
 SAYS = by_recording(["low", "It is high.", "middle", "low or high", "I cannot tell."])
+SOURCES = {"meralion": _WithCode, "phi4_multimodal": _WithAdapter}  # more than weights decide
 ASKED = 24  # valid and test rows: four of nine speakers, six tones each
 
 
@@ -45,7 +48,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     for kind in KINDS:
         trusted = kind == "meralion"
         weights = str(SMALL[kind](root / kind))
-        revision = Checkpoint(weights, trust_remote_code=trusted).content()
+        source = SOURCES.get(kind, Checkpoint)
+        revision = source(weights, trust_remote_code=trusted).content()
         pinned = {"checkpoint": weights, "revision": revision, "trust_remote_code": trusted}
         entries[kind] = {"kind": kind, **pinned, **prompt, "shots": 1}
     remote = {"kind": "endpoint", "checkpoint": "some-model", "requests": 3, **prompt}
