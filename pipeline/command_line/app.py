@@ -13,27 +13,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from features.arguments import one_of, refuse
-from features.errors import ParamsError
-from features.files.yaml_text import read_params_file
 from features.process.interrupts import importing
 from pipeline.command_line import completion
 from pipeline.command_line.cache import app as cache
+from pipeline.command_line.experiments import Corpus, Pull, build, prompts, recipe, transfer
 from pipeline.command_line.predict import predict
 from pipeline.command_line.segment import segment
 from pipeline.commands.schema import schema
 from pipeline.commands.share import app as share
-from pipeline.params.catalogue.entries import SECTIONS
-from pipeline.params.recipes import (
-    arguments,
-    command_line,
-    lacking_entries,
-    read_recipe,
-    recipe_names,
-    with_added,
-)
-from pipeline.params.selection import section_problems
-from pipeline.params.stand_ins import on_demo
 
 PREPARING, RUNNING, RESULTS, FEATURES = "Before a run", "Run", "Results", "Features"
 _EPILOG = (
@@ -58,8 +45,6 @@ _METRIC = (
 _RUNS = "A run folder, predictions.csv or .parquet, a DVC experiment or revision, or `workspace`."
 _FOLD_RUNS = "A run of one fold: a run folder, predictions.csv, a DVC experiment or a revision."
 _CACHES = "Folders of features, such as cache/demo/minilm. Default: all of cache/."
-_PULL = "Download what team mates have pushed, and compute only the rest."
-_PUSH = "Afterwards push these features, and the prepared corpus, to the default remote."
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, epilog=_EPILOG)
 
@@ -181,14 +166,7 @@ def run(
         ),
     ] = None,
     *,
-    corpus: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CORPUS",
-            help="Entry of `corpora`. Default: that of params.yaml.",
-            autocompletion=completion.corpora,
-        ),
-    ] = None,
+    corpus: Corpus = None,
     seeds: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, max=1000, help="Default: the model's own number."),
@@ -200,7 +178,7 @@ def run(
     queue: Annotated[
         bool, typer.Option("--queue", help="Only queue it, for `dvc queue start`.")
     ] = False,
-    pull: Annotated[bool, typer.Option("--pull", help=_PULL)] = False,
+    pull: Pull = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -222,165 +200,17 @@ def run(
     command(asked, name=name, queue=queue, pull=pull)
 
 
-@app.command(rich_help_panel=RUNNING, epilog="Example: heronry recipe demo_attributes --plan")
-def recipe(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="RECIPE",
-            help="A file of recipes/; with --list a part of its name.",
-            autocompletion=completion.recipes,
-        ),
-    ] = None,
-    *,
-    list_all: Annotated[
-        bool, typer.Option("--list", help="List the recipes, and which can run here.")
-    ] = False,
-    plan: Annotated[
-        bool,
-        typer.Option(
-            "--plan", help="Only list its experiments, which are finished, and what is missing."
-        ),
-    ] = False,
-    demo: Annotated[
-        bool,
-        typer.Option(
-            "--demo",
-            help="On the demo corpus, with backbones that every machine has, for a short time.",
-        ),
-    ] = False,
-    settings: Annotated[
-        bool,
-        typer.Option(
-            "--settings", help="Only print `-S ...` for `dvc exp run`, a line an experiment."
-        ),
-    ] = False,
-) -> None:
-    """Run the experiments of a recipe that are not finished, and print the scores of all.
-
-    Entries that params.yaml lacks are added to it from the catalogue; none is overwritten.
-    """
-    if name is None and not list_all:
-        known = one_of(None, recipe_names())
-        raise ParamsError(f"recipe: given nothing; expected {known}, or --list")
-    if settings and name is not None:
-        raw, found = read_params_file(Path("params.yaml")), read_recipe(name)
-        refuse(section_problems(raw))
-        experiments = (on_demo(found, raw) if demo else found).experiments
-        lacking = lacking_entries(experiments, raw)
-        words = {section: word for word, section in SECTIONS.items()}
-        for section, entry in lacking:
-            typer.echo(f"note: first `heronry add {words[section]} {entry}`", err=True)
-        for overrides in experiments:
-            typer.echo(command_line(arguments(overrides, with_added(raw, lacking))))
-        return
-    with importing():
-        from pipeline.commands.recipe import list_recipes
-        from pipeline.commands.recipe import recipe as command
-    if list_all:
-        list_recipes(name or "")
-    else:
-        command(str(name), plan=plan, demo=demo)
-
-
-@app.command(
+app.command(rich_help_panel=RUNNING, epilog="Example: heronry recipe demo_attributes --plan")(
+    recipe
+)
+app.command(
     rich_help_panel=RUNNING,
     epilog="Example: heronry prompts qwen2_audio --prompts stages/speech_llm/prompts",
+)(prompts)
+app.command(rich_help_panel=RUNNING, epilog="Example: heronry build heron lpgnet --push")(build)
+app.command(rich_help_panel=RUNNING, epilog="Example: heronry transfer demo mine --fusion concat")(
+    transfer
 )
-def prompts(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="Entry of `speech_llms`.",
-            autocompletion=completion.speech_llms,
-        ),
-    ],
-    *,
-    folder: Annotated[
-        Path, typer.Option("--prompts", metavar="DIR", help="Folder of prompts, a file each.")
-    ],
-    corpus: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CORPUS",
-            help="Entry of `corpora`. Default: that of params.yaml.",
-            autocompletion=completion.corpora,
-        ),
-    ] = None,
-) -> None:
-    """Run a speech language model with each prompt of a folder, and print the spread of scores.
-
-    params.yaml is afterwards as it was before. The table is written to reports/prompts/ as well.
-    """
-    with importing():
-        from pipeline.commands.prompts import prompts as command
-    command(name, folder, corpus=corpus)
-
-
-@app.command(rich_help_panel=RUNNING, epilog="Example: heronry build heron lpgnet --push")
-def build(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL", help="Entries of `models`.", autocompletion=completion.models
-        ),
-    ],
-    *,
-    corpus: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CORPUS",
-            help="Entry of `corpora`. Default: that of params.yaml.",
-            autocompletion=completion.corpora,
-        ),
-    ] = None,
-    pull: Annotated[bool, typer.Option("--pull", help=_PULL)] = False,
-    push: Annotated[bool, typer.Option("--push", help=_PUSH)] = False,
-    dry: Annotated[bool, typer.Option("--dry", help="Only print the DVC targets.")] = False,
-) -> None:
-    """Extract the features that some models need on a corpus; nothing is trained."""
-    with importing():
-        from pipeline.commands.build import build as command
-    command(models, corpus=corpus, pull=pull, push=push, dry=dry)
-
-
-@app.command(rich_help_panel=RUNNING, epilog="Example: heronry transfer demo mine --fusion concat")
-def transfer(
-    corpora: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CORPUS",
-            help="Members of a union, an entry of `corpora` of that kind; or that union alone.",
-            autocompletion=completion.corpora,
-        ),
-    ],
-    *,
-    fusion: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="Entry of `models`. Default: `fusion` of params.yaml.",
-            autocompletion=completion.models,
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            *("-S", "--set-param"),
-            metavar="KEY=VALUE",
-            help="Setting of params.yaml for all trainings; may be repeated.",
-            autocompletion=completion.setting_keys,
-        ),
-    ] = None,
-) -> None:
-    """Train on each corpus and on their union, test all on all from their caches.
-
-    Writes reports/transfer/index.html. A second call computes only what is new.
-    """
-    with importing():
-        from pipeline.commands.transfer import transfer as command
-    command(corpora, fusion=fusion, settings=tuple(settings or ()))
 
 
 @app.command(rich_help_panel=RESULTS, epilog="Example: heronry show")
