@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
+from features.corpus.entry import corpus_entry
 from features.corpus.labels_folder import read_labelled
 from features.corpus.manifest import Label
+from features.corpus.prepare import prepare
 from features.errors import ManifestError, ParamsError, RunError
 from features.settings.locations import store_root
 from pipeline.compare.kinds import compare_any
@@ -290,6 +292,29 @@ def test_a_corpus_that_the_model_was_trained_on_is_refused_unless_allowed(
     corpus.prepare(allow_leak=["checkpoint"])
     found = check_asked_leaks(seen, "mine")
     assert "none was trained on mine, by `trained_on`" in found["lines"][0]
+
+
+def test_a_member_of_a_union_that_the_model_was_trained_on_is_refused(
+    entry: SpeechLlmEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (other := SmallCorpus.__new__(SmallCorpus)).root = Path("other").absolute()
+    monkeypatch.setenv("HERONRY_OTHER_ROOT", str(other.root))
+    rows = []
+    for number, name in enumerate(CLASSES * 3):
+        other.audio(f"other_{number}.wav")
+        split = ("train", "valid", "test")[number // 3]
+        rows.append(f"other_{number}.wav,{name},,,{name},s{split},,{split},")
+    other.table(*rows)
+    corpora = {name: {"kind": "manifest"} for name in ("mine", "other")}
+    union = {"kind": "union", "of": ["mine", "other"]}
+    prepare(corpus_entry("both", union, {**corpora, "both": union}), Path("data/both"))
+    assert check_asked_leaks(replace(entry, trained_on=["another"]), "both")["lines"] == []
+    # Six of the union's 54 scored rows are those of `other`; names are told whatever their case.
+    for name in ("other", "Other"):
+        with pytest.raises(ManifestError, match=r"checkpoint: 6 of 54 .*other/other_3"):
+            check_asked_leaks(replace(entry, trained_on=[name]), "both")
+    with pytest.raises(ManifestError, match="checkpoint: 54 of 54"):
+        check_asked_leaks(replace(entry, trained_on=["MANIFEST"]), "both")
 
 
 def test_two_processes_do_not_ask_the_same(
