@@ -30,9 +30,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from features.arguments import quoted
 from features.audio.read import SAMPLE_RATE_HZ, Samples
 from features.errors import HeronryError, ParamsError
+from features.process import interrupts
 from pipeline.params.speech_llm import SpeechLlmEntry
 from pipeline.speech_llm.models.base import Question, Turn
 
@@ -56,7 +56,7 @@ class Endpoint:
         pause: Function that waits some seconds.
 
     Raises:
-        ParamsError: If no address is set, or it is none.
+        ParamsError: If no address is set, or it is none, or the key is none.
     """
 
     longest_seconds: float | None = None
@@ -67,8 +67,11 @@ class Endpoint:
     ) -> None:
         self.entry, self._pause = entry, pause
         self.failed: dict[str, str] = {}
-        self._url = f"{address()}/chat/completions"
-        self._key = os.environ.get(KEY, "").strip()
+        base = address()
+        self._url, self._key = f"{base}/chat/completions", key()
+        parts = urlsplit(base)
+        hidden = (self._key, base, parts.netloc, parts.hostname)
+        self._secrets = [each for each in hidden if each]
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -81,6 +84,7 @@ class Endpoint:
             "weights": "not known: a server does not say which it has",
             "decoding": "temperature 0",
             "max_new_tokens": entry.max_new_tokens,
+            "seed": entry.seed,  # which is sent, though it ought not to matter at temperature 0
         }
 
     def answers(self, questions: Sequence[Question]) -> list[str | None]:
@@ -95,6 +99,8 @@ class Endpoint:
         body = json.dumps(self.request(question)).encode()
         why, asked_for = "", 0.0
         for attempt in range(self.entry.attempts):
+            if attempt and interrupts.asked():
+                break  # who stops the run need not wait for further requests
             if attempt:
                 self._pause(max(_backoff(attempt), asked_for))
             try:
@@ -109,7 +115,7 @@ class Endpoint:
                     ) from error
             except (OSError, HTTPException) as error:
                 asked_for = 0.0
-                why = self._hidden(str(getattr(error, "reason", error)) or type(error).__name__)
+                why = self._shown(str(getattr(error, "reason", error))) or type(error).__name__
         raise EndpointError(
             f"no answer to the question about {question.id!r} in {self.entry.attempts} requests, "
             f"the last: {why}. Expected a server at {ADDRESS}: see that it runs, or raise "
@@ -134,40 +140,46 @@ class Endpoint:
             "seed": self.entry.seed,
         }
 
-    def _sent(self, body: bytes) -> Any:
+    def _sent(self, body: bytes) -> str:
         headers = {"Content-Type": "application/json"}
         headers |= {"Authorization": f"Bearer {self._key}"} if self._key else {}
         request = urllib.request.Request(self._url, body, headers, method="POST")
         with _OPENER.open(request, timeout=self.entry.timeout_seconds) as response:
             text: bytes = response.read(_MOST_BYTES)
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text.decode(errors="replace")[:_SHOWN]
+            if len(text) < _MOST_BYTES and response.length:
+                raise ConnectionError("the connection ended within the answer")
+        return text.decode(errors="replace")
 
-    def _text(self, answer: Any, question: Question) -> str:
+    def _text(self, answer: str, question: Question) -> str:
         try:
-            text = answer["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError):
+            text = json.loads(answer)["choices"][0]["message"]["content"]
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             text = 0
         if text is None:
             return ""  # what some servers say for an answer without words
         if not isinstance(text, str):
             raise EndpointError(
                 f"the server answers the question about {question.id!r} with "
-                f"{self._hidden(quoted(answer))}; expected choices[0].message.content: is "
+                f"{self._shown(answer)!r}; expected choices[0].message.content: is "
                 f"{ADDRESS} that of OpenAI's chat protocol, such as http://127.0.0.1:8000/v1?"
             )
-        return text
+        # JSON may hold half a surrogate pair, which no file can.
+        return text.encode(errors="replace").decode()
 
     def _said(self, error: urllib.error.HTTPError) -> str:
         """What a server says with a status, in one line."""
-        text = error.read(_MOST_BYTES).decode(errors="replace")
-        return self._hidden(" ".join(text.split())[:_SHOWN]) or str(error.reason)
+        try:
+            text = error.read(_MOST_BYTES).decode(errors="replace")
+        except (OSError, HTTPException):
+            text = ""
+        return self._shown(text) or str(error.reason)
 
-    def _hidden(self, text: str) -> str:
-        """Text without the key, which a server may say back."""
-        return text.replace(self._key, _HIDDEN) if self._key else text
+    def _shown(self, text: str) -> str:
+        """The beginning of what a server says, in one line, without key and address."""
+        for secret in self._secrets:
+            text = text.replace(secret, _HIDDEN)
+        plain = "".join(sign if sign.isprintable() else " " for sign in text)
+        return " ".join(plain.split())[:_SHOWN]
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -184,19 +196,42 @@ def address() -> str:
     """The base address of the endpoint, without a slash at its end.
 
     Raises:
-        ParamsError: If it is not set, or no http address without user and password.
+        ParamsError: If it is not set, or no http address without user, password and query.
     """
     given = os.environ.get(ADDRESS, "").strip().rstrip("/")
     expected = f"export {ADDRESS}=http://127.0.0.1:8000/v1, or wherever the server is"
     if not given:
         raise ParamsError(f"{ADDRESS} is not set; expected the address of a server: {expected}")
-    parts = urlsplit(given)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+    if not _is_address(given):
         raise ParamsError(
-            f"{ADDRESS} is no http address without user and password: {expected}; a key belongs "
-            f"into {KEY}"
+            f"{ADDRESS} is no http address without user, password and query: {expected}; a key "
+            f"belongs into {KEY}"
         )
     return given
+
+
+def key() -> str:
+    """The key of the endpoint; empty for none.
+
+    Raises:
+        ParamsError: If it holds what no header can, such as the end of a line. It is not shown.
+    """
+    given = os.environ.get(KEY, "").strip()
+    if not (given.isascii() and given.isprintable()):
+        raise ParamsError(
+            f"{KEY} holds the end of a line, or signs beyond ASCII; expected the key alone"
+        )
+    return given
+
+
+def _is_address(given: str) -> bool:
+    if not (given.isascii() and given.isprintable()) or set(" @?#") & set(given):
+        return False
+    try:
+        parts = urlsplit(given)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port that is no number, or brackets that do not match
+        return False
 
 
 def _parts(turn: Turn) -> list[dict[str, Any]]:
@@ -229,5 +264,5 @@ def _backoff(attempt: int) -> float:
 def _retry_after(error: urllib.error.HTTPError) -> float:
     """Seconds that the server asks to wait, at most `LONGEST_PAUSE`; 0 if it names none."""
     given = str(error.headers.get("Retry-After", ""))
-    seconds = float(given) if given.isdigit() else 0.0
+    seconds = float(given) if given.isdecimal() else 0.0
     return min(seconds, LONGEST_PAUSE)

@@ -119,6 +119,63 @@ def test_another_protocol_is_named(server: ChatServer, content: Any) -> None:
         ask()
 
 
+def test_an_answer_that_ends_early_is_tried_again(server: ChatServer) -> None:
+    """Its length is said before it."""
+    server.headers = {"Content-Length": "400"}
+    server.reply = lambda *_: (200, b'{"choices": [{"mess')
+    with pytest.raises(EndpointError, match="in 3 requests, the last: the connection ended within"):
+        ask()
+    assert len(server.asked) == 3
+
+
+def test_a_status_without_the_text_that_it_promises(server: ChatServer) -> None:
+    server.headers = {"Transfer-Encoding": "chunked"}
+    server.reply = lambda *_: (401, b"no length of a chunk")
+    with pytest.raises(EndpointError, match=r"refuses .* \(status 401: Unauthorized\)"):
+        ask()
+
+
+def test_an_answer_that_no_file_can_hold(server: ChatServer) -> None:
+    """Half of a pair of surrogates, as of a sign that was cut."""
+    server.reply = lambda *_: (200, rb'{"choices": [{"message": {"content": "sad \ud83d"}}]}')
+    assert ask()[0] == ["sad ?"]
+
+
+def test_what_cannot_be_read_as_json(server: ChatServer) -> None:
+    server.reply = lambda *_: (200, b"[" * 100_000)
+    with pytest.raises(EndpointError, match=r"with '\[{300}'; expected"):
+        ask()
+
+
+def test_signs_that_a_terminal_obeys_are_not_passed_on(server: ChatServer) -> None:
+    server.reply = lambda *_: (401, b"\x1b[2Jgone\nand more")
+    with pytest.raises(EndpointError, match=r"\(status 401: \[2Jgone and more\)"):
+        ask()
+
+
+@pytest.mark.parametrize("asked", [0, 2])
+def test_no_request_is_sent_again_after_a_signal(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch, asked: int
+) -> None:
+    monkeypatch.setattr("features.process.interrupts.asked", lambda: asked)
+    server.reply = lambda *_: (503, {})
+    with pytest.raises(EndpointError):
+        ask()
+    assert len(server.asked) == (1 if asked else ENTRY.attempts)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"checkpoint": "other"}, {"max_new_tokens": 9}, {"seed": 8}], ids=str
+)
+@pytest.mark.usefixtures("server")
+def test_whatever_changes_a_request_changes_where_its_answer_is_kept(
+    changed: dict[str, Any],
+) -> None:
+    one, other = Endpoint(ENTRY), Endpoint(replace(ENTRY, **changed))
+    assert one.request(QUESTION) != other.request(QUESTION)
+    assert one.provenance != other.provenance
+
+
 def test_an_answer_without_words_is_an_answer(server: ChatServer) -> None:
     server.reply = lambda *_: said(None)
     assert ask()[0] == [""]
@@ -139,8 +196,38 @@ def test_nothing_of_the_key_is_said(server: ChatServer, monkeypatch: pytest.Monk
     assert server.address not in str(Endpoint(ENTRY).provenance)
 
 
+@pytest.mark.parametrize("status", [200, 401])
+@pytest.mark.parametrize("before", ["", "x" * 280])
+def test_a_long_key_is_not_said_in_part(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch, status: int, before: str
+) -> None:
+    """Nor one that reaches beyond what is shown, nor the address."""
+    long = SECRET * 20
+    monkeypatch.setenv(KEY, long)
+    server.reply = lambda *_: (status, {"error": f"{before}{long} at {server.address}"})
+    with pytest.raises(EndpointError) as caught:
+        ask()
+    assert SECRET[:8] not in str(caught.value)
+    assert server.address not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+@pytest.mark.parametrize("made", [f"{SECRET}\n{SECRET}", f"{SECRET}\u2026"])
+@pytest.mark.usefixtures("server")
+def test_what_is_no_key(monkeypatch: pytest.MonkeyPatch, made: str) -> None:
+    monkeypatch.setenv(KEY, made)
+    with pytest.raises(ParamsError, match=KEY) as caught:
+        Endpoint(ENTRY)
+    assert SECRET not in str(caught.value)
+
+
 @pytest.mark.parametrize(
-    "address", ["", "localhost:8000", "ftp://host/v1", f"http://me:{SECRET}@host/v1"]
+    "address",
+    [
+        *("", "localhost:8000", "ftp://host/v1", f"http://me:{SECRET}@host/v1"),
+        *(f"http://host/v1?key={SECRET}", "http://[::1", "http://host:port/v1", "http://ho st/v1"),
+        "http://host/\u00e4",
+    ],
 )
 def test_what_is_no_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ADDRESS, address)
