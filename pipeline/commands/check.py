@@ -289,7 +289,7 @@ def asked_problems(params: Params) -> list[str]:
 
 def beginning_problems(params: Params) -> list[str]:
     """Whether the run that end-to-end training starts from exists, and is the one intended."""
-    init = params.tuning().beginning
+    init = params.tuning(params.model(params.fusion)).beginning
     return [] if init is None else _problem(lambda: init_folder(init))
 
 

@@ -96,7 +96,8 @@ def training_of(params: Params, sizes: Sizes) -> Training:
     All epochs are counted, over the whole corpus: the validation split of each epoch makes up for
     what is not trained on.
     """
-    model, tuning, size = params.model(params.fusion), params.tuning(), sizes(params.corpus)
+    model, size = params.model(params.fusion), sizes(params.corpus)
+    tuning = params.tuning(model)
     live = params.regime == E2E
     dtype = tuning.precision if live else "float32"
     counted = None if size is None else operations_of_a_pass(params, model, params.corpus, size)
@@ -111,7 +112,7 @@ def training_of(params: Params, sizes: Sizes) -> Training:
 
 def _live(params: Params, model: ModelEntry, size: CorpusSize) -> float:
     """Operations of the live backbones in an epoch, of sizes that are known."""
-    total, tuning = 0.0, params.tuning()
+    total, tuning = 0.0, params.tuning(model)
     for slot in LIVE:
         entry = params.backbone(model.slots[slot])
         network = network_of(entry)

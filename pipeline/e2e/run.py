@@ -86,7 +86,9 @@ def finetune_model(
     cached = {slot: reader.folder for slot, reader in examples.cached.readers.items()}
     jobs = run.jobs(examples.labels, cached, device, kept=kept)  # one after the other
     recognised = asr is not None
-    tuning = TuneJob(jobs[0], entries, examples, params.tuning(), corpus, recognised=recognised)
+    tuning = TuneJob(
+        jobs[0], entries, examples, params.tuning(model), corpus, recognised=recognised
+    )
     lines, outcomes = LiveLines(), []
     for number, job in enumerate(jobs):
         show = partial(lines.show, number) if ranks.is_first else None
@@ -115,7 +117,7 @@ def _examples(
 ) -> LiveExamples:
     """The utterances that can be used, in every split of every fold."""
     params, corpus = run.params, run.corpus
-    init = params.tuning().beginning
+    init = params.tuning(run.model).beginning
     if init is not None:
         check_same_splits(init_folder(init), corpus, run.labels, run.folds)
     folders = cached_slots(params, run.model, corpus)
@@ -147,7 +149,7 @@ def tune_folder(run: Run, examples: LiveExamples, slots: Mapping[str, Any], devi
 
     `slots` is the content of `slots` in run.json: provenance by slot, with the hashes of weights.
     """
-    tuning = dataclasses.asdict(run.params.tuning())
+    tuning = dataclasses.asdict(run.params.tuning(run.model))
     read = (examples.utterances[label.id] for label in examples.labels)
     facts = {
         "e2e": {name: value for name, value in tuning.items() if name not in FREE},

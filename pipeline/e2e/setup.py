@@ -116,7 +116,7 @@ def live_examples(
         backbones=backbones,
         utterances={utterance.id: utterance for utterance in manifest},
         batch_size=params.training(model).batch_size,
-        batch_seconds=params.tuning().batch_seconds,
+        batch_seconds=params.tuning(model).batch_seconds,
     )
 
 

@@ -41,7 +41,7 @@ from pipeline.params.selection import (
 )
 from pipeline.params.speech_llm import SpeechLlmEntry, speech_llm_problems
 from pipeline.params.training import TrainParams
-from pipeline.params.tuning import TuneParams, tune_problems
+from pipeline.params.tuning import TuneParams, filled_tuning, own_tune_problems, tune_problems
 from pipeline.tracking import tracker_problems
 
 Seeds = Annotated[int, Interval(ge=1, le=1000)]
@@ -67,6 +67,7 @@ class ModelEntry:
         args: Keywords of the plug-in's constructor.
         inputs: Keywords of `pipeline.model.inputs.InputSettings`; None: its defaults.
         train: Settings that differ from the defaults of `TrainParams`.
+        e2e: `slots` of end-to-end training, for values that are null in the section `e2e`.
         stand_ins: By slot, the backbones that the one in it stands for; the report says so.
     """
 
@@ -82,6 +83,7 @@ class ModelEntry:
     args: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Any] | None = None
     train: Mapping[str, Any] = field(default_factory=dict)
+    e2e: Mapping[str, Any] = field(default_factory=dict)
     stand_ins: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -161,10 +163,15 @@ class Params:
         refuse(problems(TrainParams, globally, "train"))
         return TrainParams(**{**model.train, **globally})
 
-    def tuning(self) -> TuneParams:
-        """Settings of end-to-end training, or a `ParamsError` listing their problems."""
+    def tuning(self, model: ModelEntry) -> TuneParams:
+        """Settings of end-to-end training: a slot's null is the model's value, else the default.
+
+        Raises:
+            ParamsError: Listing the problems of the section `e2e`.
+        """
         refuse(tune_problems(self.e2e))
-        return TuneParams(**self.e2e)
+        slots = filled_tuning(self.e2e.get("slots", {}), model.e2e.get("slots", {}))
+        return TuneParams(**{**self.e2e, "slots": slots})
 
     def seeds_of(self, model: ModelEntry) -> list[int]:
         """Seeds to train: 0 to n - 1."""
@@ -290,6 +297,7 @@ def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
         for slot in entry.stand_ins
         if slot not in filled
     ]
+    found += own_tune_problems(entry.e2e, f"{where}.e2e")
     return found + problems(TrainParams, entry.train, f"{where}.train")
 
 

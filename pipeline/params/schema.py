@@ -86,7 +86,7 @@ def _nullable(keywords: Schema) -> Schema:
 
 def _tuning() -> Schema:
     e2e = _keywords(TuneParams)
-    slots = {"type": "object", "properties": dict.fromkeys(LIVE, _keywords(SlotTuning))}
+    slots = {"type": "object", "properties": dict.fromkeys(LIVE, _nullable(_keywords(SlotTuning)))}
     e2e["properties"] |= {
         "init": {"anyOf": [_keywords(InitRun), _NULL]},
         "lora": _keywords(LoraParams),
@@ -125,7 +125,9 @@ def _section(
 def _model() -> Schema:
     """An entry of `models`; DVC's stages name `kind` and all six slots."""
     model = _keywords(ModelEntry, ("name",))
+    slots = _tuning()["properties"]["slots"]
     model["properties"] |= {
+        "e2e": {"type": "object", "properties": {"slots": slots}, "additionalProperties": False},
         "inputs": {"anyOf": [_keywords(InputSettings), _NULL]},
         "train": _keywords(TrainParams),
     }

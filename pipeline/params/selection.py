@@ -61,7 +61,7 @@ def section_problems(raw: Mapping[str, Any]) -> list[str]:
     ] + [
         f"{section}: given {quoted(raw[section])}; expected entries by name, or {{}}"
         for section in MAY_LACK
-        if not isinstance(raw.get(section) or {}, Mapping)
+        if raw.get(section) is not None and not isinstance(raw[section], Mapping)
     ]
 
 

@@ -6,7 +6,7 @@ Settings of both regimes (losses, metrics, schedule, early stopping) are `pipeli
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 from features.arguments import one_of, problems, quoted, refuse, shown_key
@@ -86,7 +86,8 @@ class TuneParams:
         keep: Number of checkpoints that are kept.
         init: Keys of `InitRun`; None: fresh fusions.
         lora: Keys of `LoraParams`, for all slots with `tune: lora`.
-        slots: Keys of `SlotTuning` for each of text, speech, nonverbal, spectral.
+        slots: Keys of `SlotTuning` for each of text, speech, nonverbal, spectral; null: the
+            default, or in params.yaml the model's own value.
     """
 
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -116,7 +117,38 @@ class TuneParams:
 
     def of(self, slot: str) -> SlotTuning:
         """The settings of a slot."""
-        return SlotTuning(**self.slots.get(slot, {}))
+        return SlotTuning(**filled_tuning({slot: self.slots.get(slot, {})}, {})[slot])
+
+
+def filled_tuning(
+    given: Mapping[str, Mapping[str, Any]], own: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Settings by slot in which a null of `given` is the value of `own`, else the default.
+
+    >>> filled_tuning({"text": {"lr": None, "tune": None}}, {"text": {"tune": "lora"}})
+    {'text': {'lr': None, 'tune': 'lora'}}
+    """
+    usual = asdict(SlotTuning())
+    return {
+        slot: {
+            key: own.get(slot, {}).get(key, usual[key]) if value is None else value
+            for key, value in {
+                **dict.fromkeys(own.get(slot, {})),
+                **given.get(slot, {}),
+            }.items()
+        }
+        for slot in [*given, *(slot for slot in own if slot not in given)]
+    }
+
+
+def own_tune_problems(given: Mapping[str, Any], where: str) -> list[str]:
+    """Problems of the key `e2e` of a model, one line each."""
+    others = [
+        f"{where}.{shown_key(key)}: given a setting of the section `e2e`; expected `slots` alone"
+        for key in given
+        if key != "slots"
+    ]
+    return others or tune_problems(given, where)
 
 
 def tune_problems(given: Mapping[str, Any], where: str = "e2e") -> list[str]:
@@ -148,5 +180,6 @@ def tune_problems(given: Mapping[str, Any], where: str = "e2e") -> list[str]:
         elif not isinstance(settings, Mapping):
             found.append(f"{place}: given {quoted(settings)}; expected a mapping")
         else:
-            found += problems(SlotTuning, settings, place)
+            set_here = {key: value for key, value in settings.items() if value is not None}
+            found += problems(SlotTuning, set_here, place)
     return found

@@ -228,7 +228,7 @@ class Run:
             "args": dict(self.model.args),
             "inputs": InputSettings.of(self.model.inputs).to_dict(),
             "train": self.params.training(self.model).to_dict(),
-            "e2e": vars(self.params.tuning()) if self.regime == "e2e" else None,
+            "e2e": vars(self.params.tuning(self.model)) if self.regime == "e2e" else None,
             "slots": {
                 slot: {"backbone": backbone} if slot in filled else None
                 for slot, backbone in self.model.slots.items()
@@ -294,7 +294,7 @@ class Run:
         record |= {"inputs": inputs} if inputs else {}
         record |= {"stand_ins": dict(self.model.stand_ins)} if self.model.stand_ins else {}
         record |= {} if self.targets is None else {"targets": self._targets(outcomes)}
-        record |= {"e2e": vars(self.params.tuning())} if self.regime == "e2e" else {}
+        record |= {"e2e": vars(self.params.tuning(self.model))} if self.regime == "e2e" else {}
         record |= {"corpus": self.corpus, "slots": slots}
         record |= {"asr": asr} if asr else {}
         record |= self.warnings

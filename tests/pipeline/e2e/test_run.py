@@ -235,5 +235,5 @@ def test_files_without_the_section_are_read(tmp_path: Path) -> None:
     old = {key: value for key, value in vars(params_of(tmp_path)).items() if key != "e2e"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(old))
     params = read_params(tmp_path / "params.yaml")
-    assert params.tuning().precision == "float32"
+    assert params.tuning(params.model("m")).precision == "float32"
     assert [line for line in all_problems(params) if "e2e" in line] == []

@@ -116,7 +116,7 @@ def test_a_slot_that_is_not_written_is_named() -> None:
         ("corpora.mine.allow_leak=[speaker]", "    allow_leak:\n    - speaker"),
         ("corpora.mine.fold=1", "    fold: 1"),
         ("backbones.minilm.layer=3", "    layer: 3"),
-        ("e2e.slots.text.tune=lora", "    text: {tune: lora, freeze_front_end: true"),
+        ("e2e.slots.text.tune=lora", "    text: {tune: lora, freeze_front_end: null"),
     ],
 )
 def test_dvc_changes_the_line_of_a_setting_alone(

@@ -79,6 +79,36 @@ def test_global_train_wins_over_the_models(raw: dict[str, Any]) -> None:
     assert (training.lr, training.batch_size) == (0.5, 8)
 
 
+def test_tuning_of_a_slot_is_the_sections_then_the_models_then_the_default(
+    raw: dict[str, Any],
+) -> None:
+    params = change(raw, "models.heron.e2e", {"slots": {"speech": {"freeze_front_end": False}}})
+    assert all_problems(params) == []
+    tuning = params.tuning(params.model("heron"))
+    assert not tuning.of("speech").freeze_front_end
+    assert tuning.of("text").freeze_front_end
+    assert params.tuning(params.model("concat")).of("speech").freeze_front_end
+    # As a record of a run says it: no null where there is a default.
+    usual = {"tune": "full", "freeze_front_end": True, "freeze_layers": 0, "lr": None}
+    assert tuning.slots["text"] == usual
+    wins = change(vars(params), "e2e.slots.speech.freeze_front_end", value=True)
+    assert wins.tuning(wins.model("heron")).of("speech").freeze_front_end
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"precision": "bfloat16"}, "e2e.precision: given a setting of the section `e2e`; "),
+        ({"slots": {"prosody": {}}}, "e2e.slots.prosody: given a slot that is read from its cache"),
+        ({"slots": {"text": {"lr": -1}}}, "e2e.slots.text.lr: given -1"),
+    ],
+)
+def test_a_models_tuning_is_checked(raw: dict[str, Any], value: Any, message: str) -> None:
+    found = all_problems(change(raw, "models.heron.e2e", value))
+    assert [line for line in found if line.startswith(f"models.heron.{message}")] == found
+    assert found
+
+
 def test_betas_of_yaml_are_those_of_the_default(raw: dict[str, Any]) -> None:
     params = change(raw, "train.betas", [0.9, 0.999])
     assert params.training(params.model("heron")).betas == TrainParams().betas

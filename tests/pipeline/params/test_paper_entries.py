@@ -9,6 +9,7 @@ from features.stream import StreamSpec
 from pipeline.model.checkpoint import make_model
 from pipeline.params.catalogue.entries import catalogue_entry
 from pipeline.params.file import Params, all_problems
+from pipeline.params.tuning import SlotTuning
 from tests.support.known_params import known_raw
 
 WIDTHS = {
@@ -34,6 +35,13 @@ def test_a_system_has_its_size(name: str, classes: int, size: int) -> None:
     with torch.device("meta"):
         model = make_model(entry["kind"], entry["args"], specs, classes)
     assert sum(parameter.numel() for parameter in model.parameters()) == size
+
+
+def test_heron_paper_trains_all_of_its_networks_end_to_end() -> None:
+    params = Params(**known_raw())
+    tuning = params.tuning(params.model("heron_paper"))
+    for slot in ("text", "speech", "nonverbal"):
+        assert tuning.of(slot) == SlotTuning(freeze_front_end=False)
 
 
 @pytest.mark.parametrize("name", ["heron_paper", "mdat_paper", "lpgnet_paper"])
