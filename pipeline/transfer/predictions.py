@@ -26,6 +26,8 @@ from pipeline.data.examples import Examples, join
 from pipeline.data.targets import TargetReader
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.model.checkpoint import load_model, outputs_of, read_description
+from pipeline.model.inputs import InputSettings
+from pipeline.runs.head import read_head
 from pipeline.runs.job import repeatable
 from pipeline.runtime.resume import shard_checksums
 from pipeline.training.predict import predict
@@ -46,11 +48,13 @@ class Source:
         corpus: Corpus that it was trained on.
         run: Its run folder, as evaluation reads it.
         slots: Cache's name and provenance by filled slot.
+        layers: Hidden state that is read of a stack, by slot (`inputs.layer`).
     """
 
     corpus: str
     run: RunFolder
     slots: Mapping[str, tuple[str, Mapping[str, Any]]]
+    layers: Mapping[Any, int]
 
     @classmethod
     def read(cls, path: Path) -> Source:
@@ -68,7 +72,8 @@ class Source:
         slots = {
             slot: (str(of["backbone"]), of["provenance"]) for slot, of in run.slots.items() if of
         }
-        return cls(run.corpus, run, slots)
+        layers = InputSettings.of(read_head(path).get("inputs")).layer
+        return cls(run.corpus, run, slots, layers)
 
     def own_rows(self, prefix: str = "") -> list[Row]:
         """Its test predictions, of ids that begin with a prefix, which is removed."""
@@ -99,7 +104,7 @@ def opened(source: Source, target: TargetCorpus) -> Examples:
         replace(each, label=None, votes=None, values=None, secondary=None, splits=(UNLABELLED,))
         for each in target.labels
     ]
-    examples = join(slots, bare, source.run.classes, verify=False)
+    examples = join(slots, bare, source.run.classes, layers=source.layers, verify=False)
     for slot, reader in examples.readers.items():
         name, wanted = source.slots[slot]
         found = {key: value for key, value in reader.provenance.items() if key != DEVIATION}
