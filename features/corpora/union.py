@@ -31,7 +31,7 @@ from features.corpus.entry import CorpusEntry
 from features.corpus.manifest import UNLABELLED
 from features.corpus.ratings import Rating
 from features.corpus.survey import Found, Survey
-from features.corpus.targets import chosen, classes_of, scales_of
+from features.corpus.targets import chosen, classes_of, lacks_targets, scales_of
 from features.errors import ManifestError
 from features.ranges import MinLen
 
@@ -71,6 +71,7 @@ class Union:
         members: Sequence[CorpusEntry] = (),  # noqa: ARG002
     ) -> None:
         self._of, self._labels, self._targets = tuple(of), labels or {}, tuple(targets)
+        self._groups = same_speakers
         self._same = {name: group[0] for group in same_speakers for name in group}
         self._parts: Sequence[Found] = ()
         self._maps: Mapping[str, ClassMap] = {}
@@ -184,6 +185,9 @@ class Union:
         for name in self._same:
             if name not in known:
                 yield f"{where}.same_speakers: given {name!r}; expected {one_of(name, known)}"
+        times = Counter(name for group in self._groups for name in group)
+        for name in (each for each in times if times[each] > 1):
+            yield f"{where}.same_speakers: given {name!r} {times[name]} times; expected it once"
 
     def _describe(self) -> None:
         """Say of the whole what is said of the members."""
@@ -231,9 +235,11 @@ class Union:
         survey.warnings += [f"{name}: {line}" for line in of.warnings]
         for place, item in enumerate(of.labelled):
             joined = self._own(name, item)
-            gone = item.label is not None and joined.label is None
-            if gone and joined.votes is None and joined.values is None:
-                survey.reject(joined, LEFT_OUT.format(item.label), fault=False)
+            left_out = item.label is not None and self._maps[name].get(item.label, "") is None
+            lacks = lacks_targets(joined, self._targets)
+            if lacks is not None:
+                reason = LEFT_OUT.format(item.label) if left_out else lacks
+                survey.reject(joined, reason, fault=False)
             else:
                 survey.labelled.append(joined)
                 places.append(place)

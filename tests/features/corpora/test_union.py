@@ -140,6 +140,10 @@ def test_a_member_of_one_fold_is_tested_once(corpora: dict[str, Any]) -> None:
         ({"labels": JOYFUL | {"c": {}}}, r"corpora.both.labels: given 'c'; expected one of"),
         ({"labels": {"b": JOYFUL["b"] | {"clam": None}}}, "labels.b: given 'clam'; expected one"),
         ({"same_speakers": [["a/s0", "b/s9"]]}, "same_speakers: given 'b/s9'; expected one of"),
+        (
+            {"same_speakers": [["a/s0", "b/s0"], ["b/s0", "a/s1"]]},
+            "same_speakers: given 'b/s0' 2 times; expected it once",
+        ),
     ],
 )
 def test_what_is_not_declared_is_refused_by_check_as_well(
@@ -299,6 +303,15 @@ def test_an_attribute_has_one_scale(corpora: dict[str, Any]) -> None:
     card, both = prepared(corpora, "both", targets=["attributes"])
     assert card["targets"]["attributes"]["arousal"]["high"] == 7
     assert len(both) == 27  # with those of a class that the union leaves out
+    # What one member alone has is not asked of the other, whose rows would have no truth at all.
+    del corpora["b"]["targets"], corpora["b"]["attributes"]
+    table = Path("b/manifest.csv")
+    table.write_text(re.sub(r",[^,]*$", "", table.read_text(), flags=re.MULTILINE))
+    _, both = prepared(corpora, "both", targets=["attributes"])
+    assert {id[0] for id in both} == {"a"}
+    reasons = read_reasons(Path("data/both/labels/rejected.csv"))
+    assert set(reasons.values()) == {"it has no value of an attribute"}
+    assert len(reasons) == 16
 
 
 def test_the_entry_of_the_guide_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
