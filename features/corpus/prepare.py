@@ -40,7 +40,7 @@ from features.corpus.targets import (
 )
 from features.errors import HeronryError, ManifestError
 from features.files.reading import file_sha256
-from features.files.reasons import NOTICED, REJECTED, write_reasons
+from features.files.reasons import NOTICED, REJECTED, count_reasons, write_reasons
 from features.files.records import check_unique, write_json, write_rows
 from features.files.writing import empty_folder
 from features.settings.locations import hashes_file, root_variable
@@ -252,6 +252,12 @@ def _joined(entry: CorpusEntry, parts: Sequence[Found]) -> Found:
         parts = [replace(part, splits=_splits(part.entry, part.survey)) for part in parts]
     union: Any = entry.adapter(parts[0].root)
     found: Found = union.join(entry, parts)
+    if not found.survey.labelled:
+        reasons = "; ".join(count_reasons(found.survey.rejected.values()))
+        raise ManifestError(
+            f"corpora.{entry.name}: no utterance of its members can be used ({reasons}); expected "
+            "some: correct its `labels` and `targets`"
+        )
     problems = _item_problems(entry, found.corpus, found.survey.labelled, found.root)
     if problems:
         raise ManifestError("\n".join(problems))

@@ -144,6 +144,7 @@ def test_a_member_of_one_fold_is_tested_once(corpora: dict[str, Any]) -> None:
             {"same_speakers": [["a/s0", "b/s0"], ["b/s0", "a/s1"]]},
             "same_speakers: given 'b/s0' 2 times; expected it once",
         ),
+        ({"targets": ["votes"]}, r"no utterance of its members can be used \(.*it has no votes"),
     ],
 )
 def test_what_is_not_declared_is_refused_by_check_as_well(
