@@ -8,6 +8,7 @@ little of the model.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from pipeline.storage.experiments import free_name, taken_names
 TABLES = Path("reports", "prompts")
 CHOSEN_BY = "valid_macro_f1"
 COLUMNS = (*MONITORS, UNPARSED, CHOSEN_BY)
+_NAME = re.compile(r"[A-Za-z0-9_./+-]+")
 _ANY = ("one", "another")  # classes, where only the file is to be checked
 
 
@@ -66,6 +68,12 @@ def prompts(name: str, folder: Path, *, corpus: str | None = None) -> None:
         raise ParamsError(
             f"--prompts {folder}: holds {len(paths)} files *.txt; expected two or more prompts, as "
             "in stages/speech_llm/prompts"
+        )
+    odd = [path.as_posix() for path in paths if not _NAME.fullmatch(path.as_posix())]
+    if odd:
+        raise ParamsError(
+            f"--prompts {folder}: given {odd[:5]}; expected letters, digits and _ . / + - alone, "
+            "since experiments get these names: rename them"
         )
     hashes = {path: Prompt.read(path.as_posix(), _ANY).sha256 for path in paths}
     about = corpus or params.corpus

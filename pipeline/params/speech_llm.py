@@ -6,6 +6,7 @@ that speaks OpenAI's chat protocol, such as vLLM, whose address comes from the e
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -73,4 +74,11 @@ def speech_llm_problems(name: str, mapping: Any) -> list[str]:
         return found
     if not isinstance(mapping, Mapping):
         return [f"{where}: given {quoted(mapping)}; expected a mapping such as {{kind: endpoint}}"]
-    return problems(SpeechLlmEntry, mapping, where, skip=("name",))
+    found = problems(SpeechLlmEntry, mapping, where, skip=("name",))
+    return found or [
+        f"{where}.synonyms.{label}: given {quoted(word)}; expected a word with letters, since "
+        "signs around an answer do not count"
+        for label, words in mapping.get("synonyms", {}).items()
+        for word in words
+        if not any(unicodedata.category(sign)[0] in "LN" for sign in word)
+    ]

@@ -16,7 +16,7 @@ _FACTS = {
     "kind": "kind",
     "checkpoint": "model",
     "revision": "revision",
-    "weights_sha256": "SHA-256 of the weights",
+    "weights": "weights",
     "dtype": "precision",
     "quantise": "quantised",
     "max_new_tokens": "longest answer, tokens",

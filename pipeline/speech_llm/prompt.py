@@ -32,7 +32,7 @@ NO_WORDS = "(no transcription)"
 """What is sent in place of the words of an utterance without any."""
 _PARTS = ("[system]", "[user]")
 _SET = re.compile(r"\{'[^'{}]*'(?:, '[^'{}]*')*\}")
-_PLACE = re.compile(r"<[a-z_]+>")
+_PLACE = re.compile(r"<[A-Za-z_]+>")
 
 
 @dataclass(frozen=True)

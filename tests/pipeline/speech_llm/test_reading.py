@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.params.speech_llm import speech_llm_problems
 from pipeline.speech_llm.reading import Reader
 
 CLASSES = ("angry", "fearful", "happy", "neutral", "sad", "very sad", "non-verbal")
@@ -54,6 +55,15 @@ def test_words_for_two_classes_name_neither() -> None:
     assert reader.read("happy").how == "none"
     assert reader.read("Joy").label == "joy"
     assert reader.read("sadness").label == "sad"
+
+
+@pytest.mark.parametrize("word", ["", ":)", "*_*", " "])
+def test_a_word_without_letters_is_refused(word: str) -> None:
+    """It would be found in each answer without words."""
+    entry = {"kind": "endpoint", "checkpoint": "m", "prompt": "p.txt"}
+    assert speech_llm_problems("it", entry | {"synonyms": {"sad": ["blue", "élan"]}}) == []
+    (line,) = speech_llm_problems("it", entry | {"synonyms": {"sad": ["blue", word]}})
+    assert line.startswith(f"speech_llms.it.synonyms.sad: given {word!r}; expected a word with")
 
 
 def test_a_class_is_never_another_word_for_a_class() -> None:

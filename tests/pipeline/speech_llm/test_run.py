@@ -20,6 +20,7 @@ from features.errors import ManifestError, ParamsError, RunError
 from features.settings.locations import store_root
 from pipeline.compare.kinds import compare_any
 from pipeline.params.speech_llm import SpeechLlmEntry
+from pipeline.report.answers import facts
 from pipeline.report.evaluate import evaluate, write_report
 from pipeline.report.metrics_json import headline, read_all
 from pipeline.runs.answers import read_answers
@@ -170,6 +171,11 @@ def test_the_page_says_what_was_asked_and_shows_nothing_about_probabilities(
     assert "answers that name no class, which count as wrong: 16.7%" in headline(numbers)
     pairs = (tmp_path / "reports/confusion.csv").read_text()
     assert pairs.count("no class") == 4
+
+
+def test_the_page_names_the_weights_of_whatever_answered() -> None:
+    local = {"kind": "qwen2_audio", "weights": "sha256:ab", "quantise": "none"}
+    assert ("weights", "sha256:ab") in facts({"model": local})
 
 
 def test_exemplars_are_shown_before_each_question(
