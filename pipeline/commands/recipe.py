@@ -165,7 +165,9 @@ def _params() -> dict[str, Any]:
 def _roots(found: Recipe, raw: Mapping[str, Any]) -> list[str]:
     """Variables of the corpora whose roots are not set, or hold nothing."""
     lacking = []
-    for name in dict.fromkeys(str(each.get("corpus", raw["corpus"])) for each in found.experiments):
+    for name in dict.fromkeys(
+        str(each.get("corpus", raw.get("corpus"))) for each in found.experiments
+    ):
         entry = corpus_entry(name, known_entry(raw, "corpora", name), raw["corpora"])
         for each in entry.members or (entry,):
             if each.generated:

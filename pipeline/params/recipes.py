@@ -32,6 +32,7 @@ WHAT, ABOUT = "what", ("source", "expected", "cost")
 OVERRIDES, EXPERIMENTS = "overrides", "experiments"
 NAME, PUBLISHED, DEMO = "name", "published", "demo"
 OPEN = (*SECTIONS.values(), "e2e")  # sections that need not have a key for each setting
+GROUPS = ("train", "e2e", "transcribe")  # other sections that hold settings
 _LABEL = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 
 Overrides = Mapping[str, Any]
@@ -274,7 +275,18 @@ def _row(path: Path, where: str, given: object, common: Overrides, demo: Overrid
                 "from 0 to 1"
             )
     demo = merged(demo, _mapping(path, f"{where}.{DEMO}", own.pop(DEMO, {})))
-    return Row(merged(common, own), label, published, demo)
+    whole = merged(common, own)
+    for place, changed in ((where, whole), (f"{where}.{DEMO}", demo)):
+        _check_sections(path, place, changed)
+    return Row(whole, label, published, demo)
+
+
+def _check_sections(path: Path, where: str, changed: Overrides) -> None:
+    """Refuse a section that is no mapping, or an entry that is none."""
+    for section in set(changed) & {*SECTIONS.values(), *GROUPS}:
+        content = _mapping(path, f"{where}.{section}", changed[section])
+        for name, entry in content.items() if section in SECTIONS.values() else ():
+            _mapping(path, f"{where}.{section}.{name}", entry)
 
 
 def _mapping(path: Path, where: str, value: object) -> Overrides:

@@ -69,7 +69,7 @@ def _on_demo(recipe: str, row: Row, raw: Mapping[str, Any]) -> tuple[Overrides, 
     given = row.settings
     if selected_section({**raw, **given}) != "models":
         raise ParamsError(f"recipe {recipe}: --demo takes recipes of entries of `models` alone")
-    fusion = str(given.get("fusion", raw["fusion"]))
+    fusion = str(given.get("fusion", raw.get("fusion")))
     changed = given.get("models", {}).get(fusion, {})
     entry = merged(known_entry(raw, "models", fusion), changed)
     slots = {slot: str(entry.get(slot, "none")) for slot in SLOTS}
@@ -103,9 +103,11 @@ def _on_demo(recipe: str, row: Row, raw: Mapping[str, Any]) -> tuple[Overrides, 
 def _short(entry: Mapping[str, Any], given: Overrides) -> dict[str, Any]:
     """Training settings of an experiment that are lowered."""
     train = {**entry, **given.get("train", {})}
-    found = {"epochs": min(EPOCHS, train.get("epochs") or EPOCHS)}
-    if train.get("warmup_steps"):
-        found["warmup_steps"] = min(WARMUP_STEPS, train["warmup_steps"])
+    epochs, warmup = train.get("epochs") or EPOCHS, train.get("warmup_steps") or 0
+    # What is no number stays, and is refused with all other settings.
+    found = {"epochs": min(EPOCHS, epochs)} if isinstance(epochs, int) else {}
+    if warmup and isinstance(warmup, int):
+        found["warmup_steps"] = min(WARMUP_STEPS, warmup)
     return found
 
 

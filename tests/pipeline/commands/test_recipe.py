@@ -169,6 +169,9 @@ def test_the_list_says_which_recipes_can_run_here(
     (shipped.parent / "corpus" / "x").mkdir(parents=True)
     monkeypatch.setenv("HERONRY_NONVERBAL_TTS_ROOT", str(shipped.parent / "corpus"))
     assert re.search(r"^heron_frozen +1 +5 entries +yes ", said("--list"), re.M)
+    # Without a selected corpus the others can still be listed.
+    shipped.write_text(yaml.safe_dump({k: v for k, v in shipped_raw().items() if k != "corpus"}))
+    assert re.search(r"^heron_frozen +1 +5 entries +yes ", said("--list"), re.M)
     for words, message in ((["--list", "x_"], "a part of .*demo_votes"), ([], "or --list")):
         with pytest.raises(ParamsError, match=message):
             said(*words)

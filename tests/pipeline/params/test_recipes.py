@@ -123,6 +123,10 @@ def test_a_row_of_a_table_has_a_name_and_what_its_paper_reports(tmp_path: Path) 
         ("experiments: {a: 1}\n", r"experiments: given {'a': 1}; expected a list"),
         ("experiments: []\n", r"experiments: given \[\]; expected a list"),
         ("experiments: [heron]\n", r"experiments\[0\]: given 'heron'; expected a mapping"),
+        ("overrides: {models: [heron]}", r"\[0\].models: given \['heron'\]; expected a mapping"),
+        ("overrides: {models: {heron: 5}}", r"models.heron: given 5; expected a mapping"),
+        ("overrides: {train:}", r"\[0\].train: given None; expected a mapping"),
+        ("overrides: {}\ndemo: {e2e: 3}", r"\[0\].demo.e2e: given 3; expected a mapping"),
     ],
 )
 def test_other_recipes_are_refused(tmp_path: Path, content: str, message: str) -> None:

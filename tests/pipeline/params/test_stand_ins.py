@@ -11,7 +11,14 @@ from features.backbone.entry import backbone_problems
 from features.corpus.entry import corpus_problems
 from features.errors import ParamsError
 from pipeline.params.file import Params, model_problems, own_problems
-from pipeline.params.recipes import Recipe, Row, merged, read_recipe, recipe_names
+from pipeline.params.recipes import (
+    Recipe,
+    Row,
+    lacking_entries,
+    merged,
+    read_recipe,
+    recipe_names,
+)
 from pipeline.params.stand_ins import UTTERANCES, on_demo
 from tests.support.known_params import known_raw, shipped_raw
 from tests.support.paths import ROOT
@@ -106,6 +113,17 @@ def test_what_cannot_be_put_on_the_demo_is_refused() -> None:
         on_demo(recipe(Row({})), other)
     with pytest.raises(ParamsError, match="recipes of entries of `models` alone"):
         on_demo(recipe(Row({"regime": "ensemble", "fusion": "votes"})), RAW)
+
+
+def test_what_is_no_number_is_left_to_the_check_of_all_settings() -> None:
+    """So is what params.yaml lacks."""
+    odd = {"fusion": "heron", "train": {"epochs": "x", "warmup_steps": [1]}}
+    (found,) = on_demo(recipe(Row(odd)), RAW).experiments
+    assert found["train"] == odd["train"]
+    lacking = {key: value for key, value in RAW.items() if key != "fusion"}
+    made = on_demo(recipe(Row({})), lacking).experiments
+    with pytest.raises(ParamsError, match="models: no entry 'None'"):
+        lacking_entries(made, lacking)
 
 
 def test_stand_ins_are_of_filled_slots() -> None:
