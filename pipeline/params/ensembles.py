@@ -59,6 +59,8 @@ def ensemble_problems(name: str, mapping: Any) -> list[str]:
     twice = next((each for each in members if members.count(each) > 1), None)
     if twice is not None:
         found.append(f"{where}.members: given {quoted(twice)} twice; expected each once")
+    if f"ensemble/{name}" in members:
+        found.append(f"{where}.members: given itself; expected other runs")
     if len(members) > MOST_MEMBERS:
         found.append(
             f"{where}.members: given {len(members)}; expected {MOST_MEMBERS} members at most"
