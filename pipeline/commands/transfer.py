@@ -62,7 +62,9 @@ def transfer(
             f"-S: given {given[0]}; expected other settings: corpora are the arguments, the model "
             "is --fusion, and the regime is cached"
         )
-    params = params_with(list(settings))[0]
+    params, *others = params_with(list(settings))
+    if others:
+        raise ParamsError(f"-S: given settings for {len(others) + 1} experiments; expected one")
     name, union = fusion or params.fusion, _union(params, corpora)
     names = [*(member.name for member in union.members), union.name]
     asked = {
@@ -107,6 +109,12 @@ def _union(params: Params, corpora: Sequence[str]) -> CorpusEntry:
         raise ParamsError(
             f"{' and '.join(entry.name for entry in found)} are unions of {', '.join(corpora)}; "
             "expected the name of one of them in place of its members"
+        )
+    if len(wanted) == 1:
+        unions = ", ".join(entry.name for entry in known) or "none"
+        raise ParamsError(
+            f"corpus {corpora[0]!r} is no union; expected two or more corpora, or the name of a "
+            f"union: params.yaml has {unions}"
         )
     raise ParamsError(
         f"no entry of `corpora` is a union of {', '.join(corpora)}, which says what their classes "

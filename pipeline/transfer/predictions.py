@@ -124,7 +124,7 @@ def key_of(source: Source, target: TargetCorpus, examples: Examples) -> str:
         "run": file_sha256(source.run.path / "run.json"),
         "caches": shard_checksums(examples),
         "ids": [label.id for label in target.labels],
-        "dialogues": [label.dialogue for label in target.labels],
+        "dialogues": [(label.dialogue, label.turn) for label in target.labels],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

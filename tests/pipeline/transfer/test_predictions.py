@@ -21,7 +21,7 @@ from pipeline.commands import transfer as command
 from pipeline.params.file import Params
 from pipeline.transfer.ground import Ground
 from pipeline.transfer.matrix import column
-from pipeline.transfer.predictions import Source, opened, predicted
+from pipeline.transfer.predictions import Source, key_of, opened, predicted
 from tests.features.corpora.test_union import JOYFUL, extracted, write_member
 from tests.support.known_params import shipped_raw
 
@@ -81,6 +81,12 @@ def test_all_models_predict_another_corpus_once(
     assert command._rows(ground, runs) == rows
     assert "0 pairs of corpora to predict, 2 predicted before" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    b, examples = ground.corpora["b"], opened(runs["a"], ground.corpora["b"])
+    for change in ({"dialogue": "d"}, {"turn": 3}):  # which decide what a model of dialogues reads
+        labels = (dataclasses.replace(b.labels[0], **change), *b.labels[1:])
+        moved = dataclasses.replace(b, labels=labels)
+        assert key_of(runs["a"], moved, examples) != key_of(runs["a"], b, examples)
 
     slots = {slot: (name, {**of, "version": 99}) for slot, (name, of) in runs["a"].slots.items()}
     other = dataclasses.replace(runs["a"], slots=slots)
