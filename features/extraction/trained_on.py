@@ -4,8 +4,8 @@ A checkpoint that was fine-tuned on speech of a corpus must not score that speec
 writes `trained_on.jsonl` beside the weights: a JSON object a line, one for each utterance that the
 weights were fitted to (not those of the validation split), with
 
-    corpus        name of the corpus
-    id            of the utterance in its manifest
+    corpus        name of the corpus; of a union, the member that the utterance is of
+    id            of the utterance in its manifest; of a union, in the member's own
     audio_sha256  SHA-256 of the audio file; null or absent without audio
     text_sha256   SHA-256 of the transcript in UTF-8; null or absent without text
 
@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
 from features.backbone.entry import PACKAGE, BackboneEntry
-from features.corpus.manifest import Manifest
+from features.corpus.manifest import Manifest, Member
 from features.corpus.utterance import Utterance
 from features.errors import ManifestError
 from features.files.records import read_rows, write_rows
@@ -61,15 +61,18 @@ class TrainedOn:
                 raise ManifestError(f"{name} is {value!r}; expected text")
 
 
-def write_trained_on(folder: Path, corpus: str, utterances: Iterable[Utterance]) -> None:
+def write_trained_on(
+    folder: Path, corpus: str, utterances: Iterable[Utterance], members: Sequence[Member] = ()
+) -> None:
     """Write `trained_on.jsonl` beside the weights of a checkpoint.
 
     Args:
         folder: Folder of the checkpoint.
         corpus: Name of the corpus, as in its manifest.
         utterances: Utterances of the training split, without those of the validation split.
+        members: Members of the corpus, if it is a union.
     """
-    write_rows(folder / TRAINED_ON, (_row(corpus, utterance) for utterance in utterances))
+    write_rows(folder / TRAINED_ON, (_row(corpus, each, members) for each in utterances))
 
 
 def read_trained_on(entry: BackboneEntry) -> list[TrainedOn] | None:
@@ -141,11 +144,13 @@ def _seen_by_name(entry: BackboneEntry, manifest: Manifest) -> dict[str, str]:
     return {utterance.id: why for utterance in manifest}
 
 
-def _row(corpus: str, utterance: Utterance) -> TrainedOn:
+def _row(corpus: str, utterance: Utterance, members: Sequence[Member]) -> TrainedOn:
     text = utterance.text
+    # As the member's own, in which the member itself and other unions of it know the utterance.
+    own = next((each for each in members if utterance.id.startswith(each.prefix)), None)
     return TrainedOn(
-        corpus=corpus,
-        id=utterance.id,
+        corpus=corpus if own is None else own.name,
+        id=utterance.id if own is None else utterance.id.removeprefix(own.prefix),
         audio_sha256=utterance.sha256,
         text_sha256=None if text is None else hashlib.sha256(text.encode()).hexdigest(),
     )

@@ -18,6 +18,7 @@ from torch import nn
 
 from features.backbone.base import Backbone, innermost, module_of
 from features.backbone.entry import BackboneEntry
+from features.corpus.manifest import Member
 from features.corpus.utterance import Utterance
 from features.extraction.trained_on import TRAINED_ON, TrainedOn, read_trained_on, write_trained_on
 from features.files.records import read_rows, write_rows
@@ -41,6 +42,7 @@ def export(
     backbone: Backbone,
     corpus: str,
     trained: Sequence[Utterance],
+    members: Sequence[Member] = (),
 ) -> None:
     """Write the network of a backbone as a checkpoint.
 
@@ -50,6 +52,7 @@ def export(
         backbone: The backbone built from it, tuned, its adapters merged.
         corpus: Name of the corpus.
         trained: Utterances of the training split.
+        members: Members of the corpus, if it is a union.
     """
     folder.mkdir(parents=True, exist_ok=True)
     network: Any = _whole(entry, backbone)
@@ -62,7 +65,7 @@ def export(
         network.config.architectures = [type(network).__name__]
         network.config.save_pretrained(folder)
     _save_front_end(folder, innermost(backbone))
-    write_trained_on(folder, corpus, trained)
+    write_trained_on(folder, corpus, trained, members)
     before = read_trained_on(entry)
     if before:
         now = read_rows(folder / TRAINED_ON, TrainedOn)

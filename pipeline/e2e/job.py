@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from features.backbone.base import Backbone
 from features.backbone.entry import BackboneEntry
+from features.corpus.places import members_in
 from pipeline.e2e.export import BACKBONES, export, exportable
 from pipeline.e2e.extras import live_conditions, write_live_probes
 from pipeline.e2e.model import EndToEnd
@@ -175,8 +177,9 @@ def _write_extras(tuning: TuneJob, model: EndToEnd, examples: LiveExamples) -> N
 def _export(tuning: TuneJob, model: EndToEnd, examples: LiveExamples) -> None:
     """Write the backbones that were trained; frozen ones are what they were."""
     train = [examples.utterances[label.id] for label in examples.split(tuning.job.fold, "train")]
+    members = members_in(Path("data", tuning.corpus, "utterances"))
     for slot, tuned in model.tuned.items():
         backbone: Backbone = model.backbones[slot]
         if tuned.how.tune != "frozen" and exportable(backbone):
             folder = tuning.job.out / BACKBONES / slot
-            export(folder, tuning.entries[slot], backbone, tuning.corpus, train)
+            export(folder, tuning.entries[slot], backbone, tuning.corpus, train, members)

@@ -13,7 +13,7 @@ import pytest
 
 from features.backbone.entry import BackboneEntry, backbone_entry
 from features.cache.reader import CacheReader
-from features.corpus.manifest import Manifest
+from features.corpus.manifest import Manifest, Member
 from features.corpus.utterance import Utterance
 from features.errors import ManifestError
 from features.extraction.extract import extract
@@ -146,6 +146,31 @@ def test_the_file_has_a_line_for_each(tmp_path: Path) -> None:
     words = hashlib.sha256("Ja, ähm".encode()).hexdigest()
     assert first == {"corpus": "mine", "id": "a", "audio_sha256": "f00", "text_sha256": words}
     assert sorted(second) == ["corpus", "id", "text_sha256"]
+
+
+def test_what_a_union_was_trained_on_is_known_in_its_members_and_their_other_unions(
+    tmp_path: Path,
+) -> None:
+    """By id alone: none has audio."""
+    entry = encoder(tmp_path / "tuned")
+    members = [
+        Member(name, "manifest", generated=False, rows=2, shard_seconds=9, shard_characters=9)
+        for name in "ab"
+    ]
+    own = {
+        name: Manifest(name, tuple(Utterance(id, text=name + id) for id in "xy")) for name in "ab"
+    }
+    whole = [
+        dataclasses.replace(each, id=f"{name}/{each.id}") for name in "ab" for each in own[name]
+    ]
+    write_trained_on(tmp_path / "tuned", "both", [whole[1], whole[2]], members)
+    assert {name: list(seen_by(entry, own[name]) or ()) for name in "ab"} == {
+        "a": ["y"],
+        "b": ["x"],
+    }
+    for union in ("both", "another"):
+        manifest = Manifest(union, tuple(whole), members=tuple(members))
+        assert list(seen_by(entry, manifest) or ()) == ["a/y", "b/x"]
 
 
 def in_folder(tmp_path: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from typer.testing import CliRunner
 
 from features.backbone.base import module_of
 from features.backbone.entry import backbone_entry
+from features.corpus.entry import corpus_entry
 from features.corpus.leak_gate import LEAKS
+from features.corpus.prepare import prepare
 from features.errors import ManifestError, ParamsError
 from features.extraction.trained_on import TRAINED_ON, TrainedOn
 from features.files.records import read_rows
@@ -194,6 +197,28 @@ def test_leak_gate_checks_the_pretrained_checkpoints(
         file.write(line + "\n")
     with pytest.raises(ManifestError, match=r"checkpoint: 1 of 16 .* slot speech, backbone voice"):
         check_live_leaks(params, params.model("m"), "mine")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("private_store")
+def test_a_union_is_read_from_its_members_roots_and_listed_by_their_own_names(
+    corpus: Tones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(corpus.root, tmp_path / "other")
+    monkeypatch.setenv("HERONRY_OTHER_ROOT", str(tmp_path / "other"))
+    params = params_of(tmp_path, text="none")
+    own = {"kind": "manifest", "protocol": "official"}
+    corpora: dict[str, Any] = {"mine": own, "other": own}
+    corpora["both"] = {"kind": "union", "of": ["mine", "other"]}
+    small = params.models["m"] | {"prosody": "none"}
+    params = dataclasses.replace(params, corpora=corpora, models={"m": small}, train={"epochs": 1})
+    prepare(corpus_entry("both", corpora["both"], corpora), Path("data/both"))
+    run = finetune_model(params, "m", "both", device="cpu")
+    rows = list(read_rows(run / "seed_0/fold_0/backbones/speech" / TRAINED_ON, TrainedOn))
+    names = {f"{speaker}_{number}" for speaker in range(4) for number in range(8)}
+    assert {(row.corpus, row.id) for row in rows} == {
+        (name, id) for name in ("mine", "other") for id in names
+    }
 
 
 def test_clips_that_cannot_be_read_are_left_out(
