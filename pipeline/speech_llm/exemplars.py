@@ -13,7 +13,7 @@ corpus gains do not change how others stand to each other.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, zip_longest
 
 from features.corpus.manifest import Label
@@ -29,6 +29,7 @@ def choose(
     seed: int,
     with_words: bool,
     unusable: Collection[str] = (),
+    recordings: Mapping[str, str | None] | None = None,
 ) -> list[Label]:
     """Exemplars of a fold, in the order in which they are shown.
 
@@ -39,6 +40,7 @@ def choose(
         seed: Random seed.
         with_words: Whether an exemplar needs a transcript.
         unusable: Ids of rows that cannot be one, as they have no audio.
+        recordings: SHA-256 of the audio file by id: files of equal content are one recording.
 
     Raises:
         ParamsError: If the fold has fewer rows that could be one.
@@ -46,11 +48,12 @@ def choose(
     if shots == 0:
         return []
     scored = [label for label in labels if label.splits[fold] in SCORED]
-    places = {place for label in scored for place in _places(label)}
+    hashes = recordings or {}
+    places = {place for label in scored for place in _places(label, hashes)}
     by_class: dict[str, list[Label]] = {}
     for label in labels:
         fits = label.splits[fold] == "train" and label.id not in unusable
-        if fits and (label.text or not with_words) and places.isdisjoint(_places(label)):
+        if fits and (label.text or not with_words) and places.isdisjoint(_places(label, hashes)):
             by_class.setdefault(label.class_name, []).append(label)
     found = sum(map(len, by_class.values()))
     if found < shots:
@@ -66,9 +69,9 @@ def choose(
     return sorted(chosen, key=lambda each: _rank(seed, fold, f"order {each.id}"))
 
 
-def _places(label: Label) -> set[str]:
+def _places(label: Label, hashes: Mapping[str, str | None]) -> set[str]:
     """The dialogue and the recording that an utterance belongs to."""
-    named = {"dialogue": label.dialogue, "audio": label.audio}
+    named = {"dialogue": label.dialogue, "audio": label.audio, "sha256": hashes.get(label.id)}
     return {f"{kind} {name}" for kind, name in named.items() if name is not None}
 
 

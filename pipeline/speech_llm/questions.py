@@ -127,12 +127,19 @@ def plan(
             f"the prompt {prompt.path} has a place for the words of an utterance, and this corpus "
             "has none; expected a prompt without <transcription> (docs/speech-llm.md)"
         )
+    recordings = {id: each.sha256 for id, each in utterances.items()}
     rows: dict[tuple[int, str], str] = {}
     asked: dict[str, Asked] = {}
     shown: list[tuple[str, ...]] = []
     for fold in range(folds):
         chosen = choose(
-            labels, fold, shots, seed=seed, with_words=prompt.needs_words, unusable=dropped
+            labels,
+            fold,
+            shots,
+            seed=seed,
+            with_words=prompt.needs_words,
+            unusable=dropped,
+            recordings=recordings,
         )
         shown.append(tuple(label.id for label in chosen))
         before = tuple(

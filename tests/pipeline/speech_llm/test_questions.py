@@ -90,6 +90,17 @@ def test_no_exemplar_is_of_the_dialogue_or_recording_of_a_scored_row() -> None:
         chosen([*train, *free, *scored], 7)
 
 
+def test_no_exemplar_is_a_scored_recording_under_another_name() -> None:
+    labels = [replace(each, dialogue=None) for each in corpus(6, 2)]
+    utterances = {
+        each.id: Utterance(each.id, each.audio, f"{n % 6:064x}", each.text, seconds=1.0)
+        for n, each in enumerate(labels)
+    }
+    found = plan(labels, utterances, PROMPT, 1, shots=4, seed=0)
+    # The first two training rows hold what the two scored ones do.
+    assert sorted(found.exemplars[0]) == [each.id for each in labels[2:6]]
+
+
 def test_exemplars_have_words_if_the_prompt_asks_for_them() -> None:
     labels = [replace(each, text=None) if n % 2 else each for n, each in enumerate(corpus())]
     assert all(each.text for each in chosen(labels))
