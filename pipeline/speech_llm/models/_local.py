@@ -181,7 +181,12 @@ class LocalModel(abc.ABC):
 
     @functools.cached_property
     def _control_tokens(self) -> list[str]:
-        added = {token.content for token in self.tokenizer.added_tokens_decoder.values()}
+        # Others that were added are text: Gemma's tokenizer lists line ends and runs of spaces.
+        added = {
+            token.content
+            for token in self.tokenizer.added_tokens_decoder.values()
+            if token.special or token.content.startswith("<|")
+        }
         return sorted({*added, *self.tokens}, key=len, reverse=True)
 
     def _check_weights(self) -> None:

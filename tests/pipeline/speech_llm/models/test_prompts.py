@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from features.errors import UtteranceError
 from pipeline.speech_llm.models import _qwen, phi4_multimodal
@@ -179,6 +182,18 @@ def test_a_question_without_audio_is_asked_by_its_text(models: Models) -> None:
         assert model.answers([asked, question("y", 4_000)])[0] == model.answers([asked])[0]
     with pytest.raises(UtteranceError, match=r"'x': has no audio; expected some"):
         models("meralion").answers([asked])
+
+
+def test_text_that_a_tokenizer_lists_is_sent_as_it_is(model: LocalModel) -> None:
+    """As Gemma's lists line ends and runs of spaces, of which a prompt has many."""
+    other = copy.copy(model)
+    other.__dict__.pop("_control_tokens", None)
+    texts = ("\n", "\n\n", "  ", "<b>")
+    names = [*(AddedToken(text) for text in texts), AddedToken("<s>", special=True)]
+    names.append(AddedToken("<|tool|>"))
+    other.tokenizer = SimpleNamespace(added_tokens_decoder=dict(enumerate(names)))
+    assert other._plain("ROLE\n\nYou  are\n<b>") == "ROLE\n\nYou  are\n<b>"
+    assert other._plain(f"a<s>b<|tool|>c{model.tokens[0]}d") == "a b c d"
 
 
 def test_control_tokens_in_texts_are_no_control_tokens(model: LocalModel) -> None:
