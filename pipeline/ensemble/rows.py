@@ -79,9 +79,13 @@ def check_alike(members: Sequence[Member]) -> None:
                 )
     dropped = dropped_by_any(members).keys()
     for fold in range(first.run.folds):
-        rows = {member.name: _kept(_jobs(member, fold)[0].table, dropped) for member in members}
-        for other in others:
-            _check_rows(first.name, other.name, rows, fold)
+        rows = {
+            f"{member.name}, seed {job.seed}," if place else member.name: _kept(job.table, dropped)
+            for member in members
+            for place, job in enumerate(_jobs(member, fold))
+        }
+        for name in rows:
+            _check_rows(first.name, name, rows, fold)
 
 
 def fold_rows(members: Sequence[Member], fold: int) -> FoldRows:

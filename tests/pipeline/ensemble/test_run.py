@@ -185,6 +185,12 @@ def without_a_row(run: Path) -> None:
         edit_lines(path, lambda lines: [lines[0], *lines[2:]])
 
 
+def seed_without_a_row(run: Path) -> None:
+    """Of another member, by an older release, whose run.json has no hashes of the files."""
+    path = run.with_name("a") / "seed_1/fold_0/predictions.csv"
+    edit_lines(path, lambda lines: [lines[0], *lines[2:]])
+
+
 def another_label(run: Path) -> None:
     def change(lines: list[str]) -> list[str]:
         cells = lines[-1].split(",")
@@ -201,6 +207,10 @@ def another_label(run: Path) -> None:
         (
             without_a_row,
             r"cached/b lacks 1 of the rows of fold 0 that cached/a predicts, such as",
+        ),
+        (
+            seed_without_a_row,
+            r"cached/a, seed 1, lacks 1 of the rows of fold 0 that cached/a predicts, such as",
         ),
         (another_label, r"1 rows of fold 0 differ in speaker, dialogue, split, label: 'u"),
     ],
