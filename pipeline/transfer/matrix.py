@@ -114,15 +114,13 @@ def column(ground: Ground, tested: TargetCorpus, rows: Mapping[str, Sequence[Row
     }
     draws = {source: cluster_draws(each, scores) for source, each in matrices.items()}
     counts = Counter(label.class_name for label in truth)
-    cells = {
-        source: _cell(ground, source, tested.corpus, matrices, draws, counts) for source in matrices
-    }
+    cells = {source: _cell(ground, source, tested, matrices, draws, counts) for source in matrices}
     models = {source: len({row[1:3] for row in found}) for source, found in rows.items()}
     return Column(
         corpus=tested.corpus,
         utterances=len(ids),
         counts={name: counts[name] for name in ground.classes},
-        lacks=tuple(name for name in ground.classes if not counts[name]),
+        lacks=tuple(name for name in ground.classes if name not in tested.map.values()),
         unit=unit,
         clusters=len(set(names)),
         left_out=_left_out(tested, len(ids)),
@@ -155,11 +153,12 @@ def _matrices(
 def _cell(
     ground: Ground,
     source: str,
-    target: str,
+    tested: TargetCorpus,
     matrices: Mapping[str, Counts],
     draws: Mapping[str, Draws],
     counts: Mapping[str, int],
 ) -> Cell:
+    target = tested.corpus
     whole = {name: each.sum(1) for name, each in matrices.items()}  # [S, K, K]
     found = {name: float(of.mean()) for name, of in scores(whole[source]).items()}
     base = scores(whole[target])
@@ -172,7 +171,8 @@ def _cell(
         taught = {name for name in ground.corpora[source].map.values() if name is not None}
     unseen = {name: counts[name] for name in ground.classes if counts[name] and name not in taught}
     known = np.array([name in taught for name in (*ground.classes, OUTSIDE)])
-    absent = np.array([not counts[name] for name in (*ground.classes, OUTSIDE)])
+    has = set(tested.map.values())
+    absent = np.array([name not in has for name in (*ground.classes, OUTSIDE)])
     guessed = whole[source].sum((0, 1))
     intervals = {name: draws[source].interval(name) for name in draws[source].values}
     return Cell(

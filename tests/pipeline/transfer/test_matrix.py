@@ -84,6 +84,15 @@ def test_what_a_model_was_never_taught_and_what_a_corpus_lacks_are_told() -> Non
     assert (b.unseen, b.known_uar, b.foreign) == ({}, None, 0)
 
 
+def test_a_class_without_a_tested_utterance_is_not_one_that_the_corpus_lacks() -> None:
+    tested = corpus_of("a", {"happy": "happy", "sad": "sad"}, ["happy"])
+    found = rows(tested, {"happy": "sad"})
+    ground = Ground("all", CLASSES, {"a": tested, "b": B}, ())
+    of = column(ground, tested, {"a": found, "all": found})
+    assert (of.lacks, of.counts["sad"]) == (("calm",), 0)
+    assert (of.cells["all"].scores["uar"], of.cells["all"].foreign) == (0, 0)
+
+
 def test_an_answer_that_the_union_leaves_out_is_wrong() -> None:
     loud = rows(A, {"happy": "noise", "sad": "joy"})
     whole = rows(A, {"happy": "happy", "sad": "sad"})
