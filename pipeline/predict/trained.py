@@ -174,10 +174,10 @@ def open_run(path: Path, *, seed: int | None = None, fold: int | None = None) ->
         for slot, of in head["slots"].items()
         if of is not None
     }
+    layers = (head.get("inputs") or {}).get("layer") or {}
     if head["regime"] == "e2e":
-        groups = [Group(_tuned(head, entries, each.folder), (each,)) for each in chosen]
+        groups = [Group(_tuned(head, entries, each.folder, layers), (each,)) for each in chosen]
     else:
-        layers = (head.get("inputs") or {}).get("layer") or {}
         slots = {
             slot: Slot(head["slots"][slot], each, each, layer=layers.get(slot))
             for slot, each in entries.items()
@@ -273,13 +273,16 @@ def _chosen(
 
 
 def _tuned(
-    head: Mapping[str, Any], entries: Mapping[str, BackboneEntry], folder: Path
+    head: Mapping[str, Any],
+    entries: Mapping[str, BackboneEntry],
+    folder: Path,
+    layers: Mapping[str, int],
 ) -> dict[str, Slot]:
     slots = {}
     for slot, entry in entries.items():
         live = tuned_entry(slot, entry, folder, head["e2e"])
         tuned = live is not None and live.options != entry.options
-        slots[slot] = Slot(head["slots"][slot], entry, live or entry, tuned)
+        slots[slot] = Slot(head["slots"][slot], entry, live or entry, tuned, layers.get(slot))
     return slots
 
 

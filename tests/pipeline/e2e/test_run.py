@@ -118,7 +118,9 @@ def test_a_view_of_a_stack_begins_and_goes_on_with_the_state_alone(
     init: dict[str, str | None] = {"run": "runs/cached/mine/m", "sha256": None}
     params = params_of(tmp_path, init=init, slots={"speech": {"tune": "full"}})
     stack = {**params.backbones["voice"], "layer": "all"}
-    view = {**params.models["m"], "inputs": {"layer": {"speech": 2}}}
+    # The prosody slot is read from its cache end to end too.
+    layers = {"speech": 2, "prosody": 1}
+    view = {**params.models["m"], "prosody": "voice", "inputs": {"layer": layers}}
     params = dataclasses.replace(
         params,
         backbones={**params.backbones, "voice": stack},
