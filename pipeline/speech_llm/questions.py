@@ -20,7 +20,7 @@ from pathlib import Path
 from features.audio.read import Samples, read_audio
 from features.corpus.manifest import Label
 from features.corpus.utterance import Utterance
-from features.errors import ParamsError
+from features.errors import ManifestError, ParamsError
 from pipeline.runs.layout import SCORED
 from pipeline.speech_llm.exemplars import choose
 from pipeline.speech_llm.models.base import Question, Turn
@@ -119,6 +119,7 @@ def plan(
     Raises:
         ParamsError: If there are too few exemplars, or no utterance has the words that the prompt
             has a place for.
+        ManifestError: If no scored utterance has audio.
     """
     scored = [label for label in labels if not set(SCORED).isdisjoint(label.splits)]
     dropped = {label.id: "has no audio" for label in labels if utterances[label.id].audio is None}
@@ -149,6 +150,12 @@ def plan(
             if label.splits[fold] in SCORED and label.id not in dropped:
                 each = _asked(utterances[label.id], prompt.message(label.text), before, prompt)
                 rows[fold, label.id] = asked.setdefault(each.key, each).key
+    if not asked:
+        # Before a model is loaded, which may take minutes.
+        raise ManifestError(
+            f"nothing can be asked about: of {len(scored)} validation and test utterances with a "
+            "class none has audio; expected recordings"
+        )
     wordless = (label.id for label in scored if not label.text and label.id not in dropped)
     return Plan(
         prompt,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from features.corpus.manifest import Label
 from features.corpus.utterance import Utterance
-from features.errors import ParamsError
+from features.errors import ManifestError, ParamsError
 from pipeline.speech_llm.exemplars import choose
 from pipeline.speech_llm.prompt import Prompt
 from pipeline.speech_llm.questions import Plan, plan
@@ -162,3 +162,7 @@ def test_utterances_without_words_or_audio() -> None:
     with pytest.raises(ParamsError, match="and this corpus has none"):
         planned(wordless)
     assert not planned(wordless, prompt=replace(PROMPT, user="which?")).wordless
+    with pytest.raises(
+        ManifestError, match=r"of 12 validation and test utterances .* none has audio"
+    ):
+        planned([replace(each, audio=None) for each in corpus()])
