@@ -81,10 +81,23 @@ def plan(backbones: list[str] | None) -> None:
             "`dvc repro` prepares it again, and may then extract more than this:"
         )
     lines = plan_lines(params, store_root(), backbones, rate)
-    for line in lines or ["no backbone: every slot is `none`"]:
+    for line in lines or [nothing(params)]:
         typer.echo(line)
     if any("GPU-hours" in line for line in lines):
         typer.echo(rate.line())
+
+
+def nothing(params: Params) -> str:
+    """Why an experiment needs no features.
+
+    Raises:
+        ParamsError: If what is selected is no entry.
+    """
+    if params.section == "models":
+        return "no backbone: every slot is `none`"
+    read = params.ensemble if params.section == "ensembles" else params.speech_llm
+    read(params.fusion)
+    return f"no backbone: {params.section}.{params.fusion} reads no features"
 
 
 def corpus_changes(params: Params) -> list[str]:

@@ -11,6 +11,7 @@ from features.files.reasons import REJECTED, read_reasons
 from features.process.terminal import aligned, size
 from features.transcription.transcribe import STORE
 from pipeline.params.file import Params
+from pipeline.runs.answers import STORE as ANSWERS
 from pipeline.runtime.resume import NAME, PREDICTIONS
 from pipeline.storage.work_store import WORK, stored_backbones, stored_work
 
@@ -86,6 +87,7 @@ class Store:
         training_bytes: Half-done trainings.
         prediction_bytes: Half-done predictions.
         transcript_bytes: Recognised words.
+        answer_bytes: Answers of speech language models.
         unused: Kind and checkpoint of each unused backbone, and its size.
     """
 
@@ -95,6 +97,7 @@ class Store:
     training_bytes: int
     prediction_bytes: int
     transcript_bytes: int
+    answer_bytes: int
     unused: tuple[tuple[str, int], ...]
 
 
@@ -121,7 +124,7 @@ class Inventory:
             f"work store {store.folder}: {size(store.bytes)} of shards, {size(store.unused_bytes)} "
             f"of them used by no entry of params.yaml; {size(store.training_bytes)} of half-done "
             f"trainings, {size(store.prediction_bytes)} of half-done predictions, "
-            f"{size(store.transcript_bytes)} of transcripts",
+            f"{size(store.transcript_bytes)} of transcripts, {size(store.answer_bytes)} of answers",
             *(f"  unused: {what}, {size(count)}" for what, count in store.unused),
         ]
 
@@ -185,5 +188,6 @@ def _store(store: Path, params: Params) -> Store:
         training_bytes=work[NAME],
         prediction_bytes=work[PREDICTIONS],
         transcript_bytes=work[STORE],
+        answer_bytes=work[ANSWERS],
         unused=tuple((found.what, found.bytes) for found in unused),
     )

@@ -9,10 +9,10 @@ import pytest
 import soundfile
 
 from features.corpus.manifest import Manifest
-from features.errors import ManifestError
+from features.errors import ManifestError, ParamsError
 from features.extraction.extract import extract
 from features.files.reading import file_sha256
-from pipeline.commands.plan import Step, plan_lines, plan_steps
+from pipeline.commands.plan import Step, nothing, plan_lines, plan_steps
 from pipeline.costs.cards import Speed
 from tests.conftest import ManifestMaker
 from tests.pipeline.commands.test_check import params
@@ -143,3 +143,12 @@ def test_a_corpus_that_is_not_here_is_estimated_by_published_counts(
         line
         == f"cache/ravdess/tone: missing; about {1.5 * 3600 * 50 * 8 * 2 / 1e6:.1f} MB, no network"
     )
+
+
+def test_what_reads_no_features_is_named() -> None:
+    entry = {"kind": "endpoint", "checkpoint": "m", "prompt": "p.txt"}
+    given = {"regime": "speech_llm", "speech_llms": {"remote": entry}}
+    said = nothing(params(fusion="remote", **given))
+    assert said == "no backbone: speech_llms.remote reads no features"
+    with pytest.raises(ParamsError, match="speech_llms: no entry 'other'; expected"):
+        nothing(params(fusion="other", **given))
