@@ -15,6 +15,7 @@ The standard library is enough for one JSON object there and one back.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -34,7 +35,7 @@ from features.audio.read import SAMPLE_RATE_HZ, Samples
 from features.errors import HeronryError, ParamsError
 from features.process import interrupts
 from pipeline.params.speech_llm import SpeechLlmEntry
-from pipeline.speech_llm.models.base import Question, Turn
+from pipeline.speech_llm.models.base import EXAMPLE, Question, Turn
 
 ADDRESS, KEY = "HERONRY_ENDPOINT", "HERONRY_ENDPOINT_KEY"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
@@ -82,6 +83,7 @@ class Endpoint:
             "checkpoint": entry.checkpoint,
             "revision": entry.revision,
             "weights": "not known: a server does not say which it has",
+            "layout_sha256": hashlib.sha256(self._body(EXAMPLE)).hexdigest(),
             "decoding": "temperature 0",
             "max_new_tokens": entry.max_new_tokens,
             "seed": entry.seed,  # which is sent, though it ought not to matter at temperature 0
@@ -96,7 +98,7 @@ class Endpoint:
         return [self._answer(question) for question in questions]
 
     def _answer(self, question: Question) -> str:
-        body = json.dumps(self.request(question)).encode()
+        body = self._body(question)
         why, asked_for = "", 0.0
         for attempt in range(self.entry.attempts):
             if attempt and interrupts.asked():
@@ -139,6 +141,9 @@ class Endpoint:
             "temperature": 0,
             "seed": self.entry.seed,
         }
+
+    def _body(self, question: Question) -> bytes:
+        return json.dumps(self.request(question)).encode()
 
     def _sent(self, body: bytes) -> str:
         headers = {"Content-Type": "application/json"}

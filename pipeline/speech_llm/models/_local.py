@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import hashlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -25,7 +26,7 @@ from features.weights.checkpoint import Checkpoint
 from features.weights.identity import CONTENT, left_open, pinned, report_left_open, tokenizer_sha256
 from features.weights.tensors import first_line
 from pipeline.speech_llm.models._quantised import PACKAGES, quantised
-from pipeline.speech_llm.models.base import ModelSettings, Question, Turn
+from pipeline.speech_llm.models.base import EXAMPLE, ModelSettings, Question, Turn
 
 MIN_SAMPLES = SAMPLE_RATE_HZ // 10  # shorter audio is followed by silence: it has few frames
 LIBRARIES = ("transformers", "torch")
@@ -98,6 +99,7 @@ class LocalModel(abc.ABC):
             "tokenizer_sha256": tokenizer_sha256(self.tokenizer),
             "dtype": str(self.dtype).removeprefix("torch."),
             "quantise": self.settings.quantise,
+            "layout_sha256": hashlib.sha256(self.prompt(EXAMPLE).encode()).hexdigest(),
             "decoding": "greedy",
             "max_new_tokens": self.settings.max_new_tokens,
             "trust_remote_code": self.settings.trust_remote_code,

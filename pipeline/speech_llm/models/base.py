@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, get_args
 
+import numpy as np
+
 from features.audio.read import SAMPLE_RATE_HZ, Samples
 from features.ranges import Count
 from pipeline.params import speech_llm
@@ -90,6 +92,12 @@ class Question:
     def seconds(self) -> float:
         """Length of all audio, by which questions are put into batches."""
         return sum(turn.seconds for turn in self.turns)
+
+
+_HEARD = np.zeros(SAMPLE_RATE_HZ // 10, np.float32)
+EXAMPLE = Question("", "a\n\nb:  {'c'}.", (Turn("d\n", _HEARD, "c"), Turn("<e>", _HEARD)))
+"""A question with all that there may be. What a model makes of it is part of its provenance, so
+that answers are asked for again once other code writes questions in another way."""
 
 
 class SpeechModel(Protocol):

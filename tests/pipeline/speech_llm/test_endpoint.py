@@ -176,6 +176,16 @@ def test_whatever_changes_a_request_changes_where_its_answer_is_kept(
     assert one.provenance != other.provenance
 
 
+@pytest.mark.usefixtures("server")
+def test_questions_that_are_written_in_another_way_have_other_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = Endpoint(ENTRY).provenance
+    monkeypatch.setattr("pipeline.speech_llm.endpoint.wav", lambda _: b"another form")
+    after = Endpoint(ENTRY).provenance
+    assert {key for key in before if after[key] != before[key]} == {"layout_sha256"}
+
+
 def test_an_answer_without_words_is_an_answer(server: ChatServer) -> None:
     server.reply = lambda *_: said(None)
     assert ask()[0] == [""]

@@ -196,6 +196,18 @@ def test_text_that_a_tokenizer_lists_is_sent_as_it_is(model: LocalModel) -> None
     assert other._plain(f"a<s>b<|tool|>c{model.tokens[0]}d") == "a b c d"
 
 
+def test_questions_that_are_written_in_another_way_have_other_answers(
+    model: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of an older release, which lie in the work store, do not count for them."""
+    other, known = copy.copy(model), model.provenance
+    other.__dict__.pop("provenance", None)
+    assert other.provenance == known
+    del other.__dict__["provenance"]
+    monkeypatch.setattr(other, "prompt", lambda asked: model.prompt(asked) + " ")
+    assert {key for key in known if other.provenance[key] != known[key]} == {"layout_sha256"}
+
+
 def test_control_tokens_in_texts_are_no_control_tokens(model: LocalModel) -> None:
     """A transcript cannot end its turn, answer for the model, or add a placeholder."""
     clip = noise(4_000)
