@@ -23,6 +23,7 @@ from pipeline.runs.tables import Table
 
 _FACTS = ("speaker", "dialogue", "split", "label")
 _EXAMPLES = 3
+_TIE = 1e-13  # what a member predicts stays its likeliest class where, as in a vote, several are
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ def _seed_mean(member: Member, fold: int, name: str, ids: Sequence[str]) -> Floa
     for table in (job.table for job in _jobs(member, fold)):
         place = {id: row for row, id in enumerate(table.column("id"))}
         values = table.numbers(name)
-        if name.startswith("p_") and not member.run.with_probabilities:
-            answers = np.array(table.column("prediction"))
-            values = (answers == name.removeprefix("p_")).astype(np.float64)
+        if name.startswith("p_"):
+            answers = np.array(table.column("prediction")) == name.removeprefix("p_")
+            values = values + _TIE * answers if member.run.with_probabilities else 1.0 * answers
         found.append(values[[place[id] for id in ids]])
     return np.asarray(np.mean(found, axis=0), np.float64)

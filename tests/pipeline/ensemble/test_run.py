@@ -61,6 +61,23 @@ def test_an_ensemble_of_one_is_that_member(members: Members) -> None:
     assert [{**row, "seed": "2"} for row in rows(out)] == own
 
 
+@pytest.mark.parametrize("method", ["vote", "mean"])
+def test_a_vote_of_even_members_keeps_what_it_predicts_as_a_member(
+    members: Members, method: str
+) -> None:
+    """Half of its rows may have equal shares, of which the likelier class was predicted."""
+    own = members.combine(members=["cached/a", "cached/b"], method="vote")
+    other = own.with_name("other")
+    shutil.move(own, other)
+    edit_json(other / "run.json", fusion="other")
+    predicted = [row["prediction"] for row in rows(other)]
+    assert predicted != [CLASSES[k] for k in shares(rows(other)).argmax(1)]  # the first of equals
+    report = members.report(members=["ensemble/other"], method=method)
+    assert [row["prediction"] for row in rows(report.run.path)] == predicted
+    for name in ("accuracy", "macro_f1"):
+        assert report.metrics[f"member_ensemble_other_{name}"] == report.metrics[name]
+
+
 def test_seeds_are_averaged_before_members(members: Members) -> None:
     found = rows(members.combine())
     of = {"a": (0, 1), "b": (2,), "c": (3, 4, 5)}
