@@ -110,6 +110,12 @@ def run(asked: Asked, *, name: str | None = None, queue: bool = False, pull: boo
             f"-S: given settings for {len(variants)} experiments; expected one, or --queue too"
         )
     check_all(variants, pull=pull)
+    if queue and any(params.section == "ensembles" for params in variants):
+        raise ParamsError(
+            f"--queue: given the ensemble {variants[0].fusion}, whose members DVC's queue does not "
+            "find: it runs in a copy of the repository with the dependencies of stages alone; "
+            "expected a run without --queue, which takes seconds"
+        )
     chosen = _name(name, asked.name(variants[0]))
     # Without --allow-missing, under which DVC leaves out what it need not compute: reports/ too.
     how = ["--pull"] if pull else []

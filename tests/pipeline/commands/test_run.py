@@ -177,6 +177,21 @@ def test_params_are_restored_after_a_signal_once_dvc_has_ended(
 
 
 @pytest.mark.usefixtures("project")
+def test_an_ensemble_is_not_queued() -> None:
+    """DVC's queue works in a copy of the repository that has neither members nor experiments."""
+    ensembles = {"mix": {"members": ["cached/m", "an-experiment"]}}
+    write({**yaml.safe_load(Path("params.yaml").read_text()), "ensembles": ensembles})
+    record = Path("sources/ensembles/mine/mix.json")  # its members are elsewhere
+    record.parent.mkdir(parents=True)
+    record.touch()
+    with pytest.raises(ParamsError, match="--queue: given the ensemble mix, whose members DVC's"):
+        run("mix", "--queue")
+    run("mix")
+    words = ["-S", "fusion=mix", "-S", "regime=ensemble", "evaluate"]
+    assert called() == [["exp", "run", "--name", "mix-mine", *words]]
+
+
+@pytest.mark.usefixtures("project")
 def test_the_queue_is_left_to_dvc_and_takes_lists_of_values() -> None:
     before = Path("params.yaml").read_bytes()
     said = run("m", "--queue", "--name", "grid", "-S", "train.lr=1e-4,1e-3")
