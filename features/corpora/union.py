@@ -20,7 +20,7 @@ that is left out count as votes outside the classes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -160,8 +160,21 @@ class Union:
                         f"{{{name}: {{{label}: {label}}}}} for a class of its own, or "
                         f"{{{name}: {{{label}: null}}}} to leave these out"
                     )
-        joined = (c for classes in self._maps.values() for c in classes.values() if c is not None)
-        self.classes = tuple(dict.fromkeys(joined))
+        joined = Counter(c for classes in self._maps.values() for c in classes.values())
+        self.classes = tuple(c for c in joined if c is not None)
+        yield from self._misspelt(where, {c for classes in own.values() for c in classes}, joined)
+
+    def _misspelt(
+        self, where: str, known: Set[str], joined: Mapping[str | None, int]
+    ) -> Iterator[str]:
+        """New classes to which one class alone belongs, a line each."""
+        for name, given in self._labels.items():
+            for label, target in given.items():
+                if target is not None and target not in known and joined[target] == 1:
+                    yield (
+                        f"{where}.labels.{name}.{label}: given {target!r}, to which nothing else "
+                        f"belongs; expected {one_of(target, sorted(known))}, or null"
+                    )
 
     def _join_scales(self, where: str) -> Iterator[str]:
         first: dict[str, str] = {}

@@ -139,6 +139,10 @@ def test_a_member_of_one_fold_is_tested_once(corpora: dict[str, Any]) -> None:
         ({"labels": {"b": {"joyful": "happy"}}}, r"\{b: \{calm: null\}\} to leave these out"),
         ({"labels": JOYFUL | {"c": {}}}, r"corpora.both.labels: given 'c'; expected one of"),
         ({"labels": {"b": JOYFUL["b"] | {"clam": None}}}, "labels.b: given 'clam'; expected one"),
+        (
+            {"labels": {"b": {"joyful": "happy", "calm": "sda"}}},
+            "labels.b.calm: given 'sda', to which nothing else belongs; .*'sad'",
+        ),
         ({"same_speakers": [["a/s0", "b/s9"]]}, "same_speakers: given 'b/s9'; expected one of"),
         (
             {"same_speakers": [["a/s0", "b/s0"], ["b/s0", "a/s1"]]},
