@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -44,7 +44,7 @@ OWN = ("name", "kind", "options")  # fields of a record that are no keywords of 
 
 
 def split_entry(
-    record: type, mapping: Mapping[str, Any], build: Any = None
+    record: type, mapping: Mapping[str, Any], build: Any = None, supplied: Sequence[str] = ()
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The keywords of `record`'s fields, and the rest, which is the plug-in's; `kind` is neither.
 
@@ -53,9 +53,11 @@ def split_entry(
         mapping: The entry as read from YAML.
         build: The plug-in. A key that both have is the plug-in's, unless only the record takes the
             value, such as `long: window` beside Whisper's own `long: chunk`.
+        supplied: Parameters of the plug-in that no entry gives, so that such a key is the record's.
     """
     shared = {field.name for field in fields(record)} - set(OWN)
-    own = set() if build is None else parameter_types(build).keys() & shared & mapping.keys()
+    given = set() if build is None else parameter_types(build).keys() - {*supplied}
+    own = given & shared & mapping.keys()
     types = parameter_types(record) if own else {}
     shared -= {key for key in own if not takes(types[key], mapping[key])}
     common = {key: value for key, value in mapping.items() if key in shared}
@@ -89,7 +91,7 @@ def entry_problems(
         build = load(package, kind)
     except ParamsError as error:
         return [f"{where}.kind: {error}"]
-    common, options = split_entry(record, mapping, build)
+    common, options = split_entry(record, mapping, build, skip)
     shared = [field.name for field in fields(record) if field.name not in ("name", "options")]
     found = problems(record, common, where, skip=OWN)
     return found + problems(build, options, where, skip=skip, also=shared)

@@ -220,6 +220,8 @@ def test_a_target_that_the_corpus_does_not_offer_is_refused() -> None:
         "offers"
     )
     assert "expected a list" in corpus_problems("emodb", {"targets": []})[0]
+    (line,) = corpus_problems("demo", {"targets": ["clases"]})  # whose adapter is given them too
+    assert line.startswith("corpora.demo.targets: given ['clases']; expected a list, each one of")
     assert corpus_entry("emodb", {"targets": ["classes", "classes"]}).targets == ("classes",)
 
 
