@@ -79,7 +79,8 @@ def server(project: Project) -> Iterator[ChatServer]:
 def test_a_tiny_model_of_each_class_from_audio_to_report(project: Project, tmp_path: Path) -> None:
     stages = (f"stages/speech_llm/dvc.yaml:speech_llm@{kind}" for kind in KINDS)
     said = project.run("dvc", "repro", *stages)
-    assert computed(said) == ["prepare", *["speech_llm"] * len(KINDS)]
+    # The corpus may have been prepared by a test before this one.
+    assert [stage for stage in computed(said) if stage != "prepare"] == ["speech_llm"] * len(KINDS)
     for kind in KINDS:
         assert f"ask {kind} about tones: {ASKED} questions" in said
         report = evaluate(project.root / RUN / kind, project.root / "data/tones/labels")

@@ -35,7 +35,7 @@ from features.files.reasons import REJECTED, write_reasons
 from features.files.records import write_json, write_rows
 from features.stream import StreamSpec
 from pipeline.cached.run import train_model
-from pipeline.data import examples as examples_module
+from pipeline.data import layer_views
 from pipeline.data.examples import join
 from pipeline.params.file import Params
 from pipeline.report.evaluate import evaluate
@@ -330,6 +330,6 @@ def test_caches_are_verified_once_and_not_by_each_job(
             verified.append(verify)
             super().__init__(folder, verify=verify)
 
-    monkeypatch.setattr(examples_module, "CacheReader", Counting)
+    monkeypatch.setattr(layer_views, "CacheReader", Counting)
     train_model(two_slots, "m", "mixed", device="cpu", workers=1)
     assert verified == [True] * 2 + [False] * 2 * 2  # two slots; then two jobs of two slots
