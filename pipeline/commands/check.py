@@ -50,6 +50,7 @@ from pipeline.params.file import (
 from pipeline.params.selection import unwritten
 from pipeline.params.slot_reads import odd_slots
 from pipeline.params.speech_llm import ENDPOINT
+from pipeline.params.tuning import TuneParams
 from pipeline.runtime.environment import git
 from pipeline.speech_llm.endpoint import address
 from pipeline.speech_llm.leaks import check_asked_leaks
@@ -289,7 +290,7 @@ def asked_problems(params: Params) -> list[str]:
 
 def beginning_problems(params: Params) -> list[str]:
     """Whether the run that end-to-end training starts from exists, and is the one intended."""
-    init = params.tuning(params.model(params.fusion)).beginning
+    init = TuneParams(**params.e2e).beginning  # of the section alone, whatever the model
     return [] if init is None else _problem(lambda: init_folder(init))
 
 
