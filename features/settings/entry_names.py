@@ -71,6 +71,18 @@ def name_problems(section: str, name: str) -> list[str]:
     return [f"{section}.{shown[1:-1]}: given the name {shown}; expected {expected}"]
 
 
+def form_problems(section: str, name: str, mapping: Any, example: str) -> list[str]:
+    """Fault of the name of an entry, or of an entry that is no mapping: one line, or none.
+
+    >>> form_problems("models", "heron", [], "{kind: heron}")
+    ['models.heron: given []; expected a mapping such as {kind: heron}']
+    """
+    found = name_problems(section, name)
+    if found or isinstance(mapping, Mapping):
+        return found
+    return [f"{section}.{name}: given {quoted(mapping)}; expected a mapping such as {example}"]
+
+
 def _taken(sections: Mapping[str, Collection[str]], section: str, other: str) -> Iterator[str]:
     """Names of a section that an entry of another section has."""
     taken = {name.lower(): name for name in sections[other]}

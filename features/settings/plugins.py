@@ -11,7 +11,7 @@ from typing import Any
 
 from features.arguments import one_of, parameter_types, problems, quoted, takes
 from features.errors import ParamsError
-from features.settings.entry_names import name_problems
+from features.settings.entry_names import form_problems
 
 
 @functools.cache
@@ -79,11 +79,9 @@ def entry_problems(
         skip: Parameters of the plug-in that the caller supplies.
     """
     where = f"{section}.{name}"
-    found = name_problems(section, name)
+    found = form_problems(section, name, mapping, f"{{kind: {name}}}")
     if found:
         return found
-    if not isinstance(mapping, Mapping):
-        return [f"{where}: given {quoted(mapping)}; expected a mapping such as {{kind: {name}}}"]
     kind = mapping.get("kind", name)
     if not isinstance(kind, str):
         return [f"{where}.kind: given {quoted(kind)}; expected text"]

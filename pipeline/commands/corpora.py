@@ -17,7 +17,7 @@ from features.errors import HeronryError, ParamsError
 from features.process.terminal import aligned
 from features.settings.locations import corpus_root, root_variable
 from features.settings.plugins import load
-from pipeline.params.catalogue.entries import expected_entry
+from pipeline.params.catalogue.entries import known_entry
 from pipeline.params.file import Params, read_params
 from pipeline.storage.dvc_command import PREPARE
 
@@ -45,10 +45,7 @@ def describe(params: Params, name: str) -> list[str]:
     Raises:
         HeronryError: If there is no such entry, or it or its card is wrong.
     """
-    if name not in params.corpora:
-        expected = expected_entry("corpora", name, params.corpora)
-        raise ParamsError(f"corpora: no entry {name!r}; expected {expected}")
-    entry = corpus_entry(name, params.corpora[name], params.corpora)
+    entry = corpus_entry(name, known_entry("corpora", params.corpora, name), params.corpora)
     path = _card_path(name)
     card = read_card(path) if path.exists() else _known(entry)
     lines = [f"{name}: {card.get('title')}", "", *aligned(_facts(entry, card, path))]

@@ -18,7 +18,7 @@ from features.errors import ParamsError
 from features.process.terminal import progress
 from features.settings.locations import device
 from pipeline.commands.run import PARAMS, check_all, restored
-from pipeline.params.catalogue.entries import expected_entry
+from pipeline.params.catalogue.entries import known_entry
 from pipeline.params.file import Params
 from pipeline.storage.dvc_command import run_stages, shown
 from pipeline.storage.set_params import params_with, write_settings
@@ -93,9 +93,7 @@ def _union(params: Params, corpora: Sequence[str]) -> CorpusEntry:
         ParamsError: If there is none, or several.
     """
     for each in corpora:
-        if each not in params.corpora:
-            expected = expected_entry("corpora", each, params.corpora)
-            raise ParamsError(f"corpora: no entry {each!r}; expected {expected}")
+        known_entry("corpora", params.corpora, each)
     known = [
         corpus_entry(name, mapping, params.corpora)
         for name, mapping in params.corpora.items()

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from features.arguments import problems, quoted, refuse
-from features.errors import ParamsError
 from features.ranges import Interval, MinLen
-from features.settings.entry_names import name_problems
-from pipeline.params.catalogue.entries import expected_entry
+from features.settings.entry_names import form_problems
+from pipeline.params.catalogue.entries import known_entry
 
 MOST_MEMBERS = 64
 
@@ -44,15 +43,9 @@ class EnsembleEntry:
 def ensemble_problems(name: str, mapping: Any) -> list[str]:
     """Problems with an entry of `ensembles`, one line each."""
     where = f"ensembles.{name}"
-    found = name_problems("ensembles", name)
-    if found:
-        return found
-    if not isinstance(mapping, Mapping):
-        return [
-            f"{where}: given {quoted(mapping)}; expected a mapping such as "
-            "{members: [cached/heron, cached/concat], method: mean}"
-        ]
-    found = problems(EnsembleEntry, mapping, where, skip=("name",))
+    example = "{members: [cached/heron, cached/concat], method: mean}"
+    found = form_problems("ensembles", name, mapping, example)
+    found = found or problems(EnsembleEntry, mapping, where, skip=("name",))
     if found:
         return found
     members = list(mapping["members"])
@@ -75,9 +68,6 @@ def ensemble_entry(raw: Mapping[str, Any], name: str) -> EnsembleEntry:
         raw: params.yaml, as it was read.
         name: Key below `ensembles`.
     """
-    entries = raw.get("ensembles") or {}
-    if name not in entries:
-        expected = expected_entry("ensembles", name, entries)
-        raise ParamsError(f"ensembles: no entry {quoted(name)}; expected {expected}")
-    refuse(ensemble_problems(name, entries[name]))
-    return EnsembleEntry(name=name, **entries[name])
+    mapping = known_entry("ensembles", raw.get("ensembles") or {}, name)
+    refuse(ensemble_problems(name, mapping))
+    return EnsembleEntry(name=name, **mapping)

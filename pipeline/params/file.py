@@ -25,12 +25,12 @@ from features.corpus.entry import corpus_problems
 from features.errors import ParamsError
 from features.files.yaml_text import read_params_file
 from features.ranges import Interval
-from features.settings.entry_names import MOST_ENTRIES, SECTIONS, all_name_problems, name_problems
+from features.settings.entry_names import MOST_ENTRIES, SECTIONS, all_name_problems, form_problems
 from features.settings.plugins import kinds, load
 from features.transcription.settings import Transcription
 from pipeline.model.checkpoint import FUSIONS
 from pipeline.model.inputs import InputSettings
-from pipeline.params.catalogue.entries import expected_entry
+from pipeline.params.catalogue.entries import expected_entry, known_entry
 from pipeline.params.ensembles import EnsembleEntry, ensemble_entry, ensemble_problems
 from pipeline.params.selection import (
     SLOTS,
@@ -128,7 +128,7 @@ class Params:
     def backbone(self, name: str) -> BackboneEntry:
         """The backbone entry of that name in either section, or a `ParamsError`."""
         section = "asr_backbones" if name in (self.asr_backbones or {}) else "backbones"
-        return backbone_entry(name, _entry(self.all_backbones, name, "backbones"), section)
+        return backbone_entry(name, known_entry("backbones", self.all_backbones, name), section)
 
     def transcription(self) -> Transcription:
         """Settings of speech recognition, or a `ParamsError` listing their problems."""
@@ -142,7 +142,7 @@ class Params:
 
     def model(self, name: str) -> ModelEntry:
         """The model entry of that name, or a `ParamsError` listing its problems."""
-        mapping = _entry(self.models, name, "models")
+        mapping = known_entry("models", self.models, name)
         found = model_problems(self, name, mapping)
         refuse(found)
         return ModelEntry(name=name, **mapping)
@@ -153,7 +153,7 @@ class Params:
 
     def speech_llm(self, name: str) -> SpeechLlmEntry:
         """The entry of `speech_llms` of that name, or a `ParamsError` listing its problems."""
-        mapping = _entry(self.speech_llms or {}, name, "speech_llms")
+        mapping = known_entry("speech_llms", self.speech_llms or {}, name)
         refuse(speech_llm_problems(name, mapping))
         return SpeechLlmEntry(name=name, **mapping)
 
@@ -271,14 +271,8 @@ def transcript_problems(params: Params) -> list[str]:
 def model_problems(params: Params, name: str, mapping: Any) -> list[str]:
     """Problems with an entry of `models`, one line each."""
     where = f"models.{name}"
-    found = name_problems("models", name)
-    if found:
-        return found
-    if not isinstance(mapping, Mapping):
-        return [
-            f"{where}: given {quoted(mapping)}; expected a mapping such as {{kind: concat, ...}}"
-        ]
-    found = problems(ModelEntry, mapping, where, skip=("name",))
+    found = form_problems("models", name, mapping, "{kind: concat, ...}")
+    found = found or problems(ModelEntry, mapping, where, skip=("name",))
     if found:
         return found
     entry = ModelEntry(name=name, **mapping)
@@ -380,10 +374,3 @@ def _settings(entry: BackboneEntry) -> dict[str, Any]:
     """Every setting of an entry except its kind, defaults included."""
     options = {name: v for name, v in entry.keywords().items() if name not in CHOOSING}
     return {**options, **{name: getattr(entry, name) for name in _SHARED}}
-
-
-def _entry(entries: Mapping[str, Any], name: str, where: str) -> Any:
-    if name not in entries:
-        expected = expected_entry(where, name, entries)
-        raise ParamsError(f"{where}: no entry {quoted(name)}; expected {expected}")
-    return entries[name]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from features.arguments import problems, quoted
 from features.ranges import Count, Interval, MinLen, Positive, Seed
-from features.settings.entry_names import name_problems
+from features.settings.entry_names import form_problems
 
 ENDPOINT = "endpoint"
 LocalKind = Literal["meralion", "phi4_multimodal", "qwen2_5_omni", "qwen2_audio"]
@@ -69,12 +69,8 @@ class SpeechLlmEntry:
 def speech_llm_problems(name: str, mapping: Any) -> list[str]:
     """Problems with an entry of `speech_llms`, one line each."""
     where = f"speech_llms.{name}"
-    found = name_problems("speech_llms", name)
-    if found:
-        return found
-    if not isinstance(mapping, Mapping):
-        return [f"{where}: given {quoted(mapping)}; expected a mapping such as {{kind: endpoint}}"]
-    found = problems(SpeechLlmEntry, mapping, where, skip=("name",))
+    found = form_problems("speech_llms", name, mapping, "{kind: endpoint}")
+    found = found or problems(SpeechLlmEntry, mapping, where, skip=("name",))
     return found or [
         f"{where}.synonyms.{label}: given {quoted(word)}; expected a word with letters, since "
         "signs around an answer do not count"

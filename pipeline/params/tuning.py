@@ -128,17 +128,13 @@ def filled_tuning(
     >>> filled_tuning({"text": {"lr": None, "tune": None}}, {"text": {"tune": "lora"}})
     {'text': {'lr': None, 'tune': 'lora'}}
     """
-    usual = asdict(SlotTuning())
-    return {
-        slot: {
-            key: own.get(slot, {}).get(key, usual[key]) if value is None else value
-            for key, value in {
-                **dict.fromkeys(own.get(slot, {})),
-                **given.get(slot, {}),
-            }.items()
-        }
-        for slot in [*given, *(slot for slot in own if slot not in given)]
-    }
+    usual, filled = asdict(SlotTuning()), {}
+    for slot in {**given, **own}:
+        here = given.get(slot, {})
+        said = {key: value for key, value in here.items() if value is not None}
+        merged = {**here, **own.get(slot, {}), **said}
+        filled[slot] = {k: usual[k] if value is None else value for k, value in merged.items()}
+    return filled
 
 
 def own_tune_problems(given: Mapping[str, Any], where: str) -> list[str]:

@@ -8,9 +8,8 @@ import typer
 
 from features.corpus.entry import corpus_entry
 from features.corpus.sources import record_path, renew_record
-from features.errors import ParamsError
 from features.files.yaml_text import read_params_file
-from pipeline.params.catalogue.entries import expected_entry
+from pipeline.params.catalogue.entries import known_entry
 from stages._run import run
 
 
@@ -18,10 +17,8 @@ def main(corpus: str) -> None:
     """Write sources/CORPUS.json; without a root, the record of a team mate stays."""
     # This runs at each `dvc repro`, so it avoids pipeline.params.file, which imports torch.
     corpora = read_params_file(Path("params.yaml")).get("corpora") or {}
-    if corpus not in corpora:
-        expected = expected_entry("corpora", corpus, corpora)
-        raise ParamsError(f"corpora: no entry {corpus!r}; expected {expected}")
-    _, kept = renew_record(corpus_entry(corpus, corpora[corpus], corpora))
+    entry = corpus_entry(corpus, known_entry("corpora", corpora, corpus), corpora)
+    _, kept = renew_record(entry)
     if kept is not None:
         typer.echo(f"{record_path(corpus)} stays as it is: {kept}", err=True)
 

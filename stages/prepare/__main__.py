@@ -12,8 +12,8 @@ from features.corpus.label_checks import named
 from features.corpus.prepare import prepare
 from features.corpus.sources import differences, record_path, take_record, write_record
 from features.corpus.targets import target_facts
-from features.errors import ManifestError, ParamsError
-from pipeline.params.catalogue.entries import expected_entry
+from features.errors import ManifestError
+from pipeline.params.catalogue.entries import known_entry
 from pipeline.params.file import read_params
 from stages._run import LISTED, list_utterances, run, warn_leaks
 
@@ -21,10 +21,8 @@ from stages._run import LISTED, list_utterances, run, warn_leaks
 def main(corpus: str) -> None:
     """Write data/CORPUS/utterances, data/CORPUS/labels and data/CORPUS/ratings."""
     corpora = read_params(Path("params.yaml")).corpora
-    if corpus not in corpora:
-        expected = expected_entry("corpora", corpus, corpora)
-        raise ParamsError(f"corpora: no entry {corpus!r}; expected {expected}")
-    entry, out = corpus_entry(corpus, corpora[corpus], corpora), Path("data", corpus)
+    entry = corpus_entry(corpus, known_entry("corpora", corpora, corpus), corpora)
+    out = Path("data", corpus)
     record = take_record(entry)
     done = prepare(entry, out)
     if done.card["tables"] != record.get("tables", {}):

@@ -10,11 +10,11 @@ import typer
 
 from features.corpus.manifest import Manifest
 from features.corpus.places import with_audio
-from features.errors import ManifestError, ParamsError
+from features.errors import ManifestError
 from features.files.reasons import count_reasons
 from features.settings.locations import devices, store_root
 from features.transcription.transcribe import Transcribed, skip, transcribe
-from pipeline.params.catalogue.entries import expected_entry
+from pipeline.params.catalogue.entries import known_entry
 from pipeline.params.file import read_params
 from pipeline.runs.word_errors import word_errors
 from stages._run import list_utterances, run
@@ -30,9 +30,7 @@ def main(
 ) -> None:
     """Write data/CORPUS/transcripts: recognised words, if `transcribe` names the corpus."""
     params = read_params(Path("params.yaml"))
-    if corpus not in params.corpora:
-        expected = expected_entry("corpora", corpus, params.corpora)
-        raise ParamsError(f"corpora: no entry {corpus!r}; expected {expected}")
+    known_entry("corpora", params.corpora, corpus)
     settings, out = params.transcription(), Path("data", corpus, "transcripts")
     if corpus not in settings.corpora:
         skip(out)

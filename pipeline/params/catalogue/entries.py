@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from features.arguments import MOST_NAMES, one_of
+from features.arguments import MOST_NAMES, one_of, quoted
+from features.errors import ParamsError
 from features.files.yaml_text import read_yaml
 
 FOLDER = Path(__file__).parent
@@ -48,6 +49,18 @@ def with_catalogue(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
     written = {section: raw.get(section) or {} for section in known}
     return {**raw, **{name: {**entries, **written[name]} for name, entries in known.items()}}
+
+
+def known_entry(section: str, entries: Mapping[str, Any], name: str) -> Any:
+    """The entry of a section of params.yaml by its name.
+
+    Raises:
+        ParamsError: If there is none; it names those that there are.
+    """
+    if name not in entries:
+        expected = expected_entry(section, name, entries)
+        raise ParamsError(f"{section}: no entry {quoted(name)}; expected {expected}")
+    return entries[name]
 
 
 def expected_entry(section: str, given: object, present: Collection[str]) -> str:
