@@ -77,6 +77,7 @@ def server(project: Project) -> Iterator[ChatServer]:
 
 
 def test_a_tiny_model_of_each_class_from_audio_to_report(project: Project, tmp_path: Path) -> None:
+    project.params(fusion="qwen2_audio")  # tests come in any order
     stages = (f"stages/speech_llm/dvc.yaml:speech_llm@{kind}" for kind in KINDS)
     said = project.run("dvc", "repro", *stages)
     # The corpus may have been prepared by a test before this one.
@@ -178,6 +179,7 @@ def test_the_spread_over_prompts(project: Project, server: ChatServer) -> None:
         return of[0 if "ROLE" in system else 1 if "opposite" in system else 2](number, request)
 
     server.reply = reply
+    project.params(fusion="remote")
     shell = f'heronry() {{ "{sys.executable}" -m pipeline "$@"; }}\n{commands}'
     done = subprocess.run(
         ["bash", "-euc", shell],
