@@ -45,7 +45,8 @@ class InputSettings:
     Attributes:
         layer: Hidden state that is read of a stack, by slot; the others are not there for the model
             (`pipeline.data.layer_views`).
-        mix_layers: Whether stacks of layers are mixed to the width of one; False: one wide vector.
+        mix_layers: Slots whose stacks of layers are mixed to the width of one; they may be `none`.
+            True: all that hold stacks. The other stacks are one wide vector each.
         layer_norm: Slots whose frames are normalised, after mixing; they may be `none`.
         standardize: Slots whose frames are standardised, after mixing (`fit_inputs` says by what)
             and before `layer_norm`; they may be `none`.
@@ -61,7 +62,7 @@ class InputSettings:
     """
 
     layer: Mapping[Slot, LayerNumber] = field(default_factory=dict)
-    mix_layers: bool = False
+    mix_layers: bool | tuple[Slot, ...] = False
     layer_norm: tuple[Slot, ...] = ()
     standardize: tuple[Slot, ...] = ()
     whiten: tuple[Slot, ...] = ()
@@ -73,6 +74,9 @@ class InputSettings:
     def __post_init__(self) -> None:
         for name in ("layer_norm", "standardize", "whiten", "attentive_statistics"):  # YAML's lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not isinstance(self.mix_layers, bool):
+            # no slot at all is False, as files have it
+            object.__setattr__(self, "mix_layers", tuple(self.mix_layers) or False)
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None) -> Self:
@@ -83,6 +87,22 @@ class InputSettings:
         """
         refuse(problems(cls, given or {}, "inputs"))
         return cls(**(given or {}))
+
+    def mixes(self, slot: str, spec: StreamSpec) -> bool:
+        """Whether a slot's layers are mixed.
+
+        Raises:
+            ParamsError: If they are to be and there is one alone.
+        """
+        if isinstance(self.mix_layers, bool):
+            return self.mix_layers and spec.layers > 1
+        if slot in self.mix_layers and spec.layers == 1:
+            raise ParamsError(
+                f"inputs.mix_layers: given the {slot} slot, of which one layer is read; expected a "
+                "stack: fill it with an entry that has `layer: all` or a list, without "
+                f"`inputs.layer.{slot}`, or take {slot!r} out of the list"
+            )
+        return slot in self.mix_layers
 
     def to_dict(self) -> dict[str, Any]:
         """Mapping for JSON; empty if all is off, as files of older releases have it."""
@@ -134,8 +154,9 @@ class InputLayers(nn.Module):
         specs: Streams that the fusion is built for.
 
     Raises:
-        ParamsError: If bins are to be normalised or pooled, a stack does not divide into its
-            layers, or frames that are to be whitened are too wide or standardised already.
+        ParamsError: If bins are to be normalised or pooled, a slot that is to be mixed holds no
+            stack or one that does not divide into its layers, or frames that are to be whitened are
+            too wide or standardised already.
     """
 
     def __init__(self, specs: Mapping[str, StreamSpec], settings: InputSettings) -> None:
@@ -144,7 +165,7 @@ class InputLayers(nn.Module):
         self.mixes, self.norms = nn.ModuleDict(), nn.ModuleDict()
         self.scales, self.pools = nn.ModuleDict(), nn.ModuleDict()
         for slot, spec in specs.items():
-            if settings.mix_layers and spec.layers > 1:
+            if settings.mixes(slot, spec):
                 self.mixes[slot] = LayerMix(spec.layers)
                 # `spec` too: the norms below have the width of the mixed stream.
                 self.specs[slot] = spec = _one_layer(slot, spec)

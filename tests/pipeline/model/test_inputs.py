@@ -263,7 +263,9 @@ def test_the_criterion_is_the_one_that_training_sets() -> None:
     ("inputs", "message"),
     [
         ({"mixlayers": True}, r"inputs.mixlayers: .*expected one of .*layer_norm, mix_layers"),
-        ({"mix_layers": "yes"}, "inputs.mix_layers: given 'yes'; expected true or false"),
+        ({"mix_layers": "yes"}, "mix_layers: given 'yes'; expected true or false or a list, each"),
+        ({"mix_layers": ["speach"]}, r"inputs.mix_layers: given \['speach'\].*'speech'"),
+        ({"mix_layers": ["text"]}, "mix_layers: given the text slot, of which one layer.* stack"),
         ({"layer_norm": ["speach"]}, r"inputs.layer_norm: given \['speach'\].*'speech'"),
         ({"layer_norm": ["prosody"]}, "layer_norm: the prosody slot holds 16 integer bins.*real"),
         ({"standardize": ["prosody"]}, "standardize: the prosody slot holds 16 integer bins.*real"),
@@ -299,13 +301,31 @@ def test_only_narrow_frames_are_whitened() -> None:
 def test_slots_that_are_none_are_no_fault() -> None:
     """So that `-S models.x.speech=none` needs no other change."""
     specs = {"text": StreamSpec(12)}
-    off = {"mix_layers": True, "layer_norm": ["speech"], "whiten": ["speech"]}
-    assert not isinstance(made("concat", specs, off), PreparedFusion)
+    for mixed in (True, ["speech"]):
+        off = {"mix_layers": mixed, "layer_norm": ["speech"], "whiten": ["speech"]}
+        assert not isinstance(made("concat", specs, off), PreparedFusion)
+
+
+def test_a_list_mixes_its_slots_alone() -> None:
+    """Another stack stays a wide vector; all slots by name are `true`, and none is `false`."""
+    specs = {"text": StreamSpec(12, layers=3), "speech": StreamSpec(10, layers=2)}
+
+    def layers(given: Any) -> InputLayers:
+        torch.manual_seed(0)
+        return InputLayers(specs, InputSettings.of({"mix_layers": given}))
+
+    one = layers(["speech"])
+    assert one.changed == ["speech"]
+    assert one.specs == {"text": specs["text"], "speech": StreamSpec(5)}
+    assert list(layers(["text", "speech"]).state_dict()) == list(layers(True).state_dict())
+    assert layers([]).changed == layers(False).changed == []
 
 
 def test_files_name_what_is_switched_on_as_their_releases_did() -> None:
     of = InputSettings.of
     assert of({"mix_layers": True}).to_dict() == {"mix_layers": True, "layer_norm": []}
+    assert of({"mix_layers": ["text"]}).to_dict() == {"mix_layers": ["text"], "layer_norm": []}
+    assert of({"mix_layers": []}).to_dict() == {}
     assert of({"standardize": ["text"]}).to_dict() == {
         "mix_layers": False,
         "layer_norm": [],
