@@ -9,10 +9,13 @@ speakers read the same few sentences it is unavoidable, and the words carry no e
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from features.arguments import Record
 from features.corpus.adapter import Item
@@ -23,6 +26,7 @@ LeakKind = Literal["speaker", "dialogue", "recording", "checkpoint"]
 REFUSED: tuple[str, ...] = get_args(LeakKind)
 _ALIASES = 3  # names of one recording that an example quotes
 _EXAMPLES = 5
+_PART_BYTES = 1 << 24  # of splits that are looked at together
 _SCORED = ("valid", "test")
 _SCRIPTED = "all speakers read the same few, so that a model of the text alone must sit at chance"
 
@@ -98,11 +102,12 @@ def find_leaks(
     Returns:
         Leaks, worst kind first.
     """
+    rows = _Rows(splits)
     found = (
-        _find("speaker", [item.speaker for item in items], splits),
-        _find("dialogue", [item.dialogue for item in items], splits),
-        _find("recording", [item.audio for item in items], splits, contents or {}),
-        _find("sentence", [item.sentence for item in items], splits),
+        _find("speaker", [item.speaker for item in items], rows),
+        _find("dialogue", [item.dialogue for item in items], rows),
+        _find("recording", [item.audio for item in items], rows, contents or {}),
+        _find("sentence", [item.sentence for item in items], rows),
     )
     return [leak for leak in found if leak is not None]
 
@@ -174,30 +179,108 @@ class _Seen:
         return f"{' = '.join(names)} ({', '.join(self.splits)})"
 
 
+class _Rows:
+    """Splits of all utterances, where many have the same: under a protocol, those of one group.
+
+    Attributes:
+        rows: Distinct rows of splits, R of them.
+        of: `[N]` the row of each utterance.
+        bits: `[R, F]` for each fold a bit of the split, 0 of one that leaks nothing.
+    """
+
+    def __init__(self, splits: Sequence[Sequence[str]]) -> None:
+        number: dict[tuple[str, ...], int] = {}
+        self.of = np.fromiter(
+            (number.setdefault(tuple(row), len(number)) for row in splits), np.int64, len(splits)
+        )
+        self.rows = list(number)
+        bit = {split: 1 << place for place, split in enumerate(USED)}
+        self.bits = np.zeros((len(number), max(map(len, number), default=0)), np.uint8)
+        for place, row in enumerate(number):
+            self.bits[place, : len(row)] = [bit.get(split, 0) for split in row]
+
+
 def _find(
     kind: str,
     names: Sequence[str | None],
-    splits: Sequence[Sequence[str]],
+    splits: _Rows,
     same: Mapping[str, str] = MappingProxyType({}),
 ) -> Leak | None:
-    """Find the values of one kind in more than one split; equal values of `same` are one."""
-    seen: dict[tuple[str, int], _Seen] = {}
-    for name, row in zip(names, splits, strict=True):
-        if name is None:
-            continue
-        for fold, split in enumerate(row):
-            if split in USED:
-                found = seen.setdefault((same.get(name, name), fold), _Seen())
-                # Keys of a dict are a set that keeps its order.
-                found.names[name] = found.splits[split] = None
-    crossing = {key: found for key, found in seen.items() if len(found.splits) > 1}
-    if not crossing:
+    """Find the values of one kind in more than one split; equal values of `same` are one.
+
+    Memory is that of a number for each utterance and value, whatever the number of folds: a value
+    is looked at fold by fold only if its utterances have several rows of splits.
+    """
+    number: dict[str, int] = {}
+    values = np.fromiter(
+        (
+            -1 if name is None else number.setdefault(same.get(name, name), len(number))
+            for name in names
+        ),
+        np.int64,
+        len(names),
+    )
+    del number
+    size = len(splits.rows)
+    known = np.flatnonzero(values >= 0)
+    # Each value with each of its rows of splits, and the first utterance that has both.
+    pairs, first = np.unique(values[known] * size + splits.of[known], return_index=True)
+    value, row = np.divmod(pairs, max(size, 1))
+    first = known[first]
+    used = np.asarray(splits.bits.any(1))[row]
+    total, count, begun = np.unique(value[used]).size, 0, list[tuple[int, int]]()
+    folds = np.zeros(splits.bits.shape[1], bool)
+    starts = np.flatnonzero(np.diff(value, prepend=-1))
+    several = np.diff(starts, append=len(value)) > 1
+    for part in _parts(starts[several], np.append(starts, len(value))[1:][several], splits.bits):
+        bits = splits.bits[row[part]]
+        ends = np.flatnonzero(np.diff(value[part], prepend=-1))
+        together = np.bitwise_or.reduceat(bits, ends, axis=0)
+        crossing = (together & (together - 1)) != 0  # more than one bit; 0 - 1 has no common bit
+        crosses = crossing.any(1)
+        count += int(crosses.sum())
+        folds |= crossing.any(0)
+        # Where the value first appears in a fold in which it will cross.
+        place = np.repeat(np.arange(len(ends)), np.diff(ends, append=len(part)))
+        shown = ((bits != 0) & crossing[place]).any(1)
+        since = np.minimum.reduceat(np.where(shown, first[part], len(names)), ends)
+        begun += zip(since[crosses].tolist(), value[part][ends][crosses].tolist(), strict=True)
+        begun = sorted(begun)[:_EXAMPLES]
+    if not count:
         return None
-    examples = {value: str(found) for (value, _), found in crossing.items()}
     return Leak(
         kind=kind,
-        count=len(examples),
-        total=len({value for value, _ in seen}),
-        folds=tuple(sorted({fold for _, fold in crossing})),
-        examples=tuple(list(examples.values())[:_EXAMPLES]),
+        count=count,
+        total=total,
+        folds=tuple(np.flatnonzero(folds).tolist()),
+        examples=tuple(
+            _example(names, splits, np.flatnonzero(values == each)) for _, each in begun
+        ),
     )
+
+
+def _parts(
+    starts: NDArray[np.int64], stops: NDArray[np.int64], bits: NDArray[np.uint8]
+) -> Iterator[NDArray[np.int64]]:
+    """Ranges of pairs, whole values at a time, whose rows of splits take some megabytes."""
+    most = max(1, _PART_BYTES // max(1, bits.shape[1]))
+    ends = np.cumsum(stops - starts)
+    done = 0
+    while done < len(starts):
+        before = ends[done - 1] if done else 0
+        until = max(done + 1, int(np.searchsorted(ends, before + most, side="right")))
+        each = zip(starts[done:until].tolist(), stops[done:until].tolist(), strict=True)
+        yield np.concatenate([np.arange(start, stop) for start, stop in each])
+        done = until
+
+
+def _example(names: Sequence[str | None], splits: _Rows, utterances: NDArray[np.int64]) -> str:
+    """A value, by its utterances, with the splits of the last fold that it crosses."""
+    seen: dict[int, _Seen] = {}
+    for place in utterances.tolist():
+        for fold, split in enumerate(splits.rows[splits.of[place]]):
+            if split in USED:
+                found = seen.setdefault(fold, _Seen())
+                # Keys of a dict are a set that keeps its order.
+                found.names[str(names[place])] = found.splits[split] = None
+    return [str(found) for found in seen.values() if len(found.splits) > 1][-1]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from features.corpus.adapter import Item
 from features.corpus.entry import corpus_entry
 from features.corpus.leaks import Leak, find_leaks, find_seen_leak, gate, leak_lines
-from features.corpus.manifest import Label
+from features.corpus.manifest import SPLITS as ALL_SPLITS
+from features.corpus.manifest import USED, Label
 from features.corpus.prepare import Prepared, prepare
 from features.errors import ManifestError
 
@@ -74,6 +78,95 @@ def test_leaks_are_named_with_where_they_are() -> None:
         "recording: 1 of 3 occur in more than one split (fold 0), such as c.wav (test, valid)",
         "sentence: 1 of 1 occur in more than one split (fold 0, 1), such as t (test, valid, train)",
     ]
+
+
+@st.composite
+def corpora(
+    draw: st.DrawFn,
+) -> tuple[list[Item], list[tuple[str, ...]], dict[str, str]]:
+    """A small corpus whose utterances share speakers, dialogues and files, often across splits."""
+    size, folds = draw(st.integers(0, 12)), draw(st.integers(1, 4))
+    rows = st.tuples(*[st.sampled_from(ALL_SPLITS)] * folds)
+    # Few different rows, as under a protocol.
+    distinct = draw(st.lists(rows, min_size=1, max_size=4))
+    splits = draw(st.lists(st.sampled_from(distinct), min_size=size, max_size=size))
+    few = st.sampled_from("abcd")
+    items = [
+        Item(
+            str(number),
+            "sad",
+            draw(few),
+            audio=draw(few),
+            dialogue=draw(st.none() | few),
+            sentence=draw(st.none() | few),
+        )
+        for number in range(size)
+    ]
+    return items, splits, draw(st.dictionaries(few, st.sampled_from("xy")))
+
+
+def by_fold(
+    kind: str, names: list[str | None], splits: list[tuple[str, ...]], same: dict[str, str]
+) -> Leak | None:
+    """The definition: names and splits of each value in each fold, in order of appearance."""
+    seen: dict[tuple[str, int], tuple[dict[str, None], dict[str, None]]] = {}
+    for name, row in zip(names, splits, strict=True):
+        for fold, split in enumerate(row if name is not None else ()):
+            if name is not None and split in USED:
+                held = seen.setdefault((same.get(name, name), fold), ({}, {}))
+                held[0][name] = held[1][split] = None
+    crossing = {key: held for key, held in seen.items() if len(held[1]) > 1}
+    texts = {}
+    for (value, _), (held_names, held_splits) in crossing.items():
+        listed = list(held_names)
+        listed[3:] = [f"{len(listed) - 3} more"] if len(listed) > 3 else []
+        texts[value] = f"{' = '.join(listed)} ({', '.join(held_splits)})"
+    total = len({value for value, _ in seen})
+    folds = tuple(sorted({fold for _, fold in crossing}))
+    return Leak(kind, len(texts), total, folds, tuple(texts.values())[:5]) if texts else None
+
+
+@pytest.mark.parametrize("bytes_at_once", [1, 1 << 24])
+@given(corpus=corpora())
+def test_leaks_are_those_of_each_value_in_each_fold(
+    bytes_at_once: int, corpus: tuple[list[Item], list[tuple[str, ...]], dict[str, str]]
+) -> None:
+    items, splits, contents = corpus
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("features.corpus.leaks._PART_BYTES", bytes_at_once)
+        found = find_leaks(items, splits, contents)
+    expected = [
+        by_fold(
+            kind,
+            [getattr(item, name) for item in items],
+            splits,
+            contents if kind == "recording" else {},
+        )
+        for kind, name in (
+            ("speaker", "speaker"),
+            ("dialogue", "dialogue"),
+            ("recording", "audio"),
+            ("sentence", "sentence"),
+        )
+    ]
+    assert found == [leak for leak in expected if leak is not None]
+
+
+def test_memory_of_leaks_does_not_grow_with_the_folds() -> None:
+    """Each value of its own, in one row of splits a speaker, as if one speaker were left out."""
+    peaks = []
+    for speakers in (20, 400):
+        splits = [
+            tuple("test" if fold == s else "train" for fold in range(speakers))
+            for s in range(speakers)
+        ]
+        items = [Item(str(n), "sad", f"s{n % speakers}", audio=str(n)) for n in range(4000)]
+        rows = [splits[n % speakers] for n in range(len(items))]
+        tracemalloc.start()
+        assert find_leaks(items, rows) == []
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0], peaks
 
 
 def test_unused_utterances_leak_nothing() -> None:
