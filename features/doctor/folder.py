@@ -6,10 +6,12 @@ that it should have been made from. One shard is open at a time.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from features.arguments import counted
 from features.backbone.base import Reads, content_of
@@ -87,32 +89,21 @@ def check_against(cache: CacheFacts, manifest: Manifest) -> Iterator[Fault]:
     Utterances of damaged or missing shards are not reported a second time.
     """
     reads = reads_of(cache, manifest)
-    plan = list(plan_shards(manifest, reads))
-    unusable = {p.prefix + u.id for p in plan if p.number in cache.unusable for u in p.utterances}
-    held = {id for shard in cache.shards for id in shard.ids}
-    known = {utterance.id: utterance for utterance in manifest}
-    where = cache.folder
-    missing = [id for id in known if id not in held | unusable | set(cache.rejected or ())]
+    cut, unusable = _cut_faults(cache, plan_shards(manifest, reads))
+    found, where = _Differences.between(cache, manifest, reads), cache.folder
+    missing = [id for id in found.absent if id not in unusable]
     if missing and cache.rejected is not None:
         yield Fault(where, f"lacks utterances of the manifest: {counted(missing)}")
-    extra = [id for shard in cache.shards for id in shard.ids if id not in known]
-    extra += [id for id in cache.rejected or () if id not in known]
-    if extra:
-        yield Fault(where, f"holds ids that are not in the manifest: {counted(extra)}")
-    rows = [(s, i) for s in cache.shards for i, id in enumerate(s.ids) if id in known]
-    stale = [s.ids[i] for s, i in rows if s.contents[i] != content_of(known[s.ids[i]], reads)]
-    if stale:
-        yield Fault(where, f"is older than what the manifest says of: {counted(stale)}")
+    if found.extra:
+        yield Fault(where, f"holds ids that are not in the manifest: {counted(found.extra)}")
+    if found.stale:
+        yield Fault(where, f"is older than what the manifest says of: {counted(found.stale)}")
     # Without any shard, sound or not, rejected.csv has reported every utterance already.
-    if not (missing or extra or stale) and (cache.shards or unusable):
-        yield from _cut_faults(cache, plan)
-    off = [
-        f"{s.ids[i]}: {s.lengths[i]} for {known[s.ids[i]].seconds} s"
-        for s, i in rows
-        if _off(int(s.lengths[i]), known[s.ids[i]].seconds, s.spec.hop_seconds)
-    ]
-    if off:
-        yield Fault(where, f"numbers of frames that do not fit `hop_seconds`: {counted(off)}")
+    if not (missing or found.extra or found.stale) and (cache.shards or unusable):
+        yield from cut
+    if found.off:
+        text = f"numbers of frames that do not fit `hop_seconds`: {counted(found.off)}"
+        yield Fault(where, text)
 
 
 def reads_of(cache: CacheFacts, manifest: Manifest) -> Reads:
@@ -124,14 +115,14 @@ def reads_of(cache: CacheFacts, manifest: Manifest) -> Reads:
     """
     written: Reads = "asr" if _recognised(cache) else "text"
     contents = {content for shard in cache.shards for content in shard.contents}
-    fits: dict[Reads, int] = {
-        reads: sum(content_of(u, reads) in contents for u in manifest)
-        for reads in ("audio", written)
-    }
-    if fits["audio"] == fits[written]:
+    heard = read = 0
+    for utterance in manifest:
+        heard += content_of(utterance, "audio") in contents
+        read += content_of(utterance, written) in contents
+    if heard == read:
         timed = any(shard.spec.hop_seconds is not None for shard in cache.shards)
         return "audio" if timed or not cache.shards else written
-    return max(fits, key=lambda reads: fits[reads])
+    return "audio" if heard > read else written
 
 
 def _recognised(cache: CacheFacts) -> bool:
@@ -142,16 +133,61 @@ def _recognised(cache: CacheFacts) -> bool:
         return False  # the plug-in is not installed here
 
 
-def _cut_faults(cache: CacheFacts, plan: list[PlannedShard]) -> Iterator[Fault]:
-    planned = {p.number: [p.prefix + u.id for u in p.utterances] for p in plan}
-    for shard in cache.shards:
-        ids = planned.get(shard.number, [])
-        rejected = {**(cache.rejected or {}), **shard.rejected}
-        if [id for id in ids if id not in rejected] != list(shard.ids):
-            yield Fault(shard.path, "is cut or ordered otherwise than the manifest says")
-    there = {shard.number for shard in cache.shards} | cache.unusable
-    for number in sorted(set(planned) - there):
-        yield Fault(cache.folder / shard_name(number), "is missing")
+@dataclass
+class _Differences:
+    """Ids in which sound shards and rejected.csv differ from a manifest.
+
+    Attributes:
+        absent: Ids of the manifest that neither has.
+        extra: Ids that the manifest lacks.
+        stale: Ids of rows whose content is another now.
+        off: Ids of rows whose frames do not fit the seconds, with both.
+    """
+
+    absent: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    off: list[str] = field(default_factory=list)
+
+    @classmethod
+    def between(cls, cache: CacheFacts, manifest: Manifest, reads: Reads) -> Self:
+        """Compare row by row, reading the manifest once."""
+        found, rejected = cls(), dict.fromkeys(cache.rejected or ())
+        rows = {id: (shard, i) for shard in cache.shards for i, id in enumerate(shard.ids)}
+        left = dict.fromkeys([*rows, *rejected])
+        for utterance in manifest:
+            left.pop(utterance.id, None)
+            if utterance.id not in rows:
+                if utterance.id not in rejected:
+                    found.absent.append(utterance.id)
+                continue
+            shard, place = rows[utterance.id]
+            if shard.contents[place] != content_of(utterance, reads):
+                found.stale.append(utterance.id)
+            length = int(shard.lengths[place])
+            if _off(length, utterance.seconds, shard.spec.hop_seconds):
+                found.off.append(f"{utterance.id}: {length} for {utterance.seconds} s")
+        found.extra = list(left)
+        return found
+
+
+def _cut_faults(cache: CacheFacts, plan: Iterable[PlannedShard]) -> tuple[list[Fault], set[str]]:
+    """Faults in how shards are cut, and the ids of damaged or missing ones."""
+    shards = {shard.number: shard for shard in cache.shards}
+    rejected = cache.rejected or {}
+    missing: list[Fault] = []
+    unusable: set[str] = set()
+    for each in plan:
+        ids = [each.prefix + utterance.id for utterance in each.utterances]
+        shard = shards.get(each.number)
+        if each.number in cache.unusable:
+            unusable.update(ids)
+        elif shard is None:
+            missing.append(Fault(cache.folder / shard_name(each.number), "is missing"))
+        elif [i for i in ids if i not in rejected and i not in shard.rejected] == list(shard.ids):
+            del shards[each.number]
+    text = "is cut or ordered otherwise than the manifest says"
+    return [*(Fault(shard.path, text) for shard in shards.values()), *missing], unusable
 
 
 def _off(frames: int, seconds: float | None, hop_seconds: float | None) -> bool:
@@ -209,13 +245,16 @@ def _check_sequence(found: CacheFacts) -> None:
         found.unusable.add(number)
         found.faults.append(Fault(found.folder / shard_name(number), "is missing"))
     # The settings of most shards are taken as those of the cache.
-    settings = [(shard.spec, shard.provenance) for shard in found.shards]
-    most = max(settings, key=settings.count, default=None)
-    for shard, own in zip(found.shards, settings, strict=True):
-        if most is not None and own != most:
-            what = "spec" if own[0] != most[0] else "provenance"
-            fits = found.shards[settings.index(most)].path.name
-            found.faults.append(Fault(shard.path, f"has another {what} than {fits}"))
+    alike: dict[str, list[ShardFacts]] = {}
+    for shard in found.shards:
+        settings = json.dumps([shard.spec.to_dict(), shard.provenance], sort_keys=True)
+        alike.setdefault(settings, []).append(shard)
+    most = max(alike.values(), key=len, default=[])
+    for shard in found.shards:
+        fits = most[0]
+        if (shard.spec, shard.provenance) != (fits.spec, fits.provenance):
+            what = "spec" if shard.spec != fits.spec else "provenance"
+            found.faults.append(Fault(shard.path, f"has another {what} than {fits.path.name}"))
 
 
 def _check_ids(found: CacheFacts) -> None:
