@@ -1,9 +1,14 @@
-"""emotion2vec: speech representations pretrained on emotional speech (Ma et al. 2023).
+"""emotion2vec and emotion2vec+: speech representations trained on emotional speech.
 
-arXiv 2312.15185. One state each 20 ms, 768 wide; 93 M parameters. Weights under the FunASR model
-licence ("other"): see the repository's card before use. Each clip is normalised to zero mean and
-unit variance as a whole, then batched with exact masks. The public `frames` are layer 12, the last;
-the public utterance vector is `pooling: mean` of them.
+Ma et al. 2023, arXiv 2312.15185. One state each 20 ms. emotion2vec, emotion2vec+ seed and base: 768
+wide, 93 M parameters; emotion2vec+ large: 1024 wide, 162 M. Weights under the FunASR model licence
+("other"): see the repository's card before use. Each clip is normalised to zero mean and unit
+variance as a whole, then batched with exact masks. The public `frames` are layer 12, the last; the
+public utterance vector is `pooling: mean` of them.
+
+emotion2vec was pretrained without labels. emotion2vec+ was fine-tuned on labels of other people's
+corpora, EmoBox's 32 first: its scores on those say little, and `features.extraction.trained_on`
+knows it. Its classifier of nine emotions is left out.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""emotion2vec base (Ma et al. 2023, arXiv 2312.15185), under the key names of its checkpoint.
+"""emotion2vec and emotion2vec+ (Ma et al. 2023, arXiv 2312.15185), under their checkpoints' names.
 
 A data2vec 2.0 encoder (Baevski et al. 2022, arXiv 2212.07525) without its decoder: convolutions
 over the waveform, convolutional positions, ten extra tokens, and twelve post-norm blocks whose
-attention is biased by distance (ALiBi, Press et al. 2021, arXiv 2108.12409). 93,171,212 parameters
-in 183 tensors. The checkpoint numbers dropouts and transpositions among its layers, hence the
-`nn.Identity`s.
+attention is biased by distance (ALiBi, Press et al. 2021, arXiv 2108.12409). 183 tensors:
+93,171,212 parameters 768 wide (emotion2vec base; emotion2vec+ seed and base), or 162,130,960 at
+1024 (emotion2vec+ large, whose card says "~300M"). emotion2vec+ adds a classifier of nine emotions,
+which no state depends on. The checkpoint numbers dropouts and transpositions among its layers,
+hence the `nn.Identity`s.
 
 Differences from the public code: padding is masked exactly, so that a frame of a batch equals that
 of the clip alone.
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -32,12 +35,21 @@ from features.weights.tensors import load_strictly
 CONVOLUTIONS = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
 POSITION_KERNEL = 19  # frames
 AUDIO = "modality_encoders.AUDIO."  # prefix of the audio encoder's tensors
-WRAPPER = "d2v_model."  # prefix of every name in FunASR's own checkpoints
+WRAPPER = "d2v_model."  # prefix of the encoder's names in FunASR's own checkpoints
+# Tensors beside the encoder that checkpoints have for their training, or for their labels. What is
+# in none of them is refused: it may be a part that the public network computes with and this one
+# does not, such as a final norm.
+BESIDE = {
+    "classifier": re.compile(r"(proj|head|classifier)\..+"),
+    "decoder": re.compile(rf"({re.escape(AUDIO)}|shared_)decoder\..+|recon_proj\..+"),
+    "moving average": re.compile(r"_?ema\..+"),
+    "other modalities": re.compile(r"modality_encoders\.(?!AUDIO\.).+"),
+}
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Widths and depths; those of the base model by default.
+    """Widths and depths; those of emotion2vec base, emotion2vec+ seed and base by default.
 
     Attributes:
         dim: Width D.
@@ -76,6 +88,9 @@ class Sizes:
             prenet_depth=_count(weights, rf"{AUDIO}context_encoder\.blocks\.\d+\.norm1\.weight"),
             depth=_count(weights, r"blocks\.\d+\.norm1\.weight"),
         )
+
+
+LARGE = Sizes(dim=1024, heads=16, ffn=4096)  # emotion2vec+ large: wider, and no deeper
 
 
 def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
@@ -255,11 +270,17 @@ class AudioEncoder(nn.Module):
 
 
 class Emotion2vec(nn.Module):
-    """The network, which returns the states of every block."""
+    """The network, which returns the states of every block.
+
+    Attributes:
+        sizes: Widths and depths.
+        beside: Number of the checkpoint's tensors that are not loaded, by the part of `BESIDE`.
+    """
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
+        self.beside: dict[str, int] = {}
         self.modality_encoders = nn.ModuleDict({"AUDIO": AudioEncoder(sizes)})
         self.blocks = _blocks(sizes, sizes.depth)
 
@@ -299,8 +320,8 @@ def build(
 ) -> Emotion2vec:
     """The network in eval mode, with the weights of a state dict if one is given.
 
-    Names may have the prefix `d2v_model.`. Tensors of parts that the network lacks (decoder, moving
-    averages, classifier, encoders of other modalities) are ignored.
+    Names may have the prefix `d2v_model.`. Tensors of the parts in `BESIDE` are counted and not
+    loaded; any other name or shape has to be the network's.
 
     Args:
         sizes: Widths and depths; None reads them from the weights, or takes the base model's.
@@ -308,7 +329,7 @@ def build(
         source: Origin of the weights, for errors.
 
     Raises:
-        CheckpointError: If weights are missing or of another shape.
+        CheckpointError: If weights are missing, of another shape or unknown, naming the first.
     """
     if weights is None:
         return Emotion2vec(sizes or Sizes()).eval()
@@ -318,8 +339,15 @@ def build(
     except KeyError as error:
         raise CheckpointError(
             f"checkpoint {source!r} is not one of emotion2vec: it has no {error}; expected a file "
-            f"such as emotion2vec_base.pt"
+            f"such as emotion2vec_base.pt, or model.pt of emotion2vec+"
         ) from error
-    own = network.state_dict()
-    load_strictly(network, {name: named[name] for name in own if name in named}, source)
+    parts = {name: _part(name) for name in named}
+    counts = Counter(part for part in parts.values() if part is not None)
+    network.beside = {part: counts[part] for part in BESIDE if part in counts}
+    load_strictly(network, {n: t for n, t in named.items() if parts[n] is None}, source)
     return network
+
+
+def _part(name: str) -> str | None:
+    """The part of `BESIDE` that a tensor belongs to; None: the encoder, or unknown."""
+    return next((part for part, names in BESIDE.items() if names.fullmatch(name)), None)

@@ -121,6 +121,7 @@ def ced(width: int, depth: int = 12) -> Network:
 
 # Five convolutions of kernel 19 for positions, and ten tokens ahead of the frames.
 _EMOTION2VEC = speech(768, 12, 3072, positions=(5 * 19, 16), extra=10)
+_EMOTION2VEC_LARGE = speech(1024, 12, 4096, positions=(5 * 19, 16), extra=10)
 # A spectrogram of 100 frames a second through a U-Net and a GRU, counted by the test: no blocks.
 _RMVPE = Network(width=0, depth=0, block=0.0, front=2 * 71_725_056.0, rate=STATES)
 # Two FFNs of four times the width, attention, a gated convolution of 31 frames and the merge of the
@@ -143,6 +144,9 @@ NETWORKS = {
     "sentence-transformers/all-MiniLM-L6-v2": text(384, 6, 1536),
     "mispeech/ced-small": ced(384),
     "emotion2vec/emotion2vec_base": _EMOTION2VEC,
+    "emotion2vec/emotion2vec_plus_seed": _EMOTION2VEC,
+    "emotion2vec/emotion2vec_plus_base": _EMOTION2VEC,
+    "emotion2vec/emotion2vec_plus_large": _EMOTION2VEC_LARGE,
     "espnet/xeus": Network(1024, 19, _XEUS_BLOCK, speech(1024, 0, 0).front, STATES),
     "lj1995/VoiceConversionWebUI": _RMVPE,
 }

@@ -43,4 +43,13 @@ def wrapped(folder: Path) -> dict[str, Any]:
     return {"checkpoint": str(folder)}
 
 
-VARIANTS: dict[str, Callable[[Path], dict[str, Any]]] = {"wrapped": wrapped}
+def plus(folder: Path) -> dict[str, Any]:
+    """As emotion2vec+: a classifier of nine emotions beside it, which has no prefix."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"d2v_model.{name}": tensor for name, tensor in weights().items()}
+    head = {"proj.weight": torch.ones(9, SMALL.dim), "proj.bias": torch.ones(9)}
+    torch.save({"model": tensors | head}, folder / "model.pt")
+    return {"checkpoint": str(folder)}
+
+
+VARIANTS: dict[str, Callable[[Path], dict[str, Any]]] = {"wrapped": wrapped, "plus": plus}

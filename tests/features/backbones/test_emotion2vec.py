@@ -14,10 +14,17 @@ from torch import Tensor
 
 from features.backbones.emotion2vec import Emotion2vec, normalized
 from features.errors import CheckpointError, ParamsError, UtteranceError
-from features.networks.emotion2vec import Attention, Sizes, alibi_slopes, build, frame_count
+from features.networks.emotion2vec import (
+    LARGE,
+    Attention,
+    Sizes,
+    alibi_slopes,
+    build,
+    frame_count,
+)
 from features.networks.emotion2vec import Emotion2vec as Network
 from tests.conftest import ManifestMaker
-from tests.contracts.checkpoints.emotion2vec import SMALL, weights, wrapped
+from tests.contracts.checkpoints.emotion2vec import SMALL, plus, weights, wrapped
 from tests.support.models.golden import golden
 
 LAYERS = SMALL.prenet_depth + SMALL.depth
@@ -68,6 +75,52 @@ def test_names_shapes_and_count_are_those_of_the_checkpoint() -> None:
     assert sum(tensor.numel() for tensor in state.values()) == 93_171_212
     with torch.device("meta"):
         assert Sizes.of(build().state_dict()) == Sizes()
+
+
+def test_emotion2vec_plus_large_is_wider_and_has_a_classifier() -> None:
+    """Its tensors are the encoder's and a head of nine emotions, without any other."""
+    public = golden("emotion2vec_plus_large_keys.json")["tensors"]
+    with torch.device("meta"):
+        given = {name: torch.empty(shape) for name, shape in public.items()}
+        assert Sizes.of({n.removeprefix("d2v_model."): t for n, t in given.items()}) == LARGE
+        network = build(weights=given)
+    assert network.beside == {"classifier": 2}
+    state = network.state_dict()
+    assert len(state) == len(public) - 2 == 183
+    assert sum(tensor.numel() for tensor in state.values()) == 162_130_960
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("proj.weight", "classifier"),
+        ("d2v_model.modality_encoders.AUDIO.decoder.blocks.0.0.weight", "decoder"),
+        ("_ema.blocks.0.norm1.weight", "moving average"),
+        ("modality_encoders.IMAGE.alibi_scale", "other modalities"),
+    ],
+)
+def test_parts_beside_the_encoder_are_counted(name: str, part: str) -> None:
+    assert build(weights=weights() | {name: torch.ones(2, 2)}).beside == {part: 1}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "norm.weight",  # after the last block, of pre-norm networks
+        "modality_encoders.AUDIO.alibi_bias",  # learned
+        "blocks.0.attn.proj.lora_A.weight",
+        "something.else",
+    ],
+)
+def test_tensors_that_the_public_network_lacks_are_refused_by_name(name: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"somewhere.*1 unexpected \['{name}'\]"):
+        build(weights=weights() | {name: torch.ones(2)}, source="somewhere")
+
+
+def test_the_classifier_of_emotion2vec_plus_changes_nothing(tmp_path: Path) -> None:
+    with_head, without = Emotion2vec(**plus(tmp_path / "plus")), Emotion2vec(**wrapped(tmp_path))
+    hashes = [each.provenance()["weights_sha256"] for each in (with_head, without)]
+    assert hashes[0] == hashes[1]
 
 
 def test_slopes_of_twelve_heads() -> None:

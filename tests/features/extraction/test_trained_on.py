@@ -31,6 +31,7 @@ from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints.text_encoder import VARIANTS
 
 SECONDS = [0.5, 0.6, 0.7, 0.8]
+EMOBOX_KINDS = ("crema_d", "emodb", "iemocap", "meld", "msp_podcast", "ravdess")  # of its 32
 
 
 def encoder(folder: Path) -> BackboneEntry:
@@ -69,6 +70,10 @@ def test_extraction_lists_what_the_checkpoint_has_seen(
         ("tiantiaf/whisper-large-v3-msp-podcast-emotion", "msp_podcast", True),
         ("emotion2vec/emotion2vec_plus_large", "msp_podcast", True),
         ("emotion2vec/emotion2vec_base", "msp_podcast", False),
+        *(("iic/emotion2vec_plus_seed", kind, True) for kind in EMOBOX_KINDS),
+        ("checkpoints/emotion2vec_plus_base/model.pt", "meld", True),
+        ("emotion2vec/emotion2vec_base", "iemocap", False),
+        ("emotion2vec/emotion2vec_plus_large", "nonverbal_tts", False),
         ("audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim", "iemocap", False),
         (None, "msp_podcast", False),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -73,6 +74,8 @@ SAME = {  # checkpoints of one architecture
     "facebook/wav2vec2-base": "facebook/hubert-base-ls960",
     "microsoft/wavlm-base-plus": "facebook/hubert-base-ls960",
     "facebook/hubert-large-ls960-ft": "facebook/wav2vec2-large",
+    "emotion2vec/emotion2vec_plus_seed": "emotion2vec/emotion2vec_base",
+    "emotion2vec/emotion2vec_plus_base": "emotion2vec/emotion2vec_base",
 }
 
 
@@ -101,6 +104,16 @@ def test_operations_are_those_of_our_own_networks() -> None:
     for name, operations in found.items():
         sizes = NETWORKS[name]
         assert sizes.operations(CLIP, sizes.depth) == pytest.approx(operations, rel=0.03)
+
+
+def test_operations_of_emotion2vec_plus_large_are_those_of_two_of_its_blocks() -> None:
+    """All twelve are alike, and two are six times as fast."""
+    two = dataclasses.replace(emotion2vec.LARGE, prenet_depth=1, depth=1)
+    inputs = torch.zeros(1, SAMPLES), torch.tensor([SAMPLES])
+    operations = counted(emotion2vec.Emotion2vec(two), *inputs)
+    sizes = NETWORKS["emotion2vec/emotion2vec_plus_large"]
+    assert sizes.operations(CLIP, 2) == pytest.approx(operations, rel=0.03)
+    assert sizes.depth == emotion2vec.LARGE.prenet_depth + emotion2vec.LARGE.depth
 
 
 def test_xeus_has_the_weights_that_are_published_of_it() -> None:
