@@ -32,7 +32,7 @@ BATCH_SECONDS = 480.0  # padded, on an accelerator: 16 windows of Whisper
 WORTH_WORKERS = 200.0  # seconds of audio; below, starting processes costs more than it saves
 MAX_WORKERS = 8
 SHARED_MEMORY = Path("/dev/shm")  # through which batches come from the workers
-SHARED_MEMORY_BYTES = 512 * 2**20  # that it needs; containers often have 64 MiB
+SHARED_MEMORY_BYTES = 512 * 2**20  # that each extraction needs; containers often have 64 MiB
 
 
 @dataclass(frozen=True)
@@ -158,16 +158,24 @@ def default_batch_seconds(backbone: Backbone, device: torch.device) -> float:
     return float(getattr(innermost(backbone), "cpu_batch_seconds", 0.0))
 
 
-def default_workers(backbone: Backbone, device: torch.device, seconds: float) -> int:
+def default_workers(
+    backbone: Backbone, device: torch.device, seconds: float, sharing: int = 1
+) -> int:
     """Default number of processes that prepare inputs.
 
     On a CPU a network uses all cores, and decoding audio is a thousandth of the work; a signal
     processor does everything in `prepare`, so it gets a process for each core.
+
+    Args:
+        backbone: Backbone whose inputs are prepared.
+        device: Device that it runs on.
+        seconds: Seconds of audio to prepare.
+        sharing: Extractions, a device each, among which the cores are divided.
     """
     decoding_only = module_of(backbone) is not None and device.type == "cpu"
-    if decoding_only or seconds < WORTH_WORKERS or not _shared_memory_is_large():
+    if decoding_only or seconds < WORTH_WORKERS or not _shared_memory_is_large(sharing):
         return 0
-    return min(MAX_WORKERS, len(os.sched_getaffinity(0)))
+    return min(MAX_WORKERS, max(1, len(os.sched_getaffinity(0)) // sharing))
 
 
 def prepare_ahead(
@@ -228,7 +236,7 @@ class _Order(Sampler[Sequence[Utterance]]):
         return iter(self.batches)
 
 
-def _shared_memory_is_large() -> bool:
+def _shared_memory_is_large(sharing: int) -> bool:
     return not SHARED_MEMORY.is_dir() or (
-        shutil.disk_usage(SHARED_MEMORY).free >= SHARED_MEMORY_BYTES
+        shutil.disk_usage(SHARED_MEMORY).free >= SHARED_MEMORY_BYTES * sharing
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from features.extraction.batches import (
 )
 from features.extraction.one_pass import OnePass
 from features.extraction.output import Output, ShardRows, Tally, is_window
-from features.extraction.plan import PlannedShard, seconds_of
+from features.extraction.plan import PlannedShard
 from features.extraction.runner import Result
 from features.extraction.store import WorkStore
 
@@ -50,12 +50,14 @@ class Recipe:
         store: Root of the work store.
         batch_seconds: Budget of a batch in padded seconds; None: by device.
         workers: Processes that prepare inputs; None: as many as pay off.
+        sharing: Extractors, a device each, among which the cores of this machine are divided.
     """
 
     entry: BackboneEntry
     store: Path
     batch_seconds: float | None = None
     workers: int | None = None
+    sharing: int = 1
 
 
 @dataclass
@@ -68,11 +70,13 @@ class _Work:
         whole: Pass over batches of utterances.
         windows: Pass over batches of windows.
         batches: Number of batches that are not computed yet.
+        dropped: Whether another process computes it.
     """
 
     outputs: list[Output]
     rows: list[ShardRows]
     batches: int = 0
+    dropped: bool = False
 
     def __post_init__(self) -> None:
         # New ones for each shard: how its batches are cut must not depend on earlier shards.
@@ -175,33 +179,44 @@ class Extractor:
             output.store.reserve(reserved)
 
     def run(
-        self, shards: Sequence[PlannedShard], tally: Tally, *, copied: bool = False
+        self,
+        shards: Iterable[PlannedShard],
+        tally: Tally,
+        *,
+        seconds: float | None,
+        begin: Callable[[PlannedShard], bool] = lambda _: True,
     ) -> Iterator[int]:
         """Finish shards in the store, yielding once per utterance.
 
         A shard without a usable utterance is written empty, so that the numbering has no gap.
 
         Args:
-            shards: Shards to finish.
+            shards: Shards to finish; the next one is asked for as soon as all batches of the last
+                are being prepared, some time before these come to the device.
             tally: Counts of the entry itself, added to.
-            copied: Whether the store has their rows, but for rejected ones: then no process is
-                started, and the device is used for those alone.
+            seconds: Seconds of audio to compute, about: few of them are worth no processes. None:
+                the store has all rows but for rejected ones, and the device is used for those
+                alone.
+            begin: Called, in order, with each shard that comes to the device. False: it is dropped,
+                since another process computes it.
         """
         # The loader asks `_line_up` for batches ahead of the device; `lined_up` says, in the same
         # order, which shard each of them belongs to.
         lined_up: deque[_Lined] = deque()
         prepared = prepare_ahead(
             self.backbone,
-            self._line_up(shards, lined_up, tally),
-            workers=0 if copied else self._workers(shards),
-            device=torch.device("cpu") if copied else self.device,
+            self._line_up(shards, lined_up),
+            workers=0 if seconds is None else self._workers(seconds),
+            device=torch.device("cpu") if seconds is None else self.device,
         )
+        begun = _begun(prepared, lined_up, begin)
         # Rounding overlaps with the next batch on the device, and writing with rounding. One thread
         # for each keeps their order.
         waiting: deque[Future[None]] = deque()
         with ThreadPoolExecutor(1) as keeper, ThreadPoolExecutor(1) as writer:
-            for work, count, item, results in self._launched(prepared, lined_up):
+            for work, count, item, results in self._launched(begun):
                 work.batches -= 1
+                tally.copied += count if item.empty else 0
                 for output, rows, found in zip(work.outputs, work.rows, results, strict=True):
                     if rows.deviation is None:
                         rows.deviation = output.runner_of(item.utterances).deviation(item)
@@ -217,26 +232,24 @@ class Extractor:
             for future in waiting:
                 future.result()
 
-    def _launched(self, items: Iterator[Prepared], lined_up: deque[_Lined]) -> Iterator[_Launched]:
+    def _launched(self, items: Iterator[tuple[_Lined, Prepared]]) -> Iterator[_Launched]:
         """Each batch with its shard and its results, in order.
 
         On a CPU several batches are computed at the same time with one thread each, which is faster
         than one batch with all threads, and makes results independent of the number of cores.
         """
         if not self._side_by_side() or module_of(self.backbone) is None:
-            for item in items:
-                work, count = lined_up.popleft()
+            for (work, count), item in items:
                 yield work, count, _checked(item), work.launched_alone(item)
             return
         threads = torch.get_num_threads()
-        lanes = min(MAX_LANES, threads)
+        lanes = min(MAX_LANES, max(1, threads // self.recipe.sharing))
         running: deque[tuple[_Lined, Prepared, Future[list[list[Result]] | None]]] = deque()
         # Also in this thread, which prepares inputs: its parallel loops would wait for busy cores.
         torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(lanes, "lane", torch.set_num_threads, (1,)) as pool:
-                for item in items:
-                    lined = lined_up.popleft()
+                for lined, item in items:
                     launch = lined[0].one_pass(_checked(item)).launch_beside
                     running.append((lined, item, pool.submit(launch, item)))
                     if len(running) > lanes:
@@ -279,28 +292,29 @@ class Extractor:
             return None
         return dataclasses.replace(planned, utterances=tuple(pairs.values()), contents=tuple(pairs))
 
-    def _workers(self, shards: Sequence[PlannedShard]) -> int:
+    def _workers(self, seconds: float) -> int:
         if self.recipe.workers is not None:
             return self.recipe.workers
-        return default_workers(self.backbone, self.device, seconds_of(shards))
+        return default_workers(self.backbone, self.device, seconds, self.recipe.sharing)
 
     def _line_up(
-        self, shards: Sequence[PlannedShard], lined_up: deque[_Lined], tally: Tally
+        self, shards: Iterable[PlannedShard], lined_up: deque[_Lined]
     ) -> Iterator[list[Utterance]]:
         """Batches of all shards, in order; consumed a little ahead of the device."""
         for planned in shards:
-            work = self._begun(planned)
+            work = self._work_on(planned)
             todo = work.rows[0].todo
             copied = len(planned.utterances) - len(todo)
-            tally.copied += copied
             batches = self._batches(list(todo.values()))
             work.batches = len(batches) + 1
             # An empty batch first: it counts the copied rows, and completes a shard without others.
             for batch, count in [([], copied), *((batch, _finished(batch)) for batch in batches)]:
+                if work.dropped:
+                    break
                 lined_up.append((work, count))
                 yield batch
 
-    def _begun(self, planned: PlannedShard) -> _Work:
+    def _work_on(self, planned: PlannedShard) -> _Work:
         """A shard for the entry, and for siblings that lack it and the same rows of it.
 
         Of other rows a sibling by itself would form other batches, and so get other last bits: its
@@ -324,6 +338,18 @@ class Extractor:
             *form_batches(self.backbone, short, seconds=self.budget),
             *window_batches(windowed, long, seconds=self.budget),
         ]
+
+
+def _begun(
+    items: Iterator[Prepared], lined_up: deque[_Lined], begin: Callable[[PlannedShard], bool]
+) -> Iterator[tuple[_Lined, Prepared]]:
+    """Each batch that comes to the device, with its shard; none of shards that are dropped."""
+    for item in items:
+        work, count = lined_up.popleft()
+        if item.empty:  # the first of a shard
+            work.dropped = not begin(work.rows[0].planned)
+        if not work.dropped:
+            yield (work, count), item
 
 
 def _finished(batch: Sequence[Utterance]) -> int:

@@ -24,7 +24,7 @@ from features.corpus.utterance import Utterance
 from features.errors import HeronryError
 from features.extraction.extractor import Extractor, Recipe
 from features.extraction.output import Tally
-from features.extraction.plan import ShardPlan
+from features.extraction.plan import ShardPlan, seconds_of
 from features.extraction.store import WorkStore
 from features.files.writing import remove_folder
 from features.stream import Stream, StreamSpec
@@ -80,7 +80,7 @@ class LiveBackbone:
         missing = frozenset(each.id for each in utterances if lacks(each, reads))
         yield from (None for _ in missing)
         try:
-            yield from (None for _ in self.extractor.run(plan, Tally()))
+            yield from (None for _ in self.extractor.run(plan, Tally(), seconds=seconds_of(plan)))
             frames: dict[str, Tensor] = {}
             rejected: dict[str, str] = {}
             for cut in plan.cuts:

@@ -22,7 +22,7 @@ from features.errors import CacheError, CheckpointError, MachineError
 from features.extraction.extract import Extraction, Options, extract
 from features.extraction.extractor import Extractor, Recipe
 from features.extraction.output import Tally
-from features.extraction.plan import ShardPlan
+from features.extraction.plan import ShardPlan, seconds_of
 from features.stream import Stream
 from tests.conftest import ManifestMaker
 from tests.support.paths import contents_of
@@ -276,6 +276,6 @@ def test_counts_are_those_of_the_entry(make_manifest: ManifestMaker, tmp_path: P
     plan = ShardPlan.of(make_manifest(SECONDS), "audio")
     extractor, tally = Extractor(Recipe(FIRST, tmp_path)), Tally()
     assert extractor.take_along(SIBLINGS) == {}
-    assert sum(extractor.run(plan, tally)) == len(SECONDS)
+    assert sum(extractor.run(plan, tally, seconds=seconds_of(plan))) == len(SECONDS)
     assert tally.computed == len(SECONDS)
     assert tally.seconds == pytest.approx(sum(SECONDS))
