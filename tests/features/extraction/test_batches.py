@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle  # noqa: TID251  as processes that prepare inputs get a backbone
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -136,6 +137,13 @@ def test_default_number_of_processes() -> None:
     network.network = torch.nn.Linear(1, 1)  # type: ignore[attr-defined]
     assert default_workers(network, cpu, 1e6) == 0
     assert default_workers(network, cuda, 1e6) >= 1
+
+
+@pytest.mark.parametrize(("devices", "each"), [(1, 6), (2, 3), (4, 1), (9, 1)])
+def test_devices_share_the_cores(devices: int, each: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(6)))
+    monkeypatch.setattr("features.extraction.batches.SHARED_MEMORY", Path("/nowhere/at/all"))
+    assert default_workers(Tone(), torch.device("cuda"), 1e6, sharing=devices) == each
 
 
 @pytest.mark.parametrize("error", [UtteranceError("a", "b"), ManifestError("gone")])
