@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 from features.arguments import Record
-from features.corpus.frozen import check_outside, frozen
+from features.corpus.frozen import check_outside, frozen, share_texts
 
 UNPACKED = "heronry_audio"  # folder below a corpus root for audio extracted from table cells
 Target = Literal["classes", "votes", "attributes"]
 """What a corpus may offer to be learnt."""
 MAPPINGS = ("votes", "secondary", "values")  # fields of `Item` that are frozen
+# Fields whose texts many utterances share.
+REPEATED = ("label", "speaker", "audio", "dialogue", "gender", "sentence", "session")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Item:
                 held = frozen(f"{name} of {self.id!r}", given, counts=name != "values")
                 object.__setattr__(self, name, held)
         check_outside(f"votes_outside of {self.id!r}", self.votes_outside)
+        share_texts(self, (*REPEATED, "split"))
 
 
 @dataclass(frozen=True)

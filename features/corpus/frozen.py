@@ -1,9 +1,10 @@
-"""Mapping of names to numbers that cannot be changed, for records that are."""
+"""Fields of records that cannot be changed: mappings of names to numbers, and repeated texts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from features.arguments import quoted
@@ -69,3 +70,14 @@ def check_outside(what: str, given: Any) -> None:
         type(given) in (float, int) and given >= 0 and float(given).is_integer()
     ):
         raise ManifestError(f"{what} is {quoted(given)}; expected a count of raters")
+
+
+def share_texts(record: object, fields: Iterable[str]) -> None:
+    """Let a frozen record hold the one copy of each text that all records share.
+
+    Names of speakers, classes and files stand in many rows, and parsing makes a new text of each.
+    """
+    for name in fields:
+        value = getattr(record, name)
+        if type(value) is str:  # others are refused elsewhere, and a subclass cannot be interned
+            object.__setattr__(record, name, sys.intern(value))

@@ -11,21 +11,26 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from features.audio.read import inspect_audio
 from features.audio.silence import Stretch
 from features.errors import ManifestError, UtteranceError
 from features.files.json_text import parse_json
-from features.files.reading import identity, open_regular, read_regular, settled
+from features.files.reading import identity, open_regular, settled
 from features.files.writing import replacing
 from features.process.terminal import progress
 
+Inspected = TypeVar("Inspected")
+
 MISSING = "there is no such file below the corpus root"
 UNOPENED_SECONDS = 1e9  # stands for the duration of a file that was not opened
+AHEAD = 8  # files under way for each thread, so that none waits for the slowest
 _Key = tuple[str, int, int, int, int]  # the first fields of FileFacts
 
 
@@ -84,9 +89,12 @@ def inspect_files(
     kept = {fact.path: fact for fact in known.values()}
     facts: dict[str, FileFacts | str] = {}
     # More threads than cores, as they wait for the disk; hashing and decoding run in parallel.
-    pool = ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1))
+    workers = 2 * (os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(max_workers=workers)
     try:
-        found = pool.map(lambda name: (name, *_inspect(root / name, known)), names)
+        found = _in_order(
+            pool, lambda name: (name, *_inspect(root / name, known)), names, AHEAD * workers
+        )
         for name, fact, lasting in progress(found, total=len(names), what="prepare", unit="file"):
             facts[name] = fact
             if lasting and isinstance(fact, FileFacts):
@@ -97,6 +105,19 @@ def inspect_files(
         if memory is not None:
             _remember(memory, kept.values())
     return facts
+
+
+def _in_order(
+    pool: Executor, inspect: Callable[[str], Inspected], names: Iterable[str], ahead: int
+) -> Iterator[Inspected]:
+    """As `pool.map`, which would queue all files at once, with so many of them under way."""
+    running: deque[Future[Inspected]] = deque()
+    for name in names:
+        running.append(pool.submit(inspect, name))
+        if len(running) > ahead:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
 
 
 def list_files(root: Path, names: Iterable[str]) -> dict[str, FileFacts | str]:
@@ -170,24 +191,24 @@ def _key(path: Path, status: os.stat_result) -> _Key:
 
 
 def _recall(memory: Path) -> dict[_Key, FileFacts]:
-    known = {}
-    try:
-        lines = read_regular(memory).decode().splitlines()
-    except (OSError, UnicodeDecodeError):
-        return {}
-    for line in lines:
-        try:
-            row = parse_json(line)
-            stretches = tuple(Stretch(*stretch) for stretch in row.pop("stretches"))
-            fact = FileFacts(**row | {"notices": tuple(row["notices"])}, stretches=stretches)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            continue  # written by another version: the file is read again
-        known[fact.key] = fact
+    known: dict[_Key, FileFacts] = {}
+    with contextlib.suppress(OSError), open_regular(memory) as file:
+        for line in file:
+            try:
+                row = parse_json(line)
+                stretches = tuple(Stretch(*stretch) for stretch in row.pop("stretches"))
+                fact = FileFacts(**row | {"notices": tuple(row["notices"])}, stretches=stretches)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue  # written by another version: the file is read again
+            known[fact.key] = fact
     return known
 
 
 def _remember(memory: Path, facts: Iterable[FileFacts]) -> None:
-    lines = [json.dumps(dataclasses.asdict(fact)) + "\n" for fact in facts]
     # A failure here only costs time on the next run.
-    with contextlib.suppress(OSError), replacing(memory) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
+    with (
+        contextlib.suppress(OSError),
+        replacing(memory) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
+        file.writelines(json.dumps(dataclasses.asdict(fact)) + "\n" for fact in facts)

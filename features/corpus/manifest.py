@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.arguments import Record, problems
-from features.corpus.adapter import MAPPINGS
-from features.corpus.frozen import check_outside, frozen
+from features.corpus.adapter import MAPPINGS, REPEATED
+from features.corpus.frozen import check_outside, frozen, share_texts
 from features.corpus.utterance import Utterance, check_id, check_time, leaves_root, path_under
 from features.errors import ManifestError
 from features.files.records import (
@@ -113,6 +113,7 @@ class Label:
                 f"utterance {self.id!r}: split {wrong[0]!r}; expected one of {SPLITS}"
             )
         self._check_targets()
+        share_texts(self, ("id", *REPEATED))  # ids are those of predictions too
 
     def _check_targets(self) -> None:
         """Freeze the mappings; refuse a row without any target, unless it is not to have one."""
@@ -277,7 +278,12 @@ class Manifest(Sequence[Utterance]):
 
 def read_labels(folder: Path) -> list[Label]:
     """Read and validate `labels.jsonl` of `data/<corpus>/labels`."""
-    labels = list(read_rows(folder / "labels.jsonl", Label))
+    labels: list[Label] = []
+    rows: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for label in read_rows(folder / "labels.jsonl", Label):
+        # One copy of each row of splits: there may be thousands of folds.
+        object.__setattr__(label, "splits", rows.setdefault(label.splits, label.splits))
+        labels.append(label)
     check_unique((label.id for label in labels), str(folder / "labels.jsonl"))
     return labels
 

@@ -8,9 +8,10 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from features.audio import read as audio
 from features.audio.read import audio_blocks, audio_seconds, read_audio
+from features.corpus import inspection
 from features.corpus.inspection import FileFacts, inspect_files
 from features.errors import HeronryError, ManifestError, UtteranceError
 from tests.support.corpora.usable_audio import inspect_usable
@@ -329,6 +331,30 @@ def test_inspection_gives_facts_or_a_reason(tmp_path: Path) -> None:
     assert "git-LFS" in str(facts["b.wav"])
     assert facts["c.wav"] == "the file cannot be read (Is a directory)"
     assert facts["d.wav"] == "there is no such file below the corpus root"
+
+
+def test_a_bounded_number_of_files_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, most = [0], [0]
+
+    class Names(list[str]):
+        def __iter__(self) -> Iterator[str]:
+            for name in super().__iter__():
+                asked[0] += 1
+                yield name
+
+    def one_by_one(found: Iterator[Any], **_: Any) -> Iterator[Any]:
+        for done, each in enumerate(found):
+            most[0] = max(most[0], asked[0] - done)
+            yield each
+
+    monkeypatch.setattr(inspection, "progress", one_by_one)
+    monkeypatch.setattr(inspection, "AHEAD", 1)
+    names = Names(f"{n}.wav" for n in range(500))
+    facts = inspect_files(tmp_path, names)
+    assert list(facts) == [f"{n}.wav" for n in range(500)]
+    assert 1 < most[0] <= 2 * (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture

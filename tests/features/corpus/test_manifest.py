@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -61,6 +62,22 @@ def test_labels_are_read_as_they_were_written(values: list[tuple[str, str, str]]
     with TemporaryDirectory() as folder:
         write_rows(Path(folder) / "labels.jsonl", labels)
         assert read_labels(Path(folder)) == labels
+
+
+def test_texts_and_splits_that_labels_share_are_held_once(tmp_path: Path) -> None:
+    """Even thousands of folds cost nothing a label, where a protocol gives many the same splits."""
+    splits = ("train",) * 2000 + ("test",)
+    rows = [Label(f"u{n}", "sad", "anna", audio="a.wav", splits=splits) for n in range(300)]
+    write_rows(tmp_path / "labels.jsonl", rows)
+    tracemalloc.start()
+    first, *others = read_labels(tmp_path)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < len(rows) * 600 + 8 * len(splits) * 3, size
+    for label in others:
+        assert label.splits is first.splits
+        assert label.speaker is first.speaker
+        assert label.audio is first.audio
 
 
 def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
