@@ -87,7 +87,7 @@ def _cache_reader(folder: Path, _: int) -> CacheReader:
 
 def _store_index(folder: Path, _: int) -> WorkStore:
     store = WorkStore(folder, "cache")
-    store.holds("nothing")
+    store.held([_hash(-1)])
     return store
 
 

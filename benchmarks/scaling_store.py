@@ -1,23 +1,27 @@
 """Cost of caches and of the work store by utterances: doctor, and what is found in old shards.
 
-    python -m benchmarks.scaling_store doctor [--json] [--sizes 10000,100000,1000000]
+    python -m benchmarks.scaling_store [--json] [--sizes 10000,100000,1000000]
 
 Corpora of made-up utterances of 5 s on the average, in shards of 500 s (about 100 utterances), each
 with one frame of one value, so that what is measured is all but the frames. Making them is not
 timed; each measurement is a fresh process.
 
 - `doctor`: `heronry doctor` on a sound cache: its format, and its manifest.
+- `contents`: the work store is asked for a new utterance, for the first time, once more, and after
+  a shard was added; then for rows in random order, as many at a time as a shard has, most of which
+  lie in shards of their own.
 
 Seconds are of processor time, peaks of resident memory.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +30,7 @@ import typer
 
 from benchmarks.memory import alone, peak_mib
 from benchmarks.scaling import write_manifest
+from features.backbone.base import content_of
 from features.backbone.entry import BackboneEntry, fingerprint
 from features.cache.shard import Row, shard_name
 from features.cache.writer import write_shard
@@ -37,23 +42,29 @@ from features.files.reasons import REJECTED, write_reasons
 from features.stream import StreamSpec
 
 SHARD_SECONDS = 500.0
+ASKED, GROUP = 5000, 100  # rows in all, and at a time
 FRAMES = np.zeros((1, 1), np.float16)
 ENTRY = BackboneEntry("tone", "tone")
 Figures = dict[str, Any]
-app = typer.Typer(add_completion=False)
-Sizes = Annotated[str, typer.Option(help="Numbers of utterances.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-@app.callback()
-def main() -> None:
-    """Measure by number of utterances."""
-
-
-@app.command()
-def doctor(*, sizes: Sizes = "10000,100000,1000000", as_json: AsJson = False) -> None:
-    """Find no fault in a sound cache."""
-    _report(_doctor, sizes, as_json=as_json)
+def main(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    sizes: Annotated[str, typer.Option(help="Numbers of utterances.")] = "10000,100000,1000000",
+) -> None:
+    """Measure and print by number of utterances."""
+    result: Figures = {}
+    with tempfile.TemporaryDirectory(prefix="heronry-benchmark-") as made:
+        for size in map(int, sizes.split(",")):
+            folder = Path(made) / str(size)
+            make(folder, size)
+            result[str(size)] = {
+                "doctor": alone(_doctor, folder),
+                "contents": alone(_contents, folder),
+            }
+            shutil.rmtree(folder)
+    print(json.dumps(result, indent=None if as_json else 1))
 
 
 def _doctor(folder: Path) -> Figures:
@@ -71,20 +82,42 @@ def _doctor(folder: Path) -> Figures:
     }
 
 
+def _contents(folder: Path) -> Figures:
+    manifest = Manifest.read(folder)
+    name = next((folder / "store").iterdir()).name
+    figures: Figures = {}
+    for what in ("first", "again", "one_more_shard"):
+        if what == "one_more_shard":
+            more = PlannedShard(0, (manifest[0],), (_hash("more"),))
+            path = WorkStore(folder / "store", name).path(more.fingerprint)
+            _write(path, more, ENTRY.provenance(ENTRY.build()))
+        store, before, start = WorkStore(folder / "store", name), resident(), _seconds()
+        assert not store.held([_hash("new")])
+        figures[f"{what}_seconds"] = round(_seconds() - start, 3)
+        figures[f"{what}_held_mib"] = round((resident() - before) / 2**20, 1)
+    wanted = np.random.default_rng(0).permutation(len(manifest))[:ASKED].tolist()
+    asked = [content_of(manifest[place], "audio") or "" for place in wanted]
+    start, begin = _seconds(), time.perf_counter()
+    rows = [list(store.rows(asked[i : i + GROUP])) for i in range(0, ASKED, GROUP)]
+    assert sum(map(len, rows)) == ASKED
+    figures["row_cpu_ms"] = round((_seconds() - start) / ASKED * 1e3, 4)
+    figures["row_clock_ms"] = round((time.perf_counter() - begin) / ASKED * 1e3, 4)
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8").count(".h5")
+    return figures | {"maps": maps, "peak_mib": round(peak_mib())}
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _seconds() -> float:
     """Seconds of processor time of this process and of those that it waited for."""
     return sum(os.times()[:4])
-
-
-def _report(measure: Callable[[Path], Figures], sizes: str, *, as_json: bool) -> None:
-    result = {}
-    with tempfile.TemporaryDirectory(prefix="heronry-benchmark-") as made:
-        for size in map(int, sizes.split(",")):
-            folder = Path(made) / str(size)
-            make(folder, size)
-            result[str(size)] = alone(measure, folder)
-            shutil.rmtree(folder)
-    print(json.dumps(result) if as_json else json.dumps(result, indent=1))
 
 
 def make(folder: Path, count: int) -> None:
@@ -118,4 +151,4 @@ def _write(path: Path, planned: PlannedShard, provenance: dict[str, Any]) -> Non
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

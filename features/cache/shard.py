@@ -9,7 +9,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.cache.frames import StoredFrames, identity, raw
-from features.cache.guard import dataset, read_attributes, read_object
+from features.cache.guard import DATASETS, dataset, read_attributes, read_object
 from features.errors import CacheError, DamagedShardError
 from features.files.reading import check_regular
 from features.stream import StreamSpec
@@ -89,6 +89,7 @@ class Shard:
         rejected: Reasons by id of the utterances of this shard that could not be computed.
         checksum: SHA-256 over everything else in the file.
         prefix: What its ids begin with in the cache of a union, which is not in the file.
+        places: First byte of each dataset in the file, as far as it was read from one.
     """
 
     path: Path
@@ -103,6 +104,7 @@ class Shard:
     rejected: Mapping[str, str]
     checksum: str
     prefix: str = ""
+    places: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -191,18 +193,22 @@ def _parse(path: Path, file: Any) -> Shard:
             f"{path} has cache version {attributes.get('version')}; this heronry reads up to "
             f"{VERSION}: upgrade heronry, or extract again"
         )
+    found = {name: dataset(file, name, size) for name in DATASETS}
+    # HDF5 allocates no place for an empty dataset.
+    places = {name: (each.id.get_offset() or 0) if each.size else 0 for name, each in found.items()}
     return Shard(
         path=path,
-        ids=tuple(value.decode() for value in dataset(file, "ids", size)[:].tolist()),
-        contents=tuple(value.decode() for value in dataset(file, "contents", size)[:].tolist()),
-        offsets=dataset(file, "offsets", size)[:],
-        crc32=dataset(file, "crc32", size)[:],
-        stored=_stored(path, dataset(file, "frames", size)),
+        ids=tuple(value.decode() for value in found["ids"][:].tolist()),
+        contents=tuple(value.decode() for value in found["contents"][:].tolist()),
+        offsets=found["offsets"][:],
+        crc32=found["crc32"][:],
+        stored=_stored(path, found["frames"]),
         spec=StreamSpec(**read_object(attributes["spec"])),
         provenance=read_object(attributes["provenance"]),
-        rounding=dataset(file, "rounding", size)[:],
+        rounding=found["rounding"][:],
         rejected=read_object(attributes["rejected"]),
         checksum=str(attributes["checksum"]),
+        places=places,
     )
 
 

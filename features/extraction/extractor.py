@@ -283,10 +283,11 @@ class Extractor:
 
     def missing(self, planned: PlannedShard) -> PlannedShard | None:
         """The part of a shard for which the store has no rows, if any."""
+        held = self.store.held(planned.contents)
         pairs = {
             content: utterance
             for utterance, content in zip(planned.utterances, planned.contents, strict=True)
-            if not self.store.holds(content)
+            if content not in held
         }
         if not pairs:
             return None

@@ -70,8 +70,9 @@ def forecast(
     # 64 bits of each content hash are compared, which take a twentieth of the text's memory.
     contents, lengths = array("Q"), array("f")
     for shard in todo:
+        held = store.held(shard.contents)
         for utterance, content in zip(shard.utterances, shard.contents, strict=True):
-            if not store.holds(content):
+            if content not in held:
                 contents.append(int(content[:16], 16))
                 lengths.append(utterance.seconds or 0.0)
     new, seconds = _distinct(np.frombuffer(contents, np.uint64), np.frombuffer(lengths, np.float32))

@@ -105,13 +105,10 @@ class Output:
         ids = (utterance.id for utterance in planned.utterances)
         shard = ShardRows(planned, dict(zip(ids, planned.contents, strict=True)))
         for utterance, content in zip(planned.utterances, planned.contents, strict=True):
-            if content in shard.rows or content in shard.todo:
-                continue
-            found = self.store.row(content)
-            if found is None:
-                shard.todo[content] = utterance
-            else:
-                shard.rows[content] = found
+            shard.todo.setdefault(content, utterance)
+        for row in self.store.rows(list(shard.todo)):
+            shard.rows[row.content] = row
+            del shard.todo[row.content]
         return shard
 
     def lacking(self, cuts: Iterable[Cut]) -> list[Cut]:

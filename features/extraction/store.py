@@ -10,11 +10,12 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from features.cache.shard import Row, Shard, read_shard
-from features.errors import CacheError, DamagedShardError
+from features.cache.shard import Row, SpooledRow, read_shard
+from features.errors import DamagedShardError
+from features.extraction.contents import ContentIndex
 from features.files.writing import link_or_copy, lock, make_folder, open_lock, replacing
 from features.process.memory import DOES_NOT_FIT
 
@@ -32,9 +33,7 @@ class WorkStore:
 
     def __init__(self, root: Path, fingerprint: str) -> None:
         self.folder = root / fingerprint
-        self._places: dict[str, tuple[Path, int]] | None = None
-        self._open: Shard | None = None
-        self._sound: set[Path] = set()  # verified by this process, which suffices once
+        self._contents: ContentIndex | None = None
         self.reserved: frozenset[str] = frozenset()
 
     def path(self, fingerprint: str) -> Path:
@@ -55,39 +54,33 @@ class WorkStore:
         except DamagedShardError:
             path.unlink()
             return False
-        self._sound.add(path)
         return not any(reason.startswith(DOES_NOT_FIT) for reason in shard.rejected.values())
 
     def reserve(self, fingerprints: Iterable[str]) -> None:
-        """Exclude the shards of a plan from `row`.
+        """Exclude the shards of a plan from `held` and `rows`.
 
         An utterance's features differ in their last bits from batch to batch. If shards copied rows
         from others of their plan, their bytes would depend on which were finished first.
         """
         self.reserved = frozenset(fingerprints)
-        self._places = None
 
-    def holds(self, content: str) -> bool:
-        """Whether some finished shard has a row of that content hash."""
-        return content in self._index()
+    def held(self, contents: Sequence[str]) -> set[str]:
+        """Those of some content hashes of which some finished shard seems to have a row."""
+        return self._index.held(contents, without=self.reserved)
 
-    def row(self, content: str) -> Row | None:
-        """A finished row of that content hash, from any shard; None if there is none."""
-        place = self._index().get(content)
-        if place is None:
-            return None
-        path, index = place
-        if self._open is None or self._open.path != path:
-            # One at a time: mapped pages that were read count as memory.
-            self._open = read_shard(path)
-        return self._open.row(index)
+    def rows(self, contents: Sequence[str]) -> Iterator[Row | SpooledRow]:
+        """Finished rows of some content hashes from any shards, as far as there are sound ones.
+
+        They have no ids, and come in the order in which they lie in the shards.
+        """
+        return self._index.rows(contents, without=self.reserved)
 
     def add(self, fingerprint: str, *, device: str) -> None:
         """Register a shard that was just finished at `path(fingerprint)`."""
         path = self.path(fingerprint)
         self._record(path, device)
-        if self._places is not None and fingerprint not in self.reserved:
-            self._places |= _places(read_shard(path))
+        if self._contents is not None and fingerprint not in self.reserved:
+            self._contents.add(path)
 
     def take(self, fingerprint: str, source: Path) -> None:
         """Link or copy a sound shard of a cache folder into the store."""
@@ -132,24 +125,11 @@ class WorkStore:
             file.flush()
             yield True
 
-    def _index(self) -> dict[str, tuple[Path, int]]:
-        if self._places is None:
-            self._places = {}
-            for path in sorted(self.folder.glob("*.h5")):
-                if path.stem in self.reserved:
-                    continue
-                try:
-                    shard = read_shard(path)
-                    if path not in self._sound:
-                        shard.verify()
-                except DamagedShardError:
-                    continue  # `has` removes it when it is asked for
-                except CacheError:
-                    if path.exists():
-                        raise
-                    continue  # removed just now
-                self._places |= _places(shard)
-        return self._places
+    @property
+    def _index(self) -> ContentIndex:
+        if self._contents is None:
+            self._contents = ContentIndex(self.folder)
+        return self._contents
 
     def _record(self, path: Path, device: str) -> None:
         """Note beside a shard what must not be in its bytes: date, host and versions."""
@@ -162,7 +142,3 @@ class WorkStore:
         }
         with replacing(path.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
-
-
-def _places(shard: Shard) -> dict[str, tuple[Path, int]]:
-    return {content: (shard.path, index) for index, content in enumerate(shard.contents)}

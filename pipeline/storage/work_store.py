@@ -26,6 +26,7 @@ from typing import Any
 from features.backbone.entry import BackboneEntry
 from features.cache.shard import read_shard
 from features.errors import CacheError, ParamsError
+from features.extraction.contents import NAME as INDEX
 from features.extraction.store import LOCK
 from features.files.writing import lock, open_lock, remove_folder
 from features.transcription.transcribe import STORE
@@ -183,6 +184,7 @@ def remove(items: Sequence[StoredFolder]) -> Iterator[str]:
                     if StoredFile.at(file.path) == file:
                         file.path.unlink()
                         file.path.with_suffix(".json").unlink(missing_ok=True)
+            (item.folder / INDEX).unlink(missing_ok=True)  # made again for shards that are left
             # The lock file stays: a process that waits for it would else lock one that is gone.
             yield f"removed {len(item.files)} shards from {item.folder}"
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from features.backbone.entry import BackboneEntry, backbone_entry
+from features.cache.shard import read_shard
 from features.cache.writer import write_shard
 from features.corpus.manifest import Manifest
 from features.errors import MachineError
@@ -148,6 +149,7 @@ def test_kill_at_any_instant_then_resume(interrupted: Path, server: Server) -> N
     reused = sealed(interrupted)
     assert finish(interrupted).linked == reused
     assert most > 6
+    _is_indexed(interrupted)
     assert contents_of(interrupted / "out") == contents_of(interrupted / "reference")
     assert not list((interrupted / "store").rglob(".*"))
 
@@ -226,6 +228,16 @@ def test_two_at_once_do_not_corrupt_each_other(interrupted: Path, server: Server
     finish(interrupted)
     assert server.wait() == 0
     assert contents_of(interrupted / "out") == contents_of(interrupted / "reference")
+
+
+def _is_indexed(folder: Path) -> None:
+    """The index of the store, which was written between kills, finds every row there is."""
+    (store,) = (path.parent for path in (folder / "store").glob("*/lock"))
+    contents = [c for path in (folder / "out").glob("*.h5") for c in read_shard(path).contents]
+    for _ in range(2):  # brought up to date, and as it is then
+        assert {row.content for row in WorkStore(store.parent, store.name).rows(contents)} == set(
+            contents
+        )
 
 
 def _until_sealed(folder: Path, count: int, seconds: float = 60.0) -> None:
