@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.extraction import table
-from benchmarks.long_recordings import entry_of, make_recording, measured
+from benchmarks.extractions.long_recordings import entry_of, make_recording, measured
 from benchmarks.memory import peak_mib, small_network
 from benchmarks.shared.clips import between, make_clips
 from benchmarks.shared.flops import Matmul, flops_of, flops_of_all

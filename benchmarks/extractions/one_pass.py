@@ -1,7 +1,7 @@
 """Three entries of one network in one pass, against the deepest of them alone and all separately.
 
-    python -m benchmarks.one_pass [--networks hubert-base,whisper-tiny] [--clips 6] [--seconds 5]
-        [--rounds 3] [--device cpu]
+    python -m benchmarks.extractions.one_pass [--networks hubert-base,whisper-tiny] [--clips 6]
+        [--seconds 5] [--rounds 3] [--device cpu]
 
 The entries are the last layer, a layer below it, and the mean over time of the last one. The
 networks have random weights of real architecture and size (benchmarks/shared/networks.py). Turns

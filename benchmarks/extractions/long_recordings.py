@@ -1,6 +1,6 @@
 """Memory and time of extraction by the length of one recording, in windows or whole.
 
-    python -m benchmarks.long_recordings [--json] [--minutes 5 --minutes 15 --minutes 60] [--whole]
+    python -m benchmarks.extractions.long_recordings [--json] [--minutes 5 --minutes 15] [--whole]
         [--only hubert-base]
 
 A recording of each length is extracted under each backbone with `long: window` (30 s each 20 s; CED

@@ -1,0 +1,1 @@
+"""Benchmarks of extraction: several entries in one pass, several devices, long recordings."""
