@@ -13,11 +13,13 @@ the weights where they are here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
+from dataclasses import dataclass, field
 from multiprocessing.queues import Queue
 from multiprocessing.sharedctypes import SynchronizedString
 from pathlib import Path
@@ -131,8 +133,8 @@ def _run_in_processes(
     siblings = [output.entry for output in extractor.siblings]
     recipe = dataclasses.replace(extractor.recipe, sharing=len(devices))
     shares, shown = Shares(len(shards)), 0
-    given = (recipe, siblings, names, extractor.store.reserved, shards, shares)
-    with WorkerPool(len(devices), _start, given) as pool:
+    share = _Share(recipe, siblings, names, extractor.store.reserved, shards, shares)
+    with WorkerPool(len(devices), _start, (share,)) as pool:
         running = {pool.submit(_finish_shards) for _ in devices}
         while running:
             done, running = wait(running, LOOK_SECONDS, FIRST_COMPLETED)
@@ -142,20 +144,34 @@ def _run_in_processes(
                 tally.add(future.result())
 
 
+@dataclass
 class _Share:
     """The part of a process in an extraction on several devices.
 
-    Args:
-        extractor: Extractor on its device.
+    Attributes:
+        recipe: Arguments of its extractor.
+        siblings: Entries to take along.
+        devices: Devices that no process has yet.
+        reserved: Shards that no rows are copied from.
         shards: All shards.
         shares: Who works at which of them.
     """
 
-    def __init__(
-        self, extractor: Extractor, shards: Sequence[PlannedShard], shares: Shares
-    ) -> None:
-        self.extractor, self.shards, self.shares = extractor, shards, shares
-        self._places: dict[int, int] = {}  # of shards that are held, by number
+    recipe: Recipe
+    siblings: Sequence[BackboneEntry]
+    devices: Queue[str]
+    reserved: frozenset[str]
+    shards: Sequence[PlannedShard]
+    shares: Shares
+    _places: dict[int, int] = field(default_factory=dict)  # of shards that are held, by number
+
+    @functools.cached_property
+    def extractor(self) -> Extractor:
+        """Extractor on the device of this process, which loads weights once."""
+        extractor = Extractor(self.recipe, self.devices.get())
+        extractor.take_along(self.siblings)
+        extractor.reserve(self.reserved)
+        return extractor
 
     def finish(self) -> Tally:
         """Finish shards until each is begun by some process; counts of its own."""
@@ -163,7 +179,7 @@ class _Share:
         try:
             first = self.shares.hold()
             if first is not None:  # loaders start for it
-                seconds = seconds_of(self.shards) / self.extractor.recipe.sharing
+                seconds = seconds_of(self.shards) / self.recipe.sharing
                 self._count(
                     self.extractor.run(self._held(first), tally, seconds=seconds, begin=self._begin)
                 )
@@ -190,24 +206,15 @@ class _Share:
         return self.shares.begin(self._places.pop(shard.number))
 
 
-# Of a worker process, which loads weights once.
+# Of a worker process.
 _share: _Share | None = None
 _ray_extractor: tuple[Recipe, Extractor] | None = None
 
 
-def _start(
-    recipe: Recipe,
-    siblings: Sequence[BackboneEntry],
-    devices: Queue[str],
-    reserved: frozenset[str],
-    shards: Sequence[PlannedShard],
-    shares: Shares,
-) -> None:
+def _start(share: _Share) -> None:
+    # No more: errors of a process that starts would be tracebacks.
     global _share
-    extractor = Extractor(recipe, devices.get())
-    extractor.take_along(siblings)
-    extractor.reserve(reserved)
-    _share = _Share(extractor, shards, shares)
+    _share = share
 
 
 def _finish_shards() -> Tally:

@@ -20,7 +20,7 @@ from features.backbone.base import Backbone, Inputs
 from features.backbone.entry import BackboneEntry
 from features.backbones.tone import Tone
 from features.corpus.utterance import Utterance
-from features.errors import MachineError, ManifestError
+from features.errors import MachineError, ManifestError, ParamsError
 from features.extraction.engines import Shares
 from features.extraction.extract import Options, extract
 from features.extraction.extractor import Extractor, Recipe
@@ -78,7 +78,13 @@ class Watched(BackboneEntry):
     how: str = "fast"
 
     def build(self) -> Backbone:
-        """The backbone."""
+        """The backbone.
+
+        Raises:
+            ParamsError: In the processes of several devices, if it is to be broken.
+        """
+        if self.how == "broken" and multiprocessing.parent_process() is not None:
+            raise ParamsError("no such device")
         return WatchedTone(self.log, self.how)
 
 
@@ -201,6 +207,15 @@ def test_a_killed_process_ends_the_extraction_which_is_resumed(
     assert done.computed == len(SECONDS) - done.linked
     extract(manifest, TONE, tmp_path / "reference", store=tmp_path / "other")
     assert contents_of(tmp_path / "out") == contents_of(tmp_path / "reference")
+
+
+@pytest.mark.slow
+def test_a_process_that_cannot_load_the_backbone_says_why(
+    make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
+    entry = watched(tmp_path, "broken")
+    with pytest.raises(ParamsError, match="no such device"):
+        extract(make_manifest(SECONDS), entry, tmp_path / "o", store=tmp_path / "s", options=TWO)
 
 
 @pytest.mark.slow
