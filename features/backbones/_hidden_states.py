@@ -1,4 +1,7 @@
-"""Hidden states of transformers' networks, and batches computed in parts of similar lengths."""
+"""Hidden states of transformers' networks: loading, choosing, and batches in parts.
+
+The parts of a batch have similar lengths, so that little of what is computed is padding.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from features.weights.checkpoint import Checkpoint
 from features.weights.identity import weights_sha256
 
 States = Sequence[Tensor] | Mapping[int, Tensor]  # `[B, T, D]` each, by number
+FRONT_ENDS = ("preprocessor_config.json", "processor_config.json")  # older and newer
 SIMILAR = SAMPLE_RATE  # samples by which clips may differ that a CPU computes together
 
 
@@ -63,6 +67,55 @@ class HiddenStates(Networked):
             return self.layers.pick(inputs.once(lambda: compute(layers)))
         # Those that nobody takes are freed.
         return self.layers.pick(inputs.once(lambda: layers.only(compute(layers))))
+
+
+def speech_network(source: Checkpoint, family: Sequence[str], others: str) -> Any:
+    """A speech network of transformers, without what only pretraining or recognition needs.
+
+    SpecAugment and LayerDrop are off; an adapter after the last layer, which lengthens the hop, is
+    removed.
+
+    Args:
+        source: Its checkpoint.
+        family: Allowed values of `model_type` in config.json.
+        others: Kinds of backbones for other networks, for the message.
+
+    Raises:
+        CheckpointError: If it is none of the family, or unusable.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    config = source.load(AutoConfig, trust_remote_code=False)
+    if config.model_type not in family:
+        expected = f"one of {', '.join(family)}" if len(family) > 1 else family[0]
+        raise CheckpointError(
+            f"checkpoint {source.name!r} is a {config.model_type}; expected {expected} "
+            f"(kinds for others: {others})"
+        )
+    # Without SpecAugment the network has no mask vector, which some checkpoints lack.
+    pretraining_off = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
+    network: Any = source.network(AutoModel, trust_remote_code=False, **pretraining_off)
+    if getattr(network, "adapter", None) is not None:
+        network.adapter = None
+    return network
+
+
+def feature_extractor(source: Checkpoint) -> Any:
+    """The feature extractor of a speech network, whose settings say how clips are normalised.
+
+    Raises:
+        CheckpointError: If the checkpoint's folder has none.
+    """
+    from transformers import AutoFeatureExtractor
+
+    folder = source.folder()
+    if folder is not None and not any((folder / name).is_file() for name in FRONT_ENDS):
+        raise CheckpointError(
+            f"{folder} holds no {' nor '.join(FRONT_ENDS)}; expected one, since it says whether "
+            f"the network was trained on normalised clips: put the file of {source.name!r} from "
+            "the model hub there"
+        )
+    return source.load(AutoFeatureExtractor, trust_remote_code=False)
 
 
 def hidden_states(network: Any, layers: Layers, *, ends: bool, **inputs: Any) -> States:
@@ -123,7 +176,7 @@ def clips_in_parts(
     *,
     differing: int = SIMILAR,
 ) -> Tensor:
-    """`in_parts` of waveforms `[B, L]`, so that little of what is computed is padding.
+    """`in_parts` of waveforms `[B, L]` or spectra `[B, T, F]`, so that little of them is padding.
 
     On a CPU that is faster than the whole batch. In training each part costs an addition of
     gradients, which takes about as long as a second of audio, however large the network.

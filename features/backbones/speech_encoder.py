@@ -8,8 +8,8 @@ wide, large ones 317 M and 1024. T = floor((L - 400) / 320) + 1.
 Batched equals single, which it does not in transformers itself: the group norm of the base models
 takes its statistics over each clip's own frames, and an attention mask is passed for all models.
 transformers advises against masks for group-norm models, since those were trained on padded batches
-without one; here no stored number may depend on its batch. SpecAugment and LayerDrop, which belong
-to pretraining, are off.
+without one; here no stored number may depend on its batch. w2v-BERT 2.0, which reads spectra, is
+the kind `wav2vec2_bert`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ from features.backbone.base import BackboneFactory, Inputs
 from features.backbone.layers import LayerChoice, Layers, choose_layers, freeze, keep_first
 from features.backbones._audio import SAMPLE_RATE, padded, waveform
 from features.backbones._hidden_states import (
+    FRONT_ENDS,
     SIMILAR,
     HiddenStates,
     States,
     clips_in_parts,
+    feature_extractor,
     hidden_states,
+    speech_network,
 )
 from features.backbones._wav2vec2 import FrontConvolutions
 from features.corpus.utterance import Utterance
@@ -40,7 +43,7 @@ from features.weights.checkpoint import Checkpoint
 from features.weights.identity import extractor_settings, network_settings
 
 FAMILY = ("hubert", "wav2vec2", "wavlm", "data2vec-audio")  # model types of transformers
-FRONT_ENDS = ("preprocessor_config.json", "processor_config.json")  # older and newer
+OTHERS = "wav2vec2_bert, whisper, text_encoder, emotion2vec, xeus, ced"  # kinds of backbones
 
 
 class SpeechEncoder(HiddenStates):
@@ -63,7 +66,7 @@ class SpeechEncoder(HiddenStates):
         layer: LayerChoice = -1,
     ) -> None:
         self.source = Checkpoint(checkpoint, revision, package)
-        network: Any = _load(self.source)
+        network: Any = speech_network(self.source, FAMILY, OTHERS)
         self.network, config = network, network.config
         self.front_end = _front_end(self.source)
         self.layers = choose_layers(layer, config.num_hidden_layers, checkpoint)
@@ -129,35 +132,9 @@ class SpeechEncoder(HiddenStates):
         return network.feature_extractor  # type: ignore[no-any-return]
 
 
-def _load(source: Checkpoint) -> Any:
-    from transformers import AutoConfig, AutoModel
-
-    config = source.load(AutoConfig, trust_remote_code=False)
-    if config.model_type not in FAMILY:
-        raise CheckpointError(
-            f"checkpoint {source.name!r} is a {config.model_type}; expected one of "
-            f"{', '.join(FAMILY)} (kinds for others: whisper, text_encoder, emotion2vec, xeus, ced)"
-        )
-    # Without SpecAugment the network has no mask vector, which some checkpoints lack.
-    pretraining_off = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
-    network: Any = source.network(AutoModel, trust_remote_code=False, **pretraining_off)
-    if getattr(network, "adapter", None) is not None:
-        network.adapter = None  # after the last layer; it lengthens the hop
-    return network
-
-
 def _front_end(source: Checkpoint) -> Any:
-    """The feature extractor, whose settings say whether clips are normalised."""
-    from transformers import AutoFeatureExtractor
-
-    folder = source.folder()
-    if folder is not None and not any((folder / name).is_file() for name in FRONT_ENDS):
-        raise CheckpointError(
-            f"{folder} holds no {' nor '.join(FRONT_ENDS)}; expected one, since it says whether "
-            f"the network was trained on normalised clips: put the file of {source.name!r} from "
-            "the model hub there"
-        )
-    front_end = source.load(AutoFeatureExtractor, trust_remote_code=False)
+    """The feature extractor, which works on waveforms."""
+    front_end = feature_extractor(source)
     if not hasattr(front_end, "do_normalize") or front_end.sampling_rate != SAMPLE_RATE:
         raise CheckpointError(
             f"the front end of {source.name!r} ({' or '.join(FRONT_ENDS)}) is a "

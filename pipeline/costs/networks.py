@@ -43,6 +43,7 @@ class Network:
         extra: Positions of each utterance besides, such as special tokens.
         padded_seconds: Audio is padded to a multiple of this.
         longest_seconds: What is computed at once; longer audio is cut.
+        attention: Operations of attention for each pair of positions, by width.
     """
 
     width: int
@@ -54,6 +55,7 @@ class Network:
     extra: int = 0
     padded_seconds: float | None = None
     longest_seconds: float | None = None
+    attention: float = 4.0
 
     @property
     def hop_seconds(self) -> float | None:
@@ -73,7 +75,7 @@ class Network:
             padded = parts * self.padded_seconds if self.padded_seconds else size.seconds
             positions = padded * self.rate
         seen = positions + self.extra * parts
-        attention = 4.0 * self.width * seen / max(parts, 1.0)
+        attention = self.attention * self.width * seen / max(parts, 1.0)
         return positions * self.front + seen * blocks * (self.block + attention)
 
 
@@ -99,6 +101,14 @@ def speech(width: int, depth: int, inner: int, *, extra: int = 0, **front: Any) 
     ahead += 2.0 * before * width + 2.0 * positions * width * width / groups
     block = transformer(width, inner)
     return Network(width, depth, block, ahead, SAMPLE_RATE / hop, extra=extra)
+
+
+def w2v_bert(width: int, depth: int, inner: int, inputs: int, kernel: int) -> Network:
+    """w2v-BERT 2.0: Conformer blocks of two FFNs, attention and a gated convolution."""
+    convolution = 2.0 * (3 * width**2 + kernel * width)
+    block = transformer(width, inner) + 2.0 * 2 * width * inner + convolution
+    # Each pair's distance has an embedding, which is multiplied with the query.
+    return Network(width, depth, block, 2.0 * inputs * width, STATES, attention=6.0)
 
 
 def whisper(width: int, depth: int, inner: int, bands: int) -> Network:
@@ -136,6 +146,7 @@ NETWORKS = {
     "facebook/hubert-large-ls960-ft": speech(1024, 24, 4096),
     "facebook/wav2vec2-large": speech(1024, 24, 4096),
     "microsoft/wavlm-large": speech(1024, 24, 4096),
+    "facebook/w2v-bert-2.0": w2v_bert(1024, 24, 4096, 160, 31),
     "openai/whisper-tiny.en": whisper(384, 4, 1536, 80),
     "openai/whisper-large-v3": whisper(1280, 32, 5120, 128),
     "FacebookAI/roberta-base": text(768, 12, 3072),
@@ -168,6 +179,9 @@ def of_config(config: Any) -> Network:
         depth, inner = config.encoder_layers, config.encoder_ffn_dim
         return whisper(config.d_model, depth, inner, config.num_mel_bins)
     sizes = (config.hidden_size, config.num_hidden_layers, config.intermediate_size)
+    if config.model_type == "wav2vec2-bert":
+        inputs, kernel = config.feature_projection_input_dim, config.conv_depthwise_kernel_size
+        return w2v_bert(*sizes, inputs, kernel)
     if not hasattr(config, "conv_kernel"):
         return text(*sizes)
     return speech(

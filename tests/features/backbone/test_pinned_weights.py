@@ -17,13 +17,21 @@ from features.extraction.extract import extract
 from features.files.reading import file_sha256
 from pipeline.commands.check import find_problems
 from tests.conftest import ManifestMaker
-from tests.contracts.checkpoints import ced, emotion2vec, speech_encoder, text_encoder, whisper
+from tests.contracts.checkpoints import (
+    ced,
+    emotion2vec,
+    speech_encoder,
+    text_encoder,
+    wav2vec2_bert,
+    whisper,
+)
 from tests.pipeline.commands.test_check import params
 from tests.support.known_params import known_params
 
 KINDS = {
     "text_encoder": text_encoder.VARIANTS["bert"],
     "speech_encoder": speech_encoder.VARIANTS["hubert_group"],
+    "wav2vec2_bert": wav2vec2_bert.VARIANTS["public"],
     "whisper": whisper.VARIANTS["mel80"],
     "ced": ced.VARIANTS["tiny"],
     "emotion2vec": emotion2vec.VARIANTS["wrapped"],

@@ -14,13 +14,16 @@ from features.backbone.entry import backbone_entry
 from features.backbones._hidden_states import in_parts
 from features.corpus.utterance import Utterance
 from tests.conftest import ManifestMaker
-from tests.contracts.checkpoints import emotion2vec, speech_encoder
+from tests.contracts.checkpoints import emotion2vec, speech_encoder, wav2vec2_bert
 
-SECONDS = [1.0, 3.1, 0.025, 2.4, 3.1]  # in parts: both of 3.1 and 2.4, then 1.0 and 0.025
+SECONDS = [1.0, 3.1, 0.035, 2.4, 3.1]  # in parts: both of 3.1 and 2.4, then 1.0 and 0.035
 MASKABLE = {
     name: ("speech_encoder", speech_encoder.VARIANTS[name])
     for name in ("hubert_group", "wav2vec2_layer", "wavlm_group")
-} | {"emotion2vec": ("emotion2vec", emotion2vec.VARIANTS["wrapped"])}
+} | {
+    "emotion2vec": ("emotion2vec", emotion2vec.VARIANTS["wrapped"]),
+    "wav2vec2_bert": ("wav2vec2_bert", wav2vec2_bert.VARIANTS["public"]),
+}
 
 
 @pytest.fixture

@@ -45,6 +45,11 @@ def speech(kind: str, **settings: Any) -> tuple[Any, nn.Module, torch.Tensor]:
     return config, getattr(transformers, f"{kind}Model")(config), torch.zeros(1, SAMPLES)
 
 
+def spectra() -> tuple[Any, nn.Module, torch.Tensor]:
+    config = transformers.Wav2Vec2BertConfig()
+    return config, transformers.Wav2Vec2BertModel(config), torch.zeros(1, SAMPLES // 320, 160)
+
+
 def words(kind: str, **settings: Any) -> tuple[Any, nn.Module, torch.Tensor]:
     config = getattr(transformers, f"{kind}Config")(**settings)
     network = getattr(transformers, f"{kind}Model")(config, add_pooling_layer=False)
@@ -62,6 +67,7 @@ OF_TRANSFORMERS: dict[str, Case] = {
     "facebook/hubert-base-ls960": (speech, ("Hubert",), {}),
     "facebook/wav2vec2-large": (speech, ("Wav2Vec2",), LARGE),
     "microsoft/wavlm-large": (speech, ("WavLM",), LARGE),
+    "facebook/w2v-bert-2.0": (spectra, (), {}),
     "openai/whisper-tiny.en": (whisper, ("tiny",), {}),
     "openai/whisper-large-v3": (whisper, ("large-v3",), {}),
     "FacebookAI/roberta-base": (words, ("Roberta",), TEXT),

@@ -21,7 +21,7 @@ from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch
 from pipeline.model.checkpoint import make_model
 from pipeline.params.tuning import TuneParams
-from tests.contracts.checkpoints import ced, speech_encoder, text_encoder, whisper
+from tests.contracts.checkpoints import ced, speech_encoder, text_encoder, wav2vec2_bert, whisper
 
 CLASSES = ["calm", "angry"]
 FAMILIES: dict[str, tuple[str, Any]] = {
@@ -33,6 +33,7 @@ FAMILIES: dict[str, tuple[str, Any]] = {
     "hubert_layer": ("speech_encoder", speech_encoder.VARIANTS["hubert_layer"]),
     "wavlm_group": ("speech_encoder", speech_encoder.VARIANTS["wavlm_group"]),
     "data2vec": ("speech_encoder", speech_encoder.VARIANTS["data2vec"]),
+    "w2v_bert": ("wav2vec2_bert", wav2vec2_bert.VARIANTS["public"]),
     "whisper": ("whisper", whisper.VARIANTS["mel80"]),
     "whisper_trim": ("whisper", whisper.VARIANTS["trim"]),
     "ced": ("ced", partial(ced.tiny, depth=3)),
@@ -40,6 +41,7 @@ FAMILIES: dict[str, tuple[str, Any]] = {
 SLOT = {
     "text_encoder": "text",
     "speech_encoder": "speech",
+    "wav2vec2_bert": "speech",
     "whisper": "nonverbal",
     "ced": "spectral",
 }
