@@ -85,7 +85,7 @@ def forecast(
         bytes=cache_bytes(
             plan.cuts,
             backbone.spec,
-            pooled=entry.pooling != "frames",
+            pooled=one_vector(entry, backbone.spec),
             dtype=entry.stored_as(backbone),
             window_seconds=entry.windows.get("window_hop_seconds"),
         ),
@@ -103,6 +103,13 @@ def _distinct(hashes: NDArray[np.uint64], lengths: NDArray[np.float32]) -> tuple
         count += len(first)
         total += float(lengths[part][first].sum(dtype=np.float64))
     return count, total
+
+
+def one_vector(entry: BackboneEntry, spec: StreamSpec) -> bool:
+    """Whether an utterance has one vector: that of its frames, or of a kind without frames."""
+    # Of texts, what has no place in time is a token.
+    whole = entry.reads == "audio" and spec.hop_seconds is None and not entry.windows
+    return whole or entry.pooling != "frames"
 
 
 def cache_bytes(

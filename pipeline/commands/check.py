@@ -249,10 +249,10 @@ def _likely_spec(entry: BackboneEntry) -> StreamSpec:
 def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
     """Whether the weights of a backbone can be loaded, unless its features are extracted."""
     name, revision, package = (entry.options.get(k) for k in ("checkpoint", "revision", "package"))
-    if name is None:
-        return _problem(entry.build, f"backbones.{entry.name}: ")  # settings that contradict
     folder, left_open = Path("cache", params.corpus, entry.name), leaves_weights_open(entry)
     made, found, here = _extracted(folder, entry), [], None
+    if name is None:  # settings that contradict, or a package that is missing
+        return [] if made else _problem(entry.build, f"backbones.{entry.name}: ")
     trusted = bool(entry.options.get("trust_remote_code"))
     checkpoint = Checkpoint(str(name), revision, package, trusted)
     files = getattr(load(BACKBONES, entry.kind), "files", ())

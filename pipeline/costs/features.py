@@ -12,7 +12,7 @@ from features.backbone.entry import PACKAGE, BackboneEntry
 from features.backbone.layers import Layers, choose_layers
 from features.cache.reader import CacheReader
 from features.errors import HeronryError
-from features.extraction.forecast import cache_bytes
+from features.extraction.forecast import cache_bytes, one_vector
 from features.extraction.plan import Cut
 from features.process.terminal import size as bytes_text
 from features.settings.plugins import load
@@ -69,7 +69,7 @@ class Features:
         return cache_bytes(
             [cut],
             spec,
-            pooled=self.entry.pooling != "frames",
+            pooled=one_vector(self.entry, spec),
             dtype=self.entry.store_dtype if spec.bins is None else "int16",
             window_seconds=self.entry.windows.get("window_hop_seconds"),
         )
@@ -123,7 +123,9 @@ def stream_of(entry: BackboneEntry, network: Network | None) -> StreamSpec | Non
         own = {k: v for k, v in entry.options.items() if k not in RMVPE_ONLY}
         spec = load(PACKAGE, "f0")(**own | {"method": "dio"}).spec
     elif entry.options.get("checkpoint") is None:
-        spec = load(PACKAGE, entry.kind)(**entry.options).spec
+        kind = load(PACKAGE, entry.kind)
+        # Of a kind whose package may be missing, the class has it.
+        spec = getattr(kind, "spec", None) or kind(**entry.options).spec
     else:
         return None
     if entry.windows.get("window_pooling") == "mean":
