@@ -75,11 +75,7 @@ def _labelled(job: JobResult, number: dict[str, int]) -> JobResult:
     ids = job.table.column("id")
     keep: Flags = np.array([id in number for id in ids], bool)
     rows = np.flatnonzero(keep).tolist()
-    table = replace(
-        job.table,
-        rows=tuple(job.table.rows[row] for row in rows),
-        lines=tuple(job.table.lines[row] for row in rows),
-    )
+    table = job.table.only_rows(rows)
     tested = keep[job.test]
     return replace(
         job,

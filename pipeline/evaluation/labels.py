@@ -61,12 +61,16 @@ def check_labels(run: RunFolder, known: Mapping[str, Label]) -> None:
     Raises:
         RunError: Naming file, line and remedy.
     """
+    expected: dict[tuple[int, str], set[str]] = {}  # by fold and split, the same for all seeds
     for job in run.jobs:
         _check_rows(run, job, known)
         _check_targets(run, job, known)
+        predicted = set(job.table.column("id"))
         for split in SCORED:
-            expected = _split_ids(run, _learnt(run, known.values()), job, split)
-            missing = expected - set(job.table.column("id"))
+            if (job.fold, split) not in expected:
+                learnt = _learnt(run, known.values())
+                expected[job.fold, split] = _split_ids(run, learnt, job, split)
+            missing = expected[job.fold, split] - predicted
             if missing:
                 raise RunError(
                     f"{job.table.path}: {len(missing)} {split} utterances are neither predicted "

@@ -12,6 +12,7 @@ attribute, is null there), and its schema's metadata names the run
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def write_csv_predictions(folder: Path, tables: Sequence[Table]) -> str:
         folder: Existing folder.
         tables: predictions.csv of every job, with the same columns.
     """
-    write_sheet(folder / CSV, tables[0].header, (row for table in tables for row in table.rows))
+    write_sheet(folder / CSV, tables[0].header, itertools.chain.from_iterable(tables))
     return file_sha256(folder / CSV)
 
 
@@ -54,12 +55,11 @@ def write_parquet_predictions(
         tables: As for `write_csv_predictions`.
         identity: Keys and values of `RunIdentity`, for the metadata.
     """
-    rows = [row for table in tables for row in table.rows]
     header = tables[0].header
-    columns = list(zip(*rows, strict=True))
+    # Table by table, since the values of a column as objects take several times as much.
     arrays = [
-        pa.array(_parsed(name, cells), _type(name))
-        for name, cells in zip(header, columns, strict=True)
+        pa.concat_arrays(pa.array(_parsed(name, each.column(name)), _type(name)) for each in tables)
+        for name in header
     ]
     table = pa.table(arrays, names=list(header)).replace_schema_metadata(dict(identity))
     with replacing(folder / PARQUET) as temporary:

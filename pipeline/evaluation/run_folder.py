@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,13 @@ class Guess:
 
 Guesses = Mapping[str, Guess]
 """Predictions by slot, or by condition."""
+
+
+class _Probes(NamedTuple):
+    """Content of a probes.csv, and the test rows, id and label, that it was read for."""
+
+    tested: tuple[tuple[str, str], ...]
+    guesses: Guesses
 
 
 @dataclass(frozen=True)
@@ -138,8 +145,9 @@ class RunFolder:
         classes, seeds = tuple(head["classes"]), tuple(sorted(head["seeds"]))
         _check_folders(path, seeds, head["folds"])
         targets = RunTargets.of(head, path / "run.json")
+        probes: dict[Path, _Probes] = {}
         jobs = [
-            _job(path, (seed, fold), seeds, classes, targets)
+            _job(path, (seed, fold), seeds, classes, targets, probes)
             for seed in seeds
             for fold in range(head["folds"])
         ]
@@ -198,6 +206,7 @@ def _job(
     seeds: Sequence[int],
     classes: Sequence[str],
     targets: RunTargets,
+    probes: dict[Path, _Probes],
 ) -> JobResult:
     # `seeds` holds the job's own seed too: reading its folder twice finds the same file
     folder, *others = (run / f"seed_{seed}" / f"fold_{key[1]}" for seed in (key[0], *seeds))
@@ -228,7 +237,7 @@ def _job(
         test=test,
         table=table,
         history=history,
-        probes=_read_probes((folder, *others), tested, classes, targets),
+        probes=_read_probes((folder, *others), tested, classes, targets, probes),
         conditions=_read_conditions(folder, tested, classes, targets),
         members=_read_members(folder, tested, classes, targets),
     )
@@ -238,7 +247,7 @@ def _classes_of(table: Table, classes: Sequence[str]) -> tuple[Floats, NDArray[n
     """Probabilities `[N, K]` and predicted classes `[N]`; -1 for a run without classes."""
     if not classes:
         table.only("prediction", ("",))
-        return np.zeros((len(table.rows), 0)), np.full(len(table.rows), -1)
+        return np.zeros((len(table), 0)), np.full(len(table), -1)
     probabilities = table.probabilities(classes, unknown=True)
     without = bool(np.isnan(probabilities).any())
     predictions = table.indices("prediction", classes, unknown=without)
@@ -248,7 +257,11 @@ def _classes_of(table: Table, classes: Sequence[str]) -> tuple[Floats, NDArray[n
 
 
 def _read_probes(
-    folders: Iterable[Path], test: Mapping[str, str], classes: Sequence[str], targets: RunTargets
+    folders: Iterable[Path],
+    test: Mapping[str, str],
+    classes: Sequence[str],
+    targets: RunTargets,
+    known: dict[Path, _Probes],
 ) -> Guesses:
     """probes.csv of the first folder that has one; {} if none has.
 
@@ -258,12 +271,16 @@ def _read_probes(
         test: Label by id of the job's test rows, in their order.
         classes: K class names.
         targets: What the run learns.
+        known: Files that were read for other seeds, which share the arrays; added to.
     """
     for folder in folders:
         path = folder / "probes.csv"
         if path.exists():
-            table = read_csv(path, targets.columns.probes)
-            return _guesses(table, "slot", test, classes, targets)
+            if path not in known or known[path].tested != tuple(test.items()):
+                table = read_csv(path, targets.columns.probes)
+                guesses = _guesses(table, "slot", test, classes, targets)
+                known[path] = _Probes(tuple(test.items()), guesses)
+            return known[path].guesses
     return {}
 
 
@@ -303,7 +320,8 @@ def _guesses(
         predictions = table.indices("prediction", classes, unknown=key == "member")
     values = values_of(table, "v", targets)
     found: dict[str, dict[str, int]] = {}
-    for index, (id, name, label, _) in enumerate(row[:4] for row in table.rows):
+    cells = zip(*(table.column(column) for column in ("id", key, "label")), strict=True)
+    for index, (id, name, label) in enumerate(cells):
         if id not in test:
             table.refuse(index, f"id {id!r} is not in the test split; expected only such")
         if label != test[id]:
@@ -338,11 +356,11 @@ def _check_ids(table: Table) -> None:
 def _check_history(table: Table) -> None:
     for name in table.header:
         table.numbers(name)
-    epochs = [str(number) for number, _ in enumerate(table.rows, 1)]
+    epochs = [str(number) for number in range(1, len(table) + 1)]
     for index, (found, expected) in enumerate(zip(table.column("epoch"), epochs, strict=True)):
         if found != expected:
             table.refuse(index, f"epoch is {found!r}; expected {expected}")
     table.only("best", ("0", "1"))
     kept = table.column("best").count("1")
-    if table.rows and kept != 1:
+    if len(table) and kept != 1:
         raise RunError(f"{table.path}: {kept} epochs are marked best; expected one: {AGAIN}")

@@ -85,7 +85,7 @@ def named_of(table: Table, classes: Sequence[str], probabilities: Floats) -> Nam
 def shares_of(table: Table, classes: Sequence[str], targets: RunTargets) -> Floats:
     """Shares of the votes `[N, K]`, NaN where a row has none."""
     if "votes" not in targets.tasks:
-        return np.full((len(table.rows), len(classes)), np.nan)
+        return np.broadcast_to(np.nan, (len(table), len(classes)))  # takes no memory
     shares = np.stack([table.numbers(f"t_{name}") for name in classes], axis=1)
     without = np.isnan(shares).all(1, keepdims=True)
     index = no_distribution(np.where(without, 1 / len(classes), shares))
@@ -108,4 +108,4 @@ def values_of(table: Table, prefix: str, targets: RunTargets, *, unknown: bool =
             expected = f"a number from {low:g} to {high:g}{', or none' if unknown else ''}"
             table.refuse(index, f"{prefix}_{name} is {cell!r}; expected {expected}")
         columns.append(values)
-    return np.stack(columns, axis=1) if columns else np.zeros((len(table.rows), 0))
+    return np.stack(columns, axis=1) if columns else np.zeros((len(table), 0))

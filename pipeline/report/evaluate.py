@@ -115,7 +115,7 @@ def write_report(
         classes, shown = report, (*HEADLINE, UNPARSED)
         text = page(report, experiment=experiment)
     write_numbers(folder, report.metrics, identity, shown)
-    history = [row for job in jobs for row in job.history.rows]
+    history = [row for job in jobs for row in job.history]
     write_csv(folder / "history.csv", jobs[0].history.header, history)
     # `dvc plots show` writes what is in confusion.csv into its page as it is
     names = [*(html.escape(name) for name in report.run.classes), NO_CLASS]  # -1 is the last

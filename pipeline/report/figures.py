@@ -18,7 +18,7 @@ NO_CLASS = "no class"
 
 def curves(run: RunFolder) -> list[Markup]:
     """Losses and a validation metric over epochs, a line a trained model; empty without epochs."""
-    if not any(job.history.rows for job in run.jobs):
+    if not any(len(job.history) for job in run.jobs):
         return []
     shown = monitor_shown(run)
     panels = {"train_loss": "Training loss", "valid_loss": "Validation loss"}

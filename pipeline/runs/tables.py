@@ -1,13 +1,20 @@
-"""Reads and validates the CSV files of run folders; errors name the file and line."""
+"""Reads and validates the CSV files of run folders; errors name the file and line.
+
+A table is held by columns, about 130 bytes a row of four classes: of millions of rows, an object
+for each cell would take ten times that.
+"""
 
 from __future__ import annotations
 
 import csv
+import itertools
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,19 +29,89 @@ TOLERANCE = 1e-3
 _ROUNDING = 1e-6  # of probabilities written with nine significant digits, with a margin
 
 
+_NUMBERS = ("p_", "t_", "y_", "v_", "g_", "m_")  # beginnings of columns of numbers
+_CHUNK = 4096  # rows that are taken apart together
+
+
+class Packed(Sequence[str]):
+    """Texts of a column of numbers, which are nearly all different, without an object for each."""
+
+    def __init__(self, cells: Iterable[str] = ()) -> None:
+        self._text, self._ends = bytearray(), array("I")
+        self.extend(cells)
+
+    def extend(self, cells: Iterable[str]) -> None:
+        """Add cells."""
+        encoded = [cell.encode() for cell in cells]
+        ends = itertools.accumulate(map(len, encoded), initial=len(self._text))
+        self._ends.extend(itertools.islice(ends, 1, None))
+        self._text += b"".join(encoded)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        places = range(len(self))[index]
+        if isinstance(places, range):
+            return [self[place] for place in places]
+        begin = self._ends[places - 1] if places else 0
+        return self._text[begin : self._ends[places]].decode()
+
+
 @dataclass(frozen=True)
 class Table:
-    """A CSV file as text: `rows` with as many cells as `header`, and the line that each ends on."""
+    """A CSV file as text.
+
+    Attributes:
+        path: The file.
+        header: Names of the columns.
+        columns: Cells of each column, N of them.
+        lines: Line of the file that each row ends on.
+    """
 
     path: Path
     header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    lines: tuple[int, ...]
+    columns: tuple[Sequence[str], ...]
+    lines: Sequence[int]
 
-    def column(self, name: str) -> tuple[str, ...]:
+    @classmethod
+    def of(
+        cls, path: Path, header: Sequence[str], rows: Iterable[tuple[Sequence[str], int]]
+    ) -> Self:
+        """A table of rows with as many cells as `header`, each with the line that it ends on."""
+        columns: list[Packed | list[str]] = [
+            Packed() if name.startswith(_NUMBERS) else [] for name in header
+        ]
+        lines, rest = array("I"), iter(rows)
+        while chunk := list(itertools.islice(rest, _CHUNK)):
+            lines.extend(line for _, line in chunk)
+            for column, cells in zip(
+                columns, zip(*(row for row, _ in chunk), strict=True), strict=True
+            ):
+                # Names and ids stand in many rows, seeds and folds: one copy is held of each.
+                column.extend(cells if isinstance(column, Packed) else map(sys.intern, cells))
+        return cls(path, tuple(header), tuple(columns), lines)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        """Rows, in order."""
+        return zip(*self.columns, strict=True)
+
+    def only_rows(self, rows: Sequence[int]) -> Self:
+        """Some of the rows, by their numbers."""
+        columns = [
+            Packed(column[row] for row in rows)
+            if isinstance(column, Packed)
+            else [column[row] for row in rows]
+            for column in self.columns
+        ]
+        return replace(self, columns=tuple(columns), lines=[self.lines[row] for row in rows])
+
+    def column(self, name: str) -> Sequence[str]:
         """All cells of one column."""
-        index = self.header.index(name)
-        return tuple(row[index] for row in self.rows)
+        return self.columns[self.header.index(name)]
 
     def refuse(self, index: int, complaint: str) -> NoReturn:
         """Raise `RunError` about row `index`, naming file and line."""
@@ -138,27 +215,39 @@ def read_csv(path: Path, header: Sequence[str] | None) -> Table:
         with open_text(path) as file:
             reader = csv.reader(file, strict=True)
             # Blank lines are skipped. A quoted cell may span lines: the number is that of the last.
-            numbered = [(tuple(row), reader.line_num) for row in reader if row]
+            numbered = ((row, reader.line_num) for row in reader if row)
+            found, _ = next(numbered, ((), 0))
+            ragged: list[tuple[int, int]] = []  # cells and line of rows with more or fewer
+            even = _even(numbered, len(found), ragged)
+            table = Table.of(path, found, even)
     except OSError as error:
         raise RunError(f"cannot read {path} ({error.strerror}); {AGAIN}") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise RunError(f"{path} is no CSV file in UTF-8 ({error}); {AGAIN}") from error
-    found = numbered[0][0] if numbered else ()
     if header is None:
-        header = found
-    if found != tuple(header) or not found:
-        missing = [name for name in header if name not in found]
-        extra = [name for name in found if name not in header]
+        header = table.header
+    if table.header != tuple(header) or not table.header:
+        missing = [name for name in header if name not in table.header]
+        extra = [name for name in table.header if name not in header]
         raise RunError(
-            f"{path}: columns {list(found)}; expected {list(header)} in this order "
+            f"{path}: columns {list(table.header)}; expected {list(header)} in this order "
             f"(missing {missing}, unexpected {extra}): {AGAIN}"
         )
-    rows, lines = zip(*numbered, strict=True)
-    table = Table(path, tuple(header), rows[1:], lines[1:])
-    for index, row in enumerate(table.rows):
-        if len(row) != len(header):
-            table.refuse(index, f"{len(row)} cells; expected {len(header)}")
+    if ragged:
+        given, line = ragged[0]
+        raise RunError(f"{path}, line {line}: {given} cells; expected {len(header)}: {AGAIN}")
     return table
+
+
+def _even(
+    rows: Iterable[tuple[list[str], int]], width: int, ragged: list[tuple[int, int]]
+) -> Iterator[tuple[list[str], int]]:
+    """Rows of so many cells; of the first other one its number of cells and line is noted."""
+    for row, line in rows:
+        if len(row) == width:
+            yield row, line
+        elif not ragged:
+            ragged.append((len(row), line))
 
 
 def _is_number(cell: str) -> bool:

@@ -36,7 +36,7 @@ def share_plot(found: ClassReliability) -> Markup:
 
 def target_curves(run: RunFolder) -> list[Markup]:
     """Losses and the monitored metric over epochs, a line a trained model; empty without epochs."""
-    if not any(job.history.rows for job in run.jobs):
+    if not any(len(job.history) for job in run.jobs):
         return []
     panels, monitor = dict(_LOSSES), str(run.train.get("monitor"))
     if f"valid_{monitor}" in run.jobs[0].history.header:

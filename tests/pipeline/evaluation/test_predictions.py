@@ -26,7 +26,7 @@ def small(**changes: str) -> Table:
     first = dict(zip(PREDICTIONS, ("a", "s1", "", "valid", "0", "7", "x", "y"), strict=True))
     first |= {"p_x": "0.25", "p_y": "0.75"} | changes
     second = ("b", "s2", "d1", "test", "1", "-3", "y", "y", "1e-30", "1")
-    return Table(Path("p.csv"), tuple(first), (tuple(first.values()), second), (2, 3))
+    return Table.of(Path("p.csv"), tuple(first), [(tuple(first.values()), 2), (second, 3)])
 
 
 IDENTITY = RunIdentity("cached", "mine", "spectral", "ab", "cd")
@@ -44,7 +44,7 @@ def test_both_files_hold_the_same_typed_rows(tmp_path: Path) -> None:
     binary = read_predictions(tmp_path / "predictions.parquet")
     assert text.equals(binary)
     assert named_in(tmp_path / "predictions.parquet") == IDENTITY
-    assert text.num_rows == sum(len(job.table.rows) for job in run.jobs)
+    assert text.num_rows == sum(len(job.table) for job in run.jobs)
     types = {name: pa.string() for name in PREDICTIONS} | {"fold": pa.int32(), "seed": pa.int64()}
     types |= {f"p_{name}": pa.float64() for name in CLASSES}
     assert dict(zip(binary.schema.names, binary.schema.types, strict=True)) == types

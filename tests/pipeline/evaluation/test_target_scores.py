@@ -174,7 +174,7 @@ def test_rows_without_agreement_are_left_out_of_classes_alone(scored: Scored) ->
     assert len(found.labels) < len(scored.labels)
     assert all((job.labels >= 0).all() for job in found.run.jobs)
     sizes = [len(job.labels) for job in found.run.jobs]
-    assert sizes == [len(job.table.rows) for job in found.run.jobs]
+    assert sizes == [len(job.table) for job in found.run.jobs]
     # Where the corpus names no class at all, the plurality of the votes stands in, if it is unique.
     bare = [replace(label, label=None) for label in scored.labels if label.votes]
     again = labelled_rows(scored.run, bare)
