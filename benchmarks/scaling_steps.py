@@ -1,13 +1,15 @@
 """Every step of a corpus by its size: peak memory and processor seconds, from prepare to doctor.
 
-    python -m benchmarks.scaling_steps [--json] [--sizes 10000,100000] [--folder DISK]
+    python -m benchmarks.scaling_steps [--json] [--sizes 10000,100000] [--folder DISK] [--steps ...]
 
 A corpus of made-up utterances is taken through a project of its own, each step by the command that
 a user (or DVC) runs. An utterance is a span of 2 to 8 s of its speaker's recording, 500 a speaker;
 the two slots of the model, `linear`, hold one vector of 8 values an utterance (`tone`, pooled) that
 says a little about the class. Shards of these vectors are put into the work store beforehand, which
-is not timed: extraction links them. Training takes one epoch of each of 5 seeds and 5 folds, in two
-processes, so that the report reads ten predictions an utterance.
+is not timed: extraction links them. Training takes one epoch of each of 5 folds, in two processes,
+of one seed: others would take the same again. The report reads 5 seeds, of which four are copies of
+the first, and so ten predictions an utterance. With `--folder` the projects stay there, and a later
+call with other `--steps` goes on with them.
 
 - `prepare`, `plan`, `extract` (both slots, one after the other), `train`, `report`, `doctor`.
 - `peak_mib`: largest sum over the processes of a step of their memory, a page that several hold
@@ -42,6 +44,7 @@ from features.corpus.manifest import Manifest
 from features.extraction.extractor import Extractor, Recipe
 from features.extraction.plan import ShardPlan
 from features.transcription.settings import Transcription
+from pipeline.runs.layout import digests
 
 SIZES = "10000,100000"
 A_SPEAKER = 500  # utterances
@@ -51,6 +54,15 @@ FOLDS = SEEDS = 5
 WIDTH = 8
 SLOTS = {"speech": "voice", "spectral": "room"}
 BYTES = 6_000  # of disk an utterance, to be on the safe side
+STEPS = {
+    "prepare": [["stages.prepare", "many"]],
+    "plan": [["pipeline", "plan"]],
+    "extract": [["stages.extract", "many", name, "--only"] for name in SLOTS.values()],
+    "train": [["stages.train", "many", "both", "--workers", "2"]],
+    "report": [["stages.evaluate", "cached", "many", "both"]],
+    "doctor": [["pipeline", "doctor"]],
+}
+"""Commands of each step."""
 Row = dict[str, Any]
 
 
@@ -58,25 +70,28 @@ def main(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     sizes: Annotated[str, typer.Option(help="Numbers of utterances.")] = SIZES,
-    folder: Annotated[Path | None, typer.Option(help="On a disk with room.")] = None,
-    until: Annotated[str, typer.Option(help="Last step.")] = "doctor",
+    folder: Annotated[Path | None, typer.Option(help="Where projects are kept.")] = None,
+    steps: Annotated[str, typer.Option(help="Steps to measure, in order.")] = ",".join(STEPS),
 ) -> None:
     """Measure and print peaks and seconds."""
     counts = [int(size) for size in sizes.split(",")]
-    with tempfile.TemporaryDirectory(prefix="heronry-benchmark-", dir=folder) as made:
-        if shutil.disk_usage(made).free < max(counts) * BYTES:
+    with tempfile.TemporaryDirectory(prefix="heronry-benchmark-") as made:
+        place = folder or Path(made)
+        if shutil.disk_usage(place).free < max(counts) * BYTES:
             raise SystemExit(
-                f"{made} has no room for {max(counts) * BYTES / 1e9:.1f} GB: give --folder a disk "
+                f"{place} has no room for {max(counts) * BYTES / 1e9:.1f} GB: give --folder a disk "
                 "with more, or smaller --sizes"
             )
-        result = {str(count): _measured(Path(made) / str(count), count, until) for count in counts}
+        wanted = steps.split(",")
+        result = {str(count): _measured(place / str(count), count, wanted) for count in counts}
     print(json.dumps(result) if as_json else table(result))
 
 
-def _measured(project: Path, count: int, until: str) -> Row:
+def _measured(project: Path, count: int, wanted: Sequence[str]) -> Row:
     corpus, store = project / "corpus", project / "store"
-    write_corpus(corpus, count)
-    (project / "params.yaml").write_text(yaml.safe_dump(_params(), sort_keys=False))
+    if not project.exists():
+        write_corpus(corpus, count)
+        (project / "params.yaml").write_text(yaml.safe_dump(_params(), sort_keys=False))
     environment = os.environ | {
         "HERONRY_MANY_ROOT": str(corpus),
         "HERONRY_STORE": str(store),
@@ -84,15 +99,12 @@ def _measured(project: Path, count: int, until: str) -> Row:
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
     found: Row = {}
-    steps = {
-        "prepare": [["stages.prepare", "many"]],
-        "plan": [["pipeline", "plan"]],
-        "extract": [["stages.extract", "many", name, "--only"] for name in SLOTS.values()],
-        "train": [["stages.train", "many", "both", "--workers", "2"]],
-        "report": [["stages.evaluate", "cached", "many", "both"]],
-        "doctor": [["pipeline", "doctor"]],
-    }
-    for step, commands in steps.items():
+    for step in wanted:
+        if step == "extract" and not any(store.glob("*/*.h5")):
+            alone(fill_store, project / "data/many/utterances", store)
+        if step == "report":
+            more_seeds(project / "runs/cached/many/both")
+        commands = STEPS[step]
         each = [_run(command, project, environment) for command in commands]
         found[step] = {
             "peak_mib": max(row["peak_mib"] for row in each),
@@ -101,11 +113,6 @@ def _measured(project: Path, count: int, until: str) -> Row:
             },
         }
         sys.stderr.write(f"{count} {step}: {found[step]}\n")
-        if step == until:
-            break
-        if step == "plan":
-            alone(fill_store, project / "data/many/utterances", store)
-    shutil.rmtree(project)
     return found
 
 
@@ -154,6 +161,29 @@ def fill_store(utterances: Path, store: Path) -> None:
             output.writer.write(output.store.path(shard.fingerprint), rows)
 
 
+def more_seeds(run: Path) -> None:
+    """Copy the first seed's results, so that there are `SEEDS`."""
+    for path in sorted(run.glob("seed_0/fold_*/*.csv")):
+        lines = path.read_text().splitlines(keepends=True)
+        names = lines[0].rstrip("\n").split(",")
+        if path.name == "probes.csv":  # one file serves all seeds
+            continue
+        place = names.index("seed") if "seed" in names else None
+        for seed in range(1, SEEDS):
+            out = run / f"seed_{seed}" / path.parent.name / path.name
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with out.open("w") as file:
+                file.write(lines[0])
+                for line in lines[1:]:
+                    cells = line.split(",")
+                    if place is not None:
+                        cells[place] = str(seed)
+                    file.write(",".join(cells))
+    record = json.loads((run / "run.json").read_text())
+    record |= {"seeds": list(range(SEEDS)), "files": digests(run)}
+    (run / "run.json").write_text(json.dumps(record))
+
+
 def _number(id: str) -> int:
     return int(id.rpartition("_")[2])
 
@@ -166,7 +196,7 @@ def _backbone(name: str) -> dict[str, Any]:
 
 def _params() -> dict[str, Any]:
     empty = dict.fromkeys(("text", "speech", "nonverbal", "prosody", "spectral", "asr"), "none")
-    model = {**empty, **SLOTS, "kind": "linear", "seeds": SEEDS}
+    model = {**empty, **SLOTS, "kind": "linear", "seeds": 1}
     model["train"] = {"epochs": 1, "batch_size": 256, "lr": 0.01}
     protocol = {"protocol": "speaker_folds", "folds": FOLDS}
     return {

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.cache.frames import Extent
+from features.cache.index import ExtentIndex
 from features.cache.members import MEMBERS, prefixes
 from features.cache.shard import DEVIATION, Shard, read_shard, shard_name
 from features.errors import CacheError
@@ -70,7 +71,7 @@ class CacheReader(Mapping[str, NDArray[Any]]):
                 "`dvc pull`"
             )
         self._check_sequence()
-        self._extents = {
+        self._extents: Mapping[str, Extent] = {
             id: Extent(shard.stored, first, last)
             for shard in self.shards
             for id, (first, last) in zip(
@@ -153,6 +154,33 @@ class CacheReader(Mapping[str, NDArray[Any]]):
         """Number of frames T of an utterance, without touching them."""
         return self._extents[id].length
 
+    def lengths(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """`length` of several utterances."""
+        if isinstance(self._extents, ExtentIndex):
+            return self._extents.lengths(ids)
+        return np.array([self._extents[id].length for id in ids], np.int64)
+
+    def compact(self, folder: Path) -> Self:
+        """The same rows, found by arrays that processes share; its shards have no ids and contents.
+
+        Args:
+            folder: Folder to write the arrays to.
+        """
+        view, none = copy.copy(self), np.empty(0, np.int64)
+        view._extents = ExtentIndex.write(folder, self._extents)
+        view.shards = [
+            replace(
+                shard,
+                ids=(),
+                contents=(),
+                offsets=none,
+                crc32=none.astype(np.uint32),
+                rounding=none.astype(np.float64),
+            )
+            for shard in self.shards
+        ]
+        return view
+
     def batch(self, ids: Sequence[str], *, dtype: torch.dtype | None = None) -> Stream:
         """A batch of utterances, padded with zeros.
 
@@ -169,7 +197,8 @@ class CacheReader(Mapping[str, NDArray[Any]]):
         from features.cache.gather import gather
 
         kind = dtype or (torch.float32 if self.spec.bins is None else torch.int64)
-        extents = [self._extents[id] for id in ids]
+        index = self._extents
+        extents = index.many(ids) if isinstance(index, ExtentIndex) else [index[id] for id in ids]
         width = self.shards[0].stored.shape[1:]
         if self.columns is not None:
             width = (self._width,)

@@ -42,7 +42,7 @@ class ResidentFrames:
 
     def __init__(self, reader: CacheReader, ids: Sequence[str], device: torch.device) -> None:
         self.rows = {id: row for row, id in enumerate(ids)}
-        self.lengths = [reader.length(id) for id in ids]
+        self.lengths = reader.lengths(ids).tolist()
         self.kind = torch.float32 if reader.spec.bins is None else torch.int64
         total = sum(self.lengths)
         # Utterance i has frames offsets[i] to offsets[i + 1]; the last offset is the frame of
@@ -163,7 +163,7 @@ def memory_bytes(device: str) -> tuple[int, int]:
 
 
 def _bytes(reader: CacheReader, ids: Sequence[str]) -> int:
-    frames = sum(reader.length(id) for id in ids) + 1
+    frames = int(reader.lengths(ids).sum()) + 1
     return frames * _frame(reader, ids).nbytes
 
 
@@ -176,7 +176,7 @@ def _frame(reader: CacheReader, ids: Sequence[str]) -> np.ndarray[Any, Any]:
 def _upload(reader: CacheReader, ids: Sequence[str], total: int, device: torch.device) -> Tensor:
     """Copy all frames by way of one buffer on the host: `[S + 1, D]` or `[S + 1]`."""
     frame = _frame(reader, ids)
-    longest = max(reader.length(id) for id in ids)
+    longest = int(reader.lengths(ids).max())
     size = min(max(longest, STAGING_BYTES // max(frame.nbytes, 1), 1), total + 1)
     dtype = torch.from_numpy(frame.reshape(-1)[:1].copy()).dtype
     buffer = torch.empty((size, *frame.shape), dtype=dtype)

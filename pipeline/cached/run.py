@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -75,17 +76,18 @@ def train_model(
         device=device,
         facts={"slots": shard_checksums(examples), **run.facts},
     )
-    # All labels of the corpus: each job reads the caches again, and drops what they lack by itself.
-    jobs = run.jobs(
-        run.labels,
-        slots,
-        device,
-        kept=kept,
-        resident=resident_part(device, workers or 1),
-        asr=heard.folder if heard else None,
-    )
-    outcomes = list(run_jobs(run_job, jobs, workers=workers))
-    release()
+    with tempfile.TemporaryDirectory(prefix="heronry-") as folder:
+        jobs = run.jobs(
+            (),
+            slots,
+            device,
+            kept=kept,
+            resident=resident_part(device, workers or 1),
+            asr=heard.folder if heard else None,
+            examples=examples.compact(Path(folder)),  # read once, and held once by all processes
+        )
+        outcomes = list(run_jobs(run_job, jobs, workers=workers))
+        release()
     for job in jobs[: run.folds]:  # a probe has no seed, so the first seed's folders hold them
         train, test = examples.split(job.fold, "train"), examples.split(job.fold, "test")
         vectors = {
@@ -116,9 +118,11 @@ def run_job(job: Job, show: ShowLine | None = None) -> Outcome:
     progress = JobProgress(job, show)
     with progress.trackers, repeatable(job.device):
         torch.manual_seed(job.seed)
-        # Not verified again: `train_model` has done it, and it takes a pass over all caches.
         layers = InputSettings.of(job.inputs).layer
-        examples = join(job.slots, job.labels, job.classes, layers=layers, verify=False)
+        # Not verified again where `train_model` has done it: it takes a pass over all caches.
+        examples = job.examples or join(
+            job.slots, job.labels, job.classes, layers=layers, verify=False
+        )
         examples = _placed(job, replace(examples, targets=job.targets))
         specs, classes, outputs = examples.specs, job.classes, job.outputs
         model = make_model(job.kind, job.args, specs, outputs.width, inputs=job.inputs)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.corpus.manifest import Label
 from features.process.devices import device_threads, page_locked
@@ -24,11 +25,49 @@ from pipeline.model.batch import Batch
 POOL = 16  # batches that are sorted by length together
 
 
-class BatchRow(NamedTuple):
-    """Row of a batch: indices of its labels, and the length that rows are sorted by."""
+Places = NDArray[np.int64]
 
-    places: list[int]
-    length: float
+
+class _Rows(Sequence[Sequence[Label]]):
+    """Rows of batches, utterances or dialogues, of which only numbers are held in memory.
+
+    Args:
+        labels: Labels of one split.
+        unit: Kind of the rows.
+    """
+
+    def __init__(self, labels: Sequence[Label], unit: Unit) -> None:
+        self.labels = labels
+        self.dialogues = places_by_dialogue(labels) if unit == "dialogue" else None
+
+    def __len__(self) -> int:
+        return len(self.labels if self.dialogues is None else self.dialogues)
+
+    def __getitem__(self, number: Any) -> Any:
+        return [self.labels[place] for place in self.places(number)]
+
+    def places(self, number: int) -> list[int]:
+        """Places in `labels` of a row's utterances, in order."""
+        return [number] if self.dialogues is None else self.dialogues[number]
+
+    def lengths(self, examples: ExampleSource) -> NDArray[np.float64]:
+        """What rows are sorted by."""
+        if self.dialogues is None:
+            return examples.lengths(self.labels)
+        return np.array([len(places) for places in self.dialogues], np.float64)
+
+
+class _Some(Sequence[Sequence[Label]]):
+    """Some of the rows, in an order."""
+
+    def __init__(self, rows: _Rows, numbers: Places) -> None:
+        self.rows, self.numbers = rows, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.rows[int(self.numbers[index])]
 
 
 def shuffled_batches(
@@ -56,17 +95,18 @@ def shuffled_batches(
         by_length: Whether pools are sorted. A loss that compares the rows of a batch with each
             other, as 1 - CCC, is worse on rows that are alike (docs/training.md).
     """
-    rows = _rows(examples, labels, unit)
+    rows = _Rows(labels, unit)
+    lengths = rows.lengths(examples)
     order = generator.permutation(len(rows))
     step = POOL * examples.typical_rows(size)
     for start in range(0, len(order), step):
-        pool = [rows[i] for i in order[start : start + step]]
-        ordered = _sorted(pool) if by_length else pool
-        batches = _cut(examples, labels, ordered, size)
+        pool = order[start : start + step]
+        ordered = pool[_by_length(lengths[pool])] if by_length else pool
+        batches = _cut(examples, rows, ordered, size)
         # Read ahead within a pool alone: augmentation draws from the same generator between pools.
         batches = [batches[i] for i in generator.permutation(len(batches))]
         # The generator draws for skipped batches too, so that the order of the rest is the same.
-        yield from _made(examples, labels, batches[skip:], unit)
+        yield from _made(examples, rows, batches[skip:])
         skip = max(skip - len(batches), 0)
 
 
@@ -77,55 +117,42 @@ def ordered_batches(
 
     With the unit `dialogue` these places are in the order of the batch's turns that exist.
     """
-    batches = _cut(examples, labels, _sorted(_rows(examples, labels, unit)), size)
-    places = ([place for row in rows for place in row.places] for rows in batches)
-    yield from zip(places, _made(examples, labels, batches, unit), strict=True)
+    rows = _Rows(labels, unit)
+    batches = _cut(examples, rows, _by_length(rows.lengths(examples)), size)
+    places = ([place for row in batch.tolist() for place in rows.places(row)] for batch in batches)
+    yield from zip(places, _made(examples, rows, batches), strict=True)
 
 
 def batch_count(
     examples: ExampleSource, labels: Sequence[Label], size: int, *, unit: Unit = "utterance"
 ) -> int:
     """Batches of an epoch; about as many where batches close at a number of seconds."""
-    return len(_cut(examples, labels, _sorted(_rows(examples, labels, unit)), size))
+    rows = _Rows(labels, unit)
+    return len(_cut(examples, rows, _by_length(rows.lengths(examples)), size))
 
 
 def typical_scored(
     examples: ExampleSource, labels: Sequence[Label], size: int, *, unit: Unit = "utterance"
 ) -> float:
     """Utterances, or turns, of a usual batch."""
-    return examples.typical_rows(size) * len(labels) / len(_rows(examples, labels, unit))
+    return examples.typical_rows(size) * len(labels) / len(_Rows(labels, unit))
 
 
-def _rows(examples: ExampleSource, labels: Sequence[Label], unit: Unit) -> list[BatchRow]:
-    """Each utterance, or each dialogue, in the order of the labels."""
-    if unit == "dialogue":
-        return [BatchRow(places, len(places)) for places in places_by_dialogue(labels)]
-    return [BatchRow([place], examples.length(label)) for place, label in enumerate(labels)]
+def _by_length(lengths: NDArray[np.float64]) -> Places:
+    """Numbers of rows in order of length, equal ones as they are."""
+    return np.argsort(lengths, kind="stable")
 
 
-def _sorted(rows: Sequence[BatchRow]) -> list[BatchRow]:
-    """Rows in order of length."""
-    return sorted(rows, key=lambda row: row.length)
-
-
-def _cut(
-    examples: ExampleSource, labels: Sequence[Label], rows: Sequence[BatchRow], size: int
-) -> list[Sequence[BatchRow]]:
+def _cut(examples: ExampleSource, rows: _Rows, ordered: Places, size: int) -> list[Places]:
     """Rows in order as batches of `size` or of what the source can compute at once."""
-    sizes = examples.batch_sizes([[labels[place] for place in row.places] for row in rows], size)
-    ends = np.cumsum(sizes).tolist()
-    return [rows[end - count : end] for end, count in zip(ends, sizes, strict=True)]
+    sizes = examples.batch_sizes(_Some(rows, ordered), size)
+    return np.split(ordered, np.cumsum(sizes)[:-1]) if sizes else []
 
 
-def _made(
-    examples: ExampleSource,
-    labels: Sequence[Label],
-    batches: Sequence[Sequence[BatchRow]],
-    unit: Unit,
-) -> Iterator[Batch]:
-    def make(rows: Sequence[BatchRow]) -> Batch:
-        by_row = [[labels[place] for place in row.places] for row in rows]
-        if unit == "dialogue":
+def _made(examples: ExampleSource, rows: _Rows, batches: Sequence[Places]) -> Iterator[Batch]:
+    def make(numbers: Places) -> Batch:
+        by_row = [rows[number] for number in numbers.tolist()]
+        if rows.dialogues is not None:
             return examples.dialogue_batch(by_row)
         return examples.batch([label for (label,) in by_row])
 

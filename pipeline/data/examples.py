@@ -7,20 +7,24 @@ on the device (`pipeline.cached.resident`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from features.cache.reader import CacheReader
 from features.corpus.manifest import Label
 from features.errors import CacheError
+from features.process.shared import SharedArrays
 from features.stream import Stream, StreamSpec
 from pipeline.data.batching import pinned, read_ahead
 from pipeline.data.dialogues import stack_labels, stack_turns, turns_mask
+from pipeline.data.label_table import LabelTable, in_split
 from pipeline.data.layer_views import open_cache
 from pipeline.data.source import T, even_sizes
 from pipeline.data.targets import TargetReader, class_numbers
@@ -55,6 +59,7 @@ class Examples:
         frames_max: Frames of an utterance that the model uses by slot, for `noticed`; of the other
             slots all.
         targets: What a model learns; None: one class an utterance.
+        sizes: `frames`, `[N]`: length of each label's longest stream; None: read when asked for.
     """
 
     readers: Mapping[str, CacheReader]
@@ -66,6 +71,15 @@ class Examples:
     pinned: bool = False
     frames_max: Mapping[str, int] = field(default_factory=dict)
     targets: TargetReader | None = None
+    sizes: Mapping[str, NDArray[np.int64]] | None = None
+
+    def compact(self, folder: Path) -> Examples:
+        """The same by arrays in files below a folder, of which processes share one copy."""
+        labels = LabelTable.write(folder / "labels", self.labels)
+        readers = {slot: of.compact(folder / slot) for slot, of in self.readers.items()}
+        frames = {"frames": self._measured(self.labels)}
+        sizes = SharedArrays.write(folder / "sizes", frames)
+        return replace(self, labels=labels, readers=readers, sizes=sizes, dropped={})
 
     @property
     def specs(self) -> dict[str, StreamSpec]:
@@ -90,13 +104,13 @@ class Examples:
                     noticed[slot][label.id] = f"{notice}; {cut}" if notice else cut
         return noticed
 
-    def split(self, fold: int, name: str) -> list[Label]:
+    def split(self, fold: int, name: str) -> Sequence[Label]:
         """Labels of one split of one fold.
 
         Raises:
             CacheError: If there are none.
         """
-        found = [label for label in self.labels if label.splits[fold] == name]
+        found = in_split(self.labels, fold, name)
         if not found:
             raise CacheError(
                 f"no utterance of split {name!r}, fold {fold} has features in all slots "
@@ -135,9 +149,16 @@ class Examples:
         targets = None if truth is None else truth.read_dialogues(dialogues)
         return self._ready(Batch(streams, stack_labels(numbers, mask), ids, targets=targets))
 
-    def length(self, label: Label) -> int:
-        """Frames of an utterance's longest stream."""
-        return max(reader.length(label.id) for reader in self.readers.values())
+    def lengths(self, labels: Sequence[Label]) -> NDArray[np.float64]:
+        """Frames of the longest stream of some of the utterances."""
+        if self.sizes is not None and isinstance(labels, LabelTable):
+            return self.sizes["frames"][labels.rows].astype(np.float64)
+        return self._measured(labels).astype(np.float64)
+
+    def _measured(self, labels: Sequence[Label]) -> NDArray[np.int64]:
+        ids = [label.id for label in labels]
+        each = [reader.lengths(ids) for reader in self.readers.values()]
+        return np.asarray(np.max(each, axis=0), np.int64)
 
     def typical_rows(self, size: int) -> int:
         """`size` itself."""

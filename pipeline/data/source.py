@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.corpus.manifest import Label
 from features.stream import StreamSpec
 from pipeline.data.targets import TargetReader
@@ -51,7 +54,7 @@ class ExampleSource(Protocol):
         """Streams by slot."""
         ...
 
-    def split(self, fold: int, name: str) -> list[Label]:
+    def split(self, fold: int, name: str) -> Sequence[Label]:
         """Labels of one split of one fold; an error if there are none."""
         ...
 
@@ -63,8 +66,8 @@ class ExampleSource(Protocol):
         """Batch of some dialogues, each the labels of its turns in order."""
         ...
 
-    def length(self, label: Label) -> float:
-        """Length to sort utterances by, so that those of a batch are about equally long."""
+    def lengths(self, labels: Sequence[Label]) -> NDArray[np.float64]:
+        """Lengths to sort utterances by, so that those of a batch are about equally long."""
         ...
 
     def typical_rows(self, size: int) -> int:

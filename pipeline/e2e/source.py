@@ -15,7 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from features.backbone.base import Backbone, Inputs, notices, padded_seconds
@@ -96,7 +98,7 @@ class LiveExamples:
         live = {slot: backbone.spec for slot, backbone in self.backbones.items()}
         return live | self.cached.specs
 
-    def split(self, fold: int, name: str) -> list[Label]:
+    def split(self, fold: int, name: str) -> Sequence[Label]:
         """Labels of one split of one fold; an error if it is empty."""
         return self.cached.split(fold, name)
 
@@ -120,6 +122,10 @@ class LiveExamples:
             padded_seconds(self.backbones[slot], self.read(slot, label.id))
             for slot in audio or self.backbones
         )
+
+    def lengths(self, labels: Sequence[Label]) -> NDArray[np.float64]:
+        """`length` of each."""
+        return np.array([self.length(label) for label in labels], np.float64)
 
     def read(self, slot: str, id: str) -> Utterance:  # noqa: ARG002  others read by slot
         """The utterance that a slot's backbone reads for an id; conditions exchange it."""

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from features.backbone.base import Backbone, innermost, lacks, notices
@@ -158,6 +160,10 @@ class NewExamples:
     def length(self, label: Label) -> float:
         """Frames of an utterance's longest stream."""
         return max(len(self._frames(slot, label.id)) for slot in self.specs)
+
+    def lengths(self, labels: Sequence[Label]) -> NDArray[np.float64]:
+        """`length` of each."""
+        return np.array([self.length(label) for label in labels], np.float64)
 
     def typical_rows(self, size: int) -> int:
         """`size` itself."""

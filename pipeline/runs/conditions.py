@@ -138,18 +138,29 @@ def write_conditions(
         header: Columns of the file.
         writes: Whether this process writes; of several that share the rows, all predict.
     """
-    rows: list[list[str]] = []
+    rows = _rows(model, conditions, test, fusion or model)
+    if writes:
+        write_csv(path, header, rows)
+    for _ in rows:  # predicted by a process that does not write as well
+        pass
+
+
+def _rows(
+    model: FusionModel,
+    conditions: Iterable[tuple[Condition, ExampleSource]],
+    test: Sequence[Label],
+    fusion: FusionModel,
+) -> Iterator[list[str]]:
+    """Rows of conditions.csv; a condition is predicted when its first row is asked for."""
     for condition, examples in conditions:
-        with zeroed(fusion or model, condition.without):
+        with zeroed(fusion, condition.without):
             found = evaluate(model, examples, test)
         reader = reader_of(examples)
         classes = reader.outputs.classes
         more = [[]] * len(test) if examples.targets is None else short_cells(reader, found)
         for label, row, written in zip(test, found.probabilities, more, strict=True):
             truth = (label.label or "") if classes else ""
-            rows.append([label.id, condition.name, truth, named(classes, row), *written])
-    if writes:
-        write_csv(path, header, rows)
+            yield [label.id, condition.name, truth, named(classes, row), *written]
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ the same bytes alone and side by side with others.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,8 @@ from torch import nn
 from features.corpus.manifest import UNLABELLED, Label
 from features.files.csv_text import write_csv
 from features.process.devices import entered, full_float32
+from pipeline.data.examples import Examples
+from pipeline.data.label_table import in_split
 from pipeline.data.source import ExampleSource
 from pipeline.data.targets import TargetReader
 from pipeline.model.base import FusionModel
@@ -55,7 +58,7 @@ class Job:
         kind: Plug-in of the model.
         args: Keywords of its constructor.
         slots: Cache folder by slot.
-        labels: All labels of the corpus.
+        labels: All labels of the corpus; none where there are `examples`.
         classes: Class names.
         params: The protocol.
         seed: Random seed for weights, dropout and batch order.
@@ -70,6 +73,8 @@ class Job:
         tracked: What experiment trackers show of it; None: nothing.
         targets: What the model learns; None: one class an utterance.
         ratings: Folder of what each rater said, where training values are estimated from it.
+        examples: Data of all jobs, by arrays that processes share (`Examples.compact`); None: the
+            job joins its caches and labels by itself.
     """
 
     title: str
@@ -90,6 +95,7 @@ class Job:
     tracked: Tracked | None = None
     targets: TargetReader | None = None
     ratings: Path | None = None
+    examples: Examples | None = None
 
     @property
     def outputs(self) -> Outputs:
@@ -221,7 +227,7 @@ def parameter_count(model: nn.Module, *, trained: bool) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained)
 
 
-def training_split(job: Job, examples: ExampleSource) -> list[Label]:
+def training_split(job: Job, examples: ExampleSource) -> Sequence[Label]:
     """Labels that a job is trained on, their attributes estimated as the protocol says."""
     train = examples.split(job.fold, "train")
     if job.targets is None or job.ratings is None:
@@ -255,35 +261,33 @@ def write_predictions(job: Job, model: FusionModel, examples: ExampleSource) -> 
         Number of predictions in predictions.csv by attribute that were clipped to the scale.
     """
     reader = reader_of(examples)
-    rows: list[list[object]] = []
+    rows: list[Iterator[list[object]]] = []  # made as they are written
     clipped = np.zeros(len(reader.outputs.attributes), np.int64)
     for split in SCORED:
         labels = examples.split(job.fold, split)
         found = evaluate(model, examples, labels)
         clipped += found.clipped if len(clipped) else 0
-        rows += _rows(job, reader, split, labels, found)
-    unlabelled = [each for each in examples.labels if each.splits[job.fold] == UNLABELLED]
-    others: list[list[object]] = []
+        rows.append(_rows(job, reader, split, labels, found))
+    unlabelled = in_split(examples.labels, job.fold, UNLABELLED)
+    others: Iterator[list[object]] | None = None
     if unlabelled:
         found = decoded(reader, predict(model, examples, unlabelled))
         others = _rows(job, reader, UNLABELLED, unlabelled, found)
     if ranks_of(examples).is_first:
         header = columns_of(reader).predictions
-        write_csv(job.out / "predictions.csv", header, rows)
-        if others:
+        write_csv(job.out / "predictions.csv", header, itertools.chain.from_iterable(rows))
+        if others is not None:
             write_csv(job.out / "unlabelled.csv", header, others)
     return dict(zip(reader.outputs.attributes, clipped.tolist(), strict=True))
 
 
 def _rows(
     job: Job, reader: TargetReader, split: str, labels: Sequence[Label], found: Scored
-) -> list[list[object]]:
+) -> Iterator[list[object]]:
     classes = reader.outputs.classes
-    rows: list[list[object]] = []
     for number, (label, more) in enumerate(
         zip(labels, predicted_cells(reader, labels, found), strict=True)
     ):
         facts = [label.id, label.speaker, label.dialogue or "", split, job.fold, job.seed]
         truth = (label.label or "") if classes else ""
-        rows.append([*facts, truth, named(classes, found.probabilities[number]), *more])
-    return rows
+        yield [*facts, truth, named(classes, found.probabilities[number]), *more]

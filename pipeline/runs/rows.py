@@ -5,7 +5,7 @@ Numbers have nine significant digits; a cell is empty where something is unknown
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +41,11 @@ def named(classes: Sequence[str], probabilities: Floats) -> str:
 
 def predicted_cells(
     reader: TargetReader, labels: Sequence[Label], found: Scored
-) -> list[list[str]]:
+) -> Iterator[list[str]]:
     """Cells of predictions.csv after `prediction`, of each utterance."""
     outputs = reader.outputs
     votes = true_votes(labels, outputs.classes)
     truth = known_values(labels, outputs.attributes)
-    rows = []
     for row in range(len(labels)):
         written = cells(found.probabilities[row])
         if "votes" in reader.tasks:
@@ -57,8 +56,7 @@ def predicted_cells(
             written += cells(found.genders[row])
         if found.several is not None:
             written += cells(found.several[row])
-        rows.append(written)
-    return rows
+        yield written
 
 
 def short_cells(reader: TargetReader, found: Scored) -> list[list[str]]:

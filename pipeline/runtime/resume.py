@@ -29,7 +29,7 @@ from pipeline.model.inputs import InputSettings
 from pipeline.params.file import ModelEntry
 from pipeline.params.training import TrainParams
 
-FORMAT = "4"  # of the files in these folders
+FORMAT = "5"  # of the files in these folders
 KEPT_SECONDS = 30 * 24 * 3600.0  # until an abandoned training is removed
 NAME = "training"
 PREDICTIONS = "predictions"  # beside it: those of `heronry predict` that were interrupted
@@ -88,14 +88,22 @@ def run_folder(
         "inputs": InputSettings.of(model.inputs).to_dict(),
         "train": dataclasses.asdict(params),
         "classes": list(examples.classes),
-        "labels": [dataclasses.asdict(label) for label in examples.labels],
+        "labels": _labels_sha256(examples),
         "device": torch.device(device).type,
         "torch": torch.__version__,
         "code": code_sha256(code_of(model.kind, regime), PROJECT),
         "format": FORMAT,
     }
-    text = json.dumps(facts, sort_keys=True, default=dict)  # votes and values are mappings
+    text = json.dumps(facts, sort_keys=True)
     return store_root() / NAME / hashlib.sha256(text.encode()).hexdigest()
+
+
+def _labels_sha256(examples: ExampleSource) -> str:
+    digest = hashlib.sha256()
+    for label in examples.labels:  # one by one: the text of all takes more memory than they do
+        row = json.dumps(vars(label), sort_keys=True, default=dict)  # votes, values: mappings
+        digest.update(f"{row}\n".encode())
+    return digest.hexdigest()
 
 
 def shard_checksums(examples: Examples) -> dict[str, list[str]]:

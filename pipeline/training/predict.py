@@ -53,14 +53,12 @@ def evaluate(
         loss = float(model.loss(prediction, part))
         return logits.double().softmax(1).cpu().numpy(), loss, model.criterion.size(truth)
 
-    rows: list[NDArray[np.float64]] = [np.empty(0)] * len(labels)
-    total = size = 0.0
+    rows, total, size = np.empty((0, 0)), 0.0, 0.0
     parts = in_parts(model, examples, labels, score, unit=model.unit, progress=progress)
     for places, (probabilities, loss, count) in parts:
         total, size = total + loss * count, size + count
-        for place, row in zip(places, probabilities, strict=True):
-            rows[place] = row
-    return Scored(np.stack(rows), total / size)
+        rows = _put(rows, places, probabilities, len(labels))
+    return Scored(rows, total / size)
 
 
 def predict(
@@ -76,13 +74,22 @@ def predict(
         found: NDArray[np.float64] = outputs.double().cpu().numpy()
         return found
 
-    rows: list[NDArray[np.float64]] = [np.empty(0)] * len(labels)
+    rows = np.empty((0, 0))
     for places, found in in_parts(
         model, examples, labels, compute, unit=model.unit, progress=progress
     ):
-        for place, row in zip(places, found, strict=True):
-            rows[place] = row
-    return np.stack(rows)
+        rows = _put(rows, places, found, len(labels))
+    return rows
+
+
+def _put(
+    rows: NDArray[np.float64], places: Sequence[int], found: NDArray[np.float64], size: int
+) -> NDArray[np.float64]:
+    """Write the rows of a part into those of all, which the first part makes, `[size, ...]`."""
+    if not len(rows):
+        rows = np.empty((size, *found.shape[1:]))
+    rows[places] = found
+    return rows
 
 
 @torch.inference_mode()

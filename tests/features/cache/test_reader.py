@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import os
+import pickle  # noqa: TID251  as training sends readers to its processes
 import resource
 import subprocess
 import sys
@@ -47,6 +48,31 @@ def write(folder: Path, lengths: list[list[int]], dim: int = 3) -> Path:
 def padded(reader: CacheReader, ids: list[str]) -> Stream:
     """The slow way: rows one by one, converted by numpy, padded by torch."""
     return Stream.pad([torch.from_numpy(reader[id].astype(np.float32)) for id in ids])
+
+
+@BOTH
+@given(
+    lengths=st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=12), min_size=1, max_size=3)
+)
+def test_a_compact_reader_is_the_same_in_another_process(
+    tmp_path_factory: pytest.TempPathFactory, access: Access, lengths: list[list[int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("cache")
+    reader = CacheReader(write(folder, lengths), access=access)
+    ids = list(reader)
+    size = len(pickle.dumps(compact := reader.compact(folder / "arrays")))
+    assert size < 4000 * len(lengths)  # one for each shard, none for an utterance
+    sent: CacheReader = pickle.loads(pickle.dumps(compact))
+    assert list(sent) == ids
+    assert sent.lengths(ids).tolist() == [reader.length(id) for id in ids]
+    one, other = sent.batch(ids[::-1]), reader.batch(ids[::-1])
+    assert torch.equal(one.values, other.values)
+    assert torch.equal(one.mask, other.mask)
+    assert {shard.checksum for shard in sent.shards} == {shard.checksum for shard in reader.shards}
+    for absent in ("0", "0.00", "zz", "0.1 and more than any other"):
+        assert absent not in sent
+        with pytest.raises(KeyError):
+            sent.lengths([ids[0], absent])
 
 
 def mapped(folder: Path) -> bool:

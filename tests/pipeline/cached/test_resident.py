@@ -366,7 +366,7 @@ def test_draws_between_batches_come_in_the_order_they_always_did(
     order, expected = plain.permutation(len(examples.labels)), []
     for start in range(0, len(order), POOL * size):
         rows = [examples.labels[i] for i in order[start : start + POOL * size]]
-        rows.sort(key=examples.length)
+        rows.sort(key=lambda label: examples.lengths([label])[0])
         groups = [rows[i : i + size] for i in range(0, len(rows), size)]
         for index in plain.permutation(len(groups)):
             ids = tuple(label.id for label in groups[index])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_a_probe_finds_what_its_slot_holds(examples: Examples, tmp_path: Path) -
     assert abs(found["speech"] - 1 / 3) < 0.2  # noise: chance, within two deviations and a half
 
 
-def probe(examples: Examples, train: list[Label], test: list[Label]) -> NDArray[np.float64]:
+def probe(examples: Examples, train: Sequence[Label], test: Sequence[Label]) -> NDArray[np.float64]:
     """Probabilities by a probe on the text."""
     inputs = cached_vectors(examples, "text", train), cached_vectors(examples, "text", test)
     return fit_probe(*inputs, [label.class_name for label in train], CLASSES)
@@ -100,7 +101,7 @@ def test_a_probe_is_the_library_s_regression_on_time_averages(examples: Examples
     train, test = examples.split(0, "train"), examples.split(0, "test")
     reader = examples.readers["text"]
 
-    def means(labels: list[Label]) -> np.ndarray:
+    def means(labels: Sequence[Label]) -> np.ndarray:
         frames = [reader.batch([label.id]).unpad()[0].double() for label in labels]
         return np.stack([each.mean(0).numpy() for each in frames])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,7 @@ def test_turns_of_dialogues_are_replaced_too(tmp_path: Path) -> None:
     assert torch.equal(batch.streams["text"].mask, plain.streams["text"].mask)
 
 
-def _guesses(model: Any, examples: Examples, test: list[Label]) -> list[int]:
+def _guesses(model: Any, examples: Examples, test: Sequence[Label]) -> list[int]:
     return [int(k) for k in predict.evaluate(model, examples, test).probabilities.argmax(1)]
 
 

@@ -402,7 +402,8 @@ class Lengths(Progress):
     """Notices how much the lengths of a batch's rows differ."""
 
     def __init__(self, examples: Examples) -> None:
-        self.lengths = {label.id: examples.length(label) for label in examples.labels}
+        ids = [label.id for label in examples.labels]
+        self.lengths = dict(zip(ids, examples.lengths(examples.labels), strict=True))
         self.spreads: list[float] = []
 
     def advance(self, ids: tuple[str, ...], loss: float | None) -> None:  # noqa: ARG002
