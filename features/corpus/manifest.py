@@ -1,8 +1,7 @@
 """Utterances and labels of a corpus: two JSON Lines tables joined by id.
 
-Extraction reads `data/<corpus>/utterances/manifest.jsonl`, training reads
-`data/<corpus>/labels/labels.jsonl`. They are separate so that relabelling a corpus, or splitting it
-in another way, leaves every cached feature valid. Layout: docs/design.md.
+Extraction reads `data/<corpus>/utterances/manifest.jsonl`, training `labels/labels.jsonl` there, so
+that relabelling a corpus, or splitting it in another way, leaves every cached feature valid.
 
 A manifest may exceed the memory: when it is read, one pass over the file validates every row and
 keeps only where each 64th row begins (`ManifestRows`); rows are parsed again when asked for.
@@ -113,7 +112,7 @@ class Label:
                 f"utterance {self.id!r}: split {wrong[0]!r}; expected one of {SPLITS}"
             )
         self._check_targets()
-        share_texts(self, ("id", *REPEATED))  # ids are those of predictions too
+        share_texts(self, ("id", "splits", *REPEATED))  # ids are those of predictions too
 
     def _check_targets(self) -> None:
         """Freeze the mappings; refuse a row without any target, unless it is not to have one."""
@@ -278,12 +277,7 @@ class Manifest(Sequence[Utterance]):
 
 def read_labels(folder: Path) -> list[Label]:
     """Read and validate `labels.jsonl` of `data/<corpus>/labels`."""
-    labels: list[Label] = []
-    rows: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for label in read_rows(folder / "labels.jsonl", Label):
-        # One copy of each row of splits: there may be thousands of folds.
-        object.__setattr__(label, "splits", rows.setdefault(label.splits, label.splits))
-        labels.append(label)
+    labels = list(read_rows(folder / "labels.jsonl", Label))
     check_unique((label.id for label in labels), str(folder / "labels.jsonl"))
     return labels
 
