@@ -91,8 +91,8 @@ def recipe(
             typer.echo(command_line(arguments(overrides, with_added(raw, lacking))))
         return
     with importing():
-        from pipeline.commands.recipe import list_recipes
-        from pipeline.commands.recipe import recipe as command
+        from pipeline.commands.experiments.recipe import list_recipes
+        from pipeline.commands.experiments.recipe import recipe as command
     if list_all:
         list_recipes(name or "")
     else:
@@ -119,7 +119,7 @@ def prompts(
     params.yaml is afterwards as it was before. The table is written to reports/prompts/ as well.
     """
     with importing():
-        from pipeline.commands.prompts import prompts as command
+        from pipeline.commands.experiments.prompts import prompts as command
     command(name, folder, corpus=corpus)
 
 
@@ -138,7 +138,7 @@ def build(
 ) -> None:
     """Extract the features that some models need on a corpus; nothing is trained."""
     with importing():
-        from pipeline.commands.build import build as command
+        from pipeline.commands.experiments.build import build as command
     command(models, corpus=corpus, pull=pull, push=push, dry=dry)
 
 
@@ -175,5 +175,5 @@ def transfer(
     Writes reports/transfer/index.html. A second call computes only what is new.
     """
     with importing():
-        from pipeline.commands.transfer import transfer as command
+        from pipeline.commands.experiments.transfer import transfer as command
     command(corpora, fusion=fusion, settings=tuple(settings or ()))

@@ -80,10 +80,10 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     made = Runner()
     monkeypatch.setattr("pipeline.params.stand_ins.UTTERANCES", 48)
     monkeypatch.setattr("pipeline.commands.run.obstacles", list)
-    monkeypatch.setattr("pipeline.commands.recipe.run", made.run)
-    monkeypatch.setattr("pipeline.commands.recipe.finished", made.finished)
-    monkeypatch.setattr("pipeline.commands.recipe._finished", made.finished_params)
-    monkeypatch.setattr("pipeline.commands.recipe.read_details", made.numbers)
+    monkeypatch.setattr("pipeline.commands.experiments.recipe.run", made.run)
+    monkeypatch.setattr("pipeline.commands.experiments.recipe.finished", made.finished)
+    monkeypatch.setattr("pipeline.commands.experiments.recipe._finished", made.finished_params)
+    monkeypatch.setattr("pipeline.commands.experiments.recipe.read_details", made.numbers)
     return made
 
 

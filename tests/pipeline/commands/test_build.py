@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from features.errors import HeronryError, ParamsError
 from pipeline.command_line.app import app
-from pipeline.commands.build import extract_targets
+from pipeline.commands.experiments.build import extract_targets
 from pipeline.params.file import Params, read_params
 from pipeline.storage.dvc_command import DvcError, dvc_output, obstacles, run_dvc
 from tests.support.machines.team import small_params
@@ -44,7 +44,9 @@ def write(content: dict[str, Any]) -> Params:
 def called(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Commands of DVC that would have run."""
     found: list[list[str]] = []
-    monkeypatch.setattr("pipeline.commands.build.run_dvc", lambda words: found.append(list(words)))
+    monkeypatch.setattr(
+        "pipeline.commands.experiments.build.run_dvc", lambda words: found.append(list(words))
+    )
     return found
 
 

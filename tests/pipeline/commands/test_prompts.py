@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from features.errors import ParamsError
-from pipeline.commands import prompts as command
 from pipeline.commands.add import add
+from pipeline.commands.experiments import prompts as command
 from tests.support.known_params import SHIPPED
 
 RIGHT = "[user]\n<classes>?\n"

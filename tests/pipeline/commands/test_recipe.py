@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from features.errors import ParamsError
 from pipeline.command_line.app import app
 from pipeline.commands.add import add
-from pipeline.commands.recipe import ABOUT, Step, _table
+from pipeline.commands.experiments.recipe import ABOUT, Step, _table
 from pipeline.params.file import Params, all_problems, read_params
 from pipeline.params.recipes import read_recipe
 from pipeline.storage.experiments import Experiment
@@ -145,9 +145,11 @@ def test_a_recipe_adds_what_it_needs_and_overwrites_nothing(
     assert shipped.read_text() == edited
 
     ran: list[str] = []
-    monkeypatch.setattr("pipeline.commands.recipe.check_all", lambda _: [])
-    monkeypatch.setattr("pipeline.commands.recipe.run", lambda _, name: ran.append(name))
-    monkeypatch.setattr("pipeline.commands.recipe._table", lambda *_: "")
+    monkeypatch.setattr("pipeline.commands.experiments.recipe.check_all", lambda _: [])
+    monkeypatch.setattr(
+        "pipeline.commands.experiments.recipe.run", lambda _, name: ran.append(name)
+    )
+    monkeypatch.setattr("pipeline.commands.experiments.recipe._table", lambda *_: "")
     assert f"added {names} to params.yaml" in said("heron_ablations")
     assert ran == [f"heron_ablations-{row.label}" for row in read_recipe("heron_ablations").rows]
     assert all_problems(read_params(shipped)) == []
@@ -185,9 +187,10 @@ def test_published_scores_stand_beside_ours(monkeypatch: pytest.MonkeyPatch) -> 
         ("b", "metrics.json"): {"macro_f1": 0.25},
     }
     monkeypatch.setattr(
-        "pipeline.commands.recipe.read_details", lambda rev, name: reports.get((rev, name), {})
+        "pipeline.commands.experiments.recipe.read_details",
+        lambda rev, name: reports.get((rev, name), {}),
     )
-    monkeypatch.setattr("pipeline.commands.recipe.finished", list)
+    monkeypatch.setattr("pipeline.commands.experiments.recipe.finished", list)
     shipped = Params(**shipped_raw())
     published = {"a": {"ovr_accuracy": 0.88}, "b": {}}
     steps = [

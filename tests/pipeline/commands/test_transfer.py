@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from features.errors import ParamsError
-from pipeline.commands.transfer import transfer
+from pipeline.commands.experiments.transfer import transfer
 from tests.support.paths import ROOT
 
 BOTH = "+corpora.both={kind: union, of: [demo, mine]}"

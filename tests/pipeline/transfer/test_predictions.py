@@ -17,7 +17,7 @@ from features.errors import CacheError
 from features.files.reasons import REJECTED, write_reasons
 from features.stream import StreamSpec
 from pipeline.cached.run import train_model
-from pipeline.commands import transfer as command
+from pipeline.commands.experiments import transfer as command
 from pipeline.params.file import Params
 from pipeline.transfer.ground import Ground
 from pipeline.transfer.matrix import column

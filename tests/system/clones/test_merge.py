@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from features.errors import HeronryError
-from pipeline.commands.build import build
+from pipeline.commands.experiments.build import build
 from tests.support.machines.team import EXTRACT, EXTRACT_LOCK, Member, Team
 from tests.system.test_dvc import computed
 

@@ -1,0 +1,1 @@
+"""Commands that run several stages or experiments: recipe, prompts, build, transfer."""
