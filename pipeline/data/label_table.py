@@ -1,4 +1,4 @@
-"""Labels as columns, some 50 bytes an utterance, of which processes may share one copy.
+"""Labels as columns, some 30 bytes an utterance, of which processes may share one copy.
 
 A training reads a few labels at a time. Objects of all of them take ten times the memory, in every
 process.
@@ -29,7 +29,8 @@ class LabelTable(Sequence[Label]):
     """Labels of which each is made when it is asked for; without text, audio and times.
 
     Args:
-        arrays: `[N]` each: `id` in UTF-8; by field, the number of each label's value.
+        arrays: `[N]` each: `id` in UTF-8; by field, the number of each label's value, where there
+            are several.
         values: By field: what each number stands for.
         rows: Which of the N these are, and in which order; None: all.
     """
@@ -49,7 +50,7 @@ class LabelTable(Sequence[Label]):
     def write(cls, folder: Path, labels: Sequence[Label]) -> Self:
         """Write the arrays of some labels, at least one, and return their table."""
         columns = {name: _numbered(getattr(label, name) for label in labels) for name in HELD}
-        arrays: dict[str, NDArray[Any]] = {name: codes for name, (codes, _) in columns.items()}
+        arrays = {name: codes for name, (codes, values) in columns.items() if len(values) > 1}
         arrays["id"] = np.array([label.id.encode() for label in labels], np.bytes_)
         values = {name: values for name, (_, values) in columns.items()}
         return cls(SharedArrays.write(folder, arrays), values)
@@ -83,7 +84,10 @@ class LabelTable(Sequence[Label]):
     def in_split(self, fold: int, name: str) -> Self:
         """Those of one split of one fold."""
         wanted = np.array([splits[fold] == name for splits in self.values["splits"]], bool)
-        return self.part(self.rows[wanted[self.arrays["splits"][self.rows]]])
+        rows = self.rows
+        if len(wanted) == 1:
+            return self.part(rows if wanted[0] else rows[:0])
+        return self.part(rows[wanted[self.arrays["splits"][rows]]])
 
 
 def in_split(labels: Sequence[Label], fold: int, name: str) -> Sequence[Label]:
@@ -96,7 +100,7 @@ def in_split(labels: Sequence[Label], fold: int, name: str) -> Sequence[Label]:
 _ABSENT = dict.fromkeys(field.name for field in fields(Label))
 
 
-def _numbered(column: Iterable[Any]) -> tuple[NDArray[np.int32], list[Any]]:
+def _numbered(column: Iterable[Any]) -> tuple[NDArray[Any], list[Any]]:
     """Numbers of a column's values in order of appearance, and the values."""
     numbers: dict[Any, int] = {}
     values: list[Any] = []
@@ -108,4 +112,4 @@ def _numbered(column: Iterable[Any]) -> tuple[NDArray[np.int32], list[Any]]:
             numbers[key] = len(values)
             values.append(value)
         codes.append(numbers[key])
-    return np.array(codes, np.int32), values
+    return np.array(codes, np.min_scalar_type(len(values))), values
