@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +27,7 @@ from features.settings.plugins import entry_problems, load, split_entry
 from features.weights.identity import left_open, pinned, report_left_open
 
 PACKAGE = "features.backbones"
+REGISTRY = "registry"  # section of params.yaml, and folder, of caches of other projects
 # Options that say where weights are; the backbone's own provenance says which they are.
 LOCATING = ("checkpoint", "revision", "package")
 # Options that say which words are read; the content hash of a row says which they were.
@@ -90,6 +91,10 @@ class BackboneEntry:
     def build(self) -> Backbone:
         """Build the backbone with its weights, on the CPU."""
         backbone: Backbone = load(PACKAGE, self.kind)(**self.options)
+        recorded = recorded_by(backbone)
+        if recorded is not None:
+            refuse(list(self._changes(recorded)))
+            return backbone
         if self.long == "window":
             # A published mean (CED's) is that of each window.
             published = self.pooling == "mean" and hasattr(backbone, "pooled")
@@ -111,6 +116,18 @@ class BackboneEntry:
             )
         return Pooled(backbone, how)
 
+    def _changes(self, recorded: Mapping[str, Any]) -> Iterator[str]:
+        """Settings that would make other features of those of another project, a line each."""
+        for each in fields(self):
+            if each.name not in (*SETTINGS, "store_dtype") or each.name == "kind":
+                continue
+            given, own = getattr(self, each.name), recorded.get(each.name, each.default)
+            if given not in (each.default, own):
+                yield (
+                    f"backbones.{self.name}.{each.name}: given {given!r}; expected {own!r}, which "
+                    "the cache of the other project has, since it is used as it is: leave it out"
+                )
+
     def keywords(self) -> dict[str, Any]:
         """Options with defaults filled in, so that equal settings compare equal.
 
@@ -131,8 +148,12 @@ class BackboneEntry:
         """All that decides the numbers: recorded in each shard and hashed to the fingerprint.
 
         A value that the backbone gives under the name of an option replaces that option: `layer:
-        -1` and `layer: 12` of twelve layers are the same.
+        -1` and `layer: 12` of twelve layers are the same. That of a cache of another project is
+        the one it has there.
         """
+        recorded = recorded_by(backbone)
+        if recorded is not None:
+            return dict(recorded)
         own = {**backbone.provenance(), **self.windows}  # instead of a kind's own `long`
         options = self.keywords()
         return {
@@ -151,6 +172,12 @@ class BackboneEntry:
         Returns:
             Recorded and present value by name.
         """
+        cache_of = getattr(load(PACKAGE, self.kind), "cache_of", None)
+        theirs = None if cache_of is None else cache_of(self.options)
+        if theirs is not None:
+            return provenance_differences(recorded, theirs.provenance)
+        if in_registry(self.options.get("checkpoint")):
+            return {}  # not on this machine, which may well have pulled what was extracted of it
         # Bins are int16 whatever the entry says, see `stored_as`.
         stored = "int16" if recorded.get("store_dtype") == "int16" else self.store_dtype
         found = recorded.get("options")
@@ -189,7 +216,21 @@ class BackboneEntry:
 
     def stored_as(self, backbone: Backbone) -> str:
         """Dtype of the frames in the cache."""
+        recorded = recorded_by(backbone)
+        if recorded is not None:
+            return str(recorded["store_dtype"])
         return self.store_dtype if backbone.spec.bins is None else "int16"
+
+
+def recorded_by(backbone: Backbone) -> Mapping[str, Any] | None:
+    """Provenance that a cache of another project has already; None of any other backbone."""
+    recorded: Mapping[str, Any] | None = getattr(backbone, "recorded", None)
+    return recorded
+
+
+def in_registry(checkpoint: object) -> bool:
+    """Whether a folder is `registry/<entry>`, which a stage of DVC depends on."""
+    return isinstance(checkpoint, str) and Path(checkpoint).parts[:1] == (REGISTRY,)
 
 
 def fingerprint(provenance: Mapping[str, Any]) -> str:
@@ -264,8 +305,10 @@ def _window_problems(where: str, mapping: Mapping[str, Any]) -> Iterator[str]:
 
 def leaves_weights_open(entry: BackboneEntry) -> bool:
     """Whether an entry names a checkpoint, but not which version of it."""
-    named = entry.options.get("checkpoint") is not None
-    return named and not pinned(entry.options.get("revision"))
+    named = entry.options.get("checkpoint")
+    if named is None or in_registry(named):  # of the latter DVC knows the content
+        return False
+    return not pinned(entry.options.get("revision"))
 
 
 def open_weights(entry: BackboneEntry, found: str | None) -> str:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from features.backbone.base import lacks, notices
-from features.backbone.entry import BackboneEntry, check_pinned
+from features.backbone.entry import PACKAGE, BackboneEntry, check_pinned, recorded_by
 from features.cache.members import write_members
-from features.cache.reader import no_features
+from features.cache.reader import CacheReader, no_features
 from features.cache.shard import DEVIATION, read_shard, shard_name
 from features.corpus.manifest import Manifest
 from features.errors import CacheError
@@ -33,6 +33,7 @@ from features.extraction.trained_on import seen_by
 from features.files.reasons import NOTICED, REJECTED, SEEN, write_reasons
 from features.files.writing import empty_folder
 from features.process.terminal import progress, size
+from features.settings.plugins import load
 
 
 @dataclass
@@ -125,13 +126,15 @@ def extract_with(
     extractor: Extractor, manifest: Manifest, out: Path, options: Options
 ) -> Extraction:
     """As `extract`, with a backbone that is already loaded, into the empty folder `out`."""
-    check_pinned(extractor.entry, extractor.provenance)
+    check_pinned(extractor.entry, extractor.backbone.provenance())
     # Before anything is computed: a malformed file should not cost hours.
     seen = seen_by(extractor.entry, manifest)
     plan = ShardPlan.of(manifest, extractor.backbone.reads)
     with extractor.store.locked(shared=options.part is not None):
         if manifest.members:
             _adopt(extractor, plan, out)
+        if recorded_by(extractor.backbone) is not None:
+            _take_theirs(extractor, plan)
         done = _compute(extractor, plan, options)
         if options.part is not None:
             return done
@@ -159,6 +162,20 @@ def _adopt(extractor: Extractor, plan: ShardPlan, out: Path) -> None:
         if settings == extractor.provenance and plan[cut.number].is_held_by(shard):
             shard.verify()
             extractor.store.take(cut.fingerprint, source)
+
+
+def _take_theirs(extractor: Extractor, plan: ShardPlan) -> None:
+    """Give the store the shards of a cache of another project, from which it copies rows.
+
+    A shard of the same utterances is that of the plan: nothing of it is copied where links can be.
+    """
+    store, entry = extractor.store, extractor.entry
+    theirs: CacheReader = load(PACKAGE, entry.kind).cache_of(entry.options)
+    for number, shard in enumerate(theirs.shards):
+        same = number < len(plan) and plan[number].is_held_by(shard)
+        name = plan.cuts[number].fingerprint if same else shard.checksum
+        if not store.path(name).exists():
+            store.take(name, shard.path)
 
 
 def _compute(extractor: Extractor, plan: ShardPlan, options: Options) -> Extraction:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from features.backbone.base import Backbone
+from features.backbone.base import Backbone, innermost
 from features.backbone.entry import BackboneEntry, fingerprint
 from features.backbone.windows import Window, windowed_in
 from features.cache.shard import Row, SpooledRow
@@ -88,7 +88,10 @@ class Output:
         self.entry, self.device = entry, device
         self.backbone: Backbone = entry.build()
         self.provenance = entry.provenance(self.backbone)
-        self.store = WorkStore(root, fingerprint(self.provenance))
+        # Features of another project are kept apart from those that are extracted here.
+        origin = getattr(innermost(self.backbone), "origin", None)
+        apart = {} if origin is None else {"origin": origin}
+        self.store = WorkStore(root, fingerprint({**self.provenance, **apart}))
         self.windowed = windowed_in(self.backbone)
         self.runner = Runner(self.backbone, device, entry.compute_dtype)
         # That of windows gives frames, which are pooled once all are there.

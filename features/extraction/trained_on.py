@@ -14,6 +14,10 @@ utterance counts as seen if corpus and id are equal, or the audio is. Equal text
 different people say the same. Without `trained_on.jsonl` nothing is known, and nothing is written,
 but for checkpoints that are known by name to be trained on the labels of a corpus (`TRAINED_BY`):
 which of its utterances they saw is not published, so all of them count as seen.
+
+Of a cache of another project, the checkpoint is the one that its provenance names, and its own
+`seen.csv` says which of its utterances that had seen: those of the manifest are found by what the
+features were computed from, whatever their ids.
 """
 
 from __future__ import annotations
@@ -26,9 +30,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from features.backbone.entry import PACKAGE, BackboneEntry
+from features.cache.reader import CacheReader
 from features.corpus.manifest import Manifest, Member
 from features.corpus.utterance import Utterance
 from features.errors import ManifestError
+from features.files.reasons import SEEN, read_reasons
 from features.files.records import read_rows, write_rows
 from features.settings.plugins import load
 from features.weights.checkpoint import Checkpoint
@@ -122,8 +128,40 @@ def seen_by(entry: BackboneEntry, manifest: Manifest) -> dict[str, str] | None:
     """
     if manifest.members:
         return _seen_of_members(entry, manifest)
-    named, rows = _seen_by_name(entry, manifest), read_trained_on(entry)
-    return named | find_seen(manifest, rows or ()) if named or rows is not None else None
+    cache_of = getattr(load(PACKAGE, entry.kind), "cache_of", None)
+    theirs: CacheReader | None = None if cache_of is None else cache_of(entry.options)
+    named = _seen_by_name(entry.options.get("checkpoint"), manifest)
+    if theirs is not None:
+        named |= _seen_by_name(theirs.provenance.get("checkpoint"), manifest)
+    rows = read_trained_on(entry)
+    there = None if theirs is None else _seen_there(theirs, manifest)
+    if not named and rows is None and there is None:
+        return None
+    return named | find_seen(manifest, rows or ()) | (there or {})
+
+
+def _seen_there(theirs: CacheReader, manifest: Manifest) -> dict[str, str] | None:
+    """Utterances that a cache of another project has as seen, if it has a list of them."""
+    path = theirs.folder / SEEN
+    if not path.exists():
+        return None
+    seen = read_reasons(path)
+    ids: dict[str, list[str]] = {}
+    for shard in theirs.shards:
+        for id, content in zip(shard.named, shard.contents, strict=True):
+            ids.setdefault(content, []).append(id)
+    found = {}
+    for utterance in manifest:
+        same = ids.get(utterance.audio_content or "", [])
+        if not same:
+            same = ids.get(utterance.text_content or "", [])
+            # Different people say the same; whether the one who was seen did is known by the id.
+            same = [utterance.id] if utterance.id in same else same
+        first = next((id for id in same if id in seen), None)
+        if first is not None:
+            there = "" if first == utterance.id else f"as {first} of the other project: "
+            found[utterance.id] = f"{there}{seen[first]}"
+    return found
 
 
 def _seen_of_members(entry: BackboneEntry, manifest: Manifest) -> dict[str, str] | None:
@@ -140,9 +178,9 @@ def _seen_of_members(entry: BackboneEntry, manifest: Manifest) -> dict[str, str]
     return seen if known else None
 
 
-def _seen_by_name(entry: BackboneEntry, manifest: Manifest) -> dict[str, str]:
+def _seen_by_name(checkpoint: object, manifest: Manifest) -> dict[str, str]:
     """All utterances, if the checkpoint is known by name."""
-    name = str(entry.options.get("checkpoint") or "")
+    name = str(checkpoint or "")
     if not any(fnmatch(name.lower(), known) for known in TRAINED_BY.get(manifest.kind, ())):
         return {}
     why = f"{name} was trained on labels of this corpus; which of them it saw is not published"

@@ -14,7 +14,8 @@ from typing import Any
 from features.arguments import quoted
 from features.settings.locations import root_variable
 
-SECTIONS = ("corpora", "backbones", "asr_backbones", "models", "ensembles", "speech_llms")
+BACKBONES = ("backbones", "asr_backbones", "registry")
+SECTIONS = ("corpora", *BACKBONES, "models", "ensembles", "speech_llms")
 MOST_ENTRIES = 500  # entries of a section
 NOTHING = "none"  # the backbone of an empty slot
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
@@ -36,16 +37,17 @@ def all_name_problems(raw: Mapping[str, Any]) -> list[str]:
             return [f"{section}: given {len(entries)} entries; expected {MOST_ENTRIES} at most"]
         found += [line for name in entries for line in name_problems(section, name)]
         found += _twins(section, entries)
-    corpora, backbones, asr = (sections[name] for name in ("corpora", "backbones", "asr_backbones"))
-    nothing = backbones.get(NOTHING, {})
+    corpora, nothing = sections["corpora"], sections["backbones"].get(NOTHING, {})
     if not isinstance(nothing, Mapping) or nothing.get("kind", NOTHING) != NOTHING:
         found.append(
             f"backbones.{NOTHING}: given {quoted(nothing)}; expected {{}}: this name stands for an "
             "empty slot"
         )
-    found += [*_shared_stages(corpora, backbones), *_shared_stages(corpora, asr)]
-    # Both have their features in cache/<corpus>/<name>.
+    found += [line for each in BACKBONES for line in _shared_stages(corpora, sections[each])]
+    # All have their features in cache/<corpus>/<name>.
     found += _taken(sections, "asr_backbones", "backbones")
+    found += _taken(sections, "registry", "backbones")
+    found += _taken(sections, "registry", "asr_backbones")
     # `fusion` selects an entry of one of them, by `regime`; a name says which without it.
     found += _taken(sections, "ensembles", "models")
     found += _taken(sections, "speech_llms", "models")

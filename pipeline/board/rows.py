@@ -237,7 +237,7 @@ def _differing(params: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, 
     read = {section: [fusion] for section in RUNS} | {"corpora": [corpus], "backbones": backbones}
     asr = [name for name in backbones if name in (params.get("asr_backbones") or {})]
     transcribed = list(params.get("transcribe") or {}) if asr else []
-    read |= {"asr_backbones": asr, "transcribe": transcribed}
+    read |= {"asr_backbones": asr, "transcribe": transcribed, "registry": backbones}
     found = {}
     for name, value in now.items():
         # Of models, corpora and backbones only the entries that this experiment selects matter.

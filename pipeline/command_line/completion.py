@@ -15,6 +15,7 @@ import typer
 
 from features.errors import ParamsError
 from features.files.yaml_text import read_params_file
+from features.settings.entry_names import BACKBONES
 from pipeline.params.catalogue.entries import SECTIONS, catalogued
 from pipeline.params.recipes import recipe_names, settings
 from pipeline.params.selection import RUNS
@@ -44,8 +45,8 @@ def corpora(incomplete: str) -> list[str]:
 
 
 def backbones(incomplete: str) -> list[str]:
-    """Entries of `backbones` and `asr_backbones`."""
-    return [name for each in ("backbones", "asr_backbones") for name in _entries(each, incomplete)]
+    """Entries of `backbones`, `asr_backbones` and `registry`."""
+    return [name for each in BACKBONES for name in _entries(each, incomplete)]
 
 
 def kinds_of_entry(incomplete: str) -> list[str]:

@@ -18,7 +18,12 @@ import typer
 
 from features.arguments import in_lines
 from features.backbone.entry import PACKAGE as BACKBONES
-from features.backbone.entry import BackboneEntry, leaves_weights_open, open_weights
+from features.backbone.entry import (
+    BackboneEntry,
+    in_registry,
+    leaves_weights_open,
+    open_weights,
+)
 from features.cache.reader import CacheReader
 from features.corpus.entry import CorpusEntry, corpus_entry
 from features.corpus.label_checks import named
@@ -32,6 +37,7 @@ from features.files.reading import file_sha256
 from features.files.records import read_json
 from features.files.writing import lock
 from features.process.machine_errors import machine_error
+from features.settings.entry_names import BACKBONES as SECTIONS
 from features.settings.locations import store_root
 from features.settings.plugins import load
 from features.stream import StreamSpec
@@ -117,11 +123,12 @@ def find_problems(
     selects_model = params.section == "models" and params.fusion in params.models
     if selects_model and f"models.{params.fusion}" not in wrong:
         model = params.model(params.fusion)
-        if not any(f"backbones.{name}" in wrong for name in model.slots.values()):
+        names = {*model.slots.values(), model.asr}
+        right = {n for n in names if not any(f"{each}.{n}" in wrong for each in SECTIONS)}
+        if right >= {*model.slots.values()}:
             found += slot_problems(params, model)
             for line in odd_slots(params, model, params.corpus):
                 note(f"warning: {line}")
-        right = {n for n in (*model.slots.values(), model.asr) if f"backbones.{n}" not in wrong}
         entries = map(params.backbone, sorted(right))
         lacking = [line for entry in entries for line in checkpoint_problems(params, entry)]
         for line in lacking if pull else ():
@@ -251,7 +258,8 @@ def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
     name, revision, package = (entry.options.get(k) for k in ("checkpoint", "revision", "package"))
     folder, left_open = Path("cache", params.corpus, entry.name), leaves_weights_open(entry)
     made, found, here = _extracted(folder, entry), [], None
-    if name is None:  # settings that contradict, or a package that is missing
+    # Settings that contradict, a package that is missing, or what another project has not sealed.
+    if name is None or in_registry(name):
         return [] if made else _problem(entry.build, f"backbones.{entry.name}: ")
     trusted = bool(entry.options.get("trust_remote_code"))
     checkpoint = Checkpoint(str(name), revision, package, trusted)
@@ -262,7 +270,8 @@ def checkpoint_problems(params: Params, entry: BackboneEntry) -> list[str]:
         here = checkpoint.content_here(files) if left_open else None
     except HeronryError as error:
         found += [] if made else [f"backbones.{entry.name}: {error}"]
-    was = made.get("revision")
+    # What a cache of another project records is that of its own checkpoint.
+    was = made.get("revision") if made.get("kind") == entry.kind else None
     if None not in (was, here) and was != here:
         found.append(f"{folder} was made with other weights than {name!r} has now: {was}")
     return [*found, open_weights(entry, here or was)] if left_open else found

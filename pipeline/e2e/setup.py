@@ -53,6 +53,13 @@ def live_entries(params: Params, model: ModelEntry) -> dict[str, BackboneEntry]:
             f"models.{model.name}: given none of {', '.join(LIVE)}, whose backbones end-to-end "
             "training is about; fill one of them, or set `regime: cached`"
         )
+    theirs = [slot for slot in filled if model.slots[slot] in (params.registry or {})]
+    if theirs:
+        raise ParamsError(
+            f"models.{model.name}.{theirs[0]}: given {model.slots[theirs[0]]!r} of `registry` in "
+            "the regime e2e; expected an entry of `backbones`, which computes features in each "
+            "step: those of another project are there already, for the regime cached"
+        )
     return filled
 
 

@@ -16,6 +16,7 @@ from features.backbone.base import Reads
 from features.backbone.entry import (
     CHOOSING,
     PACKAGE,
+    REGISTRY,
     BackboneEntry,
     backbone_entry,
     backbone_problems,
@@ -97,7 +98,7 @@ class Params:
     """params.yaml; its sections of entries hold raw ones until asked for one.
 
     `asr_backbones`, `transcribe`, `ensembles` and `speech_llms` may be left out where DVC does not
-    run.
+    run, `registry` everywhere.
     """
 
     fusion: str
@@ -114,6 +115,7 @@ class Params:
     transcribe: Mapping[str, Any] | None = None
     ensembles: Mapping[str, Any] | None = None
     speech_llms: Mapping[str, Any] | None = None
+    registry: Mapping[str, Any] | None = None
 
     @property
     def section(self) -> str:
@@ -122,12 +124,14 @@ class Params:
 
     @property
     def all_backbones(self) -> dict[str, Any]:
-        """Raw entries of `backbones` and `asr_backbones`."""
-        return {**self.backbones, **(self.asr_backbones or {})}
+        """Raw entries of `backbones`, `asr_backbones` and `registry`."""
+        theirs = {name: _registered(name, each) for name, each in (self.registry or {}).items()}
+        return {**self.backbones, **(self.asr_backbones or {}), **theirs}
 
     def backbone(self, name: str) -> BackboneEntry:
-        """The backbone entry of that name in either section, or a `ParamsError`."""
-        section = "asr_backbones" if name in (self.asr_backbones or {}) else "backbones"
+        """The backbone entry of that name in any of these sections, or a `ParamsError`."""
+        others = {"asr_backbones": self.asr_backbones, REGISTRY: self.registry}
+        section = next((each for each, has in others.items() if name in (has or {})), "backbones")
         return backbone_entry(name, known_entry("backbones", self.all_backbones, name), section)
 
     def transcription(self) -> Transcription:
@@ -224,6 +228,8 @@ def all_problems(params: Params) -> list[str]:
     for name, mapping in params.backbones.items():
         found += backbone_problems(name, mapping)
     found += transcript_problems(params)
+    for name in params.registry or {}:
+        found += registry_problems(name, params.all_backbones[name])
     for name, mapping in params.models.items():
         found += model_problems(params, name, mapping)
     for name, mapping in (params.ensembles or {}).items():
@@ -266,6 +272,24 @@ def transcript_problems(params: Params) -> list[str]:
             ]
         found += wrong
     return found
+
+
+def registry_problems(name: str, mapping: Any) -> list[str]:
+    """Problems with an entry of `registry`, with what it does not name filled in, a line each."""
+    fixed = _registered(name, {}).items() if isinstance(mapping, Mapping) else ()
+    return [
+        f"{REGISTRY}.{name}.{key}: given {quoted(mapping[key])}; expected {value!r}, on which "
+        "DVC's stage depends: leave it out"
+        for key, value in fixed
+        if mapping[key] != value
+    ] or backbone_problems(name, mapping, REGISTRY)
+
+
+def _registered(name: str, mapping: Any) -> Any:
+    """An entry of `registry`: what is below the folder of its name, where `dvc import` puts it."""
+    if not isinstance(mapping, Mapping):
+        return mapping
+    return {"kind": "imported", "checkpoint": f"{REGISTRY}/{name}", **mapping}
 
 
 def model_problems(params: Params, name: str, mapping: Any) -> list[str]:

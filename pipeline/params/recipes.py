@@ -19,6 +19,7 @@ from typing import Any
 from features.arguments import one_of, quoted, refuse
 from features.errors import ParamsError
 from features.files.yaml_text import read_yaml_file
+from features.settings.entry_names import BACKBONES
 from pipeline.params.catalogue.entries import (
     SECTIONS,
     catalogue_entry,
@@ -237,9 +238,8 @@ def merged(common: Overrides, own: Overrides) -> Overrides:
 
 def _backbones(raw: Mapping[str, Any], name: str) -> str:
     """The section that has a backbone, or whose part of the catalogue has it."""
-    sections = ("backbones", "asr_backbones")
-    here = [each for each in sections if name in (raw.get(each) or {})]
-    return [*here, *(each for each in sections if name in catalogued(each)), sections[0]][0]
+    here = [each for each in BACKBONES if name in (raw.get(each) or {})]
+    return [*here, *(each for each in BACKBONES if name in catalogued(each)), BACKBONES[0]][0]
 
 
 def _names(value: object) -> list[str]:

@@ -55,6 +55,10 @@ def params_schema() -> Schema:
         definitions |= entries
     heard = {"$ref": "#/definitions/backbones.asr_text"}
     params["properties"]["asr_backbones"] = _entries(heard)
+    theirs = definitions["backbones.imported"]["properties"]
+    options = {name: each for name, each in theirs.items() if name in ("revision", "reads")}
+    named = _entries({"type": "object", "properties": options, "additionalProperties": False})
+    params["properties"]["registry"] = {"anyOf": [named, _NULL]}
     params["required"] += [*MAY_LACK, "transcribe"]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",

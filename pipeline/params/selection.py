@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from features.arguments import one_of, problems, quoted
-from features.settings.entry_names import all_name_problems
+from features.settings.entry_names import BACKBONES, all_name_problems
 from features.transcription.settings import Transcription
 from pipeline.params.catalogue.entries import expected_entry
 from pipeline.tracking import tracker_problems
@@ -47,7 +47,7 @@ def selection_problems(raw: Mapping[str, Any]) -> list[str]:
     model = raw["models"].get(raw.get("fusion"))
     if isinstance(model, Mapping):
         slots = {slot: model.get(slot, "none") for slot in (*SLOTS, "asr")}
-        present = {**raw["backbones"], **(raw.get("asr_backbones") or {})}
+        present = [name for section in BACKBONES for name in raw.get(section) or ()]
         found += backbone_name_problems(f"models.{raw['fusion']}", slots, present)
     return found
 
@@ -60,7 +60,7 @@ def section_problems(raw: Mapping[str, Any]) -> list[str]:
         if not isinstance(raw.get(section), Mapping)
     ] + [
         f"{section}: given {quoted(raw[section])}; expected entries by name, or {{}}"
-        for section in MAY_LACK
+        for section in (*MAY_LACK, "registry")
         if raw.get(section) is not None and not isinstance(raw[section], Mapping)
     ]
 

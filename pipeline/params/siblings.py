@@ -47,9 +47,9 @@ def siblings_of(params: Params, name: str, also: Sequence[str] = ()) -> list[Bac
 
 
 def _section(params: Params, name: str) -> Mapping[str, Any]:
-    # Those of `asr_backbones` read other words.
-    asr = params.asr_backbones or {}
-    return asr if name in asr else params.backbones
+    # Those of `asr_backbones` read other words, and of `registry` nothing is computed.
+    apart = (params.asr_backbones or {}, params.registry or {})
+    return next((each for each in apart if name in each), params.backbones)
 
 
 def _readable(params: Params, name: str, kind: str, raw: Any) -> BackboneEntry | None:

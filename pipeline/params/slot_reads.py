@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from features.backbones.imported import IMPORTED
+from features.backbones.imported import reads_of
 from features.cache.reader import CacheReader
 from features.errors import HeronryError
 from pipeline.params.file import ModelEntry, Params
@@ -41,13 +41,13 @@ def warn_odd_slots(params: Params, model: ModelEntry, corpus: str) -> dict[str, 
 
 
 def _reads(params: Params, name: str, corpus: str) -> str:
-    """Modality that a backbone reads; of imported features, the one that their cache names."""
+    """Modality that a backbone reads; of imported features, that of their cache."""
     entry = params.backbone(name)
     if entry.kind != "imported":
         return entry.reads
     try:
-        source = CacheReader(Path("cache", corpus, name)).provenance.get(IMPORTED)
+        provenance = CacheReader(Path("cache", corpus, name)).provenance
     except HeronryError:
         # Training itself reports a cache that is missing or damaged.
         return "nothing"
-    return str(source.get("reads")) if isinstance(source, dict) else "nothing"
+    return reads_of(provenance) or "nothing"

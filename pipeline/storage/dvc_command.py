@@ -21,12 +21,14 @@ from pipeline.runtime.environment import git
 PREPARE = "stages/prepare/dvc.yaml:prepare@{corpus}"
 EXTRACT = "stages/extract/dvc.yaml:extract@{corpus}-{backbone}"
 EXTRACT_ASR = "stages/extract/dvc.yaml:extract_asr@{corpus}-{backbone}"  # of asr_backbones
+EXTRACT_REGISTRY = "stages/extract/dvc.yaml:extract_registry@{corpus}-{backbone}"  # of registry
 PATIENCE = 60.0  # seconds after Ctrl-C in which stages save their state
 
 
 def extract_stage(params: Params, corpus: str, backbone: str) -> str:
-    """DVC's name of the stage that extracts an entry of `backbones` or `asr_backbones`."""
-    name = EXTRACT_ASR if backbone in (params.asr_backbones or {}) else EXTRACT
+    """DVC's name of the stage that extracts an entry of any section of backbones."""
+    sections = {EXTRACT_ASR: params.asr_backbones, EXTRACT_REGISTRY: params.registry}
+    name = next((stage for stage, has in sections.items() if backbone in (has or {})), EXTRACT)
     return name.format(corpus=corpus, backbone=backbone)
 
 

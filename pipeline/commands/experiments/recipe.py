@@ -262,7 +262,7 @@ def _decides(raw: Mapping[str, Any]) -> dict[str, Any]:
         return dict(raw)
     model = known_entry(raw, "models", raw["fusion"])
     slots = [model.get(slot, "none") for slot in (*SLOTS, "asr")]
-    heard = raw.get("asr_backbones") or {}
+    heard, theirs = raw.get("asr_backbones") or {}, raw.get("registry") or {}
     sections = ["train"] + ["e2e"] * (raw["regime"] == "e2e")
     sections += ["transcribe"] * any(name in heard for name in slots)
     return {
@@ -270,7 +270,7 @@ def _decides(raw: Mapping[str, Any]) -> dict[str, Any]:
         **{key: _written(raw.get(key)) for key in sections},
         "model": model,
         "corpora": {name: known_entry(raw, "corpora", name) for name in _corpora(raw)},
-        "backbones": {name: {**raw["backbones"], **heard}.get(name) for name in slots},
+        "backbones": {name: {**raw["backbones"], **heard, **theirs}.get(name) for name in slots},
     }
 
 

@@ -62,7 +62,7 @@ def test_none_is_the_empty_slots_backbone_alone() -> None:
     for backbones in wrong:
         (found,) = all_name_problems({"backbones": backbones})
         assert "an empty slot" in found
-    for section in ("corpora", "asr_backbones", "models", "ensembles", "speech_llms"):
+    for section in ("corpora", "asr_backbones", "registry", "models", "ensembles", "speech_llms"):
         (found,) = all_name_problems({section: {"none": {}}})
         assert "an empty slot" in found
 
@@ -86,6 +86,8 @@ def test_names_of_one_root_variable_or_folder_are_named() -> None:
     ("section", "other"),
     [
         ("asr_backbones", "backbones"),
+        ("registry", "backbones"),
+        ("registry", "asr_backbones"),
         ("ensembles", "models"),
         ("speech_llms", "models"),
         ("speech_llms", "ensembles"),

@@ -14,8 +14,12 @@ import pytest
 from features.errors import ParamsError
 from features.files.yaml_text import read_yaml
 from features.settings.plugins import load
+from pipeline.e2e.setup import live_entries
 from pipeline.params.file import Params, all_problems, read_params
+from pipeline.params.selection import selection_problems
+from pipeline.params.siblings import siblings_of
 from pipeline.params.training import TrainParams
+from pipeline.storage.dvc_command import extract_stage
 from tests.support.known_params import SHIPPED, known_params, known_raw
 from tests.support.paths import ROOT
 
@@ -295,3 +299,35 @@ def test_aliases_of_bounded_size_are_read() -> None:
 def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
     found = read_yaml(f"key: {text}")["key"]
     assert (found, type(found)) == (value, type(value))
+
+
+def test_an_entry_of_the_registry_is_the_folder_of_its_name(raw: dict[str, Any]) -> None:
+    model = {**raw["models"]["speech"], "speech": "theirs"}
+    mine = {**raw, "registry": {"theirs": {}}, "models": {**raw["models"], "speech": model}}
+    params = Params(**mine)
+    assert all_problems(params) == selection_problems(mine) == []
+    entry = params.backbone("theirs")
+    assert (entry.kind, entry.options) == ("imported", {"checkpoint": "registry/theirs"})
+    assert extract_stage(params, "demo", "theirs").endswith(":extract_registry@demo-theirs")
+    assert siblings_of(params, "theirs") == []
+    with pytest.raises(
+        ParamsError, match=r"speech: given 'theirs' of `registry` in the regime e2e"
+    ):
+        live_entries(params, params.model("speech"))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"theirs": {"kind": "tone"}}, "registry.theirs.kind: given 'tone'; expected 'imported'"),
+        ({"theirs": {"checkpoint": "x"}}, "registry.theirs.checkpoint: given 'x'; expected 'regis"),
+        ({"theirs": {"folder": "x"}}, "registry.theirs.folder: given an unknown key"),
+        ({"theirs": None}, "registry.theirs: given None; expected a mapping"),
+        ({"tone": {}}, "registry.tone: `backbones` has the entry 'tone'; rename one"),
+    ],
+)
+def test_a_mistake_in_the_registry_is_named(
+    entries: dict[str, Any], message: str, raw: dict[str, Any]
+) -> None:
+    found = all_problems(change(raw, "registry", entries))
+    assert any(line.startswith(message) for line in found), found
