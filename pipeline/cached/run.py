@@ -28,6 +28,7 @@ from pipeline.runs.job import (
     write_history,
     write_predictions,
 )
+from pipeline.runs.layer_probes import write_layer_probes
 from pipeline.runs.probes import cached_vectors, write_probes
 from pipeline.runs.recognised import recognised
 from pipeline.runs.record import Run, filled_slots
@@ -95,6 +96,8 @@ def train_model(
             for slot in examples.readers
         }
         write_probes(job.out / "probes.csv", reader_of(examples), train, test, vectors)
+        if run.targets is None:
+            write_layer_probes(job.out / "layers.csv", examples, job.fold, vectors)
     provenance = {slot: reader.provenance for slot, reader in examples.readers.items()}
     run.write(
         examples,

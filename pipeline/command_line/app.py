@@ -254,6 +254,29 @@ def board(
     )
 
 
+@app.command(rich_help_panel=FEATURES, epilog="Example: heronry layers ravdess whisper_tiny_en_all")
+def layers(
+    corpus: Annotated[
+        str,
+        typer.Argument(
+            metavar="CORPUS", help="Entry of `corpora`.", autocompletion=completion.corpora
+        ),
+    ],
+    entries: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ENTRY",
+            help="Entry of `backbones` with several layers, or several that differ by layer alone.",
+            autocompletion=completion.backbones,
+        ),
+    ],
+) -> None:
+    """Score a linear probe on each layer of extracted features, and write a page."""
+    with importing():
+        from pipeline.commands.layers import layers as command
+    command(corpus, entries)
+
+
 @app.command(rich_help_panel=RESULTS, epilog="Example: heronry compare workspace main")
 def compare(  # noqa: PLR0913  each is an option
     runs: Annotated[

@@ -7,9 +7,9 @@ K classes.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,27 +81,42 @@ class RunRows:
             known: Labels by id.
         """
         ids = [np.array(job.table.column("id"), object)[job.test] for job in run.jobs]
+        return cls.gathered(
+            np.concatenate(ids),
+            known,
+            classes=run.classes,
+            seeds=len(run.seeds),
+            seed=_joined(run, lambda job: np.full(job.test.sum(), run.seeds.index(job.seed))),
+            labels=_joined(run, lambda job: job.labels[job.test]),
+            predictions=_joined(run, lambda job: job.predictions[job.test]),
+            probabilities=np.concatenate([job.probabilities[job.test] for job in run.jobs]),
+            jobs=run.jobs,
+        )
+
+    @classmethod
+    def gathered(cls, ids: Iterable[str], known: Mapping[str, Label], **columns: Any) -> Self:
+        """Rows with their utterances and clusters.
+
+        Args:
+            ids: Id of each row.
+            known: Labels by id.
+            columns: The attributes that do not follow from these.
+        """
         index: dict[str, int] = {}
-        for id in np.concatenate(ids):
+        for id in ids:
             index.setdefault(id, len(index))
         utterances = tuple(known[id] for id in index)
         unit = cluster_unit(utterances)
         names = [str(getattr(label, unit)) for label in utterances]
         # sorted by name, so that the draws do not depend on the order of rows
         distinct, cluster = np.unique(np.array(names), return_inverse=True)
-        utterance = np.array([index[id] for id in np.concatenate(ids)], np.int64)
+        utterance = np.array([index[id] for id in ids], np.int64)
         return cls(
-            classes=run.classes,
             utterances=utterances,
             clusters=Clusters(unit, len(distinct), shared_speakers(utterances, names)),
-            seeds=len(run.seeds),
             utterance=utterance,
             cluster=cluster.astype(np.int64)[utterance],
-            seed=_joined(run, lambda job: np.full(job.test.sum(), run.seeds.index(job.seed))),
-            labels=_joined(run, lambda job: job.labels[job.test]),
-            predictions=_joined(run, lambda job: job.predictions[job.test]),
-            probabilities=np.concatenate([job.probabilities[job.test] for job in run.jobs]),
-            jobs=run.jobs,
+            **columns,
         )
 
     def matrices(self, keep: Flags | None = None, predictions: Ints | None = None) -> Counts:

@@ -4,8 +4,9 @@ Besides predictions.csv and history.csv the folder of a (seed, fold) may hold pr
 `PROBES` and `p_<class>`), the test predictions of a linear probe on each slot alone, and
 conditions.csv (columns `CONDITIONS`), the trained model's test predictions with one slot dropped
 (`without_<slot>`), with its texts exchanged among the utterances (`shuffled_text`) or with
-recognised words (`asr_text`). That of an ensemble may hold members.csv (columns `MEMBERS`), the
-test predictions of each member. Layout: docs/files.md.
+recognised words (`asr_text`). layers.csv (columns `LAYERS` and `<slot>_<number>`) holds the classes
+that a linear probe on each hidden state of a stack predicts, for all rows. That of an ensemble may
+hold members.csv (columns `MEMBERS`), the test predictions of each member. Layout: docs/files.md.
 
 A run that learns more than classes has columns of truth and of predictions for each of its targets
 (`pipeline.runs.layout.Columns`). What is unknown, an empty cell, is NaN here, or class -1. So are
@@ -26,10 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import RunError
+from pipeline.evaluation.layer_results import Mix, read_layers, read_mixes
 from pipeline.evaluation.targets import RunTargets, named_of, shares_of, values_of
 from pipeline.metrics.classes import Floats
 from pipeline.runs.head import read_head
-from pipeline.runs.layout import MEMBERS, SCORED, digests
+from pipeline.runs.layout import MEMBERS, SCORED, digests, layer_column
 from pipeline.runs.tables import AGAIN, Table, read_csv
 
 
@@ -81,6 +83,9 @@ class JobResult:
         probes: Predictions of the linear probe on each slot, for the test rows.
         conditions: Predictions of the model under each condition, for the test rows.
         members: Predictions of each member of an ensemble, for the test rows.
+        layers: `[N]` classes that a linear probe predicts, by slot and number of a hidden state; of
+            the first seed alone, since a probe has none.
+        mixes: Learned weights of layers by slot.
     """
 
     seed: int
@@ -98,6 +103,8 @@ class JobResult:
     probes: Guesses
     conditions: Guesses
     members: Guesses
+    layers: Mapping[str, Mapping[int, NDArray[np.int64]]]
+    mixes: Mapping[str, Mix]
 
 
 @dataclass(frozen=True)
@@ -146,13 +153,16 @@ class RunFolder:
         _check_folders(path, seeds, head["folds"])
         targets = RunTargets.of(head, path / "run.json")
         probes: dict[Path, _Probes] = {}
+        mixed = bool(head.get("inputs", {}).get("mix_layers"))
         jobs = [
-            _job(path, (seed, fold), seeds, classes, targets, probes)
+            _job(path, (seed, fold), seeds, classes, targets, probes, mixed=mixed)
             for seed in seeds
             for fold in range(head["folds"])
         ]
         _check_alike(path, "probes", (list(job.probes) for job in jobs))
         _check_alike(path, "conditions", (list(job.conditions) for job in jobs))
+        _check_alike(path, "layers", (_states(job) for job in jobs[: head["folds"]]))
+        _check_alike(path, "mixed slots", (list(job.mixes) for job in jobs))
         _check_alike(
             path, "columns", (["p"] * (not np.isnan(job.probabilities).any()) for job in jobs)
         )
@@ -207,6 +217,8 @@ def _job(
     classes: Sequence[str],
     targets: RunTargets,
     probes: dict[Path, _Probes],
+    *,
+    mixed: bool,
 ) -> JobResult:
     # `seeds` holds the job's own seed too: reading its folder twice finds the same file
     folder, *others = (run / f"seed_{seed}" / f"fold_{key[1]}" for seed in (key[0], *seeds))
@@ -240,6 +252,8 @@ def _job(
         probes=_read_probes((folder, *others), tested, classes, targets, probes),
         conditions=_read_conditions(folder, tested, classes, targets),
         members=_read_members(folder, tested, classes, targets),
+        layers=read_layers(folder / "layers.csv", table, classes),
+        mixes=read_mixes(folder) if mixed else {},
     )
 
 
@@ -282,6 +296,11 @@ def _read_probes(
                 known[path] = _Probes(tuple(test.items()), guesses)
             return known[path].guesses
     return {}
+
+
+def _states(job: JobResult) -> list[str]:
+    """Hidden states that a job has probes of."""
+    return [layer_column(slot, number) for slot, of in job.layers.items() for number in of]
 
 
 def _read_conditions(

@@ -91,7 +91,7 @@ def probes(rows: RunRows, neutral: Flags | None) -> tuple[Probe, ...]:
         guesses = rows.probe_predictions(slot)
         part = None if neutral is None else measure(rows, slot, neutral, predictions=guesses).group
         whole = measure(rows, slot, predictions=guesses, least=1)
-        found.append(Probe(slot, whole.group, part, _differences(model, whole)))
+        found.append(Probe(slot, whole.group, part, differences(model, whole)))
     return tuple(found)
 
 
@@ -103,7 +103,7 @@ def members(rows: RunRows) -> tuple[Member, ...]:
     whole, found = measure(rows, "", least=1), []
     for name in names:
         alone = measure(rows, name, predictions=rows.member_predictions(name), least=1)
-        found.append(Member(name, alone.group, _differences(whole, alone)))
+        found.append(Member(name, alone.group, differences(whole, alone)))
     return tuple(found)
 
 
@@ -122,7 +122,7 @@ def gains_over_majority(rows: RunRows, majority: Sequence[str]) -> Mapping[str, 
     """
     guess = [rows.classes.index(name) for name in majority]
     guesses = np.concatenate([np.full(job.test.sum(), guess[job.fold]) for job in rows.jobs])
-    return _differences(
+    return differences(
         measure(rows, "", least=1),
         measure(rows, "majority", predictions=guesses, least=1),
     )
@@ -150,15 +150,15 @@ def conditions(rows: RunRows, neutral: Flags | None) -> tuple[Condition, ...]:
             Condition(
                 name=name,
                 whole=whole.group,
-                differences=_differences(whole, full),
+                differences=differences(whole, full),
                 neutral=part.group if part else None,
-                neutral_differences=_differences(part, full_part) if part and full_part else {},
+                neutral_differences=differences(part, full_part) if part and full_part else {},
             )
         )
     return tuple(found)
 
 
-def _differences(one: Measured, other: Measured) -> dict[str, Difference]:
+def differences(one: Measured, other: Measured) -> dict[str, Difference]:
     """`one` minus `other`, both measured on the same utterances."""
     found = {}
     for metric in MONITORS if one.group.scores else ():

@@ -4,7 +4,7 @@ They hold no date and no fonts. Colours are placeholders that become CSS variabl
 page's light, dark and print themes apply to them. Text stays text and is laid out with the font
 that matplotlib ships, which is wider than the page's, so that it fits.
 
-Shapes: K classes, E epochs, B bins.
+Shapes: K classes, E epochs, B bins, L layers.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from pipeline.evaluation.calibration import ReliabilityBin
+from pipeline.evaluation.layers import LayerCurve
 from pipeline.metrics.classes import Floats
 
 SERIES = 8
@@ -199,6 +200,73 @@ def identity_svg(
         plot.grid(alpha=0.6)
 
     return _svg((3.3, 3.3), draw, label)
+
+
+def layers_svg(found: LayerCurve, metric: str, title: str) -> Markup:
+    """Validation and test score of each layer's probe, with the interval of the latter.
+
+    Args:
+        found: Scores of the layers.
+        metric: Name of the score.
+        title: Name of the score for people.
+    """
+    numbers = np.array([layer.number for layer in found.layers])
+    valid, test = (
+        np.array([getattr(layer, split)[metric] for layer in found.layers])
+        for split in ("valid", "test")
+    )
+    ranges = [layer.intervals.get(metric) for layer in found.layers]
+    words = (
+        f"{title} of a linear probe by layer of {found.name}: layer {found.chosen} is chosen by "
+        f"validation, where it has {found.best.valid[metric]:.3f}, and has "
+        f"{found.best.test[metric]:.3f} on the test split; the table below has the numbers"
+    )
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.axvline(found.chosen, color=QUIET, linewidth=1, linestyle="--", label="chosen layer")
+        for number, of in zip(numbers, ranges, strict=True):
+            if of is not None:
+                axes.vlines(number, of.low, of.high, color=ACCENT, linewidth=5, alpha=0.3)
+        tested = "test, 95 % interval" if any(ranges) else "test"
+        axes.plot(numbers, test, "o-", color=LINES[0], label=tested, markersize=4, linewidth=1.3)
+        axes.plot(numbers, valid, "s--", color=LINES[1], label="validation", markersize=4)
+        _number_layers(axes, numbers)
+        axes.set_title(f"{title} of linear probes", loc="left")
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+
+    return _svg((5.2, 3.3), draw, words)
+
+
+def mixes_svg(numbers: Sequence[int], shares: Sequence[Floats], label: str) -> Markup:
+    """Learned weights of layers: a line for each trained model, their mean, and equal weights.
+
+    Args:
+        numbers: L layers.
+        shares: `[L]` of each model.
+        label: Description for screen readers.
+    """
+    order = np.argsort(numbers)
+    layers = np.array(numbers)[order]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.axhline(1 / len(numbers), color=QUIET, linewidth=1, linestyle="--")
+        for of in shares:
+            axes.plot(layers, of[order], color=LINES[0], linewidth=1, alpha=0.35)
+        axes.plot(layers, np.mean(shares, axis=0)[order], "o-", color=INK, markersize=4)
+        _number_layers(axes, layers)
+        axes.set_ylim(0, 1.15 * np.max(shares))
+        axes.set_title("Weight of each layer", loc="left")
+
+    return _svg((5.2, 2.7), draw, label)
+
+
+def _number_layers(axes: Axes, numbers: NDArray[np.int64]) -> None:
+    axes.set_xlabel("layer")
+    axes.xaxis.set_major_locator(MaxNLocator(13, integer=True, min_n_ticks=1))
+    axes.set_xlim(numbers[0] - 0.4, numbers[-1] + 0.4)
+    axes.grid(axis="y", alpha=0.6)
 
 
 def _label_classes(axes: Axes, names: Sequence[str], columns: Sequence[str], font: float) -> None:

@@ -29,6 +29,7 @@ from pipeline.evaluation.groups import known_groupings, speaker_spread
 from pipeline.evaluation.hard_labels import labelled_rows
 from pipeline.evaluation.identity import RunIdentity
 from pipeline.evaluation.labels import check_card, check_labels, class_counts
+from pipeline.evaluation.layers import run_curves
 from pipeline.evaluation.lexical import lexical
 from pipeline.evaluation.predictions import write_csv_predictions, write_parquet_predictions
 from pipeline.evaluation.rows import RunRows
@@ -197,4 +198,5 @@ def _report(run: RunFolder, card: Mapping[str, Any], labels: Sequence[Label]) ->
         conditions=conditions(rows, words.neutral),
         members=alone,
         best_member=best_member(run, alone),
+        curves=run_curves(run, known),
     )

@@ -6,9 +6,17 @@ import numpy as np
 from markupsafe import Markup
 
 from pipeline.evaluation.calibration import Calibration, ReliabilityBin
+from pipeline.evaluation.layers import MixedSlot
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.html.format import NAMES
-from pipeline.html.plots import Curve, curves_svg, matrix_svg, ranked_svg, reliability_svg
+from pipeline.html.plots import (
+    Curve,
+    curves_svg,
+    matrix_svg,
+    mixes_svg,
+    ranked_svg,
+    reliability_svg,
+)
 from pipeline.metrics.classes import MONITORS
 from pipeline.report.records import Report
 
@@ -90,6 +98,16 @@ def reliability_plots(found: Calibration) -> list[tuple[str, Markup, tuple[Relia
             words = f"Reliability plot, {title.lower()}; the tables below have the numbers"
             plots.append((title, reliability_svg(title, binning, bins, words), bins))
     return plots
+
+
+def mix_plot(found: MixedSlot) -> Markup:
+    """Learned weights of a slot's layers."""
+    highest = max(found.rows, key=lambda row: row[1])
+    words = (
+        f"Weights of the layers of {found.slot}, {len(found.models)} trained models: on average "
+        f"highest for layer {highest[0]} ({highest[1]:.3f}); the table below has the numbers"
+    )
+    return mixes_svg(found.numbers, [model.mix.shares for model in found.models], words)
 
 
 def speaker_plot(report: Report) -> Markup:

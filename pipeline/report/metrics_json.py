@@ -24,6 +24,10 @@ in this order, absent where they do not apply:
   `<metric>_gap_gender` (highest minus lowest) with `_low` and `_high`.
 - `speaker_accuracy_min`, `speaker_accuracy_median`, `speaker_accuracy_max`.
 - `probe_<slot>_<metric>`: a linear probe on one slot alone.
+- `layer_<slot>_<n>_<metric>`, and `valid_` before it: a linear probe on hidden state n of a stack;
+  a layer is chosen by the latter.
+- `mix_<slot>_<n>`: learned weight of hidden state n (`inputs.mix_layers`), mean over trained
+  models; `mix_<slot>_<n>_seed_<k>_fold_<j>`: of each; `mix_<slot>_scale_...`: factor of their sum.
 - `condition_<name>_<metric>` and `condition_<name>_<metric>_delta` (minus the model itself).
 - of an ensemble, `gain_<metric>` with `_low` and `_high`: its score minus that of the best single
   member, chosen on validation, paired; `member_<member>_<metric>`: a member by itself.
@@ -46,6 +50,7 @@ from pipeline.evaluation.baselines import Baselines
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.groups import Grouping
 from pipeline.evaluation.identity import KEYS, RunIdentity
+from pipeline.evaluation.layers import MixedSlot, mixed_slots
 from pipeline.evaluation.rows import Clusters
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.evaluation.statistics import ConfidenceInterval
@@ -139,7 +144,7 @@ def split_of(name: str) -> str | None:
     """
     if name.startswith("valid_"):
         return "valid"
-    return None if name in _NO_SCORES or name.startswith("rows_") else "test"
+    return None if name in _NO_SCORES or name.startswith(("rows_", "mix_")) else "test"
 
 
 def write_numbers(
@@ -255,6 +260,19 @@ def run_pairs(run: RunFolder, clusters: Clusters, *, rows: int, speakers: int) -
         "folds": run.folds,
         "train_seconds": run.train_seconds,
     }.items()
+    for mixed in mixed_slots(run):
+        yield from _mix(mixed)
+
+
+def _mix(found: MixedSlot) -> Pairs:
+    """Keys and values of the learned weights of a slot's layers."""
+    for place, (number, mean, *_) in enumerate(found.rows):
+        key = f"mix_{found.slot}_{number}"
+        yield key, mean
+        for model in found.models:
+            yield f"{key}_seed_{model.seed}_fold_{model.fold}", float(model.mix.shares[place])
+    for model in found.models:
+        yield f"mix_{found.slot}_scale_seed_{model.seed}_fold_{model.fold}", model.mix.scale
 
 
 def summary_pairs(name: str, summary: Summary) -> Pairs:
@@ -301,6 +319,11 @@ def _slots(report: Report) -> Pairs:
     named = keys("probe", [probe.slot for probe in report.probes])
     for key, probe in zip(named, report.probes, strict=True):
         yield from ((f"{key}_{name}", probe.whole.scores[name]) for name in MONITORS)
+    for curve in report.curves:
+        for layer in curve.layers:
+            key = f"layer_{curve.name}_{layer.number}"
+            yield from ((f"{key}_{name}", layer.test[name]) for name in MONITORS)
+            yield from ((f"valid_{key}_{name}", layer.valid[name]) for name in MONITORS)
     named = keys("condition", [condition.name for condition in report.conditions])
     for key, condition in zip(named, report.conditions, strict=True):
         for name in MONITORS:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from pipeline.evaluation import calibration, groups, statistics
 from pipeline.evaluation.groups import UtteranceGroup
+from pipeline.evaluation.layers import CHOOSES, mixed_slots
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.html import plots
 from pipeline.html.format import duration, number
@@ -36,6 +37,7 @@ SECTIONS = {
     "calibration": "Calibration",
     "groups": "Groups and gaps",
     "robustness": "Robustness",
+    "layers": "Layers",
     "errors": "Worst errors",
     "settings": "Model and training",
     "seeds": "Seeds and folds",
@@ -87,14 +89,15 @@ def sections_of(
     without |= set() if answers else {"answers"}
     without |= set() if run.with_probabilities else {"calibration"}
     without |= set() if run.members else {"members"}
+    without |= set() if run.jobs[0].layers or run.jobs[0].mixes else {"layers"}
     return {id: title for id, title in sections.items() if id not in without}
 
 
 def view_of(report: Report) -> dict[str, Any]:
     """Names that the templates read: the report, its parts, run.json (`head`) and leaks."""
     run, card = report.run, report.card
-    head, leaks = read_head(run.path), corpus.Leaks.of(run, card)
-    return {"report": report, "run": run, "card": card, "head": head, "leaks": leaks}
+    view = {"report": report, "run": run, "card": card, "curves": report.curves}
+    return view | {"head": read_head(run.path), "leaks": corpus.Leaks.of(run, card)}
 
 
 def section(id: str, **view: object) -> Markup:
@@ -124,6 +127,7 @@ def _neutral_group(report: Report) -> UtteranceGroup | None:
 
 TEMPLATES = Path(__file__).parent / "templates"
 HELPERS: dict[str, object] = {
+    "CHOOSES": CHOOSES,
     "MODEL_CARD": MODEL_CARD,
     "answers": answers,
     "as_json": partial(json.dumps, ensure_ascii=False),
@@ -132,6 +136,7 @@ HELPERS: dict[str, object] = {
     "corpus": corpus,
     "figures": figures,
     "groups": groups,
+    "mixed_slots": mixed_slots,
     "mean_sd": _mean_sd,
     "neutral_group": _neutral_group,
     "plots": plots,

@@ -20,6 +20,7 @@ from pipeline.evaluation.baselines import Baselines
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.errors import WorstErrors
 from pipeline.evaluation.groups import Grouping, SpeakerSpread
+from pipeline.evaluation.layers import LayerCurve
 from pipeline.evaluation.rows import Clusters
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.evaluation.slots import Condition, Difference, Member, Probe
@@ -67,6 +68,7 @@ class Report:
         conditions: Worse conditions by name; empty if the run holds none.
         members: Members of an ensemble by themselves; empty for other runs.
         best_member: That of them which validation chooses.
+        curves: Probes of each hidden state, of the slots that hold a stack.
     """
 
     run: RunFolder
@@ -94,3 +96,4 @@ class Report:
     conditions: tuple[Condition, ...]
     members: tuple[Member, ...]
     best_member: Member | None
+    curves: tuple[LayerCurve, ...]

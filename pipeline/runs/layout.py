@@ -23,12 +23,13 @@ HISTORY = (
 PREDICTIONS = ("id", "speaker", "dialogue", "split", "fold", "seed", "label", "prediction")
 PROBES = ("id", "slot", "label", "prediction")
 CONDITIONS = ("id", "condition", "label", "prediction")
+LAYERS = ("id", "split", "label")  # of the probes of hidden states; `<slot>_<number>` follow
 MEMBERS = ("id", "member", "label", "prediction")  # of an ensemble, its members' test predictions
 
 # Files there whose hashes run.json holds.
 FILES = (
     *("predictions.csv", "unlabelled.csv", "history.csv", "probes.csv", "conditions.csv"),
-    *("model.json", "answers.jsonl", "members.csv"),
+    *("model.json", "answers.jsonl", "members.csv", "layers.csv"),
 )
 
 
@@ -114,6 +115,11 @@ class Columns:
     @staticmethod
     def _named(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(f"{prefix}_{name}" for name in names)
+
+
+def layer_column(slot: str, number: int) -> str:
+    """Column of layers.csv of a hidden state."""
+    return f"{slot}_{number}"
 
 
 def digests(run: Path) -> dict[str, str]:

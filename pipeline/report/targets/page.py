@@ -40,6 +40,7 @@ _CLASSES = {
 _LAST = {
     "members": "Members",
     "curves": "Training curves",
+    "layers": "Layers",
     "settings": "Model and training",
     "slots": "Slots",
     "data": "Data",
@@ -70,7 +71,8 @@ def target_page(report: TargetReport, *, experiment: str | None = None) -> str:
 def target_view(report: TargetReport) -> dict[str, Any]:
     """Names that the templates read: the report, its parts, run.json (`head`) and leaks."""
     run, card = report.run, report.card
-    view: dict[str, Any] = {"results": report, "run": run, "card": card}
+    # Probes of layers are fitted to classes alone.
+    view: dict[str, Any] = {"results": report, "run": run, "card": card, "curves": ()}
     return view | {"head": read_head(run.path), "leaks": corpus.Leaks.of(run, card)}
 
 
