@@ -100,6 +100,8 @@ class CremaD:
         citation="Cao et al. 2014, doi 10.1109/TAFFC.2014.2336244",
         obtain="Clone https://github.com/CheyneyComputerScience/CREMA-D and run `git lfs pull`.",
     )
+    public_licence: ClassVar[str] = "odbl"
+    language: ClassVar[str] = "en"
     scripted: ClassVar[bool] = True
     offers: ClassVar[tuple[Target, ...]] = ("classes", "votes")
     classes = tuple(INTENDED.values())

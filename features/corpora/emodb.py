@@ -56,6 +56,7 @@ class EmoDB:
         citation="Burkhardt et al., Interspeech 2005, doi 10.21437/Interspeech.2005-446",
         obtain="Download it from http://emodb.bilderbar.info and unpack it: a folder named wav.",
     )
+    language: ClassVar[str] = "de"
     scripted: ClassVar[bool] = True
     published: ClassVar[Published] = Published(
         utterances=535,

@@ -164,6 +164,7 @@ class Iemocap:
         citation="Busso et al. 2008, doi 10.1007/s10579-008-9076-6",
         obtain="Request it at https://sail.usc.edu/iemocap/ and unpack IEMOCAP_full_release.",
     )
+    language: ClassVar[str] = "en"
     offers: ClassVar[tuple[Target, ...]] = ("classes", "votes", "attributes")
     scales: ClassVar[Mapping[str, tuple[float, float]]] = dict.fromkeys(ATTRIBUTES, SCALE)
 

@@ -122,6 +122,7 @@ class ManifestCorpus:
         citation="as its owner says",
         obtain="It is the user's own.",
     )
+    public_licence: ClassVar[str] = "other"
     offers: ClassVar[tuple[Target, ...]] = ("classes", "votes", "attributes")
 
     def __init__(

@@ -98,6 +98,7 @@ class Meld:
         obtain="Download MELD.Raw.tar.gz as https://github.com/declare-lab/MELD says, for text "
         "alone only the three tables of its data/MELD.",
     )
+    language: ClassVar[str] = "en"
 
     def __init__(
         self, root: Path, *, labels: Labels = "emotion", audio: bool | None = None

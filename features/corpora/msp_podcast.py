@@ -109,6 +109,7 @@ class MspPodcast:
         citation="Lotfian and Busso 2019, doi 10.1109/TAFFC.2017.2736999",
         obtain="Request it at https://lab-msp.com/MSP/MSP-Podcast.html.",
     )
+    language: ClassVar[str] = "en"
     offers: ClassVar[tuple[Target, ...]] = ("classes", "votes", "attributes")
     scales: ClassVar[Mapping[str, tuple[float, float]]] = dict.fromkeys(ATTRIBUTES, SCALE)
 

@@ -90,6 +90,7 @@ class NonverbalTts:
         citation="Borisov, Spirin and Diatlova 2025, arXiv 2507.13155",
         obtain="Run `hf download deepvk/NonverbalTTS --repo-type dataset --local-dir ROOT`.",
     )
+    language: ClassVar[str] = "en"
     published: ClassVar[Published] = Published(
         utterances=5717,
         by={

@@ -36,6 +36,8 @@ class Ravdess:
         citation="Livingstone and Russo 2018, doi 10.1371/journal.pone.0196391",
         obtain="Download Audio_Speech_Actors_01-24.zip from https://zenodo.org/records/1188976.",
     )
+    public_licence: ClassVar[str] = "cc-by-nc-sa-4.0"
+    language: ClassVar[str] = "en"
     scripted: ClassVar[bool] = True
     published: ClassVar[Published] = Published(
         utterances=1440,

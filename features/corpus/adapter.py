@@ -131,6 +131,9 @@ class Corpus(Protocol):
     - `label_map: Mapping[str, str | None]`: the corpus's own labels to classes; None: excluded.
     - `scripted: bool`: all speakers read the same few sentences, so that the words carry no label.
     - `disclaimer: str`: what every report on this corpus must say.
+    - `public_licence: str`: licence, as the model hub names it, under which what is made of the
+      corpus may be passed on to anybody; without it nothing may (`features.exchange.licences`).
+    - `language: str`: code of the language that is spoken.
     - `preview() -> Iterator[Item]`: the same as `items` for `check`, where `items` makes or unpacks
       audio. It writes nothing; `audio` is None where the file would have to be made.
     - `warnings: Sequence[str]`: what was ignored in its tables as a whole, once items were read.

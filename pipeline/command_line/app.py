@@ -17,6 +17,7 @@ from features.process.interrupts import importing
 from pipeline.command_line import completion
 from pipeline.command_line.cache import app as cache
 from pipeline.command_line.experiments import Corpus, Pull, build, prompts, recipe, transfer
+from pipeline.command_line.export import export
 from pipeline.command_line.predict import predict
 from pipeline.command_line.segment import segment
 from pipeline.commands.schema import schema
@@ -369,6 +370,10 @@ app.command(
     rich_help_panel=RESULTS,
     epilog="Example: heronry predict runs/cached/demo/heron calls/*.wav --csv emotions.csv",
 )(predict)
+app.command(
+    rich_help_panel=RESULTS,
+    epilog="Example: heronry export runs/cached/demo/heron exported --push someone/heron-demo",
+)(export)
 
 
 @app.command(rich_help_panel=FEATURES, epilog="Example: heronry doctor cache/demo/minilm --repair")

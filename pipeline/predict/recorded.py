@@ -34,14 +34,16 @@ LISTED = 10  # differences that a message quotes
 OF_WEIGHTS = ("checkpoint", "revision", "weights_sha256", "tokenizer_sha256")
 
 
-def known_entries(params: Path = PARAMS) -> dict[str, BackboneEntry]:
+def known_entries(params: Path | None = PARAMS) -> dict[str, BackboneEntry]:
     """Entries of params.yaml (none where there is no such file), then those of the catalogue.
 
-    Entries with a problem are left out: they are of other models, or the recorded one is rebuilt.
+    Without `params` the catalogue's alone. Entries with a problem are left out: they are of other
+    models, or the recorded one is rebuilt.
     """
     raw = {name: catalogue_entry("backbones", name) for name in catalogued("backbones")}
-    for section in ("backbones", "asr_backbones"):
-        raw |= own_section(section, params)
+    if params is not None:
+        for section in ("backbones", "asr_backbones"):
+            raw |= own_section(section, params)
     found = {}
     for name, mapping in raw.items():
         try:

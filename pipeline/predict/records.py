@@ -28,6 +28,7 @@ import numpy as np
 from pipeline.model.outputs import Outputs
 from pipeline.predict.parts import Parts
 from pipeline.predict.predictor import Answer
+from pipeline.predict.rows import Row
 from pipeline.predict.trained import TrainedRun
 from pipeline.predict.work import Work
 
@@ -96,29 +97,31 @@ def records(run: TrainedRun, parts: Parts, work: Work, columns: Columns) -> Iter
         for part, places in enumerate(parts.places)
         for number, place in enumerate(places)
     }
-    models = [model.name for model in run.models]
-    scales = [model.temperature for model in run.models if model.temperature is not None]
-    empty: Record = dict.fromkeys(columns.names)
     for place, row in enumerate(parts.rows):
         part, number = where[place]
         answers = [work.read(group, part)[number] for group in range(len(run.groups))]
-        record = empty | {
-            "id": row.id,
-            "audio": row.audio or None,
-            "start": row.start,
-            "stop": row.stop,
-            "speaker": row.speaker or None,
-            "dialogue": row.dialogue,
-            "turn": row.turn,
-        }
-        error = next((each.error for each in answers if each.error), "")
-        if error:
-            yield record | {"error": error}
-            continue
-        record |= {"models": models, "temperatures": scales}
-        record |= _predicted(columns, answers, len(models))
-        record["notices"] = [*([row.notice] if row.notice else []), *record["notices"]]
-        yield record
+        yield record_of(run, row, answers, columns)
+
+
+def record_of(run: TrainedRun, row: Row, answers: Sequence[Answer], columns: Columns) -> Record:
+    """One row of the result, of the answers of each group of the run."""
+    record: Record = dict.fromkeys(columns.names) | {
+        "id": row.id,
+        "audio": row.audio or None,
+        "start": row.start,
+        "stop": row.stop,
+        "speaker": row.speaker or None,
+        "dialogue": row.dialogue,
+        "turn": row.turn,
+    }
+    error = next((each.error for each in answers if each.error), "")
+    if error:
+        return record | {"error": error}
+    record["models"] = [model.name for model in run.models]
+    record["temperatures"] = [m.temperature for m in run.models if m.temperature is not None]
+    record |= _predicted(columns, answers, len(run.models))
+    record["notices"] = [*([row.notice] if row.notice else []), *record["notices"]]
+    return record
 
 
 def _predicted(columns: Columns, answers: Sequence[Answer], count: int) -> Record:

@@ -165,10 +165,33 @@ def open_run(path: Path, *, seed: int | None = None, fold: int | None = None) ->
             f"{path} is an ensemble, which has no weights of its own; expected a trained run: "
             f"predict with its members, {', '.join(run.members)}"
         )
-    chosen = _chosen(run, temperatures(run), seed, fold)
+    return assembled(
+        path, head, run.targets.tasks, _chosen(run, temperatures(run), seed, fold), known_entries()
+    )
+
+
+def assembled(
+    path: Path,
+    head: Mapping[str, Any],
+    tasks: Sequence[str],
+    chosen: Sequence[Trained],
+    known: Mapping[str, BackboneEntry],
+) -> TrainedRun:
+    """A run of models that are on the disk.
+
+    Args:
+        path: Folder of the run.
+        head: Content of its run.json.
+        tasks: What it learns.
+        chosen: Its models that predict.
+        known: Entries in which backbones are looked for: `pipeline.predict.recorded`.
+
+    Raises:
+        RunError: If a slot's features cannot be computed.
+        CheckpointError: If a model cannot be read.
+    """
     description = read_description(chosen[0].folder)
-    reader = TargetReader(run.targets.tasks, outputs_of(description))  # type: ignore[arg-type]
-    known = known_entries()
+    reader = TargetReader(tasks, outputs_of(description))  # type: ignore[arg-type]
     entries = {
         slot: recorded_entry(slot, of, known)
         for slot, of in head["slots"].items()

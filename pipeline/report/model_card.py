@@ -59,7 +59,10 @@ def kept_epochs(out: Path, seed: int, folds: int) -> list[dict[str, str]]:
 
 
 def model_card(
-    run: Mapping[str, Any], card: Mapping[str, Any], kept: Sequence[Sequence[Mapping[str, str]]]
+    run: Mapping[str, Any],
+    card: Mapping[str, Any],
+    kept: Sequence[Sequence[Mapping[str, str]]],
+    more: Sequence[str] = (),
 ) -> str:
     """The card without the instructions for loading.
 
@@ -67,10 +70,11 @@ def model_card(
         run: Content of run.json.
         card: Content of card.json; a missing key is shown as not stated.
         kept: For each seed, the kept row of history.csv of each fold.
+        more: Headings and sections that come before the limits.
     """
     title = card.get("title") or run["corpus"]
     sections = [
-        f"# {run['fusion']} on {_line(title)}",
+        f"# {run['fusion']} on {plain(title)}",
         f"A `{run['kind']}` model (regime `{run['regime']}`, entry `{run['fusion']}` of `models`) "
         f"with {run['parameters']:,} trainable parameters that {_purpose(run)}. "
         f"Trainings: {len(run['seeds']) * run['folds']} (seeds: "
@@ -84,6 +88,7 @@ def model_card(
         "## Validation",
         _of_validation(run["train"]["monitor"]),
         _scores(run, kept),
+        *more,
         "## Use and limits",
         USE,
     ]
@@ -98,13 +103,13 @@ def ensemble_card(run: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         for name, of in run["members"].items()
     ]
     sections = [
-        f"# {run['fusion']} on {_line(card.get('title') or run['corpus'])}",
+        f"# {run['fusion']} on {plain(card.get('title') or run['corpus'])}",
         f"An ensemble of finished runs (entry `{run['fusion']}` of `ensembles`; method "
         f"{args['method']}, search {args['search']}) that {_purpose(run)}.",
         "## Data",
         _data(run, card),
         "## Members",
-        _table(["member", "seeds", "parameters", "counts, by fold"], rows),
+        table(["member", "seeds", "parameters", "counts, by fold"], rows),
         "It has no weights of its own: it was made of its members' saved predictions, the seeds of "
         "each averaged. A member that counts 0 was left out by the search.",
         "## Use and limits",
@@ -141,14 +146,14 @@ def loading(out: Path, run: Mapping[str, Any]) -> str:
 def _purpose(run: Mapping[str, Any]) -> str:
     """What the model does, by its targets."""
     targets = run.get("targets") or {"tasks": ["classes"], "attributes": {}}
-    names = ", ".join(map(_line, run["classes"]))
+    names = ", ".join(map(plain, run["classes"]))
     found = []
     if "classes" in targets["tasks"]:
         found.append(f"tells {len(run['classes'])} emotions apart: {names}")
     if "votes" in targets["tasks"]:
         found.append(f"predicts how raters' votes divide among {names}")
     scales = [
-        f"{_line(a)} ({low:g} to {high:g})" for a, (low, high) in targets["attributes"].items()
+        f"{plain(a)} ({low:g} to {high:g})" for a, (low, high) in targets["attributes"].items()
     ]
     if scales:
         found.append(f"predicts {', '.join(scales)}")
@@ -160,11 +165,11 @@ def _purpose(run: Mapping[str, Any]) -> str:
 def _data(run: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     alone = f" (fold {card['fold']} alone)" if "fold" in card else ""
     stated = {
-        "Corpus": f"{_line(card.get('title'))} (`{run['corpus']}`)",
-        "Licence": _line(card.get("licence")),
-        "Citation": _line(card.get("citation")),
-        "Note": _line(card["disclaimer"]) if card.get("disclaimer") else None,
-        "Protocol": f"{_line(card.get('protocol'))}, folds: {run['folds']}{alone}",
+        "Corpus": f"{plain(card.get('title'))} (`{run['corpus']}`)",
+        "Licence": plain(card.get("licence")),
+        "Citation": plain(card.get("citation")),
+        "Note": plain(card["disclaimer"]) if card.get("disclaimer") else None,
+        "Protocol": f"{plain(card.get('protocol'))}, folds: {run['folds']}{alone}",
         "Utterances": f"{run['utterances']:,} in all splits; {len(run['dropped']):,} without "
         "features in some slot were left out",
     }
@@ -183,11 +188,11 @@ def _slots(run: Mapping[str, Any]) -> str:
         for slot, found in run["slots"].items()
         if found is not None
     ]
-    text = _table(["slot", "backbone", *columns], rows)
+    text = table(["slot", "backbone", *columns], rows)
     if stand_ins(run):
-        text += f"\n\nStand-ins: {_line(stand_ins(run))}."
+        text += f"\n\nStand-ins: {plain(stand_ins(run))}."
     if run.get("inputs"):
-        text += f"\n\nBefore the model: {_code(json.dumps(run['inputs']))}."
+        text += f"\n\nBefore the model: {code(json.dumps(run['inputs']))}."
     return text
 
 
@@ -195,7 +200,7 @@ def _settings(run: Mapping[str, Any]) -> str:
     both = (("Constructor", run["args"]), ("Protocol", run["train"]))
     lines = []
     for title, values in both:
-        lines.append(f"- {title}: {_code(json.dumps(values)) if values else 'defaults'}")
+        lines.append(f"- {title}: {code(json.dumps(values)) if values else 'defaults'}")
     return "\n".join(lines)
 
 
@@ -215,21 +220,22 @@ def _scores(run: Mapping[str, Any], kept: Sequence[Sequence[Mapping[str, str]]])
             for name in metrics
         ]
         rows.append([seed, span, *(f"{mean:.4f}" for mean in means)])
-    return _table(["seed", "epoch", *metrics], rows)
+    return table(["seed", "epoch", *metrics], rows)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_line(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(plain(cell) for cell in line) + " |" for line in lines)
 
 
-def _line(value: object) -> str:
+def plain(value: object) -> str:
     """A value in one line as plain text: Markdown, HTML and ends of cells are escaped."""
     text = UNKNOWN if value is None or value == "" else str(value)
     return _SIGNS.sub(r"\\\g<0>", " ".join(text.split()))
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """Text as code, between more backticks than it holds in a row."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence, space = "`" * (longest + 1), " " if longest else ""

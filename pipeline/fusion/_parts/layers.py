@@ -226,6 +226,8 @@ class BiGRU(nn.Module):
 
     def forward(self, stream: Stream) -> Stream:
         """`[B, T, width]` to `[B, T, 2 hidden]`; zeros where there is padding."""
+        if torch.compiler.is_exporting():  # a packed sequence has no shape that could be traced
+            return self._scanned(stream)
         # Autocast, which would convert them, is off below.
         values = stream.values.to(self.gru.all_weights[0][0].dtype)
         # torch packs no empty sequence: such a one keeps a frame, which is zeroed afterwards.
@@ -236,6 +238,33 @@ class BiGRU(nn.Module):
             states, _ = pad_packed_sequence(
                 self.gru(frames)[0], batch_first=True, total_length=values.shape[1]
             )
+        return Stream(states * stream.mask[..., None], stream.mask)
+
+    def _scanned(self, stream: Stream) -> Stream:
+        """The same frame by frame, for `torch.export`: padding leaves a state as it is."""
+        from torch._higher_order_ops.scan import scan
+
+        mask = stream.mask.T[..., None]
+        both = []
+        for reverse, (w_in, w_state, b_in, b_state) in enumerate(self.gru.all_weights):
+
+            def step(
+                state: Tensor,
+                frame: tuple[Tensor, Tensor],
+                w: Tensor = w_state,
+                b: Tensor = b_state,
+            ) -> tuple[Tensor, Tensor]:
+                reset, update, new = frame[0].chunk(3, -1)
+                own_reset, own_update, own_new = F.linear(state, w, b).chunk(3, -1)
+                update = (update + own_update).sigmoid()
+                new = (new + (reset + own_reset).sigmoid() * own_new).tanh()
+                state = torch.where(frame[1], new + update * (state - new), state)
+                return state, state.clone()  # a scan's results must not be the same tensor
+
+            frames = F.linear(stream.values, w_in, b_in).transpose(0, 1)
+            start = stream.values.new_zeros(frames.shape[1], self.gru.hidden_size)
+            both.append(scan(step, start, (frames, mask), reverse=bool(reverse))[1])
+        states = torch.cat(both, -1).transpose(0, 1)
         return Stream(states * stream.mask[..., None], stream.mask)
 
 

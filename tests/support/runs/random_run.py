@@ -15,7 +15,7 @@ from features.backbone.entry import BackboneEntry
 from features.corpus.manifest import Label, Manifest
 from features.extraction.extract import extract
 from features.files.csv_text import write_csv
-from features.files.records import write_json
+from features.files.records import read_json, write_json, write_rows
 from pipeline.data.examples import join
 from pipeline.data.targets import TargetReader
 from pipeline.model.checkpoint import make_model, save_model
@@ -107,7 +107,9 @@ class RandomRun:
                 outputs=reader.outputs.to_dict(),
             )
             write_predictions(job, model, examples)
-            write_csv(out / "history.csv", job.columns.history, [])
+            header = job.columns.history
+            epoch = [seed, 0, 1, *[0.5] * (len(header) - 4), 1]  # the only one, which is kept
+            write_csv(out / "history.csv", header, [epoch])
             test = examples.split(0, "test")
             conditions = cached_conditions(examples, test, seed)
             header = job.columns.conditions
@@ -115,6 +117,35 @@ class RandomRun:
         provenance = {slot: reader.provenance for slot, reader in examples.readers.items()}
         write_json(self.path / "run.json", self._head(examples.specs, provenance, args))
         return self
+
+    def prepare(self, corpus: str = "manifest") -> Path:
+        """Write the labels of a run that is written as `prepare` does; returns their folder."""
+        folder = self.folder / "data/tones/labels"
+        folder.mkdir(parents=True)
+        labels = [
+            replace(
+                each,
+                votes=each.votes if "votes" in self.tasks else None,
+                values=each.values if "attributes" in self.tasks else None,
+            )
+            for each in self.labels
+        ]
+        # Baselines are of the training split, which the run itself does not need.
+        trained = [replace(each, id=f"t{each.id}", splits=("train",)) for each in labels]
+        write_rows(folder / "labels.jsonl", [*labels, *trained])
+        head = read_json(self.path / "run.json") | {"utterances": len(labels) + len(trained)}
+        write_json(self.path / "run.json", head)
+        card: dict[str, Any] = {"corpus": "tones", "kind": corpus, "title": "Tones", "folds": 1}
+        card["classes"] = list(CLASSES)
+        if self.tasks != ("classes",):
+            scales = self.reader.outputs.scales
+            held = {
+                name: {"low": low, "high": high, "known": [{}], "mean": 3.0, "sd": 1.0}
+                for name, (low, high) in scales.items()
+            }
+            card["targets"] = {"tasks": list(self.tasks), "attributes": held}
+        write_json(folder / "card.json", card)
+        return folder
 
     @property
     def reader(self) -> TargetReader:
@@ -145,7 +176,7 @@ class RandomRun:
             "corpus": "tones",
             "seeds": None,
         }
-        content |= {"train": {}, "corpora": {"tones": {}}, "models": {}}
+        content |= {"train": {}, "corpora": {"tones": {"kind": "manifest"}}, "models": {}}
         text = yaml.safe_dump({**content, "backbones": {**own, **backbones, "none": {}}})
         (self.folder / "params.yaml").write_text(text)
 
@@ -183,7 +214,7 @@ class RandomRun:
             "seeds": list(self.seeds),
             "folds": 1,
             "args": dict(args),
-            "train": {},
+            "train": {"monitor": "macro_f1"},
             "parameters": 1,
             "train_seconds": 0.0,
             "utterances": len(self.manifest),

@@ -1,0 +1,1 @@
+"""Models handed on: a run as a folder that loads without its project, and predicts."""
