@@ -82,17 +82,13 @@ from features.files.root_paths import RootPaths
 
 @dataclass
 class _Table:
-    """A table, the items of its rows, and the place of each row for messages."""
+    """A table, our names of its columns, its items, and the place of each row for messages."""
 
     source: TextTable | Shard
     reading: Reading
+    columns: set[str]
     items: list[Item] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
-
-    @property
-    def columns(self) -> set[str]:
-        """Our names of the columns that it has."""
-        return {name for row in self.reading.rows[:1] for name in row.cells}
 
 
 class ManifestCorpus:
@@ -220,6 +216,8 @@ class ManifestCorpus:
             faults += rated.faults
             self._said = tuple(rated.ratings)
         raise_faults(self._root / self._file, faults)
+        for table in tables:
+            table.places.clear()
         held = {name for table in tables for name in table.columns}
         raise_faults(self._root / self._file, without_column(self.scales, held, self._said))
         if self._said:
@@ -236,9 +234,13 @@ class ManifestCorpus:
         numbers: Counter[str] = Counter()
         paths, given = RootPaths(self._root), self._given or ()
         for source in find_tables(self._root, self._file):
-            table = _Table(source, source.read(self._columns, self._beyond))
-            faults += table.reading.faults
-            for row in table.reading.rows:
+            reading = source.read(self._columns, self._beyond)
+            rows = reading.rows[::-1]
+            reading.rows.clear()
+            table = _Table(source, reading, set(rows[-1].cells) if rows else set())
+            faults += reading.faults
+            while rows:  # each row goes as its item comes: both of all take twice the memory
+                row = rows.pop()
                 cells = row.cells
                 if isinstance(source, Shard):  # tables that people do not edit
                     cells = _numbered(cells, numbers, embedded=bool(table.reading.embedded))

@@ -85,9 +85,10 @@ class TextTable:
             reading.faults = [where + fault for fault in faults] + reading.faults
             reading.faults += [where + fault for fault in lacking]
             if not lacking:
-                reading.rows = [
-                    Row(f"{where}line {number}", self._cells(row, chosen)) for number, row in found
-                ]
+                found.reverse()
+                while found:  # so that not all rows are there twice
+                    number, row = found.pop()
+                    reading.rows.append(Row(f"{where}line {number}", self._cells(row, chosen)))
         return reading
 
     def _cells(self, row: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
