@@ -142,7 +142,8 @@ def _check_one_network(
         if apart:
             raise ParamsError(
                 f"{entry} differs from {first} in {', '.join(apart)}; expected entries of one "
-                f"network that differ in `{LAYER}` alone"
+                f"network, of a pinned `revision`, that differ in `{LAYER}` alone, or one entry "
+                "that has `layer: all`"
             )
         for number in columns[entry]:
             if number in seen:
@@ -156,8 +157,11 @@ def _check_one_network(
 
 
 def _settings(reader: CacheReader) -> dict[str, Any]:
-    """What siblings share: their provenance without the layers."""
-    varying = (LAYER, DEVIATION)
+    """What siblings share: their provenance without the layers, and what hangs on these."""
+    varying = [LAYER, DEVIATION]
+    if reader.provenance.get("revision"):
+        # The hash is that of the layers up to the deepest one; a revision stands for all of them.
+        varying.append("weights_sha256")
     width = reader.spec.dim // reader.spec.layers
     shared = {name: value for name, value in reader.provenance.items() if name not in varying}
     return {**shared, "width": width}

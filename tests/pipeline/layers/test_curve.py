@@ -122,13 +122,17 @@ SIGNALS = {2: 1.0, 5: 0.6}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stack, and each of its states as an entry of its own."""
+    """A stack, and each of its states as an entry of its own, whose network ends there."""
     root, labels = tmp_path_factory.mktemp("project"), labels_of()
     write_corpus(root, labels)
-    write_cache(root, "stack", HELD, labels, SIGNALS)
+    facts = {"checkpoint": "c/d", "revision": "r"}
+    write_cache(root, "stack", HELD, labels, SIGNALS, **facts, weights_sha256="w5")
     for number in HELD:
-        write_cache(root, f"layer_{number}", number, labels, SIGNALS)
-    write_cache(root, "other", 7, labels, SIGNALS, checkpoint="another")
+        weights = {"weights_sha256": f"w{number}"}
+        write_cache(root, f"layer_{number}", number, labels, SIGNALS, **facts, **weights)
+    write_cache(root, "other", 7, labels, SIGNALS, **facts | {"checkpoint": "another"})
+    loose = {"checkpoint": "c/d", "weights_sha256": "w7"}
+    write_cache(root, "loose", 7, labels, SIGNALS, **loose)
     write_cache(root, "tone", None, labels, {})
     return root
 
@@ -212,6 +216,7 @@ def test_frames_are_averaged_in_bounded_parts(lengths: list[int], dim: int) -> N
         (["tone"], ParamsError, "c/tone holds no hidden states with numbers; expected"),
         (["stack", "layer_2"], ParamsError, "layer_2 and stack both hold layer 2"),
         (["stack", "other"], ParamsError, "other differs from stack in checkpoint; expected"),
+        (["stack", "loose"], ParamsError, "in revision, weights_sha256; expected .*a pinned"),
         (["stak"], CacheError, r"stak holds no features.*did you mean 'stack'.*extract c stak"),
         (["../x"], ParamsError, "backbones.../x: given the name"),
         (["stack", "stack"], ParamsError, "expected each entry once"),
