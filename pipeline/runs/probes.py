@@ -7,7 +7,8 @@ nothing is selected on any split. Of votes it is trained on each utterance once 
 a rater chose, weighted by their share; of attributes it is a ridge regression (alpha 1, likewise
 not tuned), whose predictions shrink towards the mean. It has no seed: there is one for each fold.
 After end-to-end training it reads the features of the tuned backbones (`pipeline.e2e.extras`),
-which differ by seed.
+which differ by seed. Fits use one thread: they are so small that several take ten times as long,
+mostly waiting for each other, and their last bits would depend on the number of cores.
 
 Shapes: N utterances, D width, K classes.
 """
@@ -21,10 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from features.corpus.manifest import Label
 from features.files.csv_text import write_csv
@@ -93,13 +91,18 @@ def _probabilities(
 
 def _values(outputs: Outputs, train: Sequence[Label], fitted: Vectors, tested: Vectors) -> Vectors:
     """Attributes `[N, A]` of ridge regressions, clipped to their scales."""
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     truth = known_values(train, outputs.attributes)
     columns = [np.zeros((len(tested), 0))]
     for number in range(truth.shape[1]):
         known = ~np.isnan(truth[:, number])
         model = make_pipeline(StandardScaler(), Ridge(alpha=1.0))
-        model.fit(fitted[known], truth[known, number])
-        columns.append(model.predict(tested)[:, None])
+        with threadpool_limits(1):
+            model.fit(fitted[known], truth[known, number])
+            columns.append(model.predict(tested)[:, None])
     return np.clip(np.concatenate(columns, axis=1), outputs.low, outputs.high)
 
 
@@ -114,17 +117,24 @@ def fit_probe(
 
     A class without training utterances gets 0. `weights` `[M]` are those of the rows.
     """
+    # Here, since it takes a second, which processes that only train would spend too.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     result = np.zeros((len(test), len(classes)))
     if len(set(targets)) == 1:  # a regression needs two classes
         result[:, classes.index(targets[0])] = 1.0
         return result
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
-    with warnings.catch_warnings():
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(train, targets, **_weighted(weights))
+        found = model.predict_proba(test)
     # The classes of the training split alone, in sorted order.
     columns = [classes.index(name) for name in model.classes_]
-    result[:, columns] = model.predict_proba(test)
+    result[:, columns] = found
     return result
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from features.cache.shard import shard_name
 from features.cache.writer import CacheWriter
@@ -166,3 +167,14 @@ def test_a_model_of_one_slot_is_not_left_without_it(examples: Examples) -> None:
     alone = Examples({"text": examples.readers["text"]}, examples.labels, CLASSES, examples.dropped)
     names = [each.name for each, _ in cached_conditions(alone, alone.split(0, "test"), 0)]
     assert names == ["shuffled_text"]
+
+
+def test_a_probe_does_not_depend_on_the_number_of_cores() -> None:
+    generator = np.random.default_rng(0)
+    train, test = generator.normal(size=(960, 2048)), generator.normal(size=(96, 2048))
+    targets = [CLASSES[i % 3] for i in range(len(train))]
+    found = []
+    for threads in (2, 1):  # with several, sums of this size come out in another order
+        with threadpool_limits(threads):
+            found.append(fit_probe(train, test, targets, CLASSES))
+    assert found[0].tobytes() == found[1].tobytes()
