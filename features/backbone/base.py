@@ -105,6 +105,15 @@ class Inputs:
         return compute() if self.record is None else self.record.result(compute)
 
 
+class Streaming(Protocol):
+    """What has a stream: a backbone, or what is known of one that is not loaded."""
+
+    @property
+    def spec(self) -> StreamSpec:
+        """Width and kind of the frames."""
+        ...
+
+
 class Backbone(Protocol):
     """A network (or signal processor) that turns utterances into a stream.
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from features.arguments import completed, refuse
 from features.audio.resampling import IDENTITY as RESAMPLING
-from features.backbone.base import Backbone, Pooled, Pooling, Reads
+from features.backbone.base import Backbone, Pooled, Pooling, Reads, Streaming
 from features.backbone.layers import DEPTH, choose_layers
 from features.backbone.windows import Windowed
 from features.cache.shard import DEVIATION
@@ -214,7 +214,7 @@ class BackboneEntry:
         except ParamsError:  # no such layer: `build` raises it
             return value
 
-    def stored_as(self, backbone: Backbone) -> str:
+    def stored_as(self, backbone: Streaming) -> str:
         """Dtype of the frames in the cache."""
         recorded = recorded_by(backbone)
         if recorded is not None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from features.backbone.base import lacks, notices
 from features.backbone.entry import PACKAGE, BackboneEntry, check_pinned, recorded_by
+from features.backbone.memory import Known, Memory
 from features.cache.members import write_members
 from features.cache.reader import CacheReader, no_features
 from features.cache.shard import DEVIATION, read_shard, shard_name
@@ -113,9 +114,16 @@ def extract(
         if options.part is None:  # DVC would warn about an empty folder each time
             write_reasons(out / REJECTED, {})
         return Extraction()
-    recipe = Recipe(entry, store, options.batch_seconds, options.workers)
+    memory = Memory(entry, store)
     try:
-        return extract_with(Extractor(recipe, options.devices[0]), manifest, out, options)
+        known = memory.recall()
+        done = None if known is None else _link(known, memory, manifest, out, store, options)
+        if done is None:
+            recipe = Recipe(entry, store, options.batch_seconds, options.workers)
+            extractor = Extractor(recipe, options.devices[0])
+            memory.keep(extractor.backbone, extractor.provenance)
+            done = extract_with(extractor, manifest, out, options)
+        return done
     except BaseException:
         if options.part is None:  # DVC does not remove outputs of a failed stage
             shutil.rmtree(out, ignore_errors=True)
@@ -131,16 +139,57 @@ def extract_with(
     seen = seen_by(extractor.entry, manifest)
     plan = ShardPlan.of(manifest, extractor.backbone.reads)
     with extractor.store.locked(shared=options.part is not None):
-        if manifest.members:
-            _adopt(extractor, plan, out)
+        _adopt(extractor.store, extractor.provenance, plan, out)
         if recorded_by(extractor.backbone) is not None:
             _take_theirs(extractor, plan)
         done = _compute(extractor, plan, options)
         if options.part is not None:
             return done
         deliver(extractor.store, plan, out, done)
-    noticed = notices(extractor.backbone, manifest)  # also of copied and linked features
-    done.noticed = {id: notice for id, notice in noticed if id not in done.rejected}
+    # Also of copied and linked features.
+    noticed = dict(notices(extractor.backbone, manifest))
+    for each in extractor.outputs:  # siblings read the same words
+        Memory(each.entry, extractor.recipe.store).keep_notices(plan.identity, noticed)
+    return _listed(done, out, noticed, seen)
+
+
+def _link(
+    known: Known,
+    memory: Memory,
+    manifest: Manifest,
+    out: Path,
+    root: Path,
+    options: Options,
+) -> Extraction | None:
+    """As `extract_with`, without a network; None if anything is to be computed."""
+    store = WorkStore(root, known.key)
+    plan = ShardPlan.of(manifest, known.reads)
+    noticed = memory.notices(plan.identity) if known.notices else {}
+    if noticed is None:
+        return None
+    with store.locked(shared=options.part is not None):
+        _adopt(store, known.provenance, plan, out)
+        wanted = _wanted(plan, options)
+        # First whether they are there, as reading them takes longer.
+        there = all(store.path(cut.fingerprint).exists() for cut in wanted.cuts)
+        if not there or not all(store.has(cut.fingerprint) for cut in wanted.cuts):
+            return None
+        check_pinned(memory.entry, known.provenance)
+        seen = seen_by(memory.entry, manifest)
+        if options.announce is not None:
+            options.announce(forecast(wanted, store, memory.entry, known))
+        done = Extraction(linked=len(wanted))
+        if options.part is not None:
+            return done
+        deliver(store, plan, out, done)
+    return _listed(done, out, noticed, seen)
+
+
+def _listed(
+    done: Extraction, out: Path, noticed: Mapping[str, str], seen: dict[str, str] | None
+) -> Extraction:
+    """Write the lists of noticed and seen utterances, and add them to `done`."""
+    done.noticed = {id: notice for id, notice in noticed.items() if id not in done.rejected}
     write_reasons(out / NOTICED, done.noticed)
     if seen is not None:
         done.seen = seen
@@ -148,20 +197,28 @@ def extract_with(
     return done
 
 
-def _adopt(extractor: Extractor, plan: ShardPlan, out: Path) -> None:
+def _wanted(plan: ShardPlan, options: Options) -> ShardPlan:
+    """The part of the shards that is asked for."""
+    if options.part is None:
+        return plan
+    wanted: ShardPlan = plan[options.part[0] :: options.part[1]]
+    return wanted
+
+
+def _adopt(store: WorkStore, provenance: Mapping[str, Any], plan: ShardPlan, out: Path) -> None:
     """Give the store the shards of a union that only its members' caches have, as after a pull."""
     numbers: Counter[str] = Counter()
-    for cut in plan.cuts:
+    for cut in plan.cuts if plan.manifest.members else ():
         folder = out.parent.parent / cut.prefix.rstrip("/") / out.name
         source = folder / shard_name(numbers[cut.prefix])
         numbers[cut.prefix] += 1
-        if not source.is_file() or extractor.store.path(cut.fingerprint).exists():
+        if not source.is_file() or store.path(cut.fingerprint).exists():
             continue
         shard = read_shard(source)
         settings = {key: value for key, value in shard.provenance.items() if key != DEVIATION}
-        if settings == extractor.provenance and plan[cut.number].is_held_by(shard):
+        if settings == provenance and plan[cut.number].is_held_by(shard):
             shard.verify()
-            extractor.store.take(cut.fingerprint, source)
+            store.take(cut.fingerprint, source)
 
 
 def _take_theirs(extractor: Extractor, plan: ShardPlan) -> None:
@@ -183,8 +240,7 @@ def _compute(extractor: Extractor, plan: ShardPlan, options: Options) -> Extract
     # Of batches of several utterances: see `WorkStore.reserve`.
     reserved = {cut.fingerprint for cut in plan.cuts} if extractor.budget else set()
     store.reserve(reserved)
-    if options.part is not None:
-        plan = plan[options.part[0] :: options.part[1]]
+    plan = _wanted(plan, options)
     todo = plan.only(lambda cut: not store.has(cut.fingerprint))
     done.linked = len(plan) - len(todo)
     if options.announce is not None:
@@ -205,12 +261,15 @@ def _take_along(
     extractor: Extractor, todo: ShardPlan, options: Options, locks: contextlib.ExitStack
 ) -> None:
     """Add the siblings that lack some of these shards and that nobody else extracts now."""
+    # Before they are loaded, as `keep` compares.
+    memories = {entry.name: Memory(entry, extractor.recipe.store) for entry in options.siblings}
     if options.engine == "local":
         left_out = extractor.take_along(options.siblings)
     else:  # whose hosts send the shards of one entry back
         left_out = {entry.name: "Ray computes entries one by one" for entry in options.siblings}
     lines = []
     for sibling in tuple(extractor.siblings):
+        memories[sibling.entry.name].keep(sibling.backbone, sibling.provenance)
         name, size_of = sibling.entry.name, sibling.bytes_of(sibling.lacking(todo.cuts))
         if size_of:
             shared = options.part is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.backbone.base import Backbone
+from features.backbone.base import Streaming
 from features.backbone.entry import BackboneEntry
 from features.extraction.plan import Cut, ShardPlan
 from features.extraction.store import WorkStore
@@ -56,7 +56,7 @@ class Forecast:
 
 
 def forecast(
-    plan: ShardPlan, store: WorkStore, entry: BackboneEntry, backbone: Backbone
+    plan: ShardPlan, store: WorkStore, entry: BackboneEntry, backbone: Streaming
 ) -> Forecast:
     """Estimate the extraction of a corpus.
 
@@ -64,7 +64,7 @@ def forecast(
         plan: All shards; unfinished ones are loaded, one at a time.
         store: Work store of the backbone.
         entry: Backbone entry of params.yaml.
-        backbone: The backbone that it describes.
+        backbone: The backbone that it describes, or what is known of it.
     """
     todo = plan.only(lambda cut: not store.path(cut.fingerprint).exists())
     # 64 bits of each content hash are compared, which take a twentieth of the text's memory.
@@ -82,13 +82,7 @@ def forecast(
         compute=new,
         copy=sum(cut.utterances for cut in todo.cuts) - new,
         seconds=seconds,
-        bytes=cache_bytes(
-            plan.cuts,
-            backbone.spec,
-            pooled=one_vector(entry, backbone.spec),
-            dtype=entry.stored_as(backbone),
-            window_seconds=entry.windows.get("window_hop_seconds"),
-        ),
+        bytes=entry_bytes(plan.cuts, entry, backbone),
     )
 
 
@@ -110,6 +104,17 @@ def one_vector(entry: BackboneEntry, spec: StreamSpec) -> bool:
     # Of texts, what has no place in time is a token.
     whole = entry.reads == "audio" and spec.hop_seconds is None and not entry.windows
     return whole or entry.pooling != "frames"
+
+
+def entry_bytes(cuts: Iterable[Cut], entry: BackboneEntry, backbone: Streaming) -> int:
+    """Approximate size of an entry's features of some shards."""
+    return cache_bytes(
+        cuts,
+        backbone.spec,
+        pooled=one_vector(entry, backbone.spec),
+        dtype=entry.stored_as(backbone),
+        window_seconds=entry.windows.get("window_hop_seconds"),
+    )
 
 
 def cache_bytes(

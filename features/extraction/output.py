@@ -19,7 +19,7 @@ from features.cache.writer import CacheWriter
 from features.corpus.utterance import Utterance
 from features.errors import CacheError
 from features.extraction.batches import Prepared, too_large_for
-from features.extraction.forecast import cache_bytes
+from features.extraction.forecast import entry_bytes
 from features.extraction.joining import Joiner
 from features.extraction.plan import Cut, PlannedShard
 from features.extraction.runner import Result, Runner
@@ -120,13 +120,7 @@ class Output:
 
     def bytes_of(self, cuts: Iterable[Cut]) -> int:
         """Approximate size of the features of some shards."""
-        return cache_bytes(
-            cuts,
-            self.backbone.spec,
-            pooled=self.entry.pooling != "frames",
-            dtype=self.entry.stored_as(self.backbone),
-            window_seconds=self.entry.windows.get("window_hop_seconds"),
-        )
+        return entry_bytes(cuts, self.entry, self.backbone)
 
     def runner_of(self, utterances: Sequence[Utterance]) -> Runner:
         """Runner of a batch, of windows or of whole utterances."""

@@ -125,6 +125,11 @@ class ShardPlan(Sequence[PlannedShard]):
         found = _cut(manifest, reads)
         return cls(manifest, reads, tuple(Cut.of(shard, (a, b)) for a, b, shard in found))
 
+    @property
+    def identity(self) -> list[str]:
+        """Fingerprint of each shard, behind what its ids begin with."""
+        return [cut.prefix + cut.fingerprint for cut in self.cuts]
+
     def only(self, wanted: Callable[[Cut], bool]) -> ShardPlan:
         """The plan of the shards for which `wanted` is true."""
         return dataclasses.replace(self, cuts=tuple(cut for cut in self.cuts if wanted(cut)))

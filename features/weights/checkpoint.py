@@ -158,7 +158,7 @@ class Checkpoint(CheckpointFiles):
 
         `content` replaces a revision that leaves the weights open.
         """
-        local = self._candidates()[0].exists()
+        local = self.candidates()[0].exists()
         return {
             "checkpoint": Path(self.name).name if local else self.name,
             "revision": self.revision if pinned(self.revision) else self.content(files),

@@ -46,12 +46,8 @@ class CheckpointFiles:
 
     def folder(self) -> Path | None:
         """The local folder of transformers; None if the hub has to be asked."""
-        for candidate in self._candidates():
-            if (candidate / CONFIG).is_file():
-                return candidate
-        if self.package is not None and packages.installed(self.package):
-            return packages.package_folder(self.package)
-        return None
+        found, package = self._named_folder(), self._installed_package
+        return packages.package_folder(package) if found is None and package else found
 
     def file(self, files: Sequence[str], *, dry_run: bool = False) -> Path:
         """The local path of one of `files`: as named, in a folder, or fetched from the hub.
@@ -70,7 +66,10 @@ class CheckpointFiles:
     def beside(self, name: str, files: Sequence[str] = ()) -> Path | None:
         """The file `name` in the local folder that the weights are read from; None if missing."""
         weights = self._local_file(files)
-        folder = self.folder() if weights is None else weights.parent
+        folder = self._named_folder() if weights is None else weights.parent
+        if folder is None and self._installed_package:
+            # Its weights are not hashed to read another file.
+            folder = next(reversed(packages.places(self._installed_package)), None)
         path = None if folder is None else folder / name
         return path if path is not None and path.is_file() else None
 
@@ -133,7 +132,7 @@ class CheckpointFiles:
 
     def _check_name(self, files: Sequence[str] = ()) -> None:
         """Refuse a name that is a path, or cannot be an id of the hub."""
-        path = self._candidates()[0]
+        path = self.candidates()[0]
         expected = (
             f"one of {', '.join(files)} in a folder, or a file that ends in {', '.join(SUFFIXES)}"
             if files
@@ -156,8 +155,17 @@ class CheckpointFiles:
                 "the model hub such as FacebookAI/roberta-base"
             )
 
+    @property
+    def _installed_package(self) -> str | None:
+        named = self.package is not None and packages.installed(self.package)
+        return self.package if named else None
+
+    def _named_folder(self) -> Path | None:
+        folders = (place for place in self.candidates() if (place / CONFIG).is_file())
+        return next(folders, None)
+
     def _local_file(self, files: Sequence[str]) -> Path | None:
-        for candidate in self._candidates():
+        for candidate in self.candidates():
             if files and candidate.is_file() and candidate.suffix in SUFFIXES:
                 return candidate
             for name in files:
@@ -165,7 +173,8 @@ class CheckpointFiles:
                     return candidate / name
         return None
 
-    def _candidates(self) -> list[Path]:
+    def candidates(self) -> list[Path]:
+        """Local places that are looked at, in order; they need not exist."""
         candidates = [project_root() / expanded(self.name)]
         # A hub id `owner/name` is found below HERONRY_CHECKPOINTS with or without its owner.
         if (root := checkpoint_folder()) is not None:

@@ -68,6 +68,18 @@ def installed(name: str) -> bool:
     return name in PACKAGES and importlib.util.find_spec(PACKAGES[name].module) is not None
 
 
+def places(name: str) -> tuple[Path, ...]:
+    """Folders of an installed package's model: as it is, and converted where necessary.
+
+    They are neither checked nor made; the last one is what `package_folder` returns.
+    """
+    package = PACKAGES[name]
+    spec = importlib.util.find_spec(package.module)
+    found = () if spec is None else spec.submodule_search_locations or ()
+    folders = tuple(Path(place) / FOLDER for place in found[:1])
+    return folders if package.convert is None else (*folders, _target(name, package))
+
+
 def package_folder(name: str) -> Path:
     """The transformers folder of an installed package, converted first where necessary.
 
@@ -101,8 +113,7 @@ def _check(name: str, package: Package, folder: Path) -> None:
 
 
 def _converted(name: str, package: Package, source: Path) -> Path:
-    folder = f"{name}-{package.version}-{package.sha256[:12]}-{CONVERSION}"
-    target = cache_root() / "converted" / folder
+    target = _target(name, package)
     if target.exists():
         return target
     assert package.convert is not None
@@ -119,3 +130,9 @@ def _converted(name: str, package: Package, source: Path) -> Path:
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return target
+
+
+def _target(name: str, package: Package) -> Path:
+    """Folder of the converted model."""
+    folder = f"{name}-{package.version}-{package.sha256[:12]}-{CONVERSION}"
+    return cache_root() / "converted" / folder

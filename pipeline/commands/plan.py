@@ -14,15 +14,17 @@ from typing import Any
 import typer
 
 from features.backbone.base import content_of
-from features.backbone.entry import provenance_differences
+from features.backbone.entry import BackboneEntry, fingerprint, provenance_differences
+from features.backbone.memory import Known, Memory
 from features.cache.reader import CacheReader
 from features.corpus.entry import corpus_entry
 from features.corpus.manifest import Manifest
 from features.corpus.sources import changes_since
 from features.errors import CacheError, CheckpointError, ManifestError, ParamsError
 from features.extraction.extractor import Extractor, Recipe
-from features.extraction.forecast import Forecast, forecast
-from features.extraction.plan import ShardPlan
+from features.extraction.forecast import Forecast, entry_bytes, forecast
+from features.extraction.plan import Cut, ShardPlan
+from features.extraction.store import WorkStore
 from features.process.terminal import size
 from features.settings.locations import store_root
 from features.transcription.transcripts import as_read
@@ -112,7 +114,9 @@ def corpus_changes(params: Params) -> list[str]:
 
 
 def plan_steps(params: Params, store: Path, backbones: list[str] | None = None) -> list[Step]:
-    """Extraction that the selected experiment needs; weights are loaded, but nothing is computed.
+    """Extraction that the selected experiment needs; nothing is computed.
+
+    Weights are loaded of backbones that the work store does not know (`features.backbone.memory`).
 
     Args:
         params: params.yaml.
@@ -192,40 +196,83 @@ def _step(
 ) -> Step:
     entry = params.backbone(name)
     manifest = as_read(manifest, entry, params.transcripts(params.corpus, name))
-    extractor = Extractor(Recipe(entry, store))
-    planned = ShardPlan.of(manifest, extractor.backbone.reads)
-    expected = forecast(planned, extractor.store, entry, extractor.backbone)
-    reason = _reason(Path("cache", params.corpus, name), manifest, extractor)
+    known = _known(entry, store)
+    planned = ShardPlan.of(manifest, known.reads)
+    expected = forecast(planned, _shards(store, known), entry, known)
+    reason = _reason(Path("cache", params.corpus, name), manifest, known)
     network, whole = network_of(entry), sum(cut.characters for cut in planned.cuts)
     # Of the texts that are to be computed only the number is known.
     characters = whole * expected.compute / max(1, sum(cut.utterances for cut in planned.cuts))
     todo = CorpusSize(expected.compute, expected.seconds, characters)
     operations = None if network is None else operations_of(entry, network, todo)
     within = next((step.backbone for step in before if name in step.along), None)
-    along = {} if within else _along(params, extractor, planned)
+    along = {} if within else _along(entry, known, siblings_of(params, name), planned, store)
     return Step(name, expected, reason, operations, entry.compute_dtype, along, within)
 
 
-def _along(params: Params, extractor: Extractor, planned: ShardPlan) -> dict[str, int]:
+def _known(entry: BackboneEntry, store: Path) -> Known:
+    """What a backbone says of itself, loaded only if the work store does not remember it."""
+    memory = Memory(entry, store)
+    known = memory.recall()
+    if known is not None:
+        return known
+    backbone = entry.build()
+    return memory.keep(backbone, entry.provenance(backbone))
+
+
+def _shards(store: Path, known: Known) -> WorkStore:
+    return WorkStore(store, fingerprint(known.provenance))
+
+
+def _along(
+    entry: BackboneEntry,
+    known: Known,
+    siblings: Sequence[BackboneEntry],
+    planned: ShardPlan,
+    store: Path,
+) -> dict[str, int]:
     """Bytes by name of siblings that extraction seals in the same pass (`--only`: none)."""
-    todo = planned.only(lambda cut: bool(extractor.own.lacking([cut])))
-    if not todo.cuts or extractor.entry.kind == "none":
+    todo = _lacking(planned.cuts, _shards(store, known))
+    if not todo or entry.kind == "none":
         return {}
-    extractor.take_along(siblings_of(params, extractor.entry.name))
-    found = {each.entry.name: each.bytes_of(each.lacking(todo.cuts)) for each in extractor.siblings}
-    return {name: of for name, of in found.items() if of}
+    others = {each.name: Memory(each, store).recall() for each in siblings}
+    if any(other is None or other.weights != known.weights for other in others.values()):
+        # Whether they have the same weights, only these say.
+        memories = {each.name: Memory(each, store) for each in siblings}
+        extractor = Extractor(Recipe(entry, store))
+        extractor.take_along(siblings)
+        others = {
+            each.entry.name: memories[each.entry.name].keep(each.backbone, each.provenance)
+            for each in extractor.siblings
+        }
+    found, places = {}, {fingerprint(known.provenance)}
+    for each in siblings:
+        other = others.get(each.name)
+        # As `Extractor.take_along` chooses.
+        if other is None or other.grid != known.grid:
+            continue
+        place = fingerprint(other.provenance)
+        lacking = _lacking(todo, _shards(store, other))
+        if lacking and place not in places:
+            found[each.name] = entry_bytes(lacking, each, other)
+        places.add(place)
+    return found
 
 
-def _reason(folder: Path, manifest: Manifest, extractor: Extractor) -> str:
+def _lacking(cuts: Sequence[Cut], shards: WorkStore) -> list[Cut]:
+    return [cut for cut in cuts if not shards.path(cut.fingerprint).exists()]
+
+
+def _reason(folder: Path, manifest: Manifest, known: Known) -> str:
     try:
         reader = CacheReader(folder)
     except CacheError as error:
         return f"{folder} is not there yet" if not folder.exists() else str(error)
-    differing = provenance_differences(reader.provenance, extractor.provenance)
+    differing = provenance_differences(reader.provenance, known.provenance)
     changed = [f"{key} {_short(a)} -> {_short(b)}" for key, (a, b) in sorted(differing.items())]
     if changed:
         return f"settings differ from those of {folder}: {'; '.join(changed)}"
-    reads = extractor.backbone.reads
+    reads = known.reads
     wanted = {u.id: c for u in manifest if (c := content_of(u, reads)) is not None}
     had = {id: c for s in reader.shards for id, c in zip(s.named, s.contents, strict=True)}
     rejected = {shard.prefix + id for shard in reader.shards for id in shard.rejected}

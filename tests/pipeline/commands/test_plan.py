@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
 import soundfile
 
+from features.backbone.entry import BackboneEntry
 from features.corpus.manifest import Manifest
 from features.errors import ManifestError, ParamsError
-from features.extraction.extract import extract
+from features.extraction.extract import Options, extract
 from features.files.reading import file_sha256
 from pipeline.commands.plan import Step, nothing, plan_lines, plan_steps
 from pipeline.costs.cards import Speed
 from tests.conftest import ManifestMaker
+from tests.contracts.checkpoints.whisper import write as write_whisper
 from tests.pipeline.commands.test_check import params
 
 SECONDS = [0.5, 1.0, 0.3, 1.2, 0.8]
@@ -152,3 +155,28 @@ def test_what_reads_no_features_is_named() -> None:
     assert said == "no backbone: speech_llms.remote reads no features"
     with pytest.raises(ParamsError, match="speech_llms: no entry 'other'; expected"):
         nothing(params(fusion="other", **given))
+
+
+def test_networks_that_are_known_are_not_loaded(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"kind": "whisper", "pad": "trim", **write_whisper(tmp_path / "whisper")}
+    for path in (tmp_path / "whisper").iterdir():
+        os.utime(path, (0, 0))
+    backbones = {"last": entry, "first": entry | {"layer": 1}, "none": {}}
+    model = {"kind": "concat", "speech": "last", "nonverbal": "first"}
+    both = params(backbones=backbones, models={"m": model})
+    lines = [plan_lines(both, Path("store"), names, Speed()) for names in (None, ["last"])]
+    assert "in the same pass: first (about" in lines[1][0]
+    monkeypatch.setattr(BackboneEntry, "build", lambda _: pytest.fail("a network was loaded"))
+    assert lines == [plan_lines(both, Path("store"), each, Speed()) for each in (None, ["last"])]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    options = Options(siblings=(both.backbone("first"),), workers=0)
+    out = Path("cache/mine/last")
+    extract(manifest, both.backbone("last"), out, store=Path("store"), options=options)
+    monkeypatch.setattr(BackboneEntry, "build", lambda _: pytest.fail("a network was loaded"))
+    (first, last) = plan_lines(both, Path("store"), None, Speed())
+    assert "0 utterances to compute" in first
+    assert "cache/mine/first is not there yet" in first
+    assert "cache/mine/last is up to date" in last
