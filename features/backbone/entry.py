@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from features.arguments import completed, refuse
 from features.audio.resampling import IDENTITY as RESAMPLING
-from features.backbone.base import Backbone, Pooled, Pooling, Reads, Streaming
+from features.backbone.base import Backbone, Pooled, Pooling, Reads, Streaming, innermost
 from features.backbone.layers import DEPTH, choose_layers
 from features.backbone.windows import Windowed
 from features.cache.shard import DEVIATION
@@ -222,7 +222,7 @@ class BackboneEntry:
         return self.store_dtype if backbone.spec.bins is None else "int16"
 
 
-def recorded_by(backbone: Backbone) -> Mapping[str, Any] | None:
+def recorded_by(backbone: Streaming) -> Mapping[str, Any] | None:
     """Provenance that a cache of another project has already; None of any other backbone."""
     recorded: Mapping[str, Any] | None = getattr(backbone, "recorded", None)
     return recorded
@@ -237,6 +237,15 @@ def fingerprint(provenance: Mapping[str, Any]) -> str:
     """Folder name of a backbone's shards in the work store."""
     text = json.dumps(provenance, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def store_key(backbone: Backbone, provenance: Mapping[str, Any]) -> str:
+    """Folder name of a loaded backbone's shards in the work store.
+
+    Features of another project are kept apart from those that are extracted here.
+    """
+    origin = getattr(innermost(backbone), "origin", None)
+    return fingerprint(provenance if origin is None else {**provenance, "origin": origin})
 
 
 def provenance_differences(

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from features.backbone.base import Backbone, Reads, innermost
-from features.backbone.entry import BackboneEntry
+from features.backbone.entry import BackboneEntry, fingerprint, recorded_by, store_key
 from features.backbone.windows import windowed_in
 from features.errors import HeronryError
 from features.files.records import read_json
@@ -43,20 +43,24 @@ class Known:
     """What a backbone says of itself once it is loaded.
 
     Attributes:
+        key: Folder name of its shards in the work store.
         provenance: All that decides the entry's numbers.
         spec: Width and kind of the frames.
         reads: Modality of an utterance that is read.
         grid: Where its windows begin, of `long: window`.
         notices: Whether it has notices of utterances that it reads in part.
         weights: Status of the files that it was loaded from.
+        recorded: Provenance that a cache of another project has already, which is not remembered.
     """
 
+    key: str
     provenance: Mapping[str, Any]
     spec: StreamSpec
     reads: Reads
     grid: tuple[int, int, float] | None
     notices: bool
     weights: list[Stamp]
+    recorded: Mapping[str, Any] | None = None
 
 
 class Memory:
@@ -86,6 +90,7 @@ class Memory:
             if reads not in get_args(Reads) or not isinstance(found["provenance"], dict):
                 return None
             return Known(
+                key=fingerprint(found["provenance"]),
                 provenance=found["provenance"],
                 spec=StreamSpec(**found["spec"]),
                 reads=reads,
@@ -104,17 +109,20 @@ class Memory:
         """
         inner, windowed = innermost(backbone), windowed_in(backbone)
         known = Known(
+            key=store_key(backbone, provenance),
             provenance=provenance,
             spec=backbone.spec,
             reads=backbone.reads,
             grid=None if windowed is None else windowed.grid,
             notices=hasattr(inner, "noticed"),
             weights=self._weights or [],
+            recorded=recorded_by(backbone),
         )
         newest = max((changed for _, _, changed, _, _ in known.weights), default=0)
         if (
             known.weights
             and isinstance(getattr(inner, "source", None), Checkpoint)
+            and known.key == fingerprint(provenance)
             and time.time() - newest / 1e9 > SETTLED_SECONDS
             and _weights(self.entry) == self._weights
             and self.recall() is None
@@ -122,8 +130,10 @@ class Memory:
             # Notices there are of other facts.
             for stale in self._folder.glob("*.json"):
                 stale.unlink(missing_ok=True)
-            facts = {"facts": self._facts, **vars(known), "spec": known.spec.to_dict()}
-            self._write(KNOWN, {key: facts[key] for key in facts if key != "weights"})
+            told = {
+                name: getattr(known, name) for name in ("provenance", "reads", "grid", "notices")
+            }
+            self._write(KNOWN, {"facts": self._facts, "spec": known.spec.to_dict(), **told})
         return known
 
     def notices(self, plan: Iterable[str]) -> dict[str, str] | None:

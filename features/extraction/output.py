@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from features.backbone.base import Backbone, innermost
-from features.backbone.entry import BackboneEntry, fingerprint
+from features.backbone.base import Backbone
+from features.backbone.entry import BackboneEntry, store_key
 from features.backbone.windows import Window, windowed_in
 from features.cache.shard import Row, SpooledRow
 from features.cache.writer import CacheWriter
@@ -88,10 +88,7 @@ class Output:
         self.entry, self.device = entry, device
         self.backbone: Backbone = entry.build()
         self.provenance = entry.provenance(self.backbone)
-        # Features of another project are kept apart from those that are extracted here.
-        origin = getattr(innermost(self.backbone), "origin", None)
-        apart = {} if origin is None else {"origin": origin}
-        self.store = WorkStore(root, fingerprint({**self.provenance, **apart}))
+        self.store = WorkStore(root, store_key(self.backbone, self.provenance))
         self.windowed = windowed_in(self.backbone)
         self.runner = Runner(self.backbone, device, entry.compute_dtype)
         # That of windows gives frames, which are pooled once all are there.

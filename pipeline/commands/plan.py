@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from features.backbone.base import content_of
-from features.backbone.entry import BackboneEntry, fingerprint, provenance_differences
+from features.backbone.entry import BackboneEntry, provenance_differences
 from features.backbone.memory import Known, Memory
 from features.cache.reader import CacheReader
 from features.corpus.entry import corpus_entry
@@ -221,7 +221,7 @@ def _known(entry: BackboneEntry, store: Path) -> Known:
 
 
 def _shards(store: Path, known: Known) -> WorkStore:
-    return WorkStore(store, fingerprint(known.provenance))
+    return WorkStore(store, known.key)
 
 
 def _along(
@@ -245,17 +245,16 @@ def _along(
             each.entry.name: memories[each.entry.name].keep(each.backbone, each.provenance)
             for each in extractor.siblings
         }
-    found, places = {}, {fingerprint(known.provenance)}
+    found, places = {}, {known.key}
     for each in siblings:
         other = others.get(each.name)
         # As `Extractor.take_along` chooses.
         if other is None or other.grid != known.grid:
             continue
-        place = fingerprint(other.provenance)
         lacking = _lacking(todo, _shards(store, other))
-        if lacking and place not in places:
+        if lacking and other.key not in places:
             found[each.name] = entry_bytes(lacking, each, other)
-        places.add(place)
+        places.add(other.key)
     return found
 
 

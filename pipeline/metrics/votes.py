@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import rel_entr, xlogy
 
 from pipeline.metrics.classes import Counts, Floats, Matrices
 
@@ -42,6 +41,8 @@ def vote_scores(truth: ArrayLike, predicted: ArrayLike) -> dict[str, Floats]:
     - `brier_soft`: the sum of (t - q)^2.
     - `soft_nll`: -sum t log q in nats, the entropy of t more than `kld`.
     """
+    from scipy.special import rel_entr, xlogy  # a fifth of a second, which classes alone need not
+
     t, q = np.asarray(truth, np.float64), np.asarray(predicted, np.float64)
     middle = (t + q) / 2
     divergence = (rel_entr(t, middle) + rel_entr(q, middle)).sum(-1) / (2 * np.log(2))
@@ -113,6 +114,8 @@ def plurality(shares: ArrayLike) -> Counts:
 
 def normalised_entropy(shares: ArrayLike) -> Floats:
     """Entropy over that of an even vote, `[...]` from `[..., K]`: 0 unanimous, 1 even."""
+    from scipy.special import xlogy
+
     values = np.asarray(shares, np.float64)
     return np.asarray(np.maximum(-xlogy(values, values).sum(-1), 0.0) / np.log(values.shape[-1]))
 

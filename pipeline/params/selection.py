@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from features.arguments import one_of, problems, quoted
+from features.arguments import one_of, problems, quoted, refuse
+from features.files.yaml_text import read_params_file
 from features.settings.entry_names import BACKBONES, all_name_problems
 from features.transcription.settings import Transcription
 from pipeline.params.catalogue.entries import expected_entry
@@ -50,6 +52,18 @@ def selection_problems(raw: Mapping[str, Any]) -> list[str]:
         present = [name for section in BACKBONES for name in raw.get(section) or ()]
         found += backbone_name_problems(f"models.{raw['fusion']}", slots, present)
     return found
+
+
+def read_corpora(path: Path) -> Mapping[str, Any]:
+    """The raw entries of `corpora` in params.yaml, which also belong to unions of them.
+
+    Raises:
+        ParamsError: If the file cannot be read, or sections or names of entries are unusable.
+    """
+    raw = read_params_file(path)
+    refuse(section_problems(raw) or all_name_problems(raw))
+    corpora: Mapping[str, Any] = raw["corpora"]
+    return corpora
 
 
 def section_problems(raw: Mapping[str, Any]) -> list[str]:

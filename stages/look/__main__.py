@@ -8,15 +8,14 @@ import typer
 
 from features.corpus.entry import corpus_entry
 from features.corpus.sources import record_path, renew_record
-from features.files.yaml_text import read_params_file
 from pipeline.params.catalogue.entries import known_entry
+from pipeline.params.selection import read_corpora
 from stages._run import run
 
 
 def main(corpus: str) -> None:
     """Write sources/CORPUS.json; without a root, the record of a team mate stays."""
-    # This runs at each `dvc repro`, so it avoids pipeline.params.file, which imports torch.
-    corpora = read_params_file(Path("params.yaml")).get("corpora") or {}
+    corpora = read_corpora(Path("params.yaml"))
     entry = corpus_entry(corpus, known_entry("corpora", corpora, corpus), corpora)
     _, kept = renew_record(entry)
     if kept is not None:

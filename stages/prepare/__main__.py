@@ -14,13 +14,13 @@ from features.corpus.sources import differences, record_path, take_record, write
 from features.corpus.targets import target_facts
 from features.errors import ManifestError
 from pipeline.params.catalogue.entries import known_entry
-from pipeline.params.file import read_params
+from pipeline.params.selection import read_corpora
 from stages._run import LISTED, list_utterances, run, warn_leaks
 
 
 def main(corpus: str) -> None:
     """Write data/CORPUS/utterances, data/CORPUS/labels and data/CORPUS/ratings."""
-    corpora = read_params(Path("params.yaml")).corpora
+    corpora = read_corpora(Path("params.yaml"))
     entry = corpus_entry(corpus, known_entry("corpora", corpora, corpus), corpora)
     out = Path("data", corpus)
     record = take_record(entry)
