@@ -73,7 +73,8 @@ class Memory:
 
     def __init__(self, entry: BackboneEntry, root: Path) -> None:
         self.entry = entry
-        settings = json.dumps([entry.settings(), entry.store_dtype, dict(entry.options)])
+        given = [entry.settings(), entry.store_dtype, dict(entry.options)]
+        settings = json.dumps(given, default=str)  # a path may be given as one
         self._folder = root / FOLDER / _sha256(settings)
         self._weights = _weights(entry)
         self._facts = _sha256(json.dumps([settings, _code(), _installed(), self._weights]))
@@ -127,12 +128,11 @@ class Memory:
             and _weights(self.entry) == self._weights
             and self.recall() is None
         ):
-            # Notices there are of other facts.
-            for stale in self._folder.glob("*.json"):
-                stale.unlink(missing_ok=True)
-            told = {
-                name: getattr(known, name) for name in ("provenance", "reads", "grid", "notices")
-            }
+            with contextlib.suppress(OSError):
+                for stale in self._folder.glob("*.json"):  # notices of other facts
+                    stale.unlink(missing_ok=True)
+            names = ("provenance", "reads", "grid", "notices")
+            told = {name: getattr(known, name) for name in names}
             self._write(KNOWN, {"facts": self._facts, "spec": known.spec.to_dict(), **told})
         return known
 
