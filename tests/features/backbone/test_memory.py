@@ -17,6 +17,7 @@ from features.backbone.entry import BackboneEntry
 from features.backbone.memory import Memory
 from features.corpus.manifest import Manifest
 from features.extraction.extract import Extraction, Options, extract
+from features.extraction.forecast import Forecast
 from features.weights.checkpoint import Checkpoint
 from features.weights.stamps import stamps
 from tests.conftest import ManifestMaker
@@ -97,7 +98,8 @@ def test_nothing_to_do_loads_no_network(
     entry = text(checkpoints["text"])
     before = run(manifest, entry, tmp_path)
     assert before.noticed  # of words that the small tokenizer lacks
-    written, told = contents_of(tmp_path / "text"), []
+    written = contents_of(tmp_path / "text")
+    told: list[Forecast] = []
     no_network()
     after = run(manifest, entry, tmp_path, announce=told.append)
     assert contents_of(tmp_path / "text") == written
@@ -261,7 +263,9 @@ def test_a_branch_on_the_hub_may_mean_others_tomorrow(
     (folder / "config.json").write_text("{}")
     assert stamps(Checkpoint("some/network", "main")) is None
     assert stamps(Checkpoint("some/network")) is None
-    (stamp,) = stamps(Checkpoint("some/network", commit)) or ()
+    found = stamps(Checkpoint("some/network", commit))
+    assert found is not None
+    (stamp,) = found
     assert stamp[:2] == (str(folder / "config.json"), 2)
 
 
