@@ -1,7 +1,7 @@
 """Extraction on several devices, with a network that is slow and one that takes no time.
 
     python -m benchmarks.extractions.devices [--against FOLDER] [--devices 1,2,4] [--shards 16]
-        [--shard-seconds 240] [--rounds 3]
+        [--networks slow,fast] [--shard-seconds 240] [--rounds 3]
 
 Devices are CPUs. `slow` waits 0.4 s for each shard, without computing, so that two cores stand for
 several devices; `fast` does not wait, and what remains is decoding, rounding, writing, and what
@@ -43,8 +43,9 @@ from features.corpus.manifest import Manifest
 from features.extraction.extract import Options, extract
 from features.stream import Stream
 
-WORK_SECONDS = 0.4  # of `slow` for a shard: what HuBERT base takes on an A100, by operations
 CLIPS = 24  # of a shard
+# Seconds that a network waits for each shard; 0.4: HuBERT base on an A100, by operations.
+NETWORKS = {"slow": 0.4, "fast": 0.0}
 HERE = Path(__file__).resolve().parents[2]
 Row = dict[str, Any]
 
@@ -93,6 +94,7 @@ def main(
     devices: Annotated[str, typer.Option(help="Numbers of devices.")] = "1,2,4",
     shards: Annotated[int, typer.Option(min=2)] = 16,
     shard_seconds: Annotated[float, typer.Option(help="Of audio in a shard.")] = 240.0,
+    networks: Annotated[str, typer.Option(help="slow, fast.")] = "slow,fast",
     rounds: Annotated[int, typer.Option(help="How often each runs.", min=1)] = 3,
     turn: Annotated[str, typer.Option(hidden=True, help="What a process of a turn does.")] = "",
 ) -> None:
@@ -107,8 +109,8 @@ def main(
         clips = [shard_seconds / CLIPS] * (CLIPS * shards)
         make_clips(folder / "audio", clips, shard_seconds=shard_seconds).write(folder / "manifest")
         found = {
-            name: measured(folder, wait, trees, counts, rounds)
-            for name, wait in {"slow": WORK_SECONDS / CLIPS, "fast": 0.0}.items()
+            name: measured(folder, NETWORKS[name] / CLIPS, trees, counts, rounds)
+            for name in networks.split(",")
         }
     print(json.dumps({"shards": shards, "rounds": rounds, "cores": os.cpu_count(), **found}))
 
