@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -168,13 +169,15 @@ def input_names(specs: Specs) -> list[str]:
 
 def _write_onnx(path: Path, program: torch.export.ExportedProgram, specs: Specs) -> None:
     logging.getLogger(_REGISTRY).setLevel(logging.ERROR)
-    converted = torch.onnx.export(
-        program,
-        input_names=input_names(specs),
-        output_names=["outputs"],
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, about its own code
+        converted = torch.onnx.export(
+            program,
+            input_names=input_names(specs),
+            output_names=["outputs"],
+            dynamo=True,
+            verbose=False,
+        )
     assert converted is not None
     converted.save(path)
 

@@ -244,6 +244,7 @@ def test_a_trained_model_predicts_in_python(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.root)
+    monkeypatch.setenv("HERONRY_DEMO_ROOT", str(project.corpus))
     predicted = run_python(NOTEBOOK)["predicted"]
     table = project.root / "runs/cached/demo/concat/seed_0/fold_0/predictions.csv"
     with table.open(newline="", encoding="utf-8") as file:
