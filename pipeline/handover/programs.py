@@ -118,9 +118,12 @@ def traced(model: FusionModel, specs: Specs) -> torch.export.ExportedProgram:
     for slot in specs:
         name = "turns" if model.unit == "dialogue" else f"frames_of_{slot}"
         dims[slot] = {0: rows, 1: torch.export.Dim(name, min=1)}
-    program = torch.export.export(
-        function, (frames, masks), dynamic_shapes={"frames": dims, "masks": dict(dims)}
-    )
+    with warnings.catch_warnings():  # of torch, about its own modules and its scan
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", r"The \.grad attribute", UserWarning)
+        program = torch.export.export(
+            function, (frames, masks), dynamic_shapes={"frames": dims, "masks": dict(dims)}
+        )
     for part in program.graph_module.modules():
         for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)  # paths of this machine
