@@ -99,7 +99,7 @@ def test_resumed_equals_uninterrupted(
     assert done.computed > 0
     assert contents_of(tmp_path / "out") == contents_of(tmp_path / "whole")
     names = {path.suffix for path in (tmp_path / "two").rglob("*") if path.is_file()}
-    assert names == {"", ".h5", ".json"}
+    assert names == {"", ".h5", ".index", ".json"}
 
 
 def test_equal_recordings_are_computed_once_and_copied(
