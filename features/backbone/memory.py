@@ -16,7 +16,6 @@ import functools
 import hashlib
 import json
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from features.backbone.base import Backbone, Reads, innermost
 from features.backbone.entry import BackboneEntry, fingerprint, recorded_by, store_key
 from features.backbone.windows import windowed_in
 from features.errors import HeronryError
+from features.files.reading import settled
 from features.files.records import read_json
 from features.files.writing import replacing
 from features.stream import StreamSpec
@@ -33,8 +33,6 @@ from features.weights.checkpoint import Checkpoint
 from features.weights.stamps import Stamp, stamps
 
 FOLDER, KNOWN = "known", "known.json"
-# Some file systems count times in steps of two seconds, within which a second change does not show.
-SETTLED_SECONDS = 3.0
 UNREADABLE = (HeronryError, OSError, KeyError, TypeError, ValueError)  # what a foreign file raises
 
 
@@ -119,12 +117,13 @@ class Memory:
             weights=self._weights or [],
             recorded=recorded_by(backbone),
         )
-        newest = max((changed for _, _, changed, _, _ in known.weights), default=0)
+        # Of the inode too, as a copy may keep the time of its original.
+        times = [time for *_, modified, changed, _ in known.weights for time in (modified, changed)]
         if (
             known.weights
             and isinstance(getattr(inner, "source", None), Checkpoint)
             and known.key == fingerprint(provenance)
-            and time.time() - newest / 1e9 > SETTLED_SECONDS
+            and settled(*times)
             and _weights(self.entry) == self._weights
             and self.recall() is None
         ):
@@ -184,7 +183,10 @@ def _code() -> str:
 def _installed() -> list[str]:
     """Python, and names and versions of all installed packages."""
     folders = [Path(place) for place in sys.path if Path(place).is_dir()]
-    return [sys.version, *sorted(p.name for folder in folders for p in folder.glob("*.dist-info"))]
+    # The latter of packages that the system, or an older tool, installed.
+    kinds = ("*.dist-info", "*.egg-info")
+    found = (p.name for folder in folders for kind in kinds for p in folder.glob(kind))
+    return [sys.version, *sorted(found)]
 
 
 def _sha256(text: str) -> str:

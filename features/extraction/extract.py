@@ -114,8 +114,8 @@ def extract(
         if options.part is None:  # DVC would warn about an empty folder each time
             write_reasons(out / REJECTED, {})
         return Extraction()
-    memory = Memory(entry, store)
     try:
+        memory = Memory(entry, store)
         known = memory.recall()
         done = None if known is None else _link(known, memory, manifest, out, store, options)
         if done is None:

@@ -16,8 +16,10 @@ from features.backbone import memory
 from features.backbone.entry import BackboneEntry
 from features.backbone.memory import Memory
 from features.corpus.manifest import Manifest
+from features.errors import ParamsError
 from features.extraction.extract import Extraction, Options, extract
 from features.extraction.forecast import Forecast
+from features.files import reading
 from features.weights.checkpoint import Checkpoint
 from features.weights.stamps import stamps
 from tests.conftest import ManifestMaker
@@ -26,8 +28,6 @@ from tests.contracts.checkpoints.text_encoder import write as write_text
 from tests.contracts.checkpoints.whisper import write as write_whisper
 from tests.support.paths import contents_of
 
-LONG_AGO = time.time() - 3600
-
 
 class LoadedError(Exception):
     """A network was loaded, or weights were read."""
@@ -35,13 +35,6 @@ class LoadedError(Exception):
 
 def refused(*_given: object, **_options: object) -> NoReturn:
     raise LoadedError
-
-
-def settled(folder: Path) -> Path:
-    """A folder whose files were last changed long ago."""
-    for path in folder.iterdir():
-        os.utime(path, (LONG_AGO, LONG_AGO))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +46,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def checkpoints(written: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
+def checkpoints(
+    written: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Path]:
     """Copies that a test may change."""
+    monkeypatch.setattr(reading, "SETTLED_NS", -(10**12))  # as if they were old
     return {
-        name: settled(Path(shutil.copytree(folder, tmp_path / f"{name}-checkpoint")))
+        name: Path(shutil.copytree(folder, tmp_path / f"{name}-checkpoint"))
         for name, folder in written.items()
     }
 
@@ -141,11 +137,11 @@ def _shards_of(entry: BackboneEntry, folder: Path) -> list[Path]:
 def rewritten(folder: Path) -> None:
     """Other weights of the same size, in place and with the time of the old ones."""
     path = folder / "model.safetensors"
-    content = bytearray(path.read_bytes())
+    before, content = path.stat(), bytearray(path.read_bytes())
     content[-5:] = bytes(5)
     with path.open("r+b") as file:
         file.write(content)
-    os.utime(path, (LONG_AGO, LONG_AGO))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def replaced(folder: Path) -> None:
@@ -239,12 +235,35 @@ def test_torn_and_foreign_files_are_ignored(
 
 
 def test_files_that_have_just_changed_are_not_trusted(
-    checkpoints: dict[str, Path], tmp_path: Path
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = text(checkpoints["text"])
-    os.utime(checkpoints["text"] / "config.json")
+    """Nor copies that keep the times of their originals, as `cp -p` and archives write them."""
+    monkeypatch.setattr(reading, "SETTLED_NS", 600 * 10**9)
+    entry, long_ago = text(checkpoints["text"]), time.time() - 3600
+    for path in checkpoints["text"].iterdir():
+        os.utime(path, (long_ago, long_ago))
     loaded(entry, tmp_path)
     assert Memory(entry, tmp_path).recall() is None
+
+
+def test_packages_of_the_system_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that it installs in the older form."""
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    before = memory._installed.__wrapped__()
+    (tmp_path / "tokenizers-0.22.egg-info").touch()
+    assert memory._installed.__wrapped__() == [*before, "tokenizers-0.22.egg-info"]
+
+
+def test_a_folder_of_checkpoints_that_is_not_there_leaves_no_empty_cache(
+    make_manifest: ManifestMaker,
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HERONRY_CHECKPOINTS", str(tmp_path / "elsewhere"))
+    with pytest.raises(ParamsError, match="HERONRY_CHECKPOINTS"):
+        run(make_manifest([0.5]), text(checkpoints["text"]), tmp_path)
+    assert not (tmp_path / "text").exists()
 
 
 def test_code_of_others_is_never_trusted(checkpoints: dict[str, Path], tmp_path: Path) -> None:
