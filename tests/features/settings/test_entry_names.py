@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,8 @@ def test_there_are_five_hundred_entries_at_most() -> None:
 def test_reading_and_checking_refuse_them(tmp_path: Path, section: str) -> None:
     path = tmp_path / "params.yaml"
     text = SHIPPED.read_text(encoding="utf-8")
-    path.write_text(text.replace(f"\n{section}:\n", f"\n{section}:\n  x;y: {{}}\n  a.b: {{}}\n"))
+    body = f"\n{section}:\n  x;y: {{}}\n  a.b: {{}}\n"
+    path.write_text(re.sub(rf"\n{section}:.*\n", lambda _: body, text, count=1))
     expected = [f"{section}.{name}: given the name '{name}'" for name in ("x;y", "a.b")]
     with pytest.raises(ParamsError) as caught:
         read_params(path)
