@@ -80,6 +80,8 @@ class Imported:
         self.spec, self.trainable = self.reader.spec, False
         provenance = _settings(self.reader)
         self.recorded = provenance if _is_cache(provenance) else None
+        if self.recorded is not None:
+            _check_dtype(self.reader)
         self.reads = _modality(self.reader.folder, provenance, reads)
         self.source = provenance.get(IMPORTED) or {"reads": self.reads}
         self.revision = CONTENT + content_sha256(self.reader)
@@ -181,6 +183,17 @@ def _modality(folder: Path, provenance: Mapping[str, Any], given: Reads | None) 
 def _is_cache(provenance: Mapping[str, Any]) -> bool:
     """Whether features came out of extraction, and not straight out of `heronry cache import`."""
     return "kind" in provenance
+
+
+def _check_dtype(reader: CacheReader) -> None:
+    """Refuse a provenance that says another stored precision than the frames have."""
+    own, said = reader.shards[0].stored.dtype.name, reader.provenance.get("store_dtype")
+    if own != said:
+        raise CheckpointError(
+            f"{reader.folder} holds {own} frames, of which its provenance says `store_dtype` "
+            f"{said!r}; expected the same of both, as extraction writes a cache: import the frames "
+            "as arrays, `heronry cache import`, or have the cache extracted again"
+        )
 
 
 def _settings(reader: CacheReader) -> dict[str, Any]:

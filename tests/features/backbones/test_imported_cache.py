@@ -137,6 +137,10 @@ def of_a_kind_that_is_not_here() -> None:
     relabelled({"kind": "theirs_alone"})
 
 
+def of_another_precision() -> None:
+    relabelled({"store_dtype": None})
+
+
 def relabelled(change: dict[str, Any]) -> None:
     for path in FOLDER.glob("*.h5"):
         shard = read_shard(path)
@@ -175,6 +179,7 @@ def gone() -> None:
         (newer, "has cache version 2; this heronry reads up to 1: upgrade heronry"),
         (of_words, "holds features of recognised words; expected those of audio or text"),
         (of_a_kind_that_is_not_here, "kind 'theirs_alone', which .* does not have; .*reads: audio"),
+        (of_another_precision, "holds float16 frames, of which .* says `store_dtype` None; .* as"),
     ],
 )
 def test_what_cannot_be_used_is_one_message(
