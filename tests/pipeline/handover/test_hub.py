@@ -67,6 +67,18 @@ def test_all_files_are_committed_at_once_and_again(folder: Path) -> None:
     }
 
 
+def test_models_of_an_earlier_upload_are_removed(folder: Path) -> None:
+    """Files that somebody else put beside them stay."""
+    with model_hub() as hub:
+        old = {"seed_0/fold_0/fusion.onnx": b"", "seed_1/fold_0/model.json": b"", "notes.md": b"x"}
+        hub.files["someone/heron-demo"] = dict(old)
+        done = pushed(folder, hub.url, HF_TOKEN=TOKEN)
+        assert done.returncode == 0, done.stderr
+    assert {*hub.files["someone/heron-demo"]} == {
+        *("notes.md", README, CONFIG, "seed_0/fold_0/model.safetensors")
+    }
+
+
 def test_what_a_hub_says_is_one_message(folder: Path) -> None:
     with model_hub() as hub:
         refused = pushed(folder, hub.url, HF_TOKEN="hf_of_somebody")

@@ -1,4 +1,4 @@
-"""A model hub on loopback: as much of its interface as creating a repository and committing need.
+"""A model hub on loopback: as much of its interface as listing, creating and committing need.
 
 Small files come with the commit. Those that the hub would keep by their hash (`LARGE`) are put to
 an address that it gives, as Git LFS does.
@@ -10,6 +10,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Any
 
 TOKEN = "hf_of_a_test"  # the only one that it takes
 LARGE = (".safetensors", ".pt2", ".onnx")
+TREE = re.compile(r"/api/models/([^/]+/[^/]+)/tree/main\b")
 
 
 @dataclass
@@ -58,7 +60,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {})
 
     def do_GET(self) -> None:
-        self._answer(404, {"error": "not here"})
+        found = TREE.match(self.path)
+        if found is None:
+            self._answer(404, {"error": "not here"})
+            return
+        files = self.hub.files[found[1]]
+        listed = [{"type": "file", "path": n, "size": len(c), "oid": ""} for n, c in files.items()]
+        self._answer(200, listed)
 
     def do_POST(self) -> None:
         content = self._content()
@@ -96,6 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
             of = line["value"]
             if line["key"] == "header":
                 self.hub.messages.append(of["summary"])
+            elif line["key"] == "deletedFile":
+                del files[of["path"]]
             elif line["key"] == "file":
                 files[of["path"]] = base64.b64decode(of["content"])
             else:
@@ -106,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _content(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-    def _answer(self, status: int, value: dict[str, Any]) -> None:
+    def _answer(self, status: int, value: dict[str, Any] | list[dict[str, Any]]) -> None:
         content = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
