@@ -152,7 +152,7 @@ def _failures(failed: Sequence[tuple[str, str]], total: int) -> str:
 
 
 def _given(asked: Asked) -> Given:
-    if 0 < asked.window < SHORTEST_SECONDS:
+    if not (asked.window == 0 or asked.window >= SHORTEST_SECONDS):
         raise ParamsError(
             f"--window {asked.window:g}: expected 0 (nothing is divided), or at least "
             f"{SHORTEST_SECONDS:g} second: speech of less is no utterance"

@@ -31,6 +31,7 @@ from pipeline.handover.layout import (
 )
 from pipeline.handover.programs import names, write_programs
 from pipeline.model.checkpoint import load_model, read_description
+from pipeline.predict.recorded import known_entries, newest_versions
 from pipeline.predict.trained import Trained, TrainedRun
 from pipeline.report.evaluate import evaluate_any
 from pipeline.report.model_card import kept_epochs
@@ -99,6 +100,7 @@ def export_run(
             "models": [asdict(each) for each in models],
             "files": files_in(building),
             "packages": packages,
+            "versions": newest_versions(known_entries(None)),
         }
         write_json(building / CONFIG, config)
         facts = Facts(

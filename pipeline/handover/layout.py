@@ -25,6 +25,7 @@ from features.errors import RunError
 from features.files.reading import check_regular, file_sha256
 from features.files.records import read_record
 from features.ranges import Amount, Interval, MinLen
+from pipeline.data.targets import Task
 
 FORMAT, VERSION = "heronry-export", 1
 CONFIG, RUN, README = "config.json", "run.json", "README.md"
@@ -77,15 +78,17 @@ class Config:
         models: Its models.
         files: All files but config.json and README.md, by their path in the folder.
         packages: Releases of the packages that the programs were made with.
+        versions: Version of each kind of backbone in the catalogue of that release.
     """
 
     format: Literal["heronry-export"]
     version: Literal[1]
     heronry: str
-    tasks: Annotated[Sequence[str], MinLen(1)]
+    tasks: Annotated[Sequence[Task], MinLen(1)]
     models: Annotated[Sequence[ModelFields], MinLen(1)]
     files: Mapping[str, FileFields]
     packages: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_config(folder: Path) -> Config:
@@ -131,7 +134,12 @@ def _faults(folder: Path, config: Config) -> Iterator[str]:
         yield f"models: given {folders}; expected each seed and fold once"
     for name, facts in config.files.items():
         place = PurePosixPath(name)
-        if place.is_absolute() or ".." in place.parts or "\\" in name or str(place) != name:
+        if (
+            place.is_absolute()
+            or {"\\", "\0"} & {*name}
+            or ".." in place.parts
+            or str(place) != name
+        ):
             yield f"files: given {name!r}; expected a path within the folder"
         else:
             yield from _file_faults(folder / name, name, facts)

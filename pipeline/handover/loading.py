@@ -8,6 +8,7 @@ Rows are those of `heronry predict --jsonl` (`pipeline.predict.records`).
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import threading
@@ -73,7 +74,7 @@ class LoadedRun:
         """Predict recordings, all of them in batches.
 
         Args:
-            files: Audio files of any format that extraction reads; None: words alone.
+            files: Audio files of any format that extraction reads, each once; None: words alone.
             texts: Words of each; None, as a list or in it: not known.
             asr: What a recogniser heard of each, for a model that was trained on it.
             dialogues: Conversation of each, for a model over dialogues; turns come in this order.
@@ -89,7 +90,7 @@ class LoadedRun:
         Raises:
             ParamsError: If the arguments do not fit each other.
         """
-        if 0 < window < SHORTEST_SECONDS:
+        if not (window == 0 or SHORTEST_SECONDS <= window < math.inf):
             raise ParamsError(
                 f"window: given {window:g}; expected 0 (nothing is divided), or at least "
                 f"{SHORTEST_SECONDS:g} s"
@@ -153,7 +154,8 @@ def _exported(folder: Path, config: Config, seed: int | None, fold: int | None) 
         there = ", ".join(each.folder for each in config.models)
         raise RunError(f"{folder}: given seed {seed}, fold {fold}; expected one of {there}")
     # The settings of a project that happens to be here are not asked.
-    return assembled(folder, read_head(folder), config.tasks, chosen, known_entries(None))
+    known = known_entries(None)
+    return assembled(folder, read_head(folder), config.tasks, chosen, known, config.versions)
 
 
 def _recordings(

@@ -59,8 +59,19 @@ def own_section(section: str, params: Path = PARAMS) -> Mapping[str, Any]:
     return raw if isinstance(raw, Mapping) else {}
 
 
+def newest_versions(known: Mapping[str, BackboneEntry]) -> dict[str, int]:
+    """The highest version of each kind of backbone."""
+    found: dict[str, int] = {}
+    for each in known.values():
+        found[each.kind] = max(each.version, found.get(each.kind, 0))
+    return found
+
+
 def recorded_entry(
-    slot: str, head: Mapping[str, Any], known: Mapping[str, BackboneEntry]
+    slot: str,
+    head: Mapping[str, Any],
+    known: Mapping[str, BackboneEntry],
+    then: Mapping[str, int] | None = None,
 ) -> BackboneEntry:
     """The entry that computes what a slot of a run was trained on.
 
@@ -71,6 +82,8 @@ def recorded_entry(
         slot: Name of the slot.
         head: Its object in run.json: backbone, spec, provenance.
         known: Result of `known_entries`.
+        then: `newest_versions` of the catalogue when the run could be computed. Where it is the
+            same today, numbers are, whatever version the entry had, which a user may leave out.
 
     Raises:
         RunError: If features of this slot cannot be computed here: they were imported, their kind
@@ -94,7 +107,8 @@ def recorded_entry(
         return own
     versions = {each.version for each in known.values() if each.kind == kind}
     version = recorded.get("version")
-    if versions and version not in versions:
+    unchanged = bool(versions) and (then or {}).get(kind) == max(versions)
+    if versions and version not in versions and not unchanged:
         raise RunError(
             f"the {slot} slot was trained on version {version} of {kind} (backbone {name}); this "
             f"heronry computes version {max(versions)}, whose numbers are others: train it again"

@@ -176,6 +176,7 @@ def assembled(
     tasks: Sequence[str],
     chosen: Sequence[Trained],
     known: Mapping[str, BackboneEntry],
+    then: Mapping[str, int] | None = None,
 ) -> TrainedRun:
     """A run of models that are on the disk.
 
@@ -185,6 +186,7 @@ def assembled(
         tasks: What it learns.
         chosen: Its models that predict.
         known: Entries in which backbones are looked for: `pipeline.predict.recorded`.
+        then: Versions of kinds when the run could be computed: there.
 
     Raises:
         RunError: If a slot's features cannot be computed.
@@ -193,7 +195,7 @@ def assembled(
     description = read_description(chosen[0].folder)
     reader = TargetReader(tasks, outputs_of(description))  # type: ignore[arg-type]
     entries = {
-        slot: recorded_entry(slot, of, known)
+        slot: recorded_entry(slot, of, known, then)
         for slot, of in head["slots"].items()
         if of is not None
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -176,6 +177,8 @@ def test_lists_windows_and_faults(model: LoadedRun) -> None:
         ({"files": ["a.wav"], "texts": ["a", "b"]}, "texts: given 2 for 1 files"),
         ({"files": ["a.wav", "a.wav"]}, "twice"),
         ({"files": ["a.wav"], "window": 0.1}, "window: given 0.1"),
+        ({"files": ["a.wav"], "window": -1.0}, "window: given -1"),
+        ({"files": ["a.wav"], "window": math.nan}, "window: given nan"),
     ],
 )
 def test_arguments_that_do_not_fit(
@@ -244,6 +247,8 @@ DAMAGES: dict[str, Callable[[Path, dict[str, Any]], object]] = {
     "given '/etc/hosts'": lambda _, c: c["files"].update(
         {"/etc/hosts": {"bytes": 1, "sha256": "0"}}
     ),
+    "given 'a\\x00b'": lambda _, c: c["files"].update({"a\0b": {"bytes": 1, "sha256": "0"}}),
+    "tasks: given ['x']": lambda _, c: c.update({"tasks": ["x"]}),
     "not named in `files`": lambda out, _: (out / "seed_0/code.py").write_text("1"),
     "expected each seed and fold once": lambda _, c: c["models"].append(c["models"][0]),
     "version: given 2": lambda _, c: c.update({"version": 2}),
