@@ -53,7 +53,7 @@ def live_entries(params: Params, model: ModelEntry) -> dict[str, BackboneEntry]:
             f"models.{model.name}: given none of {', '.join(LIVE)}, whose backbones end-to-end "
             "training is about; fill one of them, or set `regime: cached`"
         )
-    theirs = [slot for slot in filled if model.slots[slot] in (params.registry or {})]
+    theirs = [slot for slot in filled if model.slots[slot] in params.registry]
     if theirs:
         raise ParamsError(
             f"models.{model.name}.{theirs[0]}: given {model.slots[theirs[0]]!r} of `registry` in "

@@ -98,7 +98,7 @@ class Params:
     """params.yaml; its sections of entries hold raw ones until asked for one.
 
     `asr_backbones`, `transcribe`, `ensembles` and `speech_llms` may be left out where DVC does not
-    run, `registry` everywhere.
+    run, `registry` everywhere (but not be null, which DVC refuses).
     """
 
     fusion: str
@@ -115,7 +115,7 @@ class Params:
     transcribe: Mapping[str, Any] | None = None
     ensembles: Mapping[str, Any] | None = None
     speech_llms: Mapping[str, Any] | None = None
-    registry: Mapping[str, Any] | None = None
+    registry: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def section(self) -> str:
@@ -125,7 +125,7 @@ class Params:
     @property
     def all_backbones(self) -> dict[str, Any]:
         """Raw entries of `backbones`, `asr_backbones` and `registry`."""
-        theirs = {name: _registered(name, each) for name, each in (self.registry or {}).items()}
+        theirs = {name: _registered(name, each) for name, each in self.registry.items()}
         return {**self.backbones, **(self.asr_backbones or {}), **theirs}
 
     def backbone(self, name: str) -> BackboneEntry:
@@ -228,7 +228,7 @@ def all_problems(params: Params) -> list[str]:
     for name, mapping in params.backbones.items():
         found += backbone_problems(name, mapping)
     found += transcript_problems(params)
-    for name in params.registry or {}:
+    for name in params.registry:
         found += registry_problems(name, params.all_backbones[name])
     for name, mapping in params.models.items():
         found += model_problems(params, name, mapping)

@@ -58,7 +58,7 @@ def params_schema() -> Schema:
     theirs = definitions["backbones.imported"]["properties"]
     options = {name: each for name, each in theirs.items() if name in ("revision", "reads")}
     named = _entries({"type": "object", "properties": options, "additionalProperties": False})
-    params["properties"]["registry"] = {"anyOf": [named, _NULL]}
+    params["properties"]["registry"] = named
     params["required"] += [*MAY_LACK, "transcribe"]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",

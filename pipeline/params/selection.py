@@ -75,7 +75,10 @@ def section_problems(raw: Mapping[str, Any]) -> list[str]:
     ] + [
         f"{section}: given {quoted(raw[section])}; expected entries by name, or {{}}"
         for section in (*MAY_LACK, "registry")
-        if raw.get(section) is not None and not isinstance(raw[section], Mapping)
+        if not isinstance(raw.get(section, {}), Mapping)
+        # DVC has a default for the latter, and so refuses a null; what lacks of the others is told
+        # by `unwritten`.
+        and (section == "registry" or raw[section] is not None)
     ]
 
 

@@ -48,7 +48,7 @@ def siblings_of(params: Params, name: str, also: Sequence[str] = ()) -> list[Bac
 
 def _section(params: Params, name: str) -> Mapping[str, Any]:
     # Those of `asr_backbones` read other words, and of `registry` nothing is computed.
-    apart = (params.asr_backbones or {}, params.registry or {})
+    apart = (params.asr_backbones or {}, params.registry)
     return next((each for each in apart if name in each), params.backbones)
 
 

@@ -316,6 +316,13 @@ def test_an_entry_of_the_registry_is_the_folder_of_its_name(raw: dict[str, Any])
         live_entries(params, params.model("speech"))
 
 
+def test_an_empty_registry_is_refused_as_dvc_does(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(SHIPPED.read_text(encoding="utf-8") + "registry:\n", encoding="utf-8")
+    with pytest.raises(ParamsError, match="registry: given None; expected a mapping"):
+        read_params(path)
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

@@ -57,7 +57,7 @@ def test_all_known_entries_are_right(validator: Any) -> None:
         ("models.heron.train.lr_end", -1, "models.heron.train.lr_end"),
         ("models.heron.inputs.mix_layers", 1, "models.heron.inputs"),
         ("models.heron.video", "none", "models.heron"),
-        ("registry", {"theirs": {"checkpoint": "x"}}, "registry"),
+        ("registry", {"theirs": {"checkpoint": "x"}}, "registry.theirs"),
         ("backbones.tone.kind", "ton", "backbones.tone.kind"),
         ("backbones.minilm.layer", [10**9], "backbones.minilm.layer"),
         ("backbones.minilm.layers", [1, 2], "backbones.minilm"),

@@ -40,6 +40,7 @@ def shipped(**changes: Any) -> dict[str, Any]:
         ({"regime": "ensemble"}, "; `models` has it: set `regime: cached`"),
         ({"regime": "speech_llm", "fusion": "x"}, "fusion: given 'x'; expected"),
         ({"ensembles": []}, "[]; expected entries by name, or {}"),
+        ({"registry": None}, "registry: given None; expected entries by name, or {}"),
         ({"ensembles": {"heron": {}}}, "`models` has the entry 'heron'; rename one"),
         ({"models": None}, "models: given None; expected entries by name"),
         ({"corpora": {"a.b": {}, "demo": {}}}, "corpora.a.b: given the name 'a.b'; expected"),
