@@ -65,16 +65,17 @@ class LayerStack:
             ParamsError: If the corpus has no classes, or the caches hold no several states of one
                 network.
         """
+        labels_folder = Path("data", corpus, "labels")
+        card, labels = read_labelled(labels_folder)
         folders = {entry: Path("cache", corpus, entry) for entry in entries}
         for entry, folder in folders.items():
             if not any(folder.glob("*.h5")):
                 held = {path.parent.name for path in folder.parent.glob("*/*.h5")}
+                others = f"; expected {one_of(entry, held)}" if held else ""
                 raise CacheError(
-                    f"{folder} holds no features; expected {one_of(entry, held)}: extract it by "
+                    f"{folder} holds no features{others}: extract it by "
                     f"`python -m stages.extract {corpus} {entry}`"
                 )
-        labels_folder = Path("data", corpus, "labels")
-        card, labels = read_labelled(labels_folder)
         if not card["classes"]:
             raise ParamsError(
                 f"corpus {corpus} has no classes, which the probes of layers predict; expected a "

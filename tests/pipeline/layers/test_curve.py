@@ -21,7 +21,7 @@ from features.cache.reader import CacheReader
 from features.cache.shard import shard_name
 from features.cache.writer import CacheWriter
 from features.corpus.manifest import Label
-from features.errors import CacheError, HeronryError, ParamsError, RunError
+from features.errors import CacheError, HeronryError, ManifestError, ParamsError, RunError
 from features.files.reasons import REJECTED, write_reasons
 from features.files.records import write_json, write_rows
 from features.stream import StreamSpec
@@ -232,6 +232,14 @@ def test_what_is_no_stack_is_refused_with_the_remedy(
     monkeypatch.chdir(root)
     with pytest.raises(kind, match=words):
         layers("c", entries)
+
+
+def test_a_corpus_that_is_not_prepared_is_named_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ManifestError, match=r"data/d/labels"):
+        layers("d", ["stack"])
 
 
 def test_the_page_says_what_chose_and_what_it_rests_on(
