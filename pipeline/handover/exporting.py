@@ -80,7 +80,7 @@ def export_run(
         onnx: Whether to write ONNX programs as well.
 
     Raises:
-        ParamsError: If `out` is not empty.
+        ParamsError: If `out` is not empty, at the end as well.
         HeronryError: If the run or the labels cannot be read.
     """
     check_new(out)
@@ -114,6 +114,7 @@ def export_run(
             packages,
         )
         (building / README).write_text(exported_card(head, facts), encoding="utf-8")
+        check_new(out)  # again: another export may have written it meanwhile
         out.mkdir(exist_ok=True)  # with the rights of a new folder, which one of tempfile has not
         share(out)
         for path in building.iterdir():

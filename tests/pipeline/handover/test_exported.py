@@ -25,6 +25,7 @@ from features.backbone.entry import backbone_entry
 from features.errors import HeronryError, ParamsError, RunError
 from features.files.records import read_json, write_json
 from pipeline.command_line.app import app
+from pipeline.handover.card import exported_card
 from pipeline.handover.layout import CONFIG, files_in, read_config
 from pipeline.handover.loading import LoadedRun
 from tests.conftest import RATE, ManifestMaker, tone
@@ -303,12 +304,24 @@ def test_a_corpus_that_may_not_be_passed_on_is_refused(project: Project) -> None
     assert ModelCard.load(Path("new") / "README.md").data.license == "other"
 
 
+def other_export() -> str:
+    Path("both").mkdir()
+    Path("both/config.json").write_text("of another")
+    return ""
+
+
 def test_what_export_refuses(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     run = project.run()
     out = exported(run)
     result = export(run.path, out)
     assert "is not empty; expected a new folder" in str(result.exception)
     assert not list(out.parent.glob(".out-*"))
+    with monkeypatch.context() as meanwhile:
+        name = "pipeline.handover.exporting.exported_card"
+        meanwhile.setattr(name, lambda *of: exported_card(*of) + other_export())
+        assert "is not empty" in str(export(run.path, "both").exception)
+    assert [path.name for path in Path("both").iterdir()] == ["config.json"]
+    assert not list(Path().glob(".both-*"))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     result = export(run.path, "other", "--onnx")
     assert "python -m pip install 'heronry[onnx]'" in str(result.exception)
