@@ -231,7 +231,7 @@ def _take_theirs(extractor: Extractor, plan: ShardPlan) -> None:
     for number, shard in enumerate(theirs.shards):
         same = number < len(plan) and plan[number].is_held_by(shard)
         name = plan.cuts[number].fingerprint if same else shard.checksum
-        if not store.path(name).exists():
+        if not store.has(name):  # nor a damaged one, which was a link to what is brought again
             store.take(name, shard.path)
 
 

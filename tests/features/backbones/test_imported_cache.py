@@ -68,6 +68,20 @@ def test_the_same_corpus_gets_the_same_files(manifest: Manifest, private_store: 
     assert not entry.differences(CacheReader(HERE).provenance)
 
 
+def test_what_was_damaged_and_is_brought_again_is_the_same_file(
+    manifest: Manifest, private_store: Path
+) -> None:
+    """Though the work store has a link to the damaged one."""
+    shutil.copytree(FOLDER, "sound")
+    taken(manifest, private_store)
+    flipped()
+    shutil.rmtree(FOLDER)
+    Path("sound").rename(FOLDER)
+    done = taken(manifest, private_store)
+    assert (done.computed, done.copied, done.linked) == (0, 0, 3)
+    assert shards(HERE) == shards(FOLDER)
+
+
 def test_own_features_of_the_same_backbone_are_computed(
     manifest: Manifest, private_store: Path
 ) -> None:
