@@ -15,6 +15,8 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
+import site
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -181,12 +183,14 @@ def _code() -> str:
 
 @functools.cache
 def _installed() -> list[str]:
-    """Python, and names and versions of all installed packages."""
-    folders = [Path(place) for place in sys.path if Path(place).is_dir()]
+    """Python, and names and versions of all installed packages but this one."""
+    # Not of sys.path, to which libraries add folders as they are imported.
+    places = [*site.getsitepackages(), site.getusersitepackages()]
+    places += os.environ.get("PYTHONPATH", "").split(os.pathsep)
     # The latter of packages that the system, or an older tool, installed.
     kinds = ("*.dist-info", "*.egg-info")
-    found = (p.name for folder in folders for kind in kinds for p in folder.glob(kind))
-    return [sys.version, *sorted(found)]
+    found = {p.name for place in places if place for kind in kinds for p in Path(place).glob(kind)}
+    return [sys.version, *sorted(name for name in found if not name.startswith("heronry"))]
 
 
 def _sha256(text: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from features.backbone.entry import BackboneEntry
 from features.extraction.extract import Options, extract
+from features.files import reading
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints.whisper import write as write_whisper
 from tests.support.paths import ROOT
@@ -63,9 +64,8 @@ def test_an_extraction_with_nothing_to_do_imports_no_network(
     make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reading, "SETTLED_NS", -(10**12))  # as if the files were old
     write_whisper(tmp_path / "whisper")
-    for path in (tmp_path / "whisper").iterdir():
-        os.utime(path, (0, 0))
     manifest = make_manifest([0.4, 0.5])
     manifest.write(tmp_path / "utterances")
     entry = BackboneEntry("w", "whisper", options={"checkpoint": "whisper", "pad": "trim"})

@@ -248,10 +248,20 @@ def test_files_that_have_just_changed_are_not_trusted(
 
 def test_packages_of_the_system_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that it installs in the older form."""
-    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     before = memory._installed.__wrapped__()
     (tmp_path / "tokenizers-0.22.egg-info").touch()
-    assert memory._installed.__wrapped__() == [*before, "tokenizers-0.22.egg-info"]
+    assert set(memory._installed.__wrapped__()) == {*before, "tokenizers-0.22.egg-info"}
+
+
+def test_folders_that_libraries_add_to_the_path_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Setuptools adds one with packages of its own as it is imported."""
+    before = memory._installed.__wrapped__()
+    (tmp_path / "wheel-0.46.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert memory._installed.__wrapped__() == before
 
 
 def test_a_folder_of_checkpoints_that_is_not_there_leaves_no_empty_cache(

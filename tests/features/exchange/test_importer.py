@@ -13,7 +13,6 @@ import h5py
 import numpy as np
 import pytest
 
-from features.backbone.entry import backbone_entry
 from features.backbones.imported import Imported
 from features.cache.reader import CacheReader
 from features.corpus.manifest import Manifest
@@ -21,7 +20,6 @@ from features.corpus.utterance import Utterance
 from features.doctor.folder import check_against, check_cache
 from features.errors import CacheError, CheckpointError, ParamsError
 from features.exchange.export import Form, export
-from features.extraction.extract import extract
 from tests.conftest import ManifestMaker
 from tests.support.models.foreign_features import (
     OUT,
@@ -254,13 +252,6 @@ def test_other_features_under_the_same_entry_are_refused(
     take(manifest, as_npy(arrays(width=5)))
     with pytest.raises(CheckpointError, match=r"have revision sha256:.*expected sha256:"):
         extracted(manifest, found, private_store)
-
-
-def test_an_extracted_cache_is_not_an_import(manifest: Manifest, private_store: Path) -> None:
-    tone = backbone_entry("tone", {})
-    extract(manifest, tone, Path("cache/tones/tone"), store=private_store)
-    with pytest.raises(CheckpointError, match="were not imported"):
-        Imported(checkpoint="cache/tones/tone")
 
 
 def test_layers_that_do_not_divide_the_width(manifest: Manifest) -> None:
