@@ -262,14 +262,16 @@ def _take_along(
 ) -> None:
     """Add the siblings that lack some of these shards and that nobody else extracts now."""
     # Before they are loaded, as `keep` compares.
-    memories = {entry.name: Memory(entry, extractor.recipe.store) for entry in options.siblings}
+    memories = [(entry, Memory(entry, extractor.recipe.store)) for entry in options.siblings]
     if options.engine == "local":
         left_out = extractor.take_along(options.siblings)
     else:  # whose hosts send the shards of one entry back
         left_out = {entry.name: "Ray computes entries one by one" for entry in options.siblings}
     lines = []
     for sibling in tuple(extractor.siblings):
-        memories[sibling.entry.name].keep(sibling.backbone, sibling.provenance)
+        # By the entry itself: outside of params.yaml, names may repeat.
+        memory = next(memory for entry, memory in memories if entry == sibling.entry)
+        memory.keep(sibling.backbone, sibling.provenance)
         name, size_of = sibling.entry.name, sibling.bytes_of(sibling.lacking(todo.cuts))
         if size_of:
             shared = options.part is not None
