@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from features.backbone.entry import BackboneEntry
 from features.corpus.manifest import Manifest
 from features.errors import ManifestError, ParamsError
 from features.extraction.extract import Options, extract
+from features.files import reading
 from features.files.reading import file_sha256
 from pipeline.commands.plan import Step, nothing, plan_lines, plan_steps
 from pipeline.costs.cards import Speed
@@ -160,9 +160,8 @@ def test_what_reads_no_features_is_named() -> None:
 def test_networks_that_are_known_are_not_loaded(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(reading, "SETTLED_NS", -(10**12))  # as if the files were old
     entry = {"kind": "whisper", "pad": "trim", **write_whisper(tmp_path / "whisper")}
-    for path in (tmp_path / "whisper").iterdir():
-        os.utime(path, (0, 0))
     backbones = {"last": entry, "first": entry | {"layer": 1}, "none": {}}
     model = {"kind": "concat", "speech": "last", "nonverbal": "first"}
     both = params(backbones=backbones, models={"m": model})
@@ -172,6 +171,7 @@ def test_networks_that_are_known_are_not_loaded(
     assert lines == [plan_lines(both, Path("store"), each, Speed()) for each in (None, ["last"])]
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reading, "SETTLED_NS", -(10**12))
     options = Options(siblings=(both.backbone("first"),), workers=0)
     out = Path("cache/mine/last")
     extract(manifest, both.backbone("last"), out, store=Path("store"), options=options)
