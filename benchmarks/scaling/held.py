@@ -1,6 +1,6 @@
 """Memory held for every utterance, and bytes that DVC writes for every shard.
 
-    python -m benchmarks.scaling_held [--json] [--utterances 200000] [--files 5000]
+    python -m benchmarks.scaling.held [--json] [--utterances 200000] [--files 5000]
 
 Each thing is made in a fresh process: growth of its resident memory, in bytes an utterance.
 

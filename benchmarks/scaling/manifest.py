@@ -1,6 +1,6 @@
 """Cost of extraction besides the network by corpus size: linear time, nearly constant memory.
 
-    python -m benchmarks.scaling [--json] [--sizes 10000,100000,1000000,10000000]
+    python -m benchmarks.scaling.manifest [--json] [--sizes 10000,100000,1000000,10000000]
 
 Manifests of made-up utterances of 2 to 8 s, 5 s on the average, are written to a temporary folder
 (about 0.3 GB a million; it goes away afterwards), and a fresh process for each does what

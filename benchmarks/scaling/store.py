@@ -1,6 +1,6 @@
 """Cost of caches and of the work store by utterances: doctor, and what is found in old shards.
 
-    python -m benchmarks.scaling_store [--json] [--sizes 10000,100000,1000000]
+    python -m benchmarks.scaling.store [--json] [--sizes 10000,100000,1000000]
 
 Corpora of made-up utterances of 5 s on the average, in shards of 500 s (about 100 utterances), each
 with one frame of one value, so that what is measured is all but the frames. Making them is not
@@ -29,7 +29,7 @@ import numpy as np
 import typer
 
 from benchmarks.memory import alone, peak_mib
-from benchmarks.scaling import write_manifest
+from benchmarks.scaling.manifest import write_manifest
 from features.backbone.base import content_of
 from features.backbone.entry import BackboneEntry, fingerprint
 from features.cache.shard import Row, shard_name

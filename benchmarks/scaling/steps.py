@@ -1,6 +1,6 @@
 """Every step of a corpus by its size: peak memory and processor seconds, from prepare to doctor.
 
-    python -m benchmarks.scaling_steps [--json] [--sizes 10000,100000] [--folder DISK] [--steps ...]
+    python -m benchmarks.scaling.steps [--json] [--sizes 10000,100000] [--folder DISK] [--steps ...]
 
 A corpus of made-up utterances is taken through a project of its own, each step by the command that
 a user (or DVC) runs. An utterance is a span of 2 to 8 s of its speaker's recording, 500 a speaker;
@@ -96,7 +96,7 @@ def _measured(project: Path, count: int, wanted: Sequence[str]) -> Row:
         "HERONRY_MANY_ROOT": str(corpus),
         "HERONRY_STORE": str(store),
         "HERONRY_DEVICE": "cpu",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     found: Row = {}
     for step in wanted:

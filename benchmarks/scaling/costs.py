@@ -1,6 +1,6 @@
 """Cost of hours of speech under each backbone: bytes, shards, operations, machine hours.
 
-    python -m benchmarks.scaling_costs [--json] [--hours 100]
+    python -m benchmarks.scaling.costs [--json] [--hours 100]
 
 An hour is taken as 720 utterances of 5 s with 75 characters each. Bytes come from the arithmetic of
 features/extraction/forecast.py. Operations are those that benchmarks/shared/flops.py counted for a
@@ -48,7 +48,7 @@ SPECS = {
     "f0-harvest": StreamSpec(1, bins=256, hop_seconds=0.02),
 }
 LIKE = {"hubert-large": "hubert-base", "whisper-large-v3": "whisper-tiny"}
-RESULTS = sorted(Path(__file__).with_name("results").glob("*-extraction-cpu.json"))
+RESULTS = sorted(Path(__file__).parents[1].joinpath("results").glob("*-extraction-cpu.json"))
 Row = dict[str, Any]
 
 
