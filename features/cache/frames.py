@@ -11,7 +11,8 @@ import ctypes
 import mmap
 import os
 import weakref
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -203,6 +204,14 @@ def map_pages(file: int, size: int) -> NDArray[np.uint8]:
 def raw(array: Array) -> memoryview:
     """Bytes of an array in order: a view of a contiguous array, a copy of any other."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def crc32_of(blocks: Iterable[bytes | memoryview]) -> int:
+    """CRC-32 of some blocks, one behind the other."""
+    found = 0
+    for block in blocks:
+        found = zlib.crc32(block, found)
+    return found
 
 
 def identity(status: os.stat_result) -> tuple[int, int, int]:

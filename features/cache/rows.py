@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from features.cache.frames import StoredFrames, raw
+from features.cache.frames import StoredFrames, crc32_of, raw
 from features.cache.shard import Row, Shard, SpooledRow
 from features.errors import CacheError, DamagedShardError
 
@@ -92,7 +92,7 @@ class RowTable:
                 return None
             stored = self._frames(first, last)
             if stored.bytes > HELD_BYTES:
-                sound = _crc32(stored) == crc32
+                sound = crc32_of(stored.blocks()) == crc32
                 return SpooledRow("", content, stored, rounding) if sound else None
             frames = np.empty(stored.shape, stored.dtype)
             stored.read(file, 0, frames)
@@ -115,10 +115,3 @@ def checks(shard: Shard) -> NDArray[np.uint32]:
     )
     records = (_RECORD.pack(content.encode(), *others) for content, *others in rows)
     return np.fromiter(map(zlib.crc32, records), np.uint32, len(shard.ids))
-
-
-def _crc32(stored: StoredFrames) -> int:
-    found = 0
-    for block in stored.blocks():
-        found = zlib.crc32(block, found)
-    return found

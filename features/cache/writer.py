@@ -13,8 +13,7 @@ import math
 import os
 import tempfile
 import weakref
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from features.cache.frames import StoredFrames, raw
+from features.cache.frames import StoredFrames, crc32_of, raw
 from features.cache.shard import (
     DEVIATION,
     FORMAT,
@@ -160,7 +159,7 @@ def write_shard(
         ids=tuple(row.id for row in rows),
         contents=tuple(row.content for row in rows),
         offsets=offsets,
-        crc32=np.array([_crc32(row.blocks(dtype)) for row in rows], np.uint32),
+        crc32=np.array([crc32_of(row.blocks(dtype)) for row in rows], np.uint32),
         # Type and shape for the checksum; the place in the file is not known yet.
         stored=StoredFrames(path, 0, np.dtype(dtype), shape, (0, 0, 0)),
         spec=spec,
@@ -282,10 +281,3 @@ def _json(value: Mapping[str, Any]) -> np.bytes_:
     return np.bytes_(
         json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
     )
-
-
-def _crc32(blocks: Iterable[memoryview]) -> int:
-    found = 0
-    for block in blocks:
-        found = zlib.crc32(block, found)
-    return found

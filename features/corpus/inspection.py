@@ -11,12 +11,10 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from features.audio.read import inspect_audio
 from features.audio.silence import Stretch
@@ -24,9 +22,8 @@ from features.errors import ManifestError, UtteranceError
 from features.files.json_text import parse_json
 from features.files.reading import identity, open_regular, settled
 from features.files.writing import replacing
+from features.process.ahead import in_order
 from features.process.terminal import progress
-
-Inspected = TypeVar("Inspected")
 
 MISSING = "there is no such file below the corpus root"
 UNOPENED_SECONDS = 1e9  # stands for the duration of a file that was not opened
@@ -92,7 +89,7 @@ def inspect_files(
     workers = 2 * (os.cpu_count() or 1)
     pool = ThreadPoolExecutor(max_workers=workers)
     try:
-        found = _in_order(
+        found = in_order(
             pool, lambda name: (name, *_inspect(root / name, known)), names, AHEAD * workers
         )
         for name, fact, lasting in progress(found, total=len(names), what="prepare", unit="file"):
@@ -105,19 +102,6 @@ def inspect_files(
         if memory is not None:
             _remember(memory, kept.values())
     return facts
-
-
-def _in_order(
-    pool: Executor, inspect: Callable[[str], Inspected], names: Iterable[str], ahead: int
-) -> Iterator[Inspected]:
-    """As `pool.map`, which would queue all files at once, with so many of them under way."""
-    running: deque[Future[Inspected]] = deque()
-    for name in names:
-        running.append(pool.submit(inspect, name))
-        if len(running) > ahead:
-            yield running.popleft().result()
-    while running:
-        yield running.popleft().result()
 
 
 def list_files(root: Path, names: Iterable[str]) -> dict[str, FileFacts | str]:

@@ -27,10 +27,9 @@ from safetensors.numpy import save_file
 from features.cache.reader import CacheReader
 from features.cache.shard import Shard
 from features.corpus.manifest import read_labels
-from features.errors import ParamsError
 from features.exchange.places import INDEX
 from features.files.csv_text import write_csv
-from features.files.writing import follow_umask
+from features.files.writing import check_new, follow_umask
 from features.process.terminal import progress
 
 Form = Literal["npy", "safetensors", "arrow"]
@@ -56,8 +55,7 @@ def export(corpus: str, backbone: str, form: Form, out: Path) -> int:
         ParamsError: If `out` is not empty.
         CacheError: If the cache is missing or damaged; shards before the damaged one are exported.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ParamsError(f"{out} is not empty; expected a new folder to export into")
+    check_new(out)
     reader = CacheReader(Path("cache", corpus, backbone), access="read")
     out.mkdir(parents=True, exist_ok=True)
     about = {"corpus": corpus, "backbone": backbone, "spec": reader.spec.to_dict()}

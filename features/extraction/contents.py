@@ -14,7 +14,6 @@ import contextlib
 import itertools
 import os
 import struct
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from features.cache.frames import BLOCK_BYTES, identity, map_pages, raw
+from features.cache.frames import BLOCK_BYTES, crc32_of, identity, map_pages, raw
 from features.cache.rows import RowTable, checks
 from features.cache.shard import Row, SpooledRow, read_shard
 from features.errors import CacheError, DamagedShardError
@@ -195,9 +194,7 @@ class ContentIndex:
             return
         self._merge(0)
         parts = [raw(_table(self._tables)), *map(raw, self._parts[0].columns)]
-        check = 0
-        for part in parts:
-            check = zlib.crc32(part, check)
+        check = crc32_of(parts)
         with replacing(path) as temporary:
             with temporary.open("wb") as file:
                 file.write(_HEAD.pack(_FORM, len(self._tables), len(self._parts[0]), check))
@@ -261,10 +258,7 @@ def _load(path: Path) -> tuple[list[RowTable], _Rows]:
         lengths = [shards * _SHARD.itemsize, *(rows * np.dtype(kind).itemsize for kind in _COLUMNS)]
         if form != _FORM or size != _HEAD.size + sum(lengths):
             raise ValueError(f"{path} is truncated or of another form")
-        found = 0
-        while block := file.read(BLOCK_BYTES):
-            found = zlib.crc32(block, found)
-        if found != check:
+        if crc32_of(iter(lambda: file.read(BLOCK_BYTES), b"")) != check:
             raise ValueError(f"{path} is damaged")
         pages = map_pages(file.fileno(), size)
     ends = np.cumsum([_HEAD.size, *lengths]).tolist()

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TextIO
 
+from features.errors import ParamsError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -73,6 +75,16 @@ def empty_folder(folder: Path) -> None:
     """Remove a folder with its content, and make it again."""
     remove_folder(folder)
     make_folder(folder)
+
+
+def check_new(out: Path) -> None:
+    """Refuse a folder to export into that holds something.
+
+    Raises:
+        ParamsError: Naming it.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ParamsError(f"{out} is not empty; expected a new folder to export into")
 
 
 def remove_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -94,6 +94,17 @@ def runs(incomplete: str) -> list[str]:
 def run_folders(incomplete: str) -> list[str]:
     """Run folders."""
     return _matching(_folders("runs/*/*/*/run.json"), incomplete)
+
+
+RunFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run folder, or the folder of one seed and fold in it.",
+        autocompletion=run_folders,
+    ),
+]
+"""Argument of commands that use trained models."""
 
 
 def caches(incomplete: str) -> list[str]:

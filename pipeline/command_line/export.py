@@ -8,18 +8,11 @@ from typing import Annotated
 import typer
 
 from features.process.interrupts import importing
-from pipeline.command_line import completion
+from pipeline.command_line.completion import RunFolder
 
 
 def export(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN",
-            help="A run folder, or the folder of one seed and fold in it.",
-            autocompletion=completion.run_folders,
-        ),
-    ],
+    run: RunFolder,
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
     *,
     seed: Annotated[

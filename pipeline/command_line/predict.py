@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from features.process.interrupts import importing
-from pipeline.command_line import completion
+from pipeline.command_line.completion import RunFolder
 
 WINDOW_SECONDS = 30.0  # of `pipeline.predict.rows`, which is not imported to print a default
 _AUDIO = (
@@ -18,14 +18,7 @@ _AUDIO = (
 
 
 def predict(  # noqa: PLR0913  each is an option
-    run: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN",
-            help="A run folder, or the folder of one seed and fold in it.",
-            autocompletion=completion.run_folders,
-        ),
-    ],
+    run: RunFolder,
     audio: Annotated[
         list[str] | None, typer.Argument(metavar="AUDIO...", help=_AUDIO, show_default=False)
     ] = None,

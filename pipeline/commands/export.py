@@ -10,8 +10,9 @@ import typer
 from features.corpus.entry import CorpusEntry, corpus_entry
 from features.corpus.labels_folder import CARD, read_card
 from features.exchange.licences import check_public, public_licence
+from features.files.writing import check_new
 from features.process.terminal import size
-from pipeline.handover.exporting import check_new, export_run
+from pipeline.handover.exporting import export_run
 from pipeline.handover.hub import check_repository, push
 from pipeline.handover.programs import check_onnx
 from pipeline.predict.recorded import own_section

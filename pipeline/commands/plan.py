@@ -235,10 +235,10 @@ def _along(
     todo = _lacking(planned.cuts, _shards(store, known))
     if not todo or entry.kind == "none":
         return {}
-    others = {each.name: Memory(each, store).recall() for each in siblings}
+    memories = {each.name: Memory(each, store) for each in siblings}
+    others = {name: memory.recall() for name, memory in memories.items()}
     if any(other is None or other.weights != known.weights for other in others.values()):
         # Whether they have the same weights, only these say.
-        memories = {each.name: Memory(each, store) for each in siblings}
         extractor = Extractor(Recipe(entry, store))
         extractor.take_along(siblings)
         others = {

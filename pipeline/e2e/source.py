@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -24,6 +23,7 @@ from features.backbone.base import Backbone, Inputs, notices, padded_seconds
 from features.corpus.manifest import Label
 from features.corpus.utterance import Utterance
 from features.errors import HeronryError, ManifestError, UtteranceError
+from features.process.ahead import in_order
 from features.process.devices import device_threads
 from features.process.terminal import progress
 from features.stream import StreamSpec
@@ -157,13 +157,7 @@ class LiveExamples:
     def make_all(self, make: Callable[[T], Batch], members: Sequence[T]) -> Iterator[Batch]:
         """Batches in order, made `threads` ahead of the caller."""
         with device_threads(self.threads, "heronry-live") as pool:
-            coming: deque[Future[Batch]] = deque()  # in the order of their members
-            for each in members:
-                coming.append(pool.submit(make, each))
-                if len(coming) > self.threads:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
+            yield from in_order(pool, make, members, self.threads)
 
     def usable(self) -> LiveExamples:
         """The utterances that every backbone can read, each of which is read once here.

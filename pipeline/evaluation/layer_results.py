@@ -93,6 +93,7 @@ def read_mixes(folder: Path) -> dict[str, Mix]:
 
 
 def _softmax(weights: Floats) -> Floats:
+    # Not that of scipy, whose import takes longer than `heronry check` without it.
     powers = np.exp(weights.astype(np.float64) - weights.max())
     shares: Floats = powers / powers.sum()
     return shares

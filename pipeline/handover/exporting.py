@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from features.corpus.entry import CorpusEntry
-from features.errors import ParamsError
 from features.exchange.licences import SEVERAL, languages, public_licence
 from features.files.reading import check_regular
 from features.files.records import write_json
-from features.files.writing import follow_umask, make_folder, share
+from features.files.writing import check_new, follow_umask, make_folder, share
 from features.process.terminal import progress
 from features.stream import StreamSpec
 from pipeline.e2e.export import BACKBONES
@@ -55,16 +54,6 @@ class Exported:
     files: int
     bytes: int
     lacking: dict[str, str]
-
-
-def check_new(out: Path) -> None:
-    """Refuse a folder that holds something.
-
-    Raises:
-        ParamsError: Naming it.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ParamsError(f"{out} is not empty; expected a new folder to export into")
 
 
 def export_run(
