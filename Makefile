@@ -7,6 +7,10 @@ export PATH := $(BIN):$(PATH)
 # Two test processes with two threads each would wait for each other on two cores.
 test fast: export OMP_NUM_THREADS := 1
 
+# The order of tests within a file. The gate takes one order everywhere, so that what fails in CI fails here too;
+# `make fast` draws another each time, and `make test SEED=$$RANDOM` does.
+SEED ?= 1
+
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help run test fast lint docs pictures format lock clean install
@@ -32,7 +36,7 @@ run: $(INSTALLED)  ## Reproduce the demo and show the report
 	$(BIN)/python -m pipeline show
 
 test: $(INSTALLED) lint  ## All tests
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --randomly-seed=$(SEED)
 
 fast: $(INSTALLED)  ## Tests that take less than a second or so each
 	$(BIN)/pytest -n 2 -m "not slow and not dvc and not browser"

@@ -64,7 +64,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture(scope="module")
-def ours(theirs: Project) -> Project:
+def importer(theirs: Project) -> Project:
     """A project with a model on features of its own, and the same one on theirs."""
     settings = params()
     model = settings["models"]["speech"]
@@ -75,6 +75,13 @@ def ours(theirs: Project) -> Project:
     bring(project, theirs, "tone")
     commit(project)
     return project
+
+
+@pytest.fixture
+def ours(importer: Project) -> Project:
+    """The importing project as committed, whatever another test has left in it."""
+    importer.git("reset", "-q", "--hard")
+    return importer
 
 
 def bring(project: Project, theirs: Project, entry: str, name: str = "wavlm") -> None:
@@ -142,7 +149,6 @@ def test_their_features_train_as_ours_do_and_their_changes_are_followed(
 
 
 def test_what_their_encoder_was_trained_on_is_not_scored(ours: Project, theirs: Project) -> None:
-    ours.git("reset", "-q", "--hard")
     bring(ours, theirs, "tuned", "words")
     path = ours.root / "params.yaml"
     settings = yaml.safe_load(path.read_text())
