@@ -9,7 +9,7 @@ Shapes: N utterances, L states, D width of one.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -25,10 +25,8 @@ from features.errors import CacheError, ParamsError
 from pipeline.data.examples import Examples, join
 from pipeline.data.layer_views import LAYER
 from pipeline.runs.layer_probes import layer_columns
-from pipeline.runs.probes import Vectors, time_averages
+from pipeline.runs.probes import Vectors, in_parts, time_averages
 
-_BYTES = 1 << 26
-"""Size in float64 of the padded frames that are averaged at once, if an utterance is smaller."""
 _REMEDY = (
     "expected features with several: an entry of `backbones` that has `layer: all`, which one pass "
     "of the network extracts, or several entries that differ in `layer` alone"
@@ -111,7 +109,7 @@ class LayerStack:
         for entry, states in self.columns.items():
             reader = self.examples.readers[entry]
             ids = [id for id in reader if id in places]
-            for part in _parts(reader, ids):
+            for part in in_parts(reader, ids):
                 means = time_averages(reader.batch(part), reader.spec)
                 rows = [places[id] for id in part]
                 for number, columns in states.items():
@@ -166,17 +164,3 @@ def _settings(reader: CacheReader) -> dict[str, Any]:
     width = reader.spec.dim // reader.spec.layers
     shared = {name: value for name, value in reader.provenance.items() if name not in varying}
     return {**shared, "width": width}
-
-
-def _parts(reader: CacheReader, ids: Sequence[str]) -> Iterator[list[str]]:
-    """Ids in order, in parts whose padded frames take `_BYTES` at most, or of one utterance."""
-    part: list[str] = []
-    longest = 0
-    for id in ids:
-        longest = max(longest, reader.length(id))
-        if part and 8 * (len(part) + 1) * longest * reader.spec.dim > _BYTES:
-            yield part
-            part, longest = [], reader.length(id)
-        part.append(id)
-    if part:
-        yield part

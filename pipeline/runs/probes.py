@@ -16,7 +16,7 @@ Shapes: N utterances, D width, K classes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from features.cache.reader import CacheReader
 from features.corpus.manifest import Label
 from features.files.csv_text import write_csv
 from features.stream import Stream, StreamSpec
@@ -34,7 +35,7 @@ from pipeline.runs.rows import columns_of, named, short_cells
 from pipeline.training.scores import Scored
 
 ITERATIONS = 200  # of the fit; if it has not converged by then, the last iterate is taken
-_CHUNK = 64  # utterances read at once
+_BYTES = 64 << 20  # of padded frames in float64 that are averaged at once
 Vectors = NDArray[np.float64]
 
 
@@ -148,13 +149,25 @@ def _weighted(weights: Vectors | None) -> dict[str, Vectors]:
 @torch.inference_mode()
 def cached_vectors(examples: Examples, slot: str, labels: Sequence[Label]) -> Vectors:
     """One vector per utterance, `[N, D]`."""
-    reader = examples.readers[slot]
-    ids = [label.id for label in labels]
-    parts = [
-        time_averages(reader.batch(ids[start : start + _CHUNK]), reader.spec)
-        for start in range(0, len(ids), _CHUNK)
-    ]
-    return np.concatenate(parts)
+    reader, ids, done = examples.readers[slot], [label.id for label in labels], 0
+    found = np.empty((len(ids), reader.spec.bins or reader.spec.dim))
+    for part in in_parts(reader, ids):
+        found[done : done + len(part)] = time_averages(reader.batch(part), reader.spec)
+        done += len(part)
+    return found
+
+
+def in_parts(reader: CacheReader, ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Utterances in order, as many at a time as fit 64 MB as padded frames in float64, or one."""
+    # Averages do not depend on the parts: what padding adds to a sum are zeros behind its terms.
+    first = longest = 0
+    for place, length in enumerate(reader.lengths(ids).tolist()):
+        longest = max(longest, length)
+        if place > first and 8 * (place + 1 - first) * longest * reader.spec.dim > _BYTES:
+            yield ids[first:place]
+            first, longest = place, length
+    if ids:
+        yield ids[first:]
 
 
 def time_averages(stream: Stream, spec: StreamSpec) -> Vectors:

@@ -31,7 +31,7 @@ from pipeline.evaluation.layers import CHOOSES, LayerCurve, mixed_slots
 from pipeline.evaluation.run_folder import RunFolder
 from pipeline.layers.page import LayersPage
 from pipeline.layers.probing import probed
-from pipeline.layers.stack import LayerStack, _parts
+from pipeline.layers.stack import LayerStack
 from pipeline.params.file import Params
 from pipeline.report.evaluate import evaluate, write_report
 from pipeline.report.metrics_json import read_all, split_of
@@ -187,26 +187,6 @@ def test_test_scores_have_intervals_and_paired_differences(root: Path) -> None:
     nothing = found.layers[0].change[CHOOSES].interval
     assert nothing is not None
     assert nothing.high < 0
-
-
-@given(
-    lengths=st.lists(st.integers(1, 400), min_size=1, max_size=30),
-    dim=st.sampled_from([8, 3000, 40_000]),
-)
-@settings(max_examples=60, deadline=None)
-def test_frames_are_averaged_in_bounded_parts(lengths: list[int], dim: int) -> None:
-    class Reader:
-        spec = StreamSpec(dim)
-
-        def length(self, id: str) -> int:
-            return lengths[int(id)]
-
-    ids = [str(number) for number in range(len(lengths))]
-    parts = list(_parts(Reader(), ids))  # type: ignore[arg-type]
-    assert [id for part in parts for id in part] == ids
-    for part in parts:
-        longest = max(lengths[int(id)] for id in part)
-        assert len(part) == 1 or 8 * len(part) * longest * dim <= 1 << 26
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -24,8 +26,9 @@ from pipeline.data.targets import TargetReader
 from pipeline.model.checkpoint import make_model
 from pipeline.model.outputs import Outputs
 from pipeline.params.training import TrainParams
+from pipeline.runs import probes
 from pipeline.runs.conditions import cached_conditions, write_conditions
-from pipeline.runs.probes import cached_vectors, fit_probe, write_probes
+from pipeline.runs.probes import cached_vectors, fit_probe, in_parts, write_probes
 from pipeline.training.loop import fit
 
 CLASSES = ["calm", "angry", "sad"]
@@ -120,6 +123,36 @@ def test_bins_become_shares_of_frames(examples: Examples) -> None:
     bins = examples.readers["prosody"].batch([test[0].id]).unpad()[0].tolist()
     assert shares.shape == (len(test), BINS)
     assert shares[0].tolist() == [bins.count(number) / len(bins) for number in range(BINS)]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 400), min_size=1, max_size=30),
+    dim=st.sampled_from([8, 3000, 40_000]),
+)
+@settings(max_examples=60, deadline=None)
+def test_frames_are_averaged_in_bounded_parts(lengths: list[int], dim: int) -> None:
+    class Reader:
+        spec = StreamSpec(dim)
+
+        def lengths(self, ids: Sequence[str]) -> NDArray[np.int64]:
+            return np.array([lengths[int(id)] for id in ids])
+
+    ids = [str(number) for number in range(len(lengths))]
+    parts = list(in_parts(Reader(), ids))  # type: ignore[arg-type]
+    assert [id for part in parts for id in part] == ids
+    for part in parts:
+        longest = max(lengths[int(id)] for id in part)
+        assert len(part) == 1 or 8 * len(part) * longest * dim <= 64 << 20
+
+
+@pytest.mark.parametrize("slot", ["text", "prosody"])
+def test_averages_are_the_same_in_any_parts(
+    examples: Examples, monkeypatch: pytest.MonkeyPatch, slot: str
+) -> None:
+    together = cached_vectors(examples, slot, examples.labels)
+    monkeypatch.setattr(probes, "_BYTES", 1)
+    one_by_one = cached_vectors(examples, slot, examples.labels)
+    assert together.tobytes() == one_by_one.tobytes()
 
 
 def test_a_class_without_training_rows_gets_nothing(examples: Examples) -> None:
