@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from features.backbone.memory import FOLDER as NETWORKS
 from features.cache.shard import Shard, read_shard
 from features.errors import HeronryError
 from features.files.reasons import REJECTED, read_reasons
@@ -88,6 +89,7 @@ class Store:
         prediction_bytes: Half-done predictions.
         transcript_bytes: Recognised words.
         answer_bytes: Answers of speech language models.
+        network_bytes: What is known of networks without loading them.
         unused: Kind and checkpoint of each unused backbone, and its size.
     """
 
@@ -98,6 +100,7 @@ class Store:
     prediction_bytes: int
     transcript_bytes: int
     answer_bytes: int
+    network_bytes: int
     unused: tuple[tuple[str, int], ...]
 
 
@@ -124,7 +127,8 @@ class Inventory:
             f"work store {store.folder}: {size(store.bytes)} of shards, {size(store.unused_bytes)} "
             f"of them used by no entry of params.yaml; {size(store.training_bytes)} of half-done "
             f"trainings, {size(store.prediction_bytes)} of half-done predictions, "
-            f"{size(store.transcript_bytes)} of transcripts, {size(store.answer_bytes)} of answers",
+            f"{size(store.transcript_bytes)} of transcripts, {size(store.answer_bytes)} of answers, "
+            f"{size(store.network_bytes)} of what is known of networks",
             *(f"  unused: {what}, {size(count)}" for what, count in store.unused),
         ]
 
@@ -189,5 +193,6 @@ def _store(store: Path, params: Params) -> Store:
         prediction_bytes=work[PREDICTIONS],
         transcript_bytes=work[STORE],
         answer_bytes=work[ANSWERS],
+        network_bytes=work[NETWORKS],
         unused=tuple((found.what, found.bytes) for found in unused),
     )

@@ -6,9 +6,9 @@ counts as used.
 
 Pruning removes shards that were neither read nor written for some days, or that no entry of
 params.yaml would use (of this project: others may share the store), or, if asked for both, those
-that are both. Half-done trainings and predictions, transcripts, and the answers of speech language
-models go by age alone, and never within a day, since nothing says whether a process is still at
-work on one. A backbone that is being extracted is locked, and stays.
+that are both. Half-done trainings and predictions, transcripts, the answers of speech language
+models, and what is known of networks go by age alone, and never within a day, since nothing says
+whether a process is still at work on one. A backbone that is being extracted is locked, and stays.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from features.backbone.entry import BackboneEntry
+from features.backbone.memory import FOLDER as NETWORKS
 from features.cache.shard import read_shard
 from features.errors import CacheError, ParamsError
 from features.extraction.contents import NAME as INDEX
@@ -42,6 +43,7 @@ WORK = {  # what the store holds beside shards, by its folder
     PREDICTIONS: "half-done prediction",
     STORE: "transcripts",
     ANSWERS: "answers",
+    NETWORKS: "what is known of a network",
 }
 
 

@@ -120,15 +120,17 @@ def test_unused_entries_of_the_store_are_listed(manifest: Manifest, private_stor
     training = private_store / "training" / ("0" * 64)
     training.mkdir(parents=True)
     (training / "seed_0_fold_0.safetensors").write_bytes(b"x" * 1000)
-    for folder, count in (("predictions", 200), ("transcripts", 30), ("answers", 7)):
+    others = {"predictions": 200, "transcripts": 30, "answers": 7, "known": 5}
+    for folder, count in others.items():
         (private_store / folder / ("0" * 64)).mkdir(parents=True)
         (private_store / folder / ("0" * 64) / "lines.jsonl").write_bytes(b"x" * count)
     store = listed()["store"]
     assert isinstance(store, dict)
     assert (store["unused_bytes"], store["training_bytes"]) == (stored, 1000)
     assert (store["prediction_bytes"], store["transcript_bytes"]) == (200, 30)
-    assert store["answer_bytes"] == 7
-    assert "30 B of transcripts, 7 B of answers" in run("list").output
+    assert (store["answer_bytes"], store["network_bytes"]) == (7, 5)
+    told = "30 B of transcripts, 7 B of answers, 5 B of what is known of networks"
+    assert told in run("list").output
     assert store["unused"] == [["tone", stored]]
     assert f"{size(stored)} of them used by no entry" in run("list").output
     assert manifest

@@ -165,9 +165,10 @@ def test_only_files_without_another_link_free_disk_space(private_store: Path) ->
         ("training", "seed_0_fold_0/step_1.safetensors"),
         ("predictions", "done.jsonl"),
         ("transcripts", "part.jsonl"),
+        ("known", "known.json"),
     ],
 )
-def test_half_done_work_and_transcripts_go_by_age(
+def test_what_is_neither_shard_nor_foreign_goes_by_age(
     private_store: Path, kind: str, name: str
 ) -> None:
     old, new = (private_store / kind / (digit * 64) for digit in "ab")
