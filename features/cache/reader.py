@@ -59,18 +59,7 @@ class CacheReader(Mapping[str, NDArray[Any]]):
     def __init__(self, folder: Path, *, verify: bool = False, access: Access = "auto") -> None:
         self.folder = folder
         self.columns: slice | None = None
-        # By length first: from number 100000 on, names have a sixth digit.
-        paths = sorted(folder.glob("*.h5"), key=lambda path: (len(path.name), path.name))
-        self.shards = [read_shard(path) for path in paths]
-        self._name()
-        if not self.shards:
-            if self.rejected:
-                raise CacheError(f"{folder} holds no features: {no_features(self.rejected)}")
-            raise CacheError(
-                f"{folder} holds no shards; expected shard-00000.h5 ...: run `dvc repro` or "
-                "`dvc pull`"
-            )
-        self._check_sequence()
+        self.shards = list(shards_of(folder))
         self._extents: Mapping[str, Extent] = {
             id: Extent(shard.stored, first, last)
             for shard in self.shards
@@ -121,16 +110,12 @@ class CacheReader(Mapping[str, NDArray[Any]]):
     @property
     def rejected(self) -> dict[str, str]:
         """Reasons by id of utterances that could not be extracted."""
-        return self._reasons(REJECTED)
+        return _reasons(self.folder, REJECTED)
 
     @property
     def noticed(self) -> dict[str, str]:
         """Notices by id of utterances of which a part was left out."""
-        return self._reasons(NOTICED)
-
-    def _reasons(self, name: str) -> dict[str, str]:
-        path = self.folder / name  # older releases wrote no list where nothing stood in it
-        return read_reasons(path) if path.exists() else {}
+        return _reasons(self.folder, NOTICED)
 
     def __getitem__(self, id: str) -> NDArray[Any]:
         extent = self._extents[id]
@@ -204,33 +189,45 @@ class CacheReader(Mapping[str, NDArray[Any]]):
             width = (self._width,)
         return gather(extents, width, kind, mapped=self.access == "map", columns=self.columns)
 
-    def _name(self) -> None:
-        """Give the shards of a union the prefixes of their ids."""
-        found = prefixes(self.folder)
-        if found is None:
-            return
-        if len(found) != len(self.shards):
-            raise CacheError(
-                f"{self.folder} holds {len(self.shards)} shards; expected the {len(found)} that "
-                f"{MEMBERS} names: run `dvc repro` or `dvc pull`"
-            )
-        named = zip(self.shards, found, strict=True)
-        self.shards = [replace(shard, prefix=prefix) for shard, prefix in named]
 
-    def _check_sequence(self) -> None:
-        for number, shard in enumerate(self.shards):
-            expected = shard_name(number)
-            if shard.path.name != expected:
-                raise CacheError(
-                    f"{self.folder} holds {shard.path.name} where {expected} was expected; "
-                    "a shard is missing or foreign: run `dvc repro` or `dvc pull`"
-                )
-            first = self.shards[0]
-            if (shard.spec, _settings(shard)) != (first.spec, _settings(first)):
-                raise CacheError(
-                    f"{shard.path} and {first.path.name} come from different backbones or "
-                    "settings; delete the folder and run `dvc repro`"
-                )
+def shards_of(folder: Path) -> Iterator[Shard]:
+    """Shards of a cache in order, read one at a time; those of a union with their prefixes.
+
+    Raises:
+        CacheError: If there is none, or one is missing, damaged, foreign, or of another backbone
+            than the first.
+    """
+    # By length first: from number 100000 on, names have a sixth digit.
+    paths = sorted(folder.glob("*.h5"), key=lambda path: (len(path.name), path.name))
+    if not paths:
+        rejected = _reasons(folder, REJECTED)
+        if rejected:
+            raise CacheError(f"{folder} holds no features: {no_features(rejected)}")
+        raise CacheError(
+            f"{folder} holds no shards; expected shard-00000.h5 ...: run `dvc repro` or `dvc pull`"
+        )
+    named = prefixes(folder)
+    if named is not None and len(named) != len(paths):
+        raise CacheError(
+            f"{folder} holds {len(paths)} shards; expected the {len(named)} that "
+            f"{MEMBERS} names: run `dvc repro` or `dvc pull`"
+        )
+    first: Shard | None = None
+    for number, path in enumerate(paths):
+        expected = shard_name(number)
+        if path.name != expected:
+            raise CacheError(
+                f"{folder} holds {path.name} where {expected} was expected; "
+                "a shard is missing or foreign: run `dvc repro` or `dvc pull`"
+            )
+        shard = read_shard(path)
+        first = first or shard
+        if (shard.spec, _settings(shard)) != (first.spec, _settings(first)):
+            raise CacheError(
+                f"{path} and {first.path.name} come from different backbones or "
+                "settings; delete the folder and run `dvc repro`"
+            )
+        yield shard if named is None else replace(shard, prefix=named[number])
 
 
 def no_features(rejected: Mapping[str, str]) -> str:
@@ -241,6 +238,11 @@ def no_features(rejected: Mapping[str, str]) -> str:
         "some with features: correct the corpus and run `dvc repro`, or give the slot a backbone "
         "that reads what the corpus has, or `none`"
     )
+
+
+def _reasons(folder: Path, name: str) -> dict[str, str]:
+    path = folder / name  # older releases wrote no list where nothing stood in it
+    return read_reasons(path) if path.exists() else {}
 
 
 def _settings(shard: Shard) -> dict[str, Any]:

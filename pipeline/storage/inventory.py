@@ -127,8 +127,8 @@ class Inventory:
             f"work store {store.folder}: {size(store.bytes)} of shards, {size(store.unused_bytes)} "
             f"of them used by no entry of params.yaml; {size(store.training_bytes)} of half-done "
             f"trainings, {size(store.prediction_bytes)} of half-done predictions, "
-            f"{size(store.transcript_bytes)} of transcripts, {size(store.answer_bytes)} of answers, "
-            f"{size(store.network_bytes)} of what is known of networks",
+            f"{size(store.transcript_bytes)} of transcripts, {size(store.answer_bytes)} of answers"
+            f", {size(store.network_bytes)} of what is known of networks",
             *(f"  unused: {what}, {size(count)}" for what, count in store.unused),
         ]
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import soundfile
 
+from benchmarks.scaling import store
 from features.backbone.entry import BackboneEntry
 from features.corpus.manifest import Manifest
 from features.errors import ManifestError, ParamsError
 from features.extraction.extract import Options, extract
 from features.files import reading
 from features.files.reading import file_sha256
-from pipeline.commands.plan import Step, nothing, plan_lines, plan_steps
+from pipeline.commands.plan import Step, _known, _reason, nothing, plan_lines, plan_steps
 from pipeline.costs.cards import Speed
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints.whisper import write as write_whisper
@@ -107,6 +109,18 @@ def test_known_rejects_are_up_to_date(manifest: Manifest) -> None:
     prepare(changed)
     run(changed)
     assert planned().reason == "cache/mine/tone is up to date with data/mine/utterances"
+
+
+def test_a_cache_is_compared_one_shard_at_a_time(tmp_path: Path) -> None:
+    count = 3000
+    store.make(tmp_path, count)
+    manifest, known = Manifest.read(tmp_path), _known(store.ENTRY, tmp_path / "store")
+    tracemalloc.start()
+    reason = _reason(tmp_path / "cache", manifest, known)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "is up to date" in reason
+    assert peak < 200 * count, peak / count  # bytes; 711 with ids and contents as text
 
 
 def test_without_a_manifest_it_says_what_to_run(
