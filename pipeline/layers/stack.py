@@ -8,13 +8,10 @@ Shapes: N utterances, L states, D width of one.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
-
-import numpy as np
 
 from features.arguments import one_of
 from features.cache.reader import CacheReader
@@ -25,7 +22,7 @@ from features.errors import CacheError, ParamsError
 from pipeline.data.examples import Examples, join
 from pipeline.data.layer_views import LAYER
 from pipeline.runs.layer_probes import layer_columns
-from pipeline.runs.probes import Vectors, in_parts, time_averages
+from pipeline.runs.probes import Vectors, in_parts, room, time_averages
 
 _REMEDY = (
     "expected features with several: an entry of `backbones` that has `layer: all`, which one pass "
@@ -102,9 +99,7 @@ class LayerStack:
         widths = {
             states.stop - states.start for of in self.columns.values() for states in of.values()
         }
-        shape = (len(self.numbers), len(places), *widths)
-        with tempfile.TemporaryFile() as file:
-            found = np.memmap(file, np.float64, "w+", shape=shape)
+        found = room(len(self.numbers), len(places), *widths)
         where = {number: row for row, number in enumerate(self.numbers)}
         for entry, states in self.columns.items():
             reader = self.examples.readers[entry]

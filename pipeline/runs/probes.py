@@ -15,6 +15,9 @@ Shapes: N utterances, D width, K classes.
 
 from __future__ import annotations
 
+import math
+import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -78,7 +81,9 @@ def _probabilities(
     if "classes" in reader.tasks:
         known = [row for row, label in enumerate(train) if label.label is not None]
         targets = [train[row].class_name for row in known]
-        return fit_probe(fitted[known], tested, targets, classes)
+        # Rows that are picked are a copy, which would be in memory.
+        some = fitted if len(known) == len(train) else fitted[known]
+        return fit_probe(some, tested, targets, classes)
     if "votes" not in reader.tasks:
         return np.zeros((len(tested), 0))
     shares = reader.votes(train)
@@ -148,13 +153,27 @@ def _weighted(weights: Vectors | None) -> dict[str, Vectors]:
 
 @torch.inference_mode()
 def cached_vectors(examples: Examples, slot: str, labels: Sequence[Label]) -> Vectors:
-    """One vector per utterance, `[N, D]`."""
+    """One vector per utterance, `[N, D]`, in a temporary file."""
     reader, ids, done = examples.readers[slot], [label.id for label in labels], 0
-    found = np.empty((len(ids), reader.spec.bins or reader.spec.dim))
+    found = room(len(ids), reader.spec.bins or reader.spec.dim)
     for part in in_parts(reader, ids):
         found[done : done + len(part)] = time_averages(reader.batch(part), reader.spec)
         done += len(part)
     return found
+
+
+def room(*shape: int) -> Vectors:
+    """Zeros in a temporary file without a name (below TMPDIR): memory need not hold them.
+
+    Raises:
+        OSError: If the disk has no room for them.
+    """
+    with tempfile.TemporaryFile() as file:
+        # Else a full disk would end the process when they are written, without a message.
+        if hasattr(os, "posix_fallocate"):  # macOS lacks it
+            os.posix_fallocate(file.fileno(), 0, 8 * math.prod(shape))
+        # As a plain array, whose indexing is many times faster.
+        return np.asarray(np.memmap(file, np.float64, "w+", shape=shape))
 
 
 def in_parts(reader: CacheReader, ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import resource
+import tracemalloc
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +30,7 @@ from pipeline.model.outputs import Outputs
 from pipeline.params.training import TrainParams
 from pipeline.runs import probes
 from pipeline.runs.conditions import cached_conditions, write_conditions
-from pipeline.runs.probes import cached_vectors, fit_probe, in_parts, write_probes
+from pipeline.runs.probes import cached_vectors, fit_probe, in_parts, room, write_probes
 from pipeline.training.loop import fit
 
 CLASSES = ["calm", "angry", "sad"]
@@ -153,6 +155,23 @@ def test_averages_are_the_same_in_any_parts(
     monkeypatch.setattr(probes, "_BYTES", 1)
     one_by_one = cached_vectors(examples, slot, examples.labels)
     assert together.tobytes() == one_by_one.tobytes()
+
+
+def test_vectors_lie_on_the_disk_which_must_have_room() -> None:
+    tracemalloc.start()
+    vectors = room(1000, 128)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < vectors.nbytes / 10
+    assert not vectors.any()
+    vectors[:] = 1.0
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (vectors.nbytes // 2, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            room(1000, 128)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_class_without_training_rows_gets_nothing(examples: Examples) -> None:
