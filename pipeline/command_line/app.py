@@ -20,6 +20,7 @@ from pipeline.command_line.experiments import Corpus, Pull, build, prompts, reci
 from pipeline.command_line.export import export
 from pipeline.command_line.predict import predict
 from pipeline.command_line.segment import segment
+from pipeline.command_line.serve import serve
 from pipeline.commands.schema import schema
 from pipeline.commands.share import app as share
 
@@ -374,6 +375,7 @@ app.command(
     rich_help_panel=RESULTS,
     epilog="Example: heronry export runs/cached/demo/heron exported --push someone/heron-demo",
 )(export)
+app.command(rich_help_panel=RESULTS, epilog="Example: heronry serve runs/cached/demo/heron")(serve)
 
 
 @app.command(rich_help_panel=FEATURES, epilog="Example: heronry doctor cache/demo/minilm --repair")

@@ -108,7 +108,9 @@ def predict(asked: Asked, files: Files) -> None:
     given = _given(asked)
     for note in given.notes:
         typer.echo(f"note: {note}", err=True)
-    machine = Machine(devices_of(asked.devices), _transcription() if asked.transcribe else None)
+    machine = Machine(
+        devices_of(asked.devices), transcription_settings() if asked.transcribe else None
+    )
     parts = divided(list(_rows(given, asked, run)), run, machine.devices[0])
     with Work.opened(_facts(run, parts.rows, machine)) as work:
         if len(work):
@@ -175,7 +177,7 @@ def _rows(given: Given, asked: Asked, run: TrainedRun) -> Iterator[Row]:
         yield from some
 
 
-def _transcription() -> Transcription:
+def transcription_settings() -> Transcription:
     """Settings of params.yaml; the defaults where it has none."""
     given = own_section("transcribe")
     refuse(problems(Transcription, given, "transcribe"))

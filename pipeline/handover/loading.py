@@ -13,12 +13,13 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from features.errors import ParamsError, RunError
 from features.settings.locations import device as best_device
 from pipeline.handover.layout import CONFIG, Config, read_config
+from pipeline.predict.features import SlotFeatures
 from pipeline.predict.parts import divided
 from pipeline.predict.predictor import Predictor
 from pipeline.predict.recorded import known_entries
@@ -45,6 +46,8 @@ class LoadedRun:
         classes: Names of the classes; none of a run that learns none.
         attributes: Lowest and highest value by attribute.
         slots: Filled slots, such as text and speech.
+        reads: What each slot's backbone reads: audio, text or asr.
+        reads_asr: Whether one reads recognised words beside others that are known.
 
     Raises:
         HeronryError: If weights of a backbone are missing, or are not those of the run.
@@ -61,6 +64,9 @@ class LoadedRun:
         self._predictors = [
             Predictor(run, group, device, scratch / str(group)) for group in range(len(run.groups))
         ]
+        first = self._predictors[0]
+        self.reads = {slot: first.backbone(slot).reads for slot in self.slots}
+        self.reads_asr = first.reads_asr
 
     def predict(
         self,
@@ -98,22 +104,40 @@ class LoadedRun:
         given = Given(_recordings(files, texts, asr, dialogues), table=dialogues is not None)
         found = rows_of(given, window=window, dialogues=self.run.unit == "dialogue")
         rows = [row for some in found for row in some]
-        with self._lock:
-            return self._predicted(rows)
-
-    def _predicted(self, rows: Sequence[Row]) -> list[Record]:
-        parts = divided(rows, self.run, self._device)
-        columns = Columns.of(self.run, recognised=False)
         records: dict[int, Record] = {}
-        for places in parts.places:
+        with self._lock:
+            for part in self.in_parts(rows):
+                records |= part
+        return [records[place] for place in range(len(rows))]
+
+    def in_parts(
+        self, rows: Sequence[Row], *, recognised: bool = False
+    ) -> Iterator[dict[int, Record]]:
+        """Predict rows in parts of bounded size; for a thread that alone has the model.
+
+        Args:
+            rows: Rows with ids of their own; those of a dialogue come together.
+            recognised: Whether records have a column for recognised words.
+
+        Yields:
+            Records of a part by place in `rows`. Until the next part, `features` are its own.
+        """
+        columns = Columns.of(self.run, recognised=recognised)
+        for places in divided(rows, self.run, self._device).places:
             answers = []
             for predictor in self._predictors:
                 for _ in predictor.answers([rows[place] for place in places]):
                     pass
                 answers.append(predictor.found)
-            for place, *of in zip(places, *answers, strict=True):
-                records[place] = record_of(self.run, rows[place], of, columns)
-        return [records[place] for place in range(len(rows))]
+            yield {
+                place: record_of(self.run, rows[place], of, columns)
+                for place, *of in zip(places, *answers, strict=True)
+            }
+
+    @property
+    def features(self) -> dict[str, SlotFeatures]:
+        """Features by slot of the part that was predicted last, of the first seed and fold."""
+        return self._predictors[0].features
 
 
 def load_run(

@@ -95,9 +95,24 @@ class Predictor:
         ]
         self.used = {slot: entries.index(of.used) for slot, of in self.group.slots.items()}
         for slot, of in self.group.slots.items():
-            check_same(slot, of.head, of.entry, self._backbone(slot), tuned=of.tuned)
+            check_same(slot, of.head, of.entry, self.backbone(slot), tuned=of.tuned)
         self.recogniser = None if transcription is None else Recogniser(transcription, device)
         self.models = [(each, load_trained(each).to(device)) for each in self.group.models]
+
+    @property
+    def features(self) -> dict[str, SlotFeatures]:
+        """Features by slot of the rows that were predicted last."""
+        return {slot: self.live[number].found for slot, number in self.used.items()}
+
+    @property
+    def reads_asr(self) -> bool:
+        """Whether a backbone reads recognised words beside others that are known."""
+        backbones = [each.extractor.backbone for each in self.live]
+        return any(each.reads == "asr" and not reads_references(each) for each in backbones)
+
+    def backbone(self, slot: str) -> Backbone:
+        """Backbone of a slot."""
+        return self.live[self.used[slot]].extractor.backbone
 
     def answers(self, rows: Sequence[Row]) -> Iterator[None]:
         """Predict some rows, yielding for each as often as there are backbones and a recogniser.
@@ -124,7 +139,7 @@ class Predictor:
         yield from (None for _ in range(len(self.live) * faulty))
         for backbone in self.live:
             yield from backbone.compute(utterances)
-        features = {slot: self.live[number].found for slot, number in self.used.items()}
+        features = self.features
         errors = {row.id: row.fault or self._fault(row.id, features) for row in rows}
         usable = [row for row in rows if not errors[row.id]]
         predicted = self._predicted(usable, features, errors)
@@ -139,12 +154,10 @@ class Predictor:
         One whose words cannot be recognised keeps none: its backbones say what is wrong with it.
         """
         assert self.recogniser is not None
-        backbones = [each.extractor.backbone for each in self.live]
-        asr = any(each.reads == "asr" and not reads_references(each) for each in backbones)
         silent = [
             each.utterance
             for each in rows
-            if each.utterance is not None and needs_words(each, asr=asr)
+            if each.utterance is not None and needs_words(each, asr=self.reads_asr)
         ]
         yield from (None for _ in range(len(rows) - len(silent)))
         for id, words in self.recogniser.words(silent):
@@ -152,9 +165,6 @@ class Predictor:
             yield
         yield from (None for _ in range(len(silent) - len(heard)))
         return [with_words(each, heard[each.id]) if each.id in heard else each for each in rows]
-
-    def _backbone(self, slot: str) -> Backbone:
-        return self.live[self.used[slot]].extractor.backbone
 
     def _fault(self, id: str, features: Mapping[str, SlotFeatures]) -> str:
         """Why a row cannot be predicted; empty if it can."""
@@ -164,7 +174,7 @@ class Predictor:
         missing = [slot for slot, of in features.items() if id in of.missing]
         if not missing or (self.run.drops and len(missing) < len(features)):
             return ""
-        reads = {self._backbone(slot).reads for slot in missing}
+        reads = {self.backbone(slot).reads for slot in missing}
         remedies = "; ".join(REMEDIES[each] for each in sorted(reads) if each in REMEDIES)
         more = (
             ", or train with `modality_dropout`, which prepares a model for it"

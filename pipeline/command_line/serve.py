@@ -1,0 +1,88 @@
+"""`heronry serve`: its arguments, options and help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from features.process.interrupts import importing
+from pipeline.command_line import completion
+
+
+def serve(  # noqa: PLR0913  each is an option
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A run folder, the folder of one seed and fold in it, or an exported folder.",
+            autocompletion=completion.run_folders,
+        ),
+    ],
+    *,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Address to listen on. One of a network asks for a token."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0: any that is free.")
+    ] = 8000,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--name", metavar="HOST", help="Host name that leads here; may be repeated."),
+    ] = None,
+    transcribe: Annotated[
+        bool,
+        typer.Option(
+            "--transcribe",
+            help="Offer to recognise the words of a clip (section `transcribe`).",
+        ),
+    ] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="K", min=0, help="Only models of this seed. Default: mean of all."),
+    ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(metavar="J", min=0, help="Only models of this fold. Default: mean of all."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Such as cpu or cuda. Default: HERONRY_DEVICE, or best."),
+    ] = None,
+    max_megabytes: Annotated[
+        float, typer.Option(metavar="MB", min=0.001, help="Largest clip.")
+    ] = 32.0,
+    max_seconds: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Longest clip.")
+    ] = 300.0,
+    max_waiting: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Requests at a time; more are told to wait.")
+    ] = 16,
+) -> None:
+    """Serve a trained run as a web page: record or choose a clip, and see the answer.
+
+    Only this machine can connect, unless --host names another address; then a token is asked for,
+    which is printed, or HERONRY_TOKEN. Ctrl-C ends it.
+    """
+    with importing():
+        from pipeline.commands.serve import Asked
+        from pipeline.commands.serve import serve as command
+    command(
+        Asked(
+            run,
+            host,
+            port,
+            tuple(names or ()),
+            transcribe,
+            seed,
+            fold,
+            device,
+            max_megabytes,
+            max_seconds,
+            max_waiting,
+        )
+    )

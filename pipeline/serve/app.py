@@ -1,0 +1,177 @@
+"""The app: a page, and the interface that it calls, described by /openapi.json."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, File, Form, Response, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPBearer
+
+from features.transcription.recogniser import Recogniser
+from pipeline.handover.loading import LoadedRun
+from pipeline.predict.records import Columns
+from pipeline.predict.rows import SHORTEST_SECONDS, WINDOW_SECONDS
+from pipeline.runs.head import read_head
+from pipeline.serve.answers import Answerer, Question
+from pipeline.serve.batches import Batcher
+from pipeline.serve.clips import drawn, keep
+from pipeline.serve.document import Served, answer_model
+from pipeline.serve.gate import API, Access, Gate
+from pipeline.serve.limits import CHARACTERS, Limits
+from pipeline.serve.page import page_files
+from pipeline.serve.problems import Refused, answer_problems, documented
+
+BATCH = 16  # questions that are computed together, at most
+BATCH_SECONDS = 60.0  # of their audio: all of them wait until the last is computed
+ABOUT = """Emotions that a trained model hears in a clip, with and without its words.
+
+Labels are what listeners perceive, no diagnosis, and no ground for decisions about people."""
+ASKED = {
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+}
+ALWAYS = {
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.MISDIRECTED_REQUEST,
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+Sound = Annotated[UploadFile | None, File(description="A WAV, FLAC, Ogg or MP3 file.")]
+Text = Annotated[str | None, Form(max_length=CHARACTERS, description="What is said in it.")]
+Heard = Annotated[
+    str | None, Form(max_length=CHARACTERS, description="What a recogniser heard in it.")
+]
+Recognise = Annotated[bool, Form(description="Recognise words where they are not given.")]
+Window = Annotated[
+    float,
+    Form(
+        ge=SHORTEST_SECONDS,
+        le=WINDOW_SECONDS,
+        allow_inf_nan=False,
+        description="A longer clip without words is divided evenly, into a row a piece.",
+    ),
+]
+
+
+@contextlib.contextmanager
+def serving(
+    model: LoadedRun, recogniser: Recogniser | None, access: Access, limits: Limits
+) -> Iterator[Gate]:
+    """Context of an app that answers with a model; at its end no thread or file is left."""
+    answerer = Answerer(model, recogniser)
+    with tempfile.TemporaryDirectory(prefix="heronry-serve-") as scratch:
+        batches = Batcher(answerer, _seconds, count=BATCH, load=BATCH_SECONDS)
+        try:
+            yield Gate(_app(answerer, batches, access, limits, Path(scratch)), access, limits)
+        finally:
+            batches.close()
+
+
+def _seconds(question: Question) -> float:
+    return question.seconds
+
+
+def _app(
+    answerer: Answerer, batches: Batcher[Question, Any], access: Access, limits: Limits, at: Path
+) -> FastAPI:
+    app = FastAPI(title="heronry", version="1", description=ABOUT, docs_url=None, redoc_url=None)
+    answer_problems(app)
+    for path, (kind, content) in page_files().items():
+        app.get(path, include_in_schema=False)(_file(kind, content))
+    # The gate compares tokens; this only documents that it does.
+    security = [] if access.token is None else [_documented_token()]
+    api = APIRouter(prefix=API.rstrip("/"), dependencies=security, responses=documented(*ALWAYS))
+    described = _described(answerer, limits)
+
+    @api.get("/model")
+    async def model() -> Served:
+        """The model, and what may be asked of it."""
+        return described
+
+    columns = Columns.of(answerer.model.run, recognised=answerer.recogniser is not None)
+
+    @api.post("/predict", response_model=answer_model(columns), responses=documented(*ASKED))
+    async def predict(
+        audio: Sound = None,
+        text: Text = None,
+        asr: Heard = None,
+        recognise: Recognise = False,  # noqa: FBT002  a field of a form
+        window: Window = WINDOW_SECONDS,
+    ) -> Any:
+        """Predict a clip, a clip with its words, or words alone."""
+        _check(audio, text or asr, answerer, recognise=recognise)
+        with tempfile.TemporaryDirectory(dir=at) as folder:
+            place, seconds = None, 0.0
+            if audio is not None:
+                place = Path(folder) / "clip"
+                seconds = await run_in_threadpool(keep, audio.file, place, limits)
+            question = Question(place, seconds, text, asr, recognise, window)
+            answer = await asyncio.wrap_future(batches.ask(question))
+            clip = None
+            if place is not None:
+                clip = await run_in_threadpool(drawn, place, seconds, answer.pitch)
+            return {"rows": answer.rows, "clip": clip}
+
+    app.include_router(api)
+    return app
+
+
+def _documented_token() -> Any:
+    from fastapi import Depends
+
+    return Depends(HTTPBearer(auto_error=False))
+
+
+def _file(kind: str, content: bytes) -> Any:
+    async def file() -> Response:
+        return Response(content, media_type=kind)
+
+    return file
+
+
+def _described(answerer: Answerer, limits: Limits) -> Served:
+    model = answerer.model
+    head = read_head(model.run.path)
+    return Served(
+        name=str(head["fusion"]),
+        corpus=str(head["corpus"]),
+        models=[each.name for each in model.run.models],
+        classes=model.classes,
+        attributes={name: [*ends] for name, ends in model.attributes.items()},
+        slots={**model.reads},
+        required=[] if model.run.drops else sorted(set(model.reads.values())),
+        recognises=answerer.recogniser is not None,
+        megabytes=limits.megabytes,
+        seconds=limits.seconds,
+        window=WINDOW_SECONDS,
+        characters=CHARACTERS,
+    )
+
+
+def _check(
+    audio: UploadFile | None, words: str | None, answerer: Answerer, *, recognise: bool
+) -> None:
+    if audio is None and words is None:
+        raise Refused(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "neither a clip nor words",
+            "`audio`, `text`, or both",
+            "send one of them",
+        )
+    if recognise and answerer.recogniser is None:
+        raise Refused(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "`recognise`, by a server that recognises no words",
+            "the words themselves, or none",
+            "send them as `text`, or start the server with `--transcribe`",
+        )

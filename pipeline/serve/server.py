@@ -1,0 +1,77 @@
+"""Runs an app on a port, in a thread of its own, until its context ends."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from features.errors import MachineError
+from pipeline.serve.limits import CONNECTIONS
+
+LEAVE_SECONDS = 5  # in which requests may end once the server is to end
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that takes connections.
+
+    Raises:
+        MachineError: If the address is not of this machine, or in use.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise MachineError(
+            f"cannot listen on {host}, port {port} ({error.strerror}); expected an address of this "
+            "machine and a free port: name others by --host and --port"
+        ) from error
+
+
+def is_loopback(taken: socket.socket) -> bool:
+    """Whether only this machine can connect to a socket."""
+    return ipaddress.ip_address(taken.getsockname()[0]).is_loopback
+
+
+def address(taken: socket.socket) -> str:
+    """URL of a socket."""
+    host, port = taken.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+@contextlib.contextmanager
+def running(app: ASGIApp, taken: socket.socket) -> Iterator[threading.Thread]:
+    """Context of a server in a thread, which ends early only if it fails."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=LEAVE_SECONDS,
+        )
+    )
+    # Not in the main thread, where uvicorn would take the signals that end a command.
+    thread = threading.Thread(target=server.run, args=([taken],), name="server", daemon=True)
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        yield thread
+    finally:
+        server.should_exit = True
+        thread.join()
+        taken.close()
