@@ -73,12 +73,11 @@ def serve(asked: Asked) -> None:
         recogniser = Recogniser(transcription_settings(), device) if asked.transcribe else None
         with (
             serving(model, recogniser, Access(token, names), limits) as app,
-            running(app, taken) as thread,
+            running(app, taken) as ended,
         ):
             shown = address(taken) + (f"#token={token}" if token else "")
             typer.echo(f"serving {asked.run}: {shown}")
-            while thread.is_alive():
-                thread.join(0.5)  # so that a signal is heard
+            ended.wait()
     raise MachineError("the server ended by itself; expected Ctrl-C: what it printed says why")
 
 

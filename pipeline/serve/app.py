@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, File, Form, Response, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPBearer
 
@@ -87,9 +87,9 @@ def _app(
     app = FastAPI(title="heronry", version="1", description=ABOUT, docs_url=None, redoc_url=None)
     answer_problems(app)
     for path, (kind, content) in page_files().items():
-        app.get(path, include_in_schema=False)(_file(kind, content))
+        app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)(_file(kind, content))
     # The gate compares tokens; this only documents that it does.
-    security = [] if access.token is None else [_documented_token()]
+    security = [] if access.token is None else [Depends(HTTPBearer(auto_error=False))]
     api = APIRouter(prefix=API.rstrip("/"), dependencies=security, responses=documented(*ALWAYS))
     described = _described(answerer, limits)
 
@@ -124,12 +124,6 @@ def _app(
 
     app.include_router(api)
     return app
-
-
-def _documented_token() -> Any:
-    from fastapi import Depends
-
-    return Depends(HTTPBearer(auto_error=False))
 
 
 def _file(kind: str, content: bytes) -> Any:

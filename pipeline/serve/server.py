@@ -48,8 +48,8 @@ def address(taken: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def running(app: ASGIApp, taken: socket.socket) -> Iterator[threading.Thread]:
-    """Context of a server in a thread, which ends early only if it fails."""
+def running(app: ASGIApp, taken: socket.socket) -> Iterator[threading.Event]:
+    """Context of a server in a thread; its event is set early only if the server fails."""
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -64,13 +64,22 @@ def running(app: ASGIApp, taken: socket.socket) -> Iterator[threading.Thread]:
             timeout_graceful_shutdown=LEAVE_SECONDS,
         )
     )
+    # An event, since joining a thread that a signal interrupts takes it for ended (Python 3.11).
+    ended = threading.Event()
+
+    def serve() -> None:
+        try:
+            server.run([taken])
+        finally:
+            ended.set()
+
     # Not in the main thread, where uvicorn would take the signals that end a command.
-    thread = threading.Thread(target=server.run, args=([taken],), name="server", daemon=True)
+    thread = threading.Thread(target=serve, name="server", daemon=True)
     thread.start()
     try:
-        while not server.started and thread.is_alive():
+        while not server.started and not ended.is_set():
             time.sleep(0.01)
-        yield thread
+        yield ended
     finally:
         server.should_exit = True
         thread.join()

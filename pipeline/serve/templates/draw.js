@@ -104,8 +104,9 @@ function said(row, model) {
 /** Waveform, and below it the bins of its pitch. */
 function waveform(clip) {
   const half = 50;
+  const peak = Math.max(...clip.highs, ...clip.lows.map((low) => -low), 1e-4);
   const step = WIDTH / Math.max(1, clip.highs.length);
-  const y = (sample) => (half - half * sample).toFixed(1);
+  const y = (sample) => (half - 0.95 * half * (sample / peak)).toFixed(1);
   const path = clip.highs.map((high, i) => `M${(i * step).toFixed(1)} ${y(high)}V${y(clip.lows[i])}`);
   const stroke = { fill: "none", "stroke-width": Math.max(1, step), "stroke-linecap": "butt" };
   const figure = make(
@@ -121,15 +122,15 @@ function waveform(clip) {
   );
   const { pitch } = clip;
   const voiced = pitch ? pitch.tracks.flat().filter((bin) => bin > 0) : [];
-  let caption = `Waveform, ${seconds(clip.seconds)}.`;
+  let caption = `Waveform, ${seconds(clip.seconds)}, up to ${percent(peak)} of full scale.`;
   if (voiced.length) {
     const low = Math.max(1, voiced.reduce((a, b) => Math.min(a, b)) - 2);
     const high = voiced.reduce((a, b) => Math.max(a, b)) + 2;
     figure.append(bins(clip, low, high));
-    const reader = pitch.of ? `that the slot ${pitch.of} reads` : "estimated, which the model does not read";
+    const hz = (bin) => hertz(pitch, bin).toFixed(0);
     caption +=
-      ` F0 bins ${reader}: ${low} to ${high} of ${pitch.bins}, ` +
-      `${hertz(pitch, low).toFixed(0)} to ${hertz(pitch, high).toFixed(0)} Hz.`;
+      ` F0 in bins ${low} to ${high} of ${pitch.bins}, ${hz(low)} to ${hz(high)} Hz, ` +
+      (pitch.of ? `as the slot ${pitch.of} reads it.` : "for the eye: the model reads no F0.");
   }
   figure.append(make("figcaption", {}, caption));
   return figure;

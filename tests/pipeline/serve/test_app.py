@@ -1,0 +1,171 @@
+"""Answers are the records of `heronry predict`; clips are windowed, drawn, and forgotten."""
+
+from __future__ import annotations
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from features.audio.pitch import bin_to_hz
+from features.audio.read import read_audio
+from pipeline.serve.answers import Answerer, Question
+from tests.conftest import RATE, tone
+from tests.pipeline.serve.conftest import HEARD, Builder, Server, write_tone
+
+
+def check_equal(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """Equal but for what says where a file is, and for the column of recognised words."""
+    assert len(found) == len(expected)
+    for row, other in zip(found, expected, strict=True):
+        assert [name for name in row if name != "asr"] == list(other)
+        for name, value in other.items():
+            if name not in ("id", "audio"):
+                close = pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+                assert row[name] == close, name
+
+
+@pytest.mark.parametrize("text", [None, "why would you say that"])
+def test_a_clip_has_the_answer_of_predict(server: Server, clip: Path, text: str | None) -> None:
+    fields = {} if text is None else {"text": text}
+    found = server.predict(clip, **fields)
+    check_equal(found["rows"], server.model.predict([clip], texts=[text]))
+    assert [row["id"] for row in found["rows"]] == ["clip"]
+    assert found["rows"][0]["missing"] == ([] if text else ["text"])
+
+
+def test_words_alone(server: Server) -> None:
+    found = server.predict(text="so sad")
+    check_equal(found["rows"], server.model.predict([None], texts=["so sad"]))
+    assert (found["rows"][0]["id"], found["clip"]) == ("text", None)
+
+
+def test_recognised_words_stand_for_typed_ones(server: Server, clip: Path) -> None:
+    heard = server.predict(clip, recognise="true")["rows"]
+    assert [row["asr"] for row in heard] == [HEARD]
+    check_equal(heard, server.model.predict([clip], texts=[HEARD]))
+    typed = server.predict(clip, recognise="true", text="well")["rows"]
+    assert [row["asr"] for row in typed] == [None]
+
+
+def test_a_long_clip_has_a_row_a_window(server: Server, tmp_path: Path) -> None:
+    path = write_tone(tmp_path / "long.wav", 4.5)
+    found = server.predict(path, window="2")
+    check_equal(found["rows"], server.model.predict([path], window=2))
+    spans = [(row["start"], row["stop"]) for row in found["rows"]]
+    assert spans == [(0.0, 1.5), (1.5, 3.0), (3.0, 4.5)]
+    assert [row["id"] for row in found["rows"]][1] == "clip#1.50-3.00"
+    assert len(server.predict(path, window="2", text="known")["rows"]) == 1
+
+
+def test_asked_together_as_alone(server: Server, tmp_path: Path) -> None:
+    paths = [write_tone(tmp_path / f"{n}.wav", 0.5 + 0.3 * n, 90 + 60 * n) for n in range(6)]
+    alone = [server.predict(path)["rows"] for path in paths]
+    with ThreadPoolExecutor(6) as pool:
+        together = [each["rows"] for each in pool.map(server.predict, paths)]
+    for found, expected in zip(together, alone, strict=True):
+        check_equal(found, [{k: v for k, v in row.items() if k != "asr"} for row in expected])
+
+
+def test_a_clip_is_drawn(server: Server, clip: Path) -> None:
+    drawn = server.predict(clip)["clip"]
+    samples = read_audio(clip)
+    assert drawn["seconds"] == 1.5
+    assert max(drawn["highs"]) == pytest.approx(samples.max(), abs=1e-4)
+    assert min(drawn["lows"]) == pytest.approx(samples.min(), abs=1e-4)
+    pitch = drawn["pitch"]
+    track = np.array(pitch["tracks"][0])
+    hz = bin_to_hz(track[track > 0], bins=pitch["bins"], f_min=pitch["f_min"], f_max=pitch["f_max"])
+    assert pitch["of"] == ""
+    assert np.median(hz) == pytest.approx(150, rel=0.02)
+
+
+def test_the_bins_that_a_model_reads_are_shown(build: Builder, tmp_path: Path) -> None:
+    """Of each window, beginning where it does."""
+    model = build("gat", {"speech": "voice", "prosody": "pitch"})
+    path = write_tone(tmp_path / "long.wav", 3.0, 200.0)
+    (answer,) = Answerer(model)([Question(path, 3.0, None, None, False, 1.5)])
+    assert [row["error"] for row in answer.rows] == [None, None]
+    pitch = answer.pitch
+    assert pitch is not None
+    assert (pitch.of, pitch.bins, pitch.starts) == ("prosody", 32, [0.0, 1.5])
+    hz = [
+        bin_to_hz(np.median(t), bins=32, f_min=pitch.f_min, f_max=pitch.f_max) for t in pitch.tracks
+    ]
+    assert hz == pytest.approx([200, 200], rel=0.1)
+
+
+def test_clips_of_strangers_are_no_conversation(build: Builder, tmp_path: Path) -> None:
+    """A model over dialogues answers each client as if it were alone."""
+    answerer = Answerer(build("lpgnet", {"speech": "mean"}))
+    paths = [write_tone(tmp_path / f"{n}.wav", 1.0, 100 + 90 * n) for n in range(3)]
+    questions = [Question(path, 1.0, None, None, False, 30.0) for path in paths]
+    together = [each.rows for each in answerer(questions)]
+    for rows, question in zip(together, questions, strict=True):
+        assert rows[0]["error"] is None
+        check_equal(rows, answerer([question])[0].rows)
+
+
+def test_a_window_that_fails_has_its_reason_and_no_path(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "clip.wav"
+    samples = tone(150.0, 1.0)
+    samples[8000] = np.nan
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+    response = server.client.post("api/predict", files={"audio": path.read_bytes()})
+    (row,) = response.json()["rows"]
+    assert "finite" in row["error"]
+    assert tempfile.gettempdir() not in response.text
+    assert "heronry" not in response.text
+
+
+def test_nothing_of_a_clip_is_left(server: Server, clip: Path) -> None:
+    server.predict(clip)
+    (scratch,) = Path(tempfile.gettempdir()).glob("heronry-serve-*")
+    assert [*scratch.rglob("*")] == []
+
+
+SILENCE = np.zeros(RATE * 11, np.float32)
+REFUSED = {
+    "no audio": (b"hello, this is no audio", {}, 415, "another format"),
+    "empty": (b"", {}, 415, "another format"),
+    "another container": (b"RIFF\0\0\0\0AVI ", {}, 422, ""),
+    "nothing": (None, {}, 422, "neither a clip nor words"),
+    "window": (None, {"text": "a", "window": "nan"}, 422, "window"),
+    "long window": (None, {"text": "a", "window": "31"}, 422, "window"),
+    "many words": (None, {"text": "a" * 2001}, 422, "text"),
+    "a word as a clip": (None, {"audio": "https://example.org/a.wav"}, 422, "audio"),
+    "large": (b"RIFF" + bytes(600_000), {}, 413, "too many bytes"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(server: Server, name: str) -> None:
+    audio, fields, status, problem = REFUSED[name]
+    files = None if audio is None else {"audio": ("a.wav", audio)}
+    response = server.client.post("api/predict", files=files, data=fields)
+    assert response.status_code == status, response.text
+    assert list(response.json()) == ["problem", "expected", "remedy"]
+    assert problem in response.json()["problem"]
+
+
+def test_a_clip_that_is_longer_than_its_bytes_say(server: Server, tmp_path: Path) -> None:
+    """Eleven seconds of silence are few bytes of FLAC."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, SILENCE, RATE)
+    assert path.stat().st_size < 50_000
+    response = server.client.post("api/predict", files={"audio": path.read_bytes()})
+    assert (response.status_code, response.json()["problem"]) == (413, "a clip of 11.0 s")
+
+
+def test_the_document_describes_the_rows(server: Server, clip: Path) -> None:
+    document = server.client.get("openapi.json").json()
+    rows = document["components"]["schemas"]["Answered"]["properties"]["rows"]
+    assert rows["items"]["required"] == list(server.predict(clip)["rows"][0])
+    described = server.client.get("api/model").json()
+    assert described["slots"] == {"text": "text", "speech": "audio"}
+    assert described["attributes"] == {"arousal": [1.0, 5.0], "valence": [1.0, 5.0]}
+    assert described["required"] == []

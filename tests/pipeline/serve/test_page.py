@@ -1,0 +1,184 @@
+"""Chromium shows the page: a clip is chosen, and one recorded from a fake microphone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+
+from pipeline.serve.gate import Access
+from tests.conftest import RATE
+from tests.pipeline.serve.conftest import HEARD, Server, served, write_tone
+from tests.support.machines.chromium import CHROMIUM, Tab, chromium
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: apt-get install chromium"),
+]
+READY = "document.getElementById('text').maxLength > 0"
+ANSWERED = "!document.getElementById('answer').hidden"
+MAY = "!document.getElementById('predict').disabled"
+# A tone of 300 Hz, recorded by the browser itself and chosen as a file.
+RECORD_WEBM = """(async () => {
+  const context = new AudioContext(), to = context.createMediaStreamDestination();
+  const from = context.createOscillator(), parts = [], files = new DataTransfer();
+  from.frequency.value = 300;
+  from.connect(to);
+  from.start();
+  const recorder = new MediaRecorder(to.stream);
+  recorder.ondataavailable = ({ data }) => parts.push(data);
+  recorder.start();
+  await new Promise((done) => setTimeout(done, 1500));
+  await new Promise((done) => { recorder.onstop = done; recorder.stop(); });
+  files.items.add(new File(parts, "a.webm"));
+  const input = document.getElementById("file");
+  input.files = files.files;
+  input.dispatchEvent(new Event("change"));
+  return recorder.mimeType;
+})()"""
+HOSTILE = "<img src=x onerror=alert(1)>.wav"
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """A browser whose microphone hears a tone of 220 Hz."""
+    folder = tmp_path_factory.mktemp("browser")
+    heard = write_tone(folder / "heard.wav", 20.0, 220.0)
+    fake = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    with chromium(folder, *fake, f"--use-file-for-fake-audio-capture={heard}") as found:
+        yield found
+
+
+def click(tab: Tab, id: str) -> None:
+    tab.run(f"document.getElementById('{id}').click()")
+
+
+def text_of(tab: Tab, id: str) -> str:
+    return str(tab.run(f"document.getElementById('{id}').innerText"))
+
+
+def check_quiet(tab: Tab, url: str) -> None:
+    """Nothing was complained of, and nothing was asked of anybody else."""
+    assert tab.said == []
+    hosts = {urlsplit(each).netloc for each in tab.asked if each.startswith("http")}
+    assert hosts == {urlsplit(url).netloc}
+
+
+def hertz(tab: Tab) -> tuple[float, float]:
+    """Range of the pitch that the page names."""
+    found = re.search(r", (\d+) to (\d+) Hz", text_of(tab, "wave"))
+    assert found
+    return float(found[1]), float(found[2])
+
+
+def predict(tab: Tab) -> None:
+    tab.until(MAY)
+    tab.run("document.getElementById('answer').hidden = true")
+    click(tab, "predict")
+    tab.until(f"{ANSWERED} || document.getElementById('problem').textContent")
+    assert text_of(tab, "problem") == ""
+
+
+def test_a_chosen_clip(tab: Tab, server: Server, tmp_path: Path) -> None:
+    """Wide and narrow; a hostile file name and hostile words stay text."""
+    tab.open(server.url, until=READY)
+    tab.choose("#file", write_tone(tmp_path / HOSTILE, 1.5))
+    tab.until(MAY)
+    assert text_of(tab, "chosen") == HOSTILE
+    click(tab, "recognise")
+    predict(tab)
+    shown = text_of(tab, "answer")
+    (row,) = server.predict(tmp_path / HOSTILE, recognise="true")["rows"]
+    assert f"{row['prediction']}, {100 * row['p_' + row['prediction']]:.0f} %" in shown
+    assert HEARD in shown
+    assert "without text" in shown
+    assert "without speech" in shown
+    assert f"{row['v_arousal']:.2f} of 1 to 5" in shown
+    for width in (1280, 390):
+        tab.widen(width)
+        assert tab.run("document.documentElement.scrollWidth") == width
+        tab.picture(tmp_path / "page.png")
+        pixels = matplotlib.image.imread(tmp_path / "page.png")[..., :3]
+        assert pixels.shape[1] == width
+        for colour in ((0x1F, 0x5F, 0xA8), (0xC2, 0x5E, 0x00)):  # bars and waveform; pitch
+            assert (np.abs(pixels - np.array(colour) / 255).max(-1) < 0.02).sum() > 100
+    check_quiet(tab, server.url)
+
+
+def test_a_recorded_clip(tab: Tab, server: Server) -> None:
+    """It is sent as the microphone gave it: its pitch is that of the tone."""
+    tab.open(server.url, until=READY)
+    click(tab, "record")
+    tab.until("parseFloat(document.getElementById('status').textContent.split(':')[1]) > 2.5")
+    assert text_of(tab, "record") == "Stop"
+    click(tab, "record")
+    tab.until("document.getElementById('chosen').textContent === 'recorded clip'")
+    tab.run("document.getElementById('window').value = '3'")
+    predict(tab)
+    low, high = hertz(tab)
+    assert low < 220 < high
+    check_quiet(tab, server.url)
+
+
+def test_a_long_clip_over_time(tab: Tab, server: Server, tmp_path: Path) -> None:
+    tab.open(server.url, until=READY)
+    tab.choose("#file", write_tone(tmp_path / "long.wav", 8.0))
+    tab.run("document.getElementById('window').value = '3'")
+    predict(tab)
+    assert tab.run("document.querySelectorAll('#time rect').length") == 9  # windows and classes
+    buttons = "[...document.querySelectorAll('.pieces button')]"
+    assert [each[:10] for each in tab.run(f"{buttons}.map(each => each.innerText)")] == [
+        "0.0 to 2.7",
+        "2.7 to 5.3",
+        "5.3 to 8.0",
+    ]
+    tab.run(f"{buttons}[2].click()")
+    assert tab.run(f"{buttons}.map(each => each.ariaPressed)") == ["false", "false", "true"]
+
+
+def test_the_browser_decodes_what_the_server_does_not(tab: Tab, server: Server) -> None:
+    """WebM, which browsers record by themselves, arrives as WAV of the same pitch."""
+    tab.open(server.url, until=READY)
+    assert "webm" in tab.run(RECORD_WEBM)
+    predict(tab)
+    assert text_of(tab, "chosen") == "a.webm"
+    low, high = hertz(tab)
+    assert low < 300 < high < 330
+
+
+def test_what_nobody_reads_is_said_before_it_is_sent(
+    tab: Tab, server: Server, tmp_path: Path
+) -> None:
+    tab.open(server.url, until=READY)
+    (tmp_path / "no.mp4").write_bytes(b"no audio")
+    tab.choose("#file", tmp_path / "no.mp4")
+    tab.until("document.getElementById('problem').textContent")
+    assert text_of(tab, "problem").startswith("no.mp4: neither the server nor this browser")
+    assert tab.run(MAY) is False
+
+
+def test_refusals_are_shown(tab: Tab, server: Server, tmp_path: Path) -> None:
+    tab.open(server.url, until=READY)
+    soundfile.write(tmp_path / "long.flac", np.zeros(11 * RATE), RATE)
+    tab.choose("#file", tmp_path / "long.flac")
+    tab.until(MAY)
+    click(tab, "predict")
+    tab.until("document.getElementById('problem').textContent")
+    assert text_of(tab, "problem").startswith("a clip of 11.0 s. Expected: at most 10 s.")
+
+
+def test_the_token_of_the_address_is_kept_and_not_shown(tab: Tab, server: Server) -> None:
+    with served(server.model, access=Access("a-token-of-a-test")) as guarded:
+        tab.open(guarded.url, until="document.getElementById('problem').textContent")
+        assert "ends with the token" in text_of(tab, "problem")
+        tab.open("about:blank")
+        tab.open(f"{guarded.url}#token=a-token-of-a-test", until=READY)
+        assert tab.run("location.href") == guarded.url
+        tab.open("about:blank")
+        tab.open(guarded.url, until=READY)
