@@ -33,19 +33,20 @@ BATCH_SECONDS = 60.0  # of their audio: all of them wait until the last is compu
 ABOUT = """Emotions that a trained model hears in a clip, with and without its words.
 
 Labels are what listeners perceive, no diagnosis, and no ground for decisions about people."""
-ASKED = {
+ASKED = (
+    HTTPStatus.BAD_REQUEST,
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
     HTTPStatus.SERVICE_UNAVAILABLE,
-}
-ALWAYS = {
+)
+ALWAYS = (
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.FORBIDDEN,
     HTTPStatus.MISDIRECTED_REQUEST,
     HTTPStatus.INTERNAL_SERVER_ERROR,
-}
+)
 Sound = Annotated[UploadFile | None, File(description="A WAV, FLAC, Ogg or MP3 file.")]
 Text = Annotated[str | None, Form(max_length=CHARACTERS, description="What is said in it.")]
 Heard = Annotated[

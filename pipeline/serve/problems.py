@@ -51,6 +51,7 @@ class Refused(HTTPException):
 
 # Statuses of answers that refuse, for the OpenAPI document.
 STATUSES = {
+    HTTPStatus.BAD_REQUEST: "The body is no form.",
     HTTPStatus.UNAUTHORIZED: "The token is missing, or another one.",
     HTTPStatus.FORBIDDEN: "The request comes from a page of another site.",
     HTTPStatus.REQUEST_TIMEOUT: "The upload takes too long.",
