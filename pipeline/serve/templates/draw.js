@@ -122,7 +122,7 @@ function waveform(clip) {
   );
   const { pitch } = clip;
   const voiced = pitch ? pitch.tracks.flat().filter((bin) => bin > 0) : [];
-  let caption = `Waveform, ${seconds(clip.seconds)}, up to ${percent(peak)} of full scale.`;
+  let caption = `Waveform, ${seconds(clip.seconds)}, up to ${percent(Math.min(1, peak))} of full scale.`;
   if (voiced.length) {
     const low = Math.max(1, voiced.reduce((a, b) => Math.min(a, b)) - 2);
     const high = voiced.reduce((a, b) => Math.max(a, b)) + 2;
