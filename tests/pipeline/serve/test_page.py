@@ -16,6 +16,7 @@ from pipeline.serve.gate import Access
 from tests.conftest import RATE
 from tests.pipeline.serve.conftest import HEARD, Server, served, write_tone
 from tests.support.machines.chromium import CHROMIUM, Tab, chromium
+from tests.system.test_browser import axe
 
 pytestmark = [
     pytest.mark.browser,
@@ -42,6 +43,9 @@ RECORD_WEBM = """(async () => {
   input.dispatchEvent(new Event("change"));
   return recorder.mimeType;
 })()"""
+# Rules of WCAG 2.2, levels A and AA, that the page breaks.
+FAULTS = """axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"] }).then(
+  (found) => found.violations.map((each) => each.id + ": " + each.nodes.map((n) => n.html)))"""
 HOSTILE = "<img src=x onerror=alert(1)>.wav"
 
 
@@ -182,3 +186,21 @@ def test_the_token_of_the_address_is_kept_and_not_shown(tab: Tab, server: Server
         assert tab.run("location.href") == guarded.url
         tab.open("about:blank")
         tab.open(guarded.url, until=READY)
+
+
+@pytest.mark.slow
+def test_the_page_has_no_fault_of_accessibility(tab: Tab, server: Server, tmp_path: Path) -> None:
+    """axe-core finds none, before and after an answer, in both themes."""
+    tab.open(server.url, until=READY)
+    tab.run(f"{axe(tmp_path)}; true")
+    found = []
+    for theme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": theme}]
+        tab.send("Emulation.setEmulatedMedia", features=features)
+        found += tab.run(FAULTS)
+        tab.choose("#file", write_tone(tmp_path / "long.wav", 8.0))
+        tab.run("document.getElementById('window').value = '3'")
+        predict(tab)
+        found += tab.run(FAULTS)
+        tab.run("document.getElementById('answer').hidden = true")
+    assert found == []
