@@ -29,7 +29,6 @@ from pipeline.serve.gate import Access
 from pipeline.serve.limits import Limits
 from pipeline.serve.server import address, listening, running
 
-
 WARM = 4  # requests before the first round
 
 

@@ -122,7 +122,7 @@ def test_one_that_uploads_for_too_long_makes_room(
     slow.start()
     assert began.wait(30)
     files = {"audio": clip.read_bytes()}
-    statuses = []
+    statuses: list[int] = []
     while not statuses or statuses[-1] == 503:
         response = guarded.client.post("api/predict", files=files, headers=token)
         statuses.append(response.status_code)
