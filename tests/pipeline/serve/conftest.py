@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +53,13 @@ class Server:
         url: Its address.
         model: The model that it serves.
         client: A client of it.
+        scratch: Folder in which its temporary folder is.
     """
 
     url: str
     model: LoadedRun
     client: httpx.Client
+    scratch: Path
 
     def predict(self, path: Path | None = None, **fields: Any) -> dict[str, Any]:
         """The answer to a clip."""
@@ -74,12 +77,14 @@ def served(
     recogniser: Any = FakeRecogniser()
     taken = listening("127.0.0.1", 0)
     url = address(taken)
-    with (
-        serving(model, recogniser, access or Access(), limits) as app,
-        running(app, taken),
-        httpx.Client(base_url=url, trust_env=False, timeout=60) as client,
-    ):
-        yield Server(url, model, client)
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tempfile, "tempdir", scratch)
+            app = stack.enter_context(serving(model, recogniser, access or Access(), limits))
+        stack.enter_context(running(app, taken))
+        client = httpx.Client(base_url=url, trust_env=False, timeout=60)
+        yield Server(url, model, stack.enter_context(client), Path(scratch))
 
 
 @pytest.fixture(scope="session")

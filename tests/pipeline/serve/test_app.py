@@ -123,8 +123,8 @@ def test_a_window_that_fails_has_its_reason_and_no_path(server: Server, tmp_path
 
 def test_nothing_of_a_clip_is_left(server: Server, clip: Path) -> None:
     server.predict(clip)
-    (scratch,) = Path(tempfile.gettempdir()).glob("heronry-serve-*")
-    assert [*scratch.rglob("*")] == []
+    (folder,) = server.scratch.iterdir()
+    assert [*folder.iterdir()] == []
 
 
 SILENCE = np.zeros(RATE * 11, np.float32)
