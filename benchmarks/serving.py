@@ -44,16 +44,17 @@ def main(
     counts = [int(each) for each in clients.split(",")]
     taken = listening("127.0.0.1", 0)
     model = pipeline.load_run(run)
+    limits = Limits(waiting=max(counts))
     with (
-        serving(model, None, Access(), Limits(waiting=max(counts))) as app,
-        running(app, taken),
+        serving(model, None, Access(), limits) as app,
+        running(app, taken, limits),
         httpx.Client(base_url=address(taken), trust_env=False, timeout=600) as client,
     ):
         rounds(client, clips, 1, WARM)  # weights and buffers are in place afterwards
         rows = [rounds(client, clips, count, requests) for count in counts]
     seconds = [audio_seconds(clip) for clip in clips]
     result = {"clips": len(clips), "mean_seconds": float(np.mean(seconds)), "rows": rows}
-    print(json.dumps(result) if as_json else "\n".join(table(rows)))
+    print(json.dumps(result, indent=1) if as_json else "\n".join(table(rows)))
 
 
 def rounds(client: httpx.Client, clips: list[Path], count: int, requests: int) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def serve(asked: Asked) -> None:
         recogniser = Recogniser(transcription_settings(), device) if asked.transcribe else None
         with (
             serving(model, recogniser, Access(token, names), limits) as app,
-            running(app, taken) as ended,
+            running(app, taken, limits) as ended,
         ):
             shown = address(taken) + (f"#token={token}" if token else "")
             typer.echo(f"serving {asked.run}: {shown}")
@@ -91,7 +91,7 @@ def check_installed() -> None:
     if missing:
         raise ParamsError(
             f"serve needs {' and '.join(missing)}, which is not installed; run `python -m pip "
-            "install 'heronry[serve]'`"
+            "install --editable '.[serve]'` in a clone of heronry"
         )
 
 

@@ -5,6 +5,7 @@ Shapes: P points of the waveform, T frames of 20 ms.
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import soundfile
 
 from features.audio.read import audio_seconds, read_audio
 from features.backbone.entry import BackboneEntry, backbone_entry
@@ -21,8 +23,13 @@ from pipeline.serve.limits import Limits
 from pipeline.serve.problems import Refused
 
 POINTS = 800  # of a waveform
-# First bytes of what is decoded. libsndfile reads more formats, of which a stranger's file is none.
-FORMATS = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xfa")
+# First bytes of what is decoded, and of a tag that may come before. libsndfile reads more formats,
+# whose decoders no stranger should reach.
+FORMATS = (b"RIFF", b"fLaC", b"OggS", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xfa")
+TAG = b"ID3"
+# Samples of all channels in a second, on average: 96 kHz in stereo. A minute of silence in eight
+# channels of 655 kHz is 0.3 MB of FLAC, and decodes to 1.3 GB.
+SAMPLES_A_SECOND = 192_000
 EXPECTED = "a WAV, FLAC, Ogg or MP3 file"
 # Of a model without bins: DIO is 60 times faster than real time. Bin 0: unvoiced.
 DIO = {"kind": "f0", "method": "dio", "unvoiced": "bin0"}
@@ -80,8 +87,8 @@ def keep(source: BinaryIO, path: Path, limits: Limits) -> float:
     with path.open("wb") as file:
         shutil.copyfileobj(source, file)
     with path.open("rb") as file:
-        begin = file.read(4)
-    if not begin.startswith(FORMATS):
+        known = _begin(file).startswith(FORMATS)
+    if not known:
         raise Refused(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "a file of another format",
@@ -102,7 +109,28 @@ def keep(source: BinaryIO, path: Path, limits: Limits) -> float:
             f"at most {limits.seconds:g} s",
             "cut it, or start the server with a larger `--max-seconds`",
         )
+    header = soundfile.info(str(path))
+    if header.frames * header.channels > limits.seconds * SAMPLES_A_SECOND:
+        raise Refused(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"{header.channels} channels of {header.samplerate} Hz",
+            f"at most {limits.seconds:g} s of two channels of {SAMPLES_A_SECOND // 2} Hz",
+            "convert it, such as by `ffmpeg -i FILE -ac 1 -ar 16000 clip.wav`",
+        )
     return seconds
+
+
+def _begin(file: BinaryIO) -> bytes:
+    """First bytes of a file, behind the tags at its beginning (https://id3.org/id3v2.3.0)."""
+    head = file.read(10)
+    while head.startswith(TAG) and len(head) == 10:
+        # Four bytes of seven bits.
+        size = sum(
+            (each & 127) << shift for each, shift in zip(head[6:], (21, 14, 7, 0), strict=True)
+        )
+        file.seek(size, os.SEEK_CUR)
+        head = file.read(10)
+    return head
 
 
 def drawn(path: Path, seconds: float, pitch: Pitch | None) -> Clip:

@@ -10,6 +10,7 @@ CHARACTERS = 2000  # of the words of a clip
 UPLOAD_SECONDS = 60.0  # from the beginning of a request to its last byte
 OVERHEAD_BYTES = 16 << 10  # of a request beside its clip: words and headings of its parts
 CONNECTIONS = 64  # beside those that wait for an answer
+IDLE_SECONDS = 10.0  # after which a connection without a request is closed
 
 
 @dataclass(frozen=True)

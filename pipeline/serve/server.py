@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import socket
@@ -11,9 +12,10 @@ from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from features.errors import MachineError
-from pipeline.serve.limits import CONNECTIONS
+from pipeline.serve.limits import CONNECTIONS, IDLE_SECONDS, Limits
 
 LEAVE_SECONDS = 5  # in which requests may end once the server is to end
 
@@ -47,20 +49,41 @@ def address(taken: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
+class Connection(H11Protocol):
+    """A connection that is closed where it asks nothing, or takes long to say what.
+
+    uvicorn waits for the first request of a connection, and for the end of a heading, for ever.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to look after it."""
+        super().connection_made(transport)
+        self.loop.call_later(IDLE_SECONDS, self._look, None)
+
+    def _look(self, before: RequestResponseCycle | None) -> None:
+        if self.transport.is_closing():
+            return
+        now = self.cycle
+        if now is before and (now is None or now.response_complete):
+            self.transport.close()
+        else:
+            self.loop.call_later(IDLE_SECONDS, self._look, now)
+
+
 @contextlib.contextmanager
-def running(app: ASGIApp, taken: socket.socket) -> Iterator[threading.Event]:
+def running(app: ASGIApp, taken: socket.socket, limits: Limits) -> Iterator[threading.Event]:
     """Context of a server in a thread; its event is set early only if the server fails."""
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_level="warning",
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=CONNECTIONS,
+            limit_concurrency=CONNECTIONS + limits.waiting,
             timeout_graceful_shutdown=LEAVE_SECONDS,
         )
     )

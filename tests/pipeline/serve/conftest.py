@@ -75,44 +75,51 @@ def served(
     model: LoadedRun, *, access: Access | None = None, limits: Limits = LIMITS
 ) -> Iterator[Server]:
     recogniser: Any = FakeRecogniser()
-    taken = listening("127.0.0.1", 0)
-    url = address(taken)
     with contextlib.ExitStack() as stack:
+        taken = stack.enter_context(listening("127.0.0.1", 0))
+        url = address(taken)
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tempfile, "tempdir", scratch)
             app = stack.enter_context(serving(model, recogniser, access or Access(), limits))
-        stack.enter_context(running(app, taken))
+        stack.enter_context(running(app, taken, limits))
         client = httpx.Client(base_url=url, trust_env=False, timeout=60)
         yield Server(url, model, stack.enter_context(client), Path(scratch))
 
 
+@contextlib.contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """Context in which a folder is the current one, and the checkpoints of `build` are found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HERONRY_CHECKPOINTS", str(folder.parent / "checkpoints"))
+        patch.setenv("HERONRY_DEVICE", "cpu")
+        patch.chdir(folder)
+        yield
+
+
 @pytest.fixture(scope="session")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
+def build(tmp_path_factory: pytest.TempPathFactory) -> Builder:
     """A function that loads a model of a kind with random weights."""
     root = tmp_path_factory.mktemp("served")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HERONRY_CHECKPOINTS", str(root / "checkpoints"))
-        patch.setenv("HERONRY_DEVICE", "cpu")
-        options = text_encoder.VARIANTS["bert"](root / "checkpoints/bert")
-        words = {"kind": "text_encoder", "version": 2, **options, "checkpoint": "some/bert"}
-        known = {
-            "words": words,
-            "voice": {"kind": "tone", "version": 3},
-            "mean": {"kind": "tone", "version": 3, "pooling": "mean"},
-            "pitch": {"kind": "f0", "version": 2, "method": "dio", "bins": 32},
-        }
+    options = text_encoder.VARIANTS["bert"](root / "checkpoints/bert")
+    words = {"kind": "text_encoder", "version": 2, **options, "checkpoint": "some/bert"}
+    known = {
+        "words": words,
+        "voice": {"kind": "tone", "version": 3},
+        "mean": {"kind": "tone", "version": 3, "pooling": "mean"},
+        "pitch": {"kind": "f0", "version": 2, "method": "dio", "bins": 32},
+    }
 
-        def load(kind: str, slots: Mapping[str, str], **more: Any) -> LoadedRun:
-            folder = root / kind
-            folder.mkdir()
-            patch.chdir(folder)
+    def load(kind: str, slots: Mapping[str, str], **more: Any) -> LoadedRun:
+        folder = root / kind
+        folder.mkdir()
+        with inside(folder):
             entries = {slot: backbone_entry(name, known[name]) for slot, name in slots.items()}
             run = RandomRun(folder, _manifest(folder / "audio"), entries, kind, **more)
             run.write(root / "store").prepare()
             return pipeline.load_run(run.path)
 
-        yield load
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,7 @@ def test_one_that_uploads_for_too_long_makes_room(
 ) -> None:
     """It takes the only place: meanwhile others are told to wait, and afterwards are answered."""
     monkeypatch.setattr("pipeline.serve.gate.UPLOAD_SECONDS", 1.0)
+    monkeypatch.setattr("pipeline.serve.server.IDLE_SECONDS", 0.1)  # of others
     began, left = threading.Event(), threading.Event()
     token = {"authorization": f"Bearer {TOKEN}"}
     found: list[httpx.Response] = []
@@ -134,3 +136,19 @@ def test_one_that_uploads_for_too_long_makes_room(
     assert 503 in statuses
     assert statuses[-1] == 200
     assert found[0].status_code == 408
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: loc"])
+def test_a_connection_that_asks_nothing_is_closed(
+    server: Server, begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its first request, and as a later one."""
+    monkeypatch.setattr("pipeline.serve.server.IDLE_SECONDS", 0.2)
+    url = httpx.URL(server.url)
+    for before in (b"", b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        with socket.create_connection((url.host, url.port), timeout=30) as connection:
+            connection.sendall(before)
+            if before:
+                assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 OK\r\n")
+            connection.sendall(begun)
+            assert connection.recv(1) == b""
