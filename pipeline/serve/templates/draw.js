@@ -160,7 +160,7 @@ function hertz(pitch, bin) {
   return 700 * Math.expm1(at / 1127);
 }
 
-/** Shares of the classes in each window, stacked over time. */
+/** Probabilities of the classes in each window, stacked over time. */
 function overTime(rows, model) {
   const height = 100;
   const end = rows[rows.length - 1].stop;
@@ -184,8 +184,8 @@ function overTime(rows, model) {
   return make(
     "figure",
     { id: "time" },
-    plot("time", height, "Shares of the classes over time", ...boxes),
-    make("figcaption", {}, `Shares of the classes from 0 to ${seconds(end)}, a column a window.`),
+    plot("time", height, "Probabilities of the classes over time", ...boxes),
+    make("figcaption", {}, `Probabilities of the classes from 0 to ${seconds(end)}, a column for each window.`),
     key,
   );
 }

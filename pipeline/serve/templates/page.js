@@ -9,6 +9,7 @@ const KEY = "heronry-token";
 let model = null;
 let clip = null; // the file that will be sent
 let stop = null; // ends the recording that runs
+let changing = false; // whether a recording begins or ends: the browser may ask for permission first
 let asking = false;
 
 /** The token of the address, which is taken out of it, or of an earlier visit. */
@@ -30,8 +31,10 @@ async function ask(path, options = {}) {
   } catch {
     throw new Error("The server does not answer. Is it running?");
   }
-  const content = await response.json();
-  if (response.ok) return content;
+  // What stands between may answer in other formats, as may the server with too many connections.
+  const content = await response.json().catch(() => null);
+  if (response.ok && content) return content;
+  if (!content?.problem) throw new Error(`The answer has status ${response.status}. Ask again in some seconds.`);
   throw new Error(`${content.problem}. Expected: ${content.expected}. ${content.remedy}.`);
 }
 
@@ -43,13 +46,19 @@ function tell(error) {
 function refresh() {
   const words = at("text").value.trim();
   at("predict").disabled = !model || asking || stop !== null || !(clip || words);
+  at("record").disabled = !model || changing;
+  at("file").disabled = !model;
   at("record").textContent = stop ? "Stop" : "Record";
   at("record").setAttribute("aria-pressed", String(stop !== null));
   at("forget").hidden = !clip;
 }
 
 function take(file, name) {
+  const size = file ? file.size / 1e6 : 0;
+  if (size > model.megabytes)
+    throw new Error(`${name} has ${size.toFixed(1)} MB. Expected: at most ${model.megabytes} MB.`);
   clip = file;
+  at("answer").hidden = true; // it was that of another clip
   const player = at("player");
   if (player.src) URL.revokeObjectURL(player.src);
   player.hidden = !file;
@@ -62,10 +71,7 @@ function take(file, name) {
 async function choose(file) {
   tell();
   try {
-    const found = await readable(file);
-    if (found.size > 1e6 * model.megabytes)
-      throw new Error(`${file.name} has ${(found.size / 1e6).toFixed(1)} MB. Expected: at most ${model.megabytes} MB.`);
-    take(found, file.name);
+    take(await readable(file), file.name);
   } catch (error) {
     take(null);
     tell(error);
@@ -73,23 +79,27 @@ async function choose(file) {
 }
 
 async function toggle() {
+  if (changing) return;
   tell();
+  changing = true;
+  refresh();
   try {
     if (stop) {
       const end = stop;
       stop = null;
       take(await end(), "recorded clip");
-      at("status").textContent = "";
-      return;
+    } else {
+      take(null);
+      stop = await record((seconds) => {
+        if (!stop) return;
+        at("status").textContent = `Recording: ${seconds.toFixed(1)} s`;
+        if (seconds >= model.seconds - 0.5) toggle();
+      });
     }
-    take(null);
-    stop = await record((seconds) => {
-      at("status").textContent = `Recording: ${seconds.toFixed(1)} s`;
-      if (stop && seconds >= model.seconds - 0.5) toggle();
-    });
   } catch (error) {
     tell(error);
   }
+  changing = false;
   refresh();
 }
 

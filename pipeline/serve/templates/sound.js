@@ -1,6 +1,7 @@
 // Clips as files that the server reads: recorded, or decoded here and written as WAV.
 
 const READ = ["RIFF", "fLaC", "OggS", "ID3"]; // how files begin that the server decodes itself
+const MP3 = [0xfb, 0xf3, 0xf2, 0xfa]; // the second byte of one without a tag, whose first is 255
 
 /** A 16-bit WAV file of mono samples in [-1, 1]. */
 export function wav(blocks, rate) {
@@ -32,7 +33,7 @@ export function wav(blocks, rate) {
 export async function readable(file) {
   const begin = new Uint8Array(await file.slice(0, 4).arrayBuffer());
   const word = String.fromCharCode(...begin);
-  if (READ.some((each) => word.startsWith(each)) || (begin[0] === 0xff && begin[1] > 0xf0))
+  if (READ.some((each) => word.startsWith(each)) || (begin[0] === 0xff && MP3.includes(begin[1])))
     return file;
   const context = new OfflineAudioContext(1, 1, 16000);
   let buffer;
