@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 
 LARGE = (
     *("torch", "transformers", "scipy", "sklearn", "pandas", "matplotlib", "statsmodels"),
-    *("pyarrow", "pydantic", "dvc"),
+    *("pyarrow", "pydantic", "dvc", "fastapi", "uvicorn"),
 )
 # What each module needs of them when it is imported.
 NEEDED = {
@@ -32,6 +32,7 @@ NEEDED = {
     "pipeline.commands.check": ("torch",),
     "pipeline.commands.plan": ("torch",),
     "pipeline.commands.show": ("scipy",),
+    "pipeline.commands.serve": ("scipy", "torch"),
 }
 IDLE = """
 from pathlib import Path
