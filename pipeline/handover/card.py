@@ -38,8 +38,10 @@ PROGRAMS = {
     ONNX: "the same for an ONNX runtime; inputs are `<slot>` and `<slot>_mask`",
 }
 LOADING = """\
+heronry must be installed, from a clone of its repository: `python -m pip install .` in it.
+
 ```python
-import pipeline  # pip install heronry
+import pipeline
 
 model = pipeline.load_run("FOLDER")  # this folder: hf download ORG/NAME --local-dir FOLDER
 rows = model.predict(["a.wav", "b.wav"], texts=["why would you say that", None])
