@@ -134,7 +134,7 @@ def extract_with(
     extractor: Extractor, manifest: Manifest, out: Path, options: Options
 ) -> Extraction:
     """As `extract`, with a backbone that is already loaded, into the empty folder `out`."""
-    check_pinned(extractor.entry, extractor.backbone.provenance())
+    check_pinned(extractor.entry, extractor.provenance)
     # Before anything is computed: a malformed file should not cost hours.
     seen = seen_by(extractor.entry, manifest)
     plan = ShardPlan.of(manifest, extractor.backbone.reads)

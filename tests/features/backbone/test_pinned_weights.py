@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from features.backbone.entry import backbone_entry, fingerprint, leaves_weights_open
+from features.backbones import _hidden_states
 from features.errors import CheckpointError
 from features.extraction.extract import extract
 from features.files.reading import file_sha256
+from features.weights.identity import weights_sha256
 from pipeline.commands.check import find_problems
 from tests.conftest import ManifestMaker
 from tests.contracts.checkpoints import (
@@ -125,6 +127,21 @@ def test_open_weights_are_reported_and_refused_under_dvc(
     done = extract(manifest, named, tmp_path / "dvc", store=tmp_path / "store")
     assert done.linked == 1  # following the advice extracts nothing again
     assert message not in capsys.readouterr().err
+
+
+def test_weights_are_hashed_once_an_extraction(
+    tmp_path: Path, make_manifest: ManifestMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = backbone_entry("t", {"kind": "text_encoder", **text_encoder.VARIANTS["bert"](tmp_path)})
+    hashed: list[Any] = []
+
+    def counting(network: Any) -> str:
+        hashed.append(network)
+        return weights_sha256(network)
+
+    monkeypatch.setattr(_hidden_states, "weights_sha256", counting)
+    extract(make_manifest([0.3]), entry, tmp_path / "out", store=tmp_path / "store")
+    assert len(hashed) == 1
 
 
 def test_check_reports_open_and_changed_weights(
