@@ -254,11 +254,11 @@ def test_lock_names_its_owner_and_ends_with_it(
     with ThreadPoolExecutor(1) as pool:
         with store.locked():
             second = pool.submit(lambda: store.locked().__enter__())
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             output = ""
             while "waiting" not in output and time.monotonic() < deadline:
                 time.sleep(0.01)
                 output += capfd.readouterr().err
             assert f"extracted by process {os.getpid()} on " in output
             assert not second.done()
-        second.result(timeout=10)
+        second.result(timeout=60)

@@ -24,29 +24,29 @@ INIT = f"from features.process.interrupts import listen\nlisten(__name__, {{'': 
 # Where the signal comes: in each, whatever is left of the command must not be heard of.
 MOMENTS = {
     "importing": "os.kill(os.getpid(), number)",
-    "running": "run_command(lambda: [os.kill(os.getpid(), number), time.sleep(9)])",
+    "running": "run_command(lambda: [os.kill(os.getpid(), number), time.sleep(50)])",
     "twice": """
 def stubborn():
     try:
         os.kill(os.getpid(), number)
-        time.sleep(9)
+        time.sleep(50)
     finally:
         os.kill(os.getpid(), number)
-        time.sleep(9)
+        time.sleep(50)
 run_command(stubborn)
 """,
     "in a finalizer": """
 class Last:
     def __del__(self):
         os.kill(os.getpid(), number)
-        time.sleep(9)
+        time.sleep(50)
 run_command(Last)
 """,
     "passed on as another error": """
 def importing():
     try:
         os.kill(os.getpid(), number)
-        time.sleep(9)
+        time.sleep(50)
     except BaseException as error:
         raise ImportError("numpy is broken") from error
 run_command(importing)
@@ -55,12 +55,12 @@ run_command(importing)
 def deaf():
     with contextlib.suppress(BaseException):
         os.kill(os.getpid(), number)
-        time.sleep(9)
+        time.sleep(50)
 run_command(deaf)
 """,
     "after the end": """
 import atexit
-atexit.register(time.sleep, 9)
+atexit.register(time.sleep, 50)
 atexit.register(os.kill, os.getpid(), number)
 run_command(int)
 """,
@@ -70,7 +70,7 @@ def pooled():
         futures = [pool.submit(time.sleep, 60) for _ in range(4)]
         pool.submit(time.monotonic)
         os.kill(os.getpid(), number)
-        time.sleep(9)
+        time.sleep(50)
 if __name__ == "__main__":
     run_command(pooled)
 """,
@@ -103,14 +103,13 @@ def environment(*more: Path) -> Mapping[str, str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_line_and_the_status(commands: Path, moment: str, number: signal.Signals) -> None:
     words = [sys.executable, "-m", f"command{list(MOMENTS).index(moment)}", str(int(number))]
-    began = time.monotonic()
+    # Less than a command sleeps that goes on.
     done = subprocess.run(
-        words, env=environment(commands), capture_output=True, text=True, timeout=60, check=False
+        words, env=environment(commands), capture_output=True, text=True, timeout=45, check=False
     )
     what = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}[number]
     assert (done.stdout, done.stderr) == ("", f"{what}: {LINE}\n")
     assert done.returncode == 128 + number
-    assert time.monotonic() - began < 9
 
 
 @pytest.mark.parametrize("command", ["stages.extract", "stages.selection", "pipeline"])
@@ -164,7 +163,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         workers = [int(number) for number in process.stdout.readline().split()]
         process.kill()
         process.wait()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 45  # less than they sleep
         while any(alive(worker) for worker in workers):
             assert time.monotonic() < deadline, "workers outlive their parent"
             time.sleep(0.02)
@@ -205,7 +204,7 @@ def test_others_end_with_a_parent_that_is_killed(tmp_path: Path, script: str) ->
         worker = int(process.stdout.readline())
         process.kill()
         process.wait()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 45
         while alive(worker):
             assert time.monotonic() < deadline, "a worker outlives its parent"
             time.sleep(0.02)
