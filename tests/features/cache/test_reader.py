@@ -156,7 +156,8 @@ def test_more_shards_than_files_may_be_open(tmp_path: Path, access: Access) -> N
         reader = CacheReader(tmp_path, access=access, verify=True)
         stream = reader.batch(list(reader))
         assert torch.equal(stream.values, padded(reader, list(reader)).values)
-        assert len(list(Path("/proc/self/fd").iterdir())) == held
+        # Fewer, where files that another test has left open were closed meanwhile.
+        assert len(list(Path("/proc/self/fd").iterdir())) <= held
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

@@ -29,11 +29,11 @@ def killed_or_slow(job: Job, _show: Any) -> None:
 
 
 def test_killed_worker_ends_the_run_with_a_message() -> None:
-    started = time.monotonic()
+    before, started = multiprocessing.active_children(), time.monotonic()
     with pytest.raises(MachineError, match=r"a worker process .* killed.* memory.* the same comma"):
         list(run_jobs(killed_or_slow, [Job(number) for number in range(3)], workers=2))
     assert time.monotonic() - started < 60
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= set(before)
 
 
 def squared(job: Job, show: Any) -> int:

@@ -119,8 +119,10 @@ def test_the_search_works_without_a_server(site: Path, tmp_path: Path) -> None:
     page = site / "searched.html"
     text = (site / "index.html").read_text(encoding="utf-8")
     page.write_text(text.replace("</body>", SEARCH), encoding="utf-8")
-    said = browse(tmp_path, "--virtual-time-budget=20000", "--dump-dom", page.as_uri())
-    page.unlink()
+    try:
+        said = browse(tmp_path, "--virtual-time-budget=20000", "--dump-dom", page.as_uri())
+    finally:
+        page.unlink()
     assert re.search(r"found [1-9][0-9]* results", said), said
 
 
