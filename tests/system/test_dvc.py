@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ SOURCE = ROOT
 IGNORED = shutil.ignore_patterns("__pycache__", "dvc.lock")
 COPIED = ("docs", "features", "pipeline", "stages", "dvc.yaml", ".dvcignore", ".gitignore")
 PREPARE = "stages/prepare/dvc.yaml:prepare@tones"
+KEPT = "refs/tests/kept"  # no branch and no tag, which commands would show
 CLASSES = {"low": 150.0, "middle": 600.0, "high": 2400.0}
 
 
@@ -78,9 +79,28 @@ class Project:
         """All numbers of the report in the workspace."""
         return read_all(self.root / "reports")
 
+    def commit(self, message: str) -> None:
+        """Commit everything."""
+        self.git("add", "-A")
+        self.git("commit", "-qm", message)
+
+    def keep(self, message: str) -> None:
+        """Commit everything as the state that `again` comes back to."""
+        self.commit(message)
+        self.git("update-ref", KEPT, "HEAD")
+
+    def again(self) -> Self:
+        """The project with the files that were kept, whatever another test has changed in it.
+
+        What Git ignores stays: outputs of stages, which `dvc repro` brings back, and DVC's cache.
+        """
+        self.git("reset", "-q", "--hard", KEPT)
+        self.git("clean", "-fdq")
+        return self
+
     def restore(self) -> None:
-        """Settings and results as committed, whatever another test ran last."""
-        self.git("reset", "-q", "--hard")
+        """Outputs of the kept files as well."""
+        self.again()
         self.run("dvc", "repro", "-q")
 
     def params(self, **changes: Any) -> None:
@@ -140,7 +160,7 @@ def params() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project on which `dvc repro` ran once."""
     root = tmp_path_factory.mktemp("dag")
     made = Project(root / "project", root / "store")
@@ -149,14 +169,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made.run("dvc", "init", "-q", "-f")
     shutil.copy(SOURCE / ".dvc" / "config", made.root / ".dvc" / "config")
     shutil.copytree(SOURCE / ".dvc" / "plots", made.root / ".dvc" / "plots")
-    made.git("add", "-A")
-    made.git("commit", "-qm", "Start")
+    made.commit("Start")
     said = made.run("dvc", "repro")
     assert "extract@tones-tone" in said
     assert "extract@tones-mel" not in said
-    made.git("add", "-A")
-    made.git("commit", "-qm", "Reproduce")
+    made.keep("Reproduce")
     return made
+
+
+@pytest.fixture
+def project(reproduced: Project) -> Project:
+    """That project, with its settings and lock files as committed."""
+    return reproduced.again()
 
 
 def test_report_is_complete_and_right(project: Project) -> None:
@@ -174,6 +198,7 @@ def test_report_is_complete_and_right(project: Project) -> None:
 
 def test_nothing_changed_nothing_runs(project: Project) -> None:
     """But for the looks at the selection and at the corpus root, which DVC itself cannot see."""
+    project.restore()
     said = project.run("dvc", "repro")
     assert re.findall(r"> python -m (\S+)", said) == ["stages.selection", "stages.look"]
     assert "always changed" in project.run("dvc", "status", "stages/look/dvc.yaml:look@tones")
@@ -181,7 +206,7 @@ def test_nothing_changed_nothing_runs(project: Project) -> None:
 
 def test_edits_train_again_what_they_can_change_and_nothing_else(project: Project) -> None:
     """An edit is a comment at the end of a file; `dvc status` says which stages it made stale."""
-    project.run("dvc", "repro", "-q")
+    project.restore()
 
     def stale(*edited: str) -> set[str]:
         for name in edited:
@@ -217,6 +242,8 @@ def test_edits_train_again_what_they_can_change_and_nothing_else(project: Projec
 
 def test_dvc_shows_metrics_plots_and_experiments(project: Project) -> None:
     project.restore()
+    # Experiments of other tests belong to another commit, and are not shown.
+    project.git("commit", "-q", "--allow-empty", "-m", "Go on")
     shown = json.loads(project.run("dvc", "metrics", "show", "--json").partition("\n")[0])
     found = shown[""]["data"]["reports/metrics.json"]["data"]
     assert set(found) == {*KEYS, *HEADLINE} - {"macro_f1_low", "macro_f1_high"}
@@ -225,7 +252,6 @@ def test_dvc_shows_metrics_plots_and_experiments(project: Project) -> None:
     )
     header, *rows = project.run("dvc", "exp", "show", "--only-changed", "--csv").splitlines()
     assert {"train.lr", "train_seconds"} < set(header.split(","))
-    # Experiments of other tests add the files in which they differ.
     assert sum("/" not in name for name in header.split(",")) <= 30, header
     assert any("other" in row.split(",")[:2] for row in rows)
     said = project.run("dvc", "plots", "diff", "HEAD", "other", "--json").partition("\n")[0]
@@ -265,7 +291,7 @@ def test_a_registered_model_is_the_selected_run(project: Project, tmp_path: Path
 
 
 def test_switching_runs_what_is_missing_and_back_runs_nothing(project: Project) -> None:
-    project.run("dvc", "repro", "-q")  # reports/ may hold what another test ran last
+    project.restore()
     before = project.metrics()
     said = project.run("dvc", "exp", "run", "--name", "switched", "-S", "fusion=both")
     page = (project.root / "reports/index.html").read_text(encoding="utf-8")
@@ -308,7 +334,6 @@ def test_an_ensemble_follows_its_members(project: Project) -> None:
     said = project.run("dvc", "exp", "run", "-n", "wrong", *missing, fails=True)
     assert "member 'quikc': no experiment of that name; expected one of" in said
     assert "Traceback" not in said
-    project.git("reset", "-q", "--hard", "HEAD~1")
 
 
 def test_another_protocol_touches_no_cache(project: Project) -> None:
@@ -343,7 +368,6 @@ def test_the_corpus_of_today_is_prepared_whatever_was_before(project: Project) -
     """Settings A; the corpus grows and a label is corrected under B; back to A, and an edit."""
     table = project.corpus / "manifest.csv"
     before = table.read_bytes()
-    project.git("reset", "-q", "--hard")
     project.run("dvc", "repro", "-q", PREPARE)
     assert len(labels(project)) == 54
 
@@ -378,7 +402,6 @@ def labels(project: Project) -> dict[str, str]:
 
 
 def test_a_misspelt_name_is_told_before_anything_runs(project: Project) -> None:
-    project.git("reset", "-q", "--hard")
     for change, told in (
         ("fusion=bth", "fusion: given 'bth'; expected one of ['both', 'speech'] (did you mean"),
         ("models.speech.speech=tne", "models.speech.speech: given 'tne'; expected one of"),
@@ -386,28 +409,22 @@ def test_a_misspelt_name_is_told_before_anything_runs(project: Project) -> None:
         said = project.run("dvc", "exp", "run", "-S", change, fails=True)
         assert told in said
         assert re.findall(r"> python -m (\S+)", said) == ["stages.selection"]
-        project.git("reset", "-q", "--hard")
+        project.again()
 
 
 def test_wrong_params_stop_the_check(project: Project) -> None:
-    path = project.root / "params.yaml"
-    before = path.read_text()
-    try:
-        project.params(fusion="heroin", seeds=0)
-        said = project.run("pipeline", "check", fails=True)
-        assert "fusion: given 'heroin'" in said
-        assert "seeds: given 0" in said
-    finally:
-        path.write_text(before)
+    project.params(fusion="heroin", seeds=0)
+    said = project.run("pipeline", "check", fails=True)
+    assert "fusion: given 'heroin'" in said
+    assert "seeds: given 0" in said
+    project.again()
     assert "in order" in project.run("pipeline", "check")
 
 
 def test_a_team_mate_trains_without_corpus_or_extraction(project: Project) -> None:
     """Publisher: push with the run-cache. Consumer: a clone, no corpus, another setting."""
     remote, clone = project.root.parent / "remote", project.root.parent / "clone"
-    project.git("reset", "-q", "--hard")
-    project.git("clean", "-fdq")
-    project.run("dvc", "repro", "-q")
+    project.restore()
     project.run("dvc", "remote", "add", "-f", "-d", "store", str(remote))
     project.git("commit", "-qam", "Name the remote")
     project.run("dvc", "push", "-q", "--run-cache")

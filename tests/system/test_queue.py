@@ -35,8 +35,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     made.run("dvc", "init", "-q", "-f")
     shutil.copy(SOURCE / ".dvc" / "config", made.root / ".dvc" / "config")
     made.run("dvc", "repro", "-q", "stages/prepare/dvc.yaml:prepare@tones")
-    made.git("add", "-A")
-    made.git("commit", "-qm", "Start")
+    made.commit("Start")
     yield made
     made.run("dvc", "queue", "stop", "--kill")
 

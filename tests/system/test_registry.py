@@ -31,17 +31,12 @@ def started(root: Path, settings: dict[str, Any]) -> Project:
     (project.root / "params.yaml").write_text(yaml.safe_dump(settings))
     project.run("dvc", "init", "-q", "-f")
     shutil.copy(SOURCE / ".dvc" / "config", project.root / ".dvc" / "config")
-    commit(project)
+    project.commit("Start")
     return project
 
 
-def commit(project: Project) -> None:
-    project.git("add", "-A")
-    project.git("commit", "-qm", "Go on")
-
-
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def exporter(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Another project, which has pushed its features of tones and of their words.
 
     Its text encoder was fine-tuned on one utterance of each speaker.
@@ -58,30 +53,35 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.run("dvc", "repro", "-q", f"{EXTRACT}tone", f"{EXTRACT}tuned")
     project.run("dvc", "remote", "add", "-d", "store", str(root / "remote"))
     project.run("dvc", "push", "-q")
-    commit(project)
+    project.keep("Extract")
     shutil.rmtree(project.root / ".dvc" / "cache")  # so that they come from the remote
     return project
 
 
 @pytest.fixture(scope="module")
-def importer(theirs: Project) -> Project:
+def importer(exporter: Project) -> Project:
     """A project with a model on features of its own, and the same one on theirs."""
     settings = params()
     model = settings["models"]["speech"]
     settings["models"]["shared"] = {**model, "speech": "wavlm"}
     settings["registry"] = {"wavlm": {}}
-    root = theirs.root.parent.parent / "ours"
+    root = exporter.root.parent.parent / "ours"
     project = started(root, settings | {"fusion": "shared"})
-    bring(project, theirs, "tone")
-    commit(project)
+    bring(project, exporter, "tone")
+    project.keep("Import")
     return project
 
 
 @pytest.fixture
+def theirs(exporter: Project) -> Project:
+    """The project that has pushed, as committed then."""
+    return exporter.again()
+
+
+@pytest.fixture
 def ours(importer: Project) -> Project:
-    """The importing project as committed, whatever another test has left in it."""
-    importer.git("reset", "-q", "--hard")
-    return importer
+    """The project that imports, as committed then."""
+    return importer.again()
 
 
 def bring(project: Project, theirs: Project, entry: str, name: str = "wavlm") -> None:
@@ -136,7 +136,7 @@ def test_their_features_train_as_ours_do_and_their_changes_are_followed(
     (theirs.root / "params.yaml").write_text(yaml.safe_dump(settings))
     theirs.run("dvc", "repro", "-q", f"{EXTRACT}tone")
     theirs.run("dvc", "push", "-q")
-    commit(theirs)
+    theirs.commit("Change")
     ours.run("dvc", "update", "-q", "registry/wavlm.dvc")
     said = ours.run("dvc", "repro")
     assert re.findall(r"> python -m (stages\.(?!selection|look).*)", said) == [

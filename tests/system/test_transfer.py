@@ -44,8 +44,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     (made.root / "params.yaml").write_text(yaml.safe_dump(settings()))
     made.run("dvc", "init", "-q", "-f")
     shutil.copy(ROOT / ".dvc" / "config", made.root / ".dvc" / "config")
-    made.git("add", "-A")
-    made.git("commit", "-qm", "Start")
+    made.commit("Start")
     return made
 
 

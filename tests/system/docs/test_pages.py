@@ -119,7 +119,7 @@ def small_params() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A checkout after the commands of the first experiment."""
     root = tmp_path_factory.mktemp("docs")
     made = Project(root / "project", root / "store")
@@ -133,11 +133,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made.run("dvc", "init", "-q", "-f")
     shutil.copy(ROOT / ".dvc" / "config", made.root / ".dvc" / "config")
     shutil.copytree(ROOT / ".dvc" / "plots", made.root / ".dvc" / "plots")
-    made.git("add", "-A")
-    made.git("commit", "-qm", "Start")
+    made.commit("Start")
     said = run_shell(made, FIRST)
     assert "concat-demo-seeds=1" in said
+    made.keep("Run")
     return made
+
+
+@pytest.fixture
+def project(begun: Project) -> Project:
+    """That checkout, without what other pages have written into it."""
+    return begun.again()
 
 
 def run_shell(project: Project, page: str, places: dict[str, Path] | None = None) -> str:
@@ -257,6 +263,7 @@ def test_the_notebook_runs(project: Project, monkeypatch: pytest.MonkeyPatch) ->
     notebook = json.loads((ROOT / "docs/notebooks/read_a_run.ipynb").read_text(encoding="utf-8"))
     monkeypatch.chdir(project.root)
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    plt.close("all")  # whatever other tests have left open
     scope: dict[str, Any] = {}
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "code":
