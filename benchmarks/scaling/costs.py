@@ -25,9 +25,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.shared.networks import whisper_config
 from features.audio import torchaudio_cpu  # noqa: F401  transformers imports torchaudio
+from features.backbone.base import Reads
 from features.corpus.manifest import Manifest
 from features.extraction.forecast import cache_bytes
 from features.extraction.plan import Cut
+from features.extraction.sizes import Sizes
 from features.stream import StreamSpec
 
 PEAK, FRACTION = 312e12, 0.4  # FLOP/s of an A100 in bfloat16, dense; the part that is reached
@@ -72,10 +74,12 @@ def _row(name: str, measured: dict[str, Row], hours: float) -> Row:
     seconds = clips * CLIP_SECONDS
     cut = Cut(0, (0, clips), "", clips, seconds, seconds, clips * CHARACTERS)
     spec, limits = SPECS[name], Manifest("c", ())
-    frames, pooled = (
-        cache_bytes([cut], spec, pooled=each, dtype="float16") / 1e9 for each in (False, True)
-    )
     audio = spec.hop_seconds is not None
+    reads: Reads = "audio" if audio else "text"
+    frames, pooled = (
+        cache_bytes([cut], Sizes.of(spec, reads, {"pooling": each, "store_dtype": "float16"})) / 1e9
+        for each in ("frames", "mean")
+    )
     full = seconds / limits.shard_seconds if audio else cut.characters / limits.shard_characters
     flops = 1e9 * float(measured.get(name, {}).get("gflop_per_clip", 0)) or _counted(name)
     known = measured.get(LIKE.get(name, name))

@@ -37,6 +37,7 @@ from features.corpus.manifest import Manifest
 from features.extraction.extract import Extraction, deliver
 from features.extraction.forecast import forecast
 from features.extraction.plan import ShardPlan
+from features.extraction.sizes import Sizes
 from features.extraction.store import WorkStore
 
 SIZES = "10000,100000,1000000,10000000"
@@ -91,9 +92,10 @@ def measure(folder: Path) -> Row:
 
     entry, store, out = BackboneEntry("tone", "tone"), WorkStore(folder, "store"), folder / "out"
     backbone = entry.build()
+    sizes = Sizes.of_entry(entry, backbone.spec)
     manifest = timed("read", lambda: Manifest.read(folder).located(folder))
-    plan = timed("plan", lambda: ShardPlan.of(manifest, "audio"))
-    expected = timed("forecast", lambda: forecast(plan, store, entry, backbone))
+    plan = timed("plan", lambda: ShardPlan.of(manifest, "audio", sizes))
+    expected = timed("forecast", lambda: forecast(plan, store, sizes))
     if expected.compute != len(manifest):
         raise SystemExit(f"{expected.compute} of {len(manifest)} are new: no measurement")
     store.folder.mkdir()

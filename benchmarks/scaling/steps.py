@@ -146,7 +146,7 @@ def fill_store(utterances: Path, store: Path) -> None:
     for name in SLOTS.values():
         output = Extractor(Recipe(backbone_entry(name, _backbone(name)), store)).own
         output.store.folder.mkdir(parents=True)
-        for shard in ShardPlan.of(manifest, "audio"):
+        for shard in ShardPlan.of(manifest, "audio", None):
             noise = drawn.normal(0, 2, (len(shard.utterances), WIDTH))
             rows = [
                 output.writer.round(

@@ -1,6 +1,7 @@
 """Cost of caches and of the work store by utterances: doctor, and what is found in old shards.
 
-    python -m benchmarks.scaling.store [--json] [--sizes 10000,100000,1000000]
+    python -m benchmarks.scaling.store [--json] [--sizes 10000,100000,1000000] [--shard-seconds 500]
+        [--widths 1024,4096,16384]
 
 Corpora of made-up utterances of 5 s on the average, in shards of 500 s (about 100 utterances), each
 with one frame of one value, so that what is measured is all but the frames. Making them is not
@@ -10,6 +11,8 @@ timed; each measurement is a fresh process.
 - `contents`: the work store is asked for a new utterance, for the first time, once more, and after
   a shard was added; then for rows in random order, as many at a time as a shard has, most of which
   lie in shards of their own.
+
+- `widths`: peaks of extracting 100 clips of 4 s, 20,000 frames of so many values, as one shard.
 
 Seconds are of processor time, peaks of resident memory.
 """
@@ -28,8 +31,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.memory import alone, peak_mib
+from benchmarks.memory import alone, peak_mib, peak_of
 from benchmarks.scaling.manifest import write_manifest
+from benchmarks.shared.clips import make_clips
 from features.backbone.base import content_of
 from features.backbone.entry import BackboneEntry, fingerprint
 from features.cache.shard import Row, shard_name
@@ -52,17 +56,26 @@ def main(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     sizes: Annotated[str, typer.Option(help="Numbers of utterances.")] = "10000,100000,1000000",
+    shard_seconds: Annotated[float, typer.Option(help="Of a shard.")] = SHARD_SECONDS,
+    widths: Annotated[str, typer.Option(help="Values of a frame.")] = "1024,4096,16384",
 ) -> None:
     """Measure and print by number of utterances."""
     result: Figures = {}
     with tempfile.TemporaryDirectory(prefix="heronry-benchmark-") as made:
-        for size in map(int, sizes.split(",")):
+        for size in map(int, sizes.split(",") if sizes else ()):
             folder = Path(made) / str(size)
-            make(folder, size)
+            make(folder, size, shard_seconds)
             result[str(size)] = {
                 "doctor": alone(_doctor, folder),
                 "contents": alone(_contents, folder),
             }
+            shutil.rmtree(folder)
+        for width in map(int, widths.split(",") if widths else ()):
+            folder = Path(made) / f"wide-{width}"
+            manifest = make_clips(folder, [4.0] * 100, shard_seconds=SHARD_SECONDS)
+            entry = BackboneEntry("wide", "tone", options={"dim": width})
+            peak = alone(peak_of, entry, manifest, folder)
+            result.setdefault("peak_mib_by_width", {})[str(width)] = round(peak)
             shutil.rmtree(folder)
     print(json.dumps(result, indent=None if as_json else 1))
 
@@ -120,26 +133,26 @@ def _seconds() -> float:
     return sum(os.times()[:4])
 
 
-def make(folder: Path, count: int) -> None:
+def make(folder: Path, count: int, shard_seconds: float) -> None:
     """Write a manifest, its shards into a work store, and a cache folder of links to them."""
-    manifest = manifest_of(folder, count)
+    manifest = manifest_of(folder, count, shard_seconds)
     backbone = ENTRY.build()
     provenance = ENTRY.provenance(backbone)
     store = WorkStore(folder / "store", fingerprint(provenance))
     store.folder.mkdir(parents=True)
     (folder / "cache").mkdir()
-    for planned in plan_shards(manifest, "audio"):
+    for planned in plan_shards(manifest, "audio", None):
         path = store.path(planned.fingerprint)
         _write(path, planned, provenance)
         (folder / "cache" / shard_name(planned.number)).hardlink_to(path)
     write_reasons(folder / "cache" / REJECTED, {})
 
 
-def manifest_of(folder: Path, count: int) -> Manifest:
+def manifest_of(folder: Path, count: int, shard_seconds: float) -> Manifest:
     """A manifest whose rows stay in its file."""
     write_manifest(folder, count)
     head = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-    head["shard_seconds"] = SHARD_SECONDS
+    head["shard_seconds"] = shard_seconds
     (folder / "corpus.json").write_text(json.dumps(head), encoding="utf-8")
     return Manifest.read(folder)
 

@@ -11,6 +11,7 @@ from features.arguments import one_of, parameter_types, quoted, refuse
 from features.corpus.adapter import Corpus, Target
 from features.corpus.leaks import LeakKind
 from features.corpus.protocols import ProtocolName
+from features.corpus.utterance import SHARD_BYTES
 from features.ranges import Amount, Interval, MinLen, Positive, Seed
 from features.settings.plugins import entry_problems, kinds, load, split_entry
 
@@ -35,6 +36,7 @@ class CorpusEntry:
         follow_links: Whether to read audio through links that lead out of the corpus root.
         shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
         shard_characters: A shard of a text backbone closes once it holds this many characters.
+        shard_bytes: A shard closes, too, once its features have about so many bytes.
         targets: What there is to learn of an utterance; one without any of these is left out.
         options: Keywords of the plug-in's constructor.
     """
@@ -50,6 +52,7 @@ class CorpusEntry:
     follow_links: bool = False
     shard_seconds: Positive = 3600.0
     shard_characters: Annotated[int, Interval(ge=1, le=1_000_000_000)] = 500_000
+    shard_bytes: Annotated[int, Interval(ge=1_000_000, le=1_000_000_000_000)] = SHARD_BYTES
     targets: Annotated[tuple[Target, ...], MinLen(1)] = ("classes",)
     options: Mapping[str, Any] = field(default_factory=dict)
 

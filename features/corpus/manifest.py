@@ -21,10 +21,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from features.arguments import Record, problems
+from features.arguments import problems
 from features.corpus.adapter import MAPPINGS, REPEATED
 from features.corpus.frozen import check_outside, frozen, share_texts
-from features.corpus.utterance import Utterance, check_id, check_time, leaves_root, path_under
+from features.corpus.utterance import (
+    SHARD_BYTES,
+    Member,
+    Utterance,
+    check_id,
+    check_time,
+    leaves_root,
+    path_under,
+    without_usual_bytes,
+)
 from features.errors import ManifestError
 from features.files.records import (
     check_unique,
@@ -131,34 +140,6 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Member(Record):
-    """A stretch of a manifest that is cut into shards by itself: a member of a union, or all of it.
-
-    In a union, ids are `<name>/<id>` and audio paths `<name>/<path>`, of the member's own.
-
-    Attributes:
-        name: Entry of `corpora`; empty where it is all of the manifest.
-        kind: Plug-in.
-        generated: Whether its audio lies beside the manifest, in a folder of its name.
-        rows: Number of rows.
-        shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
-        shard_characters: A shard of a text backbone closes once it holds this many characters.
-    """
-
-    name: str
-    kind: str
-    generated: bool
-    rows: int
-    shard_seconds: float
-    shard_characters: int
-
-    @property
-    def prefix(self) -> str:
-        """Beginning of its ids in the manifest."""
-        return f"{self.name}/" if self.name else ""
-
-
-@dataclass(frozen=True)
 class Manifest(Sequence[Utterance]):
     """Utterances of a corpus, in order, and the size of its shards.
 
@@ -170,6 +151,7 @@ class Manifest(Sequence[Utterance]):
         generated: Whether the audio lies beside the manifest rather than under a user's root.
         shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
         shard_characters: A shard of a text backbone closes once it holds this many characters.
+        shard_bytes: A shard closes, too, once its features have about so many bytes.
         members: Members of a union, in order; none of any other corpus.
     """
 
@@ -179,6 +161,7 @@ class Manifest(Sequence[Utterance]):
     generated: bool = False
     shard_seconds: float = 3600.0
     shard_characters: int = 500_000
+    shard_bytes: int = SHARD_BYTES
     members: tuple[Member, ...] = ()
 
     def __post_init__(self) -> None:
@@ -195,7 +178,7 @@ class Manifest(Sequence[Utterance]):
             for each in rows:
                 each.check_hashed()
         check_unique((u.id for u in doubtful), f"corpus {self.corpus!r}")
-        for name in ("shard_seconds", "shard_characters"):
+        for name in ("shard_seconds", "shard_characters", "shard_bytes"):
             if not getattr(self, name) > 0:
                 raise ManifestError(f"{name} is {getattr(self, name)}; expected a number above 0")
 
@@ -211,7 +194,7 @@ class Manifest(Sequence[Utterance]):
     @property
     def parts(self) -> tuple[Member, ...]:
         """Members of a union; of any other corpus, all of it as one."""
-        whole = (self.shard_seconds, self.shard_characters)
+        whole = (self.shard_seconds, self.shard_characters, self.shard_bytes)
         return self.members or (Member("", self.kind, self.generated, len(self), *whole),)
 
     def located(self, root: Path | Mapping[str, Path]) -> Self:
@@ -247,9 +230,10 @@ class Manifest(Sequence[Utterance]):
             if f.name not in ("utterances", "members")
         }
         if self.members:
-            head["members"] = [dataclasses.asdict(member) for member in self.members]
+            members = map(dataclasses.asdict, self.members)
+            head["members"] = [without_usual_bytes(member) for member in members]
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "corpus.json", head)
+        write_json(folder / "corpus.json", without_usual_bytes(head))
         write_rows(folder / "manifest.jsonl", self.utterances)
 
     @classmethod

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from features.corpus.entry import CorpusEntry
-from features.corpus.manifest import Manifest, Member
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Member
 from features.files.records import read_json
 from features.settings.locations import corpus_root
 

@@ -23,7 +23,7 @@ from features.corpus.entry import CorpusEntry
 from features.corpus.label_checks import contradictions, label_faults, label_lines, split_lines
 from features.corpus.labels_folder import CARD, LABELS
 from features.corpus.leaks import find_leaks, gate
-from features.corpus.manifest import Label, Manifest, Member
+from features.corpus.manifest import Label, Manifest
 from features.corpus.places import root_of
 from features.corpus.protocols import assign
 from features.corpus.ratings import Rating, write_ratings
@@ -38,6 +38,7 @@ from features.corpus.targets import (
     scales_of,
     split_faults,
 )
+from features.corpus.utterance import Member
 from features.errors import HeronryError, ManifestError
 from features.files.reading import file_sha256
 from features.files.reasons import NOTICED, REJECTED, count_reasons, write_reasons
@@ -273,6 +274,7 @@ def _manifest(entry: CorpusEntry, parts: Sequence[Found], survey: Survey) -> Man
             rows=len(part.survey.utterances),
             shard_seconds=part.entry.shard_seconds,
             shard_characters=part.entry.shard_characters,
+            shard_bytes=part.entry.shard_bytes,
         )
         for part in parts
     ]
@@ -283,6 +285,7 @@ def _manifest(entry: CorpusEntry, parts: Sequence[Found], survey: Survey) -> Man
         generated=entry.generated and not entry.members,
         shard_seconds=entry.shard_seconds,
         shard_characters=entry.shard_characters,
+        shard_bytes=entry.shard_bytes,
         members=tuple(members) if entry.members else (),
     )
 

@@ -24,6 +24,7 @@ from features.audio.recordings import SOUNDS
 from features.corpus.adapter import UNPACKED, Corpus
 from features.corpus.entry import CorpusEntry
 from features.corpus.labels_folder import AGAIN, read_card
+from features.corpus.utterance import without_usual_bytes
 from features.errors import ManifestError, ParamsError
 from features.files.json_text import parse_json
 from features.files.reading import file_sha256, identity, read_regular, settled
@@ -101,7 +102,8 @@ def _record_of_members(members: Sequence[CorpusEntry]) -> dict[str, Any]:
             files += record["audio"]["files"]
             size += record["audio"]["bytes"]
             digest.update(f"{member.name}\0{record['audio']['sha256']}\n".encode())
-        whole = json.dumps([record, dataclasses.asdict(member)], sort_keys=True, default=dict)
+        settings = without_usual_bytes(dataclasses.asdict(member))
+        whole = json.dumps([record, settings], sort_keys=True, default=dict)
         hashes[member.name] = _sha256(whole)
     audio = {"files": files, "bytes": size, "sha256": digest.hexdigest()}
     return {**FORMAT, "tables": tables, "audio": audio, "members": hashes}

@@ -1,4 +1,7 @@
-"""One utterance of a corpus: its audio and words, and hashes of what backbones read of it."""
+"""One utterance of a corpus: its audio and words, and hashes of what backbones read of it.
+
+And one member of a union of corpora: whose utterances they are, and how shards of them are cut.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from features.arguments import quoted
+from features.arguments import Record, quoted
 from features.errors import ManifestError
 from features.files.records import check_text
+
+SHARD_BYTES = 1_000_000_000  # of a shard's features, by default
 
 
 @dataclass(frozen=True)
@@ -147,3 +152,39 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 def _digest(parts: list[Any]) -> str:
     return hashlib.sha256(_encode(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Member(Record):
+    """A stretch of a manifest that is cut into shards by itself: a member of a union, or all of it.
+
+    In a union, ids are `<name>/<id>` and audio paths `<name>/<path>`, of the member's own.
+
+    Attributes:
+        name: Entry of `corpora`; empty where it is all of the manifest.
+        kind: Plug-in.
+        generated: Whether its audio lies beside the manifest, in a folder of its name.
+        rows: Number of rows.
+        shard_seconds: A shard of an audio backbone closes once it holds this many seconds.
+        shard_characters: A shard of a text backbone closes once it holds this many characters.
+        shard_bytes: A shard closes, too, once its features have about so many bytes.
+    """
+
+    name: str
+    kind: str
+    generated: bool
+    rows: int
+    shard_seconds: float
+    shard_characters: int
+    shard_bytes: int = SHARD_BYTES
+
+    @property
+    def prefix(self) -> str:
+        """Beginning of its ids in the manifest."""
+        return f"{self.name}/" if self.name else ""
+
+
+def without_usual_bytes(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields without `shard_bytes` where that is the default: then files are as they ever were."""
+    usual = ("shard_bytes", SHARD_BYTES)
+    return {name: value for name, value in fields.items() if (name, value) != usual}

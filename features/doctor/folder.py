@@ -30,6 +30,7 @@ from features.doctor.shards import (
 )
 from features.errors import HeronryError, ParamsError
 from features.extraction.plan import PlannedShard, lacking, plan_shards
+from features.extraction.sizes import Sizes
 from features.files.reasons import NOTICED, REJECTED, SEEN, read_reasons
 from features.process.terminal import progress
 from features.settings.plugins import load
@@ -89,7 +90,7 @@ def check_against(cache: CacheFacts, manifest: Manifest) -> Iterator[Fault]:
     Utterances of damaged or missing shards are not reported a second time.
     """
     reads = reads_of(cache, manifest)
-    cut, unusable = _cut_faults(cache, plan_shards(manifest, reads))
+    cut, unusable = _cut_faults(cache, plan_shards(manifest, reads, sizes_of(cache, reads)))
     found, where = _Differences.between(cache, manifest, reads), cache.folder
     missing = [id for id in found.absent if id not in unusable]
     if missing and cache.rejected is not None:
@@ -123,6 +124,16 @@ def reads_of(cache: CacheFacts, manifest: Manifest) -> Reads:
         timed = any(shard.spec.hop_seconds is not None for shard in cache.shards)
         return "audio" if timed or not cache.shards else written
     return "audio" if heard > read else written
+
+
+def sizes_of(cache: CacheFacts, reads: Reads) -> Sizes | None:
+    """Sizes of the features, which decide how shards are cut; None where no shard tells them."""
+    for shard in cache.shards:
+        recorded = {**shard.provenance, "store_dtype": shard.stored.dtype.name}
+        # An older release, or another program, may have written anything there.
+        if type(recorded.get("window_hop_seconds", 0)) in (int, float):
+            return Sizes.of(shard.spec, reads, recorded)
+    return None
 
 
 def _recognised(cache: CacheFacts) -> bool:

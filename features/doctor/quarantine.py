@@ -19,7 +19,7 @@ from pathlib import Path
 from features.backbone.entry import fingerprint
 from features.cache.shard import read_shard
 from features.corpus.manifest import Manifest
-from features.doctor.folder import CacheFacts, reads_of
+from features.doctor.folder import CacheFacts, reads_of, sizes_of
 from features.doctor.shards import NAME, ShardFacts, check_shard, shard_number
 from features.errors import CacheError, DamagedShardError
 from features.extraction.plan import plan_shards
@@ -154,7 +154,8 @@ def _contents(path: Path, cache: CacheFacts, manifest: Manifest | None) -> set[s
     """Content hashes of the rows that belong to the shard at `path`."""
     if manifest is None or not NAME.fullmatch(path.name):
         return set()
-    plan = plan_shards(manifest, reads_of(cache, manifest))
+    reads = reads_of(cache, manifest)
+    plan = plan_shards(manifest, reads, sizes_of(cache, reads))
     return {c for p in plan if p.number == shard_number(path) for c in p.contents}
 
 

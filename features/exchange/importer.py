@@ -27,6 +27,7 @@ from features.exchange.arrays import ArrayReader
 from features.exchange.places import Places, find_places
 from features.exchange.rows import Array, RowFacts, as_row, differ
 from features.extraction.plan import plan_shards
+from features.extraction.sizes import Sizes
 from features.files.reasons import REJECTED, write_reasons
 from features.files.writing import empty_folder, remove_folder
 from features.process.terminal import progress
@@ -155,7 +156,8 @@ class Importer:
         # Written beside `out` and renamed, so that an interrupted import leaves the old folder.
         new = out.with_name(f".{out.name}-new")
         empty_folder(new)
-        for planned in plan_shards(self.manifest, self.reads):
+        sizes = Sizes.of(self.spec, self.reads, {"store_dtype": found.dtype})
+        for planned in plan_shards(self.manifest, self.reads, sizes):
             rows, rejected = [], {}
             for utterance, content in zip(planned.utterances, planned.contents, strict=True):
                 if utterance.id in found.rejected:

@@ -29,6 +29,7 @@ from features.extraction.extractor import Extractor, Recipe
 from features.extraction.forecast import Forecast, forecast
 from features.extraction.output import Tally
 from features.extraction.plan import ShardPlan, lacking
+from features.extraction.sizes import Sizes
 from features.extraction.store import WorkStore
 from features.extraction.trained_on import seen_by
 from features.files.reasons import NOTICED, REJECTED, SEEN, write_reasons
@@ -137,7 +138,7 @@ def extract_with(
     check_pinned(extractor.entry, extractor.provenance)
     # Before anything is computed: a malformed file should not cost hours.
     seen = seen_by(extractor.entry, manifest)
-    plan = ShardPlan.of(manifest, extractor.backbone.reads)
+    plan = ShardPlan.of(manifest, extractor.backbone.reads, extractor.own.sizes)
     with extractor.store.locked(shared=options.part is not None):
         _adopt(extractor.store, extractor.provenance, plan, out)
         if recorded_by(extractor.backbone) is not None:
@@ -163,7 +164,8 @@ def _link(
 ) -> Extraction | None:
     """As `extract_with`, without a network; None if anything is to be computed."""
     store = WorkStore(root, known.key)
-    plan = ShardPlan.of(manifest, known.reads)
+    sizes = Sizes.of(known.spec, known.reads, known.provenance)
+    plan = ShardPlan.of(manifest, known.reads, sizes)
     noticed = memory.notices(plan.identity) if known.notices else {}
     if noticed is None:
         return None
@@ -177,7 +179,7 @@ def _link(
         check_pinned(memory.entry, known.provenance)
         seen = seen_by(memory.entry, manifest)
         if options.announce is not None:
-            options.announce(forecast(wanted, store, memory.entry, known))
+            options.announce(forecast(wanted, store, sizes))
         done = Extraction(linked=len(wanted))
         if options.part is not None:
             return done
@@ -244,7 +246,7 @@ def _compute(extractor: Extractor, plan: ShardPlan, options: Options) -> Extract
     todo = plan.only(lambda cut: not store.has(cut.fingerprint))
     done.linked = len(plan) - len(todo)
     if options.announce is not None:
-        options.announce(forecast(plan, store, entry, extractor.backbone))
+        options.announce(forecast(plan, store, extractor.own.sizes))
     with contextlib.ExitStack() as locks:
         if todo.cuts:
             _take_along(extractor, todo, options, locks)
@@ -264,7 +266,7 @@ def _take_along(
     # Before they are loaded, as `keep` compares.
     memories = [(entry, Memory(entry, extractor.recipe.store)) for entry in options.siblings]
     if options.engine == "local":
-        left_out = extractor.take_along(options.siblings)
+        left_out = extractor.take_along(options.siblings, todo)
     else:  # whose hosts send the shards of one entry back
         left_out = {entry.name: "Ray computes entries one by one" for entry in options.siblings}
     lines = []

@@ -33,11 +33,14 @@ from features.extraction.batches import (
 )
 from features.extraction.one_pass import OnePass
 from features.extraction.output import Output, ShardRows, Tally, is_window
-from features.extraction.plan import PlannedShard
+from features.extraction.plan import PlannedShard, ShardPlan
 from features.extraction.runner import Result
 from features.extraction.store import WorkStore
+from features.process.memory import give_back_freed
 
 IN_FLIGHT = 4  # batches and shards that may wait to be kept and written
+IN_FLIGHT_BYTES = 512 << 20  # results of batches that may
+GIVE_BACK_BYTES = 64 << 20  # of results, after which freed memory goes back to the system
 MAX_LANES = 8  # batches side by side on a CPU: each holds the activations of a whole network
 
 
@@ -139,10 +142,16 @@ class Extractor:
         """The entry's folder of the work store."""
         return self.own.store
 
-    def take_along(self, entries: Iterable[BackboneEntry]) -> dict[str, str]:
+    def take_along(
+        self, entries: Iterable[BackboneEntry], todo: ShardPlan | None = None
+    ) -> dict[str, str]:
         """Compute other entries of the same network in the same pass, in shards that lack them.
 
         Call it before anything is computed: all of them share one copy of the weights.
+
+        Args:
+            entries: The other entries.
+            todo: Shards to compute, which must be theirs as well; None: they are known to be.
 
         Returns:
             Reasons by name of entries that are left out, since they cannot be computed so.
@@ -161,6 +170,8 @@ class Extractor:
                 reason = "its features are those of another entry of this pass"
             elif reason is None and not share_weights(output.backbone, weights):
                 reason = "its weights are others"
+            elif todo and output.sizes != self.own.sizes and not todo.fits(output.sizes):
+                reason = "its shards close elsewhere, by their bytes (`shard_bytes` of the corpus)"
             if reason is None:
                 self.siblings.append(output)
             else:
@@ -212,7 +223,8 @@ class Extractor:
         begun = _begun(prepared, lined_up, begin)
         # Rounding overlaps with the next batch on the device, and writing with rounding. One thread
         # for each keeps their order.
-        waiting: deque[Future[None]] = deque()
+        waiting: deque[tuple[Future[None], int]] = deque()
+        brought = 0
         with ThreadPoolExecutor(1) as keeper, ThreadPoolExecutor(1) as writer:
             for work, count, item, results in self._launched(begun):
                 work.batches -= 1
@@ -222,14 +234,18 @@ class Extractor:
                         rows.deviation = output.runner_of(item.utterances).deviation(item)
                     counts = tally if output is self.own else Tally()
                     kept = keeper.submit(output.keep, rows, item, found, counts)
-                    waiting.append(kept)
+                    waiting.append((kept, sum(result.bytes for result in found)))
+                    brought += waiting[-1][1]
                     if not work.batches:
-                        waiting.append(writer.submit(output.write, rows, kept))
+                        waiting.append((writer.submit(output.write, rows, kept), 0))
                     # Bounds the memory of waiting results, and raises errors of the threads early.
-                    while len(waiting) > IN_FLIGHT:
-                        waiting.popleft().result()
+                    while len(waiting) > IN_FLIGHT or _bytes(waiting) > IN_FLIGHT_BYTES:
+                        waiting.popleft()[0].result()
+                if brought >= GIVE_BACK_BYTES:
+                    brought = 0
+                    give_back_freed()
                 yield from (1 for _ in range(count))
-            for future in waiting:
+            for future, _ in waiting:
                 future.result()
 
     def _launched(self, items: Iterator[tuple[_Lined, Prepared]]) -> Iterator[_Launched]:
@@ -351,6 +367,10 @@ def _begun(
             work.dropped = not begin(work.rows[0].planned)
         if not work.dropped:
             yield (work, count), item
+
+
+def _bytes(waiting: Iterable[tuple[Future[None], int]]) -> int:
+    return sum(size for _, size in waiting)
 
 
 def _finished(batch: Sequence[Utterance]) -> int:

@@ -9,17 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.backbone.base import Streaming
-from features.backbone.entry import BackboneEntry
 from features.extraction.plan import Cut, ShardPlan
+from features.extraction.sizes import Sizes
 from features.extraction.store import WorkStore
 from features.process.terminal import size
-from features.stream import StreamSpec
 
-CHARACTERS_A_TOKEN = 4.5  # of English, with a subword vocabulary
-SPECIAL_TOKENS = 2  # at both ends of a text
 PARTS = 16  # in which hashes are sorted
-BYTES = {"float16": 2, "float32": 4, "int16": 2}
 
 
 @dataclass(frozen=True)
@@ -55,16 +50,13 @@ class Forecast:
         )
 
 
-def forecast(
-    plan: ShardPlan, store: WorkStore, entry: BackboneEntry, backbone: Streaming
-) -> Forecast:
+def forecast(plan: ShardPlan, store: WorkStore, sizes: Sizes) -> Forecast:
     """Estimate the extraction of a corpus.
 
     Args:
         plan: All shards; unfinished ones are loaded, one at a time.
         store: Work store of the backbone.
-        entry: Backbone entry of params.yaml.
-        backbone: The backbone that it describes, or what is known of it.
+        sizes: Sizes of its features.
     """
     todo = plan.only(lambda cut: not store.path(cut.fingerprint).exists())
     # 64 bits of each content hash are compared, which take a twentieth of the text's memory.
@@ -82,7 +74,7 @@ def forecast(
         compute=new,
         copy=sum(cut.utterances for cut in todo.cuts) - new,
         seconds=seconds,
-        bytes=entry_bytes(plan.cuts, entry, backbone),
+        bytes=cache_bytes(plan.cuts, sizes),
     )
 
 
@@ -99,48 +91,8 @@ def _distinct(hashes: NDArray[np.uint64], lengths: NDArray[np.float32]) -> tuple
     return count, total
 
 
-def one_vector(entry: BackboneEntry, spec: StreamSpec) -> bool:
-    """Whether an utterance has one vector: that of its frames, or of a kind without frames."""
-    # Of texts, what has no place in time is a token.
-    whole = entry.reads == "audio" and spec.hop_seconds is None and not entry.windows
-    return whole or entry.pooling != "frames"
-
-
-def entry_bytes(cuts: Iterable[Cut], entry: BackboneEntry, backbone: Streaming) -> int:
-    """Approximate size of an entry's features of some shards."""
-    return cache_bytes(
-        cuts,
-        backbone.spec,
-        pooled=one_vector(entry, backbone.spec),
-        dtype=entry.stored_as(backbone),
-        window_seconds=entry.windows.get("window_hop_seconds"),
+def cache_bytes(cuts: Iterable[Cut], sizes: Sizes) -> int:
+    """Approximate size of the features of some shards."""
+    return round(
+        sum(sizes.bytes(cut.utterances, cut.spoken_seconds, cut.characters) for cut in cuts)
     )
-
-
-def cache_bytes(
-    cuts: Iterable[Cut],
-    spec: StreamSpec,
-    *,
-    pooled: bool,
-    dtype: str,
-    window_seconds: float | None = None,
-) -> int:
-    """Approximate size of the features, by the duration of audio or the length of text.
-
-    Args:
-        cuts: Shards.
-        spec: Stream of the backbone.
-        pooled: Whether an utterance has one vector.
-        dtype: Stored dtype.
-        window_seconds: From one window of a long recording to the next; None: without windows.
-    """
-    frames = 0.0
-    hop_seconds = spec.hop_seconds or window_seconds
-    for cut in cuts:
-        if pooled:
-            frames += cut.utterances
-        elif hop_seconds is not None:
-            frames += max(cut.spoken_seconds / hop_seconds, cut.utterances)
-        else:
-            frames += cut.characters / CHARACTERS_A_TOKEN + SPECIAL_TOKENS * cut.utterances
-    return round(frames * spec.dim * BYTES[dtype])

@@ -8,24 +8,30 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from features.backbone.base import Backbone
 from features.backbone.entry import BackboneEntry, store_key
 from features.backbone.windows import Window, windowed_in
 from features.cache.shard import Row, SpooledRow
-from features.cache.writer import CacheWriter
+from features.cache.writer import CacheWriter, Spool
 from features.corpus.utterance import Utterance
 from features.errors import CacheError
 from features.extraction.batches import Prepared, too_large_for
-from features.extraction.forecast import entry_bytes
+from features.extraction.forecast import cache_bytes
 from features.extraction.joining import Joiner
 from features.extraction.plan import Cut, PlannedShard
 from features.extraction.runner import Result, Runner
+from features.extraction.sizes import Sizes
 from features.extraction.store import WorkStore
 from features.process.devices import entered
 from features.process.machine_errors import with_machine_errors
+
+HELD_BYTES = 256 << 20  # rows of a shard in memory; what is more waits in a temporary file
+ALIGNED = 64  # bytes: rows begin at multiples of it
 
 
 @dataclass
@@ -64,15 +70,52 @@ class ShardRows:
         rejected: Reasons by content hash.
         deviation: Change by a reduced precision, once it is measured.
         joiner: Joins the windows of its long recordings, if any.
+        folder: Folder for a temporary file of the rows that are not held in memory.
+        held: Bytes of memory that rows take.
     """
 
     planned: PlannedShard
     contents: dict[str, str]
+    folder: Path
     todo: dict[str, Utterance] = field(default_factory=dict)
     rows: dict[str, Row | SpooledRow] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     deviation: float | None = None
     joiner: Joiner | None = None
+    held: int = 0
+    _block: NDArray[np.uint8] | None = None
+    _spool: Spool | None = None
+
+    def keep(self, row: Row | SpooledRow) -> None:
+        """Keep a finished row until the shard is written, in memory or in a temporary file."""
+        if isinstance(row, Row):
+            fits = self.held + row.frames.nbytes <= HELD_BYTES
+            row = self._copied(row) if fits else self._spooled(row)
+        self.rows[row.content] = row
+
+    def _copied(self, row: Row) -> Row:
+        if self._block is None:
+            # The system gives pages of it as they are written. Rows that stayed where they were
+            # made might be views, each of which keeps its whole batch.
+            self._block = np.empty(HELD_BYTES, np.uint8)
+        frames, begin = row.frames, self.held
+        copy = self._block[begin : begin + frames.nbytes].view(frames.dtype).reshape(frames.shape)
+        copy[...] = frames
+        self.held += -(-frames.nbytes // ALIGNED) * ALIGNED
+        return dataclasses.replace(row, frames=copy)
+
+    def let_go(self) -> None:
+        """Free the memory of the rows, and their temporary file."""
+        self.rows.clear()
+        self._block = self._spool = self.joiner = None
+
+    def _spooled(self, row: Row) -> SpooledRow:
+        if self._spool is None:
+            self._spool = Spool(self.folder)
+        begin, frames = self._spool.bytes, row.frames
+        self._spool.append(frames)
+        stored = self._spool.since(begin, frames.dtype.name, frames.shape[1:])
+        return SpooledRow(row.id, row.content, stored, row.rounding)
 
 
 class Output:
@@ -89,6 +132,7 @@ class Output:
         self.backbone: Backbone = entry.build()
         self.provenance = entry.provenance(self.backbone)
         self.store = WorkStore(root, store_key(self.backbone, self.provenance))
+        self.sizes = Sizes.of(self.backbone.spec, self.backbone.reads, self.provenance)
         self.windowed = windowed_in(self.backbone)
         self.runner = Runner(self.backbone, device, entry.compute_dtype)
         # That of windows gives frames, which are pooled once all are there.
@@ -103,11 +147,12 @@ class Output:
     def begin(self, planned: PlannedShard) -> ShardRows:
         """A shard with the rows that the store has of it already."""
         ids = (utterance.id for utterance in planned.utterances)
-        shard = ShardRows(planned, dict(zip(ids, planned.contents, strict=True)))
+        contents = dict(zip(ids, planned.contents, strict=True))
+        shard = ShardRows(planned, contents, self.store.folder)
         for utterance, content in zip(planned.utterances, planned.contents, strict=True):
             shard.todo.setdefault(content, utterance)
         for row in self.store.rows(list(shard.todo)):
-            shard.rows[row.content] = row
+            shard.keep(row)
             del shard.todo[row.content]
         return shard
 
@@ -117,7 +162,7 @@ class Output:
 
     def bytes_of(self, cuts: Iterable[Cut]) -> int:
         """Approximate size of the features of some shards."""
-        return entry_bytes(cuts, self.entry, self.backbone)
+        return cache_bytes(cuts, self.sizes)
 
     def runner_of(self, utterances: Sequence[Utterance]) -> Runner:
         """Runner of a batch, of windows or of whole utterances."""
@@ -156,7 +201,7 @@ class Output:
                     continue
                 tally.seconds += utterance.seconds or 0.0
                 if row is not None:
-                    shard.rows[content] = row
+                    shard.keep(row)
                     tally.computed += 1
         tally.failed += len(shard.rejected) - before
 
@@ -184,6 +229,7 @@ class Output:
         path = self.store.path(planned.fingerprint)
         deviation = shard.deviation
         with_machine_errors(self.writer.write, path, rows, rejected=rejected, deviation=deviation)
+        shard.let_go()
         self.store.add(planned.fingerprint, device=str(self.device))
 
 

@@ -1,4 +1,4 @@
-"""Divides a manifest into shards; which utterances share a shard depends on the manifest alone.
+"""Divides a manifest into shards, by the manifest and the sizes of an entry's features alone.
 
 The shards of a union are those of its members, one member after the other: with the members' own
 ids, so that they are the same files, byte for byte, and nothing is extracted or stored twice.
@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from features.backbone.base import CHARACTERS_A_SECOND, Reads, content_of
+from features.backbone.base import Reads, content_of
 from features.cache.shard import FORMAT, VERSION, Shard
 from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
 from features.errors import ManifestError
+from features.extraction.sizes import Sizes, spoken_seconds
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,19 @@ def lacking(reads: Reads) -> str:
     return f"has no {reads}"
 
 
-def plan_shards(manifest: Manifest, reads: Reads) -> Iterator[PlannedShard]:
+def plan_shards(manifest: Manifest, reads: Reads, sizes: Sizes | None) -> Iterator[PlannedShard]:
     """Divide a manifest into shards by cumulative seconds of audio (characters for text).
 
-    A shard ends once it holds `shard_seconds` (`shard_characters`), so that appending utterances
-    changes the last shard and adds new ones; all others stay the same, byte for byte. Utterances
-    without the modality are left out.
+    A shard ends once it holds `shard_seconds` (`shard_characters`), or features of about
+    `shard_bytes` by their sizes, so that appending utterances changes the last shard and adds new
+    ones; all others stay the same, byte for byte. Utterances without the modality are left out.
+
+    Args:
+        manifest: Manifest to divide.
+        reads: Modality that the backbone reads.
+        sizes: Sizes of the features; None: unknown, so that `shard_bytes` closes no shard.
     """
-    return (shard for _, _, shard in _cut(manifest, reads))
+    return (shard for _, _, shard in _cut(manifest, reads, sizes))
 
 
 @dataclass(frozen=True)
@@ -92,14 +98,13 @@ class Cut:
         """Summarise a shard."""
         lengths = [len(u.text or "") for u in shard.utterances]
         seconds = [u.seconds or 0.0 for u in shard.utterances]
-        spoken = (s or n / CHARACTERS_A_SECOND for s, n in zip(seconds, lengths, strict=True))
         return cls(
             number=shard.number,
             rows=rows,
             fingerprint=shard.fingerprint,
             utterances=len(lengths),
             seconds=sum(seconds),
-            spoken_seconds=sum(spoken),
+            spoken_seconds=sum(map(spoken_seconds, shard.utterances)),
             characters=sum(lengths),
             prefix=shard.prefix,
         )
@@ -120,9 +125,9 @@ class ShardPlan(Sequence[PlannedShard]):
     cuts: tuple[Cut, ...]
 
     @classmethod
-    def of(cls, manifest: Manifest, reads: Reads) -> ShardPlan:
-        """Divide a manifest, reading it once."""
-        found = _cut(manifest, reads)
+    def of(cls, manifest: Manifest, reads: Reads, sizes: Sizes | None) -> ShardPlan:
+        """Divide a manifest, reading it once; see `plan_shards`."""
+        found = _cut(manifest, reads, sizes)
         return cls(manifest, reads, tuple(Cut.of(shard, (a, b)) for a, b, shard in found))
 
     @property
@@ -133,6 +138,11 @@ class ShardPlan(Sequence[PlannedShard]):
     def only(self, wanted: Callable[[Cut], bool]) -> ShardPlan:
         """The plan of the shards for which `wanted` is true."""
         return dataclasses.replace(self, cuts=tuple(cut for cut in self.cuts if wanted(cut)))
+
+    def fits(self, sizes: Sizes) -> bool:
+        """Whether features of other sizes are cut into these shards, too; reads the manifest."""
+        others = {cut.fingerprint for cut in ShardPlan.of(self.manifest, self.reads, sizes).cuts}
+        return all(cut.fingerprint in others for cut in self.cuts)
 
     def __len__(self) -> int:
         return len(self.cuts)
@@ -164,13 +174,15 @@ def seconds_of(shards: Sequence[PlannedShard]) -> float:
     return sum(u.seconds or 0.0 for shard in shards for u in shard.utterances)
 
 
-def _cut(manifest: Manifest, reads: Reads) -> Iterator[tuple[int, int, PlannedShard]]:
+def _cut(
+    manifest: Manifest, reads: Reads, sizes: Sizes | None
+) -> Iterator[tuple[int, int, PlannedShard]]:
     """Each shard with its rows in the manifest: number of the first, and behind the last."""
     written = reads in ("text", "asr")
     number, last, rows = 0, 0, iter(manifest)
     for part in manifest.parts:
         limit = float(part.shard_characters if written else part.shard_seconds)
-        load, first = 0.0, last
+        seconds, spoken, characters, first = 0.0, 0.0, 0, last
         group: list[tuple[Utterance, str]] = []
         for utterance in itertools.islice(rows, part.rows):
             last += 1
@@ -178,10 +190,14 @@ def _cut(manifest: Manifest, reads: Reads) -> Iterator[tuple[int, int, PlannedSh
             if content is None:
                 continue
             group.append((_without(part.prefix, utterance), content))
-            load += len(utterance.words(reads) or "") if written else utterance.seconds or 0.0
-            if load >= limit:
+            seconds += utterance.seconds or 0.0
+            spoken += spoken_seconds(utterance)
+            characters += len((utterance.words(reads) if written else utterance.text) or "")
+            size = 0.0 if sizes is None else sizes.bytes(len(group), spoken, characters)
+            if (characters if written else seconds) >= limit or size >= part.shard_bytes:
                 yield first, last, PlannedShard(number, *_columns(group), part.prefix)
-                number, load, first, group = number + 1, 0.0, last, []
+                seconds, spoken, characters = 0.0, 0.0, 0
+                number, first, group = number + 1, last, []
         if group:
             yield first, last, PlannedShard(number, *_columns(group), part.prefix)
             number += 1

@@ -31,6 +31,11 @@ class Result:
     stream: Stream | None
     arrived: torch.Event | None = None
 
+    @property
+    def bytes(self) -> int:
+        """Size of the stream in the host's memory."""
+        return 0 if self.stream is None else self.stream.values.nbytes
+
     def wait(self) -> Stream | None:
         """The stream, once it is copied, in memory that may be kept."""
         if self.stream is None or self.arrived is None:

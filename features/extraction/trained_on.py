@@ -31,8 +31,8 @@ from pathlib import Path
 
 from features.backbone.entry import PACKAGE, BackboneEntry
 from features.cache.reader import CacheReader
-from features.corpus.manifest import Manifest, Member
-from features.corpus.utterance import Utterance
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Member, Utterance
 from features.errors import ManifestError
 from features.files.reasons import SEEN, read_reasons
 from features.files.records import read_rows, write_rows

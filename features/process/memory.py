@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
@@ -40,6 +41,17 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _TOO_LITTLE)
+
+
+def give_back_freed() -> None:
+    """Give memory that was freed back to the system, where the C library keeps it (glibc).
+
+    It keeps freed memory for later, but may put small things into it that stay, so that the next
+    large array does not fit there: then memory grows although nothing is held.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # neither macOS nor musl has it
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
 
 
 class DoesNotFitError(Exception):

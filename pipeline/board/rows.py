@@ -27,7 +27,7 @@ from pipeline.report.metrics_json import METRICS, is_whole
 METRICS_FILE, PARAMS_FILE = f"reports/{METRICS}", "params.yaml"
 COLUMNS = ("fusion", "regime", "corpus")
 # Settings of a corpus that change no score.
-_NO_SCORE = ("shard_seconds", "shard_characters", "allow_rejected")
+_NO_SCORE = ("shard_seconds", "shard_characters", "shard_bytes", "allow_rejected")
 # `dropped` is what older releases call `rejected`.
 _LOWER = ("nll", "brier", "ece", "train_seconds", "parameters", "rejected", "dropped")
 # Scores of attributes and votes, each alone or before `_<attribute>` or the like.

@@ -24,8 +24,9 @@ from features.corpus.manifest import Manifest
 from features.corpus.sources import changes_since
 from features.errors import CacheError, CheckpointError, ManifestError, ParamsError
 from features.extraction.extractor import Extractor, Recipe
-from features.extraction.forecast import Forecast, entry_bytes, forecast
+from features.extraction.forecast import Forecast, cache_bytes, forecast
 from features.extraction.plan import Cut, ShardPlan
+from features.extraction.sizes import Sizes
 from features.extraction.store import WorkStore
 from features.process.terminal import size
 from features.settings.locations import store_root
@@ -199,8 +200,8 @@ def _step(
     entry = params.backbone(name)
     manifest = as_read(manifest, entry, params.transcripts(params.corpus, name))
     known = _known(entry, store)
-    planned = ShardPlan.of(manifest, known.reads)
-    expected = forecast(planned, _shards(store, known), entry, known)
+    planned = ShardPlan.of(manifest, known.reads, _sizes(known))
+    expected = forecast(planned, _shards(store, known), _sizes(known))
     reason = _reason(Path("cache", params.corpus, name), manifest, known)
     network, whole = network_of(entry), sum(cut.characters for cut in planned.cuts)
     # Of the texts that are to be computed only the number is known.
@@ -226,6 +227,10 @@ def _shards(store: Path, known: Known) -> WorkStore:
     return WorkStore(store, known.key)
 
 
+def _sizes(known: Known) -> Sizes:
+    return Sizes.of(known.spec, known.reads, known.provenance)
+
+
 def _along(
     entry: BackboneEntry,
     known: Known,
@@ -234,15 +239,16 @@ def _along(
     store: Path,
 ) -> dict[str, int]:
     """Bytes by name of siblings that extraction seals in the same pass (`--only`: none)."""
-    todo = _lacking(planned.cuts, _shards(store, known))
-    if not todo or entry.kind == "none":
+    own = _shards(store, known)
+    todo = planned.only(lambda cut: not own.path(cut.fingerprint).exists())
+    if not todo.cuts or entry.kind == "none":
         return {}
     memories = {each.name: Memory(each, store) for each in siblings}
     others = {name: memory.recall() for name, memory in memories.items()}
     if any(other is None or other.weights != known.weights for other in others.values()):
         # Whether they have the same weights, only these say.
         extractor = Extractor(Recipe(entry, store))
-        extractor.take_along(siblings)
+        extractor.take_along(siblings, todo)
         others = {
             each.entry.name: memories[each.entry.name].keep(each.backbone, each.provenance)
             for each in extractor.siblings
@@ -253,9 +259,9 @@ def _along(
         # As `Extractor.take_along` chooses.
         if other is None or other.grid != known.grid:
             continue
-        lacking = _lacking(todo, _shards(store, other))
-        if lacking and other.key not in places:
-            found[each.name] = entry_bytes(lacking, each, other)
+        lacking = _lacking(todo.cuts, _shards(store, other))
+        if lacking and other.key not in places and todo.fits(_sizes(other)):
+            found[each.name] = cache_bytes(lacking, _sizes(other))
         places.add(other.key)
     return found
 

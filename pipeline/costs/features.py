@@ -12,8 +12,9 @@ from features.backbone.entry import PACKAGE, BackboneEntry
 from features.backbone.layers import Layers, choose_layers
 from features.cache.reader import CacheReader
 from features.errors import HeronryError
-from features.extraction.forecast import cache_bytes, one_vector
+from features.extraction.forecast import cache_bytes
 from features.extraction.plan import Cut
+from features.extraction.sizes import Sizes
 from features.process.terminal import size as bytes_text
 from features.settings.plugins import load
 from features.stream import StreamSpec
@@ -66,13 +67,7 @@ class Features:
             return None
         count, seconds = self.size.utterances, self.size.seconds
         cut = Cut(0, (0, count), "", count, seconds, seconds, round(self.size.characters))
-        return cache_bytes(
-            [cut],
-            spec,
-            pooled=one_vector(self.entry, spec),
-            dtype=self.entry.store_dtype if spec.bins is None else "int16",
-            window_seconds=self.entry.windows.get("window_hop_seconds"),
-        )
+        return cache_bytes([cut], Sizes.of_entry(self.entry, spec))
 
     @property
     def operations(self) -> float | None:

@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from features.extraction.forecast import BYTES
+from features.extraction.sizes import BYTES
 from features.stream import Stream, StreamSpec
 from pipeline.costs.corpora import CorpusSize
 from pipeline.costs.features import Features, stream_of

@@ -17,7 +17,7 @@ from typing import Any
 
 from features.backbone.entry import BackboneEntry
 from features.errors import HeronryError
-from features.extraction.forecast import CHARACTERS_A_TOKEN, SPECIAL_TOKENS
+from features.extraction.sizes import CHARACTERS_A_TOKEN, SPECIAL_TOKENS
 from features.weights.checkpoint import Checkpoint
 from pipeline.costs.corpora import CorpusSize
 

@@ -18,8 +18,7 @@ from torch import nn
 
 from features.backbone.base import Backbone, innermost, module_of
 from features.backbone.entry import BackboneEntry
-from features.corpus.manifest import Member
-from features.corpus.utterance import Utterance
+from features.corpus.utterance import Member, Utterance
 from features.extraction.trained_on import TRAINED_ON, TrainedOn, read_trained_on, write_trained_on
 from features.files.records import read_rows, write_rows
 from features.files.writing import follow_umask

@@ -78,7 +78,7 @@ class LiveBackbone:
         if reads_references(backbone):
             utterances = [replace(u, asr=u.asr if u.text is None else u.text) for u in utterances]
         manifest = Manifest("new", tuple(utterances), shard_seconds=SHARD_SECONDS)
-        plan = ShardPlan.of(manifest, reads)
+        plan = ShardPlan.of(manifest, reads, self.extractor.own.sizes)
         missing = frozenset(each.id for each in utterances if lacks(each, reads))
         yield from (None for _ in missing)
         try:

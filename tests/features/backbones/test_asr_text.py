@@ -77,7 +77,7 @@ def test_an_empty_text_is_the_special_tokens(options: dict[str, Any], tmp_path: 
 
 def test_shards_are_divided_and_identified_by_recognised_words() -> None:
     manifest = Manifest("c", SAID, shard_characters=len(WORDS[1]))
-    plan = list(plan_shards(manifest, "asr"))
+    plan = list(plan_shards(manifest, "asr", None))
     assert [[u.id for u in shard.utterances] for shard in plan] == [["a"], ["b"]]
     assert plan[0].contents == (content_of(SAID[1], "text"),)
     assert content_of(SAID[2], "asr") is None

@@ -18,7 +18,7 @@ from features.backbones.egemaps import Egemaps
 from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, ParamsError, UtteranceError
 from features.extraction.extract import extract
-from features.extraction.forecast import one_vector
+from features.extraction.sizes import Sizes
 from pipeline.costs.features import stream_of
 from tests.conftest import RATE, ManifestMaker
 
@@ -116,7 +116,7 @@ def test_shards_hold_one_vector_of_float32(make_manifest: ManifestMaker, tmp_pat
     assert list(reader) == ["u0", "u2"]
     assert reader.provenance["features"] == Egemaps().provenance()["features"]
     assert "960" in (tmp_path / "out" / "rejected.csv").read_text()
-    assert one_vector(entry, Egemaps.spec)
+    assert Sizes.of_entry(entry, Egemaps.spec).pooled
 
 
 def test_windows_of_long_recordings_are_means(make_manifest: ManifestMaker) -> None:
@@ -127,7 +127,7 @@ def test_windows_of_long_recordings_are_means(make_manifest: ManifestMaker) -> N
     backbone = entry.build()
     (clip,) = make_manifest([2.0])
     assert backbone(backbone.prepare([clip])).values.shape == (1, 2, 88)
-    assert not one_vector(entry, backbone.spec)
+    assert not Sizes.of_entry(entry, backbone.spec).pooled
 
 
 def test_without_opensmile_the_error_says_what_to_install_and_its_licence(

@@ -22,6 +22,7 @@ from features.errors import ManifestError
 from features.extraction.extract import Options, extract
 from features.extraction.forecast import forecast
 from features.extraction.plan import ShardPlan, plan_shards
+from features.extraction.sizes import Sizes
 from features.extraction.store import WorkStore
 from features.files.reading import file_sha256
 from tests.conftest import ManifestMaker
@@ -66,11 +67,11 @@ def test_its_rows_are_those_in_memory(manifest: Manifest, part: slice) -> None:
 
 @given(manifests(), st.sampled_from(["audio", "text", "asr"]))
 def test_its_shards_are_those_in_memory(manifest: Manifest, reads: Reads) -> None:
-    expected = list(plan_shards(manifest, reads))
+    expected = list(plan_shards(manifest, reads, None))
     with TemporaryDirectory() as folder:
         manifest.write(Path(folder))
         for each in (manifest, Manifest.read(Path(folder))):
-            plan = ShardPlan.of(each, reads)
+            plan = ShardPlan.of(each, reads, None)
             assert list(plan) == expected
             assert [cut.fingerprint for cut in plan.cuts] == [p.fingerprint for p in expected]
             assert list(plan[1::2]) == expected[1::2]
@@ -82,9 +83,9 @@ def test_its_shards_are_those_in_memory(manifest: Manifest, reads: Reads) -> Non
 
 @given(manifests())
 def test_the_forecast_counts_equal_contents_once(manifest: Manifest) -> None:
-    plan = ShardPlan.of(manifest, "audio")
+    plan = ShardPlan.of(manifest, "audio", None)
     new = {c: u for p in plan for u, c in zip(p.utterances, p.contents, strict=True)}
-    told = forecast(plan, WorkStore(Path("nowhere"), "x"), TONE, Tone())
+    told = forecast(plan, WorkStore(Path("nowhere"), "x"), Sizes.of_entry(TONE, Tone().spec))
     assert (told.compute, told.shards) == (len(new), len(plan))
     assert told.compute + told.copy == sum(len(p.utterances) for p in plan)
     assert told.seconds == pytest.approx(sum(u.seconds or 0.0 for u in new.values()))
@@ -125,7 +126,7 @@ def test_a_manifest_that_changes_under_an_extraction_stops_it(tmp_path: Path) ->
     rows = tuple(Utterance(f"u{n}", f"{n}.wav", f"{n}", seconds=2.0) for n in range(10))
     Manifest("c", rows, **CUT).write(tmp_path)
     lazy = Manifest.read(tmp_path)
-    plan = ShardPlan.of(lazy, "audio")
+    plan = ShardPlan.of(lazy, "audio", None)
     other = (*rows[:4], dataclasses.replace(rows[4], sha256="other"), *rows[5:])
     Manifest("c", other, **CUT).write(tmp_path)
     assert plan[0].utterances == rows[:3]
@@ -190,7 +191,7 @@ def test_reading_and_planning_take_few_bytes_an_utterance(tmp_path: Path) -> Non
         rows = (Utterance(f"utterance {n}", f"{n}.wav", f"{n}", seconds=0.1) for n in range(count))
         Manifest("c", tuple(rows), **CUT).write(tmp_path)
         tracemalloc.start()
-        plan = ShardPlan.of(Manifest.read(tmp_path).located(tmp_path), "audio")
+        plan = ShardPlan.of(Manifest.read(tmp_path).located(tmp_path), "audio", None)
         assert sum(len(shard.utterances) for shard in plan) == count
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

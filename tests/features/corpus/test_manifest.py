@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.corpus.manifest import Label, Manifest, read_labels
-from features.corpus.utterance import Utterance
+from features.corpus.utterance import SHARD_BYTES, Member, Utterance
 from features.errors import ManifestError
 from features.files.records import read_json, write_rows
 
@@ -51,6 +51,17 @@ def test_a_manifest_is_read_as_it_was_written(written: list[Utterance]) -> None:
     with TemporaryDirectory() as folder:
         manifest.write(Path(folder))
         assert Manifest.read(Path(folder)) == manifest
+
+
+def test_bytes_of_shards_are_written_where_they_are_not_the_usual_ones(tmp_path: Path) -> None:
+    for bound, written in ((SHARD_BYTES, False), (5_000_000, True)):
+        whole = Member("a", "k", False, 0, 5.0, 100, bound)
+        manifest = Manifest("c", (), shard_bytes=bound, members=(whole,))
+        manifest.write(tmp_path)
+        assert ((tmp_path / "corpus.json").read_text().count("shard_bytes") == 2) is written
+        assert ("shard_bytes" in (tmp_path / "corpus.json").read_text()) is written
+        read = Manifest.read(tmp_path)
+        assert (read.shard_bytes, read.members) == (bound, (whole,))
 
 
 @given(st.lists(st.tuples(IDS, TEXTS, st.sampled_from(["train", "unused"]))))
@@ -156,7 +167,7 @@ def test_audio_that_nothing_identifies() -> None:
 def test_wrong_manifests() -> None:
     with pytest.raises(ManifestError, match=r"corpus 'c': 1 ids occur more than once.*\['a'\]"):
         Manifest("c", rows("a", "b", "a"))
-    sizes: list[dict[str, Any]] = [{"shard_seconds": 0}, {"shard_characters": 0}]
+    sizes: list[dict[str, Any]] = [{"shard_seconds": 0}, {"shard_bytes": 0}]
     for size in sizes:
         with pytest.raises(ManifestError, match=f"{next(iter(size))} is 0; expected a number abo"):
             Manifest("c", rows("a"), **size)

@@ -46,6 +46,25 @@ def test_cache_holds_what_the_backbone_gives(make_manifest: ManifestMaker, tmp_p
         assert (reader[utterance.id] == live.half().numpy()).all()
 
 
+@pytest.mark.parametrize("layers", [1, 40])
+def test_rows_that_do_not_fit_the_memory_wait_in_a_file(
+    layers: int, make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes are the same whatever is held, computed or copied."""
+    entry = backbone_entry("wide", {"kind": "tone", "dim": 8 * layers})
+    manifest = make_manifest(SECONDS)
+    run(manifest, tmp_path / "out", tmp_path / "store", entry)
+    shorter = dataclasses.replace(manifest, shard_seconds=0.1)
+    run(shorter, tmp_path / "shorter", tmp_path / "store", entry)
+    monkeypatch.setattr("features.extraction.output.HELD_BYTES", 1000)
+    monkeypatch.setattr("features.extraction.extractor.IN_FLIGHT_BYTES", 1000)
+    run(manifest, tmp_path / "spooled", tmp_path / "other", entry)
+    assert contents_of(tmp_path / "spooled") == contents_of(tmp_path / "out")
+    done = run(shorter, tmp_path / "copied", tmp_path / "other", entry)
+    assert done.computed == 0 < done.copied
+    assert contents_of(tmp_path / "copied") == contents_of(tmp_path / "shorter")
+
+
 def test_second_run_computes_nothing(make_manifest: ManifestMaker, tmp_path: Path) -> None:
     manifest = make_manifest(SECONDS)
     run(manifest, tmp_path / "out", tmp_path / "store")

@@ -206,6 +206,22 @@ def test_a_sibling_with_other_rows_is_left_to_itself(
     assert contents_of(tmp_path / "mean") == contents_of(tmp_path / "expected")
 
 
+def test_a_sibling_whose_shards_close_elsewhere_is_computed_by_itself(
+    make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
+    """`two` has four times the bytes of `first`, whose shards close by seconds as `mean`'s do."""
+    manifest = dataclasses.replace(make_manifest(SECONDS), shard_bytes=1500)
+    expected = separate(manifest, tmp_path)
+    _, notes = together(manifest, tmp_path)
+    apart = "its shards close elsewhere, by their bytes (`shard_bytes` of the corpus)"
+    assert notes == ["in the same pass: mean, about 64 B", f"not in the same pass: two: {apart}"]
+    Deep.calls.clear()
+    for entry in ALL:
+        out = tmp_path / "again" / entry.name
+        extract(manifest, entry, out, store=tmp_path / "store")
+        assert contents_of(out) == expected[entry.name]
+
+
 def test_values_that_a_sibling_cannot_store_are_rejected_there_alone(
     make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,7 +235,7 @@ def test_values_that_a_sibling_cannot_store_are_rejected_there_alone(
             extract(manifest, big, tmp_path / "big", store=tmp_path / store)
         folder = Extractor(Recipe(big, tmp_path / store)).store.folder
         shards.append({path.name: path.read_bytes() for path in folder.glob("*.h5")})
-    assert len(shards[0]) == len(ShardPlan.of(manifest, "audio"))
+    assert len(shards[0]) == len(ShardPlan.of(manifest, "audio", None))
     assert shards[0] == shards[1]
 
 
@@ -273,7 +289,7 @@ def test_weights_are_held_once_and_others_refused() -> None:
 
 
 def test_counts_are_those_of_the_entry(make_manifest: ManifestMaker, tmp_path: Path) -> None:
-    plan = ShardPlan.of(make_manifest(SECONDS), "audio")
+    plan = ShardPlan.of(make_manifest(SECONDS), "audio", None)
     extractor, tally = Extractor(Recipe(FIRST, tmp_path)), Tally()
     assert extractor.take_along(SIBLINGS) == {}
     assert sum(extractor.run(plan, tally, seconds=seconds_of(plan))) == len(SECONDS)

@@ -1,13 +1,20 @@
-"""Shards depend on the manifest alone, and appending utterances changes only the last ones."""
+"""Shards depend on manifest and sizes alone; appending utterances changes only the last ones."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
+from features.backbone.base import Reads
 from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
-from features.extraction.plan import PlannedShard, plan_shards
+from features.extraction.forecast import cache_bytes
+from features.extraction.plan import PlannedShard, ShardPlan, plan_shards
+from features.extraction.sizes import Sizes
+from features.stream import StreamSpec
 
 
 def manifest_of(seconds: list[float]) -> Manifest:
@@ -27,14 +34,14 @@ seconds = st.lists(st.floats(0.1, 4.0), min_size=1, max_size=30)
 
 @given(seconds, seconds)
 def test_appending_changes_the_tail_alone(old: list[float], new: list[float]) -> None:
-    before = list(plan_shards(manifest_of(old), "audio"))
-    after = list(plan_shards(manifest_of(old + new), "audio"))
+    before = list(plan_shards(manifest_of(old), "audio", None))
+    after = list(plan_shards(manifest_of(old + new), "audio", None))
     assert prints(after)[: len(before) - 1] == prints(before)[:-1]
 
 
 @given(seconds)
 def test_every_utterance_once_in_order(lengths: list[float]) -> None:
-    shards = list(plan_shards(manifest_of(lengths), "audio"))
+    shards = list(plan_shards(manifest_of(lengths), "audio", None))
     ids = [u.id for shard in shards for u in shard.utterances]
     assert ids == [f"u{i}" for i in range(len(lengths))]
     assert [shard.number for shard in shards] == list(range(len(shards)))
@@ -43,11 +50,52 @@ def test_every_utterance_once_in_order(lengths: list[float]) -> None:
         assert 5.0 <= total < 5.0 + 4.0
 
 
+FRAMES = StreamSpec(4, hop_seconds=0.02)
+KINDS: dict[str, tuple[Reads, StreamSpec, str]] = {
+    "frames": ("audio", FRAMES, "frames"),
+    "pooled": ("audio", FRAMES, "mean"),
+    "without frames": ("audio", StreamSpec(4), "frames"),
+    "tokens": ("text", StreamSpec(4), "frames"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(lengths=seconds, more=seconds, bound=st.integers(1, 4000))
+def test_shards_close_by_bytes_too(
+    kind: str, lengths: list[float], more: list[float], bound: int
+) -> None:
+    reads, spec, pooling = KINDS[kind]
+    sizes = Sizes.of(spec, reads, {"pooling": pooling, "store_dtype": "float16"})
+    manifest = dataclasses.replace(manifest_of(lengths), shard_bytes=bound)
+    plan = ShardPlan.of(manifest, reads, sizes)
+    by_load = list(plan_shards(manifest, reads, None))
+    found = [cache_bytes([cut], sizes) for cut in plan.cuts]
+    for cut, size in zip(plan.cuts, found, strict=True):
+        # Without its last utterance a shard is below the bound.
+        shorter = dataclasses.replace(manifest, utterances=manifest[cut.rows[0] : cut.rows[1] - 1])
+        (rest,) = ShardPlan.of(shorter, reads, sizes).cuts or (None,)
+        if rest is not None:
+            assert cache_bytes([rest], sizes) <= bound
+        if cut is not plan.cuts[-1] and size < bound - 1:  # then it closed by seconds, as ever
+            assert reads == "text" or cut.seconds >= manifest.shard_seconds
+    if max(found, default=0) < bound - 1:
+        assert prints(list(plan)) == prints(by_load)
+    else:
+        assert plan.fits(sizes)
+    longer = dataclasses.replace(manifest_of(lengths + more), shard_bytes=bound)
+    after = prints(list(plan_shards(longer, reads, sizes)))
+    assert after[: len(plan) - 1] == prints(list(plan))[:-1]
+
+
 def test_text_is_divided_by_characters() -> None:
     plain = manifest_of([1.0] * 10)
     longer = manifest_of([3.0] * 10)
-    assert prints(list(plan_shards(plain, "text"))) == prints(list(plan_shards(longer, "text")))
-    assert prints(list(plan_shards(plain, "audio"))) != prints(list(plan_shards(longer, "audio")))
+    assert prints(list(plan_shards(plain, "text", None))) == prints(
+        list(plan_shards(longer, "text", None))
+    )
+    assert prints(list(plan_shards(plain, "audio", None))) != prints(
+        list(plan_shards(longer, "audio", None))
+    )
 
 
 def test_utterances_without_the_modality_are_left_out() -> None:
@@ -57,5 +105,5 @@ def test_utterances_without_the_modality_are_left_out() -> None:
     )
     manifest = Manifest("c", rows)
     for reads, expected in (("text", ["a"]), ("audio", ["b"])):
-        shards = list(plan_shards(manifest, reads))  # type: ignore[arg-type]
+        shards = list(plan_shards(manifest, reads, None))  # type: ignore[arg-type]
         assert [u.id for shard in shards for u in shard.utterances] == expected

@@ -235,7 +235,7 @@ def test_shards_that_others_have_begun_are_dropped(
     make_manifest: ManifestMaker, tmp_path: Path
 ) -> None:
     """Neither computed, counted nor written."""
-    plan = ShardPlan.of(make_manifest(SECONDS, shard_seconds=1.5), "audio")
+    plan = ShardPlan.of(make_manifest(SECONDS, shard_seconds=1.5), "audio", None)
     extractor, tally = Extractor(Recipe(TONE, tmp_path)), Tally()
     steps = extractor.run(
         plan, tally, seconds=seconds_of(plan), begin=lambda shard: shard.number % 2 == 0

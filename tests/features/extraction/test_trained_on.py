@@ -13,8 +13,8 @@ import pytest
 
 from features.backbone.entry import BackboneEntry, backbone_entry
 from features.cache.reader import CacheReader
-from features.corpus.manifest import Manifest, Member
-from features.corpus.utterance import Utterance
+from features.corpus.manifest import Manifest
+from features.corpus.utterance import Member, Utterance
 from features.errors import ManifestError
 from features.extraction.extract import extract
 from features.extraction.trained_on import (

@@ -169,7 +169,7 @@ def test_the_thread_that_keeps_results_waits_on_their_device(
     monkeypatch.setattr(extractor.own.runner, "_move", lambda: None)
     monkeypatch.setattr(Prepared, "pin_memory", lambda self: self)
     tally = Tally()
-    assert sum(extractor.run(ShardPlan.of(manifest, "audio"), tally, seconds=0.5)) == 2
+    assert sum(extractor.run(ShardPlan.of(manifest, "audio", None), tally, seconds=0.5)) == 2
     assert tally.computed == 2
     assert set(seen) == {1}
 
@@ -179,7 +179,9 @@ def test_a_process_that_copies_rows_touches_no_device(
 ) -> None:
     manifest, recipe = make_manifest([0.2, 0.3]), Recipe(BackboneEntry("tone", "tone"), tmp_path)
     other = dataclasses.replace(manifest, utterances=manifest.utterances[::-1])
-    assert sum(Extractor(recipe).run(ShardPlan.of(manifest, "audio"), Tally(), seconds=0.5)) == 2
+    assert (
+        sum(Extractor(recipe).run(ShardPlan.of(manifest, "audio", None), Tally(), seconds=0.5)) == 2
+    )
     entered: list[torch.device] = []
 
     def enter(device: torch.device) -> contextlib.nullcontext[None]:
@@ -189,7 +191,7 @@ def test_a_process_that_copies_rows_touches_no_device(
     for module in ("batches", "output", "runner"):
         monkeypatch.setattr(f"features.extraction.{module}.entered", enter)
     tally = Tally()
-    shards = list(ShardPlan.of(other, "audio"))
+    shards = list(ShardPlan.of(other, "audio", None))
     assert sum(Extractor(recipe, "cuda:1").run(shards, tally, seconds=None)) == 2
     assert (tally.copied, tally.computed) == (2, 0)
     assert {device.type for device in entered} == {"cpu"}

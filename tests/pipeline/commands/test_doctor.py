@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from features.backbone.entry import backbone_entry
 from features.backbones.tone import Tone
 from features.cache.reader import CacheReader
 from features.cache.shard import DEVIATION, Row, read_shard, shard_name
@@ -20,6 +22,7 @@ from features.doctor import shards
 from features.doctor.folder import check_cache
 from features.doctor.shards import ShardFacts, check_shard
 from features.errors import CacheError
+from features.extraction.extract import extract as run_extraction
 from features.files.reasons import REJECTED, write_reasons
 from features.files.writing import link_or_copy
 from features.stream import StreamSpec
@@ -188,6 +191,16 @@ def test_ids_that_occur_twice() -> None:
     output = said()
     assert "ids that occur twice: 2 ('u3', 'u4')" in output
     assert "shard-00003.h5: is cut or ordered otherwise" in output
+
+
+def test_shards_that_closed_by_their_bytes(manifest: Manifest, private_store: Path) -> None:
+    smaller = dataclasses.replace(manifest, shard_bytes=100)
+    prepared(manifest, manifest.utterances, shard_bytes=100)
+    assert "is cut or ordered otherwise" in said()
+    shutil.rmtree(HERE)
+    run_extraction(smaller, backbone_entry("tone", {}), HERE, store=private_store)
+    assert len(list(HERE.glob("*.h5"))) == len(SECONDS)
+    assert doctor().exit_code == 0
 
 
 def test_missing_and_extra_ids(manifest: Manifest, make_manifest: ManifestMaker) -> None:

@@ -72,7 +72,7 @@ def extract(manifest: Manifest, store: Path, **options: object) -> None:
     work = WorkStore(store, fingerprint(provenance))
     writer = CacheWriter(spec=backbone.spec, provenance=provenance, dtype="float16")
     HERE.mkdir(parents=True)
-    for planned in plan_shards(manifest, "audio"):
+    for planned in plan_shards(manifest, "audio", None):
         rows = []
         for utterance, content in zip(planned.utterances, planned.contents, strict=True):
             frames = backbone(backbone.prepare([utterance])).values[0].numpy()
