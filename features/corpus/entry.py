@@ -11,7 +11,7 @@ from features.arguments import one_of, parameter_types, quoted, refuse
 from features.corpus.adapter import Corpus, Target
 from features.corpus.leaks import LeakKind
 from features.corpus.protocols import ProtocolName
-from features.corpus.utterance import SHARD_BYTES
+from features.corpus.utterance import SHARD_BYTES, SHARD_LIMITS
 from features.ranges import Amount, Interval, MinLen, Positive, Seed
 from features.settings.plugins import entry_problems, kinds, load, split_entry
 
@@ -66,6 +66,11 @@ class CorpusEntry:
     def generated(self) -> bool:
         """Whether it needs no root: it makes its own audio, or is a union of other corpora."""
         return bool(getattr(load(PACKAGE, self.kind), "generated", False))
+
+    @property
+    def shard_limits(self) -> dict[str, Any]:
+        """Settings that close its shards, which its manifest has as well."""
+        return {name: getattr(self, name) for name in SHARD_LIMITS}
 
     def adapter(self, root: Path) -> Corpus:
         """Make the adapter of the corpus below a root."""

@@ -26,6 +26,7 @@ from features.corpus.adapter import MAPPINGS, REPEATED
 from features.corpus.frozen import check_outside, frozen, share_texts
 from features.corpus.utterance import (
     SHARD_BYTES,
+    SHARD_LIMITS,
     Member,
     Utterance,
     check_id,
@@ -178,7 +179,7 @@ class Manifest(Sequence[Utterance]):
             for each in rows:
                 each.check_hashed()
         check_unique((u.id for u in doubtful), f"corpus {self.corpus!r}")
-        for name in ("shard_seconds", "shard_characters", "shard_bytes"):
+        for name in SHARD_LIMITS:
             if not getattr(self, name) > 0:
                 raise ManifestError(f"{name} is {getattr(self, name)}; expected a number above 0")
 

@@ -272,9 +272,7 @@ def _manifest(entry: CorpusEntry, parts: Sequence[Found], survey: Survey) -> Man
             kind=part.entry.kind,
             generated=part.entry.generated,
             rows=len(part.survey.utterances),
-            shard_seconds=part.entry.shard_seconds,
-            shard_characters=part.entry.shard_characters,
-            shard_bytes=part.entry.shard_bytes,
+            **part.entry.shard_limits,
         )
         for part in parts
     ]
@@ -283,10 +281,8 @@ def _manifest(entry: CorpusEntry, parts: Sequence[Found], survey: Survey) -> Man
         utterances=tuple(survey.utterances),
         kind=entry.kind,
         generated=entry.generated and not entry.members,
-        shard_seconds=entry.shard_seconds,
-        shard_characters=entry.shard_characters,
-        shard_bytes=entry.shard_bytes,
         members=tuple(members) if entry.members else (),
+        **entry.shard_limits,
     )
 
 

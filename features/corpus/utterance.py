@@ -17,6 +17,7 @@ from features.arguments import Record, quoted
 from features.errors import ManifestError
 from features.files.records import check_text
 
+SHARD_LIMITS = ("shard_seconds", "shard_characters", "shard_bytes")
 SHARD_BYTES = 1_000_000_000  # of a shard's features, by default
 
 
