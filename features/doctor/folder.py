@@ -30,7 +30,7 @@ from features.doctor.shards import (
 )
 from features.errors import HeronryError, ParamsError
 from features.extraction.plan import PlannedShard, lacking, plan_shards
-from features.extraction.sizes import Sizes
+from features.extraction.sizes import BYTES, Sizes
 from features.files.reasons import NOTICED, REJECTED, SEEN, read_reasons
 from features.process.terminal import progress
 from features.settings.plugins import load
@@ -129,9 +129,9 @@ def reads_of(cache: CacheFacts, manifest: Manifest) -> Reads:
 def sizes_of(cache: CacheFacts, reads: Reads) -> Sizes | None:
     """Sizes of the features, which decide how shards are cut; None where no shard tells them."""
     for shard in cache.shards:
-        recorded = {**shard.provenance, "store_dtype": shard.stored.dtype.name}
-        # An older release, or another program, may have written anything there.
-        if type(recorded.get("window_hop_seconds", 0)) in (int, float):
+        recorded = shard.provenance
+        timed = type(recorded.get("window_hop_seconds", 0)) in (int, float)
+        if timed and recorded.get("store_dtype") in BYTES:  # another program may write anything
             return Sizes.of(shard.spec, reads, recorded)
     return None
 
