@@ -58,8 +58,14 @@ def test_rows_that_do_not_fit_the_memory_wait_in_a_file(
     run(shorter, tmp_path / "shorter", tmp_path / "store", entry)
     monkeypatch.setattr("features.extraction.output.HELD_BYTES", 1000)
     monkeypatch.setattr("features.extraction.extractor.IN_FLIGHT_BYTES", 1000)
+    given_back: list[bool] = []
+    monkeypatch.setattr("features.extraction.extractor.GIVE_BACK_BYTES", 1000)
+    monkeypatch.setattr(
+        "features.extraction.extractor.give_back_freed", lambda: given_back.append(True)
+    )
     run(manifest, tmp_path / "spooled", tmp_path / "other", entry)
     assert contents_of(tmp_path / "spooled") == contents_of(tmp_path / "out")
+    assert given_back
     done = run(shorter, tmp_path / "copied", tmp_path / "other", entry)
     assert done.computed == 0 < done.copied
     assert contents_of(tmp_path / "copied") == contents_of(tmp_path / "shorter")

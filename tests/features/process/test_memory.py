@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ import torch
 from features.backbone.base import Inputs
 from features.errors import MachineError
 from features.process.machine_errors import machine_error, with_machine_errors
-from features.process.memory import DoesNotFitError, Halver, out_of_memory
+from features.process.memory import DoesNotFitError, Halver, give_back_freed, out_of_memory
 
 
 def of(count: int) -> Inputs:
@@ -166,3 +169,19 @@ def test_a_gpu_says_so_and_recovers(halver: Halver[Inputs]) -> None:
         halver.attempt_twice(of(7), compute)
     assert halver.too_large == [(7, 2)]
     assert [halver.attempt_twice(part, compute) for part in halver.parts(of(7))] == [3, 4]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")
+def test_freed_memory_goes_back_although_small_things_lie_between() -> None:
+    blocks: list[bytes | None] = [b"." * 2**16 for _ in range(2000)]
+    for number in range(len(blocks)):
+        if number % 100:
+            blocks[number] = None
+    before = resident()
+    give_back_freed()
+    assert before - resident() > 50 * 2**20
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
