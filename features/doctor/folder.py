@@ -20,6 +20,7 @@ from features.cache.members import MEMBERS, prefixes
 from features.cache.reader import no_features
 from features.cache.shard import shard_name
 from features.corpus.manifest import Manifest
+from features.corpus.utterance import SHARD_BYTES
 from features.doctor.shards import (
     NAME,
     Fault,
@@ -30,7 +31,7 @@ from features.doctor.shards import (
 )
 from features.errors import HeronryError, ParamsError
 from features.extraction.plan import PlannedShard, lacking, plan_shards
-from features.extraction.sizes import BYTES, Sizes
+from features.extraction.sizes import Sizes
 from features.files.reasons import NOTICED, REJECTED, SEEN, read_reasons
 from features.process.terminal import progress
 from features.settings.plugins import load
@@ -91,6 +92,10 @@ def check_against(cache: CacheFacts, manifest: Manifest) -> Iterator[Fault]:
     """
     reads = reads_of(cache, manifest)
     cut, unusable = _cut_faults(cache, plan_shards(manifest, reads, sizes_of(cache, reads)))
+    if cut and all(part.shard_bytes == SHARD_BYTES for part in manifest.parts):
+        # Older releases, whose manifests say nothing of bytes, closed shards without them.
+        older = _cut_faults(cache, plan_shards(manifest, reads, None))
+        cut, unusable = (cut, unusable) if older[0] else older
     found, where = _Differences.between(cache, manifest, reads), cache.folder
     missing = [id for id in found.absent if id not in unusable]
     if missing and cache.rejected is not None:
@@ -127,13 +132,14 @@ def reads_of(cache: CacheFacts, manifest: Manifest) -> Reads:
 
 
 def sizes_of(cache: CacheFacts, reads: Reads) -> Sizes | None:
-    """Sizes of the features, which decide how shards are cut; None where no shard tells them."""
-    for shard in cache.shards:
-        recorded = shard.provenance
-        timed = type(recorded.get("window_hop_seconds", 0)) in (int, float)
-        if timed and recorded.get("store_dtype") in BYTES:  # another program may write anything
-            return Sizes.of(shard.spec, reads, recorded)
-    return None
+    """Sizes of the features, which decide how shards are cut; None without any shard."""
+    if not cache.shards:
+        return None
+    shard = cache.shards[0]
+    recorded = {**shard.provenance, "store_dtype": shard.dtype}
+    if type(recorded.get("window_hop_seconds")) not in (int, float):
+        recorded["window_hop_seconds"] = None  # another program may write anything
+    return Sizes.of(shard.spec, reads, recorded)
 
 
 def _recognised(cache: CacheFacts) -> bool:

@@ -69,6 +69,7 @@ class ShardFacts:
         contents: Content hash of each.
         lengths: `[N]` number of frames of each.
         spec: Width and kind of the frames.
+        dtype: Stored dtype.
         provenance: Backbone and settings, without what was measured in this shard alone.
         rejected: Reasons by id of utterances of this shard that could not be computed.
     """
@@ -79,6 +80,7 @@ class ShardFacts:
     contents: tuple[str, ...]
     lengths: NDArray[np.int64]
     spec: StreamSpec
+    dtype: str
     provenance: Mapping[str, Any]
     rejected: Mapping[str, str]
 
@@ -111,6 +113,7 @@ def check_shard(path: Path) -> ShardFacts | list[Fault]:
         contents=shard.contents,
         lengths=np.diff(shard.offsets),
         spec=shard.spec,
+        dtype=shard.stored.dtype.name,
         provenance={k: v for k, v in shard.provenance.items() if k != DEVIATION},
         rejected=shard.rejected,
     )

@@ -170,7 +170,7 @@ class Extractor:
                 reason = "its features are those of another entry of this pass"
             elif reason is None and not share_weights(output.backbone, weights):
                 reason = "its weights are others"
-            elif todo and output.sizes != self.own.sizes and not todo.fits(output.sizes):
+            elif todo is not None and not todo.fits(output.sizes):
                 reason = "its shards close elsewhere, by their bytes (`shard_bytes` of the corpus)"
             if reason is None:
                 self.siblings.append(output)

@@ -117,18 +117,20 @@ class ShardPlan(Sequence[PlannedShard]):
     Attributes:
         manifest: Manifest that is divided.
         reads: Modality that the backbone reads.
+        sizes: Sizes of the features; None: unknown.
         cuts: A small record for each shard.
     """
 
     manifest: Manifest
     reads: Reads
+    sizes: Sizes | None
     cuts: tuple[Cut, ...]
 
     @classmethod
     def of(cls, manifest: Manifest, reads: Reads, sizes: Sizes | None) -> ShardPlan:
         """Divide a manifest, reading it once; see `plan_shards`."""
         found = _cut(manifest, reads, sizes)
-        return cls(manifest, reads, tuple(Cut.of(shard, (a, b)) for a, b, shard in found))
+        return cls(manifest, reads, sizes, tuple(Cut.of(shard, (a, b)) for a, b, shard in found))
 
     @property
     def identity(self) -> list[str]:
@@ -140,9 +142,24 @@ class ShardPlan(Sequence[PlannedShard]):
         return dataclasses.replace(self, cuts=tuple(cut for cut in self.cuts if wanted(cut)))
 
     def fits(self, sizes: Sizes) -> bool:
-        """Whether features of other sizes are cut into these shards, too; reads the manifest."""
+        """Whether features of other sizes are cut into these shards, too."""
+        if sizes == self.sizes:
+            return True
+        first = all(cut.number == place for place, cut in enumerate(self.cuts))
+        # The characters of a cut are those of the text, which `asr` does not read.
+        near = self.reads == "asr" or self._near_bytes(sizes) or self._near_bytes(self.sizes)
+        if first and not near:
+            return True  # without reading the manifest again: none of them closed by its bytes
         others = {cut.fingerprint for cut in ShardPlan.of(self.manifest, self.reads, sizes).cuts}
         return all(cut.fingerprint in others for cut in self.cuts)
+
+    def _near_bytes(self, sizes: Sizes | None) -> bool:
+        """Whether features of some sizes have nearly `shard_bytes` in any of the shards."""
+        limits = {part.prefix: 0.999 * part.shard_bytes for part in self.manifest.parts}
+        return sizes is not None and any(
+            sizes.bytes(cut.utterances, cut.spoken_seconds, cut.characters) >= limits[cut.prefix]
+            for cut in self.cuts
+        )
 
     def __len__(self) -> int:
         return len(self.cuts)

@@ -65,10 +65,16 @@ def test_shards_close_by_bytes_too(
     kind: str, lengths: list[float], more: list[float], bound: int
 ) -> None:
     reads, spec, pooling = KINDS[kind]
-    sizes = Sizes.of(spec, reads, {"pooling": pooling, "store_dtype": "float16"})
+    settings = {"pooling": pooling, "store_dtype": "float16"}
+    sizes = Sizes.of(spec, reads, settings)
     manifest = dataclasses.replace(manifest_of(lengths), shard_bytes=bound)
     plan = ShardPlan.of(manifest, reads, sizes)
     by_load = list(plan_shards(manifest, reads, None))
+    wide = Sizes.of(dataclasses.replace(spec, dim=16), reads, settings)
+    for other in (wide, Sizes.of(spec, reads, {**settings, "pooling": "std"})):
+        theirs = ShardPlan.of(manifest, reads, other)
+        for part in (plan, plan[1::2]):
+            assert part.fits(other) is set(part.identity).issubset(theirs.identity)
     found = [cache_bytes([cut], sizes) for cut in plan.cuts]
     for cut, size in zip(plan.cuts, found, strict=True):
         # Without its last utterance a shard is below the bound.

@@ -193,10 +193,15 @@ def test_ids_that_occur_twice() -> None:
     assert "shard-00003.h5: is cut or ordered otherwise" in output
 
 
-def test_shards_that_closed_by_their_bytes(manifest: Manifest, private_store: Path) -> None:
+def test_shards_that_closed_by_their_bytes(
+    manifest: Manifest, private_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     smaller = dataclasses.replace(manifest, shard_bytes=100)
     prepared(manifest, manifest.utterances, shard_bytes=100)
     assert "is cut or ordered otherwise" in said()
+    with monkeypatch.context() as usual:  # older releases closed none by bytes
+        usual.setattr("features.doctor.folder.SHARD_BYTES", 100)
+        assert doctor().exit_code == 0
     shutil.rmtree(HERE)
     run_extraction(smaller, backbone_entry("tone", {}), HERE, store=private_store)
     assert len(list(HERE.glob("*.h5"))) == len(SECONDS)
