@@ -133,7 +133,7 @@ def _seconds() -> float:
     return sum(os.times()[:4])
 
 
-def make(folder: Path, count: int, shard_seconds: float) -> None:
+def make(folder: Path, count: int, shard_seconds: float = SHARD_SECONDS) -> None:
     """Write a manifest, its shards into a work store, and a cache folder of links to them."""
     manifest = manifest_of(folder, count, shard_seconds)
     backbone = ENTRY.build()
@@ -148,7 +148,7 @@ def make(folder: Path, count: int, shard_seconds: float) -> None:
     write_reasons(folder / "cache" / REJECTED, {})
 
 
-def manifest_of(folder: Path, count: int, shard_seconds: float) -> Manifest:
+def manifest_of(folder: Path, count: int, shard_seconds: float = SHARD_SECONDS) -> Manifest:
     """A manifest whose rows stay in its file."""
     write_manifest(folder, count)
     head = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
