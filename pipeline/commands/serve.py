@@ -90,7 +90,7 @@ def check_installed() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ParamsError(
-            f"serve needs {' and '.join(missing)}, which is not installed; run `python -m pip "
+            f"serve needs {' and '.join(missing)}, not installed here; run `python -m pip "
             "install --editable '.[serve]'` in a clone of heronry"
         )
 

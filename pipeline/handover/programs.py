@@ -105,8 +105,8 @@ def check_onnx() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ParamsError(
-            f"--onnx, but {' and '.join(missing)} is not installed; run `python -m pip install "
-            "'heronry[onnx]'`, or leave the option out"
+            f"--onnx needs {' and '.join(missing)}, not installed here; run `python -m pip install "
+            "--editable '.[onnx]'` in a clone of heronry, or leave the option out"
         )
 
 

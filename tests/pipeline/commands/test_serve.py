@@ -51,7 +51,7 @@ def test_what_is_refused_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatc
     assert "cannot listen on 192.0.2.1" in refused("no-run", "--host", "192.0.2.1")
     assert refused("no-run", "--port", 0).startswith("RunError: there is no folder no-run")
     monkeypatch.setattr("pipeline.commands.serve.NEEDED", ("fastapi", "no_such_package"))
-    assert "serve needs no_such_package, which is not installed" in refused("no-run")
+    assert "serve needs no_such_package, not installed here" in refused("no-run")
 
 
 @pytest.mark.slow

@@ -324,7 +324,7 @@ def test_what_export_refuses(project: Project, monkeypatch: pytest.MonkeyPatch) 
     assert not list(Path().glob(".both-*"))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     result = export(run.path, "other", "--onnx")
-    assert "python -m pip install 'heronry[onnx]'" in str(result.exception)
+    assert "python -m pip install --editable '.[onnx]'" in str(result.exception)
     assert not Path("other").exists()
 
 
