@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import HealthCheck, settings
 
 from features.corpus.manifest import Manifest
@@ -47,16 +49,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ranks[item.path])
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    seed_torch(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    seed_torch(item)
+
+
+def seed_torch(item: pytest.Item) -> None:
+    """What torch draws depends on the test alone; pytest-randomly sees to Python and NumPy."""
+    seed = item.config.getoption("randomly_seed", 0)
+    torch.manual_seed(zlib.crc32(f"{seed} {item.nodeid}".encode(errors="surrogatepass")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A store for fixtures of modules and sessions, which are made before a test has its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        set_apart(patch, tmp_path_factory)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def private_store(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """No test reads or writes the user's own store, or depends on the user's settings."""
-    store = tmp_path_factory.mktemp("store")
-    monkeypatch.setenv("HERONRY_STORE", str(store / "shards"))
-    monkeypatch.setenv("HERONRY_DEVICE", "cpu")
-    monkeypatch.delenv("HERONRY_CHECKPOINTS", raising=False)
-    return store / "shards"
+    """A store that no other test has seen."""
+    return set_apart(monkeypatch, tmp_path_factory)
+
+
+def set_apart(patch: pytest.MonkeyPatch, folders: pytest.TempPathFactory) -> Path:
+    """Use a new store, and none of the user's settings; returns the store."""
+    store = folders.mktemp("store") / "shards"
+    patch.setenv("HERONRY_STORE", str(store))
+    patch.setenv("HERONRY_DEVICE", "cpu")
+    patch.delenv("HERONRY_CHECKPOINTS", raising=False)
+    return store
 
 
 @pytest.fixture
