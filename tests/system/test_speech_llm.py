@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,11 +36,12 @@ PROMPTS = Path("stages/speech_llm/prompts")
 RUN = "runs/speech_llm/tones"
 SAYS = by_recording(["low", "It is high.", "middle", "low or high", "I cannot tell."])
 SOURCES = {"meralion": _WithCode, "phi4_multimodal": _WithAdapter}  # more than weights decide
+DEADLINE = 240  # seconds
 ASKED = 24  # valid and test rows: four of nine speakers, six tones each
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def started(tmp_path_factory: pytest.TempPathFactory) -> Project:
     root = tmp_path_factory.mktemp("asked")
     made = Project(root / "project", root / "store")
     write_corpus(made.corpus)
@@ -61,9 +63,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made.run("dvc", "init", "-q", "-f")
     shutil.copy(SOURCE / ".dvc" / "config", made.root / ".dvc" / "config")
     shutil.copytree(SOURCE / ".dvc" / "plots", made.root / ".dvc" / "plots")
-    made.git("add", "-A")
-    made.git("commit", "-qm", "Start")
+    made.keep("Start")
     return made
+
+
+@pytest.fixture
+def project(started: Project) -> Project:
+    """That project, with its settings as committed, before any answer."""
+    return started.again()
 
 
 @pytest.fixture
@@ -77,7 +84,6 @@ def server(project: Project) -> Iterator[ChatServer]:
 
 
 def test_a_tiny_model_of_each_class_from_audio_to_report(project: Project, tmp_path: Path) -> None:
-    project.params(fusion="qwen2_audio")  # tests come in any order
     stages = (f"stages/speech_llm/dvc.yaml:speech_llm@{kind}" for kind in KINDS)
     said = project.run("dvc", "repro", *stages)
     # The corpus may have been prepared by a test before this one.
@@ -95,8 +101,7 @@ def test_a_tiny_model_of_each_class_from_audio_to_report(project: Project, tmp_p
     page = (project.root / "reports/index.html").read_text()
     assert "Questions and answers" in page
     assert "answers that name no class" in project.run("pipeline", "show")
-    project.git("add", "-A")
-    project.git("commit", "-qm", "Answer")
+    project.commit("Answer")
     assert computed(project.run("dvc", "repro")) == []
 
 
@@ -104,11 +109,15 @@ def test_a_run_on_a_server_is_killed_and_goes_on(project: Project, server: ChatS
     project.run("pipeline", "check")  # the checkpoint and the corpus are there
     project.params(fusion="remote")
 
-    def slow(number: int, request: dict[str, Any]) -> Reply:
-        time.sleep(0.3 if number > 8 else 0)
+    killed = threading.Event()
+
+    def held(number: int, request: dict[str, Any]) -> Reply:
+        """A few answers, and no more until the run has been killed."""
+        if number > 8:
+            killed.wait(DEADLINE)
         return SAYS(number, request)
 
-    server.reply = slow
+    server.reply = held
     store = Path(project.environment["HERONRY_STORE"])
     before = set(store.glob(f"answers/*/{ANSWERS}"))
     with (project.root.parent / "log").open("w") as log:
@@ -120,13 +129,14 @@ def test_a_run_on_a_server_is_killed_and_goes_on(project: Project, server: ChatS
             stderr=log,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + DEADLINE
         while sum(len(p.read_bytes().splitlines()) for p in new(store, before)) < 5:
             assert time.monotonic() < deadline
             assert repro.poll() is None, (project.root.parent / "log").read_text()
             time.sleep(0.02)
         os.killpg(repro.pid, signal.SIGKILL)
         repro.wait()
+        killed.set()
     (kept,) = new(store, before)
     lines = kept.read_bytes().count(b"\n")
     assert lines < ASKED

@@ -35,7 +35,7 @@ def without_words(table: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose model `words` has nothing but recognised words, after `dvc repro`."""
     root = tmp_path_factory.mktemp("transcripts")
     made = Project(root / "project", root / "store")
@@ -61,15 +61,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made.run("dvc", "init", "-q", "-f")
     shutil.copy(SOURCE / ".dvc" / "config", made.root / ".dvc" / "config")
     shutil.copytree(SOURCE / ".dvc" / "plots", made.root / ".dvc" / "plots")
-    made.git("add", "-A")
-    made.git("commit", "-qm", "Start")
+    made.commit("Start")
     said = made.run("dvc", "repro")
     stages = computed(said)
     assert sorted(stages) == ["evaluate", "extract", "extract", "prepare", "train", "transcribe"]
     assert stages.index("transcribe") < len(stages) - 1 - stages[::-1].index("extract")
-    made.git("add", "-A")
-    made.git("commit", "-qm", "Reproduce")
+    made.keep("Reproduce")
     return made
+
+
+@pytest.fixture
+def project(reproduced: Project) -> Project:
+    """That project, with its settings and lock files as committed."""
+    return reproduced.again()
 
 
 def test_a_corpus_without_words_is_trained_on_its_transcripts(project: Project) -> None:
