@@ -360,7 +360,7 @@ def test_settings_are_read_as_dvc_reads_them() -> None:
 
 
 @pytest.fixture(scope="module")
-def tones(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def started(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tone project, committed before anything has run."""
     root = tmp_path_factory.mktemp("run")
     made = Project(root / "project", root / "store")
@@ -369,9 +369,14 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Project:
     (made.root / "params.yaml").write_text(COMMENTED + yaml.safe_dump(content))
     made.run("dvc", "init", "-q", "-f")
     shutil.copy(SOURCE / ".dvc" / "config", made.root / ".dvc" / "config")
-    made.git("add", "-A")
-    made.git("commit", "-qm", "Start")
+    made.keep("Start")
     return made
+
+
+@pytest.fixture
+def tones(started: Project) -> Project:
+    """That project, as committed."""
+    return started.again()
 
 
 @pytest.mark.slow
