@@ -2,7 +2,7 @@
 
 IEEE Trans. Affective Computing 7(2). Version v02: functionals (means, deviations, percentiles,
 slopes, peaks) of pitch, loudness, formants, jitter, shimmer, spectral balance and MFCC, by
-openSMILE, an optional extra: `pip install 'heronry[egemaps]'`. One vector an utterance, about 50
+openSMILE, an optional extra: `pip install -e '.[egemaps]'`. One vector an utterance, about 50
 times faster than real time on one core.
 
 openSMILE is under the audEERING research licence: non-commercial use, and commercial research

@@ -303,7 +303,7 @@ def _ray() -> Any:
         import ray
     except ImportError as error:
         raise ParamsError(
-            "--engine ray, but Ray is not installed; run `python -m pip install 'heronry[ray]'`, "
+            "--engine ray, but Ray is not installed; run `python -m pip install -e '.[ray]'`, "
             "or leave the option out to extract on this host"
         ) from error
     return ray

@@ -46,7 +46,7 @@ def quantised(
     if importlib.util.find_spec(package) is None:
         raise ParamsError(
             f"{where}: given {how!r}, which needs the package {package}; expected it to be "
-            "installed: run `pip install 'heronry[quantised]'`, or set `quantise: none`"
+            "installed: run `pip install -e '.[quantised]'` in a clone, or set `quantise: none`"
         )
     if how in NEED_GPU and device.type == "cpu":
         raise ParamsError(

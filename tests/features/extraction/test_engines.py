@@ -410,7 +410,7 @@ def test_ray_without_ray_is_a_clear_error(
     make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ParamsError, match=r"heronry\[ray\]"):
+    with pytest.raises(ParamsError, match=r"pip install -e '\.\[ray\]'"):
         extract(
             make_manifest([0.5]),
             TONE,
@@ -463,7 +463,7 @@ cluster.shutdown()
 
 @pytest.mark.slow
 def test_ray_cluster_that_loses_a_host(make_manifest: ManifestMaker, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed (python -m pip install 'heronry[ray]')")
+    pytest.importorskip("ray", reason="Ray is not installed (python -m pip install -e '.[ray]')")
     manifest = make_manifest([0.5 + 0.1 * (i % 5) for i in range(120)])
     manifest.write(tmp_path / "utterances")
     extract(manifest, TONE, tmp_path / "reference", store=tmp_path / "other")
