@@ -37,6 +37,13 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
+_ENDING = Refused(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "a server that is about to end",
+    "one that runs",
+    "start it again with `heronry serve`",
+)
+
 
 @dataclass(frozen=True)
 class Access:
@@ -130,6 +137,8 @@ class Gate:
         self._inside += counts
         try:
             await self.app(scope, self._limited(receive), protected)
+        except asyncio.CancelledError:  # the server ends, and would log a traceback
+            await _ENDING.response(scope, receive, protected)
         finally:
             self._inside -= counts
 

@@ -60,7 +60,7 @@ STATUSES = {
     HTTPStatus.MISDIRECTED_REQUEST: "The server does not answer to this host name.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "A field is wrong, or the clip cannot be decoded.",
     HTTPStatus.INTERNAL_SERVER_ERROR: "The server failed; its log says why.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "Too many requests wait.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Too many requests wait, or the server is about to end.",
 }
 
 

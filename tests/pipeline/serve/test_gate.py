@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipeline.serve.gate import HEADERS, Access
+from pipeline.serve.gate import HEADERS, Access, Gate
 from pipeline.serve.limits import Limits
+from pipeline.serve.server import address, listening, running
 from tests.pipeline.serve.conftest import Server, served
 
 TOKEN = "a-token-of-a-test"
@@ -152,3 +154,29 @@ def test_a_connection_that_asks_nothing_is_closed(
                 assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 OK\r\n")
             connection.sendall(begun)
             assert connection.recv(1) == b""
+
+
+def test_a_request_that_is_not_answered_when_the_server_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pipeline.serve.server.LEAVE_SECONDS", 0)
+    came = threading.Event()
+    found: list[httpx.Response] = []
+
+    async def app(*_: object) -> None:
+        came.set()
+        await asyncio.sleep(600)
+
+    def ask(url: str) -> None:
+        found.append(httpx.get(url, trust_env=False, timeout=60))
+
+    limits = Limits()
+    with listening("127.0.0.1", 0) as taken:
+        client = threading.Thread(target=ask, args=(address(taken),))
+        with running(Gate(app, Access(), limits), taken, limits):
+            client.start()
+            assert came.wait(30)
+    client.join()
+    assert found[0].status_code == 503
+    assert found[0].json()["problem"] == "a server that is about to end"
+    assert "Traceback" not in caplog.text
