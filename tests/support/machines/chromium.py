@@ -31,8 +31,8 @@ class Tab:
     """One page of a browser.
 
     Attributes:
-        said: Texts of its console, and of exceptions that nothing caught.
-        asked: Addresses that it asked for.
+        said: Texts of the page's console, and of exceptions that nothing caught.
+        asked: Addresses that the page asked for.
     """
 
     def __init__(self, commands: int, answers: int) -> None:
@@ -105,8 +105,11 @@ class Tab:
         return found
 
     def open(self, url: str, width: int = 1280, *, until: str = "true") -> None:
-        """Load a page, and wait for what it shows then."""
+        """Load a page, and wait for what it shows then; nothing is left of a page before it."""
         self.widen(width)
+        self.send("Emulation.setEmulatedMedia", features=[])
+        self.said.clear()
+        self.asked.clear()
         self.send("Page.navigate", url=url)
         self.until(f"document.readyState === 'complete' && ({until})")
 
