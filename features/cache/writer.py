@@ -38,6 +38,7 @@ from features.files.writing import make_folder, replacing, seal
 from features.stream import StreamSpec
 
 HDF5_VERSION = "v110"  # oldest and newest allowed, so that newer libraries write the same bytes
+BLOCK = 1 << 20  # values that are compared at a time
 Array = NDArray[Any]
 
 
@@ -61,7 +62,11 @@ class CacheWriter:
         """
         given = torch.from_numpy(np.ascontiguousarray(values))
         stored = given.to(getattr(torch, self.dtype))  # torch rounds many times faster than numpy
-        difference = (given - stored).abs().max().item() if values.size else 0.0
+        # In blocks: of a wide row, each difference takes as much memory as what was computed.
+        step = max(1, BLOCK // max(1, math.prod(values.shape[1:])))
+        blocks = (slice(first, first + step) for first in range(0, len(given), step))
+        largest = [(given[b] - stored[b]).abs().max() for b in blocks if values.size]
+        difference = torch.stack(largest).max().item() if largest else 0.0
         # Overflow and NaN make the difference infinite or NaN; bins must not change at all.
         if not math.isfinite(difference) or (not given.is_floating_point() and difference):
             raise CacheError(

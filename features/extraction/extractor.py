@@ -241,6 +241,7 @@ class Extractor:
                     # Bounds the memory of waiting results, and raises errors of the threads early.
                     while len(waiting) > IN_FLIGHT or _bytes(waiting) > IN_FLIGHT_BYTES:
                         waiting.popleft()[0].result()
+                del results, found  # not beside those of the next batch
                 if brought >= GIVE_BACK_BYTES:
                     brought = 0
                     give_back_freed()

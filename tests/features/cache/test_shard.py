@@ -129,13 +129,24 @@ def test_rounding_error_is_bounded_as_recorded(tmp_path: Path) -> None:
     assert 0 < error == read_shard(tmp_path / shard_name(0)).rounding[0]
 
 
-def test_values_beyond_float16_are_refused() -> None:
+@pytest.mark.parametrize("block", [1, 4, 7, 1000])
+def test_values_are_rounded_and_refused_in_blocks_as_at_once(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("features.cache.writer.BLOCK", block)
     writer = CacheWriter(spec=StreamSpec(3), provenance={}, dtype="float16")
-    with (
-        np.errstate(over="ignore"),
-        pytest.raises(CacheError, match=r"'loud'.*store_dtype: float32"),
-    ):
-        writer.round("loud", "c", np.full((1, 3), 7e4, np.float32))
+    values = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    row = writer.round("a", "c", values)
+    assert row.rounding == np.abs(row.frames.astype(np.float32) - values).max()
+    for place in range(5):
+        for value in (7e4, -np.inf, np.nan):
+            loud = values.copy()
+            loud[place, 1] = value
+            with (
+                np.errstate(over="ignore"),
+                pytest.raises(CacheError, match=r"'loud'.*store_dtype: float32"),
+            ):
+                writer.round("loud", "c", loud)
 
 
 def test_truncated_shards_are_refused(tmp_path: Path) -> None:

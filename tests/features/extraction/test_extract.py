@@ -20,6 +20,7 @@ from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
 from features.errors import CacheError, MachineError, ManifestError
 from features.extraction.extract import Extraction, extract
+from features.extraction.output import finite
 from features.files.reading import file_sha256
 from features.stream import Stream
 from tests.conftest import ManifestMaker
@@ -69,6 +70,16 @@ def test_rows_that_do_not_fit_the_memory_wait_in_a_file(
     done = run(shorter, tmp_path / "copied", tmp_path / "other", entry)
     assert done.computed == 0 < done.copied
     assert contents_of(tmp_path / "copied") == contents_of(tmp_path / "shorter")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_finite_is_seen(value: float) -> None:
+    frames = torch.full((40, 30), 3e38)
+    frames[7, 11] = -3e38
+    assert finite(frames)
+    assert finite(frames[:0])
+    frames[23, 5] = value
+    assert not finite(frames)
 
 
 def test_second_run_computes_nothing(make_manifest: ManifestMaker, tmp_path: Path) -> None:
