@@ -11,7 +11,8 @@ of one seed: others would take the same again. The report reads 5 seeds, of whic
 the first, and so ten predictions an utterance. With `--folder` the projects stay there, and a later
 call with other `--steps` goes on with them.
 
-- `prepare`, `plan`, `extract` (both slots, one after the other), `train`, `report`, `doctor`.
+- `prepare`, `plan`, `extract` (both slots, one after the other), `again` (`plan` beside the
+  caches), `train`, `report`, `doctor`.
 - `peak_mib`: largest sum over the processes of a step of their memory, a page that several hold
   counted once (PSS), read twice a second.
 - `cpu_seconds`: of all its processes, in user and system mode; `clock_seconds` beside it.
@@ -58,6 +59,7 @@ STEPS = {
     "prepare": [["stages.prepare", "many"]],
     "plan": [["pipeline", "plan"]],
     "extract": [["stages.extract", "many", name, "--only"] for name in SLOTS.values()],
+    "again": [["pipeline", "plan"]],
     "train": [["stages.train", "many", "both", "--workers", "2"]],
     "report": [["stages.evaluate", "cached", "many", "both"]],
     "doctor": [["pipeline", "doctor"]],
