@@ -135,7 +135,10 @@ def extract_with(
     extractor: Extractor, manifest: Manifest, out: Path, options: Options
 ) -> Extraction:
     """As `extract`, with a backbone that is already loaded, into the empty folder `out`."""
-    check_pinned(extractor.entry, extractor.provenance)
+    # Of a cache of others, which records the network that it was made by, the shards themselves.
+    imported = recorded_by(extractor.backbone) is not None
+    pinned_by = extractor.backbone.provenance() if imported else extractor.provenance
+    check_pinned(extractor.entry, pinned_by)
     # Before anything is computed: a malformed file should not cost hours.
     seen = seen_by(extractor.entry, manifest)
     plan = ShardPlan.of(manifest, extractor.backbone.reads, extractor.own.sizes)
