@@ -111,11 +111,14 @@ class Gate:
         app: The app.
         access: Who is answered.
         limits: How much.
+
+    Attributes:
+        inside: Number of requests that are uploaded, wait or are computed.
     """
 
     def __init__(self, app: ASGIApp, access: Access, limits: Limits) -> None:
         self.app, self._access, self._limits = app, access, limits
-        self._inside = 0
+        self.inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -134,22 +137,22 @@ class Gate:
             await refusal.response(scope, receive, protected)
             return
         counts = scope["method"] == "POST"
-        self._inside += counts
+        self.inside += counts
         try:
             await self.app(scope, self._limited(receive), protected)
         except asyncio.CancelledError:  # the server ends, and would log a traceback
             await _ENDING.response(scope, receive, protected)
         finally:
-            self._inside -= counts
+            self.inside -= counts
 
     def _too_much(self, scope: Scope, headers: Headers) -> Refused | None:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._limits.body_bytes:
             return self._too_large()
-        if scope["method"] == "POST" and self._inside >= self._limits.waiting:
+        if scope["method"] == "POST" and self.inside >= self._limits.waiting:
             return Refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{self._inside} requests wait",
+                f"{self.inside} requests wait",
                 f"at most {self._limits.waiting} at a time",
                 "ask again in some seconds",
                 {"Retry-After": "5"},

@@ -20,7 +20,7 @@ from features.corpus.utterance import Utterance
 from features.files.reading import file_sha256
 from pipeline.handover.loading import LoadedRun
 from pipeline.serve.app import serving
-from pipeline.serve.gate import Access
+from pipeline.serve.gate import Access, Gate
 from pipeline.serve.limits import Limits
 from pipeline.serve.server import address, listening, running
 from tests.conftest import RATE, tone
@@ -54,12 +54,14 @@ class Server:
         model: The model that it serves.
         client: A client of it.
         scratch: Folder in which its temporary folder is.
+        gate: What its requests pass.
     """
 
     url: str
     model: LoadedRun
     client: httpx.Client
     scratch: Path
+    gate: Gate
 
     def predict(self, path: Path | None = None, **fields: Any) -> dict[str, Any]:
         """The answer to a clip."""
@@ -84,7 +86,7 @@ def served(
             app = stack.enter_context(serving(model, recogniser, access or Access(), limits))
         stack.enter_context(running(app, taken, limits))
         client = httpx.Client(base_url=url, trust_env=False, timeout=60)
-        yield Server(url, model, stack.enter_context(client), Path(scratch))
+        yield Server(url, model, stack.enter_context(client), Path(scratch), app)
 
 
 @contextlib.contextmanager
