@@ -84,7 +84,7 @@ def _opensmile() -> tuple[str, Any]:
     except (ImportError, OSError) as error:  # an OSError, if its library is of another platform
         raise CheckpointError(
             f"backbone kind 'egemaps' needs openSMILE, which cannot be imported ({error}): "
-            "`pip install opensmile` (the extra heronry[egemaps]), under the audEERING research "
+            "`pip install -e '.[egemaps]'` in a clone, under the audEERING research "
             "licence, which allows no commercial use"
         ) from error
     sets, levels = opensmile.FeatureSet, opensmile.FeatureLevel

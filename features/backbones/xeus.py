@@ -125,7 +125,7 @@ def _espnet_task() -> Any:
     except ImportError as error:
         raise CheckpointError(
             f"backbone kind 'xeus' needs ESPnet, which cannot be imported ({error}): "
-            "`pip install espnet` (the extra heronry[xeus])\n"
+            "`pip install -e '.[xeus]'` in a clone\n"
             "  and download model/config.yaml and model/xeus_checkpoint_new.pth of 'espnet/xeus' "
             "(CC-BY-NC-SA-4.0) into a folder 'xeus' below the one that HERONRY_CHECKPOINTS names"
         ) from error

@@ -106,7 +106,7 @@ class CacheWriter:
 
 
 class Spool:
-    """Frames of long recordings in a temporary file, which has no name and ends with this object.
+    """Frames that memory does not hold, in a temporary file without a name that ends with this.
 
     Args:
         folder: Folder on the disk to use.
@@ -114,7 +114,9 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         make_folder(folder)
-        with tempfile.TemporaryFile(dir=folder) as file:
+        self.folder = folder
+        # Begins as what a kill leaves, where the file has a name for a moment (`features.files`).
+        with tempfile.TemporaryFile(dir=folder, prefix=".rows-") as file:
             self.file = os.dup(file.fileno())
         weakref.finalize(self, os.close, self.file)
         self.bytes = 0
@@ -122,8 +124,12 @@ class Spool:
     def append(self, frames: Array) -> None:
         """Write frames behind those that are there."""
         left = raw(frames)
-        while len(left):  # a disk that runs full takes a part first
-            left = left[os.write(self.file, left) :]
+        try:
+            while len(left):  # a disk that runs full takes a part first
+                left = left[os.write(self.file, left) :]
+        except OSError as error:
+            error.filename = str(self.folder)  # the file itself has no name
+            raise
         self.bytes += frames.nbytes
 
     def since(self, begin: int, dtype: str, width: tuple[int, ...]) -> StoredFrames:

@@ -179,9 +179,10 @@ class Manifest(Sequence[Utterance]):
             for each in rows:
                 each.check_hashed()
         check_unique((u.id for u in doubtful), f"corpus {self.corpus!r}")
-        for name in SHARD_LIMITS:
-            if not getattr(self, name) > 0:
-                raise ManifestError(f"{name} is {getattr(self, name)}; expected a number above 0")
+        for part in (self, *self.members):
+            for name in SHARD_LIMITS:
+                if not (value := getattr(part, name)) > 0:
+                    raise ManifestError(f"{name} is {value}; expected a number above 0")
 
     def __len__(self) -> int:
         return len(self.utterances)

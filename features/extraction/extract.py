@@ -9,6 +9,7 @@ Several devices or hosts divide the shards among them (features/extraction/engin
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -25,10 +26,10 @@ from features.cache.shard import DEVIATION, read_shard, shard_name
 from features.corpus.manifest import Manifest
 from features.errors import CacheError
 from features.extraction.engines import Engine, run_shards
-from features.extraction.extractor import Extractor, Recipe
+from features.extraction.extractor import ELSEWHERE, Extractor, Recipe
 from features.extraction.forecast import Forecast, forecast
 from features.extraction.output import Tally
-from features.extraction.plan import ShardPlan, lacking
+from features.extraction.plan import Cut, ShardPlan, lacking
 from features.extraction.sizes import Sizes
 from features.extraction.store import WorkStore
 from features.extraction.trained_on import seen_by
@@ -211,19 +212,33 @@ def _wanted(plan: ShardPlan, options: Options) -> ShardPlan:
 
 
 def _adopt(store: WorkStore, provenance: Mapping[str, Any], plan: ShardPlan, out: Path) -> None:
-    """Give the store the shards of a union that only its members' caches have, as after a pull."""
-    numbers: Counter[str] = Counter()
-    for cut in plan.cuts if plan.manifest.members else ():
-        folder = out.parent.parent / cut.prefix.rstrip("/") / out.name
-        source = folder / shard_name(numbers[cut.prefix])
-        numbers[cut.prefix] += 1
-        if not source.is_file() or store.path(cut.fingerprint).exists():
-            continue
-        shard = read_shard(source)
-        settings = {key: value for key, value in shard.provenance.items() if key != DEVIATION}
-        if settings == provenance and plan[cut.number].is_held_by(shard):
-            shard.verify()
-            store.take(cut.fingerprint, source)
+    """Give the store the shards of a union that only its members' caches have, as after a pull.
+
+    From those that close elsewhere than the plan's, as older releases cut them, rows are copied.
+    """
+    if not plan.manifest.members:
+        return
+    cuts: dict[str, list[Cut]] = {}
+    for cut in plan.cuts:
+        cuts.setdefault(cut.prefix, []).append(cut)
+    for prefix, own in cuts.items():
+        folder = out.parent.parent / prefix.rstrip("/") / out.name
+        for number in itertools.count():
+            source = folder / shard_name(number)
+            if not source.is_file():
+                break
+            planned = own[number] if number < len(own) else None
+            if planned is not None and store.path(planned.fingerprint).exists():
+                continue
+            shard = read_shard(source)
+            settings = {key: value for key, value in shard.provenance.items() if key != DEVIATION}
+            if settings != provenance:
+                continue
+            same = planned is not None and plan[planned.number].is_held_by(shard)
+            name = planned.fingerprint if planned is not None and same else shard.checksum
+            if not store.path(name).exists():
+                shard.verify()
+                store.take(name, source)
 
 
 def _take_theirs(extractor: Extractor, plan: ShardPlan) -> None:
@@ -269,7 +284,9 @@ def _take_along(
     # Before they are loaded, as `keep` compares.
     memories = [(entry, Memory(entry, extractor.recipe.store)) for entry in options.siblings]
     if options.engine == "local":
-        left_out = extractor.take_along(options.siblings, todo)
+        left_out = {entry.name: ELSEWHERE for entry, memory in memories if _elsewhere(memory, todo)}
+        rest = [entry for entry in options.siblings if entry.name not in left_out]
+        left_out |= extractor.take_along(rest, todo)
     else:  # whose hosts send the shards of one entry back
         left_out = {entry.name: "Ray computes entries one by one" for entry in options.siblings}
     lines = []
@@ -289,6 +306,12 @@ def _take_along(
     if options.note is not None:
         for line in lines:
             options.note(line)
+
+
+def _elsewhere(memory: Memory, todo: ShardPlan) -> bool:
+    """Whether a sibling's shards are known to close elsewhere, without loading its network."""
+    known = memory.recall()
+    return known is not None and not todo.fits(Sizes.of(known.spec, known.reads, known.provenance))
 
 
 def deliver(store: WorkStore, plan: ShardPlan, out: Path, done: Extraction) -> None:

@@ -41,6 +41,7 @@ from features.process.memory import give_back_freed
 IN_FLIGHT = 4  # batches and shards that may wait to be kept and written
 IN_FLIGHT_BYTES = 512 << 20  # results of batches that may
 GIVE_BACK_BYTES = 64 << 20  # of results, after which freed memory goes back to the system
+ELSEWHERE = "its shards close elsewhere, by their bytes (`shard_bytes` of the corpus)"
 MAX_LANES = 8  # batches side by side on a CPU: each holds the activations of a whole network
 
 
@@ -171,7 +172,7 @@ class Extractor:
             elif reason is None and not share_weights(output.backbone, weights):
                 reason = "its weights are others"
             elif todo is not None and not todo.fits(output.sizes):
-                reason = "its shards close elsewhere, by their bytes (`shard_bytes` of the corpus)"
+                reason = ELSEWHERE
             if reason is None:
                 self.siblings.append(output)
             else:

@@ -23,7 +23,7 @@ R = TypeVar("R")
 _KEPT = "What was finished is kept; run the same command again to resume"
 _ROOM = (
     "free space there (`df -h`, `quota -s`), or put the project, or the folder that HERONRY_STORE "
-    f"names, on a larger disk. {_KEPT}"
+    f"or TMPDIR names, on a larger disk. {_KEPT}"
 )
 _RIGHTS = (
     "let this user write there (`ls -ld`, `id`; of a folder that a group shares: "

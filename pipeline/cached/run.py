@@ -98,6 +98,7 @@ def train_model(
         write_probes(job.out / "probes.csv", reader_of(examples), train, test, vectors)
         if run.targets is None:
             write_layer_probes(job.out / "layers.csv", examples, job.fold, vectors)
+        vectors.clear()  # before those of the next fold take as much room
     provenance = {slot: reader.provenance for slot, reader in examples.readers.items()}
     run.write(
         examples,

@@ -282,6 +282,8 @@ def _reason(folder: Path, manifest: Manifest, known: Known) -> str:
             rejected.extend(hash(shard.prefix + id) for id in shard.rejected)
     except CacheError as error:
         return f"{folder} is not there yet" if not folder.exists() else str(error)
+    if len(np.unique(had)) != len(had):
+        return f"{folder}: an utterance occurs in two shards; delete it and run `dvc repro`"
     differing = provenance_differences(provenance, known.provenance)
     changed = [f"{key} {_short(a)} -> {_short(b)}" for key, (a, b) in sorted(differing.items())]
     if changed:

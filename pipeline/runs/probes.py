@@ -171,7 +171,11 @@ def room(*shape: int) -> Vectors:
     with tempfile.TemporaryFile() as file:
         # Else a full disk would end the process when they are written, without a message.
         if hasattr(os, "posix_fallocate"):  # macOS lacks it
-            os.posix_fallocate(file.fileno(), 0, 8 * math.prod(shape))
+            try:
+                os.posix_fallocate(file.fileno(), 0, 8 * math.prod(shape))
+            except OSError as error:
+                error.filename = tempfile.gettempdir()  # the file itself has no name
+                raise
         # As a plain array, whose indexing is many times faster.
         return np.asarray(np.memmap(file, np.float64, "w+", shape=shape))
 

@@ -123,7 +123,7 @@ def stored_backbones(store: Path, params: Params) -> Iterator[StoredFolder]:
 
 
 def stored_work(store: Path) -> Iterator[StoredFolder]:
-    """Every half-done training and prediction; transcripts and answers of every checkpoint."""
+    """Every half-done training and prediction, transcripts and answers, and what is known."""
     for name, what in WORK.items():
         for folder in _named(store / name):
             yield StoredFolder(folder, tuple(_files(folder, "**/*")), what)

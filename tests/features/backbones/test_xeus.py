@@ -168,7 +168,7 @@ def test_without_espnet_the_error_says_what_to_install(
 ) -> None:
     for name in espnet_stand_in.modules():
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(CheckpointError, match=r"(?s)pip install espnet.*heronry\[xeus\].*\.pth"):
+    with pytest.raises(CheckpointError, match=r"(?s)pip install -e '\.\[xeus\]'.*\.pth"):
         Xeus(checkpoint=str(tmp_path))
 
 

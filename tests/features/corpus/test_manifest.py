@@ -64,6 +64,13 @@ def test_bytes_of_shards_are_written_where_they_are_not_the_usual_ones(tmp_path:
         assert (read.shard_bytes, read.members) == (bound, (whole,))
 
 
+@pytest.mark.parametrize("bound", [0, -1])
+def test_limits_of_a_member_are_above_0(bound: int) -> None:
+    member = Member("a", "k", False, 0, 5.0, 100, bound)
+    with pytest.raises(ManifestError, match=f"shard_bytes is {bound}; expected a number above 0"):
+        Manifest("c", (), members=(member,))
+
+
 @given(st.lists(st.tuples(IDS, TEXTS, st.sampled_from(["train", "unused"]))))
 def test_labels_are_read_as_they_were_written(values: list[tuple[str, str, str]]) -> None:
     labels = [

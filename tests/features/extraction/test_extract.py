@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ from features.backbone.base import Inputs
 from features.backbone.entry import BackboneEntry, backbone_entry
 from features.backbones.tone import Tone
 from features.cache.reader import CacheReader
-from features.cache.writer import write_shard
+from features.cache.writer import Spool, write_shard
 from features.corpus.manifest import Manifest
-from features.corpus.utterance import Utterance
+from features.corpus.utterance import SHARD_BYTES, Member, Utterance
 from features.errors import CacheError, MachineError, ManifestError
 from features.extraction.extract import Extraction, extract
 from features.extraction.output import finite
@@ -59,6 +61,13 @@ def test_rows_that_do_not_fit_the_memory_wait_in_a_file(
     run(shorter, tmp_path / "shorter", tmp_path / "store", entry)
     monkeypatch.setattr("features.extraction.output.HELD_BYTES", 1000)
     monkeypatch.setattr("features.extraction.extractor.IN_FLIGHT_BYTES", 1000)
+    spools: list[Path] = []
+
+    def spool(folder: Path) -> Spool:
+        spools.append(folder)
+        return Spool(folder)
+
+    monkeypatch.setattr("features.extraction.output.Spool", spool)
     given_back: list[bool] = []
     monkeypatch.setattr("features.extraction.extractor.GIVE_BACK_BYTES", 1000)
     monkeypatch.setattr(
@@ -67,9 +76,42 @@ def test_rows_that_do_not_fit_the_memory_wait_in_a_file(
     run(manifest, tmp_path / "spooled", tmp_path / "other", entry)
     assert contents_of(tmp_path / "spooled") == contents_of(tmp_path / "out")
     assert given_back
+    assert spools
     done = run(shorter, tmp_path / "copied", tmp_path / "other", entry)
     assert done.computed == 0 < done.copied
     assert contents_of(tmp_path / "copied") == contents_of(tmp_path / "shorter")
+
+
+def test_a_full_disk_is_named_where_rows_wait(
+    make_manifest: ManifestMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("features.extraction.output.HELD_BYTES", 100)
+    monkeypatch.setattr("features.cache.writer.os.write", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        run(make_manifest(SECONDS), tmp_path / "out", tmp_path / "store")
+    assert Path(caught.value.filename).parent == tmp_path / "store"
+    assert not list((tmp_path / "store").rglob(".rows-*"))
+
+
+@pytest.mark.parametrize("bound", [SHARD_BYTES, 1500])
+def test_a_union_uses_members_caches_that_close_elsewhere(
+    bound: int, make_manifest: ManifestMaker, tmp_path: Path
+) -> None:
+    """As those of releases that did not look at bytes."""
+    made = make_manifest(SECONDS, shard_seconds=100.0)
+    run(made, tmp_path / "cache/a/tone", tmp_path / "store")
+    rows = tuple(dataclasses.replace(each, id=f"a/{each.id}") for each in made)
+    member = Member("a", "manifest", False, len(rows), 100.0, 10**6, bound)
+    union = Manifest("all", rows, kind="union", members=(member,))
+    done = run(union, tmp_path / "cache/all/tone", tmp_path / "another store")
+    assert done.computed == 0
+    assert (done.copied, done.linked) == ((0, 1) if bound == SHARD_BYTES else (len(rows), 0))
+    ours, theirs = (CacheReader(tmp_path / "cache" / of / "tone") for of in ("all", "a"))
+    for id, frames in theirs.items():
+        assert (ours[f"a/{id}"] == frames).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

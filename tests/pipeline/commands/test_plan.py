@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -96,6 +97,14 @@ def test_another_order_computes_nothing(manifest: Manifest) -> None:
     step = planned()
     assert step.forecast.compute == 0
     assert step.reason == "the order of the corpus changed"
+
+
+def test_an_utterance_in_two_shards_is_named(manifest: Manifest) -> None:
+    run(manifest)
+    first, *_, last = sorted(Path("cache/mine/tone").glob("*.h5"))
+    last.unlink()
+    shutil.copy(first, last)
+    assert "an utterance occurs in two shards" in planned().reason
 
 
 def test_known_rejects_are_up_to_date(manifest: Manifest) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-import resource
+import errno
+import tempfile
 import tracemalloc
 from collections import defaultdict
 from collections.abc import Sequence
@@ -157,7 +158,7 @@ def test_averages_are_the_same_in_any_parts(
     assert together.tobytes() == one_by_one.tobytes()
 
 
-def test_vectors_lie_on_the_disk_which_must_have_room() -> None:
+def test_vectors_lie_on_the_disk_which_must_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
     tracemalloc.start()
     vectors = room(1000, 128)
     _, peak = tracemalloc.get_traced_memory()
@@ -165,13 +166,14 @@ def test_vectors_lie_on_the_disk_which_must_have_room() -> None:
     assert peak < vectors.nbytes / 10
     assert not vectors.any()
     vectors[:] = 1.0
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (vectors.nbytes // 2, before[1]))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            room(1000, 128)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    def full(_: int, begin: int, count: int) -> None:
+        raise OSError(errno.ENOSPC, f"no room for {count} bytes from {begin}")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match=f"no room for {vectors.nbytes} bytes from 0") as caught:
+        room(1000, 128)
+    assert caught.value.filename == tempfile.gettempdir()
 
 
 def test_a_class_without_training_rows_gets_nothing(examples: Examples) -> None:
