@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, FastAPI, File, Form, Response, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPBearer
 
@@ -47,6 +48,7 @@ ALWAYS = (
     HTTPStatus.MISDIRECTED_REQUEST,
     HTTPStatus.INTERNAL_SERVER_ERROR,
 )
+A = TypeVar("A")
 Sound = Annotated[UploadFile | None, File(description="A WAV, FLAC, Ogg or MP3 file.")]
 Text = Annotated[str | None, Form(max_length=CHARACTERS, description="What is said in it.")]
 Heard = Annotated[
@@ -103,6 +105,7 @@ def _app(
 
     @api.post("/predict", response_model=answer_model(columns), responses=documented(*ASKED))
     async def predict(
+        request: Request,
         audio: Sound = None,
         text: Text = None,
         asr: Heard = None,
@@ -117,7 +120,7 @@ def _app(
                 place = Path(folder) / "clip"
                 seconds = await run_in_threadpool(keep, audio.file, place, limits)
             question = Question(place, seconds, text, asr, recognise, window)
-            answer = await asyncio.wrap_future(batches.ask(question))
+            answer = await _while_connected(request, batches.ask(question))
             clip = None
             if place is not None:
                 clip = await run_in_threadpool(drawn, place, seconds, answer.pitch)
@@ -125,6 +128,33 @@ def _app(
 
     app.include_router(api)
     return app
+
+
+async def _while_connected(request: Request, future: Future[A]) -> A:
+    """Result of a future, which is cancelled if its client leaves before it is computed.
+
+    Args:
+        request: A request whose body has been read.
+        future: The future.
+
+    Raises:
+        CancelledError: If the client has left, or the server ends.
+    """
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answer, leaving = asyncio.wrap_future(future), asyncio.create_task(left())
+    both: set[asyncio.Future[Any]] = {answer, leaving}
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            future.cancel()  # one that is being computed is not: it reads the clip to its end
+        return await answer
+    finally:
+        leaving.cancel()
+        future.cancel()
 
 
 def _file(kind: str, content: bytes) -> Any:

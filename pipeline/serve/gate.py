@@ -79,8 +79,11 @@ class Access:
                 f"one from the page of {host}",
                 "open the server's own page, or call it from no page at all",
             )
-        given = headers.get("authorization", "").encode()
-        if self.token is None or secrets.compare_digest(given, f"Bearer {self.token}".encode()):
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if self.token is None or (
+            scheme.lower() == "bearer"  # of any case (RFC 9110, section 11.1)
+            and secrets.compare_digest(given.encode(), self.token.encode())
+        ):
             return None
         return Refused(
             HTTPStatus.UNAUTHORIZED,
@@ -122,12 +125,14 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+        if scope["type"] != "http":  # whatever it is, it was not checked
+            raise NotImplementedError(f"scope of type {scope['type']!r}; expected 'http'")
+        began = False
 
         async def protected(message: Message) -> None:
+            nonlocal began
             if message["type"] == "http.response.start":
+                began = True
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
@@ -140,8 +145,9 @@ class Gate:
         self.inside += counts
         try:
             await self.app(scope, self._limited(receive), protected)
-        except asyncio.CancelledError:  # the server ends, and would log a traceback
-            await _ENDING.response(scope, receive, protected)
+        except asyncio.CancelledError:  # the server ends, or the client has left: no traceback
+            if not began:
+                await _ENDING.response(scope, receive, protected)
         finally:
             self.inside -= counts
 

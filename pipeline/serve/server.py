@@ -31,9 +31,10 @@ def listening(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         return socket.create_server(address[:2], family=family)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a label of a name that is empty or too long
+        reason = error.strerror if isinstance(error, OSError) else "no host name"
         raise MachineError(
-            f"cannot listen on {host}, port {port} ({error.strerror}); expected an address of this "
+            f"cannot listen on {host}, port {port} ({reason}); expected an address of this "
             "machine and a free port: name others by --host and --port"
         ) from error
 
@@ -50,24 +51,34 @@ def address(taken: socket.socket) -> str:
 
 
 class Connection(H11Protocol):
-    """A connection that is closed where it asks nothing, or takes long to say what.
+    """A connection that is closed where it asks nothing, takes long to say what, or reads nothing.
 
-    uvicorn waits for the first request of a connection, and for the end of a heading, for ever.
+    uvicorn waits for the first request of a connection, for the end of a heading, and for a client
+    to read its answers, for ever.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to look after it."""
         super().connection_made(transport)
-        self.loop.call_later(IDLE_SECONDS, self._look, None)
+        self.loop.call_later(IDLE_SECONDS, self._look, None, 0)
 
-    def _look(self, before: RequestResponseCycle | None) -> None:
-        if self.transport.is_closing():
+    def _look(self, before: RequestResponseCycle | None, left: int) -> None:
+        if self not in self.connections:  # lost
             return
-        now = self.cycle
+        now, size = self.cycle, self.transport.get_write_buffer_size()
+        if size and size == left:  # its client reads nothing
+            self.transport.abort()
+            return
         if now is before and (now is None or now.response_complete):
             self.transport.close()
+        self.loop.call_later(IDLE_SECONDS, self._look, now, size)
+
+    def shutdown(self) -> None:
+        """End it with the server, which would wait for ever for a client that reads nothing."""
+        if self.flow.write_paused:
+            self.transport.abort()
         else:
-            self.loop.call_later(IDLE_SECONDS, self._look, now)
+            super().shutdown()
 
 
 @contextlib.contextmanager

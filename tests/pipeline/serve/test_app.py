@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import socket
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
@@ -18,7 +23,8 @@ import pipeline
 from features.audio.pitch import bin_to_hz
 from features.audio.read import read_audio
 from pipeline.command_line.app import app
-from pipeline.serve.answers import Answerer, Question
+from pipeline.serve.answers import Answer, Answerer, Question
+from pipeline.serve.batches import Batcher
 from tests.conftest import RATE, tone
 from tests.pipeline.serve.conftest import HEARD, Builder, Server, inside, served, write_tone
 
@@ -151,6 +157,48 @@ def test_nothing_of_a_clip_is_left(server: Server, clip: Path) -> None:
     server.predict(clip)
     (folder,) = server.scratch.iterdir()
     assert [*folder.iterdir()] == []
+
+
+def test_one_that_leaves_makes_room_and_is_not_computed(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[str | None] = []
+    began, waits, go = threading.Event(), threading.Event(), threading.Event()
+    answer, ask = Answerer.__call__, Batcher.ask
+
+    def slow(self: Answerer, questions: Sequence[Question]) -> list[Answer]:
+        computed.extend(each.text for each in questions)
+        began.set()
+        assert go.wait(30)
+        return answer(self, questions)
+
+    def asks(self: Batcher[Question, Answer], question: Question) -> Future[Answer]:
+        future = ask(self, question)
+        if question.text == "second":
+            waits.set()
+        return future
+
+    monkeypatch.setattr(Answerer, "__call__", slow)
+    monkeypatch.setattr(Batcher, "ask", asks)
+    url = httpx.URL(server.url)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(server.predict, text="first")
+        assert began.wait(30)
+        with socket.create_connection((url.host, url.port)) as connection:
+            connection.sendall(
+                b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n"
+                b"Content-Type: application/x-www-form-urlencoded\r\n\r\ntext=second"
+            )
+            assert waits.wait(30)
+            assert server.gate.inside == 2
+        until = time.monotonic() + 30
+        while server.gate.inside == 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert server.gate.inside == 1
+        go.set()
+        assert first.result()["rows"][0]["error"] is None
+    server.predict(text="third")
+    assert computed == ["first", "third"]
 
 
 SILENCE = np.zeros(RATE * 11, np.float32)

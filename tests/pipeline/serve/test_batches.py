@@ -62,6 +62,20 @@ def test_one_that_breaks_fails_alone() -> None:
     assert asked(Slow(), 1, [2, -1, 4]) == [2, 4, "minus one", 8]
 
 
+def test_one_that_is_cancelled_is_not_computed() -> None:
+    slow = Slow()
+    batcher = Batcher(slow, abs, count=9, load=99.0)
+    futures = [batcher.ask(1)]
+    assert slow.began.wait(30)
+    futures += [batcher.ask(each) for each in (2, 3)]
+    assert not futures[0].cancel()
+    assert futures[1].cancel()
+    slow.go.set()
+    assert (futures[0].result(30), futures[2].result(30)) == (2, 6)
+    batcher.close()
+    assert slow.batches == [[1], [3]]
+
+
 def test_closing_cancels_what_waits() -> None:
     slow = Slow()
     batcher = Batcher(slow, abs, count=9, load=99.0)

@@ -8,13 +8,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from pipeline.serve.gate import HEADERS, Access, Gate
 from pipeline.serve.limits import Limits
-from pipeline.serve.server import address, listening, running
+from pipeline.serve.server import Connection, address, listening, running
 from tests.pipeline.serve.conftest import Server, served
 
 TOKEN = "a-token-of-a-test"
@@ -67,6 +70,7 @@ def test_pages_of_other_sites_are_refused(server: Server) -> None:
 def test_a_token_is_asked_for(guarded: Server) -> None:
     assert asked(guarded, authorization=f"Bearer {TOKEN}") == 200
     assert asked(guarded, authorization=f"Bearer {TOKEN}", host="Demo.example.org") == 200
+    assert asked(guarded, authorization=f"bearer {TOKEN}") == 200
     assert asked(guarded) == 401
     assert asked(guarded, authorization=f"Bearer {TOKEN}x") == 401
     assert asked(guarded, authorization=TOKEN) == 401
@@ -161,26 +165,89 @@ def test_a_connection_that_asks_nothing_is_closed(
 
 
 def test_a_request_that_is_not_answered_when_the_server_ends(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """One that is answered in part is cut, without a second answer behind the first."""
     monkeypatch.setattr("pipeline.serve.server.LEAVE_SECONDS", 0)
-    came = threading.Event()
+    came = threading.Semaphore(0)
     found: list[httpx.Response] = []
+    cut: list[httpx.RemoteProtocolError] = []
 
-    async def app(*_: object) -> None:
-        came.set()
+    async def app(scope: Scope, _: Receive, send: Send) -> None:
+        if scope["path"] == "/begun":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        came.release()
         await asyncio.sleep(600)
 
     def ask(url: str) -> None:
-        found.append(httpx.get(url, trust_env=False, timeout=60))
+        try:
+            found.append(httpx.get(url, trust_env=False, timeout=60))
+        except httpx.RemoteProtocolError as error:
+            cut.append(error)
 
     limits = Limits()
     with listening("127.0.0.1", 0) as taken:
-        client = threading.Thread(target=ask, args=(address(taken),))
+        urls = (address(taken), f"{address(taken)}begun")
+        clients = [threading.Thread(target=ask, args=(url,)) for url in urls]
         with running(Gate(app, Access(), limits), taken, limits):
-            client.start()
-            assert came.wait(30)
-    client.join()
-    assert found[0].status_code == 503
+            for client in clients:
+                client.start()
+            assert came.acquire(timeout=30)
+            assert came.acquire(timeout=30)
+    for client in clients:
+        client.join()
+    assert [response.status_code for response in found] == [503]
     assert found[0].json()["problem"] == "a server that is about to end"
-    assert "Traceback" not in caplog.text
+    assert len(cut) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("idle", [0.1, 600.0])
+def test_a_client_that_reads_nothing(monkeypatch: pytest.MonkeyPatch, idle: float) -> None:
+    """It loses its connection after a while, or with the server, which does not wait for it."""
+    monkeypatch.setattr("pipeline.serve.server.IDLE_SECONDS", idle)
+    monkeypatch.setattr("pipeline.serve.server.LEAVE_SECONDS", 0)
+    second, lost = threading.Event(), threading.Event()
+
+    class Seen(Connection):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/second":
+            second.set()
+        await Response(bytes(8 << 20))(scope, receive, send)
+
+    monkeypatch.setattr("pipeline.serve.server.Connection", Seen)
+    limits = Limits()
+
+    def serve() -> None:
+        with (
+            listening("127.0.0.1", 0) as taken,
+            socket.socket() as client,
+            running(Gate(app, Access(), limits), taken, limits),
+        ):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(taken.getsockname())
+            for path in (b"first", b"second"):
+                client.sendall(b"GET /" + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert second.wait(30)
+            if idle < 1:
+                assert lost.wait(30)
+
+    # A thread, since what is tested is that it ends.
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert lost.is_set()
+    assert not thread.is_alive()
+
+
+def test_what_is_no_request_of_http_is_not_passed_on() -> None:
+    async def never(*_: object) -> None:
+        raise AssertionError
+
+    gate: Any = Gate(never, Access(), Limits())
+    with pytest.raises(NotImplementedError, match="'websocket'; expected 'http'"):
+        asyncio.run(gate({"type": "websocket"}, never, never))
