@@ -78,6 +78,12 @@ def listen(package: str, kept: Mapping[str, str], script: str = "") -> None:
             signal.signal(number, _on_signal)
 
 
+def say(kept: str) -> None:
+    """Replace what the line says about the command, such as of one that keeps nothing."""
+    if _State.kept:
+        _State.kept = kept
+
+
 def _refuse_other_pythons() -> None:
     """End with a message under another Python, before an import of a dependency fails obscurely.
 

@@ -140,7 +140,7 @@ def device() -> str:
     given = os.environ.get("HERONRY_DEVICE", "").strip()
     if not given:
         return "cuda" if torch.cuda.is_available() else "cpu"
-    return _checked(given, "HERONRY_DEVICE")
+    return checked_device(given, "HERONRY_DEVICE")
 
 
 def devices(given: str | None = None) -> tuple[str, ...]:
@@ -155,11 +155,16 @@ def devices(given: str | None = None) -> tuple[str, ...]:
     if not names:
         raise ParamsError(f"--devices {given!r}; expected such as 0,1 or cuda:0,cuda:1 or cpu")
     return tuple(
-        _checked(f"cuda:{name}" if name.isdigit() else name, "--devices") for name in names
+        checked_device(f"cuda:{name}" if name.isdigit() else name, "--devices") for name in names
     )
 
 
-def _checked(name: str, source: str) -> str:
+def checked_device(name: str, source: str) -> str:
+    """A device by the name that an option or variable, `source`, gives it.
+
+    Raises:
+        ParamsError: If torch does not have it here.
+    """
     import torch
 
     try:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from features.process.interrupts import importing
+from features.process.interrupts import importing, say
 from pipeline.command_line import completion
 
 
@@ -24,7 +24,8 @@ def serve(  # noqa: PLR0913  each is an option
     host: Annotated[
         str,
         typer.Option(
-            metavar="ADDRESS", help="Address to listen on. One of a network asks for a token."
+            metavar="ADDRESS",
+            help="Address to listen on. With one of a network, a token is asked for.",
         ),
     ] = "127.0.0.1",
     port: Annotated[
@@ -32,7 +33,11 @@ def serve(  # noqa: PLR0913  each is an option
     ] = 8000,
     names: Annotated[
         list[str] | None,
-        typer.Option("--name", metavar="HOST", help="Host name that leads here; may be repeated."),
+        typer.Option(
+            "--name",
+            metavar="HOST",
+            help="Host name that leads here; may be repeated. With one, a token is asked for.",
+        ),
     ] = None,
     transcribe: Annotated[
         bool,
@@ -62,12 +67,19 @@ def serve(  # noqa: PLR0913  each is an option
     max_waiting: Annotated[
         int, typer.Option(metavar="N", min=1, help="Requests at a time; more are told to wait.")
     ] = 16,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Let a backbone run code of its checkpoint's repository."
+        ),
+    ] = False,
 ) -> None:
     """Serve a trained run as a web page: record or choose a clip, and see the answer.
 
-    Only this machine can connect, unless --host names another address; then a token is asked for,
-    which is printed, or HERONRY_TOKEN. Ctrl-C ends it.
+    Only this machine can connect, unless --host names another address, or --name a host that leads
+    here; then a token is asked for, which is printed, or HERONRY_TOKEN. Ctrl-C ends it.
     """
+    say("the batch under way is finished; a second signal ends the process at once")
     with importing():
         from pipeline.commands.serve import Asked
         from pipeline.commands.serve import serve as command
@@ -84,5 +96,6 @@ def serve(  # noqa: PLR0913  each is an option
             max_megabytes,
             max_seconds,
             max_waiting,
+            trust_remote_code,
         )
     )

@@ -162,8 +162,8 @@ def load_run(
         if of.used.options.get("trust_remote_code") and not trust_remote_code:
             raise RunError(
                 f"{path}: the {slot} slot runs code of the checkpoint "
-                f"{of.used.options.get('checkpoint')}; expected `trust_remote_code=True`, if you "
-                "have read that code"
+                f"{of.used.options.get('checkpoint')}; expected `trust_remote_code=True` "
+                "(`heronry serve --trust-remote-code`), if you have read that code"
             )
     return LoadedRun(run, device or best_device())
 

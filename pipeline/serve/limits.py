@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from features.errors import ParamsError
@@ -33,10 +34,11 @@ class Limits:
         Raises:
             ParamsError: Naming them.
         """
-        if not (self.megabytes > 0 and self.seconds > 0 and self.waiting > 0):
+        given = (self.megabytes, self.seconds, self.waiting)
+        if not all(0 < each < math.inf for each in given):
             raise ParamsError(
                 f"limits of {self.megabytes:g} MB, {self.seconds:g} s and {self.waiting} requests; "
-                "expected more than 0 of each"
+                "expected a finite number above 0 of each"
             )
 
     @property
