@@ -35,6 +35,7 @@ REMEDIES = {
     "asr": "give recognised words (a table's column `asr`), or --transcribe",
     "audio": "give its audio",
 }
+OR_TRAIN = ", or train with `modality_dropout`, which prepares a model for it"
 CHANGED = "its file was changed or removed after it was listed; predict it once it stays"
 
 
@@ -176,11 +177,7 @@ class Predictor:
             return ""
         reads = {self.backbone(slot).reads for slot in missing}
         remedies = "; ".join(REMEDIES[each] for each in sorted(reads) if each in REMEDIES)
-        more = (
-            ", or train with `modality_dropout`, which prepares a model for it"
-            if len(missing) < len(features)
-            else ""
-        )
+        more = OR_TRAIN if len(missing) < len(features) else ""
         what = " and ".join(sorted(reads))
         return f"it has no {what}, which the slot {' and '.join(missing)} needs: {remedies}{more}"
 

@@ -1,18 +1,19 @@
 """Answers questions about clips with a loaded model, several together.
 
 Rows are the records of `heronry predict --jsonl` (`pipeline.predict.records`), without what the
-server's disk looks like: `id` is `clip`, with `#start-stop` for a piece of one, or `text`.
+server's disk looks like: `id` is `clip`, with `#start-stop` for a piece of one, or `text`. Where a
+row lacks something, it says what a visitor can do, in place of options of the command.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from features.transcription.recogniser import Recogniser
 from pipeline.handover.loading import LoadedRun
+from pipeline.predict.predictor import OR_TRAIN, REMEDIES
 from pipeline.predict.recordings import Given, Recording
 from pipeline.predict.records import Record
 from pipeline.predict.rows import Row, needs_words, rows_of, with_words
@@ -72,7 +73,10 @@ class Answerer:
 
     def __init__(self, model: LoadedRun, recogniser: Recogniser | None = None) -> None:
         self.model, self.recogniser = model, recogniser
-        self._numbers = itertools.count()
+        words = "type its words" + (", or have them recognised" if recogniser else "")
+        own = {"text": words, "asr": words, "audio": "choose or record a clip"}
+        # Of what a command advises, what a visitor does instead.
+        self._remedies = {REMEDIES[what]: own[what] for what in REMEDIES} | {OR_TRAIN: ""}
         slots = model.run.groups[0].slots
         # The first slot that reads bins of pitch.
         self._pitched = next(
@@ -96,7 +100,7 @@ class Answerer:
             tracks |= self._tracks(rows, part)
         answers = [Answer() for _ in questions]
         for number, of in enumerate(places):
-            record = _shown(records[number], of)
+            record = self._shown(records[number], of)
             if recognised:
                 record["asr"] = heard.get(of.row.id)
             answers[of.question].rows.append(record)
@@ -106,8 +110,7 @@ class Answerer:
         return answers
 
     def _places(self, number: int, question: Question) -> Iterator[_Place]:
-        # An id of its own for good: recogniser and backbones remember what fails by it.
-        id = f"clip {next(self._numbers)}"
+        id = f"clip {number}"  # of its own among those that are computed together
         dialogues = self.model.run.unit == "dialogue"
         recording = Recording(
             id,
@@ -149,16 +152,16 @@ class Answerer:
             return None
         slot = self.model.run.groups[0].slots[self._pitched]
         starts = [of.row.start or 0.0 for of in places]
-        assert slot.spec.bins is not None
-        return pitch_of(self._pitched, slot.entry, slot.spec.bins, starts, tracks)
+        return pitch_of(self._pitched, slot.entry, slot.spec, starts, tracks)
 
-
-def _shown(record: Record, of: _Place) -> Record:
-    """A record as a client may see it."""
-    path = record["audio"]
-    name = "text" if path is None else "clip"
-    shown = record | {"id": name + of.row.id.removeprefix(of.prefix), "audio": None}
-    shown["dialogue"] = None
-    if path is not None and shown["error"]:
-        shown["error"] = shown["error"].replace(path, name).replace(of.prefix, name)
-    return shown
+    def _shown(self, record: Record, of: _Place) -> Record:
+        """A record as a client may see it."""
+        path = record["audio"]
+        name = "text" if path is None else "clip"
+        shown = record | {"id": name + of.row.id.removeprefix(of.prefix), "audio": None}
+        shown["dialogue"] = None
+        if shown["error"]:
+            changes = {path or of.prefix: name, of.prefix: name, **self._remedies}
+            for given, own in changes.items():
+                shown["error"] = shown["error"].replace(given, own)
+        return shown

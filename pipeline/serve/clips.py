@@ -1,6 +1,6 @@
 """An uploaded clip: kept, checked, and drawn as a waveform with its pitch.
 
-Shapes: P points of the waveform, T frames of 20 ms.
+Shapes: P points of the waveform, T frames of the pitch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from features.audio.read import audio_seconds, read_audio
 from features.backbone.entry import BackboneEntry, backbone_entry
 from features.corpus.utterance import Utterance
 from features.errors import HeronryError, UtteranceError
+from features.stream import StreamSpec
 from pipeline.serve.limits import Limits
 from pipeline.serve.problems import Refused
 
@@ -152,11 +153,22 @@ def drawn(path: Path, seconds: float, pitch: Pitch | None) -> Clip:
 
 
 def pitch_of(
-    slot: str, entry: BackboneEntry, bins: int, starts: list[float], tracks: list[list[int]]
+    slot: str, entry: BackboneEntry, spec: StreamSpec, starts: list[float], tracks: list[list[int]]
 ) -> Pitch:
-    """Bins that a slot of the model has read."""
-    f_min, f_max = (float(entry.options.get(*of)) for of in (("f_min", 50), ("f_max", 1100)))
-    return Pitch(slot, bins, f_min, f_max, 0.02, starts, tracks)
+    """Bins that an entry of the kind `f0` has computed.
+
+    Args:
+        slot: Slot of the model that reads them, or empty.
+        entry: The entry.
+        spec: Type of its frames, which are bins.
+        starts: Seconds at which each track begins.
+        tracks: Bins `[T]` of each piece of the clip.
+    """
+    options = entry.keywords()
+    assert spec.bins is not None
+    assert spec.hop_seconds is not None
+    f_min, f_max = options["f_min"], options["f_max"]
+    return Pitch(slot, spec.bins, f_min, f_max, spec.hop_seconds, starts, tracks)
 
 
 def _estimated(path: Path) -> Pitch | None:
@@ -166,7 +178,7 @@ def _estimated(path: Path) -> Pitch | None:
         values = backbone.prepare([Utterance("clip", audio=str(path))]).tensors["values"]
     except UtteranceError:
         return None
-    return pitch_of("", entry, backbone.spec.bins or 0, [0.0], [values[0].tolist()])
+    return pitch_of("", entry, backbone.spec, [0.0], [values[0].tolist()])
 
 
 def _rounded(values: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[float]:

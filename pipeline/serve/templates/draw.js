@@ -3,6 +3,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 800; // of all plots, in their own units
 const SERIES = 8; // colours of the style sheet
+const MARGIN = 2; // bins below and above those of a clip
 
 export function make(name, attributes = {}, ...children) {
   return filled(document.createElement(name), attributes, children);
@@ -124,13 +125,15 @@ function waveform(clip) {
   const voiced = pitch ? pitch.tracks.flat().filter((bin) => bin > 0) : [];
   let caption = `Waveform, ${seconds(clip.seconds)}, up to ${percent(Math.min(1, peak))} of full scale.`;
   if (voiced.length) {
-    const low = Math.max(1, voiced.reduce((a, b) => Math.min(a, b)) - 2);
-    const high = voiced.reduce((a, b) => Math.max(a, b)) + 2;
-    figure.append(bins(clip, low, high));
+    const low = voiced.reduce((a, b) => Math.min(a, b));
+    const high = voiced.reduce((a, b) => Math.max(a, b));
+    figure.append(bins(clip, Math.max(1, low - MARGIN), high + MARGIN));
     const hz = (bin) => hertz(pitch, bin).toFixed(0);
     caption +=
       ` F0 in bins ${low} to ${high} of ${pitch.bins}, ${hz(low)} to ${hz(high)} Hz, ` +
-      (pitch.of ? `as the slot ${pitch.of} reads it.` : "for the eye: the model reads no F0.");
+      (pitch.of
+        ? `as the slot ${pitch.of} reads it.`
+        : "estimated for the eye: no slot of the model reads these bins.");
   }
   figure.append(make("figcaption", {}, caption));
   return figure;

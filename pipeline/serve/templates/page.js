@@ -5,12 +5,14 @@ import { readable, record } from "./sound.js";
 const at = (id) => document.getElementById(id);
 const WINDOWS = [30, 15, 10, 5, 3];
 const KEY = "heronry-token";
+const FULL = 0.98; // of the bytes that the server takes: there a recording ends by itself
 
 let model = null;
 let clip = null; // the file that will be sent
 let stop = null; // ends the recording that runs
-let changing = false; // whether a recording begins or ends: the browser may ask for permission first
-let asking = false;
+let switching = false; // whether a recording begins or ends: the browser may ask for permission first
+let changes = 0; // of clip and words
+let asking = null; // the change whose answer is awaited
 
 /** The token of the address, which is taken out of it, or of an earlier visit. */
 function token() {
@@ -45,12 +47,22 @@ function tell(error) {
 
 function refresh() {
   const words = at("text").value.trim();
-  at("predict").disabled = !model || asking || stop !== null || !(clip || words);
-  at("record").disabled = !model || changing;
+  // Neither while it works: a button that is disabled loses the focus.
+  at("predict").disabled = !model || stop !== null || !(clip || words);
+  at("record").disabled = !model;
   at("file").disabled = !model;
   at("record").textContent = stop ? "Stop" : "Record";
-  at("record").setAttribute("aria-pressed", String(stop !== null));
+  at("record").classList.toggle("on", stop !== null);
+  if (!stop) at("elapsed").textContent = "";
   at("forget").hidden = !clip;
+}
+
+/** Counts a change of clip or words, and takes away what was said before it. */
+function changed() {
+  changes++;
+  at("answer").hidden = true;
+  if (model && !stop) tell();
+  refresh();
 }
 
 function take(file, name) {
@@ -58,14 +70,13 @@ function take(file, name) {
   if (size > model.megabytes)
     throw new Error(`${name} has ${size.toFixed(1)} MB. Expected: at most ${model.megabytes} MB.`);
   clip = file;
-  at("answer").hidden = true; // it was that of another clip
   const player = at("player");
   if (player.src) URL.revokeObjectURL(player.src);
   player.hidden = !file;
   if (file) player.src = URL.createObjectURL(file);
   else player.removeAttribute("src");
   at("chosen").textContent = file ? name : "or drop one here";
-  refresh();
+  changed();
 }
 
 async function choose(file) {
@@ -79,9 +90,9 @@ async function choose(file) {
 }
 
 async function toggle() {
-  if (changing) return;
+  if (switching) return;
   tell();
-  changing = true;
+  switching = true;
   refresh();
   try {
     if (stop) {
@@ -90,16 +101,17 @@ async function toggle() {
       take(await end(), "recorded clip");
     } else {
       take(null);
-      stop = await record((seconds) => {
+      stop = await record((seconds, bytes) => {
         if (!stop) return;
-        at("status").textContent = `Recording: ${seconds.toFixed(1)} s`;
-        if (seconds >= model.seconds - 0.5) toggle();
+        at("elapsed").textContent = `${seconds.toFixed(1)} s`;
+        if (seconds >= model.seconds - 0.5 || bytes >= FULL * model.megabytes * 1e6) toggle();
       });
+      at("status").textContent = "Recording.";
     }
   } catch (error) {
     tell(error);
   }
-  changing = false;
+  switching = false;
   refresh();
 }
 
@@ -127,22 +139,26 @@ function asked() {
 
 async function predict(event) {
   event.preventDefault();
+  const sent = changes;
+  if (asking === sent) return;
   tell();
+  asking = sent;
   try {
     const body = asked();
-    asking = true;
-    refresh();
     at("status").textContent = "Computing.";
     const found = await ask("api/predict", { method: "POST", body });
-    at("answer").replaceChildren(...answered(found, model));
-    at("answer").hidden = false;
-    at("status").textContent = "Answered.";
+    if (changes === sent) {
+      at("answer").replaceChildren(...answered(found, model));
+      at("answer").hidden = false;
+      at("status").textContent = "Answered.";
+    }
   } catch (error) {
-    at("answer").hidden = true;
-    tell(error);
+    if (changes === sent) {
+      at("answer").hidden = true;
+      tell(error);
+    }
   }
-  asking = false;
-  refresh();
+  if (asking === sent) asking = null;
 }
 
 function dropping() {
@@ -156,7 +172,7 @@ function dropping() {
     event.preventDefault();
     over(false);
     const [file] = event.dataTransfer.files;
-    if (file && model) choose(file);
+    if (file && model && !at("clip").hidden) choose(file);
   });
 }
 
@@ -173,7 +189,7 @@ function describe() {
   at("words").hidden = !reads;
   at("recognition").hidden = !model.recognises || !reads;
   at("text").maxLength = model.characters;
-  at("windows").hidden = !hears;
+  at("windows").hidden = at("clip").hidden;
   const lengths = WINDOWS.filter((each) => each <= model.window);
   at("window").replaceChildren(...lengths.map((each) => make("option", { value: each }, `${each} s`)));
 }
@@ -183,8 +199,11 @@ at("file").addEventListener("change", ({ target }) => {
   if (target.files.length) choose(target.files[0]);
   target.value = ""; // so that the same file may be chosen again
 });
-at("forget").addEventListener("click", () => take(null));
-at("text").addEventListener("input", refresh);
+at("forget").addEventListener("click", () => {
+  take(null);
+  at("record").focus(); // the button itself is hidden now
+});
+at("text").addEventListener("input", changed);
 at("form").addEventListener("submit", predict);
 dropping();
 ask("api/model")

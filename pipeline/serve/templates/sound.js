@@ -3,10 +3,13 @@
 const READ = ["RIFF", "fLaC", "OggS", "ID3"]; // how files begin that the server decodes itself
 const MP3 = [0xfb, 0xf3, 0xf2, 0xfa]; // the second byte of one without a tag, whose first is 255
 
+/** Bytes of a 16-bit WAV file of mono samples. */
+const bytes = (count) => 44 + 2 * count;
+
 /** A 16-bit WAV file of mono samples in [-1, 1]. */
 export function wav(blocks, rate) {
   const count = blocks.reduce((sum, block) => sum + block.length, 0);
-  const view = new DataView(new ArrayBuffer(44 + 2 * count));
+  const view = new DataView(new ArrayBuffer(bytes(count)));
   const letters = (at, word) => [...word].forEach((c, i) => view.setUint8(at + i, c.charCodeAt(0)));
   letters(0, "RIFF");
   view.setUint32(4, 36 + 2 * count, true);
@@ -50,7 +53,7 @@ export async function readable(file) {
   return wav([mono], buffer.sampleRate);
 }
 
-/** Records from the microphone; `stop` gives the file. `heard` is told the seconds so far. */
+/** Records from the microphone; `stop` gives the file. `heard` is told its seconds and bytes so far. */
 export async function record(heard) {
   if (!navigator.mediaDevices)
     throw new Error("a browser records on https and on localhost only: choose a file");
@@ -60,9 +63,14 @@ export async function record(heard) {
   const context = new AudioContext();
   const blocks = [];
   let count = 0;
-  const stop = async () => {
+  let ended = false;
+  const end = async () => {
+    ended = true;
     stream.getTracks().forEach((track) => track.stop());
     await context.close();
+  };
+  const stop = async () => {
+    await end();
     if (!count) throw new Error("nothing was heard: record for longer");
     return wav(blocks, context.sampleRate);
   };
@@ -70,14 +78,15 @@ export async function record(heard) {
     await context.audioWorklet.addModule("recorder.js");
     const recorder = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
     recorder.port.onmessage = ({ data }) => {
+      if (ended) return;
       blocks.push(data);
       count += data.length;
-      heard(count / context.sampleRate);
+      heard(count / context.sampleRate, bytes(count));
     };
     context.createMediaStreamSource(stream).connect(recorder);
     await context.resume();
   } catch (error) {
-    stream.getTracks().forEach((track) => track.stop());
+    await end();
     throw error;
   }
   return stop;

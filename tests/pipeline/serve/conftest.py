@@ -109,11 +109,11 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Builder:
         "words": words,
         "voice": {"kind": "tone", "version": 3},
         "mean": {"kind": "tone", "version": 3, "pooling": "mean"},
-        "pitch": {"kind": "f0", "version": 2, "method": "dio", "bins": 32},
+        "pitch": {"kind": "f0", "version": 2, "method": "dio", "bins": 32, "f_min": 60},
     }
 
     def load(kind: str, slots: Mapping[str, str], **more: Any) -> LoadedRun:
-        folder = root / kind
+        folder = root / "-".join((kind, *slots))
         folder.mkdir()
         with inside(folder):
             entries = {slot: backbone_entry(name, known[name]) for slot, name in slots.items()}

@@ -26,7 +26,15 @@ from pipeline.command_line.app import app
 from pipeline.serve.answers import Answer, Answerer, Question
 from pipeline.serve.batches import Batcher
 from tests.conftest import RATE, tone
-from tests.pipeline.serve.conftest import HEARD, Builder, Server, inside, served, write_tone
+from tests.pipeline.serve.conftest import (
+    HEARD,
+    Builder,
+    FakeRecogniser,
+    Server,
+    inside,
+    served,
+    write_tone,
+)
 
 
 def check_equal(
@@ -125,9 +133,29 @@ def test_the_bins_that_a_model_reads_are_shown(build: Builder, tmp_path: Path) -
     pitch = answer.pitch
     assert pitch is not None
     assert (pitch.of, pitch.bins, pitch.starts) == ("prosody", 32, [0.0, 1.5])
+    assert (pitch.f_min, pitch.f_max, pitch.hop_seconds) == (60, 1100, 0.02)
     middle = np.array([int(np.median(track)) for track in pitch.tracks])
     hz = bin_to_hz(middle, bins=32, f_min=pitch.f_min, f_max=pitch.f_max)
     assert hz == pytest.approx([200, 200], rel=0.1)
+
+
+def test_what_is_lacking_is_said_to_a_visitor(build: Builder, clip: Path) -> None:
+    """Without options of the command, and without how another model would be trained."""
+    model = build("concat", {"text": "words", "speech": "voice"})
+    silent = Question(clip, 1.5, None, None, False, 30.0)
+    words = Question(None, 0.0, "so sad", None, False, 30.0)
+    recogniser: Any = FakeRecogniser()
+    errors = [
+        answer.rows[0]["error"]
+        for answerer in (Answerer(model), Answerer(model, recogniser))
+        for answer in answerer([silent, words])
+    ]
+    without, alone = (
+        "it has no text, which the slot text needs: type its words",
+        "it has no audio, ",
+    )
+    alone += "which the slot speech needs: choose or record a clip"
+    assert errors == [without, alone, f"{without}, or have them recognised", alone]
 
 
 def test_clips_of_strangers_are_no_conversation(build: Builder, tmp_path: Path) -> None:
