@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import zlib
@@ -63,6 +64,17 @@ def seed_torch(item: pytest.Item) -> None:
     """What torch draws depends on the test alone; pytest-randomly sees to Python and NumPy."""
     seed = item.config.getoption("randomly_seed", 0)
     torch.manual_seed(zlib.crc32(f"{seed} {item.nodeid}".encode(errors="surrogatepass")))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_collections() -> None:
+    """Have the collector look at objects of this file alone.
+
+    What does not fit is computed again after a collection, which takes seconds late in a process
+    that has run thousands of tests.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
