@@ -26,7 +26,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from features.backbone.base import BackboneFactory, Inputs, Reads, content_of
 from features.backbone.entry import PACKAGE, in_registry
 from features.cache.reader import CacheReader
-from features.cache.shard import ADVICE, DEVIATION, shard_name
+from features.cache.shard import ADVICE, settings_of, shard_name
 from features.corpus.utterance import Utterance
 from features.errors import (
     CacheError,
@@ -78,7 +78,7 @@ class Imported:
     ) -> None:
         self.reader = _opened(checkpoint)
         self.spec, self.trainable = self.reader.spec, False
-        provenance = _settings(self.reader)
+        provenance = settings_of(self.reader.provenance)
         self.recorded = provenance if _is_cache(provenance) else None
         if self.recorded is not None:
             _check_dtype(self.reader)
@@ -194,10 +194,6 @@ def _check_dtype(reader: CacheReader) -> None:
             f"{said!r}; expected the same of both, as extraction writes a cache: import the frames "
             "as arrays, `heronry cache import`, or have the cache extracted again"
         )
-
-
-def _settings(reader: CacheReader) -> dict[str, Any]:
-    return {key: value for key, value in reader.provenance.items() if key != DEVIATION}
 
 
 def _folder(checkpoint: str) -> Path:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from features.cache.frames import Extent
 from features.cache.index import ExtentIndex
 from features.cache.members import MEMBERS, prefixes
-from features.cache.shard import DEVIATION, Shard, read_shard, shard_name
+from features.cache.shard import DEVIATION, Shard, read_shard, settings_of, shard_name
 from features.errors import CacheError
 from features.files.reasons import NOTICED, REJECTED, read_reasons, reasons_line
 from features.process.memory import available_bytes
@@ -222,7 +222,8 @@ def shards_of(folder: Path) -> Iterator[Shard]:
             )
         shard = read_shard(path)
         first = first or shard
-        if (shard.spec, _settings(shard)) != (first.spec, _settings(first)):
+        same = settings_of(shard.provenance) == settings_of(first.provenance)
+        if shard.spec != first.spec or not same:
             raise CacheError(
                 f"{path} and {first.path.name} come from different backbones or "
                 "settings; delete the folder and run `dvc repro`"
@@ -243,7 +244,3 @@ def no_features(rejected: Mapping[str, str]) -> str:
 def _reasons(folder: Path, name: str) -> dict[str, str]:
     path = folder / name  # older releases wrote no list where nothing stood in it
     return read_reasons(path) if path.exists() else {}
-
-
-def _settings(shard: Shard) -> dict[str, Any]:
-    return {key: value for key, value in shard.provenance.items() if key != DEVIATION}

@@ -145,6 +145,11 @@ class Shard:
         )
 
 
+def settings_of(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance without what was measured in one shard alone, which is the same in all shards."""
+    return {key: value for key, value in provenance.items() if key != DEVIATION}
+
+
 def read_shard(path: Path) -> Shard:
     """Read a shard except its frames, and find their place in the file.
 

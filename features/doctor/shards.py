@@ -23,11 +23,11 @@ from features.arguments import counted
 from features.cache.guard import DATASETS, dataset, read_attributes
 from features.cache.shard import (
     ADVICE,
-    DEVIATION,
     FORMAT,
     VERSION,
     Shard,
     read_shard,
+    settings_of,
     shard_name,
 )
 from features.errors import CacheError, DamagedShardError
@@ -114,7 +114,7 @@ def check_shard(path: Path) -> ShardFacts | list[Fault]:
         lengths=np.diff(shard.offsets),
         spec=shard.spec,
         dtype=shard.stored.dtype.name,
-        provenance={k: v for k, v in shard.provenance.items() if k != DEVIATION},
+        provenance=settings_of(shard.provenance),
         rejected=shard.rejected,
     )
 

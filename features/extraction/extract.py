@@ -22,7 +22,7 @@ from features.backbone.entry import PACKAGE, BackboneEntry, check_pinned, record
 from features.backbone.memory import Known, Memory
 from features.cache.members import write_members
 from features.cache.reader import CacheReader, no_features
-from features.cache.shard import DEVIATION, read_shard, shard_name
+from features.cache.shard import Shard, read_shard, settings_of, shard_name
 from features.corpus.manifest import Manifest
 from features.errors import CacheError
 from features.extraction.engines import Engine, run_shards
@@ -145,7 +145,7 @@ def extract_with(
     plan = ShardPlan.of(manifest, extractor.backbone.reads, extractor.own.sizes)
     with extractor.store.locked(shared=options.part is not None):
         _adopt(extractor.store, extractor.provenance, plan, out)
-        if recorded_by(extractor.backbone) is not None:
+        if imported:
             _take_theirs(extractor, plan)
         done = _compute(extractor, plan, options)
         if options.part is not None:
@@ -168,7 +168,7 @@ def _link(
 ) -> Extraction | None:
     """As `extract_with`, without a network; None if anything is to be computed."""
     store = WorkStore(root, known.key)
-    sizes = Sizes.of(known.spec, known.reads, known.provenance)
+    sizes = Sizes.of_known(known)
     plan = ShardPlan.of(manifest, known.reads, sizes)
     noticed = memory.notices(plan.identity) if known.notices else {}
     if noticed is None:
@@ -231,14 +231,18 @@ def _adopt(store: WorkStore, provenance: Mapping[str, Any], plan: ShardPlan, out
             if planned is not None and store.path(planned.fingerprint).exists():
                 continue
             shard = read_shard(source)
-            settings = {key: value for key, value in shard.provenance.items() if key != DEVIATION}
-            if settings != provenance:
+            if settings_of(shard.provenance) != provenance:
                 continue
-            same = planned is not None and plan[planned.number].is_held_by(shard)
-            name = planned.fingerprint if planned is not None and same else shard.checksum
+            name = _name_of(shard, plan, planned)
             if not store.path(name).exists():
                 shard.verify()
                 store.take(name, source)
+
+
+def _name_of(shard: Shard, plan: ShardPlan, planned: Cut | None) -> str:
+    """Name in the store of a shard made elsewhere: that of a planned one, if it is the same."""
+    same = planned is not None and plan[planned.number].is_held_by(shard)
+    return planned.fingerprint if planned is not None and same else shard.checksum
 
 
 def _take_theirs(extractor: Extractor, plan: ShardPlan) -> None:
@@ -249,8 +253,7 @@ def _take_theirs(extractor: Extractor, plan: ShardPlan) -> None:
     store, entry = extractor.store, extractor.entry
     theirs: CacheReader = load(PACKAGE, entry.kind).cache_of(entry.options)
     for number, shard in enumerate(theirs.shards):
-        same = number < len(plan) and plan[number].is_held_by(shard)
-        name = plan.cuts[number].fingerprint if same else shard.checksum
+        name = _name_of(shard, plan, plan.cuts[number] if number < len(plan) else None)
         if not store.has(name):  # nor a damaged one, which was a link to what is brought again
             store.take(name, shard.path)
 
@@ -294,7 +297,7 @@ def _take_along(
         # By the entry itself: outside of params.yaml, names may repeat.
         memory = next(memory for entry, memory in memories if entry == sibling.entry)
         memory.keep(sibling.backbone, sibling.provenance)
-        name, size_of = sibling.entry.name, sibling.bytes_of(sibling.lacking(todo.cuts))
+        name, size_of = sibling.entry.name, sibling.bytes_of(todo.lacking(sibling.store).cuts)
         if size_of:
             shared = options.part is not None
             if locks.enter_context(sibling.store.locked(shared=shared, wait=False)):
@@ -311,7 +314,7 @@ def _take_along(
 def _elsewhere(memory: Memory, todo: ShardPlan) -> bool:
     """Whether a sibling's shards are known to close elsewhere, without loading its network."""
     known = memory.recall()
-    return known is not None and not todo.fits(Sizes.of(known.spec, known.reads, known.provenance))
+    return known is not None and not todo.fits(Sizes.of_known(known))
 
 
 def deliver(store: WorkStore, plan: ShardPlan, out: Path, done: Extraction) -> None:

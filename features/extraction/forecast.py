@@ -58,7 +58,7 @@ def forecast(plan: ShardPlan, store: WorkStore, sizes: Sizes) -> Forecast:
         store: Work store of the backbone.
         sizes: Sizes of its features.
     """
-    todo = plan.only(lambda cut: not store.path(cut.fingerprint).exists())
+    todo = plan.lacking(store)
     # 64 bits of each content hash are compared, which take a twentieth of the text's memory.
     contents, lengths = array("Q"), array("f")
     for shard in todo:

@@ -157,10 +157,6 @@ class Output:
             del shard.todo[row.content]
         return shard
 
-    def lacking(self, cuts: Iterable[Cut]) -> list[Cut]:
-        """The shards that the store does not have."""
-        return [cut for cut in cuts if not self.store.path(cut.fingerprint).exists()]
-
     def bytes_of(self, cuts: Iterable[Cut]) -> int:
         """Approximate size of the features of some shards."""
         return cache_bytes(cuts, self.sizes)

@@ -20,6 +20,7 @@ from features.corpus.manifest import Manifest
 from features.corpus.utterance import Utterance
 from features.errors import ManifestError
 from features.extraction.sizes import Sizes, spoken_seconds
+from features.extraction.store import WorkStore
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,10 @@ class ShardPlan(Sequence[PlannedShard]):
     def only(self, wanted: Callable[[Cut], bool]) -> ShardPlan:
         """The plan of the shards for which `wanted` is true."""
         return dataclasses.replace(self, cuts=tuple(cut for cut in self.cuts if wanted(cut)))
+
+    def lacking(self, store: WorkStore) -> ShardPlan:
+        """The plan of the shards that a store does not have."""
+        return self.only(lambda cut: not store.path(cut.fingerprint).exists())
 
     def fits(self, sizes: Sizes) -> bool:
         """Whether features of other sizes are cut into these shards, too."""

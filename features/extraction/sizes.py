@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from features.backbone.base import CHARACTERS_A_SECOND, Reads
 from features.backbone.entry import BackboneEntry
+from features.backbone.memory import Known
 from features.corpus.utterance import Utterance
 from features.stream import StreamSpec
 
@@ -46,6 +47,11 @@ class Sizes:
         whole = reads not in ("text", "asr") and hop is None
         pooled = whole or provenance.get("pooling", "frames") != "frames"
         return cls(spec.dim * BYTES[provenance["store_dtype"]], hop, pooled)
+
+    @classmethod
+    def of_known(cls, known: Known) -> Self:
+        """Sizes of features of a backbone that is not loaded, by what is known of it."""
+        return cls.of(known.spec, known.reads, known.provenance)
 
     @classmethod
     def of_entry(cls, entry: BackboneEntry, spec: StreamSpec) -> Self:

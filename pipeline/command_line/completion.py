@@ -106,6 +106,16 @@ RunFolder = Annotated[
 ]
 """Argument of commands that use trained models."""
 
+OneSeed = Annotated[
+    int | None,
+    typer.Option(metavar="K", min=0, help="Only models of this seed. Default: mean of all."),
+]
+OneFold = Annotated[
+    int | None,
+    typer.Option(metavar="J", min=0, help="Only models of this fold. Default: mean of all."),
+]
+"""Options of commands that predict with trained models."""
+
 
 def caches(incomplete: str) -> list[str]:
     """Folders of features."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from features.process.interrupts import importing
-from pipeline.command_line.completion import RunFolder
+from pipeline.command_line.completion import OneFold, OneSeed, RunFolder
 
 WINDOW_SECONDS = 30.0  # of `pipeline.predict.rows`, which is not imported to print a default
 _AUDIO = (
@@ -56,14 +56,8 @@ def predict(  # noqa: PLR0913  each is an option
             help="Also show the answer without each slot. Files hold it in any case.",
         ),
     ] = False,
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="K", min=0, help="Only models of this seed. Default: mean of all."),
-    ] = None,
-    fold: Annotated[
-        int | None,
-        typer.Option(metavar="J", min=0, help="Only models of this fold. Default: mean of all."),
-    ] = None,
+    seed: OneSeed = None,
+    fold: OneFold = None,
     window: Annotated[
         float,
         typer.Option(

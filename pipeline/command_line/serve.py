@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from features.process.interrupts import importing, say
-from pipeline.command_line import completion
+from pipeline.command_line.completion import OneFold, OneSeed, run_folders
 
 
 def serve(  # noqa: PLR0913  each is an option
@@ -17,7 +17,7 @@ def serve(  # noqa: PLR0913  each is an option
         typer.Argument(
             metavar="RUN",
             help="A run folder, the folder of one seed and fold in it, or an exported folder.",
-            autocompletion=completion.run_folders,
+            autocompletion=run_folders,
         ),
     ],
     *,
@@ -46,14 +46,8 @@ def serve(  # noqa: PLR0913  each is an option
             help="Offer to recognise the words of a clip (section `transcribe`).",
         ),
     ] = False,
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="K", min=0, help="Only models of this seed. Default: mean of all."),
-    ] = None,
-    fold: Annotated[
-        int | None,
-        typer.Option(metavar="J", min=0, help="Only models of this fold. Default: mean of all."),
-    ] = None,
+    seed: OneSeed = None,
+    fold: OneFold = None,
     device: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Such as cpu or cuda. Default: HERONRY_DEVICE, or best."),

@@ -25,7 +25,7 @@ from features.corpus.sources import changes_since
 from features.errors import CacheError, CheckpointError, ManifestError, ParamsError
 from features.extraction.extractor import Extractor, Recipe
 from features.extraction.forecast import Forecast, cache_bytes, forecast
-from features.extraction.plan import Cut, ShardPlan
+from features.extraction.plan import ShardPlan
 from features.extraction.sizes import Sizes
 from features.extraction.store import WorkStore
 from features.process.terminal import size
@@ -200,8 +200,9 @@ def _step(
     entry = params.backbone(name)
     manifest = as_read(manifest, entry, params.transcripts(params.corpus, name))
     known = _known(entry, store)
-    planned = ShardPlan.of(manifest, known.reads, _sizes(known))
-    expected = forecast(planned, _shards(store, known), _sizes(known))
+    sizes = Sizes.of_known(known)
+    planned = ShardPlan.of(manifest, known.reads, sizes)
+    expected = forecast(planned, _shards(store, known), sizes)
     reason = _reason(Path("cache", params.corpus, name), manifest, known)
     network, whole = network_of(entry), sum(cut.characters for cut in planned.cuts)
     # Of the texts that are to be computed only the number is known.
@@ -227,10 +228,6 @@ def _shards(store: Path, known: Known) -> WorkStore:
     return WorkStore(store, known.key)
 
 
-def _sizes(known: Known) -> Sizes:
-    return Sizes.of(known.spec, known.reads, known.provenance)
-
-
 def _along(
     entry: BackboneEntry,
     known: Known,
@@ -239,8 +236,7 @@ def _along(
     store: Path,
 ) -> dict[str, int]:
     """Bytes by name of siblings that extraction seals in the same pass (`--only`: none)."""
-    own = _shards(store, known)
-    todo = planned.only(lambda cut: not own.path(cut.fingerprint).exists())
+    todo = planned.lacking(_shards(store, known))
     if not todo.cuts or entry.kind == "none":
         return {}
     memories = {each.name: Memory(each, store) for each in siblings}
@@ -259,15 +255,11 @@ def _along(
         # As `Extractor.take_along` chooses.
         if other is None or other.grid != known.grid:
             continue
-        lacking = _lacking(todo.cuts, _shards(store, other))
-        if lacking and other.key not in places and todo.fits(_sizes(other)):
-            found[each.name] = cache_bytes(lacking, _sizes(other))
+        lacking, sizes = todo.lacking(_shards(store, other)).cuts, Sizes.of_known(other)
+        if lacking and other.key not in places and todo.fits(sizes):
+            found[each.name] = cache_bytes(lacking, sizes)
         places.add(other.key)
     return found
-
-
-def _lacking(cuts: Sequence[Cut], shards: WorkStore) -> list[Cut]:
-    return [cut for cut in cuts if not shards.path(cut.fingerprint).exists()]
 
 
 def _reason(folder: Path, manifest: Manifest, known: Known) -> str:

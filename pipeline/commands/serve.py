@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 import typer
 
 from features.errors import MachineError, ParamsError
+from features.settings.extras import check_installed
 from features.settings.locations import checked_device
 from features.settings.locations import device as best_device
 from features.transcription.recogniser import Recogniser
@@ -67,7 +67,7 @@ def serve(asked: Asked) -> None:
     Raises:
         HeronryError: If the run, a backbone, an option or the address is wrong.
     """
-    check_installed()
+    check_installed("serve", NEEDED, "serve")
     from pipeline.serve.app import serving
     from pipeline.serve.gate import Access
     from pipeline.serve.limits import Limits
@@ -96,20 +96,6 @@ def serve(asked: Asked) -> None:
             typer.echo(f"serving {asked.run}: {shown(taken, token)}")
             ended.wait()
     raise MachineError("the server ended by itself; expected Ctrl-C: what it printed says why")
-
-
-def check_installed() -> None:
-    """Refuse to serve where a package for it is not installed.
-
-    Raises:
-        ParamsError: Naming them.
-    """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ParamsError(
-            f"serve needs {' and '.join(missing)}, not installed here; run `python -m pip "
-            "install --editable '.[serve]'` in a clone of heronry"
-        )
 
 
 def check_names(names: Sequence[str]) -> None:

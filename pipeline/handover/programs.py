@@ -11,7 +11,6 @@ be traced, or differs, has no program, and the reason is recorded.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -21,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from features.errors import ParamsError
 from features.files.writing import follow_umask
+from features.settings.extras import check_installed
 from features.stream import Stream, StreamSpec
 from pipeline.handover.layout import ONNX, PROGRAM
 from pipeline.model.base import FusionModel, Unit
@@ -102,12 +101,7 @@ def check_onnx() -> None:
     Raises:
         ParamsError: Naming them.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ParamsError(
-            f"--onnx needs {' and '.join(missing)}, not installed here; run `python -m pip install "
-            "--editable '.[onnx]'` in a clone of heronry, or leave the option out"
-        )
+    check_installed("--onnx", NEEDED, "onnx", ", or leave the option out")
 
 
 def traced(model: FusionModel, specs: Specs) -> torch.export.ExportedProgram:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from features.cache.shard import DEVIATION
+from features.cache.shard import settings_of
 from features.corpus.manifest import UNLABELLED, Label
 from features.errors import CacheError, RunError
 from features.files.csv_text import unguarded, write_sheet
@@ -107,8 +107,7 @@ def opened(source: Source, target: TargetCorpus) -> Examples:
     examples = join(slots, bare, source.run.classes, layers=source.layers, verify=False)
     for slot, reader in examples.readers.items():
         name, wanted = source.slots[slot]
-        found = {key: value for key, value in reader.provenance.items() if key != DEVIATION}
-        if found != {key: value for key, value in wanted.items() if key != DEVIATION}:
+        if settings_of(reader.provenance) != settings_of(wanted):
             raise CacheError(
                 f"{reader.folder} was computed by other weights or settings than those that "
                 f"{source.run.path} was trained on; expected the same entry {name!r}: run this "
