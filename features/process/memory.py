@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -55,25 +56,17 @@ def give_back_freed() -> None:
 
 
 class DoesNotFitError(Exception):
-    """Work does not fit the device's memory; its message is what the allocator said first.
-
-    Attributes:
-        again: Whether to try the same work again: it failed for the first time, and memory that
-            was not in use has been freed since.
-    """
-
-    def __init__(self, reason: str, *, again: bool) -> None:
-        super().__init__(reason)
-        self.again = again
+    """Work does not fit the device's memory; its message is what the allocator said first."""
 
 
 @dataclass
 class Halver(Generic[Work]):
     """Cuts work that does not fit a device's memory in halves, and remembers its shapes.
 
-    Work is cut if it fails twice, the second time after unused memory was freed, or if it is
-    at least as large in each dimension as work that did. So whether it is cut depends on its shape
-    and the device, but not on what the process did before, which may have left memory in pieces.
+    Work is cut if it fails twice in a row, the second time after unused memory was freed, or if it
+    is at least as large in each dimension as work that did. So whether it is cut depends on its
+    shape and the device, but not on what the process did before, which may have left memory in
+    pieces.
 
     Attributes:
         rows: Number of rows of a piece of work; a single row is never cut.
@@ -86,7 +79,6 @@ class Halver(Generic[Work]):
     shape: Callable[[Work], Shape]
     between: Callable[[Work, int, int], Work]
     too_large: list[Shape] = field(default_factory=list)
-    _failed_once: set[Shape] = field(default_factory=set)
 
     def parts(self, work: Work) -> Iterator[Work]:
         """The work, or its halves, or theirs: the largest that may fit, as far as known."""
@@ -101,47 +93,42 @@ class Halver(Generic[Work]):
         """Compute a part.
 
         Raises:
-            DoesNotFitError: If it does not fit. If it failed for the second time, and is more than
-                a single row, `parts` will cut it.
+            DoesNotFitError: If it does not fit; memory that was not in use has been freed since.
         """
-        shape = self.shape(part)
         try:
-            result = compute(part)
+            return compute(part)
         except (RuntimeError, MemoryError) as error:
             perhaps = self.rows(part) > 1 and any(word in str(error) for word in _PERHAPS)
             if not (perhaps or out_of_memory(error)):
                 raise
             reason = str(error).partition(". ")[0]
-        else:
-            self._failed_once.discard(shape)
-            return result
         # Outside of the handler: the error holds the frames of `compute`, and so its tensors.
         _free_unused()
-        again = shape not in self._failed_once
-        if again:
-            self._failed_once.add(shape)
-        else:
-            self._failed_once.discard(shape)
-            if self.rows(part) > 1:
-                self.too_large = smallest([*self.too_large, shape])
-        raise DoesNotFitError(reason, again=again)
+        raise DoesNotFitError(reason)
 
     def attempt_twice(self, part: Work, compute: Callable[[Work], Result]) -> Result:
         """Compute a part by a function that leaves nothing to undo.
 
         Raises:
-            DoesNotFitError: If it has failed twice.
+            DoesNotFitError: If it has failed twice. If it is more than a single row, `parts` will
+                cut it.
         """
+        with contextlib.suppress(DoesNotFitError):
+            return self.attempt(part, compute)
         try:
             return self.attempt(part, compute)
-        except DoesNotFitError as error:
-            if not error.again:
-                raise
-        return self.attempt(part, compute)
+        except DoesNotFitError:
+            self.cut(part)
+            raise
+
+    def cut(self, part: Work) -> None:
+        """From now on cut what is as large as a part, unless it is a single row."""
+        if self.rows(part) > 1:
+            self.too_large = smallest([*self.too_large, self.shape(part)])
 
     def forget(self) -> None:
         """Forget what did not fit."""
-        self.too_large, self._failed_once = [], set()
+        self.too_large = []
 
 
 def smallest(shapes: Iterable[Shape]) -> list[Shape]:

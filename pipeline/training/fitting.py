@@ -65,6 +65,7 @@ class Fitting:
     ) -> None:
         self.halver = Halver(rows, padded_shape, between, list(too_large))
         self.report, self.whole = report, whole
+        self._failed: set[Shape] = set()  # that did not fit the first time
 
     def attempt(
         self, batches: Sequence[Batch], compute: Callable[[Batch], Result]
@@ -82,18 +83,14 @@ class Fitting:
         for batch in batches:
             # Shapes that did not fit may be another loss's, in a checkpoint.
             for part in [batch] if self.whole else self.halver.parts(batch):
-                first = not self.halver.too_large
                 try:
                     results.append(self.halver.attempt(part, compute))
                 except DoesNotFitError as error:
-                    if self.whole:
-                        raise TooLargeError(
-                            f"a batch of {len(part.ids)} utterances does not fit the memory of "
-                            f"the device ({error}), and must not be cut: {self.whole}"
-                        ) from error
-                    if not error.again:
-                        self._report(part, str(error), first=first)
+                    self._failed_once_or_twice(part, str(error))
                     return None
+        # Only now: a part that fits says nothing of one of its shape that follows, beside whose
+        # work lie the gradients of the first.
+        self._failed.clear()
         return results
 
     def all(self, batch: Batch, compute: Callable[[Batch], Result]) -> list[Result]:
@@ -102,7 +99,18 @@ class Fitting:
             pass
         return results
 
-    def _report(self, part: Batch, reason: str, *, first: bool) -> None:
+    def _failed_once_or_twice(self, part: Batch, reason: str) -> None:
+        """Have what failed twice cut, which is reported once."""
+        shape, first = self.halver.shape(part), not self.halver.too_large
+        if shape not in self._failed:
+            self._failed.add(shape)
+            return
+        self._failed.discard(shape)
+        if self.whole:
+            raise TooLargeError(
+                f"a batch of {len(part.ids)} utterances does not fit the memory of the device "
+                f"({reason}), and must not be cut: {self.whole}"
+            )
         if rows(part) == 1:
             raise TooLargeError(
                 f"the utterances {list(part.ids)} alone do not fit the memory of the device "
@@ -110,6 +118,7 @@ class Fitting:
                 "or set `e2e.gradient_checkpointing: true`, `e2e.precision: bfloat16`, or "
                 "`tune: lora` or `frozen` in `e2e.slots`"
             )
+        self.halver.cut(part)
         if first:
             self.report(
                 f"a batch of {len(part.ids)} utterances does not fit the memory of the device "

@@ -11,6 +11,8 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from features.backbone.base import Inputs
@@ -201,6 +203,44 @@ def test_nothing_is_cut_below_the_limit() -> None:
     }
     assert list(counts.values()) == [[3], [1, 2], [1, 1, 1], [3]]
     assert [rows(part) for part in Fitting().halver.parts(batch)] == [3]
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    room=st.integers(1, 12),
+    gradients=st.integers(0, 6),
+)
+@example(sizes=[4], room=3, gradients=1)  # halves of one shape, of which only the first fits
+def test_a_step_ends_although_its_first_part_leaves_less_room(
+    sizes: list[int], room: int, gradients: int
+) -> None:
+    """Gradients lie beside all parts but the first, until the step is undone."""
+    batches = [
+        Batch({"speech": Stream(torch.zeros(size, 5, 2), torch.ones(size, 5))}, torch.arange(size))
+        for size in sizes
+    ]
+    fitting, taken, tried = Fitting(report=lambda _: None), 0, 0
+
+    def compute(part: Batch) -> int:
+        nonlocal taken, tried
+        tried += 1
+        assert tried < 500, "the step does not end"
+        if rows(part) + taken > room:
+            no_room()
+        taken = gradients
+        return rows(part)
+
+    def step() -> list[int]:
+        nonlocal taken
+        while (found := fitting.attempt(batches, compute)) is None:
+            taken = 0
+        return found
+
+    try:
+        assert sum(step()) == sum(sizes)
+    except TooLargeError as error:
+        assert 1 + gradients > room  # noqa: PT017  what was tried decides
+        assert "alone do not fit" in str(error)
 
 
 Spoil = Callable[[Training], None]
