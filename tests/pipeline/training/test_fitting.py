@@ -238,9 +238,8 @@ def test_a_step_ends_although_its_first_part_leaves_less_room(
 
     try:
         assert sum(step()) == sum(sizes)
-    except TooLargeError as error:
-        assert 1 + gradients > room  # noqa: PT017  what was tried decides
-        assert "alone do not fit" in str(error)
+    except TooLargeError:
+        assert 1 + gradients > room  # a single row
 
 
 Spoil = Callable[[Training], None]
