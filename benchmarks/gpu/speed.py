@@ -98,7 +98,7 @@ def extraction(bench: Bench, report: Report, name: str, clips: int, loop_clips: 
         report.check("error of the worst clip", error, at_most=TOLERANCE["bfloat16"])
     device = torch.device(bench.devices[0])
     flops = flops_of_all(ours.extractor.backbone, fewer, device) / loop_clips
-    matmul = Matmul(device, torch.bfloat16)
+    matmul = Matmul(device, torch.bfloat16, (256,) if bench.quick else None)
     paces: list[float] = []
 
     def turn() -> float:

@@ -58,12 +58,16 @@ class Matmul:
     Args:
         device: Where.
         dtype: As the network computes.
+        sizes: Of the matrices; None: those that fill such a device.
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...] | None = None
+    ) -> None:
         self.device = device
         self.matrices = [
-            torch.randn(size, size, device=device).to(dtype) for size in SIZES[device.type]
+            torch.randn(size, size, device=device).to(dtype)
+            for size in sizes or SIZES[device.type]
         ]
 
     def seconds_per_flop(self) -> float:
