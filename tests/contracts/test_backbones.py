@@ -27,6 +27,7 @@ from features.backbone.entry import PACKAGE, backbone_entry
 from features.backbone.windows import Windowed
 from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, ParamsError, UtteranceError
+from features.process.devices import entered, full_float32
 from features.settings.plugins import kinds, load
 from tests.conftest import RATE, ManifestMaker
 
@@ -152,6 +153,28 @@ def test_batched_equals_single(
             assert len(frames) > 0
             scale = float(expected.abs().max().clamp(min=1e-6))
             assert float((frames - expected).abs().max()) <= 1e-5 * scale
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("kind", "variant"), cases())
+def test_features_of_a_gpu_are_those_of_the_cpu(
+    kind: str, variant: str, bench: Bench, make_manifest: ManifestMaker
+) -> None:
+    """In float32, on the last one: the first is what a mistake would take."""
+    backbone = bench.fresh(kind, variant)
+    network, device = module_of(backbone), f"cuda:{torch.cuda.device_count() - 1}"
+    utterances = ragged(backbone, make_manifest)
+    expected = frames_of(backbone, utterances)
+    if network is not None:
+        network.to(device)
+    with entered(device), full_float32(), torch.inference_mode():
+        stream = backbone(backbone.prepare(utterances).to(device)).to("cpu")
+    for wanted, found in zip(expected, stream.unpad(), strict=True):
+        assert wanted.shape == found.shape
+        if backbone.spec.bins is None:
+            assert float((found - wanted).norm()) <= 1e-4 * float(wanted.norm())
+        else:  # of random weights: peaks of a frame are about equally high
+            assert float((found != wanted).float().mean()) <= 0.05
 
 
 @pytest.mark.parametrize(("kind", "variant"), cases())

@@ -10,6 +10,7 @@ import torch
 
 from features.arguments import parameter_types
 from features.errors import ParamsError
+from features.process.devices import entered, full_float32
 from features.settings.plugins import load
 from features.stream import Stream
 from pipeline.model.batch import Batch
@@ -85,6 +86,27 @@ def test_gradients_reach_every_parameter(kind: str) -> None:
         if parameter.grad is None or not parameter.grad.abs().sum() > 0
     ]
     assert dead == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ALL)
+def test_gradients_of_a_gpu_are_those_of_the_cpu(kind: str) -> None:
+    """On the last one: the first is what a mistake would take."""
+    device = f"cuda:{torch.cuda.device_count() - 1}"
+    found = {}
+    for place in ("cpu", device):
+        model = small(kind).to(place)
+        batch = batch_of(specs_of(kind), unit=model.unit).to(place)
+        with entered(place), full_float32():
+            loss = model.loss(model(batch), batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+        assert loss.device == torch.device(place)
+        named = model.named_parameters()
+        found[place] = {name: p.grad.cpu() for name, p in named if p.grad is not None}
+    assert found[device].keys() == found["cpu"].keys()
+    largest = max(float(gradient.abs().max()) for gradient in found["cpu"].values())
+    for name, wanted in found["cpu"].items():
+        assert torch.allclose(found[device][name], wanted, rtol=1e-3, atol=1e-5 * largest), name
 
 
 @pytest.mark.parametrize("kind", ALL)

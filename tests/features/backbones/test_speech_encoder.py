@@ -158,7 +158,6 @@ def test_masked_group_norm_needs_little_more_than_its_result(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_masked_group_norm_on_a_gpu_needs_little_more_than_its_result() -> None:
     """And gives what it gives in one piece there, and on a CPU, to rounding."""
     torch.manual_seed(0)

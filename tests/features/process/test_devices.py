@@ -42,8 +42,6 @@ from pipeline.runs.job import repeatable
 from tests.conftest import ManifestMaker
 from tests.features.process.test_memory import SHORT_OF_MEMORY
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
 
 class FakeGpus:
     """Devices whose copies are made only when somebody waits for their stream."""
@@ -350,7 +348,6 @@ def test_only_one_module_makes_non_blocking_copies() -> None:
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_results_of_a_gpu_are_complete_when_they_are_read() -> None:
     """Behind a queue of products that takes the device a while."""
     for number in range(torch.cuda.device_count()):
@@ -369,7 +366,6 @@ def test_results_of_a_gpu_are_complete_when_they_are_read() -> None:
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_a_gpu_locks_no_more_pages_than_its_limit() -> None:
     """Sizes that grow and shrink, some lent at the same time; those of other tests count too."""
     before = torch.cuda.host_memory_stats().get("allocated_bytes.current", 0)
@@ -384,7 +380,6 @@ def test_a_gpu_locks_no_more_pages_than_its_limit() -> None:
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_products_on_a_gpu_are_rounded_only_outside() -> None:
     torch.manual_seed(0)
     values = torch.randn(1, 256, 256, device="cuda")
@@ -425,7 +420,6 @@ print([n for n in range(torch.cuda.device_count()) if torch._C._cuda_hasPrimaryC
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_a_process_has_a_context_where_it_computes_and_nowhere_else(
     make_manifest: ManifestMaker, tmp_path: Path
 ) -> None:
@@ -445,7 +439,6 @@ def test_a_process_has_a_context_where_it_computes_and_nowhere_else(
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_a_device_is_entered_and_left() -> None:
     last = torch.cuda.device_count() - 1
     with entered(f"cuda:{last}"), device_threads(1) as pool:

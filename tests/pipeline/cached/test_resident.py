@@ -296,7 +296,6 @@ def test_copies_are_removed_after_a_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("unit", "longest"), [("utterance", 9), ("dialogue", 1)])
 def test_a_gpu_has_the_same_batches(tmp_path: Path, unit: Unit, longest: int) -> None:
     examples = examples_of(tmp_path, longest)

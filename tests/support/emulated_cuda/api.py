@@ -75,6 +75,8 @@ def install() -> None:
     functions: Any = torch._VF
     for name in ("gru", "lstm"):  # torch composes them of kernels that only CUDA has
         setattr(functions, name, tensor.recurrent(name, getattr(functions, name)))
+    cudnn: Any = torch.backends.cudnn
+    cudnn.is_acceptable = lambda _: False  # without its warning that torch was built without
     # Kept before what they hold is replaced: they are what `with torch.device(...)` is for.
     importlib.import_module("torch.utils._device")._device_constructors()
     for name in ("tensor", "as_tensor"):  # which leave out `__torch_dispatch__`

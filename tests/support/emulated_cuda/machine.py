@@ -14,6 +14,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 # Before torch is imported, which asks at once which devices there are.
 GUARD = ctypes.CDLL(os.environ["EMULATED_CUDA_LIBRARY"])
@@ -23,6 +24,7 @@ import torch  # noqa: E402
 
 COUNT = 2  # as in guard.cpp
 TOTAL_BYTES = 4 << 30  # of each device
+OPERATIONS = "EMULATED_CUDA_OPERATIONS"  # variable: a file for the names of operations
 ROUNDED_TO = 512  # bytes, as torch's allocator does
 
 
@@ -94,6 +96,13 @@ class Device:
         with self._lock:
             self._last += 1
             self._queue.append((self._last, work))
+
+    def count(self, operation: str) -> None:
+        """Count a call; the first one of its name is added to the file of `OPERATIONS`."""
+        self.operations[operation] += 1
+        if self.operations[operation] == 1 and (path := os.environ.get(OPERATIONS)):
+            with Path(path).open("a", encoding="utf-8") as file:
+                file.write(operation + "\n")
 
     def mark(self) -> int:
         """Number of the last copy that was queued."""

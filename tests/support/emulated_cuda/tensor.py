@@ -118,6 +118,11 @@ class EmulatedTensor(torch.Tensor):
     def __setitem__(self, index: Any, value: Any) -> None:
         super().__setitem__(_indices(index), value)
 
+    def new_tensor(self, data: Any, **options: Any) -> torch.Tensor:  # type: ignore[override]
+        """As of any tensor; torch makes it without `__torch_dispatch__`."""
+        made: torch.Tensor = torch.tensor(data, **{"dtype": self.dtype, **options})
+        return made.to(self.device)
+
     def tolist(self) -> Any:
         """As of any tensor; torch refuses it for subclasses."""
         return self.cpu().tolist()
@@ -143,7 +148,7 @@ def computed(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         target = machine.device(place) if place.type == "cuda" else None
         kwargs = {**kwargs, "device": torch.device("cpu")}
     name = str(func)
-    own.operations[name] += 1
+    own.count(name)
     if func in WAITS or (func is aten.index.Tensor and has_masks(args[1])):
         own.wait(name)
     hosts = {id(each.host): each for each in tensors if isinstance(each, EmulatedTensor)}
@@ -229,7 +234,7 @@ def copied(target: Any, source: Any, non_blocking: bool = False) -> Any:
     elif not isinstance(source, EmulatedTensor):
         _sent(target, source, queued=non_blocking)
     else:
-        machine.device(target.device).operations["aten.copy_.default"] += 1
+        machine.device(target.device).count("aten.copy_.default")
         target.host.copy_(source.host)
     return target
 
@@ -325,7 +330,7 @@ def recurrent(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             each for each in given if isinstance(each, torch.Tensor) and each.is_floating_point()
         ]
         device = device_of(name, numbers)  # sizes of packed batches are the host's
-        device.operations[name] += 1
+        device.count(name)
         hosts = tree_map_only(EmulatedTensor, _on_host, args)
         return tree_map_only(torch.Tensor, lambda t: _to_device(t, device), function(*hosts))
 
