@@ -12,6 +12,7 @@ import importlib
 import multiprocessing
 import os
 import platform
+import shutil
 import signal
 import sys
 import tempfile
@@ -124,6 +125,7 @@ def _serve(pipe: Connection, device: str, log: Path) -> None:
     with log.open("a", encoding="utf-8") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
+    _obey_quota()
     # As in a training job, and before cuBLAS begins: else its results vary.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from features.process.workers import end_with_parent
@@ -136,6 +138,19 @@ def _serve(pipe: Connection, device: str, log: Path) -> None:
         shared.mkdir(parents=True, exist_ok=True)
         pipe.send(_run(part, pipe, (facts["device"], quick, folder, shared, seconds)))
         _tidy()
+
+
+def _obey_quota() -> None:
+    """Have torch start as many threads as a container may use at once; before it is imported."""
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    words = quota.read_text(encoding="utf-8").split() if quota.is_file() else ["max"]
+    if words[0] != "max":
+        threads = max(1, int(words[0]) // int(words[1]))
+        os.environ.setdefault("OMP_NUM_THREADS", str(min(threads, len(os.sched_getaffinity(0)))))
+
+
+def _free_gib(folder: str) -> float:
+    return shutil.disk_usage(folder).free / 2**30 if Path(folder).is_dir() else 0.0
 
 
 def _run(part: Part, pipe: Connection, settings: tuple[Any, ...]) -> Outcome:
@@ -189,6 +204,7 @@ def _facts(device: str) -> Outcome:
         "device": device,
         "gpus": gpus,
         "processor": f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB",
+        "shared_memory": f"{_free_gib('/dev/shm'):.1f} GiB free",  # decoders need half a one
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "cuda": torch.version.cuda,

@@ -31,8 +31,7 @@ SHARDS = 3
 CUT = 3.2  # a shard closes behind the clip that fills it: a little less than a third makes three
 BATCH_SECONDS = 480.0  # also on a CPU, where batches are single clips otherwise
 # bfloat16 keeps 8 bits: 0.2 to 0.4 % an operation, which layers add up. On a CPU, autocast changes
-# these networks by 0.2 to 1.6 % (HuBERT, WavLM, large or not), and the small ones of a quick run by
-# up to 2.4 %.
+# these networks by 0.2 to 1.6 % (HuBERT, WavLM, large or not).
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 OTHER_BINS = 0.01  # share of the frames whose pitch may fall into another bin in float32
 ROOM = 0.5  # share of a batch's activations for which memory is left
@@ -46,7 +45,7 @@ def features(bench: Bench, report: Report, name: str) -> None:
     reference = extracted(bench, entry, manifest, ("cpu",), "reference", batch_seconds=None)
     report.check("shards", len(list(reference.glob("*.h5"))), at_least=SHARDS)
     for device in bench.devices:
-        for dtype, allowed in TOLERANCE.items():
+        for dtype, allowed in tolerances(bench).items():
             reduced = dataclasses.replace(entry, compute_dtype=dtype)  # type: ignore[arg-type]
             what = f"{dtype} on {device}"
             out = extracted(bench, reduced, manifest, (device,), what)
@@ -61,6 +60,14 @@ def features(bench: Bench, report: Report, name: str) -> None:
                 report.check(f"error of the worst clip, {what}", error, at_most=allowed)
         if name == "rmvpe":
             _check_pitch(report, entry, manifest, device)
+
+
+def tolerances(bench: Bench) -> dict[str, float]:
+    """Allowed errors by precision; tiny networks round more, as they have few numbers to average.
+
+    emotion2vec has 0.012 to 0.013 in bfloat16 on a CPU; that of a quick run 0.02 to 0.032.
+    """
+    return TOLERANCE | {"bfloat16": 5e-2} if bench.quick else TOLERANCE
 
 
 def resumed(bench: Bench, report: Report) -> None:

@@ -74,7 +74,8 @@ def page(content: Mapping[str, Any], parts: Sequence[Part]) -> str:
 def _machine(content: Mapping[str, Any]) -> str:
     machine = content["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    facts = [content["date"], machine["processor"], f"Python {machine['python']}", versions]
+    memory = f"shared memory {machine.get('shared_memory', 'unknown')}"
+    facts = [content["date"], machine["processor"], memory, f"Python {machine['python']}", versions]
     facts += [f"CUDA {machine['cuda']}"] if machine["cuda"] else []
     facts += [f"commit {content['commit'] or 'unknown'}", f"sources {content['sources']}"]
     return (

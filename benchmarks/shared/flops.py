@@ -66,8 +66,7 @@ class Matmul:
     ) -> None:
         self.device = device
         self.matrices = [
-            torch.randn(size, size, device=device).to(dtype)
-            for size in sizes or SIZES[device.type]
+            torch.randn(size, size, device=device).to(dtype) for size in sizes or SIZES[device.type]
         ]
 
     def seconds_per_flop(self) -> float:

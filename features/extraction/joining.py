@@ -24,7 +24,7 @@ class Moments:
     """
 
     def __init__(self, frames: Tensor) -> None:
-        self._first, self._count = frames[:1].double(), 0
+        self._first, self._count = frames[:1].double().clone(), 0
         self._mean = torch.zeros_like(self._first)
         self._squares = torch.zeros_like(self._first)
         self.add(frames)

@@ -12,7 +12,12 @@ import torch
 from features.backbone.base import Backbone, Inputs, module_of
 from features.corpus.utterance import Utterance
 from features.extraction.batches import Prepared, prepare
-from features.process.devices import entered, fetched, full_float32
+from features.process.devices import (
+    entered,
+    fetched,
+    full_float32,
+    without_cudnn_attention,
+)
 from features.process.memory import DoesNotFitError, Halver, out_of_memory
 from features.stream import Stream
 
@@ -37,12 +42,10 @@ class Result:
         return 0 if self.stream is None else self.stream.values.nbytes
 
     def wait(self) -> Stream | None:
-        """The stream, once it is copied, in memory that may be kept."""
-        if self.stream is None or self.arrived is None:
-            return self.stream
-        self.arrived.synchronize()
-        # Out of page-locked memory, which is short: rows may be views that a shard keeps.
-        return Stream(self.stream.values.clone(), self.stream.mask.clone())
+        """The stream, once it is copied. Page-locked memory is short: copy what is kept of it."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.stream
 
 
 class Runner:
@@ -131,6 +134,7 @@ class Runner:
             stack.enter_context(entered(self.device))
             if self.device.type != "cpu":  # where several threads compute, and there is no TF32
                 stack.enter_context(full_float32())
+                stack.enter_context(without_cudnn_attention())
             self._move()
             yield
 

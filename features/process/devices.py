@@ -59,6 +59,21 @@ def full_float32() -> Iterator[None]:
         cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
+@contextlib.contextmanager
+def without_cudnn_attention() -> Iterator[None]:
+    """Switch cuDNN's attention off within this context, which torch prefers on recent GPUs.
+
+    It makes a plan for each new shape, so for nearly each batch of clips, and had gradients that
+    are no numbers beside masks (torch 2.11, pytorch#196678). The other kernels have neither.
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+    torch.backends.cuda.enable_cudnn_sdp(enabled=False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
 def moved(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
     """Return `tensor.to(device, dtype)`, ready to be read."""
     # Without waiting for the copy only on CUDA devices, whose later work waits for it, and whose

@@ -38,6 +38,8 @@ from pipeline.runtime.pool import run_jobs
 from pipeline.runtime.resume import forget, run_folder, shard_checksums
 from pipeline.training.loop import fit
 
+VARIES = " does not have a deterministic implementation"  # of torch's errors, behind a name
+
 
 def train_model(
     params: Params, fusion: str, corpus: str, *, device: str, workers: int | None = None
@@ -119,8 +121,22 @@ def run_job(job: Job, show: ShowLine | None = None) -> Outcome:
         job: What to train.
         show: Shows its progress; None: nothing is shown.
     """
-    progress = JobProgress(job, show)
-    with progress.trackers, repeatable(job.device):
+    try:
+        return _trained(job, JobProgress(job, show), strict=True)
+    except RuntimeError as error:
+        operation, found, _ = str(error).partition(VARIES)
+        if not found:
+            raise
+        progress = JobProgress(job, show)
+        progress.message(
+            f"{operation} has no deterministic algorithm on {job.device}, and is used all the "
+            "same: trained again, this job may have other results"
+        )
+    return _trained(job, progress, strict=False)
+
+
+def _trained(job: Job, progress: JobProgress, *, strict: bool) -> Outcome:
+    with progress.trackers, repeatable(job.device, strict=strict):
         torch.manual_seed(job.seed)
         layers = InputSettings.of(job.inputs).layer
         # Not verified again where `train_model` has done it: it takes a pass over all caches.

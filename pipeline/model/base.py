@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from features.errors import ParamsError
+from features.process.devices import moved
 from features.stream import Stream, StreamSpec
 from pipeline.model.batch import Batch, Prediction
 from pipeline.model.losses.classes import Criterion, CrossEntropy
@@ -132,7 +133,7 @@ class ModalityDropout(nn.Module):
             return dict(streams)
         first = next(iter(streams.values())).values
         # Drawn on the CPU, so that all devices zero the same modalities.
-        keep = self.draw(len(first), len(streams)).to(first.device)
+        keep = moved(self.draw(len(first), len(streams)), first.device)
         return {
             slot: Stream(stream.values * kept[:, None, None], stream.mask)
             for (slot, stream), kept in zip(streams.items(), keep.T, strict=True)

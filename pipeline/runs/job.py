@@ -21,7 +21,7 @@ from torch import nn
 
 from features.corpus.manifest import UNLABELLED, Label
 from features.files.csv_text import write_csv
-from features.process.devices import entered, full_float32
+from features.process.devices import entered, full_float32, without_cudnn_attention
 from pipeline.data.examples import Examples
 from pipeline.data.label_table import in_split
 from pipeline.data.source import ExampleSource
@@ -198,27 +198,34 @@ def _values(epoch: Epoch) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def repeatable(device: str, *, threads: int = 1) -> Iterator[None]:
+def repeatable(device: str, *, threads: int = 1, strict: bool | None = None) -> Iterator[None]:
     """Compute on a device with so many threads, deterministic algorithms only, and no TF32.
 
-    On a GPU, an operation without a deterministic algorithm warns, and its results may vary.
+    Args:
+        device: The device.
+        threads: Of the processor.
+        strict: Whether an operation without a deterministic algorithm is an error (RuntimeError);
+            None: on a CPU. Else it warns, and its results may vary; so do gradients of attention
+            on a GPU, for which torch takes a deterministic algorithm only where it is strict.
     """
     on_cpu = torch.device(device).type == "cpu"
     if not on_cpu:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS varies
-    before, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before, mode = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     lenient = torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     filled = memory.fill_uninitialized_memory
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=True, warn_only=not on_cpu)
+    torch.use_deterministic_algorithms(
+        mode=True, warn_only=not (on_cpu if strict is None else strict)
+    )
     memory.fill_uninitialized_memory = False  # it costs time, and only finds bugs
     try:
-        with entered(device), full_float32():
+        with entered(device), full_float32(), without_cudnn_attention():
             yield
     finally:
         memory.fill_uninitialized_memory = filled
-        torch.use_deterministic_algorithms(mode=strict, warn_only=lenient)
+        torch.use_deterministic_algorithms(mode=mode, warn_only=lenient)
         torch.set_num_threads(before)
 
 

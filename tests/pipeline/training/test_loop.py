@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from features.cache.shard import shard_name
 from features.cache.writer import CacheWriter
@@ -25,6 +27,7 @@ from features.stream import StreamSpec
 from pipeline.cached.run import run_job, train_model
 from pipeline.data.batching import shuffled_batches
 from pipeline.data.examples import Examples, join
+from pipeline.fusion.concat import Concat
 from pipeline.model.base import FusionModel
 from pipeline.model.batch import Batch, Prediction
 from pipeline.model.checkpoint import load_model, make_model
@@ -337,6 +340,31 @@ def test_training_changes_nothing_of_the_process(slots: dict[str, Path], tmp_pat
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     run_job(job_of(slots, tmp_path / "run", epochs=1))
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+
+
+def test_an_operation_without_a_deterministic_algorithm_is_named_and_used(
+    slots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def show(text: str, *, done: bool = False) -> None:
+        said.append(f"{text} ({done})")
+
+    def loss(*given: Any) -> Tensor:
+        torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))  # has none anywhere
+        return FusionModel.loss(*given)
+
+    job = job_of(slots, tmp_path / "run", epochs=1)
+    run_job(job, show)
+    expected = (job.out / "predictions.csv").read_bytes()
+    assert "deterministic" not in "".join(said)
+    monkeypatch.setattr(Concat, "loss", loss)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run_job(job, show)
+    assert any("put_ has no deterministic algorithm on cpu" in line for line in said)
+    assert any("put_ does not have" in str(each.message) for each in caught)
+    assert (job.out / "predictions.csv").read_bytes() == expected
 
 
 def test_stops_early_and_lowers_the_rate(slots: dict[str, Path]) -> None:

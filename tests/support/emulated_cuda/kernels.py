@@ -13,7 +13,10 @@ from typing import Any
 
 import torch
 
-KEYS = ("CUDA", "CompositeImplicitAutograd", "CompositeExplicitAutograd")
+KEYS = (
+    *("CUDA", "CompositeImplicitAutograd", "CompositeExplicitAutograd"),
+    "CompositeExplicitAutogradNonFunctional",
+)
 COMPOSED = {"gru", "lstm"}  # of torch's Python functions; cuDNN's
 
 
