@@ -78,7 +78,9 @@ class Paced(Ours):
         """
         middle = self.times[len(self.times) // 2 - 1]
         later = sum(each > middle for each in self.times)  # those of further batches
-        return (self.times[-1] - middle) / max(later, 1)
+        if not later:  # all in one batch
+            return self.ended - middle
+        return (self.times[-1] - middle) / later
 
     def tail(self) -> float:
         """Seconds from the last clip's features to the end."""
