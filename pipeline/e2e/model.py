@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from features.backbone.base import Backbone, Pooled, innermost, module_of
 from features.backbone.windows import windowed_in
 from features.errors import ParamsError
+from features.process.devices import moved
 from features.stream import Stream
 from pipeline.data.dialogues import stack_turns
 from pipeline.e2e.tuning import Tuned, checkpoint_blocks, tune
@@ -113,7 +114,7 @@ def _within_boxes(
     bands = boxes(len(mel), mel.shape[1], SPAN_BANDS, probability)
     frames = boxes(len(mel), mel.shape[2], SPAN_FRAMES, probability)
     # The standardised spectrum has its mean at 0.
-    return mel.masked_fill((bands[:, :, None] | frames[:, None]).to(mel.device), 0)
+    return mel.masked_fill(moved(bands[:, :, None] | frames[:, None], mel.device), 0)
 
 
 def mask_time(network: nn.Module, share: float) -> None:
@@ -151,7 +152,7 @@ def _after(network: nn.Module, share: float, _module: nn.Module, _given: Any, fo
     frames, *others = found if isinstance(found, tuple) else (found,)
     batch, time = frames.shape[:2]
     covered = spans(batch, time, share, round(SPAN_SECONDS / FRAME_SECONDS))
-    masked = frames.masked_fill(covered[..., None].to(frames.device), 0)
+    masked = frames.masked_fill(moved(covered[..., None], frames.device), 0)
     return (masked, *others) if isinstance(found, tuple) else masked
 
 
@@ -160,7 +161,7 @@ def _before(network: nn.Module, share: float, _module: nn.Module, given: Any) ->
         return given
     (mel,) = given
     covered = spans(len(mel), mel.shape[-1], share, round(SPAN_SECONDS / MEL_SECONDS))
-    return (mel.masked_fill(covered[:, None].to(mel.device), 0),)
+    return (mel.masked_fill(moved(covered[:, None], mel.device), 0),)
 
 
 def _spectrum(
@@ -169,7 +170,7 @@ def _spectrum(
     if not network.training:
         return mel
     covered = spans(len(mel), mel.shape[-1], share, round(SPAN_SECONDS / MEL_SECONDS))
-    return mel.masked_fill(covered[:, None].to(mel.device), 0)
+    return mel.masked_fill(moved(covered[:, None], mel.device), 0)
 
 
 class EndToEnd(FusionModel):

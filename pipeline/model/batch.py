@@ -49,8 +49,11 @@ class Targets:
     def __len__(self) -> int:
         return len(self.present)
 
-    def __getitem__(self, rows: slice | tuple[slice, ...] | Tensor) -> Targets:
-        """Some rows, by slices of the first axes or a mask of all leading ones."""
+    def __getitem__(self, rows: slice | tuple[slice | Tensor, ...] | Tensor) -> Targets:
+        """Some rows, by slices or indices of the first axes, or a mask of all leading ones."""
+        if isinstance(rows, Tensor) and rows.dtype == torch.bool:
+            places = rows.nonzero(as_tuple=True)  # once: a device is waited for at each mask
+            return self._mapped(lambda tensor: tensor[places])
         return self._mapped(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str) -> Targets:
@@ -136,8 +139,8 @@ class Batch:
         assert truth is not None
         if outputs.ndim == 2:
             return outputs, truth
-        present = self.present
-        return outputs[present], truth[present]
+        places = self.present.nonzero(as_tuple=True)  # once: a device is waited for at each mask
+        return outputs[places], truth[places]
 
 
 @dataclass(frozen=True)

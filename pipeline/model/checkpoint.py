@@ -154,7 +154,9 @@ def load_model(folder: Path) -> tuple[FusionModel, list[str]]:
         raise CheckpointError(f"{folder / 'model.json'}: {in_lines(wrong)}; train again")
     try:
         specs = {slot: StreamSpec(**spec) for slot, spec in description["specs"].items()}
-        with torch.random.fork_rng():  # weights are drawn first, which must not disturb a training
+        # Weights are drawn first, which must not disturb a training: on the CPU, so that no other
+        # device's numbers need to be kept, for which torch would begin to use each GPU.
+        with torch.random.fork_rng(devices=[]):
             model = make_model(
                 description["kind"],
                 args,

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 class TooLargeError(HeronryError):
-    """One utterance, or dialogue, does not fit the device's memory."""
+    """One utterance or dialogue, or the model itself, does not fit the device's memory."""
 
 
 class NotFiniteError(HeronryError):

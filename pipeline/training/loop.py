@@ -33,7 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from features.corpus.manifest import Label
 from features.errors import HeronryError, ParamsError
 from features.process.devices import generator_states, set_generators
-from features.process.memory import Shape, smallest
+from features.process.memory import Shape, out_of_memory, smallest
 from pipeline.data.batching import batch_count, shuffled_batches, typical_scored
 from pipeline.data.source import ExampleSource
 from pipeline.metrics.classes import validation_scores
@@ -43,7 +43,13 @@ from pipeline.model.losses.tasks import TaskLosses, TaskValue, zeros_of
 from pipeline.params.training import TrainParams
 from pipeline.training.augment import mixup, seqaug
 from pipeline.training.criteria import criterion_of, few_rows, uncut_reason
-from pipeline.training.fitting import FAULTS, FillerBatch, Fitting, NotFiniteError
+from pipeline.training.fitting import (
+    FAULTS,
+    FillerBatch,
+    Fitting,
+    NotFiniteError,
+    TooLargeError,
+)
 from pipeline.training.predict import device_of, evaluate, fit_inputs
 from pipeline.training.ranks import ranks_of
 from pipeline.training.sampling import class_counts, draw, sampler_weights
@@ -328,7 +334,16 @@ class Step:
         size = sum(loss.size for loss in losses)
         before = current.total
         if size:
-            update(self.training, size, self.clip_norm, ids)
+            try:
+                update(self.training, size, self.clip_norm, ids)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise TooLargeError(
+                    "weights, their gradients and the state of the optimiser do not fit the memory "
+                    f"of the device ({str(error).partition('. ')[0]}); expected a larger one, or "
+                    "in `e2e.slots` `tune: lora` or `frozen`"
+                ) from error
             for loss in losses:
                 current.add(loss.loss, loss.size, loss.tasks)
         else:  # no row of it has a target: weights, averages of gradients and rate stay

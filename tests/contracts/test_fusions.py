@@ -172,6 +172,18 @@ def test_saved_model_is_rebuilt_from_its_two_files(kind: str, tmp_path: Path) ->
         assert torch.equal(model(batch).logits, again(batch).logits)
 
 
+def test_a_model_is_loaded_without_a_look_at_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = specs_of("concat")
+    model, args = small("concat"), SMALL["concat"]
+    save_model(tmp_path, model, kind="concat", args=args, specs=specs, classes=[*"abcd"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *_: pytest.fail("begins to use a GPU"))
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    assert load_model(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_both_ends_of_each_range_train_or_are_refused(kind: str) -> None:
     """Wide models are made, but not filled with weights."""

@@ -21,7 +21,7 @@ def repository(folder: Path) -> dict[str, Any]:
     inner.mkdir(parents=True, exist_ok=True)
     config = inner / "config.yaml"
     config.write_text(yaml.safe_dump(espnet_stand_in.CONFIG), encoding="utf-8")
-    with warnings.catch_warnings(), torch.random.fork_rng():
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # ESPnet's imports
         torch.manual_seed(0)
         task = importlib.import_module("espnet2.tasks.ssl").SSLTask

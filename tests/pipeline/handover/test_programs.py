@@ -77,6 +77,18 @@ def test_layers_before_the_fusion(tmp_path: Path) -> None:
     check(tmp_path, model, specs)
 
 
+@pytest.mark.slow
+def test_large_numbers_may_round_by_more(tmp_path: Path) -> None:
+    """As behind a dimension that hardly varied in training, which standardisation blows up."""
+    specs = {"speech": StreamSpec(10, hop_seconds=0.02)}
+    torch.manual_seed(0)
+    inputs = {"standardize": ("speech",)}
+    model = make_model("concat", SMALL["concat"], specs, CLASSES, inputs=inputs).eval()
+    statistics = {name.rpartition(".")[2]: each for name, each in model.named_buffers()}
+    statistics["std"][0], _ = 2.7e-8, statistics["frames"].fill_(100)
+    assert write_programs(tmp_path, model, specs, onnx=True) == {}
+
+
 @pytest.mark.parametrize(("kind", "args", "reason"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_traced_has_its_reason(
     kind: str, args: dict[str, Any], reason: str, tmp_path: Path

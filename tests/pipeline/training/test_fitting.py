@@ -165,6 +165,16 @@ def test_a_single_utterance_that_does_not_fit_is_named(live: LiveExamples) -> No
         train_epoch(training, live, live.labels, TrainParams(batch_size=7))
 
 
+def test_an_optimiser_whose_state_does_not_fit_is_no_matter_of_batches(
+    live: LiveExamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = training_of(live)
+    monkeypatch.setattr(training.optimizer, "step", no_room)
+    said = r"state of the optimiser do not fit the memory of the device \(CUDA out of memory\)"
+    with pytest.raises(TooLargeError, match=said):
+        train_epoch(training, live, live.labels, TrainParams(batch_size=7))
+
+
 def dialogues() -> Batch:
     """Three of them with 2, 3 and 1 turns; every number is one of its own."""
     labels = torch.tensor([[0, 1, UNSCORED], [1, 1, 0], [0, UNSCORED, UNSCORED]])

@@ -65,6 +65,8 @@ def install() -> None:
             setattr(module, name, value)
     c: Any = torch._C
     c._cuda_hasPrimaryContext = lambda index: DEVICES[index].entered
+    cuda: Any = torch.cuda
+    cuda._initialized = True  # by which checkpointing knows that devices have random numbers
     make_library: Any = torch.library.Library
     library = make_library("aten", "IMPL", "CUDA")
     library.impl("empty.memory_format", tensor.empty)

@@ -89,6 +89,10 @@ class EmulatedTensor(torch.Tensor):
         special = SPECIAL.get(func)
         if special is not None:
             return special(*args, **kwargs)
+        if torch.is_inference_mode_enabled():  # where composed operations arrive whole
+            parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
         return computed(func, args, kwargs)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
