@@ -22,6 +22,9 @@ from features.files.reading import file_sha256
 # No test asks a model hub: each name that is not there would be asked for some 20 s, with pauses.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+# Only processes with emulated devices can import these, and `--doctest-modules` would in all.
+collect_ignore = [] if "EMULATED_CUDA_LIBRARY" in os.environ else ["support/emulated_cuda"]
+
 # A shell that starts a job in the background has it ignore Ctrl-C, which commands under test would
 # inherit: they leave it ignored, and a test that sends it would wait in vain.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

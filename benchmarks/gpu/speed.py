@@ -66,6 +66,7 @@ class Paced(Ours):
     def run(self) -> float:
         """Seconds of the whole extraction."""
         self.times.clear()
+        self.begun = time.perf_counter()
         seconds = super().run()
         self.ended = time.perf_counter()
         return seconds
@@ -79,7 +80,7 @@ class Paced(Ours):
         middle = self.times[len(self.times) // 2 - 1]
         later = sum(each > middle for each in self.times)  # those of further batches
         if not later:  # all in one batch
-            return self.ended - middle
+            return (self.ended - self.begun) / len(self.times)
         return (self.times[-1] - middle) / later
 
     def tail(self) -> float:

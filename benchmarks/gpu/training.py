@@ -233,11 +233,14 @@ def _task(bench: Bench, device: str, precision: str) -> TuneTask:
 def _warnings_about_determinism() -> Iterator[set[str]]:
     """Yields the first words of torch's warnings about operations that may vary."""
     found: set[str] = set()
+    before = torch.is_warn_always_enabled()
     torch.set_warn_always(True)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield found
-    torch.set_warn_always(False)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield found
+    finally:
+        torch.set_warn_always(before)
     texts = [str(each.message) for each in caught]
     found |= {text.partition(" does not have")[0] for text in texts if "determinis" in text}
 

@@ -64,7 +64,7 @@ def without_cudnn_attention() -> Iterator[None]:
     """Switch cuDNN's attention off within this context, which torch prefers on recent GPUs.
 
     It makes a plan for each new shape, so for nearly each batch of clips, and had gradients that
-    are no numbers beside masks (torch 2.11, pytorch#196678). The other kernels have neither.
+    are no numbers beside masks (H100, half precision, from torch 2.11: pytorch#196678).
     """
     before = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     torch.backends.cuda.enable_cudnn_sdp(enabled=False)

@@ -63,10 +63,10 @@ class DoesNotFitError(Exception):
 class Halver(Generic[Work]):
     """Cuts work that does not fit a device's memory in halves, and remembers its shapes.
 
-    Work is cut if it fails twice in a row, the second time after unused memory was freed, or if it
-    is at least as large in each dimension as work that did. So whether it is cut depends on its
-    shape and the device, but not on what the process did before, which may have left memory in
-    pieces.
+    By `attempt_twice`, work is cut if it fails twice in a row, the second time after unused memory
+    was freed, or if it is at least as large in each dimension as work that did. So whether it is
+    cut depends on its shape and the device, but not on what the process did before, which may have
+    left memory in pieces.
 
     Attributes:
         rows: Number of rows of a piece of work; a single row is never cut.

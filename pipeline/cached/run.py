@@ -38,7 +38,9 @@ from pipeline.runtime.pool import run_jobs
 from pipeline.runtime.resume import forget, run_folder, shard_checksums
 from pipeline.training.loop import fit
 
-VARIES = " does not have a deterministic implementation"  # of torch's errors, behind a name
+# In torch's errors about operations without a deterministic algorithm: behind a name, and where
+# CUBLAS_WORKSPACE_CONFIG was set to something else, or after cuBLAS had begun.
+VARIES, CUBLAS = " does not have a deterministic implementation", "because it uses CuBLAS"
 
 
 def train_model(
@@ -124,8 +126,8 @@ def run_job(job: Job, show: ShowLine | None = None) -> Outcome:
     try:
         return _trained(job, JobProgress(job, show), strict=True)
     except RuntimeError as error:
-        operation, found, _ = str(error).partition(VARIES)
-        if not found:
+        operation = _varying(str(error))
+        if operation is None or torch.device(job.device).type == "cpu":
             raise
         progress = JobProgress(job, show)
         progress.message(
@@ -176,6 +178,14 @@ def _trained(job: Job, progress: JobProgress, *, strict: bool) -> Outcome:
     progress.finish(fitted)
     parameters = {"parameters": parameter_count(model, trained=True)}
     return Outcome(parameters, fitted.skipped, clipped)
+
+
+def _varying(error: str) -> str | None:
+    """The operation that an error calls not deterministic; None: it says nothing of the kind."""
+    operation, found, _ = error.partition(VARIES)
+    if found:
+        return operation
+    return "cuBLAS (CUBLAS_WORKSPACE_CONFIG is not :4096:8)" if CUBLAS in error else None
 
 
 def _placed(job: Job, examples: Examples) -> Examples:

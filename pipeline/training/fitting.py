@@ -55,6 +55,8 @@ class Fitting:
         too_large: Padded shapes from which batches are cut beforehand.
         report: Called with a message about the first batch that does not fit.
         whole: Why batches must not be cut; empty: they may be.
+        shared: Whether other processes wait for each forward pass of such a batch, so that none may
+            repeat its own.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class Fitting:
         too_large: Sequence[Shape] = (),
         report: Callable[[str], None] = to_stderr,
         whole: str = "",
+        *,
+        shared: bool = False,
     ) -> None:
         self.halver = Halver(rows, padded_shape, between, list(too_large))
-        self.report, self.whole = report, whole
+        self.report, self.whole, self.shared = report, whole, shared
         self._failed: set[Shape] = set()  # that did not fit the first time
 
     def attempt(
@@ -102,7 +106,7 @@ class Fitting:
     def _failed_once_or_twice(self, part: Batch, reason: str) -> None:
         """Have what failed twice cut, which is reported once."""
         shape, first = self.halver.shape(part), not self.halver.too_large
-        if shape not in self._failed:
+        if shape not in self._failed and not (self.whole and self.shared):
             self._failed.add(shape)
             return
         self._failed.discard(shape)

@@ -183,7 +183,11 @@ def begin(
         schedule,
         np.random.default_rng(seed),
         scaler=torch.amp.GradScaler(device.type, enabled=model.scales_loss),
-        fitting=Fitting(report=progress.message, whole=uncut_reason(params, criterion)),
+        fitting=Fitting(
+            report=progress.message,
+            whole=uncut_reason(params, criterion),
+            shared=ranks.count > 1,
+        ),
         ranks=ranks,
         progress=progress,
     )
@@ -341,8 +345,8 @@ class Step:
                     raise
                 raise TooLargeError(
                     "weights, their gradients and the state of the optimiser do not fit the memory "
-                    f"of the device ({str(error).partition('. ')[0]}); expected a larger one, or "
-                    "in `e2e.slots` `tune: lora` or `frozen`"
+                    f"of the device ({str(error).partition('. ')[0]}); expected a larger one, a "
+                    "smaller model, or, end to end, `tune: lora` or `frozen` in `e2e.slots`"
                 ) from error
             for loss in losses:
                 current.add(loss.loss, loss.size, loss.tasks)

@@ -240,7 +240,7 @@ class TaskLosses(Criterion):
 
     def _cut(self, task: TaskLoss, outputs: Tensor, targets: Targets) -> Tensor:
         """Mean over the rows of a part, with the divisor of the whole batch."""
-        known = task.known(targets)
+        known = task.known(targets).nonzero(as_tuple=True)  # once, as a device is waited for
         own = targets[known]
         if not len(own):
             return outputs.sum() * 0.0
@@ -258,7 +258,7 @@ class TaskLosses(Criterion):
         """
         whole, places = targets.whole, targets.places
         if whole is None or places is None or len(whole) == int((places != UNSCORED).sum()):
-            known = task.known(targets)
+            known = task.known(targets).nonzero(as_tuple=True)
             loss: Tensor = task(outputs[known], targets[known])
             return loss
         assert self.gather is not None, f"a batch of the loss of {task.name} was cut"
@@ -268,7 +268,7 @@ class TaskLosses(Criterion):
         for there, found in self.gather((places[mine].cpu(), own.detach().cpu())):
             together[there.to(own.device)] = found.to(own.device)
         together[places[mine]] = own
-        known = task.known(whole)
+        known = task.known(whole).nonzero(as_tuple=True)
         loss = task(together[known], whole[known])
         if not len(own):  # another process has the row that this one computes
             return loss.detach() + outputs.sum() * 0.0

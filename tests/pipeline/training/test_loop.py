@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import json
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from features.errors import CacheError, HeronryError, ParamsError
 from features.files.reasons import REJECTED, write_reasons
 from features.files.records import write_json, write_rows
 from features.stream import StreamSpec
-from pipeline.cached.run import run_job, train_model
+from pipeline.cached.run import _varying, run_job, train_model
 from pipeline.data.batching import shuffled_batches
 from pipeline.data.examples import Examples, join
 from pipeline.fusion.concat import Concat
@@ -342,7 +341,26 @@ def test_training_changes_nothing_of_the_process(slots: dict[str, Path], tmp_pat
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
 
 
-def test_an_operation_without_a_deterministic_algorithm_is_named_and_used(
+def vary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `concat` use an operation that has no deterministic algorithm anywhere."""
+
+    def loss(*given: Any) -> Tensor:
+        torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
+        return FusionModel.loss(*given)
+
+    monkeypatch.setattr(Concat, "loss", loss)
+
+
+def test_operations_without_a_deterministic_algorithm_are_refused_on_a_cpu(
+    slots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vary(monkeypatch)
+    with pytest.raises(RuntimeError, match="put_ does not have a deterministic"):
+        run_job(job_of(slots, tmp_path / "run", epochs=1))
+
+
+@pytest.mark.gpu
+def test_operations_without_a_deterministic_algorithm_are_named_on_a_gpu(
     slots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
@@ -350,21 +368,24 @@ def test_an_operation_without_a_deterministic_algorithm_is_named_and_used(
     def show(text: str, *, done: bool = False) -> None:
         said.append(f"{text} ({done})")
 
-    def loss(*given: Any) -> Tensor:
-        torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))  # has none anywhere
-        return FusionModel.loss(*given)
-
-    job = job_of(slots, tmp_path / "run", epochs=1)
+    job = dataclasses.replace(job_of(slots, tmp_path / "run", epochs=1), device="cuda:0")
     run_job(job, show)
     expected = (job.out / "predictions.csv").read_bytes()
     assert "deterministic" not in "".join(said)
-    monkeypatch.setattr(Concat, "loss", loss)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    vary(monkeypatch)
+    with pytest.warns(UserWarning, match="put_ does not have a deterministic"):
         run_job(job, show)
-    assert any("put_ has no deterministic algorithm on cpu" in line for line in said)
-    assert any("put_ does not have" in str(each.message) for each in caught)
+    assert any("put_ has no deterministic algorithm on cuda:0" in line for line in said)
     assert (job.out / "predictions.csv").read_bytes() == expected
+
+
+def test_errors_about_determinism() -> None:
+    assert (
+        _varying("cumsum_cuda does not have a deterministic implementation, but") == "cumsum_cuda"
+    )
+    cublas = "this operation is not deterministic because it uses CuBLAS and you have CUDA >= 10.2"
+    assert "CUBLAS_WORKSPACE_CONFIG" in (_varying(cublas) or "")
+    assert _varying("CUDA error: an illegal memory access was encountered") is None
 
 
 def test_stops_early_and_lowers_the_rate(slots: dict[str, Path]) -> None:

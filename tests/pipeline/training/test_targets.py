@@ -26,9 +26,11 @@ from pipeline.model.losses.tasks import TaskLosses
 from pipeline.model.outputs import GENDERS, Outputs
 from pipeline.params.training import TrainParams
 from pipeline.runs.job import Job, Outcome
+from pipeline.training.fitting import TooLargeError
 from pipeline.training.loop import (
     BatchLoss,
     NothingToKeepError,
+    Step,
     begin,
     fit,
     micro_step,
@@ -440,7 +442,8 @@ def test_no_process_waits_for_the_outputs_of_one_that_has_failed(
     """They agree after the model and before the loss, for which all must send something."""
     examples = examples_of(slots, ["attributes"], RATED)
     model, train = model_of(examples), examples.split(0, "train")
-    training = begin(model, examples, train, TrainParams(**ATTRIBUTES, batch_size=16), seed=0)
+    params = TrainParams(**ATTRIBUTES, batch_size=16)
+    training = begin(model, examples, train, params, seed=0)
     training.ranks = ranks = Two(2)
     batch = examples.batch(train[:16])
     assert micro_step(training, batch) == BatchLoss(0.0, 0.0)
@@ -453,3 +456,10 @@ def test_no_process_waits_for_the_outputs_of_one_that_has_failed(
     with pytest.raises(torch.OutOfMemoryError):
         micro_step(training, batch)
     assert ranks.told == [True, False]
+    training = begin(model, examples, train, params, seed=0)
+    training.ranks, training.fitting.shared = ranks, True
+    assert training.fitting.whole
+    ranks.told.clear()
+    step = Step(training, 1.0)
+    step.add(batch)  # not tried twice: the other process has left this forward pass
+    assert (ranks.told, type(step._fault)) == ([False], TooLargeError)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,6 +29,12 @@ LIBRARY = "EMULATED_CUDA_LIBRARY"  # variable with the path of the compiled part
 
 def lacking() -> str:
     """What this machine lacks for it; empty: nothing."""
+    import torch  # not in processes with emulated devices, which load the library before
+
+    if torch.version.cuda or torch.version.hip:
+        return "torch is built for GPUs; emulated ones need a build for CPUs"
+    if sys.platform != "linux":
+        return "emulated devices are compiled on Linux alone"
     return "" if shutil.which("g++") else "no C++ compiler (g++)"
 
 

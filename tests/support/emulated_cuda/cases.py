@@ -26,6 +26,8 @@ FAULTS: dict[str, Callable[[Tensor], Tensor]] = {
     "other device": lambda x: x + torch.ones(3, device=SECOND),
     "one of many": lambda x: torch.cat([x, torch.ones(3)]),
     "weights": lambda x: nn.Linear(3, 2)(x),
+    "indexed": lambda x: torch.ones(3)[x.long()],
+    "put": lambda x: x.index_put((torch.tensor([0]),), torch.ones(1)),
     "mask": lambda x: torch.where(torch.ones(3, dtype=torch.bool), x, 0.0),
 }
 

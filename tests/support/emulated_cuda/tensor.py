@@ -18,15 +18,17 @@ from tests.support.emulated_cuda.machine import Device, EmulationError
 
 aten = torch.ops.aten
 NOISE_BYTES = 64 << 20
+INDEXING = {
+    aten.index.Tensor,
+    aten.index_put_.default,
+    aten.index_put.default,
+    aten._index_put_impl_.default,
+}
 PACKING = {aten._pack_padded_sequence.default, aten._pad_packed_sequence.default}
 # Operations that take arguments of the host beside a device's.
 MIXED = {
     aten.copy_.default,
     aten._to_copy.default,
-    aten.index.Tensor,
-    aten.index_put_.default,
-    aten.index_put.default,
-    aten._index_put_impl_.default,
     aten._pack_padded_sequence_backward.default,
     *PACKING,
 }
@@ -145,11 +147,10 @@ def computed(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """The result of an operation, on its device."""
     given, _ = tree_flatten((args, kwargs))
     tensors = [each for each in given if isinstance(each, torch.Tensor)]
-    own = device_of(func, tensors)
+    own = device_of(func, tensors, args)
     target: Device | None = own
     if kwargs.get("device") is not None:
-        place = torch.device(kwargs["device"])
-        target = machine.device(place) if place.type == "cuda" else None
+        target = _device_or_host(kwargs["device"])
         kwargs = {**kwargs, "device": torch.device("cpu")}
     name = str(func)
     own.count(name)
@@ -184,6 +185,10 @@ def computed(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     return tree_map_only(torch.Tensor, wrapped, found)
 
 
+def _device_or_host(place: Any) -> Device | None:
+    return machine.device(place) if torch.device(place).type == "cuda" else None
+
+
 def rounds(func: Any) -> bool:
     """Whether an operation takes float32 numbers of 10 bits, as TF32 has them."""
     if func in PRODUCTS:
@@ -202,15 +207,22 @@ def _rounded(tensor: EmulatedTensor) -> torch.Tensor:
     return ((bits + 0x1000) & ~0x1FFF).view(torch.float32).view(tensor.shape)
 
 
-def device_of(func: Any, tensors: Sequence[torch.Tensor]) -> Device:
+def device_of(func: Any, tensors: Sequence[torch.Tensor], args: Sequence[Any] = ()) -> Device:
     """The device on which an operation is computed.
+
+    Args:
+        func: The operation.
+        tensors: Its arguments that are tensors.
+        args: Its arguments by position.
 
     Raises:
         EmulationError: If its arguments are on several.
     """
+    if func in INDEXING:  # indices may be the host's, but what is indexed or put there may not
+        tensors = [args[0], *args[2:3]]
     places = {each.device for each in tensors if isinstance(each, EmulatedTensor)}
     others = [each for each in tensors if not isinstance(each, EmulatedTensor) and each.dim()]
-    if len(places) > 1 or (others and func not in MIXED):
+    if len(places) != 1 or (others and func not in MIXED):
         found = ", ".join(sorted({str(each.device) for each in tensors}))
         raise EmulationError(
             f"Expected all tensors to be on the same device, but found {found} in {func} of "
@@ -254,7 +266,7 @@ def _sent(target: EmulatedTensor, source: torch.Tensor, *, queued: bool) -> None
                 raise EmulationError("page-locked memory was written to during a copy from it")
 
         device.queue(check)
-    elif source.dim():
+    elif source.dim() and not queued:
         device.wait("copy to the device")
 
 
