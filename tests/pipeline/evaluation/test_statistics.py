@@ -136,7 +136,8 @@ def test_intervals_of_normal_draws_are_those_of_student(n: int, width: float, me
     draws = stats.norm(mean, spread).ppf((np.arange(8000) + 0.5) / 8000)
     found = expanded_interval(draws, n)
     expected = stats.t(n - 1, loc=mean, scale=width).interval(0.95)
-    assert (found.low, found.high) == pytest.approx(expected, rel=2e-3, abs=2e-3)
+    allowed = 1e-3 * (expected[1] - mean)  # of 8,000 draws the quantiles are wrong by 5e-4
+    assert (found.low, found.high) == pytest.approx(expected, rel=0, abs=allowed)
 
 
 @given(st.integers(2, 60), st.integers(0, 2**32))
