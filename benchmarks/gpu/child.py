@@ -149,10 +149,6 @@ def _obey_quota() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(min(threads, len(os.sched_getaffinity(0)))))
 
 
-def _free_gib(folder: str) -> float:
-    return shutil.disk_usage(folder).free / 2**30 if Path(folder).is_dir() else 0.0
-
-
 def _run(part: Part, pipe: Connection, settings: tuple[Any, ...]) -> Outcome:
     from benchmarks.gpu.part import Bench, Report, SkippedError
 
@@ -191,6 +187,8 @@ def _facts(device: str) -> Outcome:
     lacking = [name for name in ("soundfile", "accelerate") if not importlib.util.find_spec(name)]
     if lacking:
         return {"error": f"{' and '.join(lacking)} cannot be imported; install it (docs/gpu.md)"}
+    from features.extraction.batches import SHARED_MEMORY  # which needs these
+
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         return {"error": "--device cuda: torch finds no CUDA device; leave it out to use the CPU"}
@@ -199,12 +197,13 @@ def _facts(device: str) -> Outcome:
         for number in range(torch.cuda.device_count()):
             found = torch.cuda.get_device_properties(number)
             gpus.append(f"{found.name}, {found.total_memory / 2**30:.0f} GiB")
+    shared = shutil.disk_usage(SHARED_MEMORY).free / 2**30 if SHARED_MEMORY.is_dir() else 0.0
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return {
         "device": device,
         "gpus": gpus,
         "processor": f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB",
-        "shared_memory": f"{_free_gib('/dev/shm'):.1f} GiB free",  # decoders need half a one
+        "shared_memory": f"{shared:.1f} GiB free",  # decoders need half a one
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "cuda": torch.version.cuda,

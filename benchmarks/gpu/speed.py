@@ -152,18 +152,12 @@ def extraction(bench: Bench, report: Report, name: str, clips: int, loop_clips: 
 def heron(bench: Bench, report: Report) -> None:
     """20 epochs of HERON on caches of IEMOCAP's size; ten seeds in ten processes, fewer epochs."""
     job = _jobs(bench, 1)[0]
-    begun = time.perf_counter()
-    run_job(job)
-    release()
-    one = time.perf_counter() - begun
+    one = _seconds_alone(job)
     report.add(epochs=job.params.epochs, utterances=len(job.labels), one_seed_seconds=one)
     if not bench.quick:
         report.goal("seconds for 20 epochs", one, at_most=HERON_SECONDS)
     count, epochs = (1, 1) if bench.quick else (SEEDS, SEEDS_EPOCHS)
-    begun = time.perf_counter()
-    run_job(_jobs(bench, 1, epochs)[0])
-    release()
-    alone = time.perf_counter() - begun
+    alone = _seconds_alone(_jobs(bench, 1, epochs)[0])
     begun = time.perf_counter()
     for _ in run_jobs(run_job, _jobs(bench, count, epochs), workers=count):
         pass
@@ -172,6 +166,14 @@ def heron(bench: Bench, report: Report) -> None:
     report.add(seeds=count, epochs_of_seeds=epochs, all_seeds_seconds=together, factor=factor)
     if not bench.quick:
         report.goal("ten seeds over one", factor, at_most=SEEDS_FACTOR)
+
+
+def _seconds_alone(job: Job) -> float:
+    """Seconds of a training that has the device to itself, with the upload of its caches."""
+    begun = time.perf_counter()
+    run_job(job)
+    release()
+    return time.perf_counter() - begun
 
 
 def reading(bench: Bench, report: Report) -> None:

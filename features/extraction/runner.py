@@ -12,12 +12,7 @@ import torch
 from features.backbone.base import Backbone, Inputs, module_of
 from features.corpus.utterance import Utterance
 from features.extraction.batches import Prepared, prepare
-from features.process.devices import (
-    entered,
-    fetched,
-    full_float32,
-    without_cudnn_attention,
-)
+from features.process.devices import entered, fetched, plain_kernels
 from features.process.memory import DoesNotFitError, Halver, out_of_memory
 from features.stream import Stream
 
@@ -133,8 +128,7 @@ class Runner:
         with contextlib.ExitStack() as stack:
             stack.enter_context(entered(self.device))
             if self.device.type != "cpu":  # where several threads compute, and there is no TF32
-                stack.enter_context(full_float32())
-                stack.enter_context(without_cudnn_attention())
+                stack.enter_context(plain_kernels())
             self._move()
             yield
 

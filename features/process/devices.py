@@ -74,6 +74,13 @@ def without_cudnn_attention() -> Iterator[None]:
         torch.backends.cuda.enable_cudnn_sdp(before)
 
 
+@contextlib.contextmanager
+def plain_kernels() -> Iterator[None]:
+    """Compute without TF32 and without cuDNN's attention within this context."""
+    with full_float32(), without_cudnn_attention():
+        yield
+
+
 def moved(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
     """Return `tensor.to(device, dtype)`, ready to be read."""
     # Without waiting for the copy only on CUDA devices, whose later work waits for it, and whose

@@ -20,12 +20,7 @@ from features.audio.read import SAMPLE_RATE_HZ
 from features.audio.resampling import IDENTITY as RESAMPLING
 from features.corpus.utterance import Utterance
 from features.errors import CheckpointError, UtteranceError
-from features.process.devices import (
-    entered,
-    full_float32,
-    moved,
-    without_cudnn_attention,
-)
+from features.process.devices import entered, moved, plain_kernels
 from features.process.memory import DoesNotFitError, Halver, too_large
 from features.transcription.decoding import Tokens, greedy
 from features.transcription.settings import Transcription
@@ -201,8 +196,7 @@ class Recogniser:
         dtype = getattr(torch, self.settings.compute_dtype)
         with (
             entered(self.device),
-            full_float32(),
-            without_cudnn_attention(),
+            plain_kernels(),
             torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32),
         ):
             if not self._moved:

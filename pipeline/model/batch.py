@@ -52,8 +52,7 @@ class Targets:
     def __getitem__(self, rows: slice | tuple[slice | Tensor, ...] | Tensor) -> Targets:
         """Some rows, by slices or indices of the first axes, or a mask of all leading ones."""
         if isinstance(rows, Tensor) and rows.dtype == torch.bool:
-            places = rows.nonzero(as_tuple=True)  # once: a device is waited for at each mask
-            return self._mapped(lambda tensor: tensor[places])
+            rows = rows.nonzero(as_tuple=True)  # once: a device is waited for at each mask
         return self._mapped(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str) -> Targets:

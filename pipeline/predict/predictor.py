@@ -15,7 +15,7 @@ import numpy as np
 from features.backbone.base import Backbone
 from features.errors import ManifestError
 from features.files.reading import file_sha256
-from features.process.devices import entered, full_float32, without_cudnn_attention
+from features.process.devices import entered, plain_kernels
 from features.process.memory import too_large
 from features.transcription.recogniser import Recogniser
 from features.transcription.settings import Transcription
@@ -255,7 +255,7 @@ class Predictor:
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
-        with entered(self.device), full_float32(), without_cudnn_attention():
+        with entered(self.device), plain_kernels():
             yield
 
 

@@ -21,7 +21,7 @@ from torch import nn
 
 from features.corpus.manifest import UNLABELLED, Label
 from features.files.csv_text import write_csv
-from features.process.devices import entered, full_float32, without_cudnn_attention
+from features.process.devices import entered, plain_kernels
 from pipeline.data.examples import Examples
 from pipeline.data.label_table import in_split
 from pipeline.data.source import ExampleSource
@@ -221,7 +221,7 @@ def repeatable(device: str, *, threads: int = 1, strict: bool | None = None) -> 
     )
     memory.fill_uninitialized_memory = False  # it costs time, and only finds bugs
     try:
-        with entered(device), full_float32(), without_cudnn_attention():
+        with entered(device), plain_kernels():
             yield
     finally:
         memory.fill_uninitialized_memory = filled

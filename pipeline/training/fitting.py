@@ -109,7 +109,6 @@ class Fitting:
         if shape not in self._failed and not (self.whole and self.shared):
             self._failed.add(shape)
             return
-        self._failed.discard(shape)
         if self.whole:
             raise TooLargeError(
                 f"a batch of {len(part.ids)} utterances does not fit the memory of the device "

@@ -20,12 +20,7 @@ from torch import Tensor
 
 from features.audio.read import SAMPLE_RATE_HZ, Samples
 from features.errors import CheckpointError, MachineError
-from features.process.devices import (
-    entered,
-    full_float32,
-    moved,
-    without_cudnn_attention,
-)
+from features.process.devices import entered, moved, plain_kernels
 from features.process.memory import DoesNotFitError, Halver, out_of_memory, too_large
 from features.weights.checkpoint import Checkpoint
 from features.weights.identity import CONTENT, left_open, pinned, report_left_open, tokenizer_sha256
@@ -233,12 +228,7 @@ class LocalModel(abc.ABC):
 
     def _answered(self, questions: Sequence[Question]) -> list[str]:
         inputs = self.inputs(questions)
-        with (
-            torch.inference_mode(),
-            entered(self.device),
-            full_float32(),
-            without_cudnn_attention(),
-        ):
+        with torch.inference_mode(), entered(self.device), plain_kernels():
             given = {
                 name: moved(value, self.device, self.dtype if value.is_floating_point() else None)
                 for name, value in inputs.items()

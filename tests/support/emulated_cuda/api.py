@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import types
 from typing import Any
@@ -28,9 +27,6 @@ class Stream:
     def synchronize(self) -> None:
         """Wait for everything."""
         machine.device(self.device).wait("stream")
-
-    def wait_stream(self, other: Any) -> None:
-        """Do nothing: there is no other one."""
 
     def is_capturing(self) -> bool:
         """No graph is recorded."""
@@ -60,7 +56,8 @@ def install() -> None:
     """Give this process emulated devices."""
     if torch.version.cuda is not None:
         raise EmulationError("torch is built for CUDA; expected a build for CPUs alone")
-    for module, values in ((torch.cuda, _cuda()), (torch.accelerator, _accelerator())):
+    names = _cuda()
+    for module, values in ((torch.cuda, names), (torch.accelerator, _accelerator(names))):
         for name, value in values.items():
             setattr(module, name, value)
     c: Any = torch._C
@@ -155,7 +152,6 @@ def _cuda() -> dict[str, Any]:
 
     return {
         "_lazy_init": nothing,
-        "init": nothing,
         "empty_cache": nothing,
         "_exchange_device": machine.exchanged,
         "_maybe_exchange_device": lambda index: machine.exchanged(index, enters=False),
@@ -168,12 +164,9 @@ def _cuda() -> dict[str, Any]:
         "Event": Event,
         "Stream": Stream,
         "current_stream": Stream,
-        "default_stream": Stream,
-        "stream": lambda _: contextlib.nullcontext(),
         "synchronize": lambda place=None: machine.device(place).wait("synchronize"),
         "mem_get_info": free_and_total,
         "memory_allocated": lambda place=None: machine.device(place).allocated,
-        "memory_reserved": lambda place=None: machine.device(place).allocated,
         "max_memory_allocated": lambda place=None: machine.device(place).peak,
         "reset_peak_memory_stats": reset_peak,
         "host_memory_stats": lambda: {"allocated_bytes.current": page_locked_bytes()},
@@ -181,7 +174,6 @@ def _cuda() -> dict[str, Any]:
         "get_device_properties": properties,
         "get_device_capability": lambda _=None: (9, 0),
         "is_bf16_supported": lambda *_: True,
-        "is_current_stream_capturing": lambda: False,
         "manual_seed": seed,
         "manual_seed_all": seed_all,
         "get_rng_state": lambda place="cuda": machine.device(place).generator.get_state(),
@@ -189,20 +181,15 @@ def _cuda() -> dict[str, Any]:
     }
 
 
-def _accelerator() -> dict[str, Any]:
-    cuda: Any = torch.cuda
-    return {
-        "is_available": lambda: True,
+def _accelerator(cuda: dict[str, Any]) -> dict[str, Any]:
+    """What `torch.accelerator` calls by other names, and what it has beside."""
+    alike = ("is_available", "device_count", "synchronize", "empty_cache", "current_stream")
+    memory = ("memory_allocated", "max_memory_allocated")
+    return {name: cuda[name] for name in (*alike, *memory)} | {
         "current_accelerator": lambda *_, **__: torch.device("cuda"),
-        "device_count": lambda: len(DEVICES),
-        "current_device_index": lambda: cuda.current_device(),
-        "set_device_index": lambda place: cuda.set_device(place),
-        "synchronize": lambda place=None: cuda.synchronize(place),
-        "empty_cache": lambda: None,
-        "empty_host_cache": lambda: None,
-        "current_stream": Stream,
-        "memory_allocated": lambda place=None: machine.device(place).allocated,
-        "max_memory_allocated": lambda place=None: machine.device(place).peak,
+        "current_device_index": cuda["current_device"],
+        "set_device_index": cuda["set_device"],
+        "empty_host_cache": cuda["empty_cache"],
     }
 
 
